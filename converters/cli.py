@@ -1,0 +1,76 @@
+"""The command line `ddq-convert`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from converters import __version__
+from converters.console import OneLineGroup, exit_codes, message
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  the checkpoint does not fit or does not verify
+  2  usage or bad input (missing file, not a checkpoint, truncated,
+     output exists, nothing to do)
+"""
+
+
+@click.group(cls=OneLineGroup, epilog=_EXIT_CODES,
+             context_settings={'auto_envvar_prefix': 'DDQ_CONVERT', 'help_option_names': ['-h', '--help']})
+@click.version_option(__version__, prog_name='ddq-convert')
+def cli() -> None:
+    """Carry a detector's weights from a legacy layout to the new one, and back.
+
+    Data goes to stdout, messages to stderr. Every option has an environment variable, for example
+    DDQ_CONVERT_CONVERT_TO=legacy. Pickles are read, never executed.
+    """
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument('src', type=click.Path())
+@click.argument('dst', type=click.Path())
+@click.option('--to', type=click.Choice(['new', 'legacy']), default='new', show_default=True, help='Layout to write.')
+@click.option('--family', metavar='NAME', help='Family of SRC, instead of detecting it.')
+@click.option('--variant', metavar='NAME', help='Variant of SRC, instead of detecting it.')
+@click.option('--allow-unmapped', is_flag=True, help='Leave out keys that no rule matches.')
+@click.option('--force', is_flag=True, help='Replace DST if it exists.')
+@click.option('--json', 'as_json', is_flag=True, help='Print the result, ledger included, as JSON.')
+@click.option('-q', '--quiet', is_flag=True, help='Print errors only (and JSON, if asked for).')
+@click.option('-v', '--verbose', count=True, help='List renamed and dropped keys; twice: all keys.')
+def convert(src: str, dst: str, to: str, family: str | None, variant: str | None, allow_unmapped: bool, force: bool,
+            as_json: bool, quiet: bool, verbose: int) -> None:
+    """Convert checkpoint SRC and write it to DST (.pth or .safetensors)."""
+    with exit_codes():
+        from converters import api, render
+
+        done = api.convert_file(src, dst, to, family, variant, allow_unmapped, force)
+    if verbose and not quiet:
+        for line in render.ledger_lines(done.ledger.entries, verbose):
+            message(line)
+    if as_json:
+        click.echo(json.dumps(done.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo(render.verdict(done))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument('src', type=click.Path())
+@click.option('--json', 'as_json', is_flag=True, help='Print the description as JSON.')
+def inspect(src: str, as_json: bool) -> None:
+    """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
+    with exit_codes():
+        from converters import inspection, render
+
+        seen = inspection.inspect_file(src)
+    if as_json:
+        click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
+    else:
+        click.echo('\n'.join(render.inspection_lines(seen)))
+
+
+def main() -> None:
+    """Run the command line; the entry point of `ddq-convert`."""
+    cli(prog_name='ddq-convert')

@@ -1,0 +1,64 @@
+"""How `ddq-convert` ends: one line on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from converters import errors
+
+DONE, UNFIT, BAD_INPUT = 0, 1, 2
+
+
+class Failure(click.ClickException):
+    """An error that ends the command with its own exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class OneLineGroup(click.Group):
+    """A click group that reports every error, its own included, as one line on stderr."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = BAD_INPUT
+        except click.ClickException as error:
+            message(f'error: {errors.one_line(Exception(error.format_message()))}', color='red')
+            code = error.exit_code
+        except click.Abort:
+            message('error: interrupted', color='red')
+            code = 130
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn the errors of the library into exit codes."""
+    try:
+        yield
+    except errors.ConversionError as error:
+        raise Failure(str(error), UNFIT) from error
+    except (errors.CheckpointError, errors.OutputExistsError, errors.AlreadyConvertedError,
+            errors.UnknownFamilyError) as error:
+        raise Failure(str(error), BAD_INPUT) from error
+    except OSError as error:
+        where = f' `{error.filename}`' if error.filename else ''
+        raise Failure(f'Cannot read or write{where}: {error.strerror or error}.', BAD_INPUT) from error
+
+
+def message(text: str, color: str | None = None) -> None:
+    """Write a line to stderr, coloured on a terminal unless NO_COLOR is set."""
+    colored = color is not None and sys.stderr.isatty() and not os.environ.get('NO_COLOR')
+    click.echo(click.style(text, fg=color) if colored else text, err=True)

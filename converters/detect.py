@@ -1,0 +1,80 @@
+"""Tell family, variant and side of a state dict from its keys and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters import families, layout
+from converters.errors import DetectionError
+from converters.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
+from converters.pattern import Pattern
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ENOUGH = 0.5  # share of a layout's keys that must agree; below it even the markers are a coincidence
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a state dict is: `side` is `legacy` or `new`."""
+
+    family: str
+    variant: str
+    side: str
+
+
+def detect(state_dict: Mapping[str, Tensor], family: str | None = None, variant: str | None = None) -> Detection:
+    """Find the layout that agrees best with a state dict; the number of classes does not count.
+
+    Families with the same layout cannot be told apart: the first one is reported (see `families.same_layout`).
+
+    Args:
+        state_dict: The tensors by key.
+        family: Consider this family alone, whether or not its marker keys are there.
+        variant: Consider this variant alone.
+
+    Raises:
+        DetectionError: If no layout fits.
+        UnknownFamilyError: If the family, or the variant of it, does not exist.
+    """
+    specs = {key: spec_of(tensor) for key, tensor in state_dict.items()}
+    names = families.families() if family is None else (family,)
+    found = [(agreement, candidate) for name in names if family or _has_markers(specs, name)
+             for candidate, agreement in _agreements(specs, name, variant)]
+    best = max(found, key=lambda pair: pair[0], default=(0.0, None))
+    forced = family is not None and variant is not None
+    if best[1] is None or best[0] < _ENOUGH and not forced:
+        raise DetectionError(_unknown(specs, names, variant))
+    return best[1]
+
+
+def _has_markers(specs: Mapping[str, TensorSpec], family: str) -> bool:
+    return all(marker in specs for marker in families.family(family).markers)
+
+
+def _agreements(specs: Mapping[str, TensorSpec], family: str,
+                variant: str | None) -> Iterator[tuple[Detection, float]]:
+    class_keys = tuple(Pattern(text) for text in families.family(family).class_keys)
+    for name in families.variants(family) if variant is None else (families.variant(family, variant).name,):
+        for side in (LEGACY, NEW):
+            yield Detection(family, name, side), _agreement(specs, layout.load(name, family, side), class_keys)
+
+
+def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout, class_keys: tuple[Pattern, ...]) -> float:
+    """Return the share of the layout's keys that the source has with the same shape."""
+    hits = 0
+    for key, spec in wanted.tensors.items():
+        first = 1 if any(pattern.match(key) is not None for pattern in class_keys) else 0
+        hits += key in specs and specs[key].shape[first:] == spec.shape[first:]
+    return hits / len(wanted.tensors)
+
+
+def _unknown(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
+    markers = sorted({marker for name in names for marker in families.family(name).markers})
+    wanted = sorted({known for name in names for known in families.variants(name)}) if variant is None else [variant]
+    return (f'The {len(specs)} keys of the source fit no known layout (looked for families {", ".join(names)}, variants '
+            f'{", ".join(wanted)}, keys such as {", ".join(f"`{marker}`" for marker in markers)}); '
+            'pass --family and --variant to see what does not fit.')

@@ -1,0 +1,138 @@
+"""Apply a mapping to a state dict: a pure function, in both directions, that accounts for every key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converters import errors
+from converters.errors import listed
+from converters.layout import LEGACY, NEW, Layout, class_counts, spec_of
+from converters.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
+from converters.mapping import Mapping as KeyMapping
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted state dict, keys sorted, and the ledger of how it came about.
+
+    The tensors are those of the source, not copies.
+    """
+
+    state_dict: Mapping[str, Tensor]
+    ledger: Ledger
+
+
+def convert(state_dict: Mapping[str, Tensor], mapping: KeyMapping, direction: str, target_layout: Layout,
+            allow_unmapped: bool = False) -> Conversion:
+    """Carry a state dict to the other layout, and check the result against it.
+
+    Args:
+        state_dict: The source's tensors by key.
+        mapping: The family's mapping, always from legacy to new, whatever the direction.
+        direction: The side to reach: `new` or `legacy`.
+        target_layout: What the result has to look like, of that same side.
+        allow_unmapped: Leave out the source keys that no rule matches, instead of refusing the source.
+
+    Raises:
+        ConversionError: One of its subclasses, naming the first keys concerned, if the source has the wrong number of
+            classes, a key without a rule or a duplicate that differs, or if the result has a missing, unexpected,
+            misshapen or mistyped key.
+        ValueError: If `direction` is not a side.
+    """
+    if direction not in (LEGACY, NEW):
+        raise ValueError(f'The direction is `{direction}`, expected `{NEW}` or `{LEGACY}`.')
+    rules = mapping if direction == NEW else mapping.inverse()
+    _check_class_count(state_dict, rules, target_layout)
+    ledger = Ledger(tuple(_entries(state_dict, rules)))
+    if not allow_unmapped:
+        _check_unmapped(ledger, rules)
+    _check_duplicates(state_dict, ledger, rules)
+    produced = {entry.target: state_dict[entry.source] for entry in ledger.entries if entry.target is not None}
+    _check_layout(produced, target_layout)
+    return Conversion(dict(sorted(produced.items())), ledger)
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    """Tell whether two tensors have the same dtype, shape and bits; NaN equals the same NaN, 0.0 is not -0.0."""
+    import torch
+
+    if spec_of(first) != spec_of(second):
+        return False
+    flat = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))
+    return torch.equal(*flat)
+
+
+def _entries(keys: Iterable[str], mapping: KeyMapping) -> Iterable[Entry]:
+    for key in sorted(keys):
+        match = mapping.match(key)
+        if match is None:
+            yield Entry(key, None, None, UNMAPPED)
+        else:
+            yield Entry(key, match.target, match.rule, match.action)
+
+
+def _check_class_count(state_dict: Mapping[str, Tensor], mapping: KeyMapping, layout: Layout) -> None:
+    expected = sorted(class_counts(layout.tensors, mapping.class_keys))
+    specs = {key: spec_of(tensor) for key, tensor in sorted(state_dict.items())}
+    found = class_counts(specs, mapping.class_keys)
+    if not expected or not found or sorted(found) == expected:
+        return
+    if len(found) > 1:
+        parts = '; '.join(f'{count} in {listed(keys, 1)}' for count, keys in sorted(found.items()))
+        raise errors.ClassCountError(f'The source disagrees about its number of classes ({parts}), variant '
+                                     f'`{layout.variant}` has {expected[0]}; check how the source was saved.')
+    (count, keys), = found.items()
+    raise errors.ClassCountError(f'The source has {count} classes, variant `{layout.variant}` has {expected[0]} (seen '
+                                 f'in {listed(keys, 1)}); choose the variant that the source was trained as.')
+
+
+def _check_unmapped(ledger: Ledger, mapping: KeyMapping) -> None:
+    unmapped = [entry.source for entry in ledger.of(UNMAPPED)]
+    if len(unmapped) == 1:
+        raise errors.UnmappedKeyError(f'Key `{unmapped[0]}` of the source is matched by no rule of mapping '
+                                      f'`{mapping.family}`; add a rule or pass --allow-unmapped.')
+    if unmapped:
+        raise errors.UnmappedKeyError(f'{len(unmapped)} keys of the source are matched by no rule of mapping '
+                                      f'`{mapping.family}`: {listed(unmapped)}; add rules or pass --allow-unmapped.')
+
+
+def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping: KeyMapping) -> None:
+    differing = []
+    for entry in ledger.of(DROP_DUPLICATE):
+        match = mapping.match(entry.source)
+        twin = None if match is None else match.twin
+        if twin is None or twin not in state_dict or not same_bits(state_dict[entry.source], state_dict[twin]):
+            differing.append((entry.source, twin, twin in state_dict))
+    if differing:
+        key, twin, present = differing[0]
+        fault = 'differs from it' if present else 'has no such twin'
+        more = f' (and {len(differing) - 1} more like it)' if len(differing) > 1 else ''
+        raise errors.DuplicateDiffersError(f'Key `{key}` should repeat `{twin}` bit by bit but {fault}{more}; '
+                                           'decide which of the two holds the weights and remove the other.')
+
+
+def _check_layout(produced: Mapping[str, Tensor], layout: Layout) -> None:
+    unexpected = sorted(produced.keys() - layout.tensors.keys())
+    if unexpected:
+        raise errors.UnexpectedKeyError(f'{len(unexpected)} key(s) of the result are not in the layout of '
+                                        f'`{layout.variant}`: {listed(unexpected)}; check the variant.')
+    missing = sorted(layout.tensors.keys() - produced.keys())
+    if missing:
+        raise errors.MissingKeyError(f'{len(missing)} key(s) of the layout of `{layout.variant}` are missing from the '
+                                     f'result: {listed(missing)}; check that the source is complete.')
+    specs = {key: (spec_of(tensor), layout.tensors[key]) for key, tensor in sorted(produced.items())}
+    shapes = [f'{key} (expected {list(want.shape)}, found {list(have.shape)})' for key, (have, want) in specs.items()
+              if have.shape != want.shape]
+    if shapes:
+        raise errors.ShapeMismatchError(f'{len(shapes)} key(s) have another shape than variant `{layout.variant}`: '
+                                        f'{listed(shapes)}; check the variant.')
+    dtypes = [f'{key} (expected {want.dtype}, found {have.dtype})' for key, (have, want) in specs.items()
+              if have.dtype != want.dtype]
+    if dtypes:
+        raise errors.DtypeMismatchError(f'{len(dtypes)} key(s) have another dtype than variant `{layout.variant}`: '
+                                        f'{listed(dtypes)}; convert the source to the expected dtype first.')

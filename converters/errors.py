@@ -1,0 +1,77 @@
+"""Errors of this package; the message of each is one sentence that fits on one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class CheckpointError(Exception):
+    """A file cannot be read as a checkpoint."""
+
+
+class OutputExistsError(Exception):
+    """The file to write is already there and nobody asked to replace it."""
+
+
+class AlreadyConvertedError(Exception):
+    """The source already has the layout that was asked for."""
+
+
+class UnknownFamilyError(Exception):
+    """No such family, or no such variant of it."""
+
+
+class ConversionError(Exception):
+    """A checkpoint was read, but does not fit what it should be converted with."""
+
+
+class MappingError(ConversionError):
+    """A mapping contradicts itself; raised when it is built."""
+
+
+class DetectionError(ConversionError):
+    """Keys and shapes fit no known layout."""
+
+
+class ClassCountError(ConversionError):
+    """The source was trained for another number of classes than the variant."""
+
+
+class UnmappedKeyError(ConversionError):
+    """A source key is matched by no rule."""
+
+
+class DuplicateDiffersError(ConversionError):
+    """A key that should repeat another one bit by bit does not."""
+
+
+class CollisionError(ConversionError):
+    """One key is used, or produced, twice."""
+
+
+class UnexpectedKeyError(ConversionError):
+    """A key was produced that the target layout does not have."""
+
+
+class MissingKeyError(ConversionError):
+    """A key of the target layout was not produced."""
+
+
+class ShapeMismatchError(ConversionError):
+    """A tensor has another shape than the target layout says."""
+
+
+class DtypeMismatchError(ConversionError):
+    """A tensor has another dtype than the target layout says."""
+
+
+def listed(items: Iterable[str], shown: int = 3) -> str:
+    """Join the first few items and count the rest: "`a`, `b`, `c` and 5 more"."""
+    names = list(items)
+    text = ', '.join(f'`{name}`' for name in names[:shown])
+    return text if len(names) <= shown else f'{text} and {len(names) - shown} more'
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message with every run of white space made one space."""
+    return ' '.join(str(error).split()) or type(error).__name__

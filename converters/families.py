@@ -1,0 +1,135 @@
+"""The rule tables of every family, as literal data to read beside a state_dict listing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from converters.errors import UnknownFamilyError
+from converters.mapping import DropDuplicateOf, Keep, Mapping, Rename, Rule
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of a family's model: its name and how many decoder layers it has."""
+
+    name: str
+    decoder_layers: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """A legacy code base whose checkpoints can be carried over.
+
+    Attributes:
+        name: The family's name.
+        layouts: The family that holds the layout files; families with the same new model share them.
+        variants: The model sizes.
+        rules: The rule table as a function of the number of decoder layers.
+        class_keys: Patterns of the tensors whose first dimension is the number of classes.
+        markers: Keys that every checkpoint of the family has, and that no related detector has together.
+    """
+
+    name: str
+    layouts: str
+    variants: tuple[Variant, ...]
+    rules: Callable[[int], tuple[Rule, ...]]
+    class_keys: tuple[str, ...]
+    markers: tuple[str, ...]
+
+
+def _ddq_detr_rules(n: int) -> tuple[Rule, ...]:
+    """List the rules for `n` decoder layers.
+
+    The legacy head keeps n + 2 prediction branches in one list: 0..n-1 decoder, n encoder (distinct queries), n+1
+    encoder (dense queries). The new head has the dense branch where it belongs, last in the auxiliary list.
+    """
+    main, aux = range(n + 1), range(n)
+    return (
+        Keep('backbone.**'),
+        Keep('neck.**'),
+        Keep('encoder.**'),
+        Keep('decoder.layers.**'),
+        Keep('decoder.norm.*'),
+        Keep('decoder.ref_point_head.**'),
+        Keep('level_embed'),
+        Keep('memory_trans_fc.*'),
+        Keep('memory_trans_norm.*'),
+        Keep('query_map.*'),
+        Keep('dn_query_generator.label_embedding.weight'),
+        *(Keep(f'bbox_head.cls_branches.{i}.*') for i in main),
+        *(Keep(f'bbox_head.reg_branches.{i}.*.*') for i in main),
+        *(Keep(f'bbox_head.aux_cls_branches.{i}.*') for i in aux),
+        *(Keep(f'bbox_head.aux_reg_branches.{i}.*.*') for i in aux),
+        Rename(f'bbox_head.cls_branches.{n + 1}.*', f'bbox_head.aux_cls_branches.{n}.*'),
+        Rename(f'bbox_head.reg_branches.{n + 1}.*.*', f'bbox_head.aux_reg_branches.{n}.*.*'),
+        DropDuplicateOf('decoder.aux_reg_branches.*.*.*', twin='bbox_head.aux_reg_branches.*.*.*',
+                        reason="training sets the head's list as an attribute of the decoder, which saves it twice"),
+    )
+
+
+_DDQ_DETR_VARIANTS = (Variant('r50_4scale', decoder_layers=6), Variant('tiny_4scale', decoder_layers=2))
+_DDQ_DETR_CLASS_KEYS = ('bbox_head.cls_branches.*.*', 'bbox_head.aux_cls_branches.*.*',
+                        'dn_query_generator.label_embedding.weight')
+_DDQ_DETR_MARKERS = ('query_map.weight', 'bbox_head.aux_cls_branches.0.weight', 'decoder.norm.weight')
+
+_FAMILIES = {
+    'ddq_detr': Family('ddq_detr', 'ddq_detr', _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS,
+                       _DDQ_DETR_MARKERS),
+    'mmdet_ddq': Family('mmdet_ddq', 'ddq_detr', _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS,
+                        _DDQ_DETR_MARKERS),
+}
+
+
+def families() -> tuple[str, ...]:
+    """Name the families, in the order in which detection prefers them."""
+    return tuple(_FAMILIES)
+
+
+def family(name: str) -> Family:
+    """Return a family by name.
+
+    Raises:
+        UnknownFamilyError: If there is none.
+    """
+    if name not in _FAMILIES:
+        raise UnknownFamilyError(f'There is no family `{name}`; known are {", ".join(_FAMILIES)}.')
+    return _FAMILIES[name]
+
+
+def variants(family_name: str) -> tuple[str, ...]:
+    """Name the variants of a family."""
+    return tuple(variant.name for variant in family(family_name).variants)
+
+
+def variant(family_name: str, name: str) -> Variant:
+    """Return a variant of a family by name.
+
+    Raises:
+        UnknownFamilyError: If there is no such family or variant.
+    """
+    for candidate in family(family_name).variants:
+        if candidate.name == name:
+            return candidate
+    raise UnknownFamilyError(f'Family `{family_name}` has no variant `{name}`; known are '
+                             f'{", ".join(variants(family_name))}.')
+
+
+@lru_cache(maxsize=None)
+def mapping(family_name: str, variant_name: str) -> Mapping:
+    """Build the mapping from a variant's legacy layout to its new one.
+
+    Raises:
+        UnknownFamilyError: If there is no such family or variant.
+    """
+    chosen = family(family_name)
+    layers = variant(family_name, variant_name).decoder_layers
+    return Mapping(chosen.name, chosen.rules(layers), chosen.class_keys)
+
+
+def same_layout(family_name: str) -> tuple[str, ...]:
+    """Name the other families whose checkpoints cannot be told apart from this family's."""
+    chosen = family(family_name)
+    return tuple(other.name for other in _FAMILIES.values()
+                 if other.name != chosen.name and (other.layouts, other.rules) == (chosen.layouts, chosen.rules))

@@ -1,0 +1,101 @@
+"""Describe a checkpoint file without converting it. What `ddq-convert inspect` calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from converters import checkpoint, families
+from converters.checkpoint import Checkpoint
+from converters.detect import Detection, detect
+from converters.engine import same_bits
+from converters.errors import DetectionError
+from converters.layout import class_counts, spec_of
+from converters.ledger import DROP_DUPLICATE
+
+_STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint holds.
+
+    Attributes:
+        path: The file.
+        format: `pth` or `safetensors`.
+        tensors: Number of tensors in the state dict.
+        parameters: Number of their elements, less duplicates and BatchNorm's running statistics.
+        dtypes: Number of tensors of each dtype.
+        detection: Family, variant and side; None where unknown.
+        same_layout_as: Families that cannot be told apart from the detected one.
+        classes: Every number of classes seen; one, if the checkpoint is sound.
+        duplicates: Keys that repeat another key.
+        duplicates_differing: Those of them that do not repeat it bit by bit.
+        meta_keys: Keys of the file's plain metadata.
+        other_keys: Top-level keys beside state dict and metadata, such as `optimizer`.
+        foreign: Globals of the pickle that were made inert.
+    """
+
+    path: Path
+    format: str
+    tensors: int
+    parameters: int
+    dtypes: dict[str, int]
+    detection: Detection | None
+    same_layout_as: tuple[str, ...]
+    classes: tuple[int, ...]
+    duplicates: tuple[str, ...]
+    duplicates_differing: tuple[str, ...]
+    meta_keys: tuple[str, ...]
+    other_keys: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for `--json`."""
+        return {**asdict(self), 'path': str(self.path)}
+
+
+def inspect_file(path: str | Path) -> Inspection:
+    """Read and describe a checkpoint.
+
+    Raises:
+        CheckpointError: If the file cannot be read as one.
+        OSError: If it cannot be read at all.
+    """
+    return inspect_checkpoint(checkpoint.read(path))
+
+
+def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
+    """Describe a checkpoint that was read."""
+    specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
+    found = _detected(loaded)
+    twins = {} if found is None else _twins(loaded, found)
+    differing = tuple(key for key, twin in twins.items() if twin not in specs
+                      or not same_bits(loaded.state_dict[key], loaded.state_dict[twin]))
+    counted = [tensor.numel() for key, tensor in loaded.state_dict.items()
+               if key not in twins and not key.endswith(_STATISTICS)]
+    class_keys = () if found is None else families.family(found.family).class_keys
+    return Inspection(
+        path=loaded.path, format=loaded.format, tensors=len(specs), parameters=sum(counted),
+        dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())), detection=found,
+        same_layout_as=() if found is None else families.same_layout(found.family),
+        classes=tuple(sorted(class_counts(specs, class_keys))), duplicates=tuple(twins),
+        duplicates_differing=differing, meta_keys=tuple(sorted(loaded.meta)), other_keys=loaded.other_keys,
+        foreign=loaded.foreign)
+
+
+def _detected(loaded: Checkpoint) -> Detection | None:
+    try:
+        return detect(loaded.state_dict)
+    except DetectionError:
+        return None
+
+
+def _twins(loaded: Checkpoint, found: Detection) -> dict[str, str]:
+    """Pair each duplicate with the key that it repeats."""
+    mapping = families.mapping(found.family, found.variant)
+    matches = ((key, mapping.match(key)) for key in sorted(loaded.state_dict))
+    return {key: match.twin for key, match in matches
+            if match is not None and match.action == DROP_DUPLICATE and match.twin is not None}

@@ -1,0 +1,93 @@
+"""What a model's state dict looks like: every key with its dtype and shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from converters import families
+from converters.mapping import Mapping as KeyMapping
+from converters.pattern import Pattern
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LEGACY, NEW = 'legacy', 'new'
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor without its values; `dtype` as torch writes it, less the `torch.`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys of one model, each with its tensor's dtype and shape.
+
+    Attributes:
+        variant: The variant's name, for messages.
+        tensors: Key to specification, sorted by key.
+    """
+
+    variant: str
+    tensors: Mapping[str, TensorSpec]
+
+    def mapped(self, mapping: KeyMapping) -> Layout:
+        """Return the layout that `mapping` makes of this one."""
+        pairs = ((mapping.target_of(key), spec) for key, spec in self.tensors.items())
+        return Layout(self.variant, dict(sorted((key, spec) for key, spec in pairs if key is not None)))
+
+    def to_json(self) -> str:
+        """Write the layout as JSON, one key per line, sorted; the same layout gives the same bytes."""
+        lines = (f'{json.dumps(key)}:{json.dumps([spec.dtype, list(spec.shape)], separators=(",", ":"))}'
+                 for key, spec in sorted(self.tensors.items()))
+        return '{\n' + ',\n'.join(lines) + '\n}\n'
+
+    @classmethod
+    def from_json(cls, variant: str, text: str) -> Layout:
+        """Read what `to_json` wrote."""
+        tensors = {key: TensorSpec(dtype, tuple(shape)) for key, (dtype, shape) in sorted(json.loads(text).items())}
+        return cls(variant, tensors)
+
+
+@lru_cache(maxsize=None)
+def load(variant: str, family: str = 'ddq_detr', side: str = NEW) -> Layout:
+    """Load the layout of a variant from the package's data.
+
+    Only the new side is stored; the legacy one follows from it by the inverse mapping.
+
+    Raises:
+        UnknownFamilyError: If there is no such family or variant.
+    """
+    mapping = families.mapping(family, variant)
+    name = f'{families.family(family).layouts}.{variant}.json'
+    text = resources.files('converters').joinpath('layouts', name).read_text(encoding='utf-8')
+    layout = Layout.from_json(variant, text)
+    return layout if side == NEW else layout.mapped(mapping.inverse())
+
+
+def spec_of(tensor: Tensor) -> TensorSpec:
+    """Describe one tensor."""
+    return TensorSpec(str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape))
+
+
+def layout_of(model: nn.Module, variant: str) -> Layout:
+    """Describe the state dict of `model`, which may live on the meta device."""
+    return Layout(variant, {key: spec_of(tensor) for key, tensor in sorted(model.state_dict().items())})
+
+
+def class_counts(tensors: Mapping[str, TensorSpec], class_keys: Iterable[str]) -> dict[int, list[str]]:
+    """Group the tensors that have one row per class by their number of rows."""
+    patterns = [Pattern(text) for text in class_keys]
+    counts: dict[int, list[str]] = {}
+    for key, spec in tensors.items():
+        if spec.shape and any(pattern.match(key) is not None for pattern in patterns):
+            counts.setdefault(spec.shape[0], []).append(key)
+    return counts

@@ -1,0 +1,50 @@
+"""Configs as installed package data, found by name.
+
+>>> from ddq_port import configs
+>>> configs.names()
+>>> cfg = configs.load("ddq-detr-4scale_r50_8xb2-12e_coco")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Tuple
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+_FOLDER = Path(__file__).parent
+
+#: Config of each variant of DDQ-DETR, as the command lines name them.
+VARIANTS = {
+    "r50_4scale": "ddq-detr-4scale_r50_8xb2-12e_coco",
+    "tiny_4scale": "ddq-detr-4scale_tiny",
+}
+
+
+def names() -> Tuple[str, ...]:
+    """Return the names of all configs, sorted, without ``.py``."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__"))
+
+
+def path(name: str) -> Path:
+    """Return the file of config ``name`` (with or without ``.py``).
+
+    Raises:
+        FileNotFoundError: if there is no such config; the message lists those there are.
+    """
+    file = _FOLDER / f"{name.removesuffix('.py')}.py"
+    if not file.is_file() or file.stem == "__init__":
+        raise FileNotFoundError(f"No config named {name!r} in ddq_port; there are {', '.join(names())}.")
+    return file
+
+
+def load(name: str) -> "Config":
+    """Read config ``name`` with mmengine.
+
+    Raises:
+        FileNotFoundError: if there is no such config.
+    """
+    from mmengine.config import Config
+
+    return Config.fromfile(path(name))

@@ -1,0 +1,95 @@
+"""Adapter of the official DDQ-DETR: github jshilong/DDQ, branch ``ddq_detr`` (mmdet 3.0.0rc6, mmengine 0.6.0, mmcv 2.0.0rc4)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Dict, List, Optional
+
+import torch
+from legacy_adapters import mmdet3, taps as tap_lib
+from legacy_adapters.taps import Tap
+
+predict, losses = mmdet3.predict, mmdet3.losses
+
+MMCV_FOLDER = "mmcv-2.0.0rc4"
+CODE = ("projects", "mmdet", "mmengine", MMCV_FOLDER + "/mmcv")
+
+
+def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
+    """Build the repo's own model.
+
+    Args:
+        options: ``repo``: path of the checkout; ``config``: path of a config in it; ``overrides``: as in
+            :func:`mmdet3.build_model`.
+        device: the repo calls ``.cuda()`` on masks whatever the device, so that is neutralised on the CPU.
+    """
+    repo = options["repo"]
+    sys.path[:0] = [repo, os.path.join(repo, MMCV_FOLDER)]
+    supply_mmcv_ops()
+    if not device.startswith("cuda"):
+        torch.Tensor.cuda = lambda self, *args, **kwargs: self
+    import mmdet.models  # noqa: F401  (registers the repo's modules)
+
+    return mmdet3.build_model(os.path.join(repo, options["config"]), options["overrides"])
+
+
+def supply_mmcv_ops() -> None:
+    """Install the stand-in for mmcv's compiled ops where it is at hand; an mmcv built in place is used before it."""
+    try:
+        from ddq_port.ops import standin
+    except ImportError:
+        return
+    standin.install()
+
+
+def taps(model: torch.nn.Module) -> List[Tap]:
+    """Watch query selection, both matchings, the noise and the final top-k."""
+    from mmdet.models.task_modules.assigners import hungarian_assigner
+    from projects.models import ddq_detr, utils
+
+    return [
+        selection_tap(ddq_detr, "batched_nms", model.num_queries),
+        tap_lib.matching_tap(hungarian_assigner, "match"),
+        tap_lib.matching_tap(utils, "dense_match"),
+        *tap_lib.random_taps(),
+        tap_lib.detections_tap(),
+    ]
+
+
+def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:
+    """Watch mmcv's ``batched_nms`` as DDQ uses it.
+
+    With an NMS config it selects distinct queries, without one it sorts (dense queries). The caller cuts the result to
+    ``num_queries`` (distinct) or 1.5 times that (dense); what lies behind the cut is used by nothing and not recorded.
+    """
+
+    def name(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Optional[dict]) -> str:
+        return "distinct" if nms_cfg is not None else "dense"
+
+    def read(result: Any, *args: Any) -> Dict[str, torch.Tensor]:
+        limit = num_queries if name(*args) == "distinct" else int(num_queries * 1.5)
+        return {"keep": result[1][:limit]}
+
+    def write(decision: Dict[str, torch.Tensor], boxes: torch.Tensor, scores: torch.Tensor, *args: Any) -> Any:
+        keep = decision["keep"].to(boxes.device)
+        return torch.cat([boxes[keep], scores[keep, None]], -1), keep
+
+    return Tap(owner, attribute, name, read, write)
+
+
+def provenance(options: Dict[str, Any]) -> dict:
+    """Prove which code ran."""
+    import mmcv
+    import mmdet
+    import mmengine
+    import projects
+
+    repo = options["repo"]
+    return dict(
+        code_base="jshilong/DDQ@ddq_detr",
+        repo=repo,
+        code_sha256=mmdet3.fingerprint(repo, CODE),
+        modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
+        mmcv_ops=mmdet3.mmcv_ops(),
+    )

@@ -1,0 +1,55 @@
+"""Adapter of MMDetection 3.3.0's own ``DDQDETR``, as installed with pip."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+import torch
+from legacy_adapters import mmdet3, taps as tap_lib
+from legacy_adapters.adapters.ddq_detr import selection_tap, supply_mmcv_ops
+from legacy_adapters.taps import Tap
+
+predict, losses = mmdet3.predict, mmdet3.losses
+
+
+def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
+    """Build mmdet's model.
+
+    Args:
+        options: ``config``: file name of a config in mmdet's package, e.g. ``ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py``;
+            ``overrides``: as in :func:`mmdet3.build_model`.
+        device: not used; the model is moved by the worker.
+    """
+    supply_mmcv_ops()
+    import mmdet.models  # noqa: F401  (registers its modules)
+
+    return mmdet3.build_model(mmdet3.packaged_config(options["config"]), options["overrides"])
+
+
+def taps(model: torch.nn.Module) -> List[Tap]:
+    """Watch query selection, both matchings, the noise and the final top-k."""
+    from mmdet.models.detectors import ddq_detr
+    from mmdet.models.layers.transformer import ddq_detr_layers
+    from mmdet.models.task_modules.assigners import hungarian_assigner, topk_hungarian_assigner
+
+    return [
+        selection_tap(ddq_detr, "batched_nms", model.num_queries),
+        selection_tap(ddq_detr_layers, "batched_nms", model.num_queries),
+        tap_lib.matching_tap(hungarian_assigner, "match"),
+        tap_lib.matching_tap(topk_hungarian_assigner, "dense_match"),
+        *tap_lib.random_taps(),
+        tap_lib.detections_tap(),
+    ]
+
+
+def provenance(options: Dict[str, Any]) -> dict:
+    """Prove which code ran."""
+    import mmcv
+    import mmdet
+    import mmengine
+
+    return dict(
+        code_base="mmdet " + mmdet.__version__,
+        modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
+        mmcv_ops=mmdet3.mmcv_ops(),
+    )

@@ -1,0 +1,44 @@
+"""The batch both sides are given, as plain tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List, Tuple
+
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A prepared batch: normalised, padded, with ground truth.
+
+    Attributes:
+        images: [bs, 3, H, W] float, normalised and zero-padded to the largest image.
+        image_sizes: (h, w) of each unpadded image in pixels.
+        gt_bboxes: per image [n, 4] xyxy in pixels of the unpadded image.
+        gt_labels: per image [n] int64.
+    """
+
+    images: torch.Tensor
+    image_sizes: Tuple[Tuple[int, int], ...]
+    gt_bboxes: List[torch.Tensor]
+    gt_labels: List[torch.Tensor]
+
+    def to_tensors(self) -> Dict[str, torch.Tensor]:
+        """Return the batch as named tensors, for one safetensors file."""
+        tensors = {"images": self.images, "image_sizes": torch.tensor(self.image_sizes, dtype=torch.int64)}
+        for i, (bboxes, labels) in enumerate(zip(self.gt_bboxes, self.gt_labels)):
+            tensors["gt_bboxes.{}".format(i)] = bboxes
+            tensors["gt_labels.{}".format(i)] = labels
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Dict[str, torch.Tensor], device: str) -> "Batch":
+        """Read :meth:`to_tensors` back, on ``device``."""
+        sizes = tensors["image_sizes"].tolist()
+        return cls(
+            images=tensors["images"].to(device),
+            image_sizes=tuple((int(h), int(w)) for h, w in sizes),
+            gt_bboxes=[tensors["gt_bboxes.{}".format(i)].to(device) for i in range(len(sizes))],
+            gt_labels=[tensors["gt_labels.{}".format(i)].to(device) for i in range(len(sizes))],
+        )

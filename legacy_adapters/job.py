@@ -1,0 +1,51 @@
+"""The job file: what the parent process asks a worker to do. A JSON object, one field per attribute."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Optional, Tuple
+
+CHECKS = ("forward", "loss", "grad")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one side.
+
+    Attributes:
+        adapter: path of the adapter's Python file.
+        options: given to the adapter as they are, e.g. the repo's path and the config.
+        weights: safetensors file of the state dict to load, strictly.
+        inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
+        trace: folder to write the trace to.
+        status: file to write ``{"ok": bool, "error": str, "traceback": str}`` to.
+        checks: some of ``forward``, ``loss``, ``grad``; ``grad`` implies ``loss``.
+        seed: of torch's random generator, set anew before each phase.
+        threads: of torch's CPU kernels.
+        device: ``cpu`` or ``cuda[:n]``.
+        replay: decisions bundle to force, or None.
+    """
+
+    adapter: str
+    options: Dict[str, Any]
+    weights: str
+    inputs: str
+    trace: str
+    status: str
+    checks: Tuple[str, ...]
+    seed: int
+    threads: int
+    device: str
+    replay: Optional[str] = None
+
+    def save(self, path: str) -> None:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=1, sort_keys=True)
+
+    @classmethod
+    def load(cls, path: str) -> "Job":
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+        fields["checks"] = tuple(fields["checks"])
+        return cls(**fields)

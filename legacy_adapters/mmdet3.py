@@ -1,0 +1,96 @@
+"""What adapters of MMDetection 3.x code bases have in common; imports mmdet and mmengine of the running process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import runpy
+import sys
+from typing import Any, Dict, List, Tuple
+
+import torch
+
+from .inputs import Batch
+
+
+def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
+    """Build a detector from a config file.
+
+    Args:
+        config_path: mmengine config with a ``model``.
+        overrides_path: a plain Python file whose ``model`` dict is merged into the config's; ``""`` for none.
+    """
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import DefaultScope
+
+    config = Config.fromfile(config_path)
+    if overrides_path:
+        config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
+    config.model.backbone.init_cfg = None
+    if DefaultScope.get_current_instance() is None:
+        DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
+    return MODELS.build(config.model)
+
+
+def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
+    """Return the batch as mmdet data samples."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    padded = tuple(batch.images.shape[-2:])
+    samples = []
+    for size, bboxes, labels in zip(batch.image_sizes, batch.gt_bboxes, batch.gt_labels):
+        meta = dict(img_shape=size, ori_shape=size, batch_input_shape=padded, pad_shape=padded, scale_factor=(1.0, 1.0))
+        sample = DetDataSample(metainfo=meta)
+        if with_gt:
+            sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
+        samples.append(sample)
+    return samples
+
+
+def predict(model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
+    """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
+    results = model.predict(batch.images, data_samples(batch, with_gt=False))
+    keys = ("bboxes", "scores", "labels")
+    return [{key: getattr(result.pred_instances, key) for key in keys} for result in results]
+
+
+def losses(model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
+    """Return the loss terms as the model names them and their sum."""
+    terms = model.loss(batch.images, data_samples(batch, with_gt=True))
+    total, _ = model.parse_losses(terms)
+    return terms, total
+
+
+def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
+    """Tell which files a run really imported: ``__file__`` and version of each module."""
+    return {m.__name__: dict(file=str(m.__file__), version=str(getattr(m, "__version__", ""))) for m in modules}
+
+
+def mmcv_ops() -> str:
+    """Tell where mmcv's operators come from: the compiled file, or the stand-in of this toolkit."""
+    extension = sys.modules.get("mmcv._ext")
+    return str(getattr(extension, "__file__", None) or getattr(extension, "__doc__", None) or "none").splitlines()[0]
+
+
+def packaged_config(name: str) -> str:
+    """Return the path of a config that comes with the installed mmdet package."""
+    import mmdet
+
+    return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", name)
+
+
+def fingerprint(folder: str, parts: Tuple[str, ...]) -> str:
+    """Return a SHA-256 over the Python files below ``parts`` of ``folder``, independent of where it lies."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for base, folders, files in os.walk(os.path.join(folder, part)):
+            folders.sort()
+            for name in sorted(files):
+                if name.endswith(".py"):
+                    path = os.path.join(base, name)
+                    digest.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + b"\0")
+                    with open(path, "rb") as file:
+                        digest.update(file.read() + b"\0")
+    return digest.hexdigest()

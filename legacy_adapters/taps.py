@@ -1,0 +1,130 @@
+"""Taps: functions whose discrete results (or random draws) are recorded and can be forced.
+
+Top-k, NMS, Hungarian matching and random draws are not continuous: an input that differs in its last bit may give
+quite another result. A tap records such a result; given the *decisions* of another run it can force it (replay), so
+that the continuous code around it is compared under identical decisions.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+
+import torch
+
+from .recorder import Recorder
+
+Decision = Dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A function to watch.
+
+    Attributes:
+        owner: module or class that holds the function under ``attribute``.
+        attribute: name of the function there.
+        name: gives the tap's name from the call's arguments, e.g. ``distinct``; None means "do not record this call".
+        read: takes the result and the call's arguments and gives the decision in it, as named tensors.
+        write: takes a decision and the call's arguments and gives the result the function would have returned; None
+            if the tap is only watched.
+    """
+
+    owner: Any
+    attribute: str
+    name: Callable[..., Optional[str]]
+    read: Callable[..., Decision]
+    write: Optional[Callable[..., Any]] = None
+
+
+@contextmanager
+def installed(taps: Sequence[Tap], recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]]) -> Iterator[None]:
+    """Put wrappers in place of the tapped functions and take them away again.
+
+    Args:
+        taps: the functions to watch.
+        recorder: records every decision taken.
+        replay: decisions by key (see :func:`decision_key`), or None to let every function decide itself.
+    """
+    originals = [(tap, getattr(tap.owner, tap.attribute)) for tap in taps]
+    for tap, original in originals:
+        setattr(tap.owner, tap.attribute, _tapped(tap, original, recorder, replay))
+    try:
+        yield
+    finally:
+        for tap, original in originals:
+            setattr(tap.owner, tap.attribute, original)
+
+
+def decision_key(phase: str, name: str, call: int, slot: str) -> str:
+    """Name one tensor of a decisions bundle."""
+    return "{}/{}/{}/{}".format(phase, name, call, slot)
+
+
+def _tapped(tap: Tap, original: Callable, recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]]) -> Callable:
+    def tapped(*args: Any, **kwargs: Any) -> Any:
+        name = tap.name(*args, **kwargs) if recorder.phase else None
+        if name is None:
+            return original(*args, **kwargs)
+        call = recorder.next_call("tap", name)
+        if replay is not None and tap.write is not None:
+            result = tap.write(_recorded_decision(replay, recorder.phase, name, call), *args, **kwargs)
+        else:
+            result = original(*args, **kwargs)
+        recorder.add("tap", name, call, tap.read(result, *args, **kwargs))
+        return result
+
+    return tapped
+
+
+def _recorded_decision(replay: Mapping[str, torch.Tensor], phase: str, name: str, call: int) -> Decision:
+    prefix = decision_key(phase, name, call, "")
+    found = {key[len(prefix) :]: value for key, value in replay.items() if key.startswith(prefix)}
+    if not found:
+        raise KeyError(
+            "the decisions bundle holds no decision {}; it was recorded with other inputs or checks".format(prefix)
+        )
+    return found
+
+
+def random_taps() -> Sequence[Tap]:
+    """Return the taps of torch's ``*_like`` random draws, in use by contrastive denoising."""
+    return [
+        Tap(torch, "rand_like", lambda *a, **k: "noise.rand_like", _read_draw, _write_draw),
+        Tap(torch, "randint_like", lambda *a, **k: "noise.randint_like", _read_draw, _write_draw),
+    ]
+
+
+def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
+    return {"draw": result}
+
+
+def _write_draw(decision: Decision, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    return decision["draw"].to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
+
+
+def detections_tap() -> Tap:
+    """Return the tap of ``Tensor.topk``, which picks the final detections in mmdet's DETR heads."""
+
+    def write(decision: Decision, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        indices = decision["indices"].to(scores.device)
+        return scores.gather(-1, indices), indices
+
+    def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
+        return {"indices": result[1]}
+
+    return Tap(torch.Tensor, "topk", lambda *a, **k: "detections", read, write)
+
+
+def matching_tap(owner: Any, name: str) -> Tap:
+    """Return the tap of scipy's ``linear_sum_assignment`` as imported by the module ``owner``."""
+
+    def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
+        rows, cols = result
+        return {"rows": torch.as_tensor(rows), "cols": torch.as_tensor(cols)}
+
+    def write(decision: Decision, cost: Any, *args: Any, **kwargs: Any) -> Any:
+        return decision["rows"].cpu().numpy(), decision["cols"].cpu().numpy()
+
+    return Tap(owner, "linear_sum_assignment", lambda *a, **k: name, read, write)

@@ -1,0 +1,159 @@
+"""Write a trace: records in ``index.json``, tensors in content-addressed safetensors shards.
+
+A tensor is written once, under the SHA-256 of its dtype, shape and bytes; records refer to it by that digest. So an
+input that equals an earlier output costs no space, and two equal records of two traces are known to be equal
+without reading them. Tensors go to disk at the moment they are recorded, hence no clone is kept and a later
+in-place operation of the model cannot change a record; peak memory is one tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import BinaryIO, Dict, List, Optional, Tuple
+
+import torch
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+_HEADER_BYTES = 1 << 18  # room for the JSON header of one shard, padded with spaces as safetensors allows
+_MAX_TENSORS = 1000
+_MAX_SHARD_BYTES = 1 << 30
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recorded value.
+
+    Attributes:
+        phase: ``predict`` (eval mode) or ``train``; ``weights`` for what was loaded.
+        kind: ``module_in``, ``module_out``, ``tap``, ``loss``, ``grad`` or ``param``.
+        name: module path, tap name, loss term or parameter name.
+        call: how often this name was recorded before in this phase, from 0.
+        slot: place inside the value: argument name, tuple index, dict key, dotted; ``""`` for a plain tensor.
+        dtype: safetensors name, e.g. ``F32``.
+        shape: of the tensor.
+        digest: content address of the tensor.
+        scope: module whose code was running: the caller of a module, the place of a tap; ``""`` for the detector.
+    """
+
+    phase: str
+    kind: str
+    name: str
+    call: int
+    slot: str
+    dtype: str
+    shape: Tuple[int, ...]
+    digest: str
+    scope: str = ""
+
+
+class _Shard:
+    """One safetensors file, written front to back; the header is filled in when it is closed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.entries: Dict[str, dict] = {}
+        self.size = 0
+        self._file: BinaryIO = open(path, "wb")
+        self._file.write(b"\0" * (8 + _HEADER_BYTES))
+
+    @property
+    def full(self) -> bool:
+        return len(self.entries) >= _MAX_TENSORS or self.size >= _MAX_SHARD_BYTES
+
+    def add(self, digest: str, dtype: str, shape: Tuple[int, ...], data: memoryview) -> None:
+        self._file.write(data)
+        self.entries[digest] = dict(dtype=dtype, shape=list(shape), data_offsets=[self.size, self.size + data.nbytes])
+        self.size += data.nbytes
+
+    def close(self) -> None:
+        header = json.dumps(self.entries, separators=(",", ":")).encode().ljust(_HEADER_BYTES)
+        self._file.seek(0)
+        self._file.write(_HEADER_BYTES.to_bytes(8, "little") + header)
+        self._file.close()
+
+
+class TraceWriter:
+    """Write one trace folder; ``index.json`` appears only when :meth:`finish` is called.
+
+    Args:
+        folder: created; must not exist or be empty.
+    """
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self.folder = folder
+        self.records: List[Record] = []
+        self._shards: List[str] = []
+        self._shard: Optional[_Shard] = None
+        self._where: Dict[str, str] = {}
+
+    def add(
+        self, phase: str, kind: str, name: str, call: int, slot: str, tensor: torch.Tensor, scope: str = ""
+    ) -> None:
+        """Record ``tensor`` as it is now; arguments as in :class:`Record`."""
+        value = tensor.detach()
+        dtype, shape = DTYPES[value.dtype], tuple(value.shape)
+        data = tensor_bytes(value)
+        digest = hashlib.sha256(repr((dtype, shape)).encode() + b"\0")
+        digest.update(data)
+        key = digest.hexdigest()
+        if key not in self._where:
+            shard = self._current_shard()
+            shard.add(key, dtype, shape, data)
+            self._where[key] = os.path.basename(shard.path)
+        self.records.append(Record(phase, kind, name, call, slot, dtype, shape, key, scope))
+
+    def _current_shard(self) -> _Shard:
+        if self._shard is not None and self._shard.full:
+            self._shard.close()
+            self._shard = None
+        if self._shard is None:
+            self._shard = _Shard(os.path.join(self.folder, "trace-{:05d}.safetensors".format(len(self._shards) + 1)))
+            self._shards.append(self._shard.path)
+        return self._shard
+
+    def finish(self, provenance: dict, coverage: dict) -> None:
+        """Close the shards and publish the index."""
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+        index = dict(
+            format_version=FORMAT_VERSION,
+            provenance=provenance,
+            coverage=coverage,
+            shards=self._where,
+            records=[asdict(record) for record in self.records],
+        )
+        write_json(os.path.join(self.folder, INDEX_NAME), index)
+
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of ``tensor`` in row-major order, copied to the CPU where needed."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+
+
+def write_json(path: str, value: object) -> None:
+    """Write ``value`` to a temporary name, sync, rename."""
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(value, file, sort_keys=True, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".tmp", path)

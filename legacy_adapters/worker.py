@@ -1,0 +1,162 @@
+"""Run one job: build a model with an adapter, run the checks, write the trace. ``python worker.py JOB.json``.
+
+Runs in the interpreter of the code base under test, which need not have this toolkit installed: the package
+``legacy_adapters`` is loaded from the folder this file lies in.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, Dict, Optional
+
+PACKAGE = "legacy_adapters"
+
+
+def main(job_path: str) -> int:
+    """Run the job; every failure ends up in its status file. Return the exit code."""
+    _load_package()
+    from legacy_adapters.job import Job
+    from legacy_adapters.trace_writer import write_json
+
+    job = Job.load(job_path)
+    try:
+        run(job)
+    except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
+        write_json(job.status, dict(ok=False, error=_one_line(error), traceback=traceback.format_exc()))
+        return 1
+    write_json(job.status, dict(ok=True, error="", traceback=""))
+    return 0
+
+
+def run(job: Any) -> None:
+    """Build, run, record."""
+    import torch
+    from safetensors.torch import load_file
+
+    from legacy_adapters.inputs import Batch
+    from legacy_adapters.recorder import Recorder
+    from legacy_adapters.trace_writer import TraceWriter
+
+    _set_numerics(job.threads)
+    adapter = _load_adapter(job.adapter)
+    torch.manual_seed(job.seed)
+    model = adapter.build(job.options, job.device)
+    model.load_state_dict(load_file(job.weights), strict=True)
+    model.to(job.device)
+    batch = Batch.from_tensors(load_file(job.inputs), job.device)
+    replay = load_file(job.replay) if job.replay else None
+
+    recorder = Recorder(TraceWriter(job.trace))
+    recorder.attach(model)
+    with recorder.in_phase("weights"):
+        for name, tensor in sorted(model.state_dict().items()):
+            recorder.add("param", name, 0, tensor)
+    provenance = dict(_environment(job), **adapter.provenance(job.options))
+    _run_checks(job, adapter, model, batch, recorder, replay)
+    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(model)))
+
+
+def _run_checks(
+    job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any, replay: Optional[Dict[str, Any]]
+) -> None:
+    import torch
+
+    from legacy_adapters.taps import installed
+
+    with installed(adapter.taps(model), recorder, replay):
+        if "forward" in job.checks:
+            model.eval()
+            torch.manual_seed(job.seed)
+            with torch.no_grad(), recorder.in_phase("predict"):
+                for index, result in enumerate(adapter.predict(model, batch)):
+                    recorder.add("tap", "result", index, result)
+        if "loss" in job.checks or "grad" in job.checks:
+            model.train()
+            torch.manual_seed(job.seed)
+            with recorder.in_phase("train"):
+                terms, total = adapter.losses(model, batch)
+                for name, value in terms.items():
+                    recorder.add("loss", name, 0, value)
+                recorder.add("loss", "total", 0, total)
+                if "grad" in job.checks:
+                    total.backward()
+                    for name, param in sorted(model.named_parameters()):
+                        if param.grad is not None:
+                            recorder.add("grad", name, 0, param.grad)
+
+
+def _gradient_coverage(model: Any) -> dict:
+    without = sorted(name for name, param in model.named_parameters() if param.requires_grad and param.grad is None)
+    frozen = sorted(name for name, param in model.named_parameters() if not param.requires_grad)
+    return dict(without_gradient=without, frozen=frozen)
+
+
+def _set_numerics(threads: int) -> None:
+    """Make a run repeatable: fixed threads, no TF32, no autotuned or nondeterministic kernels where torch has a choice."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def _environment(job: Any) -> dict:
+    import numpy
+    import torch
+
+    capability = getattr(torch.backends, "cpu", None)
+    environment = dict(
+        python=platform.python_version(),
+        executable=sys.executable,
+        torch=torch.__version__,
+        numpy=numpy.__version__,
+        threads=torch.get_num_threads(),
+        cpu_capability=capability.get_cpu_capability() if capability is not None else "unknown",
+        machine=platform.machine(),
+        device=job.device,
+        seed=job.seed,
+        checks=list(job.checks),
+        replayed=job.replay is not None,
+    )
+    if job.device.startswith("cuda"):
+        environment["gpu"] = torch.cuda.get_device_name(job.device)
+    return environment
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return "{}: {}".format(type(error).__name__, text[0] if text else "")
+
+
+def _load_package() -> None:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    # a script's folder is put first on sys.path; its modules must not shadow those of the code base
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != folder]
+    if PACKAGE not in sys.modules:
+        _load_module(PACKAGE, os.path.join(folder, "__init__.py"), folder)
+
+
+def _load_adapter(path: str) -> ModuleType:
+    return _load_module("ddq_adapter", path, None)
+
+
+def _load_module(name: str, path: str, package_folder: Optional[str]) -> ModuleType:
+    search = [package_folder] if package_folder else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    if spec is None or spec.loader is None:
+        raise ImportError("cannot load {}".format(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,53 @@
+"""Adapter of this toolkit's own DDQ-DETR: the new side."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+import ddq_port.models  # noqa: F401  (registers the detectors)
+import torch
+from ddq_port.models.ddq_detr import assigner, detector, queries
+from legacy_adapters import mmdet3, taps as tap_lib
+from legacy_adapters.taps import Tap
+from mmdet.models.task_modules.assigners import hungarian_assigner
+
+predict, losses = mmdet3.predict, mmdet3.losses
+
+
+def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
+    """Build the detector of ``options["config"]``, a path."""
+    return mmdet3.build_model(options["config"])
+
+
+def taps(model: torch.nn.Module) -> List[Tap]:
+    """Watch query selection, both matchings, the noise and the final top-k."""
+    return [
+        _selection(detector, "select_distinct", "distinct"),
+        _selection(queries, "select_distinct", "distinct"),
+        _selection(detector, "select_dense", "dense"),
+        tap_lib.matching_tap(hungarian_assigner, "match"),
+        tap_lib.matching_tap(assigner, "dense_match"),
+        *tap_lib.random_taps(),
+        tap_lib.detections_tap(),
+    ]
+
+
+def _selection(owner: Any, attribute: str, name: str) -> Tap:
+    def write(decision: Dict[str, torch.Tensor], like: torch.Tensor, *args: Any) -> torch.Tensor:
+        return decision["keep"].to(like.device)
+
+    return Tap(owner, attribute, lambda *args: name, lambda result, *args: {"keep": result}, write)
+
+
+def provenance(options: Dict[str, Any]) -> dict:
+    """Tell which code ran."""
+    import ddq_port
+    import mmcv
+    import mmdet
+    import mmengine
+
+    return dict(
+        code_base="ddq_port",
+        config=options["config"],
+        modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
+    )

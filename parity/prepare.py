@@ -1,0 +1,92 @@
+"""Seeded inputs and weights that exercise a detector: prepared once, given to both sides as the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Callable, Dict, Mapping, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from legacy_adapters.inputs import Batch
+from torch import Generator, Tensor
+
+
+def seeded_batch(sizes: Sequence[Tuple[int, int]], seed: int, num_classes: int, max_objects: int = 7) -> Batch:
+    """Make a batch of blob images with random objects.
+
+    Args:
+        sizes: (h, w) of each image in pixels; all are zero-padded to the largest height and width.
+        seed: of everything random here.
+        num_classes: labels lie in [0, num_classes).
+        max_objects: objects per image are between 2 and this.
+
+    Returns:
+        Images with about zero mean and unit variance, as after mmdet's preprocessor.
+    """
+    generator = Generator().manual_seed(seed)
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+    images = torch.zeros(len(sizes), 3, height, width)
+    bboxes, labels = [], []
+    for i, (h, w) in enumerate(sizes):
+        images[i, :, :h, :w] = _blobs(h, w, generator)
+        count = int(torch.randint(2, max_objects + 1, (), generator=generator))
+        bboxes.append(_boxes(count, h, w, generator))
+        labels.append(torch.randint(0, num_classes, (count,), generator=generator))
+    return Batch(images, tuple(sizes), bboxes, labels)
+
+
+def _blobs(h: int, w: int, generator: Generator) -> Tensor:
+    """Return [3, h, w]: structure at two scales plus noise, so that neighbouring tokens differ but are related."""
+    image = torch.randn(1, 3, h, w, generator=generator) * 0.3
+    for cells in (4, 16):
+        coarse = torch.randn(1, 3, cells, cells, generator=generator)
+        image = image + F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
+    return image[0]
+
+
+def _boxes(count: int, h: int, w: int, generator: Generator) -> Tensor:
+    """Return [count, 4] xyxy in pixels, each at least an eighth of the image wide and high."""
+    size = torch.tensor([w, h], dtype=torch.float32)
+    extent = (torch.rand(count, 2, generator=generator) * 0.4 + 0.125) * size
+    corner = torch.rand(count, 2, generator=generator) * (size - extent)
+    return torch.cat([corner, corner + extent], dim=1)
+
+
+def seeded_weights(shapes: Mapping[str, Tuple[str, Sequence[int]]], seed: int) -> Dict[str, Tensor]:
+    """Make weights that are not degenerate.
+
+    A freshly initialised detector hides errors: its box refinements are zero, its scores nearly constant, all norms
+    are identities. Here every tensor is random, at a scale that keeps activations in range. A tensor depends on the
+    seed and its own name only.
+
+    Args:
+        shapes: key -> (safetensors dtype name, shape); float tensors are ``F32``.
+        seed: of everything random here.
+    """
+    weights = {}
+    for name, (dtype, shape) in shapes.items():
+        if dtype != "F32":
+            weights[name] = torch.zeros(tuple(shape), dtype=torch.int64)
+            continue
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        generator = Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+        weights[name] = _rule_for(name, shape)(tuple(shape), generator)
+    return weights
+
+
+def _rule_for(name: str, shape: Sequence[int]) -> Callable[[Tuple[int, ...], Generator], Tensor]:
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
+        return lambda s, g: torch.rand(s, generator=g) * 0.8 + 0.6
+    if "sampling_offsets.bias" in name:
+        return lambda s, g: torch.randn(s, generator=g) * 2.0
+    if "cls_branches" in name and leaf == "bias":
+        return lambda s, g: torch.randn(s, generator=g) * 0.5 - 2.0
+    if len(shape) == 1:
+        return lambda s, g: torch.randn(s, generator=g) * 0.1
+    if leaf != "weight" or "embed" in name:
+        return lambda s, g: torch.randn(s, generator=g)
+    fan_in = 1
+    for extent in shape[1:]:
+        fan_in *= extent
+    return lambda s, g: torch.randn(s, generator=g) * fan_in**-0.5
