@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +89,6 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_torch_zip(path: Path) -> Checkpoint:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError('its zip directory is missing; the file is truncated')
     with TorchZip(path) as archive:
         content, foreign = archive.unpickle()
         refs, rest = _find_state_dict(content)

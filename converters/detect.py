@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from converters import families, layout
 from converters.errors import DetectionError
 from converters.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
-from converters.pattern import Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +26,10 @@ class Detection:
 
 
 def detect(state_dict: Mapping[str, Tensor], family: str | None = None, variant: str | None = None) -> Detection:
-    """Find the layout that agrees best with a state dict; the number of classes does not count.
+    """Find the layout that agrees best with a state dict; it need not agree in everything.
 
+    So a checkpoint of another number of classes, or with keys too few or too many, is still recognised, and the
+    conversion can say what exactly does not fit.
     Families with the same layout cannot be told apart: the first one is reported (see `families.same_layout`).
 
     Args:
@@ -57,18 +58,14 @@ def _has_markers(specs: Mapping[str, TensorSpec], family: str) -> bool:
 
 def _agreements(specs: Mapping[str, TensorSpec], family: str,
                 variant: str | None) -> Iterator[tuple[Detection, float]]:
-    class_keys = tuple(Pattern(text) for text in families.family(family).class_keys)
     for name in families.variants(family) if variant is None else (families.variant(family, variant).name,):
         for side in (LEGACY, NEW):
-            yield Detection(family, name, side), _agreement(specs, layout.load(name, family, side), class_keys)
+            yield Detection(family, name, side), _agreement(specs, layout.load(name, family, side))
 
 
-def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout, class_keys: tuple[Pattern, ...]) -> float:
+def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
     """Return the share of the layout's keys that the source has with the same shape."""
-    hits = 0
-    for key, spec in wanted.tensors.items():
-        first = 1 if any(pattern.match(key) is not None for pattern in class_keys) else 0
-        hits += key in specs and specs[key].shape[first:] == spec.shape[first:]
+    hits = sum(key in specs and specs[key].shape == spec.shape for key, spec in wanted.tensors.items())
     return hits / len(wanted.tensors)
 
 

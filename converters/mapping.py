@@ -177,9 +177,7 @@ class Mapping:
             above = self.map_module(parent)
             return None if above is None else f'{above}.{name}'.lstrip('.')
         exact = {place.path for place in places if place.exact}
-        if len(exact) > 1:
-            return None
-        candidate = exact.pop() if exact else path
+        candidate = min(exact, key=len) if exact else path
         return candidate if all(place.inside(candidate) for place in places) else None
 
     def _places(self, index: int, cut: Cut) -> Iterator[_Place]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,7 +15,9 @@ from converters.inert_pickle import StorageRef, TensorRef, unpickle
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError, ValueError)
+# Whatever zipfile raises on a damaged file; OSError because a damaged directory makes it seek to impossible places.
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError, KeyError,
+           ValueError, OverflowError)
 
 
 class TorchZip:
@@ -114,7 +117,6 @@ class TorchZip:
                     count = record.readinto(view[done:])
                     if not count:
                         raise EOFError(f'ends after {done} of {len(view)} bytes')
-                    done += count
-                record.read(1)  # reaching the end makes zipfile check the sum of the record
+                    done += count  # with the last byte, zipfile checks the sum of the record
         except _BROKEN as error:
             raise CheckpointError(f'record {name} cannot be read ({error})') from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Callable, Dict, Mapping, Sequence, Tuple
+from typing import Callable, Dict, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from legacy_adapters.inputs import Batch
 from torch import Generator, Tensor
+
+from converters.layout import Layout
 
 
 def seeded_batch(sizes: Sequence[Tuple[int, int]], seed: int, num_classes: int, max_objects: int = 7) -> Batch:
@@ -52,7 +54,7 @@ def _boxes(count: int, h: int, w: int, generator: Generator) -> Tensor:
     return torch.cat([corner, corner + extent], dim=1)
 
 
-def seeded_weights(shapes: Mapping[str, Tuple[str, Sequence[int]]], seed: int) -> Dict[str, Tensor]:
+def seeded_weights(layout: Layout, seed: int) -> Dict[str, Tensor]:
     """Make weights that are not degenerate.
 
     A freshly initialised detector hides errors: its box refinements are zero, its scores nearly constant, all norms
@@ -60,17 +62,17 @@ def seeded_weights(shapes: Mapping[str, Tuple[str, Sequence[int]]], seed: int) -
     seed and its own name only.
 
     Args:
-        shapes: key -> (safetensors dtype name, shape); float tensors are ``F32``.
+        layout: the keys with dtype and shape; whole-number tensors (counters) are set to 0.
         seed: of everything random here.
     """
     weights = {}
-    for name, (dtype, shape) in shapes.items():
-        if dtype != "F32":
-            weights[name] = torch.zeros(tuple(shape), dtype=torch.int64)
+    for name, spec in layout.tensors.items():
+        if spec.dtype != "float32":
+            weights[name] = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
             continue
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         generator = Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-        weights[name] = _rule_for(name, shape)(tuple(shape), generator)
+        weights[name] = _rule_for(name, spec.shape)(spec.shape, generator)
     return weights
 
 

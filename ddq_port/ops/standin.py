@@ -11,18 +11,21 @@ This is the one place of the package that touches third-party modules at import.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
-from types import ModuleType
-from typing import Optional, Sequence
+
+TYPE_CHECKING = False  # as in `typing`, which would take half of this package's import time; so would `importlib.abc`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Optional
 
 EXTENSION_NAME = "mmcv._ext"
 _IMPLEMENTATION = "ddq_port.ops.mmcv_ext"
 _MARKER = "__ddq_port_standin__"
 
 
-class StandinLoader(importlib.abc.Loader):
+class StandinLoader:
     """Fill a module named ``mmcv._ext`` with the content of :mod:`ddq_port.ops.mmcv_ext`."""
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> Optional[ModuleType]:
@@ -39,7 +42,7 @@ class StandinLoader(importlib.abc.Loader):
         setattr(module, _MARKER, True)
 
 
-class StandinFinder(importlib.abc.MetaPathFinder):
+class StandinFinder:
     """Answer for the module name ``mmcv._ext`` and for nothing else."""
 
     def find_spec(

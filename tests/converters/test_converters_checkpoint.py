@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -185,13 +187,25 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
         checkpoint.read(path)
 
 
+def test_overlapping_records_are_refused(tmp_path: Path) -> None:
+    path = _tensor_file(tmp_path / 'a.pth')
+    with zipfile.ZipFile(path, 'a') as archive:
+        for index in range(5):
+            twin = copy.copy(archive.getinfo('a/data/0'))
+            twin.filename = f'a/data/{index + 1}'
+            archive.filelist.append(twin)
+        archive.writestr('a/last', '')  # makes zipfile write the directory anew
+    with pytest.raises(CheckpointError, match='its records declare .* bytes, the file has'):
+        checkpoint.read(path)
+
+
 def _with_pickle(path: Path, data: bytes) -> Path:
     _tensor_file(path)
     return _rewrite(path, lambda name, old: data if name.endswith('data.pkl') else old)
 
 
 def _number(value: int) -> bytes:
-    return b'J' + value.to_bytes(4, 'little')
+    return b'J' + value.to_bytes(4, 'little', signed=True)
 
 
 def _tensor_pickle(numel: int, offset: int, size: int, stride: int) -> bytes:
@@ -245,6 +259,15 @@ def test_written_files_read_back_and_repeat_their_bytes(tmp_path: Path, suffix: 
     found = checkpoint.read(first)
     assert dict(found.meta) == meta
     assert all(torch.equal(found.state_dict[key], state[key]) for key in state)
+    assert all(tensor.is_contiguous() for tensor in found.state_dict.values())
+
+
+def test_safetensors_are_aligned_to_their_items(tmp_path: Path) -> None:
+    writer.write(tmp_path / 'a.safetensors', {'a': torch.ones(3, dtype=torch.uint8), 'b': torch.ones(2)}, {})
+    data = (tmp_path / 'a.safetensors').read_bytes()
+    length = int.from_bytes(data[:8], 'little')
+    header = json.loads(data[8:8 + length])
+    assert length % 8 == 0 and header['b']['data_offsets'] == [0, 8] and header['a']['data_offsets'] == [8, 11]
 
 
 def test_written_files_are_read_by_the_libraries(tmp_path: Path) -> None:

@@ -39,12 +39,12 @@ def test_intersect(first: str, second: str, expected: bool) -> None:
 
 
 def test_intersect_agrees_with_enumeration() -> None:
-    keys = ['.'.join(k) for n in range(1, 5) for k in itertools.product('ab', repeat=n)]
+    keys = ['.'.join(k) for n in range(1, 6) for k in itertools.product('ab', repeat=n)]
     patterns = [p for n in range(1, 4) for p in itertools.product(('a', 'b', '*', '**'), repeat=n)
                 if p.count('**') < 2]
-    matched = {p: {key for key in keys if Pattern('.'.join(p)).match(key)} for p in patterns}
+    matched = {p: {key for key in keys if Pattern('.'.join(p)).match(key) is not None} for p in patterns}
+    # keys of five segments suffice: two patterns of three, one `**` each, meet in four if they meet at all
     for first, second in itertools.product(patterns, patterns):
-        # keys of four segments suffice: a `**` between three-segment patterns never needs more than that to meet
         assert intersect(Pattern('.'.join(first)), Pattern('.'.join(second))) is bool(matched[first] & matched[second])
 
 
@@ -101,6 +101,7 @@ def test_contradictory_mapping_is_refused(rules: tuple[Rule, ...], message: str)
 MODULES = Mapping('f', (
     Keep('body.**'), Keep('head.cls.0.*'), Rename('head.cls.1.*', 'head.aux.0.*'),
     Rename('head.reg.1.*.*', 'head.aux_reg.0.*.*'), Rename('old.**.w', 'new.**.w'), Rename('solo.inner.*', 'solo.deep.*'),
+    Keep('nest.a.*'), Rename('nest.b.*', 'nest.z.b.*'), Rename('pair.a.*', 'p.a.*'), Rename('pair.b.*', 'q.b.*'),
     Drop('gone.**', 'unused'), DropDuplicateOf('copy.cls.*.*', 'head.cls.*.*', 'saved twice'),
 ))
 
@@ -122,6 +123,9 @@ MODULES = Mapping('f', (
     ('old.a.b', 'new.a.b'),
     ('solo', 'solo'),
     ('solo.inner', 'solo.deep'),
+    ('nest', 'nest'),
+    ('nest.b', 'nest.z.b'),
+    ('pair', None),
     ('gone', None),
     ('gone.part', None),
     ('copy.cls.0', 'head.cls.0'),

@@ -11,8 +11,8 @@ from ddq_port.ops import mmcv_ext
 
 SHAPES = torch.tensor([[9, 11], [5, 6], [3, 3], [1, 2]])
 
-# The kernel's log(1 - p) has the absolute, not the relative, error of the dtype's rounding.
-FOCAL_TOLERANCES = [(dtype, torch.finfo(dtype).eps) for dtype in (torch.float32, torch.float64)]
+# Rounding 1 - p by eps moves its logarithm by eps / (1 - p), which is largest at the largest logit, 6.
+FOCAL_TOLERANCES = [(dtype, torch.finfo(dtype).eps * 404) for dtype in (torch.float32, torch.float64)]
 
 
 def attention_inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -27,9 +27,9 @@ def attention_inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor
 
 
 def focal_inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Return logits [200, 7] in [-10, 10] and targets [200] in 0..7, where 7 is background."""
+    """Return logits [200, 7] in [-6, 6] and targets [200] in 0..7, where 7 is background."""
     generator = torch.Generator().manual_seed(1)
-    logits = torch.rand(200, 7, generator=generator, dtype=dtype) * 20 - 10
+    logits = torch.rand(200, 7, generator=generator, dtype=dtype) * 12 - 6
     return logits, torch.randint(0, 8, (200,), generator=generator)
 
 
@@ -97,7 +97,7 @@ def test_focal_forward_equals_mmdet(dtype: torch.dtype, tolerance: float, gamma:
     logits, target = focal_inputs(dtype)
     output = torch.full_like(logits, 99.0)
     mmcv_ext.sigmoid_focal_loss_forward(logits, target, logits.new_empty(0), output, gamma=gamma, alpha=alpha)
-    torch.testing.assert_close(output, reference_focal(logits, target, gamma, alpha), rtol=8 * tolerance, atol=8 * tolerance)
+    torch.testing.assert_close(output, reference_focal(logits, target, gamma, alpha), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), FOCAL_TOLERANCES)
@@ -108,7 +108,7 @@ def test_focal_backward_equals_autograd(dtype: torch.dtype, tolerance: float, ga
     (expected,) = torch.autograd.grad(reference_focal(leaf, target, gamma, alpha).sum(), leaf)
     gradient = torch.full_like(logits, 99.0)
     mmcv_ext.sigmoid_focal_loss_backward(logits, target, logits.new_empty(0), gradient, gamma=gamma, alpha=alpha)
-    torch.testing.assert_close(gradient, expected, rtol=8 * tolerance, atol=8 * tolerance)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=tolerance)
 
 
 def test_focal_saturates_as_the_kernel_does() -> None:

@@ -1,0 +1,101 @@
+"""Run a job in a process of its own, with a time limit; this is the parent's side of the worker protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from .job import Job
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+class SideError(Exception):
+    """A side crashed or ran out of time.
+
+    Attributes:
+        details: the last lines of its traceback or log.
+    """
+
+    def __init__(self, side: str, message: str, details: str) -> None:
+        super().__init__(f"The {side} side {message}")
+        self.details = details
+
+
+def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, isolated: bool) -> None:
+    """Run ``job`` to its end.
+
+    Args:
+        side: name for messages and files: ``folder/SIDE.job.json`` and ``folder/SIDE.log``.
+        job: what to do.
+        folder: for the job file and the log; must exist.
+        python: interpreter of the code base.
+        time_limit: seconds, after which the process and its children are killed.
+        isolated: do not hand on ``PYTHONPATH``; right for an interpreter that is not the current one.
+
+    Raises:
+        SideError: if it crashed or took too long.
+    """
+    job_file, log_file = folder / f"{side}.job.json", folder / f"{side}.log"
+    job.save(str(job_file))
+    command = [python, str(WORKER), str(job_file)]
+    with open(log_file, "wb") as log:
+        try:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=folder,
+                env=_environment(job.threads, isolated), start_new_session=True,
+            )
+        except OSError as error:
+            raise SideError(side, f"did not start: {python}: {error.strerror}.", "") from error
+        try:
+            code = process.wait(timeout=time_limit)
+        except subprocess.TimeoutExpired:
+            raise SideError(
+                side, f"was stopped after the time limit of {time_limit:g} s; raise it with --time-limit.",
+                _tail(log_file.read_text(errors="replace")),
+            ) from None
+        finally:
+            _end_group(process)
+    status = _read_status(Path(job.status))
+    if status is None:
+        raise SideError(
+            side, f"ended without a report (exit code {code}).", _tail(log_file.read_text(errors="replace"))
+        )
+    if not status["ok"]:
+        raise SideError(side, f"crashed: {status['error']}", _tail(status["traceback"]))
+
+
+def _environment(threads: int, isolated: bool) -> Dict[str, str]:
+    environment = dict(os.environ)
+    if isolated:
+        for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+            environment.pop(name, None)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environment[name] = str(threads)
+    environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic matmul on CUDA
+    return environment
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """Kill the process and whatever it started, if anything is left."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def _read_status(path: Path) -> Optional[dict]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _tail(text: str, lines: int = 12) -> str:
+    kept: List[str] = [line for line in text.rstrip().splitlines() if line.strip()][-lines:]
+    return "\n".join(kept)

@@ -1,0 +1,87 @@
+"""Name the place where two runs part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Optional, Sequence
+
+from .compare import Comparison
+
+DETECTOR = "the detector"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where the new side computes something else.
+
+    Attributes:
+        where: new-side module path, parameter, tap or loss term; ``the detector`` for the detector's own code.
+        message: one sentence for a person.
+        comparison: the record it was seen on.
+    """
+
+    where: str
+    message: str
+    comparison: Comparison
+
+
+def first_divergence(comparisons: Sequence[Comparison]) -> Optional[Divergence]:
+    """Find the first rejected comparison, in the order the legacy side made its records.
+
+    A module's inputs are recorded before its output and inner modules before outer ones. So a first difference in an
+    output blames that module, whose inputs were equal; one in an input blames the code that made the call.
+    """
+    rejected = [comparison for comparison in comparisons if not comparison.accepted]
+    if not rejected:
+        return None
+    first = rejected[0]
+    if first.pair.new.kind == "grad":
+        first = _deepest_gradient(rejected, comparisons)
+    return _describe(first)
+
+
+def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:
+    """Among gradients only: the one whose module ran last, for backward visits it first."""
+    last_run: Dict[str, int] = {}
+    for index, comparison in enumerate(comparisons):
+        record = comparison.pair.new
+        if record.phase == "train" and record.kind == "module_out":
+            last_run[record.name] = index
+    return max(rejected, key=lambda comparison: _last_run(last_run, comparison.pair.new.name))
+
+
+def _last_run(last_run: Dict[str, int], parameter: str) -> int:
+    """Return when the innermost recorded module holding ``parameter`` ran last, -1 if it never did."""
+    path = parameter
+    while "." in path:
+        path = path.rpartition(".")[0]
+        if path in last_run:
+            return last_run[path]
+    return -1
+
+
+def _describe(comparison: Comparison) -> Divergence:
+    record = comparison.pair.new
+    scope = f"`{record.scope}`" if record.scope else DETECTOR
+    call = f"call {record.call} of the {record.phase} phase"
+    if record.kind == "param":
+        return Divergence(record.name, f"The weights differ before anything runs: `{record.name}`.", comparison)
+    if record.kind == "module_out":
+        slot = f", output {record.slot}" if record.slot else ""
+        text = f"`{record.name}` ({call}{slot}) gives another output for equal inputs."
+        return Divergence(record.name, text, comparison)
+    if record.kind == "module_in":
+        text = f"The code of {scope} calls `{record.name}` ({call}) with another `{record.slot}`."
+        return Divergence(record.scope or DETECTOR, text, comparison)
+    if record.kind == "tap":
+        return Divergence(
+            record.scope or DETECTOR, f"{_capital(scope)} decides otherwise: tap `{record.name}` ({call}).", comparison
+        )
+    if record.kind == "loss":
+        return Divergence(record.name, f"The loss term `{record.name}` differs; all module calls are equal.", comparison)
+    text = f"The gradient of `{record.name}` differs; everything forward is equal."
+    return Divergence(record.name, text, comparison)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

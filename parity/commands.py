@@ -1,0 +1,140 @@
+"""What the subcommands of ``ddq-parity`` do: call, render, turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator, Optional, Tuple
+
+from legacy_adapters.families import RepoError
+from legacy_adapters.launch import SideError
+from rich.console import Console
+
+from converters import errors, families
+
+from . import report
+from .compare import Tolerance
+from .exclusions import EXCLUSIONS
+from .run import RunOptions, default_threads
+from .run import run as run_parity
+from .trace import Trace, TraceError
+from .verdict import Verdict, judge
+
+BAD_INPUT, SIDE_CRASHED = 2, 4
+REPORT_NAME = "report.json"
+_INPUT_ERRORS = (
+    RepoError, TraceError, errors.CheckpointError, errors.ConversionError, errors.UnknownFamilyError, OSError,
+)  # fmt: skip
+
+
+def run(
+    *,
+    family: str,
+    variant: str,
+    legacy_repo: Optional[Path],
+    legacy_python: Optional[str],
+    checkpoint: Optional[Path],
+    sizes: Tuple[Tuple[int, int], ...],
+    seed: int,
+    checks: Tuple[str, ...],
+    device: str,
+    threads: Optional[int],
+    tolerance: str,
+    rtol: float,
+    atol: float,
+    replay: bool,
+    time_limit: float,
+    out: Optional[Path],
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run both sides and print the verdict; arguments as in :class:`RunOptions`. Return the exit code."""
+    options = RunOptions(
+        family, variant, legacy_repo, legacy_python, checkpoint, sizes, seed, checks, device,
+        threads or default_threads(), _tolerance(tolerance, rtol, atol), replay, time_limit,
+    )  # fmt: skip
+
+    def work() -> Verdict:
+        with _run_folder(out, force) as folder:
+            verdict = run_parity(options, folder, _progress(quiet))
+            _write_report(folder / REPORT_NAME, verdict)
+        return verdict
+
+    return _judged(work, as_json, quiet)
+
+
+def compare(
+    *, legacy: Path, new: Path, family: str, variant: str, tolerance: str, rtol: float, atol: float, as_json: bool,
+    quiet: bool,
+) -> int:
+    """Compare two trace folders and print the verdict. Return the exit code."""
+
+    def work() -> Verdict:
+        mapping = families.mapping(family, variant)
+        one, two = Trace.load(legacy), Trace.load(new)
+        return judge(one, two, mapping, EXCLUSIONS[family], _tolerance(tolerance, rtol, atol))
+
+    return _judged(work, as_json, quiet)
+
+
+def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
+    try:
+        verdict = work()
+    except SideError as error:
+        _complain(str(error), error.details)
+        return SIDE_CRASHED
+    except _INPUT_ERRORS as error:
+        _complain(errors.one_line(error), "")
+        return BAD_INPUT
+    if as_json:
+        click_free_print(json.dumps(report.as_dict(verdict), indent=1))
+    else:
+        report.print_verdict(verdict, Console(), quiet)
+    return verdict.exit_code
+
+
+def click_free_print(text: str) -> None:
+    """Write data to stdout, untouched by rich's wrapping."""
+    sys.stdout.write(text + "\n")
+
+
+def _complain(message: str, details: str) -> None:
+    if details:
+        sys.stderr.write("".join(f"  | {line}\n" for line in details.splitlines()))
+    sys.stderr.write(f"ddq-parity: {message}\n")
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    if quiet:
+        return lambda step: None
+    return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
+
+
+def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
+    return Tolerance(name, rtol, atol) if name == "fixed" else Tolerance(name)
+
+
+def _write_report(path: Path, verdict: Verdict) -> None:
+    path.write_text(json.dumps(report.as_dict(verdict), indent=1, sort_keys=True))
+
+
+@contextmanager
+def _run_folder(out: Optional[Path], force: bool) -> Iterator[Path]:
+    """Give an empty folder: ``out``, or a temporary one that is removed afterwards."""
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
+            yield Path(folder)
+        return
+    if out.exists() and any(out.iterdir()):
+        if not (out / "run.json").is_file():
+            raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
+        if not force:
+            raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    yield out

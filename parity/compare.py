@@ -1,0 +1,116 @@
+"""Compare paired records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .pairing import Pair
+from .trace import Trace
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What counts as equal.
+
+    Attributes:
+        name: ``exact`` (same dtype, shape and bits) or ``fixed`` (floats within ``atol + rtol * |legacy|``; whole
+            numbers and booleans exactly; NaN and infinities in the same places).
+        rtol: relative part of ``fixed``.
+        atol: absolute part of ``fixed``.
+    """
+
+    name: str = "exact"
+    rtol: float = 0.0
+    atol: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("exact", "fixed"):
+            raise ValueError(f"Tolerance {self.name!r} is unknown; expected exact or fixed.")
+        if self.rtol < 0 or self.atol < 0:
+            raise ValueError(f"rtol {self.rtol} and atol {self.atol} must not be negative.")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two tensors differ.
+
+    Attributes:
+        max_abs: largest absolute difference over the elements finite on both sides; NaN if shapes or dtypes differ.
+        differing: share of elements with other bits or values, in [0, 1].
+        note: what cannot be said in numbers, e.g. other shapes; else empty.
+    """
+
+    max_abs: float
+    differing: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One pair's result.
+
+    Attributes:
+        pair: the records.
+        identical: same dtype, shape and bits.
+        accepted: equal under the tolerance.
+        difference: None if identical.
+    """
+
+    pair: Pair
+    identical: bool
+    accepted: bool
+    difference: Difference | None
+
+
+def compare_all(legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance) -> Iterator[Comparison]:
+    """Compare pair by pair; identical tensors are told by their digests and not read."""
+    for pair in pairs:
+        if pair.legacy.digest == pair.new.digest:
+            yield Comparison(pair, True, True, None)
+            continue
+        if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
+            note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
+            yield Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
+            continue
+        yield _compare(pair, legacy.tensor(pair.legacy), new.tensor(pair.new), tolerance)
+
+
+def _kind(record: object) -> str:
+    return f"{record.dtype}{list(record.shape)}"
+
+
+def _compare(pair: Pair, expected: Tensor, found: Tensor, tolerance: Tolerance) -> Comparison:
+    difference = measure(expected, found)
+    return Comparison(pair, False, accepted(expected, found, tolerance), difference)
+
+
+def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
+    """Tell whether ``found`` equals ``expected`` under ``tolerance``; dtypes and shapes are equal already."""
+    if tolerance.name == "exact":
+        return False  # the digests differ, so some bit does
+    if not expected.is_floating_point():
+        return torch.equal(expected, found)
+    return torch.allclose(found.double(), expected.double(), tolerance.rtol, tolerance.atol, equal_nan=True)
+
+
+def measure(expected: Tensor, found: Tensor) -> Difference:
+    """Measure the difference of two tensors of one dtype and shape."""
+    if not expected.is_floating_point():
+        unequal = expected != found
+        gap = (expected.double() - found.double()).abs().max().item() if expected.numel() else 0.0
+        return Difference(gap, unequal.double().mean().item(), "")
+    one, two = expected.double(), found.double()
+    finite = one.isfinite() & two.isfinite()
+    gap = (one - two)[finite].abs()
+    nan_moved = int((one.isnan() != two.isnan()).sum())
+    inf_moved = int((one.isinf() | two.isinf()).logical_and(one != two).logical_and(~one.isnan() & ~two.isnan()).sum())
+    notes = [f"{count} {what} on one side only" for count, what in ((nan_moved, "NaN"), (inf_moved, "Inf")) if count]
+    both_nan = one.isnan() & two.isnan()
+    differing = ((one != two) & ~both_nan).double().mean().item() if one.numel() else 0.0
+    if differing == 0.0 and not notes:
+        notes = ["signs of zero or payloads of NaN differ"]
+    return Difference(gap.max().item() if gap.numel() else 0.0, differing, ", ".join(notes))

@@ -1,0 +1,116 @@
+"""Pair the records of a legacy trace with those of a new one, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Callable, Dict, List, Optional, Tuple
+
+from converters.mapping import Mapping
+from legacy_adapters.trace_writer import Record
+
+LEGACY, NEW = "legacy", "new"
+_Key = Tuple[str, str, str, int, str]
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Records that one side has and the other has no use for, with the reason why that is right.
+
+    An exclusion never touches a pair: where both sides have the record, it is compared.
+
+    Attributes:
+        side: ``legacy`` or ``new``, the side that has the record.
+        kind: of the record, e.g. ``module_in``.
+        name: pattern (``*`` wildcards) of the record's name.
+        slot: pattern of the record's slot.
+        reason: one sentence.
+    """
+
+    side: str
+    kind: str
+    name: str
+    slot: str
+    reason: str
+
+    def covers(self, side: str, record: Record) -> bool:
+        return (
+            side == self.side
+            and record.kind == self.kind
+            and fnmatchcase(record.name, self.name)
+            and fnmatchcase(record.slot, self.slot)
+        )
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A record without a twin; ``exclusion`` says why that is right, None means it is not accounted for."""
+
+    side: str
+    record: Record
+    exclusion: Optional[Exclusion]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A legacy record and its twin."""
+
+    legacy: Record
+    new: Record
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All records of two traces: pairs in legacy recording order, and the rest."""
+
+    pairs: Tuple[Pair, ...]
+    unpaired: Tuple[Unpaired, ...]
+
+
+def pair(
+    legacy: Tuple[Record, ...], new: Tuple[Record, ...], mapping: Mapping, exclusions: Tuple[Exclusion, ...]
+) -> Pairing:
+    """Pair by phase, kind, name, call and slot.
+
+    Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
+    loss terms have the same names on both sides.
+
+    Raises:
+        ValueError: if one side has two records of one key, which means the recorder is broken.
+    """
+    translate = _translator(mapping)
+    twins = _by_key(new, lambda record: record.name)
+    ours = _by_key(legacy, translate)
+    pairs = tuple(Pair(record, twins[key]) for key, record in ours.items() if key in twins)
+    lonely: List[Tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
+    lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
+    return Pairing(pairs, tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely))
+
+
+def _translator(mapping: Mapping) -> Callable[[Record], str]:
+    cache: Dict[Tuple[str, str], str] = {}
+
+    def translate(record: Record) -> str:
+        if record.kind not in ("module_in", "module_out", "param", "grad"):
+            return record.name
+        key = (record.kind[:6], record.name)
+        if key not in cache:
+            name = mapping.map_module(record.name) if record.kind.startswith("module") else mapping.target_of(record.name)
+            cache[key] = record.name if name is None else name
+        return cache[key]
+
+    return translate
+
+
+def _by_key(records: Tuple[Record, ...], name_of: Callable[[Record], str]) -> Dict[_Key, Record]:
+    found: Dict[_Key, Record] = {}
+    for record in records:
+        key = (record.phase, record.kind, name_of(record), record.call, record.slot)
+        if key in found:
+            raise ValueError(f"Two records have the key {key}.")
+        found[key] = record
+    return found
+
+
+def _exclusion(exclusions: Tuple[Exclusion, ...], side: str, record: Record) -> Optional[Exclusion]:
+    return next((exclusion for exclusion in exclusions if exclusion.covers(side, record)), None)

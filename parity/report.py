@@ -1,0 +1,201 @@
+"""Render a verdict: for a terminal of 80 columns and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from rich.console import Console
+from rich.table import Table
+
+from .blame import Divergence
+from .compare import Comparison
+from .pairing import LEGACY, NEW
+from .verdict import MATCH, Verdict
+
+_PHASES = {"predict": "inference", "train": "training"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of the table.
+
+    Attributes:
+        name: part of the model, in order of execution.
+        records: compared.
+        identical: with the same bits.
+        accepted: equal under the tolerance.
+        worst: the comparison with the largest difference, None if all are identical.
+    """
+
+    name: str
+    records: int
+    identical: int
+    accepted: int
+    worst: Optional[Comparison]
+
+
+def stages(comparisons: Sequence[Comparison]) -> Tuple[Stage, ...]:
+    """Group comparisons by part of the model, in the order the parts first ran."""
+    groups: Dict[str, List[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(stage_of(comparison), []).append(comparison)
+    return tuple(
+        Stage(
+            name,
+            len(group),
+            sum(comparison.identical for comparison in group),
+            sum(comparison.accepted for comparison in group),
+            max((c for c in group if not c.identical), key=_size, default=None),
+        )
+        for name, group in groups.items()
+    )
+
+
+def stage_of(comparison: Comparison) -> str:
+    """Name the stage of a record: ``weights``, ``inference: encoder``, ``training: losses`` ..."""
+    record = comparison.pair.new
+    if record.kind == "param":
+        return "weights"
+    part = {"loss": "losses", "grad": "gradients"}.get(record.kind)
+    if record.kind == "tap":
+        part = "noise" if record.name.startswith("noise.") else record.name if record.name == "result" else "decisions"
+    return f"{_PHASES.get(record.phase, record.phase)}: {part or record.name.split('.')[0]}"
+
+
+def _size(comparison: Comparison) -> float:
+    gap = comparison.difference.max_abs if comparison.difference else 0.0
+    return math.inf if math.isnan(gap) else gap
+
+
+def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
+    """Write the table (unless ``quiet``), the first divergence and, last, one line that can be grepped."""
+    if not quiet:
+        console.print(_table(verdict.comparisons))
+        _print_coverage(verdict, console)
+    if verdict.divergence is not None:
+        _print_divergence(verdict.divergence, console)
+    console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(comparisons: Sequence[Comparison]) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("stage", no_wrap=True)
+    for title in ("records", "identical", "accepted", "max |diff|"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("worst record", overflow="ellipsis", no_wrap=True)
+    for stage in stages(comparisons):
+        style = None if stage.accepted == stage.records else "bold red"
+        table.add_row(
+            stage.name, str(stage.records), str(stage.identical), str(stage.accepted), _gap(stage.worst),
+            _record_name(stage.worst) if stage.worst else "", style=style,
+        )
+    return table
+
+
+def _gap(comparison: Optional[Comparison]) -> str:
+    if comparison is None or comparison.difference is None:
+        return "0"
+    gap = comparison.difference.max_abs
+    return "shape" if math.isnan(gap) else f"{gap:.3g}"
+
+
+def _record_name(comparison: Comparison) -> str:
+    record = comparison.pair.new
+    slot = f".{record.slot}" if record.slot else ""
+    return f"{record.name}#{record.call}{slot}"
+
+
+def _print_coverage(verdict: Verdict, console: Console) -> None:
+    coverage = verdict.coverage
+    console.print(
+        f"leaf calls paired {coverage.paired_leaf_calls} of {coverage.legacy_leaf_calls}, "
+        f"records excluded {len(coverage.excluded_records)}, unaccounted {len(coverage.unaccounted)}",
+        highlight=False,
+    )
+    for line in exclusion_lines(verdict):
+        console.print(f"  excluded {line}", markup=False, highlight=False)
+
+
+def exclusion_lines(verdict: Verdict) -> List[str]:
+    """Return one line per exclusion in use: count, side, record pattern, reason."""
+    counts = Counter(item.exclusion for item in verdict.coverage.excluded_records)
+    return [
+        f"{count} x {exclusion.side} {exclusion.kind} {exclusion.name} {exclusion.slot}: {exclusion.reason}"
+        for exclusion, count in counts.items()
+        if exclusion is not None
+    ]
+
+
+def _print_divergence(divergence: Divergence, console: Console) -> None:
+    difference = divergence.comparison.difference
+    console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
+    if difference is not None:
+        share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
+        console.print(f"  {difference.note or share}", markup=False, highlight=False)
+
+
+def closing_line(verdict: Verdict) -> str:
+    """Return the verdict in one line, e.g. ``MATCH 4654 of 4654 records bit-identical``."""
+    total = len(verdict.comparisons)
+    identical = sum(comparison.identical for comparison in verdict.comparisons)
+    if verdict.outcome == MATCH:
+        accepted = "" if identical == total else f", {total} within {verdict.tolerance.name} tolerance"
+        return f"MATCH {identical} of {total} records bit-identical{accepted}"
+    where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
+    return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
+
+
+def as_dict(verdict: Verdict) -> Dict[str, Any]:
+    """Return the verdict as plain data for ``--json``."""
+    coverage = verdict.coverage
+    return {
+        "verdict": verdict.outcome,
+        "exit_code": verdict.exit_code,
+        "summary": closing_line(verdict),
+        "reasons": list(verdict.reasons),
+        "tolerance": {"name": verdict.tolerance.name, "rtol": verdict.tolerance.rtol, "atol": verdict.tolerance.atol},
+        "records": len(verdict.comparisons),
+        "identical": sum(comparison.identical for comparison in verdict.comparisons),
+        "accepted": sum(comparison.accepted for comparison in verdict.comparisons),
+        "stages": [
+            {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
+            for s in stages(verdict.comparisons)
+        ],
+        "first_divergence": None if verdict.divergence is None else _divergence_dict(verdict.divergence),
+        "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
+        "coverage": {
+            "legacy_leaf_calls": coverage.legacy_leaf_calls,
+            "paired_leaf_calls": coverage.paired_leaf_calls,
+            "excluded": exclusion_lines(verdict),
+            "excluded_records": len(coverage.excluded_records),
+            "unaccounted": [
+                f"{item.side} {item.record.phase} {item.record.kind} {item.record.name}#{item.record.call} {item.record.slot}"
+                for item in coverage.unaccounted
+            ],
+            "never_executed": {side: list(names) for side, names in coverage.never_executed.items()},
+            "gradients_on_one_side": list(coverage.gradients_on_one_side),
+        },
+        "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
+    }
+
+
+def _divergence_dict(divergence: Divergence) -> Dict[str, Any]:
+    return {
+        "where": divergence.where,
+        "message": divergence.message,
+        "record": _comparison_dict(divergence.comparison),
+    }
+
+
+def _comparison_dict(comparison: Comparison) -> Dict[str, Any]:
+    new, difference = comparison.pair.new, comparison.difference
+    return {
+        "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
+        "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
+        "max_abs": None if difference is None or math.isnan(difference.max_abs) else difference.max_abs,
+        "differing_share": difference.differing if difference else 0.0,
+        "note": difference.note if difference else "",
+    }  # fmt: skip

@@ -1,0 +1,159 @@
+"""Run both sides of a family on the same weights and inputs and judge what they computed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, Dict, Mapping, Optional, Tuple
+
+import torch
+from ddq_port import configs
+from legacy_adapters import families as legacy_families
+from legacy_adapters.job import Job
+from legacy_adapters.launch import run_side
+from safetensors.torch import save_file
+from torch import Tensor
+
+from converters import checkpoint, detect, engine, families, layout
+
+from .compare import Tolerance
+from .exclusions import EXCLUSIONS
+from .pairing import LEGACY, NEW
+from .prepare import seeded_batch, seeded_weights
+from .trace import Trace, write_decisions
+from .verdict import Verdict, judge
+
+_NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything that defines a parity run.
+
+    Attributes:
+        family: of the legacy side.
+        variant: of the model.
+        legacy_repo: checkout, for families that need one.
+        legacy_python: interpreter of the legacy side; None means the current one, with compat shims.
+        checkpoint: weights of either layout; None means seeded ones.
+        sizes: (h, w) of each image of the batch.
+        seed: of inputs, weights and the models' random draws.
+        checks: some of ``forward``, ``loss``, ``grad``.
+        device: of both sides.
+        threads: of both sides.
+        tolerance: what counts as equal.
+        replay: force the legacy side's discrete decisions and random draws on the new side.
+        time_limit: seconds for each side.
+    """
+
+    family: str
+    variant: str
+    legacy_repo: Optional[Path]
+    legacy_python: Optional[str]
+    checkpoint: Optional[Path]
+    sizes: Tuple[Tuple[int, int], ...]
+    seed: int
+    checks: Tuple[str, ...]
+    device: str
+    threads: int
+    tolerance: Tolerance
+    replay: bool
+    time_limit: float
+
+
+def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> Verdict:
+    """Do the whole run in ``folder``, which must exist and be empty.
+
+    Leaves there: the options, weights and inputs of both sides, ``legacy`` and ``new`` traces, their logs and, with
+    ``replay``, the decisions bundle.
+
+    Args:
+        options: what to do.
+        folder: for everything that is written.
+        progress: is told each step.
+
+    Raises:
+        legacy_families.RepoError: if the legacy repo is not one.
+        converters.errors: if the checkpoint cannot be read or does not fit.
+        legacy_adapters.launch.SideError: if a side crashes or takes too long.
+    """
+    family = legacy_families.get(options.family)
+    family.check_repo(options.legacy_repo)
+    (folder / "run.json").write_text(json.dumps(asdict(options), indent=1, sort_keys=True, default=str))
+    progress("preparing weights and inputs")
+    weights = both_layouts(options)
+    for side, tensors in weights.items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.weights.safetensors"))
+    num_classes = len(weights[LEGACY]["dn_query_generator.label_embedding.weight"])
+    batch = seeded_batch(options.sizes, options.seed, num_classes)
+    save_file(batch.to_tensors(), str(folder / "inputs.safetensors"))
+
+    progress(f"running the legacy side ({options.family} {options.variant})")
+    python = options.legacy_python or sys.executable
+    job = _job(LEGACY, family.adapter, _legacy_options(family, options), options, folder, None)
+    run_side(LEGACY, job, folder, python, options.time_limit, isolated=options.legacy_python is not None)
+    legacy = Trace.load(folder / LEGACY)
+    decisions = None
+    if options.replay:
+        decisions = folder / "decisions.safetensors"
+        write_decisions(legacy, decisions)
+
+    progress("running the new side (ddq_port)")
+    new_options = {"config": str(configs.path(configs.VARIANTS[options.variant]))}
+    job = _job(NEW, _NEW_ADAPTER, new_options, options, folder, decisions)
+    run_side(NEW, job, folder, sys.executable, options.time_limit, isolated=False)
+    progress("comparing")
+    mapping = families.mapping(options.family, options.variant)
+    return judge(legacy, Trace.load(folder / NEW), mapping, EXCLUSIONS[options.family], options.tolerance)
+
+
+def both_layouts(options: RunOptions) -> Dict[str, Mapping[str, Tensor]]:
+    """Return the weights in the legacy and in the new layout, from the checkpoint or the seed."""
+    mapping = families.mapping(options.family, options.variant)
+    targets = {side: layout.load(options.variant, options.family, side) for side in (LEGACY, NEW)}
+    if options.checkpoint is None:
+        source, side = seeded_weights(targets[LEGACY], options.seed), LEGACY
+    else:
+        source = checkpoint.read(options.checkpoint).state_dict
+        side = detect.detect(source, options.family, options.variant).side
+    other = NEW if side == LEGACY else LEGACY
+    converted = engine.convert(source, mapping, other, targets[other]).state_dict
+    # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
+    own = {key: source[key] for key in targets[side].tensors}
+    return {side: own, other: converted}
+
+
+def _legacy_options(family: legacy_families.LegacyFamily, options: RunOptions) -> Dict[str, str]:
+    name = configs.VARIANTS[options.variant]
+    overrides = str(configs.path(name)) if options.variant in _OVERRIDDEN else ""
+    repo = str(options.legacy_repo.resolve()) if options.legacy_repo else ""
+    return {"repo": repo, "config": family.configs[options.variant], "overrides": overrides}
+
+
+#: Variants that no legacy code base has a config for: our config's ``model`` is merged into theirs.
+_OVERRIDDEN = ("tiny_4scale",)
+
+
+def _job(
+    side: str, adapter: Path, adapter_options: Dict[str, str], options: RunOptions, folder: Path, replay: Optional[Path]
+) -> Job:
+    return Job(
+        adapter=str(adapter),
+        options=adapter_options,
+        weights=str(folder / f"{side}.weights.safetensors"),
+        inputs=str(folder / "inputs.safetensors"),
+        trace=str(folder / side),
+        status=str(folder / f"{side}.status.json"),
+        checks=options.checks,
+        seed=options.seed,
+        threads=options.threads,
+        device=options.device,
+        replay=str(replay) if replay else None,
+    )
+
+
+def default_threads() -> int:
+    """Return torch's own choice for this machine."""
+    return torch.get_num_threads()

@@ -1,0 +1,83 @@
+"""Read traces written by :mod:`legacy_adapters.trace_writer`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from legacy_adapters.taps import decision_key
+from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Record
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class TraceError(Exception):
+    """A folder is not a complete trace; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One side's records, in the order they were made; tensors are read when asked for.
+
+    Attributes:
+        folder: where it lies.
+        provenance: code base, versions, files, device, threads, seed.
+        coverage: leaf calls, modules never executed, parameters without gradient.
+        records: in recording order.
+    """
+
+    folder: Path
+    provenance: Dict[str, Any]
+    coverage: Dict[str, Any]
+    records: Tuple[Record, ...]
+    _shards: Dict[str, str] = field(repr=False)
+    _open: Dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Trace:
+        """Read the index and check that the shards are there.
+
+        Raises:
+            TraceError: if the folder holds no trace, one of another format version, or one that lacks a shard.
+        """
+        path = folder / INDEX_NAME
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise TraceError(f"{folder} is not a trace: it has no {INDEX_NAME}.") from None
+        except (OSError, ValueError) as error:
+            raise TraceError(f"{path} cannot be read: {error}.") from error
+        if index.get("format_version") != FORMAT_VERSION:
+            raise TraceError(f"{path} has format version {index.get('format_version')}; expected {FORMAT_VERSION}.")
+        for shard in sorted(set(index["shards"].values())):
+            if not (folder / shard).is_file():
+                raise TraceError(f"{folder} lacks its shard {shard}.")
+        records = tuple(Record(**{**record, "shape": tuple(record["shape"])}) for record in index["records"])
+        return cls(folder, index["provenance"], index["coverage"], records, index["shards"])
+
+    def tensor(self, record: Record) -> Tensor:
+        """Read the tensor of ``record``.
+
+        Raises:
+            TraceError: if its shard is damaged.
+        """
+        name = self._shards[record.digest]
+        try:
+            if name not in self._open:
+                self._open[name] = safe_open(str(self.folder / name), framework="pt")
+            return self._open[name].get_tensor(record.digest)
+        except (OSError, SafetensorError) as error:
+            raise TraceError(f"{self.folder / name} is damaged: {error}.") from error
+
+
+def write_decisions(trace: Trace, path: Path) -> None:
+    """Write the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
+    bundle = {
+        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record)
+        for record in trace.records
+        if record.kind == "tap"
+    }
+    save_file(bundle, str(path))

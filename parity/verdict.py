@@ -1,0 +1,153 @@
+"""Come to a verdict: match, mismatch or not comparable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from converters.mapping import Mapping
+
+from .blame import Divergence, first_divergence
+from .compare import Comparison, Tolerance, compare_all
+from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair
+from .trace import Trace
+
+MATCH, MISMATCH, INCOMPARABLE = "MATCH", "MISMATCH", "INCOMPARABLE"
+EXIT_CODES = {MATCH: 0, MISMATCH: 1, INCOMPARABLE: 3}
+MAX_EXCLUDED_SHARE = 0.02
+
+#: What must be equal on both sides before bits can be compared at all.
+_EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "torch")
+_ALWAYS_EQUAL = ("seed", "checks")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the legacy side was compared.
+
+    Attributes:
+        legacy_leaf_calls: calls of modules without children on the legacy side.
+        paired_leaf_calls: those with a twin call on the new side.
+        excluded_records: unpaired records covered by a written exclusion.
+        unaccounted: unpaired records that are not.
+        never_executed: leaf modules of either side that never ran, by side.
+        gradients_on_one_side: parameters that got a gradient on one side only.
+    """
+
+    legacy_leaf_calls: int
+    paired_leaf_calls: int
+    excluded_records: Tuple[Unpaired, ...]
+    unaccounted: Tuple[Unpaired, ...]
+    never_executed: Dict[str, Tuple[str, ...]]
+    gradients_on_one_side: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a comparison.
+
+    Attributes:
+        outcome: ``MATCH``, ``MISMATCH`` or ``INCOMPARABLE``.
+        reasons: why it is not a match, one sentence each.
+        tolerance: what counted as equal.
+        comparisons: every pair, in legacy recording order.
+        coverage: what was left out.
+        divergence: the first place where the sides part, if they do.
+        provenance: of both sides.
+    """
+
+    outcome: str
+    reasons: Tuple[str, ...]
+    tolerance: Tolerance
+    comparisons: Tuple[Comparison, ...]
+    coverage: Coverage
+    divergence: Optional[Divergence]
+    provenance: Dict[str, Dict[str, Any]]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.outcome]
+
+
+def judge(
+    legacy: Trace, new: Trace, mapping: Mapping, exclusions: Tuple[Exclusion, ...], tolerance: Tolerance
+) -> Verdict:
+    """Pair, compare and judge two traces.
+
+    A mismatch outranks incomparability: a difference that was seen is a fact whatever else was left out. Nothing
+    compared, anything unpaired without a written reason, or too much excluded is never a match.
+    """
+    pairing = pair(legacy.records, new.records, mapping, exclusions)
+    comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance))
+    coverage = _coverage(legacy, new, mapping, pairing.unpaired)
+    divergence = first_divergence(comparisons)
+    conditions = _condition_reasons(legacy, new, tolerance)
+    rejected = sum(not comparison.accepted for comparison in comparisons)
+    if conditions:
+        outcome, reasons = INCOMPARABLE, conditions
+    elif rejected:
+        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.",)
+    else:
+        reasons = _coverage_reasons(comparisons, coverage)
+        outcome = INCOMPARABLE if reasons else MATCH
+    provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
+    return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance)
+
+
+def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> Tuple[str, ...]:
+    names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == "exact" else ())
+    reasons = []
+    for name in names:
+        one, two = legacy.provenance.get(name), new.provenance.get(name)
+        if one != two:
+            reasons.append(f"{name} is {one} on the legacy side and {two} on the new one; record both alike.")
+    return tuple(reasons)
+
+
+def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: Tuple[Unpaired, ...]) -> Coverage:
+    new_calls = Counter({(c["phase"], c["name"]): c["count"] for c in new.coverage["leaf_calls"]})
+    total = paired = 0
+    for entry in legacy.coverage["leaf_calls"]:
+        twin = mapping.map_module(entry["name"]) or entry["name"]
+        total += entry["count"]
+        paired += min(entry["count"], new_calls[entry["phase"], twin])
+    return Coverage(
+        legacy_leaf_calls=total,
+        paired_leaf_calls=paired,
+        excluded_records=tuple(item for item in unpaired if item.exclusion is not None),
+        unaccounted=tuple(item for item in unpaired if item.exclusion is None),
+        never_executed={
+            LEGACY: tuple(legacy.coverage["never_executed"]),
+            NEW: tuple(new.coverage["never_executed"]),
+        },
+        gradients_on_one_side=_one_sided(legacy, new, mapping),
+    )
+
+
+def _one_sided(legacy: Trace, new: Trace, mapping: Mapping) -> Tuple[str, ...]:
+    ours = {mapping.target_of(name) for name in legacy.coverage["without_gradient"]}
+    return tuple(sorted(str(name) for name in ours ^ set(new.coverage["without_gradient"])))
+
+
+def _coverage_reasons(comparisons: Tuple[Comparison, ...], coverage: Coverage) -> List[str]:
+    reasons = []
+    computed = [c for c in comparisons if c.pair.new.kind != "param"]
+    if not computed:
+        reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
+    if coverage.unaccounted:
+        first = coverage.unaccounted[0]
+        reasons.append(
+            f"{len(coverage.unaccounted)} records have no twin and no written exclusion, the first is "
+            f"{first.record.kind} `{first.record.name}` {first.record.slot} of the {first.side} side."
+        )
+    share = len(coverage.excluded_records) / max(1, len(coverage.excluded_records) + len(comparisons))
+    if share > MAX_EXCLUDED_SHARE:
+        reasons.append(f"{share:.1%} of the records are excluded; at most {MAX_EXCLUDED_SHARE:.0%} may be.")
+    missing = coverage.legacy_leaf_calls - coverage.paired_leaf_calls
+    if missing:
+        reasons.append(f"{missing} of {coverage.legacy_leaf_calls} leaf calls of the legacy side have no twin.")
+    if coverage.gradients_on_one_side:
+        names = ", ".join(f"`{name}`" for name in coverage.gradients_on_one_side[:3])
+        reasons.append(f"Parameters get a gradient on one side only: {names}.")
+    return reasons
