@@ -69,7 +69,7 @@ def _ddq_detr_rules(n: int) -> tuple[Rule, ...]:
     )
 
 
-_DDQ_DETR_VARIANTS = (Variant('r50_4scale', decoder_layers=6), Variant('tiny_4scale', decoder_layers=2))
+_DDQ_DETR_VARIANTS = (Variant('r50_4scale', decoder_layers=6), Variant('tiny_4scale', decoder_layers=3))
 _DDQ_DETR_CLASS_KEYS = ('bbox_head.cls_branches.*.*', 'bbox_head.aux_cls_branches.*.*',
                         'dn_query_generator.label_embedding.weight')
 _DDQ_DETR_MARKERS = ('query_map.weight', 'bbox_head.aux_cls_branches.0.weight', 'decoder.norm.weight')

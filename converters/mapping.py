@@ -246,4 +246,5 @@ def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
         if first == second:
             raise MappingError(f'Duplicate rule {j}: its {side} `{second}` already stands in rule {i}.')
         if intersect(Pattern(first), Pattern(second)):
-            raise MappingError(f'Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in common.')
+            raise MappingError(f'Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in '
+                               'common.')

@@ -1,8 +1,12 @@
-"""The job file: what the parent process asks a worker to do. A JSON object, one field per attribute."""
+"""The job file: what the parent process asks a worker to do. A JSON object, one field per attribute.
+
+Imports the standard library only, so that an interpreter without torch can still report that.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Optional, Tuple
 
@@ -49,3 +53,12 @@ class Job:
             fields = json.load(file)
         fields["checks"] = tuple(fields["checks"])
         return cls(**fields)
+
+
+def write_json(path: str, value: object) -> None:
+    """Write ``value`` to a temporary name, sync, rename."""
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(value, file, sort_keys=True, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".tmp", path)

@@ -16,6 +16,8 @@ from typing import BinaryIO, Dict, List, Optional, Tuple
 
 import torch
 
+from .job import write_json
+
 FORMAT_VERSION = 1
 INDEX_NAME = "index.json"
 _HEADER_BYTES = 1 << 18  # room for the JSON header of one shard, padded with spaces as safetensors allows
@@ -148,12 +150,3 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of ``tensor`` in row-major order, copied to the CPU where needed."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
-
-
-def write_json(path: str, value: object) -> None:
-    """Write ``value`` to a temporary name, sync, rename."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(value, file, sort_keys=True, separators=(",", ":"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".tmp", path)

@@ -20,8 +20,7 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters.job import Job
-    from legacy_adapters.trace_writer import write_json
+    from legacy_adapters.job import Job, write_json
 
     job = Job.load(job_path)
     try:

@@ -8,6 +8,8 @@ from typing import Any, Callable, Optional, Tuple
 
 import click
 
+from converters.console import OneLineGroup
+
 _EXIT_CODES = """\b
 Exit codes: 0 match, 1 mismatch, 2 usage or bad input, 3 not comparable
 (nothing compared, something left out without a reason, different threads or
@@ -101,6 +103,7 @@ def _run_options(command: Callable) -> Callable:
 
 
 @click.group(
+    cls=OneLineGroup,
     context_settings=dict(help_option_names=["-h", "--help"], auto_envvar_prefix="DDQ_PARITY"),
     help="Prove that a port computes what the legacy code computes.\n\n" + _EXIT_CODES,
 )
@@ -121,6 +124,10 @@ def main() -> None:
     "--checkpoint", type=click.Path(path_type=Path),
     help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
 )
+@click.option(
+    "--new-adapter", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
+)
 @_run_options
 def run(**kwargs: Any) -> None:
     _execute(**kwargs)
@@ -130,7 +137,8 @@ def run(**kwargs: Any) -> None:
 @_run_options
 def demo(**kwargs: Any) -> None:
     _execute(
-        family="mmdet_ddq", variant="tiny_4scale", legacy_repo=None, legacy_python=None, checkpoint=None, **kwargs
+        family="mmdet_ddq", variant="tiny_4scale", legacy_repo=None, legacy_python=None, checkpoint=None,
+        new_adapter=None, **kwargs,
     )
 
 

@@ -19,7 +19,7 @@ from converters import errors, families
 from . import report
 from .compare import Tolerance
 from .exclusions import EXCLUSIONS
-from .run import RunOptions, default_threads
+from .run import NEW_ADAPTER, RunOptions, default_threads
 from .run import run as run_parity
 from .trace import Trace, TraceError
 from .verdict import Verdict, judge
@@ -38,6 +38,7 @@ def run(
     legacy_repo: Optional[Path],
     legacy_python: Optional[str],
     checkpoint: Optional[Path],
+    new_adapter: Optional[Path],
     sizes: Tuple[Tuple[int, int], ...],
     seed: int,
     checks: Tuple[str, ...],
@@ -55,7 +56,7 @@ def run(
 ) -> int:
     """Run both sides and print the verdict; arguments as in :class:`RunOptions`. Return the exit code."""
     options = RunOptions(
-        family, variant, legacy_repo, legacy_python, checkpoint, sizes, seed, checks, device,
+        family, variant, legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, sizes, seed, checks, device,
         threads or default_threads(), _tolerance(tolerance, rtol, atol), replay, time_limit,
     )  # fmt: skip
 
@@ -92,15 +93,10 @@ def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
         _complain(errors.one_line(error), "")
         return BAD_INPUT
     if as_json:
-        click_free_print(json.dumps(report.as_dict(verdict), indent=1))
+        sys.stdout.write(json.dumps(report.as_dict(verdict), indent=1) + "\n")
     else:
         report.print_verdict(verdict, Console(), quiet)
     return verdict.exit_code
-
-
-def click_free_print(text: str) -> None:
-    """Write data to stdout, untouched by rich's wrapping."""
-    sys.stdout.write(text + "\n")
 
 
 def _complain(message: str, details: str) -> None:

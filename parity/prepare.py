@@ -13,6 +13,10 @@ from torch import Generator, Tensor
 from converters.layout import Layout
 
 
+#: Mean of the logit that seeded weights add to the width and height of a box at every refinement.
+BOX_GROWTH = 1.3
+
+
 def seeded_batch(sizes: Sequence[Tuple[int, int]], seed: int, num_classes: int, max_objects: int = 7) -> Batch:
     """Make a batch of blob images with random objects.
 
@@ -84,6 +88,9 @@ def _rule_for(name: str, shape: Sequence[int]) -> Callable[[Tuple[int, ...], Gen
         return lambda s, g: torch.randn(s, generator=g) * 2.0
     if "cls_branches" in name and leaf == "bias":
         return lambda s, g: torch.randn(s, generator=g) * 0.5 - 2.0
+    if "reg_branches" in name and tuple(shape) == (4,):
+        # boxes grow from layer to layer until some overlap enough for the selection to drop them
+        return lambda s, g: torch.randn(s, generator=g) * 0.1 + torch.tensor([0.0, 0.0, BOX_GROWTH, BOX_GROWTH])
     if len(shape) == 1:
         return lambda s, g: torch.randn(s, generator=g) * 0.1
     if leaf != "weight" or "embed" in name:

@@ -81,17 +81,16 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
 
 
 def _table(comparisons: Sequence[Comparison]) -> Table:
+    found = stages(comparisons)
     table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("stage", no_wrap=True)
-    for title in ("records", "identical", "accepted", "max |diff|"):
+    table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
+    for title in ("records", "equal", "max diff"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("worst record", overflow="ellipsis", no_wrap=True)
-    for stage in stages(comparisons):
+    table.add_column("worst record" if any(stage.worst for stage in found) else "", no_wrap=True, overflow="ellipsis")
+    for stage in found:
         style = None if stage.accepted == stage.records else "bold red"
-        table.add_row(
-            stage.name, str(stage.records), str(stage.identical), str(stage.accepted), _gap(stage.worst),
-            _record_name(stage.worst) if stage.worst else "", style=style,
-        )
+        name = _record_name(stage.worst) if stage.worst else ""
+        table.add_row(stage.name, str(stage.records), str(stage.accepted), _gap(stage.worst), name, style=style)
     return table
 
 

@@ -25,7 +25,7 @@ from .prepare import seeded_batch, seeded_weights
 from .trace import Trace, write_decisions
 from .verdict import Verdict, judge
 
-_NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
+NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunOptions:
         legacy_repo: checkout, for families that need one.
         legacy_python: interpreter of the legacy side; None means the current one, with compat shims.
         checkpoint: weights of either layout; None means seeded ones.
+        new_adapter: adapter file of the new side.
         sizes: (h, w) of each image of the batch.
         seed: of inputs, weights and the models' random draws.
         checks: some of ``forward``, ``loss``, ``grad``.
@@ -53,6 +54,7 @@ class RunOptions:
     legacy_repo: Optional[Path]
     legacy_python: Optional[str]
     checkpoint: Optional[Path]
+    new_adapter: Path
     sizes: Tuple[Tuple[int, int], ...]
     seed: int
     checks: Tuple[str, ...]
@@ -102,7 +104,7 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
 
     progress("running the new side (ddq_port)")
     new_options = {"config": str(configs.path(configs.VARIANTS[options.variant]))}
-    job = _job(NEW, _NEW_ADAPTER, new_options, options, folder, decisions)
+    job = _job(NEW, options.new_adapter.resolve(), new_options, options, folder, decisions)
     run_side(NEW, job, folder, sys.executable, options.time_limit, isolated=False)
     progress("comparing")
     mapping = families.mapping(options.family, options.variant)

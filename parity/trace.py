@@ -76,7 +76,7 @@ class Trace:
 def write_decisions(trace: Trace, path: Path) -> None:
     """Write the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
     bundle = {
-        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record)
+        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record).clone()
         for record in trace.records
         if record.kind == "tap"
     }

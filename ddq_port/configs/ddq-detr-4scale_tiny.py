@@ -11,7 +11,7 @@ model = dict(
         layer_cfg=dict(self_attn_cfg=dict(embed_dims=64), ffn_cfg=dict(embed_dims=64, feedforward_channels=128)),
     ),
     decoder=dict(
-        num_layers=2,
+        num_layers=3,
         layer_cfg=dict(
             self_attn_cfg=dict(embed_dims=64),
             cross_attn_cfg=dict(embed_dims=64),

@@ -123,7 +123,8 @@ def sigmoid_focal_loss_forward(
 
     Formula of ``mmcv/ops/csrc/common/cuda/sigmoid_focal_loss_cuda_kernel.cuh``: logarithms are taken of
     ``max(p, FLT_MIN)`` and ``max(1 - p, FLT_MIN)``, so where ``p`` rounds to 1 (float32 logits above about 17) the loss
-    of a negative jumps to the floor of 87.3, unlike the pure-torch loss of mmdet. float64 is computed in full precision.
+    of a negative jumps to the floor of 87.3, unlike the pure-torch loss of mmdet. float64 is computed throughout in
+    float64 (the kernel has a float32 exponential).
 
     Args:
         input: logits, [N, C].

@@ -1,13 +1,13 @@
 """Exact greedy non-maximum suppression (NMS) in plain torch, block by block, with early exit.
 
 The decisions equal those of mmcv's compiled CPU operator bit for bit (github ``open-mmlab/mmcv`` v2.1.0,
-``mmcv/ops/csrc/pytorch/cpu/nms.cpp``; the file is the same in 2.0.0rc4 and 1.4.7), and :func:`batched_nms_keep` those of
-``mmcv/ops/nms.py::batched_nms`` with one class. The candidates are taken in score order in blocks: each block is tested
-against the boxes kept so far, then within itself, so memory is bounded by one tile and the work stops at the
+``mmcv/ops/csrc/pytorch/cpu/nms.cpp``; the file is the same in 2.0.0rc4 and 1.4.7), and :func:`batched_nms_keep` those
+of ``mmcv/ops/nms.py::batched_nms`` with one class. The candidates are taken in score order in blocks: each block is
+tested against the boxes kept so far, then within itself, so memory is bounded by one tile and the work stops at the
 ``max_num``-th kept box. An exact prefix costs only what the prefix needs.
 
-The order of *tied* scores is that of ``torch.sort`` without ``stable=True``, as in mmcv. On CPU it differs from a stable
-sort's; torch promises nothing about it. With torch 2.13 it was the same for 1 and 2 threads and for
+The order of *tied* scores is that of ``torch.sort`` without ``stable=True``, as in mmcv. On CPU it differs from a
+stable sort's; torch promises nothing about it. With torch 2.13 it was the same for 1 and 2 threads and for
 ``ATEN_CPU_CAPABILITY`` default, avx2 and avx512.
 """
 
@@ -40,7 +40,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0, ma
         boxes: [N, 4] as (x1, y1, x2, y2), any unit. float32 and float64 are used as they are, float16 and bfloat16 are
             computed in float32 (mmcv takes float32 only). Infinite coordinates follow IEEE rules as in mmcv.
         scores: [N], any floating dtype; ranks come from ``scores.sort(0, descending=True)``.
-        iou_threshold: intersection over union above which a box is suppressed; normally in [0, 1].
+        iou_threshold: intersection over union above which a box is suppressed, at least 0.
         offset: 0 or 1, added to widths and heights (1 for the pixel-inclusive convention).
         max_num: stop after this many kept boxes; the result is the exact prefix of the full one. None keeps all.
 
@@ -48,7 +48,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0, ma
         int64 tensor [K] of indices into ``boxes``, on the device of ``boxes``.
 
     Raises:
-        ValueError: on wrong shapes, NaN in ``boxes`` or ``scores``, ``offset`` not in (0, 1), or a negative ``max_num``.
+        ValueError: on wrong shapes, NaN in ``boxes`` or ``scores``, ``offset`` not in (0, 1), or a negative
+            ``iou_threshold`` or ``max_num``.
     """
     _check_inputs("nms", boxes, scores, max_num)
     _check_no_nan("nms", boxes, scores)
@@ -81,7 +82,7 @@ def batched_nms_keep(
         int64 tensor [K] of indices into ``boxes``.
 
     Raises:
-        ValueError: on wrong shapes, NaN in ``boxes`` or ``scores``, or a negative ``max_num``.
+        ValueError: on wrong shapes, NaN in ``boxes`` or ``scores``, or a negative ``iou_threshold`` or ``max_num``.
     """
     _check_inputs("batched_nms_keep", boxes, scores, max_num)
     _check_no_nan("batched_nms_keep", boxes, scores)
@@ -116,10 +117,12 @@ def greedy_keep(
         int64 tensor [K]: the kept entries of ``order``, in their order.
 
     Raises:
-        ValueError: if ``offset`` is neither 0 nor 1.
+        ValueError: if ``offset`` is neither 0 nor 1, or ``iou_threshold`` is negative.
     """
     if offset not in (0, 1):
-        raise ValueError(f"greedy_keep: offset must be 0 or 1, found {offset!r}; use 0 unless boxes are pixel-inclusive.")
+        raise ValueError(f"greedy_keep: offset must be 0 or 1, found {offset!r}; use 1 for pixel-inclusive boxes only.")
+    if iou_threshold < 0:
+        raise ValueError(f"greedy_keep: iou_threshold must be at least 0, found {iou_threshold}; pass one in [0, 1].")
     boxes = boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
     limit = len(order) if max_num is None else min(max_num, len(order))
     kept = _KeptBoxes(boxes, offset, torch.tensor(iou_threshold, dtype=boxes.dtype))
@@ -138,7 +141,6 @@ class _KeptBoxes:
         self._areas = (self._x2 - self._x1 + offset) * (self._y2 - self._y1 + offset)  # [N]
         self._offset = offset
         self._threshold = threshold
-        self._finite = bool(torch.isfinite(boxes).all())
         self._parts: List[Tensor] = []
         # Rows of (x1, y1, x2, y2, area), [5, capacity]; the first `count` columns are in use.
         self._columns = boxes.new_empty((5, 1024))
@@ -193,10 +195,10 @@ class _KeptBoxes:
         self.count = end
 
     def _suppresses(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return [A, B], 1 where box i of ``first`` [5, A] overlaps box j of ``second`` [5, B] above the threshold, else 0.
+        """Return [A, B]: 1 where box i of ``first`` [5, A] overlaps box j of ``second`` [5, B] too much, else 0.
 
         The sequence of operations, and the rounding of each, is that of the C++ loop; do not reorder or fuse. Ones and
-        zeros stay in the boxes' dtype because comparing in place and ``amax`` are several times faster than bool ``any``.
+        zeros stay in the boxes' dtype: comparing in place and ``amax`` are several times faster than bool ``any``.
         """
         x1, y1, x2, y2, area = first[:, :, None].unbind(0)  # each [A, 1]
         width = self._extent(x1, x2, second[0], second[2])  # [A, B]
@@ -210,10 +212,9 @@ class _KeptBoxes:
         extent = torch.minimum(high, other_high).sub_(torch.maximum(low, other_low))
         if self._offset:
             extent.add_(self._offset)
-        if self._finite:
-            return extent.clamp_(min=0)
-        # inf - inf is NaN, of which C++ `std::max(0.f, nan)` makes 0 but clamp makes NaN
-        return torch.where(extent > 0, extent, torch.zeros_like(extent))
+        # Of inf - inf = NaN, C++ `std::max(0.f, nan)` makes 0 and clamp makes NaN. Either way the overlap ends as 0, or
+        # as NaN, which is never above a threshold of 0 or more.
+        return extent.clamp_(min=0)
 
 
 def _split_path_keep(
@@ -253,7 +254,7 @@ def _check_inputs(caller: str, boxes: Tensor, scores: Tensor, max_num: Optional[
             f"{caller}: scores must have shape [{boxes.shape[0]}], found {list(scores.shape)}; pass one score per box."
         )
     if not boxes.is_floating_point():
-        raise ValueError(f"{caller}: boxes must be floating point, found {boxes.dtype}; convert them with boxes.float().")
+        raise ValueError(f"{caller}: boxes must be floating point, found {boxes.dtype}; convert with boxes.float().")
     if max_num is not None and max_num < 0:
         raise ValueError(f"{caller}: max_num must be None or at least 0, found {max_num}; pass None to keep all.")
 

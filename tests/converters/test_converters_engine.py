@@ -54,7 +54,8 @@ def test_duplicate_that_differs_is_refused_by_name(make_state: Callable[..., Sta
     legacy[key] = legacy[key].clone()
     legacy[key][0, 0] = torch.nextafter(legacy[key][0, 0], torch.tensor(9.0))
     with pytest.raises(errors.DuplicateDiffersError,
-                       match=f'Key `{key}` should repeat `bbox_head.aux_reg_branches.1.2.weight` bit by bit but differs'):
+                       match=f'Key `{key}` should repeat `bbox_head.aux_reg_branches.1.2.weight` bit by bit '
+                             'but differs from it;'):
         _to_new(legacy)
 
 
@@ -92,7 +93,7 @@ def test_missing_keys_are_named(make_state: Callable[..., StateDict]) -> None:
 
 def test_key_outside_the_layout_is_refused(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state() | {'backbone.layer9.weight': torch.zeros(1)}
-    with pytest.raises(errors.UnexpectedKeyError, match='not in the layout of `tiny_4scale`: `backbone.layer9.weight`;'):
+    with pytest.raises(errors.UnexpectedKeyError, match='layout of `tiny_4scale`: `backbone.layer9.weight`;'):
         _to_new(legacy)
 
 
@@ -177,3 +178,9 @@ def test_a_relative_without_the_markers_is_not_detected(make_state: Callable[...
     with pytest.raises(errors.DetectionError, match='fit no known layout .*`query_map.weight`'):
         detect(dino)
     assert detect(dino, 'ddq_detr', 'tiny_4scale').side == 'legacy'
+
+
+def test_markers_alone_are_not_enough(make_state: Callable[..., StateDict]) -> None:
+    narrow = {key: tensor[..., :1] if tensor.dim() else tensor for key, tensor in make_state().items()}
+    with pytest.raises(errors.DetectionError, match='fit no known layout'):
+        detect(narrow)

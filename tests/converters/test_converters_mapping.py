@@ -100,7 +100,8 @@ def test_contradictory_mapping_is_refused(rules: tuple[Rule, ...], message: str)
 
 MODULES = Mapping('f', (
     Keep('body.**'), Keep('head.cls.0.*'), Rename('head.cls.1.*', 'head.aux.0.*'),
-    Rename('head.reg.1.*.*', 'head.aux_reg.0.*.*'), Rename('old.**.w', 'new.**.w'), Rename('solo.inner.*', 'solo.deep.*'),
+    Rename('head.reg.1.*.*', 'head.aux_reg.0.*.*'), Rename('old.**.w', 'new.**.w'),
+    Rename('solo.inner.*', 'solo.deep.*'),
     Keep('nest.a.*'), Rename('nest.b.*', 'nest.z.b.*'), Rename('pair.a.*', 'p.a.*'), Rename('pair.b.*', 'q.b.*'),
     Drop('gone.**', 'unused'), DropDuplicateOf('copy.cls.*.*', 'head.cls.*.*', 'saved twice'),
 ))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +19,7 @@ FOCAL_TOLERANCES = [(dtype, torch.finfo(dtype).eps * 404) for dtype in (torch.fl
 
 
 def attention_inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return value, shapes, starts, locations (some outside the image) and weights for 2 images, 3 heads, 17 queries."""
+    """Return value, shapes, starts, locations (some outside the image), weights: 2 images, 3 heads, 17 queries."""
     generator = torch.Generator().manual_seed(0)
     areas = SHAPES.prod(1)
     starts = torch.cat([areas.new_zeros(1), areas.cumsum(0)[:-1]])
@@ -80,9 +83,34 @@ def test_attention_through_mmcvs_autograd_function_passes_gradcheck(monkeypatch:
     assert torch.autograd.gradcheck(attend, leaves, fast_mode=True)
 
 
+def kernel_attention(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """The CUDA kernel's loop (``ms_deform_attn_cuda_kernel.cuh``) for one image and one head, point by point."""
+    output = torch.zeros(locations.shape[0], value.shape[1], dtype=value.dtype)
+    start = 0
+    for level, (height, width) in enumerate(SHAPES.tolist()):
+        for query, point in itertools.product(range(locations.shape[0]), range(locations.shape[2])):
+            x = locations[query, level, point, 0].item() * width - 0.5
+            y = locations[query, level, point, 1].item() * height - 0.5
+            left, top = math.floor(x), math.floor(y)
+            for column, row in itertools.product((left, left + 1), (top, top + 1)):
+                if 0 <= column < width and 0 <= row < height:
+                    share = (1 - abs(x - column)) * (1 - abs(y - row))
+                    output[query] += weights[query, level, point] * share * value[start + row * width + column]
+        start += height * width
+    return output
+
+
+def test_attention_equals_the_kernels_loop() -> None:
+    value, shapes, starts, locations, weights = attention_inputs(torch.float64)
+    output = mmcv_ext.ms_deform_attn_forward(value, shapes, starts, locations, weights, 64)
+    expected = kernel_attention(value[1, :, 2], locations[1, :, 2], weights[1, :, 2])
+    torch.testing.assert_close(output[1, :, 16:24], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_attention_keeps_half_dtypes_and_computes_in_float32(dtype: torch.dtype) -> None:
-    value, shapes, starts, locations, weights = (t.to(dtype) if t.is_floating_point() else t for t in attention_inputs())
+    value, shapes, starts, locations, weights = attention_inputs()
+    value, locations, weights = value.to(dtype), locations.to(dtype), weights.to(dtype)
     output = mmcv_ext.ms_deform_attn_forward(value, shapes, starts, locations, weights, 64)
     exact = mmcv_ext.ms_deform_attn_forward(value.float(), shapes, starts, locations.float(), weights.float(), 64)
     assert output.dtype == dtype and torch.equal(output, exact.to(dtype))

@@ -57,7 +57,7 @@ def golden(request: pytest.FixtureRequest) -> NmsGolden:
 
 def same_ranks(golden: NmsGolden) -> bool:
     """Does this machine's sort put tied scores where the recording machine put them?"""
-    return torch.equal(descending_order(golden.scores), golden.order)
+    return torch.equal(golden.scores.sort(0, descending=True)[1], golden.order)
 
 
 def shifted(boxes: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def shifted(boxes: Tensor) -> Tensor:
 
 def mmcv_batched_nms(golden: NmsGolden) -> Tensor:
     """``mmcv/ops/nms.py::batched_nms`` line by line for one class, on this machine's sort."""
-    keep = greedy_keep(shifted(golden.boxes), descending_order(golden.scores), golden.iou_threshold)
+    keep = greedy_keep(shifted(golden.boxes), golden.scores.sort(0, descending=True)[1], golden.iou_threshold)
     if len(golden.scores) < nms_module.SPLIT_THRESHOLD:
         return keep
     total_mask = torch.zeros(len(golden.scores), dtype=torch.bool)
@@ -79,7 +79,8 @@ def mmcv_batched_nms(golden: NmsGolden) -> Tensor:
 def expected_nms(golden: NmsGolden) -> Tensor:
     if same_ranks(golden):
         return golden.keep_nms
-    return greedy_keep(golden.boxes, descending_order(golden.scores), golden.iou_threshold, golden.offset)
+    order = golden.scores.sort(0, descending=True)[1]
+    return greedy_keep(golden.boxes, order, golden.iou_threshold, golden.offset)
 
 
 def expected_batched(golden: NmsGolden) -> Tensor:
@@ -115,7 +116,7 @@ def random_boxes(count: int, seed: int, dtype: torch.dtype = torch.float32) -> t
 
 
 def test_goldens_are_present() -> None:
-    assert len(GOLDEN_NAMES) == 22
+    assert len(GOLDEN_NAMES) == 23
     sizes = {len(load_golden(name).scores) for name in GOLDEN_NAMES}
     assert {0, 1, 9_999, 10_000, 22_223} <= sizes
 
@@ -254,6 +255,7 @@ def test_nan_is_refused(operator: Callable[..., Tensor], victim: str) -> None:
         ((torch.zeros(3, 4), torch.zeros(2), 0.5), "scores must have shape [3], found [2]"),
         ((torch.zeros(3, 4).long(), torch.zeros(3), 0.5), "boxes must be floating point, found torch.int64"),
         ((torch.zeros(3, 4), torch.zeros(3), 0.5, 2), "offset must be 0 or 1, found 2"),
+        ((torch.zeros(3, 4), torch.zeros(3), -0.5), "iou_threshold must be at least 0, found -0.5"),
         ((torch.zeros(3, 4), torch.zeros(3), 0.5, 0, -1), "max_num must be None or at least 0, found -1"),
     ],
 )

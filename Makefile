@@ -1,0 +1,30 @@
+# Two commands: `make demo` installs into .venv and runs the main job, `make test` installs what the tests need and
+# runs them. Both may be run again at any time; nothing is installed twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.installed
+	$(BIN)/ddq-parity demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11; run make with PYTHON=/path/to/python3.11 or newer."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable '.[lite]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP_INSTALL) --editable '.[lite,test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,66 @@
+"""A tap records a decision; a replayed decision is what the caller gets."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from legacy_adapters import taps
+from legacy_adapters.recorder import Recorder
+from legacy_adapters.trace_writer import TraceWriter
+from scipy.optimize import linear_sum_assignment
+
+COST = np.array([[1.0, 2.0], [0.5, 3.0]])
+
+
+def use(tmp_path, tap_list, call, replay=None):
+    recorder = Recorder(TraceWriter(str(tmp_path / "t")))
+    with taps.installed(tap_list, recorder, replay), recorder.in_phase("train"):
+        result = call()
+    return result, recorder.writer.records
+
+
+def test_matching_is_recorded_under_its_name(tmp_path):
+    owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
+    result, records = use(
+        tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST)
+    )
+    assert [r.tolist() for r in result] == [[0, 1], [1, 0]]
+    assert [(r.kind, r.name, r.call, r.slot) for r in records] == [("tap", "match", 0, "rows"), ("tap", "match", 0, "cols")]
+
+
+def test_replayed_matching_is_returned_instead_of_the_computed_one(tmp_path):
+    owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
+    forced = {"train/match/0/rows": torch.tensor([0, 1]), "train/match/0/cols": torch.tensor([0, 1])}
+    result, _ = use(
+        tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST), replay=forced
+    )
+    assert [r.tolist() for r in result] == [[0, 1], [0, 1]]
+
+
+def test_replay_without_the_decision_says_which_is_missing(tmp_path):
+    owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
+    with pytest.raises(KeyError, match="train/match/0/"):
+        use(tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST), replay={})
+
+
+def test_replayed_draw_takes_the_dtype_of_the_caller(tmp_path):
+    forced = {"train/noise.rand_like/0/draw": torch.tensor([0.25, 0.5])}
+    result, _ = use(
+        tmp_path, taps.random_taps(), lambda: torch.rand_like(torch.zeros(2, dtype=torch.float64)), replay=forced
+    )
+    assert result.dtype == torch.float64 and result.tolist() == [0.25, 0.5]
+
+
+def test_replayed_detections_gather_the_callers_own_scores(tmp_path):
+    forced = {"train/detections/0/indices": torch.tensor([2, 0])}
+    scores = torch.tensor([0.1, 0.2, 0.3])
+    (values, indices), _ = use(tmp_path, [taps.detections_tap()], lambda: scores.topk(2), replay=forced)
+    assert torch.equal(values, scores[[2, 0]]) and indices.tolist() == [2, 0]
+
+
+def test_functions_are_put_back_also_after_an_error(tmp_path):
+    rand_like, topk = torch.rand_like, torch.Tensor.topk
+    with pytest.raises(ZeroDivisionError):
+        use(tmp_path, [*taps.random_taps(), taps.detections_tap()], lambda: 1 / 0)
+    assert torch.rand_like is rand_like and torch.Tensor.topk is topk

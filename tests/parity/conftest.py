@@ -1,0 +1,29 @@
+"""Run ``ddq-parity`` in this process; its sides run in processes of their own as always."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from parity.cli import main
+
+PLANTED = Path(__file__).parent / "planted"
+
+
+@pytest.fixture
+def parity():
+    """Return a function that runs the command line and gives click's result."""
+
+    def call(*arguments):
+        return CliRunner(env={"COLUMNS": "80", "NO_COLOR": "1"}).invoke(main, [str(a) for a in arguments])
+
+    return call
+
+
+@pytest.fixture
+def tiny(parity):
+    """Return a function that runs tiny mmdet 3.3.0 against the port."""
+
+    def call(*arguments, sizes="128x160,96x128"):
+        return parity("run", "--family", "mmdet_ddq", "--variant", "tiny_4scale", "--size", sizes, *arguments)
+
+    return call

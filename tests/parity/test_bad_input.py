@@ -1,0 +1,154 @@
+"""Whatever a user gets wrong: one clear line, the documented exit code, nothing written."""
+
+import sys
+
+import pytest
+import torch
+from converters import layout
+from parity.prepare import seeded_weights
+
+FILES = ("projects/models/ddq_detr.py", "mmdet/__init__.py", "mmengine/__init__.py", "mmcv-2.0.0rc4/mmcv/__init__.py")
+
+
+def fake_repo(folder, code):
+    for name in FILES:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    return folder
+
+
+def run_official(parity, tmp_path, repo, *arguments):
+    return parity(
+        "run", "--family", "ddq_detr", "--variant", "tiny_4scale", "--size", "64x64", "--legacy-repo", repo,
+        "--out", tmp_path / "out", "-q", *arguments,
+    )  # fmt: skip
+
+
+def one_line(result):
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.output
+    return lines[0]
+
+
+def test_repo_that_is_not_there(parity, tmp_path):
+    result = run_official(parity, tmp_path, tmp_path / "nowhere")
+    assert result.exit_code == 2 and "is not a folder" in one_line(result)
+
+
+def test_repo_that_is_another_one(parity, tmp_path):
+    (tmp_path / "repo").mkdir()
+    result = run_official(parity, tmp_path, tmp_path / "repo")
+    assert result.exit_code == 2
+    assert "has no projects/models/ddq_detr.py" in one_line(result) and "branch ddq_detr" in one_line(result)
+
+
+def test_repo_that_is_needed(parity, tmp_path):
+    result = parity("run", "--family", "ddq_detr", "--variant", "tiny_4scale")
+    assert result.exit_code == 2 and "--legacy-repo" in one_line(result)
+
+
+def test_repo_that_crashes_shows_the_last_lines_of_its_traceback(parity, tmp_path):
+    repo = fake_repo(tmp_path / "repo", "raise RuntimeError('the old code broke')")
+    result = run_official(parity, tmp_path, repo)
+    assert result.exit_code == 4
+    *traceback, last = result.stderr.splitlines()
+    assert last == "ddq-parity: The legacy side crashed: RuntimeError: the old code broke"
+    assert any("mmdet/__init__.py" in line for line in traceback) and all(line.startswith("  | ") for line in traceback)
+
+
+def test_repo_that_calls_exit_is_a_crash(parity, tmp_path):
+    result = run_official(parity, tmp_path, fake_repo(tmp_path / "repo", "raise SystemExit(0)"))
+    assert result.exit_code == 4 and "SystemExit" in result.stderr
+
+
+def test_repo_that_kills_the_process_is_a_crash(parity, tmp_path):
+    result = run_official(parity, tmp_path, fake_repo(tmp_path / "repo", "import os; os.abort()"))
+    assert result.exit_code == 4 and "ended without a report" in result.stderr
+
+
+def test_repo_that_hangs_is_stopped(parity, tmp_path):
+    repo = fake_repo(tmp_path / "repo", "import time; time.sleep(600)")
+    result = run_official(parity, tmp_path, repo, "--time-limit", "8")
+    assert result.exit_code == 4 and "time limit of 8 s" in result.stderr.splitlines()[-1]
+
+
+def test_interpreter_without_torch_is_a_crash_that_says_so(parity, tmp_path):
+    venv_less = tmp_path / "python"
+    venv_less.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I \"$@\"\n")
+    venv_less.chmod(0o755)
+    result = run_official(parity, tmp_path, fake_repo(tmp_path / "repo", ""), "--legacy-python", venv_less)
+    assert result.exit_code == 4 and "No module named" in result.stderr.splitlines()[-1]
+
+
+def checkpoint(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    return path
+
+
+def with_classes(count):
+    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), 0)
+    for key, value in weights.items():
+        if "cls_branches" in key or "label_embedding" in key:
+            weights[key] = torch.zeros(count, *value.shape[1:])
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "weights.pth"),
+        (b"hello", "weights.pth"),
+        ({"state_dict": {"a": torch.zeros(2)}}, ""),
+        ({"state_dict": with_classes(5)}, "5 classes"),
+    ],
+    ids=["missing", "not a checkpoint", "wrong family", "wrong class count"],
+)
+def test_checkpoint_that_does_not_fit(tiny, tmp_path, content, says):
+    path = tmp_path / "weights.pth" if content is None else checkpoint(tmp_path, content)
+    result = tiny("--checkpoint", path, "-q")
+    assert result.exit_code == 2 and says in one_line(result)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--size", "12"),
+        ("--size", "8x8"),
+        ("--check", "backward"),
+        ("--device", "tpu"),
+        ("--variant", "r101"),
+        ("--threads", "0"),
+        ("--time-limit", "0"),
+        ("--new-adapter", "nowhere.py"),
+    ],
+    ids=" ".join,
+)
+def test_option_that_makes_no_sense(parity, arguments):
+    result = parity("run", "--family", "mmdet_ddq", "--variant", "tiny_4scale", *arguments)
+    assert result.exit_code == 2 and arguments[0] in one_line(result)
+
+
+def test_earlier_run_is_kept_without_force(tiny, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{}")
+    result = tiny("--out", tmp_path / "out", "-q")
+    assert result.exit_code == 2 and "--force" in one_line(result)
+    assert (tmp_path / "out" / "run.json").read_text() == "{}"
+
+
+def test_foreign_folder_is_kept_even_with_force(tiny, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    result = tiny("--out", tmp_path / "out", "--force", "-q")
+    assert result.exit_code == 2
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_compare_of_folders_that_are_no_traces(parity, tmp_path):
+    result = parity("compare", tmp_path, tmp_path, "--family", "mmdet_ddq", "--variant", "tiny_4scale")
+    assert result.exit_code == 2 and "is not a trace" in one_line(result)

@@ -1,0 +1,84 @@
+"""Live runs against mmdet 3.3.0's own DDQDETR at tiny width: clean, replayed, trained, and with planted errors."""
+
+import json
+
+import pytest
+import torch
+from converters import layout
+from parity.prepare import seeded_weights
+from safetensors.torch import load_file
+
+from .conftest import PLANTED
+
+
+def test_demo_matches_and_leaves_nothing_behind(parity, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    result = parity("demo", "--json")
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"] > 1500
+    assert verdict["coverage"]["paired_leaf_calls"] == verdict["coverage"]["legacy_leaf_calls"] > 300
+    assert verdict["coverage"]["unaccounted"] == [] and not verdict["coverage"]["gradients_on_one_side"]
+    assert verdict["coverage"]["excluded_records"] < 0.02 * verdict["records"]
+    assert {"weights", "training: losses", "training: gradients", "training: noise"} <= {
+        stage["name"] for stage in verdict["stages"]
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_decisions_are_not_degenerate(tiny, tmp_path):
+    result = tiny("--check", "forward", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    index = json.loads((tmp_path / "run" / "legacy" / "index.json").read_text())
+    kept = [r["shape"][0] for r in index["records"] if r["kind"] == "tap" and r["name"] == "distinct"]
+    # two images: 60 queries each from the encoder, then fewer after each of two decoder layers
+    assert kept[:2] == [60, 60] and len(kept) == 6 and min(kept[2:]) < 55
+
+
+def test_replayed_decisions_match_too(tiny, tmp_path):
+    result = tiny("--replay", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    bundle = load_file(tmp_path / "run" / "decisions.safetensors")
+    assert {key.split("/")[1] for key in bundle} >= {"distinct", "dense", "match", "dense_match", "detections"}
+    provenance = json.loads((tmp_path / "run" / "new" / "index.json").read_text())["provenance"]
+    assert provenance["replayed"] is True
+
+
+def test_checkpoint_saved_after_training_with_its_duplicates(tiny, tmp_path):
+    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), seed=3)
+    duplicates = {k.replace("bbox_head.", "decoder."): v for k, v in weights.items() if "aux_reg_branches" in k}
+    torch.save({"meta": {}, "state_dict": {**weights, **duplicates}}, tmp_path / "trained.pth")
+    result = tiny("--check", "forward", "--checkpoint", tmp_path / "trained.pth", "-q")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "check", "where"),
+    [
+        ("swapped_branch", "loss", "decoder"),
+        ("wrong_eps", "loss", "decoder"),
+        ("wrong_norm_eps", "forward", "decoder.norm"),
+        ("off_by_one_layer", "forward", "bbox_head"),
+    ],
+)
+def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, where):
+    result = tiny("--check", check, "--new-adapter", PLANTED / f"{error}.py", "--json")
+    assert result.exit_code == 1, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "MISMATCH"
+    assert verdict["first_divergence"]["where"] == where
+    assert verdict["summary"].startswith("MISMATCH") and verdict["summary"].endswith(f"First at {where}.")
+
+
+def test_fixed_tolerance_accepts_what_it_says(tiny):
+    loose = tiny("--check", "forward", "--new-adapter", PLANTED / "wrong_norm_eps.py", "--replay", "--tolerance",
+                 "fixed", "--rtol", "1e-2", "--atol", "1e-1", "-q")  # fmt: skip
+    assert loose.exit_code == 0, loose.output
+    assert "within fixed tolerance" in loose.stdout
+
+
+def test_table_fits_80_columns_and_closes_with_the_verdict(tiny):
+    result = tiny("--check", "loss", "--new-adapter", PLANTED / "wrong_eps.py")
+    table = result.stdout.splitlines()
+    assert max(len(line) for line in table[:-1]) <= 80
+    assert table[-1].startswith("MISMATCH ")
