@@ -9,17 +9,28 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__version__ = '0.1.0'
+__version__ = "0.1.0"
 
-_SUBMODULES = ('api', 'checkpoint', 'detect', 'engine', 'errors', 'families', 'inspection', 'layout', 'ledger',
-               'mapping', 'writer')
+_SUBMODULES = (
+    "api",
+    "checkpoint",
+    "detect",
+    "engine",
+    "errors",
+    "families",
+    "inspection",
+    "layout",
+    "ledger",
+    "mapping",
+    "writer",
+)
 
 
 def __getattr__(name: str) -> ModuleType:
     """Import a public submodule the first time it is asked for."""
     if name in _SUBMODULES:
-        return importlib.import_module(f'{__name__}.{name}')
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ from converters import __version__, checkpoint, detect, engine, families, layout
 from converters.errors import AlreadyConvertedError
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
 
-_KEPT_META = ('dataset_meta', 'CLASSES', 'PALETTE')  # what inference needs beside the weights
+_KEPT_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,31 @@ class FileConversion:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
         return {
-            'source': str(self.source), 'destination': str(self.destination), 'family': self.detection.family,
-            'variant': self.detection.variant, 'from': self.detection.side, 'to': self.to, 'tensors': self.tensors,
-            'kept': self.ledger.count(KEEP), 'renamed': self.ledger.count(RENAME),
-            'duplicates_dropped': self.ledger.count(DROP_DUPLICATE), 'dropped': self.ledger.count(DROP),
-            'unmapped': self.ledger.count(UNMAPPED), 'ledger': [asdict(entry) for entry in self.ledger.entries],
+            "source": str(self.source),
+            "destination": str(self.destination),
+            "family": self.detection.family,
+            "variant": self.detection.variant,
+            "from": self.detection.side,
+            "to": self.to,
+            "tensors": self.tensors,
+            "kept": self.ledger.count(KEEP),
+            "renamed": self.ledger.count(RENAME),
+            "duplicates_dropped": self.ledger.count(DROP_DUPLICATE),
+            "dropped": self.ledger.count(DROP),
+            "unmapped": self.ledger.count(UNMAPPED),
+            "ledger": [asdict(entry) for entry in self.ledger.entries],
         }
 
 
-def convert_file(source: str | Path, destination: str | Path, to: str = layout.NEW, family: str | None = None,
-                 variant: str | None = None, allow_unmapped: bool = False, force: bool = False) -> FileConversion:
+def convert_file(
+    source: str | Path,
+    destination: str | Path,
+    to: str = layout.NEW,
+    family: str | None = None,
+    variant: str | None = None,
+    allow_unmapped: bool = False,
+    force: bool = False,
+) -> FileConversion:
     """Convert the checkpoint `source` to the layout `to` and write it to `destination`.
 
     Args:
@@ -64,15 +79,28 @@ def convert_file(source: str | Path, destination: str | Path, to: str = layout.N
     found = detect.detect(loaded.state_dict, family, variant)
     if found.side == to:
         other = layout.LEGACY if to == layout.NEW else layout.NEW
-        raise AlreadyConvertedError(f'The source `{source}` already has the {to} layout of {found.family} '
-                                    f'{found.variant}; use it as it is, or pass --to {other}.')
-    result = engine.convert(loaded.state_dict, families.mapping(found.family, found.variant), to,
-                            layout.load(found.variant, found.family, to), allow_unmapped)
+        raise AlreadyConvertedError(
+            f"The source `{source}` already has the {to} layout of {found.family} "
+            f"{found.variant}; use it as it is, or pass --to {other}."
+        )
+    result = engine.convert(
+        loaded.state_dict,
+        families.mapping(found.family, found.variant),
+        to,
+        layout.load(found.variant, found.family, to),
+        allow_unmapped,
+    )
     writer.write(destination, result.state_dict, _meta(loaded.meta, found, to), force)
     return FileConversion(Path(source), Path(destination), found, to, result.ledger, len(result.state_dict))
 
 
 def _meta(source: Mapping[str, Any], found: detect.Detection, to: str) -> dict[str, Any]:
     kept = {name: source[name] for name in _KEPT_META if name in source}
-    return {**kept, 'family': found.family, 'variant': found.variant, 'layout': to, 'tool': 'ddq-convert',
-            'tool_version': __version__}
+    return {
+        **kept,
+        "family": found.family,
+        "variant": found.variant,
+        "layout": to,
+        "tool": "ddq-convert",
+        "tool_version": __version__,
+    }

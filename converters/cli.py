@@ -18,9 +18,12 @@ Exit codes:
 """
 
 
-@click.group(cls=OneLineGroup, epilog=_EXIT_CODES,
-             context_settings={'auto_envvar_prefix': 'DDQ_CONVERT', 'help_option_names': ['-h', '--help']})
-@click.version_option(__version__, prog_name='ddq-convert')
+@click.group(
+    cls=OneLineGroup,
+    epilog=_EXIT_CODES,
+    context_settings={"auto_envvar_prefix": "DDQ_CONVERT", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="ddq-convert")
 def cli() -> None:
     """Carry a detector's weights from a legacy layout to the new one, and back.
 
@@ -30,18 +33,28 @@ def cli() -> None:
 
 
 @cli.command(epilog=_EXIT_CODES)
-@click.argument('src', type=click.Path())
-@click.argument('dst', type=click.Path())
-@click.option('--to', type=click.Choice(['new', 'legacy']), default='new', show_default=True, help='Layout to write.')
-@click.option('--family', metavar='NAME', help='Family of SRC, instead of detecting it.')
-@click.option('--variant', metavar='NAME', help='Variant of SRC, instead of detecting it.')
-@click.option('--allow-unmapped', is_flag=True, help='Leave out keys that no rule matches.')
-@click.option('--force', is_flag=True, help='Replace DST if it exists.')
-@click.option('--json', 'as_json', is_flag=True, help='Print the result, ledger included, as JSON.')
-@click.option('-q', '--quiet', is_flag=True, help='Print errors only (and JSON, if asked for).')
-@click.option('-v', '--verbose', count=True, help='List renamed and dropped keys; twice: all keys.')
-def convert(src: str, dst: str, to: str, family: str | None, variant: str | None, allow_unmapped: bool, force: bool,
-            as_json: bool, quiet: bool, verbose: int) -> None:
+@click.argument("src", type=click.Path())
+@click.argument("dst", type=click.Path())
+@click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout to write.")
+@click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
+@click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
+@click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
+@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result, ledger included, as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option("-v", "--verbose", count=True, help="List renamed and dropped keys; twice: all keys.")
+def convert(
+    src: str,
+    dst: str,
+    to: str,
+    family: str | None,
+    variant: str | None,
+    allow_unmapped: bool,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: int,
+) -> None:
     """Convert checkpoint SRC and write it to DST (.pth or .safetensors)."""
     with exit_codes():
         from converters import api, render
@@ -57,8 +70,8 @@ def convert(src: str, dst: str, to: str, family: str | None, variant: str | None
 
 
 @cli.command(epilog=_EXIT_CODES)
-@click.argument('src', type=click.Path())
-@click.option('--json', 'as_json', is_flag=True, help='Print the description as JSON.')
+@click.argument("src", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
 def inspect(src: str, as_json: bool) -> None:
     """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
     with exit_codes():
@@ -68,9 +81,9 @@ def inspect(src: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
     else:
-        click.echo('\n'.join(render.inspection_lines(seen)))
+        click.echo("\n".join(render.inspection_lines(seen)))
 
 
 def main() -> None:
     """Run the command line; the entry point of `ddq-convert`."""
-    cli(prog_name='ddq-convert')
+    cli(prog_name="ddq-convert")

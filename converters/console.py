@@ -33,10 +33,10 @@ class OneLineGroup(click.Group):
             error.show()
             code = BAD_INPUT
         except click.ClickException as error:
-            message(f'error: {errors.one_line(Exception(error.format_message()))}', color='red')
+            message(f"error: {errors.one_line(Exception(error.format_message()))}", color="red")
             code = error.exit_code
         except click.Abort:
-            message('error: interrupted', color='red')
+            message("error: interrupted", color="red")
             code = 130
         if not standalone_mode:
             return code
@@ -50,15 +50,19 @@ def exit_codes() -> Iterator[None]:
         yield
     except errors.ConversionError as error:
         raise Failure(str(error), UNFIT) from error
-    except (errors.CheckpointError, errors.OutputExistsError, errors.AlreadyConvertedError,
-            errors.UnknownFamilyError) as error:
+    except (
+        errors.CheckpointError,
+        errors.OutputExistsError,
+        errors.AlreadyConvertedError,
+        errors.UnknownFamilyError,
+    ) as error:
         raise Failure(str(error), BAD_INPUT) from error
     except OSError as error:
-        where = f' `{error.filename}`' if error.filename else ''
-        raise Failure(f'Cannot read or write{where}: {error.strerror or error}.', BAD_INPUT) from error
+        where = f" `{error.filename}`" if error.filename else ""
+        raise Failure(f"Cannot read or write{where}: {error.strerror or error}.", BAD_INPUT) from error
 
 
 def message(text: str, color: str | None = None) -> None:
     """Write a line to stderr, coloured on a terminal unless NO_COLOR is set."""
-    colored = color is not None and sys.stderr.isatty() and not os.environ.get('NO_COLOR')
+    colored = color is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     click.echo(click.style(text, fg=color) if colored else text, err=True)

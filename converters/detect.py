@@ -43,8 +43,12 @@ def detect(state_dict: Mapping[str, Tensor], family: str | None = None, variant:
     """
     specs = {key: spec_of(tensor) for key, tensor in state_dict.items()}
     names = families.families() if family is None else (family,)
-    found = [(agreement, candidate) for name in names if family or _has_markers(specs, name)
-             for candidate, agreement in _agreements(specs, name, variant)]
+    found = [
+        (agreement, candidate)
+        for name in names
+        if family or _has_markers(specs, name)
+        for candidate, agreement in _agreements(specs, name, variant)
+    ]
     best = max(found, key=lambda pair: pair[0], default=(0.0, None))
     forced = family is not None and variant is not None
     if best[1] is None or best[0] < _ENOUGH and not forced:
@@ -56,8 +60,7 @@ def _has_markers(specs: Mapping[str, TensorSpec], family: str) -> bool:
     return all(marker in specs for marker in families.family(family).markers)
 
 
-def _agreements(specs: Mapping[str, TensorSpec], family: str,
-                variant: str | None) -> Iterator[tuple[Detection, float]]:
+def _agreements(specs: Mapping[str, TensorSpec], family: str, variant: str | None) -> Iterator[tuple[Detection, float]]:
     for name in families.variants(family) if variant is None else (families.variant(family, variant).name,):
         for side in (LEGACY, NEW):
             yield Detection(family, name, side), _agreement(specs, layout.load(name, family, side))
@@ -72,6 +75,8 @@ def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
 def _unknown(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
     markers = sorted({marker for name in names for marker in families.family(name).markers})
     wanted = sorted({known for name in names for known in families.variants(name)}) if variant is None else [variant]
-    return (f'The {len(specs)} keys of the source fit no known layout (looked for families {", ".join(names)}, '
-            f'variants {", ".join(wanted)}, keys such as {", ".join(f"`{marker}`" for marker in markers)}); '
-            'pass --family and --variant to see what does not fit.')
+    return (
+        f"The {len(specs)} keys of the source fit no known layout (looked for families {', '.join(names)}, "
+        f"variants {', '.join(wanted)}, keys such as {', '.join(f'`{marker}`' for marker in markers)}); "
+        "pass --family and --variant to see what does not fit."
+    )

@@ -27,8 +27,13 @@ class Conversion:
     ledger: Ledger
 
 
-def convert(state_dict: Mapping[str, Tensor], mapping: KeyMapping, direction: str, target_layout: Layout,
-            allow_unmapped: bool = False) -> Conversion:
+def convert(
+    state_dict: Mapping[str, Tensor],
+    mapping: KeyMapping,
+    direction: str,
+    target_layout: Layout,
+    allow_unmapped: bool = False,
+) -> Conversion:
     """Carry a state dict to the other layout, and check the result against it.
 
     Args:
@@ -45,7 +50,7 @@ def convert(state_dict: Mapping[str, Tensor], mapping: KeyMapping, direction: st
         ValueError: If `direction` is not a side.
     """
     if direction not in (LEGACY, NEW):
-        raise ValueError(f'The direction is `{direction}`, expected `{NEW}` or `{LEGACY}`.')
+        raise ValueError(f"The direction is `{direction}`, expected `{NEW}` or `{LEGACY}`.")
     rules = mapping if direction == NEW else mapping.inverse()
     _check_class_count(state_dict, rules, target_layout)
     ledger = Ledger(tuple(_entries(state_dict, rules)))
@@ -83,22 +88,30 @@ def _check_class_count(state_dict: Mapping[str, Tensor], mapping: KeyMapping, la
     if not expected or not found or sorted(found) == expected:
         return
     if len(found) > 1:
-        parts = '; '.join(f'{count} in {listed(keys, 1)}' for count, keys in sorted(found.items()))
-        raise errors.ClassCountError(f'The source disagrees about its number of classes ({parts}), variant '
-                                     f'`{layout.variant}` has {expected[0]}; check how the source was saved.')
-    (count, keys), = found.items()
-    raise errors.ClassCountError(f'The source has {count} classes, variant `{layout.variant}` has {expected[0]} (seen '
-                                 f'in {listed(keys, 1)}); choose the variant that the source was trained as.')
+        parts = "; ".join(f"{count} in {listed(keys, 1)}" for count, keys in sorted(found.items()))
+        raise errors.ClassCountError(
+            f"The source disagrees about its number of classes ({parts}), variant "
+            f"`{layout.variant}` has {expected[0]}; check how the source was saved."
+        )
+    ((count, keys),) = found.items()
+    raise errors.ClassCountError(
+        f"The source has {count} classes, variant `{layout.variant}` has {expected[0]} (seen "
+        f"in {listed(keys, 1)}); choose the variant that the source was trained as."
+    )
 
 
 def _check_unmapped(ledger: Ledger, mapping: KeyMapping) -> None:
     unmapped = [entry.source for entry in ledger.of(UNMAPPED)]
     if len(unmapped) == 1:
-        raise errors.UnmappedKeyError(f'Key `{unmapped[0]}` of the source is matched by no rule of mapping '
-                                      f'`{mapping.family}`; add a rule or pass --allow-unmapped.')
+        raise errors.UnmappedKeyError(
+            f"Key `{unmapped[0]}` of the source is matched by no rule of mapping "
+            f"`{mapping.family}`; add a rule or pass --allow-unmapped."
+        )
     if unmapped:
-        raise errors.UnmappedKeyError(f'{len(unmapped)} keys of the source are matched by no rule of mapping '
-                                      f'`{mapping.family}`: {listed(unmapped)}; add rules or pass --allow-unmapped.')
+        raise errors.UnmappedKeyError(
+            f"{len(unmapped)} keys of the source are matched by no rule of mapping "
+            f"`{mapping.family}`: {listed(unmapped)}; add rules or pass --allow-unmapped."
+        )
 
 
 def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping: KeyMapping) -> None:
@@ -110,29 +123,45 @@ def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping:
             differing.append((entry.source, twin, twin in state_dict))
     if differing:
         key, twin, present = differing[0]
-        fault = 'differs from it' if present else 'has no such twin'
-        more = f' (and {len(differing) - 1} more like it)' if len(differing) > 1 else ''
-        raise errors.DuplicateDiffersError(f'Key `{key}` should repeat `{twin}` bit by bit but {fault}{more}; '
-                                           'decide which of the two holds the weights and remove the other.')
+        fault = "differs from it" if present else "has no such twin"
+        more = f" (and {len(differing) - 1} more like it)" if len(differing) > 1 else ""
+        raise errors.DuplicateDiffersError(
+            f"Key `{key}` should repeat `{twin}` bit by bit but {fault}{more}; "
+            "decide which of the two holds the weights and remove the other."
+        )
 
 
 def _check_layout(produced: Mapping[str, Tensor], layout: Layout) -> None:
     unexpected = sorted(produced.keys() - layout.tensors.keys())
     if unexpected:
-        raise errors.UnexpectedKeyError(f'{len(unexpected)} key(s) of the result are not in the layout of '
-                                        f'`{layout.variant}`: {listed(unexpected)}; check the variant.')
+        raise errors.UnexpectedKeyError(
+            f"{len(unexpected)} key(s) of the result are not in the layout of "
+            f"`{layout.variant}`: {listed(unexpected)}; check the variant."
+        )
     missing = sorted(layout.tensors.keys() - produced.keys())
     if missing:
-        raise errors.MissingKeyError(f'{len(missing)} key(s) of the layout of `{layout.variant}` are missing from the '
-                                     f'result: {listed(missing)}; check that the source is complete.')
+        raise errors.MissingKeyError(
+            f"{len(missing)} key(s) of the layout of `{layout.variant}` are missing from the "
+            f"result: {listed(missing)}; check that the source is complete."
+        )
     specs = {key: (spec_of(tensor), layout.tensors[key]) for key, tensor in sorted(produced.items())}
-    shapes = [f'{key} (expected {list(want.shape)}, found {list(have.shape)})' for key, (have, want) in specs.items()
-              if have.shape != want.shape]
+    shapes = [
+        f"{key} (expected {list(want.shape)}, found {list(have.shape)})"
+        for key, (have, want) in specs.items()
+        if have.shape != want.shape
+    ]
     if shapes:
-        raise errors.ShapeMismatchError(f'{len(shapes)} key(s) have another shape than variant `{layout.variant}`: '
-                                        f'{listed(shapes)}; check the variant.')
-    dtypes = [f'{key} (expected {want.dtype}, found {have.dtype})' for key, (have, want) in specs.items()
-              if have.dtype != want.dtype]
+        raise errors.ShapeMismatchError(
+            f"{len(shapes)} key(s) have another shape than variant `{layout.variant}`: "
+            f"{listed(shapes)}; check the variant."
+        )
+    dtypes = [
+        f"{key} (expected {want.dtype}, found {have.dtype})"
+        for key, (have, want) in specs.items()
+        if have.dtype != want.dtype
+    ]
     if dtypes:
-        raise errors.DtypeMismatchError(f'{len(dtypes)} key(s) have another dtype than variant `{layout.variant}`: '
-                                        f'{listed(dtypes)}; convert the source to the expected dtype first.')
+        raise errors.DtypeMismatchError(
+            f"{len(dtypes)} key(s) have another dtype than variant `{layout.variant}`: "
+            f"{listed(dtypes)}; convert the source to the expected dtype first."
+        )

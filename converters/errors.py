@@ -68,10 +68,10 @@ class DtypeMismatchError(ConversionError):
 def listed(items: Iterable[str], shown: int = 3) -> str:
     """Join the first few items and count the rest: "`a`, `b`, `c` and 5 more"."""
     names = list(items)
-    text = ', '.join(f'`{name}`' for name in names[:shown])
-    return text if len(names) <= shown else f'{text} and {len(names) - shown} more'
+    text = ", ".join(f"`{name}`" for name in names[:shown])
+    return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
 
 
 def one_line(error: BaseException) -> str:
     """Return an error's message with every run of white space made one space."""
-    return ' '.join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

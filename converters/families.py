@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from converters.errors import UnknownFamilyError
 from converters.mapping import DropDuplicateOf, Keep, Mapping, Rename, Rule
@@ -47,38 +47,46 @@ def _ddq_detr_rules(n: int) -> tuple[Rule, ...]:
     """
     main, aux = range(n + 1), range(n)
     return (
-        Keep('backbone.**'),
-        Keep('neck.**'),
-        Keep('encoder.**'),
-        Keep('decoder.layers.**'),
-        Keep('decoder.norm.*'),
-        Keep('decoder.ref_point_head.**'),
-        Keep('level_embed'),
-        Keep('memory_trans_fc.*'),
-        Keep('memory_trans_norm.*'),
-        Keep('query_map.*'),
-        Keep('dn_query_generator.label_embedding.weight'),
-        *(Keep(f'bbox_head.cls_branches.{i}.*') for i in main),
-        *(Keep(f'bbox_head.reg_branches.{i}.*.*') for i in main),
-        *(Keep(f'bbox_head.aux_cls_branches.{i}.*') for i in aux),
-        *(Keep(f'bbox_head.aux_reg_branches.{i}.*.*') for i in aux),
-        Rename(f'bbox_head.cls_branches.{n + 1}.*', f'bbox_head.aux_cls_branches.{n}.*'),
-        Rename(f'bbox_head.reg_branches.{n + 1}.*.*', f'bbox_head.aux_reg_branches.{n}.*.*'),
-        DropDuplicateOf('decoder.aux_reg_branches.*.*.*', twin='bbox_head.aux_reg_branches.*.*.*',
-                        reason="training sets the head's list as an attribute of the decoder, which saves it twice"),
+        Keep("backbone.**"),
+        Keep("neck.**"),
+        Keep("encoder.**"),
+        Keep("decoder.layers.**"),
+        Keep("decoder.norm.*"),
+        Keep("decoder.ref_point_head.**"),
+        Keep("level_embed"),
+        Keep("memory_trans_fc.*"),
+        Keep("memory_trans_norm.*"),
+        Keep("query_map.*"),
+        Keep("dn_query_generator.label_embedding.weight"),
+        *(Keep(f"bbox_head.cls_branches.{i}.*") for i in main),
+        *(Keep(f"bbox_head.reg_branches.{i}.*.*") for i in main),
+        *(Keep(f"bbox_head.aux_cls_branches.{i}.*") for i in aux),
+        *(Keep(f"bbox_head.aux_reg_branches.{i}.*.*") for i in aux),
+        Rename(f"bbox_head.cls_branches.{n + 1}.*", f"bbox_head.aux_cls_branches.{n}.*"),
+        Rename(f"bbox_head.reg_branches.{n + 1}.*.*", f"bbox_head.aux_reg_branches.{n}.*.*"),
+        DropDuplicateOf(
+            "decoder.aux_reg_branches.*.*.*",
+            twin="bbox_head.aux_reg_branches.*.*.*",
+            reason="training sets the head's list as an attribute of the decoder, which saves it twice",
+        ),
     )
 
 
-_DDQ_DETR_VARIANTS = (Variant('r50_4scale', decoder_layers=6), Variant('tiny_4scale', decoder_layers=3))
-_DDQ_DETR_CLASS_KEYS = ('bbox_head.cls_branches.*.*', 'bbox_head.aux_cls_branches.*.*',
-                        'dn_query_generator.label_embedding.weight')
-_DDQ_DETR_MARKERS = ('query_map.weight', 'bbox_head.aux_cls_branches.0.weight', 'decoder.norm.weight')
+_DDQ_DETR_VARIANTS = (Variant("r50_4scale", decoder_layers=6), Variant("tiny_4scale", decoder_layers=3))
+_DDQ_DETR_CLASS_KEYS = (
+    "bbox_head.cls_branches.*.*",
+    "bbox_head.aux_cls_branches.*.*",
+    "dn_query_generator.label_embedding.weight",
+)
+_DDQ_DETR_MARKERS = ("query_map.weight", "bbox_head.aux_cls_branches.0.weight", "decoder.norm.weight")
 
 _FAMILIES = {
-    'ddq_detr': Family('ddq_detr', 'ddq_detr', _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS,
-                       _DDQ_DETR_MARKERS),
-    'mmdet_ddq': Family('mmdet_ddq', 'ddq_detr', _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS,
-                        _DDQ_DETR_MARKERS),
+    "ddq_detr": Family(
+        "ddq_detr", "ddq_detr", _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS, _DDQ_DETR_MARKERS
+    ),
+    "mmdet_ddq": Family(
+        "mmdet_ddq", "ddq_detr", _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS, _DDQ_DETR_MARKERS
+    ),
 }
 
 
@@ -94,7 +102,7 @@ def family(name: str) -> Family:
         UnknownFamilyError: If there is none.
     """
     if name not in _FAMILIES:
-        raise UnknownFamilyError(f'There is no family `{name}`; known are {", ".join(_FAMILIES)}.')
+        raise UnknownFamilyError(f"There is no family `{name}`; known are {', '.join(_FAMILIES)}.")
     return _FAMILIES[name]
 
 
@@ -112,11 +120,12 @@ def variant(family_name: str, name: str) -> Variant:
     for candidate in family(family_name).variants:
         if candidate.name == name:
             return candidate
-    raise UnknownFamilyError(f'Family `{family_name}` has no variant `{name}`; known are '
-                             f'{", ".join(variants(family_name))}.')
+    raise UnknownFamilyError(
+        f"Family `{family_name}` has no variant `{name}`; known are {', '.join(variants(family_name))}."
+    )
 
 
-@lru_cache(maxsize=None)
+@cache
 def mapping(family_name: str, variant_name: str) -> Mapping:
     """Build the mapping from a variant's legacy layout to its new one.
 
@@ -131,5 +140,8 @@ def mapping(family_name: str, variant_name: str) -> Mapping:
 def same_layout(family_name: str) -> tuple[str, ...]:
     """Name the other families whose checkpoints cannot be told apart from this family's."""
     chosen = family(family_name)
-    return tuple(other.name for other in _FAMILIES.values()
-                 if other.name != chosen.name and (other.layouts, other.rules) == (chosen.layouts, chosen.rules))
+    return tuple(
+        other.name
+        for other in _FAMILIES.values()
+        if other.name != chosen.name and (other.layouts, other.rules) == (chosen.layouts, chosen.rules)
+    )

@@ -18,14 +18,32 @@ from converters.errors import CheckpointError
 
 _HIGHEST_PROTOCOL = 4  # torch writes 2; protocol 5 adds opcodes that allocate before they read
 _STORAGE_DTYPES = {
-    'DoubleStorage': 'float64', 'FloatStorage': 'float32', 'HalfStorage': 'float16', 'BFloat16Storage': 'bfloat16',
-    'LongStorage': 'int64', 'IntStorage': 'int32', 'ShortStorage': 'int16', 'CharStorage': 'int8',
-    'ByteStorage': 'uint8', 'BoolStorage': 'bool', 'ComplexFloatStorage': 'complex64',
-    'ComplexDoubleStorage': 'complex128',
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
 }
 # Whatever a malformed pickle can make the unpickler raise; it runs no code but its own and that of this module.
-_MALFORMED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, KeyError, IndexError,
-              OverflowError, RecursionError, MemoryError)
+_MALFORMED = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class TensorRef:
     def __init__(self, storage: StorageRef, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> None:
         numbers = (offset, *size, *stride)
         if not isinstance(storage, StorageRef) or len(size) != len(stride) or not _naturals(numbers):
-            raise ValueError('a tensor is described by something else than a storage and whole numbers')
+            raise ValueError("a tensor is described by something else than a storage and whole numbers")
         self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
 
     def __setstate__(self, state: object) -> None:
@@ -60,7 +78,7 @@ class TensorRef:
 class Foreign:
     """Stand-in for a global that is not allowed; `foreign_name` says which."""
 
-    foreign_name = ''
+    foreign_name = ""
 
     def __new__(cls, *args: object, **kwargs: object) -> Foreign:
         return object.__new__(cls)
@@ -106,7 +124,7 @@ def unpickle(data: bytes) -> Unpickled:
     try:
         content = unpickler.load()
     except _MALFORMED as error:
-        raise CheckpointError(f'its pickle is malformed ({type(error).__name__}: {error})') from error
+        raise CheckpointError(f"its pickle is malformed ({type(error).__name__}: {error})") from error
     return Unpickled(content, tuple(sorted(unpickler.foreign)))
 
 
@@ -118,37 +136,38 @@ class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        if module in ('torch', 'torch.storage') and name in _STORAGE_DTYPES:
+        if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
             return StorageType(_STORAGE_DTYPES[name])
-        full = f'{module}.{name}'
+        full = f"{module}.{name}"
         if full not in self.foreign:
-            self.foreign[full] = type('Foreign', (Foreign,), {'foreign_name': full})
+            self.foreign[full] = type("Foreign", (Foreign,), {"foreign_name": full})
         return self.foreign[full]
 
     def persistent_load(self, pid: Any) -> StorageRef:
-        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != 'storage' or not isinstance(pid[1], StorageType):
-            raise pickle.UnpicklingError('a persistent id is not that of a known storage')
+        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], StorageType):
+            raise pickle.UnpicklingError("a persistent id is not that of a known storage")
         _, kind, key, _, numel = pid
         if not isinstance(key, str) or not _naturals((numel,)):
-            raise pickle.UnpicklingError('a storage is not described by a key and a whole number')
+            raise pickle.UnpicklingError("a storage is not described by a key and a whole number")
         return StorageRef(key, kind.dtype, numel)
 
 
-def _rebuild_tensor(storage: StorageRef, offset: int, size: tuple[int, ...], stride: tuple[int, ...],
-                    *ignored: object) -> TensorRef:
+def _rebuild_tensor(
+    storage: StorageRef, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *ignored: object
+) -> TensorRef:
     return TensorRef(storage, offset, size, stride)
 
 
 def _rebuild_parameter(data: TensorRef, *ignored: object) -> TensorRef:
     if not isinstance(data, TensorRef):
-        raise ValueError('a parameter is made of something else than a tensor')
+        raise ValueError("a parameter is made of something else than a tensor")
     return data
 
 
 _ALLOWED = {
-    ('collections', 'OrderedDict'): OrderedDict,
-    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
 }
 
 
@@ -161,8 +180,8 @@ def _check_opcodes(data: bytes) -> None:
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.proto > _HIGHEST_PROTOCOL:
-                raise CheckpointError(f'its pickle uses {opcode.name}, newer than protocol {_HIGHEST_PROTOCOL}')
-            if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and int(argument) > len(data):
-                raise CheckpointError('its pickle numbers more objects than it can hold')
+                raise CheckpointError(f"its pickle uses {opcode.name}, newer than protocol {_HIGHEST_PROTOCOL}")
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(data):
+                raise CheckpointError("its pickle numbers more objects than it can hold")
     except _MALFORMED as error:
-        raise CheckpointError(f'its pickle is malformed ({type(error).__name__}: {error})') from error
+        raise CheckpointError(f"its pickle is malformed ({type(error).__name__}: {error})") from error

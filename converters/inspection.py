@@ -15,7 +15,7 @@ from converters.errors import DetectionError
 from converters.layout import class_counts, spec_of
 from converters.ledger import DROP_DUPLICATE
 
-_STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
-        return {**asdict(self), 'path': str(self.path)}
+        return {**asdict(self), "path": str(self.path)}
 
 
 def inspect_file(path: str | Path) -> Inspection:
@@ -72,18 +72,32 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
     specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
     found = _detected(loaded)
     twins = {} if found is None else _twins(loaded, found)
-    differing = tuple(key for key, twin in twins.items() if twin not in specs
-                      or not same_bits(loaded.state_dict[key], loaded.state_dict[twin]))
-    counted = [tensor.numel() for key, tensor in loaded.state_dict.items()
-               if key not in twins and not key.endswith(_STATISTICS)]
+    differing = tuple(
+        key
+        for key, twin in twins.items()
+        if twin not in specs or not same_bits(loaded.state_dict[key], loaded.state_dict[twin])
+    )
+    counted = [
+        tensor.numel()
+        for key, tensor in loaded.state_dict.items()
+        if key not in twins and not key.endswith(_STATISTICS)
+    ]
     class_keys = () if found is None else families.family(found.family).class_keys
     return Inspection(
-        path=loaded.path, format=loaded.format, tensors=len(specs), parameters=sum(counted),
-        dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())), detection=found,
+        path=loaded.path,
+        format=loaded.format,
+        tensors=len(specs),
+        parameters=sum(counted),
+        dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())),
+        detection=found,
         same_layout_as=() if found is None else families.same_layout(found.family),
-        classes=tuple(sorted(class_counts(specs, class_keys))), duplicates=tuple(twins),
-        duplicates_differing=differing, meta_keys=tuple(sorted(loaded.meta)), other_keys=loaded.other_keys,
-        foreign=loaded.foreign)
+        classes=tuple(sorted(class_counts(specs, class_keys))),
+        duplicates=tuple(twins),
+        duplicates_differing=differing,
+        meta_keys=tuple(sorted(loaded.meta)),
+        other_keys=loaded.other_keys,
+        foreign=loaded.foreign,
+    )
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:
@@ -97,5 +111,8 @@ def _twins(loaded: Checkpoint, found: Detection) -> dict[str, str]:
     """Pair each duplicate with the key that it repeats."""
     mapping = families.mapping(found.family, found.variant)
     matches = ((key, mapping.match(key)) for key in sorted(loaded.state_dict))
-    return {key: match.twin for key, match in matches
-            if match is not None and match.action == DROP_DUPLICATE and match.twin is not None}
+    return {
+        key: match.twin
+        for key, match in matches
+        if match is not None and match.action == DROP_DUPLICATE and match.twin is not None
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from converters.pattern import Pattern
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LEGACY, NEW = 'legacy', 'new'
+LEGACY, NEW = "legacy", "new"
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ class Layout:
 
     def to_json(self) -> str:
         """Write the layout as JSON, one key per line, sorted; the same layout gives the same bytes."""
-        lines = (f'{json.dumps(key)}:{json.dumps([spec.dtype, list(spec.shape)], separators=(",", ":"))}'
-                 for key, spec in sorted(self.tensors.items()))
-        return '{\n' + ',\n'.join(lines) + '\n}\n'
+        lines = (
+            f"{json.dumps(key)}:{json.dumps([spec.dtype, list(spec.shape)], separators=(',', ':'))}"
+            for key, spec in sorted(self.tensors.items())
+        )
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def from_json(cls, variant: str, text: str) -> Layout:
@@ -57,8 +59,8 @@ class Layout:
         return cls(variant, tensors)
 
 
-@lru_cache(maxsize=None)
-def load(variant: str, family: str = 'ddq_detr', side: str = NEW) -> Layout:
+@cache
+def load(variant: str, family: str = "ddq_detr", side: str = NEW) -> Layout:
     """Load the layout of a variant from the package's data.
 
     Only the new side is stored; the legacy one follows from it by the inverse mapping.
@@ -67,15 +69,15 @@ def load(variant: str, family: str = 'ddq_detr', side: str = NEW) -> Layout:
         UnknownFamilyError: If there is no such family or variant.
     """
     mapping = families.mapping(family, variant)
-    name = f'{families.family(family).layouts}.{variant}.json'
-    text = resources.files('converters').joinpath('layouts', name).read_text(encoding='utf-8')
+    name = f"{families.family(family).layouts}.{variant}.json"
+    text = resources.files("converters").joinpath("layouts", name).read_text(encoding="utf-8")
     layout = Layout.from_json(variant, text)
     return layout if side == NEW else layout.mapped(mapping.inverse())
 
 
 def spec_of(tensor: Tensor) -> TensorSpec:
     """Describe one tensor."""
-    return TensorSpec(str(tensor.dtype).removeprefix('torch.'), tuple(tensor.shape))
+    return TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
 def layout_of(model: nn.Module, variant: str) -> Layout:

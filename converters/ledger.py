@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from converters.errors import CollisionError, listed
 
-KEEP, RENAME, DROP, DROP_DUPLICATE, UNMAPPED = 'keep', 'rename', 'drop', 'drop_duplicate', 'unmapped'
+KEEP, RENAME, DROP, DROP_DUPLICATE, UNMAPPED = "keep", "rename", "drop", "drop_duplicate", "unmapped"
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Ledger:
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
-        _refuse_repeats('used', (entry.source for entry in self.entries))
-        _refuse_repeats('produced', (entry.target for entry in self.entries if entry.target is not None))
+        _refuse_repeats("used", (entry.source for entry in self.entries))
+        _refuse_repeats("produced", (entry.target for entry in self.entries if entry.target is not None))
 
     def of(self, action: str) -> tuple[Entry, ...]:
         """Return the lines with one action."""
@@ -55,5 +55,7 @@ class Ledger:
 def _refuse_repeats(verb: str, keys: Iterable[str]) -> None:
     repeated = [key for key, times in Counter(keys).items() if times > 1]
     if repeated:
-        raise CollisionError(f'{len(repeated)} key(s) {verb} more than once, expected exactly once: '
-                             f'{listed(repeated)}; check the rules of the mapping.')
+        raise CollisionError(
+            f"{len(repeated)} key(s) {verb} more than once, expected exactly once: "
+            f"{listed(repeated)}; check the rules of the mapping."
+        )

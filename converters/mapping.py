@@ -18,7 +18,7 @@ class Rename:
 
     source: str
     target: str
-    action: ClassVar[str] = 'rename'
+    action: ClassVar[str] = "rename"
 
     def inverse(self) -> Rename:
         return Rename(self.target, self.source)
@@ -29,7 +29,7 @@ class Keep:
     """Keep the name of every key that matches `pattern`."""
 
     pattern: str
-    action: ClassVar[str] = 'keep'
+    action: ClassVar[str] = "keep"
 
     @property
     def source(self) -> str:
@@ -49,7 +49,7 @@ class Drop:
 
     pattern: str
     reason: str
-    action: ClassVar[str] = 'drop'
+    action: ClassVar[str] = "drop"
     target: ClassVar[None] = None
 
     @property
@@ -67,7 +67,7 @@ class DropDuplicateOf:
     pattern: str
     twin: str
     reason: str
-    action: ClassVar[str] = 'drop_duplicate'
+    action: ClassVar[str] = "drop_duplicate"
     target: ClassVar[None] = None
 
     @property
@@ -118,9 +118,10 @@ class Mapping:
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
             _check_rule(index, rule)
-        _check_overlaps('source', [(index, rule.source) for index, rule in enumerate(self.rules)])
-        _check_overlaps('target', [(index, rule.target) for index, rule in enumerate(self.rules)
-                                   if rule.target is not None])
+        _check_overlaps("source", [(index, rule.source) for index, rule in enumerate(self.rules)])
+        _check_overlaps(
+            "target", [(index, rule.target) for index, rule in enumerate(self.rules) if rule.target is not None]
+        )
 
     @cached_property
     def _sources(self) -> tuple[Pattern, ...]:
@@ -148,8 +149,9 @@ class Mapping:
         """
         match = self.match(key)
         if match is None:
-            raise UnmappedKeyError(f'Key `{key}` of the source is matched by no rule of mapping `{self.family}`; '
-                                   'add a rule.')
+            raise UnmappedKeyError(
+                f"Key `{key}` of the source is matched by no rule of mapping `{self.family}`; add a rule."
+            )
         return match.target
 
     def inverse(self) -> Mapping:
@@ -166,16 +168,20 @@ class Mapping:
             The other side's module path, or None where the module's keys are all dropped or go to several
             modules (as a ModuleList does when one of its branches moves to another list).
         """
-        if path == '':
-            return ''
-        places = [place for index, pattern in enumerate(self._sources)
-                  for cut in pattern.cuts(path) for place in self._places(index, cut)]
+        if path == "":
+            return ""
+        places = [
+            place
+            for index, pattern in enumerate(self._sources)
+            for cut in pattern.cuts(path)
+            for place in self._places(index, cut)
+        ]
         if not places and self._touches(path):
             return self._twin_module(path)
         if not places:
-            parent, _, name = path.rpartition('.')
+            parent, _, name = path.rpartition(".")
             above = self.map_module(parent)
-            return None if above is None else f'{above}.{name}'.lstrip('.')
+            return None if above is None else f"{above}.{name}".lstrip(".")
         exact = {place.path for place in places if place.exact}
         candidate = min(exact, key=len) if exact else path
         return candidate if all(place.inside(candidate) for place in places) else None
@@ -185,14 +191,14 @@ class Mapping:
         target = self.rules[index].target
         if target is None:
             return
-        segments = tuple(target.split('.'))
-        head, rest = segments[:len(segments) - len(cut.rest)], segments[len(segments) - len(cut.rest):]
+        segments = tuple(target.split("."))
+        head, rest = segments[: len(segments) - len(cut.rest)], segments[len(segments) - len(cut.rest) :]
         if len(cut.rest) > len(segments) or rest != cut.rest:
-            yield _Place('.'.join(fill_segments(segments, cut.bindings)), exact=False)
+            yield _Place(".".join(fill_segments(segments, cut.bindings)), exact=False)
             return
         if cut.goes_on:
-            head = segments[:len(head) + 1]
-        yield _Place('.'.join(fill_segments(head, cut.bindings)), exact=True)
+            head = segments[: len(head) + 1]
+        yield _Place(".".join(fill_segments(head, cut.bindings)), exact=True)
 
     def _touches(self, path: str) -> bool:
         """Tell whether some rule takes keys below the module `path`."""
@@ -203,11 +209,11 @@ class Mapping:
         for index, rule in enumerate(self.rules):
             if not isinstance(rule, DropDuplicateOf):
                 continue
-            twins = tuple(rule.twin.split('.'))
+            twins = tuple(rule.twin.split("."))
             for cut in self._sources[index].cuts(path):
                 kept = len(twins) - len(cut.rest) + cut.goes_on
-                if twins[len(twins) - len(cut.rest):] == cut.rest and kept > 0:
-                    return self.map_module('.'.join(fill_segments(twins[:kept], cut.bindings)))
+                if twins[len(twins) - len(cut.rest) :] == cut.rest and kept > 0:
+                    return self.map_module(".".join(fill_segments(twins[:kept], cut.bindings)))
         return None
 
 
@@ -219,32 +225,35 @@ class _Place:
     exact: bool
 
     def inside(self, module: str) -> bool:
-        return self.path == module or f'{self.path}.'.startswith(f'{module}.')
+        return self.path == module or f"{self.path}.".startswith(f"{module}.")
 
 
 def _check_rule(index: int, rule: Rule) -> None:
-    others = {'target': rule.target, 'twin': getattr(rule, 'twin', None)}
+    others = {"target": rule.target, "twin": getattr(rule, "twin", None)}
     for text in (rule.source, *others.values()):
         problem = None if text is None else Pattern(text).problem
         if problem is not None:
-            raise MappingError(f'Pattern `{text}` in rule {index} {problem}.')
+            raise MappingError(f"Pattern `{text}` in rule {index} {problem}.")
     if isinstance(rule, (Drop, DropDuplicateOf)) and not rule.reason.strip():
-        raise MappingError(f'Rule {index} drops `{rule.source}` without a reason; write one.')
+        raise MappingError(f"Rule {index} drops `{rule.source}` without a reason; write one.")
     source = Pattern(rule.source).wildcards
     for name, text in others.items():
         other = source if text is None else Pattern(text).wildcards
         if len(other) != len(source):
-            raise MappingError(f'Wildcard count mismatch in rule {index}: source has {len(source)}, '
-                               f'{name} has {len(other)}.')
+            raise MappingError(
+                f"Wildcard count mismatch in rule {index}: source has {len(source)}, {name} has {len(other)}."
+            )
         if other != source:
-            raise MappingError(f'Wildcard kind mismatch in rule {index}: source has {" ".join(source)}, '
-                               f'{name} has {" ".join(other)}.')
+            raise MappingError(
+                f"Wildcard kind mismatch in rule {index}: source has {' '.join(source)}, {name} has {' '.join(other)}."
+            )
 
 
 def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
     for (i, first), (j, second) in combinations(patterns, 2):
         if first == second:
-            raise MappingError(f'Duplicate rule {j}: its {side} `{second}` already stands in rule {i}.')
+            raise MappingError(f"Duplicate rule {j}: its {side} `{second}` already stands in rule {i}.")
         if intersect(Pattern(first), Pattern(second)):
-            raise MappingError(f'Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in '
-                               'common.')
+            raise MappingError(
+                f"Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in common."
+            )

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-_ONE = r'([^.]+)'
-_MANY = r'([^.]+(?:\.[^.]+)*)'
+_ONE = r"([^.]+)"
+_MANY = r"([^.]+(?:\.[^.]+)*)"
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class Pattern:
 
     @cached_property
     def segments(self) -> tuple[str, ...]:
-        return tuple(self.text.split('.'))
+        return tuple(self.text.split("."))
 
     @cached_property
     def wildcards(self) -> tuple[str, ...]:
-        return tuple(segment for segment in self.segments if segment in ('*', '**'))
+        return tuple(segment for segment in self.segments if segment in ("*", "**"))
 
     @cached_property
     def problem(self) -> str | None:
         """Say what is wrong with the pattern itself, or None."""
-        if any(segment == '' for segment in self.segments):
-            return 'has an empty segment'
-        if any('*' in segment and segment not in ('*', '**') for segment in self.segments):
-            return 'has a wildcard inside a segment'
-        if self.wildcards.count('**') > 1:
-            return 'has more than one `**`, so a match would be ambiguous'
+        if any(segment == "" for segment in self.segments):
+            return "has an empty segment"
+        if any("*" in segment and segment not in ("*", "**") for segment in self.segments):
+            return "has a wildcard inside a segment"
+        if self.wildcards.count("**") > 1:
+            return "has more than one `**`, so a match would be ambiguous"
         return None
 
     def match(self, key: str) -> tuple[str, ...] | None:
@@ -58,7 +58,7 @@ class Pattern:
 
     def fill(self, bindings: tuple[str, ...]) -> str:
         """Put `bindings` in place of the wildcards, in order."""
-        return '.'.join(fill_segments(self.segments, bindings))
+        return ".".join(fill_segments(self.segments, bindings))
 
     def cuts(self, path: str) -> Iterator[Cut]:
         """Yield every way in which keys below the module `path` can match this pattern."""
@@ -67,8 +67,8 @@ class Pattern:
                 head = _regex(self.segments[:index]).fullmatch(path)
                 if head is not None:
                     yield Cut(head.groups(), self.segments[index:], goes_on=False)
-            if segment == '**':
-                head = _regex(self.segments[:index + 1]).fullmatch(path)
+            if segment == "**":
+                head = _regex(self.segments[: index + 1]).fullmatch(path)
                 if head is not None:
                     yield Cut(head.groups(), self.segments[index:], goes_on=True)
 
@@ -76,13 +76,13 @@ class Pattern:
 def fill_segments(segments: tuple[str, ...], bindings: tuple[str, ...]) -> list[str]:
     """Put `bindings` in place of the first wildcards; wildcards beyond them stay."""
     left = iter(bindings)
-    return [next(left, segment) if segment in ('*', '**') else segment for segment in segments]
+    return [next(left, segment) if segment in ("*", "**") else segment for segment in segments]
 
 
 def intersect(first: Pattern, second: Pattern) -> bool:
     """Tell whether some key matches both patterns, exactly."""
     for a, b in zip(first.segments, second.segments):
-        if '*' in a or '*' in b:
+        if "*" in a or "*" in b:
             break
         if a != b:
             return False
@@ -91,13 +91,13 @@ def intersect(first: Pattern, second: Pattern) -> bool:
 
 @lru_cache(maxsize=4096)
 def _regex(segments: tuple[str, ...]) -> re.Pattern[str]:
-    parts = {'*': _ONE, '**': _MANY}
-    return re.compile(r'\.'.join(parts.get(segment, re.escape(segment)) for segment in segments))
+    parts = {"*": _ONE, "**": _MANY}
+    return re.compile(r"\.".join(parts.get(segment, re.escape(segment)) for segment in segments))
 
 
 def _with_stars(segments: tuple[str, ...]) -> tuple[str, ...]:
     """Write `**` as `*` and a star that takes zero or more segments, marked `+`."""
-    return tuple(part for segment in segments for part in (('*', '+') if segment == '**' else (segment,)))
+    return tuple(part for segment in segments for part in (("*", "+") if segment == "**" else (segment,)))
 
 
 def _intersect(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
@@ -115,10 +115,10 @@ def _meets(first: tuple[str, ...], second: tuple[str, ...], i: int, j: int, meet
     b = second[j] if j < len(second) else None
     if a is None and b is None:
         return True
-    if a == '+' and (meet[i + 1][j] or (b is not None and meet[i][j + 1])):
+    if a == "+" and (meet[i + 1][j] or (b is not None and meet[i][j + 1])):
         return True
-    if b == '+' and (meet[i][j + 1] or (a is not None and meet[i + 1][j])):
+    if b == "+" and (meet[i][j + 1] or (a is not None and meet[i + 1][j])):
         return True
-    if a is None or b is None or '+' in (a, b):
+    if a is None or b is None or "+" in (a, b):
         return False
-    return (a == b or '*' in (a, b)) and meet[i + 1][j + 1]
+    return (a == b or "*" in (a, b)) and meet[i + 1][j + 1]

@@ -18,50 +18,68 @@ _LABEL = 14
 def verdict(done: FileConversion) -> str:
     """Return the closing line of a conversion; it starts with CONVERTED and stays one line."""
     ledger = done.ledger
-    counts = [f'{ledger.count(KEEP)} kept', f'{ledger.count(RENAME)} renamed',
-              f'{ledger.count(DROP_DUPLICATE)} duplicates dropped']
-    counts += [f'{ledger.count(DROP)} dropped'] if ledger.count(DROP) else []
-    counts += [f'{ledger.count(UNMAPPED)} unmapped left out'] if ledger.count(UNMAPPED) else []
-    return f'CONVERTED {done.tensors} tensors: {", ".join(counts)} -> {done.destination}'
+    counts = [
+        f"{ledger.count(KEEP)} kept",
+        f"{ledger.count(RENAME)} renamed",
+        f"{ledger.count(DROP_DUPLICATE)} duplicates dropped",
+    ]
+    counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
+    counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
+    return f"CONVERTED {done.tensors} tensors: {', '.join(counts)} -> {done.destination}"
 
 
 def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
     """Return one line per key that changed; per key at all from verbosity 2 on."""
-    return [f'{entry.action} {entry.source}' + (f' -> {entry.target}' if entry.action == RENAME else '')
-            for entry in entries if verbosity > 1 or entry.action != KEEP]
+    return [
+        f"{entry.action} {entry.source}" + (f" -> {entry.target}" if entry.action == RENAME else "")
+        for entry in entries
+        if verbosity > 1 or entry.action != KEEP
+    ]
 
 
 def inspection_lines(seen: Inspection) -> list[str]:
     """Return a checkpoint's description, one labelled paragraph per fact."""
-    facts = [('file', str(seen.path)), ('format', seen.format), ('tensors', str(seen.tensors)),
-             ('parameters', f'{seen.parameters / 1e6:.2f} M'),
-             ('dtypes', ', '.join(f'{dtype} ({count})' for dtype, count in seen.dtypes.items())),
-             ('layout', _layout(seen)), ('classes', _classes(seen)), ('duplicates', _duplicates(seen)),
-             ('meta', ', '.join(seen.meta_keys) or 'none'), ('also holds', ', '.join(seen.other_keys) or 'nothing'),
-             ('made inert', ', '.join(seen.foreign) or 'nothing')]
+    facts = [
+        ("file", str(seen.path)),
+        ("format", seen.format),
+        ("tensors", str(seen.tensors)),
+        ("parameters", f"{seen.parameters / 1e6:.2f} M"),
+        ("dtypes", ", ".join(f"{dtype} ({count})" for dtype, count in seen.dtypes.items())),
+        ("layout", _layout(seen)),
+        ("classes", _classes(seen)),
+        ("duplicates", _duplicates(seen)),
+        ("meta", ", ".join(seen.meta_keys) or "none"),
+        ("also holds", ", ".join(seen.other_keys) or "nothing"),
+        ("made inert", ", ".join(seen.foreign) or "nothing"),
+    ]
     return [line for label, text in facts for line in _paragraph(label, text)]
 
 
 def _paragraph(label: str, text: str) -> list[str]:
-    return textwrap.wrap(f'{label:<{_LABEL}}{text}', width=79, subsequent_indent=' ' * _LABEL,
-                         break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        f"{label:<{_LABEL}}{text}",
+        width=79,
+        subsequent_indent=" " * _LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _layout(seen: Inspection) -> str:
     if seen.detection is None:
-        return 'unknown'
-    same = f' (same layout as {", ".join(seen.same_layout_as)})' if seen.same_layout_as else ''
-    return f'{seen.detection.family} {seen.detection.variant}, {seen.detection.side} side{same}'
+        return "unknown"
+    same = f" (same layout as {', '.join(seen.same_layout_as)})" if seen.same_layout_as else ""
+    return f"{seen.detection.family} {seen.detection.variant}, {seen.detection.side} side{same}"
 
 
 def _classes(seen: Inspection) -> str:
-    counts = ' and '.join(str(count) for count in seen.classes) or 'unknown'
-    return f'{counts} (the branches disagree)' if len(seen.classes) > 1 else counts
+    counts = " and ".join(str(count) for count in seen.classes) or "unknown"
+    return f"{counts} (the branches disagree)" if len(seen.classes) > 1 else counts
 
 
 def _duplicates(seen: Inspection) -> str:
     if not seen.duplicates:
-        return 'none'
+        return "none"
     if not seen.duplicates_differing:
-        return f'{len(seen.duplicates)}, all equal to their twins'
-    return f'{len(seen.duplicates)}, {len(seen.duplicates_differing)} differ, first {seen.duplicates_differing[0]}'
+        return f"{len(seen.duplicates)}, all equal to their twins"
+    return f"{len(seen.duplicates)}, {len(seen.duplicates_differing)} differ, first {seen.duplicates_differing[0]}"

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SAFETENSORS_DTYPES = {
-    'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
-    'int16': 'I16', 'int8': 'I8', 'uint8': 'U8', 'bool': 'BOOL',
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
 }
-SUFFIXES = ('.pth', '.safetensors')
+SUFFIXES = (".pth", ".safetensors")
 
 
 def check_destination(path: str | Path, force: bool) -> None:
@@ -30,13 +38,13 @@ def check_destination(path: str | Path, force: bool) -> None:
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise CheckpointError(f'The output `{path}` has suffix `{path.suffix}`, expected {" or ".join(SUFFIXES)}.')
+        raise CheckpointError(f"The output `{path}` has suffix `{path.suffix}`, expected {' or '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
-        raise CheckpointError(f'The folder of the output `{path}` does not exist; create it first.')
+        raise CheckpointError(f"The folder of the output `{path}` does not exist; create it first.")
     if path.is_dir():
-        raise CheckpointError(f'The output `{path}` is a folder, expected a file name.')
+        raise CheckpointError(f"The output `{path}` is a folder, expected a file name.")
     if path.exists() and not force:
-        raise OutputExistsError(f'The output `{path}` exists already; pass --force to replace it.')
+        raise OutputExistsError(f"The output `{path}` exists already; pass --force to replace it.")
 
 
 def write(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], force: bool = False) -> None:
@@ -54,7 +62,7 @@ def write(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str,
     """
     path = Path(path)
     check_destination(path, force)
-    save = _save_safetensors if path.suffix == '.safetensors' else _save_pth
+    save = _save_safetensors if path.suffix == ".safetensors" else _save_pth
     with _published(path) as file:
         save(file, dict(sorted(state_dict.items())), dict(sorted(meta.items())))
 
@@ -62,10 +70,10 @@ def write(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str,
 @contextmanager
 def _published(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; give it that name only if the block ends well."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # 'x' and not tempfile: the file gets the permissions that the user's umask asks for
-        with temporary.open('xb') as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -81,7 +89,7 @@ def _published(path: Path) -> Iterator[IO[bytes]]:
 
 def _sync_folder(folder: Path) -> None:
     """Make the renaming itself last through a power cut, where folders can be opened (not on Windows)."""
-    if hasattr(os, 'O_DIRECTORY'):
+    if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(handle)
@@ -94,7 +102,7 @@ def _save_pth(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, An
     import torch
 
     compact = {key: _compact(tensor).clone() for key, tensor in state_dict.items()}
-    torch.save({'meta': meta, 'state_dict': compact}, file)
+    torch.save({"meta": meta, "state_dict": compact}, file)
 
 
 def _save_safetensors(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -113,18 +121,18 @@ def _save_safetensors(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict
 def _safetensors_header(keys: list[str], state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """Return the length and the JSON header: metadata, then for each tensor its dtype, shape and place."""
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in meta.items()}
-    header: dict[str, Any] = {'__metadata__': text}
+    header: dict[str, Any] = {"__metadata__": text}
     end = 0
     for key in keys:
         tensor = state_dict[key]
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        dtype = str(tensor.dtype).removeprefix('torch.')
+        dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in _SAFETENSORS_DTYPES:
-            raise CheckpointError(f'Key `{key}` has dtype {dtype}, which is not written to .safetensors; use .pth.')
-        header[key] = {'dtype': _SAFETENSORS_DTYPES[dtype], 'shape': list(tensor.shape), 'data_offsets': [begin, end]}
-    data = json.dumps(header, separators=(',', ':')).encode()
-    data += b' ' * (-len(data) % 8)
-    return len(data).to_bytes(8, 'little') + data
+            raise CheckpointError(f"Key `{key}` has dtype {dtype}, which is not written to .safetensors; use .pth.")
+        header[key] = {"dtype": _SAFETENSORS_DTYPES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data
 
 
 def _compact(tensor: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Dict, List
 
 import torch
 
 from ddq_port import configs
 
 
-def layout(variant: str) -> Dict[str, List[object]]:
+def layout(variant: str) -> dict[str, list[object]]:
     """Return key -> [dtype, shape] of the model of ``variant``, built without memory on the meta device.
 
     Raises:
@@ -31,12 +30,15 @@ def layout(variant: str) -> Dict[str, List[object]]:
     return {key: [str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in state.items()}
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Write the layout of the one named variant to stdout."""
     if len(arguments) != 1 or arguments[0] not in configs.VARIANTS:
         sys.stderr.write(f"usage: python -m ddq_port.layout {{{','.join(configs.VARIANTS)}}}\n")
         return 2
-    lines = (f"{json.dumps(key)}:{json.dumps(spec, separators=(',', ':'))}" for key, spec in sorted(layout(arguments[0]).items()))
+    lines = (
+        f"{json.dumps(key)}:{json.dumps(spec, separators=(',', ':'))}"
+        for key, spec in sorted(layout(arguments[0]).items())
+    )
     sys.stdout.write("{\n" + ",\n".join(lines) + "\n}\n")
     return 0
 

@@ -46,8 +46,13 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
     with open(log_file, "wb") as log:
         try:
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=folder,
-                env=_environment(job.threads, isolated), start_new_session=True,
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
+                env=_environment(job.threads, isolated),
+                start_new_session=True,
             )
         except OSError as error:
             raise SideError(side, f"did not start: {python}: {error.strerror}.", "") from error
@@ -55,7 +60,8 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
             code = process.wait(timeout=time_limit)
         except subprocess.TimeoutExpired:
             raise SideError(
-                side, f"was stopped after the time limit of {time_limit:g} s; raise it with --time-limit.",
+                side,
+                f"was stopped after the time limit of {time_limit:g} s; raise it with --time-limit.",
                 _tail(log_file.read_text(errors="replace")),
             ) from None
         finally:

@@ -12,7 +12,6 @@ from torch import nn
 
 from .trace_writer import TraceWriter
 
-
 #: Methods besides ``forward`` by which mmdet's heads are entered.
 ENTRY_POINTS = ("loss", "predict")
 
@@ -136,6 +135,8 @@ class Recorder:
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""
         return dict(
-            leaf_calls=[dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())],
+            leaf_calls=[
+                dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())
+            ],
             never_executed=sorted(set(self.leaf_modules) - self._executed),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Dict, Optional, Sequence
 
 from .compare import Comparison
 
@@ -25,7 +25,7 @@ class Divergence:
     comparison: Comparison
 
 
-def first_divergence(comparisons: Sequence[Comparison]) -> Optional[Divergence]:
+def first_divergence(comparisons: Sequence[Comparison]) -> Divergence | None:
     """Find the first rejected comparison, in the order the legacy side made its records.
 
     A module's inputs are recorded before its output and inner modules before outer ones. So a first difference in an
@@ -42,7 +42,7 @@ def first_divergence(comparisons: Sequence[Comparison]) -> Optional[Divergence]:
 
 def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:
     """Among gradients only: the one whose module ran last, for backward visits it first."""
-    last_run: Dict[str, int] = {}
+    last_run: dict[str, int] = {}
     for index, comparison in enumerate(comparisons):
         record = comparison.pair.new
         if record.phase == "train" and record.kind == "module_out":
@@ -50,7 +50,7 @@ def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comp
     return max(rejected, key=lambda comparison: _last_run(last_run, comparison.pair.new.name))
 
 
-def _last_run(last_run: Dict[str, int], parameter: str) -> int:
+def _last_run(last_run: dict[str, int], parameter: str) -> int:
     """Return when the innermost recorded module holding ``parameter`` ran last, -1 if it never did."""
     path = parameter
     while "." in path:
@@ -78,7 +78,9 @@ def _describe(comparison: Comparison) -> Divergence:
             record.scope or DETECTOR, f"{_capital(scope)} decides otherwise: tap `{record.name}` ({call}).", comparison
         )
     if record.kind == "loss":
-        return Divergence(record.name, f"The loss term `{record.name}` differs; all module calls are equal.", comparison)
+        return Divergence(
+            record.name, f"The loss term `{record.name}` differs; all module calls are equal.", comparison
+        )
     text = f"The gradient of `{record.name}` differs; everything forward is equal."
     return Divergence(record.name, text, comparison)
 

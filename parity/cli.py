@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Optional, Tuple
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ class SizeList(click.ParamType):
 
     name = "HxW,..."
 
-    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
         sizes = []
@@ -44,7 +45,7 @@ class CheckList(click.ParamType):
 
     name = "CHECK,..."
 
-    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
         asked = [item.strip() for item in value.split(",")]
@@ -68,7 +69,11 @@ def _run_options(command: Callable) -> Callable:
             click.option("--size", "sizes", type=SizeList(), help="Image sizes of the batch in pixels."),
             click.option("--seed", type=int, default=0, show_default=True, help="Of inputs, weights and random draws."),
             click.option(
-                "--check", "checks", type=CheckList(), default="forward,loss,grad", show_default=True,
+                "--check",
+                "checks",
+                type=CheckList(),
+                default="forward,loss,grad",
+                show_default=True,
                 help="What to compare.",
             ),
             click.option(
@@ -76,21 +81,29 @@ def _run_options(command: Callable) -> Callable:
             ),
             click.option("--threads", type=click.IntRange(1), help="CPU threads of both sides. [default: torch's]"),
             click.option(
-                "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True,
+                "--tolerance",
+                type=click.Choice(["exact", "fixed"]),
+                default="exact",
+                show_default=True,
                 help="exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|.",
             ),
             click.option("--rtol", type=click.FloatRange(0), default=1.3e-6, show_default=True, help="Of fixed."),
             click.option("--atol", type=click.FloatRange(0), default=1e-5, show_default=True, help="Of fixed."),
             click.option(
-                "--replay", is_flag=True,
+                "--replay",
+                is_flag=True,
                 help="Force the legacy side's decisions (NMS, top-k, matching) and random draws on the new side.",
             ),
             click.option(
-                "--time-limit", type=click.FloatRange(min=0, min_open=True), default=1800.0, show_default=True,
+                "--time-limit",
+                type=click.FloatRange(min=0, min_open=True),
+                default=1800.0,
+                show_default=True,
                 help="Seconds for each side.",
             ),
             click.option(
-                "--out", type=click.Path(path_type=Path, file_okay=False),
+                "--out",
+                type=click.Path(path_type=Path, file_okay=False),
                 help="Keep traces, logs and report.json in this folder. [default: nothing is kept]",
             ),
             click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
@@ -117,15 +130,18 @@ def main() -> None:
 @click.option("--variant", type=click.Choice(VARIANTS), required=True, help="Model.")
 @click.option("--legacy-repo", type=click.Path(path_type=Path), help="Checkout of the legacy code, where it needs one.")
 @click.option(
-    "--legacy-python", type=click.Path(exists=True, dir_okay=False),
+    "--legacy-python",
+    type=click.Path(exists=True, dir_okay=False),
     help="Interpreter of the legacy side. [default: this one, with compat shims]",
 )
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path),
+    "--checkpoint",
+    type=click.Path(path_type=Path),
     help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
 )
 @click.option(
-    "--new-adapter", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--new-adapter",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
 )
 @_run_options
@@ -133,12 +149,20 @@ def run(**kwargs: Any) -> None:
     _execute(**kwargs)
 
 
-@main.command(help="Prove a small DDQ-DETR against MMDetection 3.3.0's own, live; needs nothing but this package.\n\n" + _EXIT_CODES)
+@main.command(
+    help="Prove a small DDQ-DETR against MMDetection 3.3.0's own, live; needs nothing but this package.\n\n"
+    + _EXIT_CODES
+)
 @_run_options
 def demo(**kwargs: Any) -> None:
     _execute(
-        family="mmdet_ddq", variant="tiny_4scale", legacy_repo=None, legacy_python=None, checkpoint=None,
-        new_adapter=None, **kwargs,
+        family="mmdet_ddq",
+        variant="tiny_4scale",
+        legacy_repo=None,
+        legacy_python=None,
+        checkpoint=None,
+        new_adapter=None,
+        **kwargs,
     )
 
 
@@ -158,7 +182,7 @@ def compare(**kwargs: Any) -> None:
     sys.exit(commands.compare(**kwargs))
 
 
-def _execute(sizes: Optional[Tuple[Tuple[int, int], ...]], **kwargs: Any) -> None:
+def _execute(sizes: tuple[tuple[int, int], ...] | None, **kwargs: Any) -> None:
     from . import commands
 
     tiny = kwargs["variant"] == "tiny_4scale"

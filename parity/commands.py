@@ -6,15 +6,15 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Tuple
 
-from legacy_adapters.families import RepoError
-from legacy_adapters.launch import SideError
 from rich.console import Console
 
 from converters import errors, families
+from legacy_adapters.families import RepoError
+from legacy_adapters.launch import SideError
 
 from . import report
 from .compare import Tolerance
@@ -35,21 +35,21 @@ def run(
     *,
     family: str,
     variant: str,
-    legacy_repo: Optional[Path],
-    legacy_python: Optional[str],
-    checkpoint: Optional[Path],
-    new_adapter: Optional[Path],
-    sizes: Tuple[Tuple[int, int], ...],
+    legacy_repo: Path | None,
+    legacy_python: str | None,
+    checkpoint: Path | None,
+    new_adapter: Path | None,
+    sizes: tuple[tuple[int, int], ...],
     seed: int,
-    checks: Tuple[str, ...],
+    checks: tuple[str, ...],
     device: str,
-    threads: Optional[int],
+    threads: int | None,
     tolerance: str,
     rtol: float,
     atol: float,
     replay: bool,
     time_limit: float,
-    out: Optional[Path],
+    out: Path | None,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -70,7 +70,15 @@ def run(
 
 
 def compare(
-    *, legacy: Path, new: Path, family: str, variant: str, tolerance: str, rtol: float, atol: float, as_json: bool,
+    *,
+    legacy: Path,
+    new: Path,
+    family: str,
+    variant: str,
+    tolerance: str,
+    rtol: float,
+    atol: float,
+    as_json: bool,
     quiet: bool,
 ) -> int:
     """Compare two trace folders and print the verdict. Return the exit code."""
@@ -120,7 +128,7 @@ def _write_report(path: Path, verdict: Verdict) -> None:
 
 
 @contextmanager
-def _run_folder(out: Optional[Path], force: bool) -> Iterator[Path]:
+def _run_folder(out: Path | None, force: bool) -> Iterator[Path]:
     """Give an empty folder: ``out``, or a temporary one that is removed afterwards."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:

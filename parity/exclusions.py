@@ -5,13 +5,13 @@ A pair is always compared: an exclusion only accounts for records that have no t
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
-
 from .pairing import LEGACY, NEW, Exclusion
 
 _OURS = (
     Exclusion(NEW, "module_out", "decoder", "2.*", "masks of distinct queries are an output here, a shared dict there"),
-    Exclusion(NEW, "module_in", "decoder", "self_attn_mask", "given at inference too; there the decoder makes it itself"),
+    Exclusion(
+        NEW, "module_in", "decoder", "self_attn_mask", "given at inference too; there the decoder makes it itself"
+    ),
 )
 _MASK_REASON = "without padding mmdet 3.3.0 leaves the all-False mask out; it is compared whenever there is padding"
 _NO_PADDING = (
@@ -21,7 +21,7 @@ _NO_PADDING = (
     Exclusion(LEGACY, "module_in", "decoder*", "key_padding_mask", _MASK_REASON),
 )
 
-EXCLUSIONS: Dict[str, Tuple[Exclusion, ...]] = {
+EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {
     "ddq_detr": _OURS + _NO_PADDING,
     "mmdet_ddq": _OURS,
 }

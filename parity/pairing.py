@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Callable, Dict, List, Optional, Tuple
 
 from converters.mapping import Mapping
 from legacy_adapters.trace_writer import Record
 
 LEGACY, NEW = "legacy", "new"
-_Key = Tuple[str, str, str, int, str]
+_Key = tuple[str, str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Unpaired:
 
     side: str
     record: Record
-    exclusion: Optional[Exclusion]
+    exclusion: Exclusion | None
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Pair:
 class Pairing:
     """All records of two traces: pairs in legacy recording order, and the rest."""
 
-    pairs: Tuple[Pair, ...]
-    unpaired: Tuple[Unpaired, ...]
+    pairs: tuple[Pair, ...]
+    unpaired: tuple[Unpaired, ...]
 
 
 def pair(
-    legacy: Tuple[Record, ...], new: Tuple[Record, ...], mapping: Mapping, exclusions: Tuple[Exclusion, ...]
+    legacy: tuple[Record, ...], new: tuple[Record, ...], mapping: Mapping, exclusions: tuple[Exclusion, ...]
 ) -> Pairing:
     """Pair by phase, kind, name, call and slot.
 
@@ -82,28 +82,32 @@ def pair(
     twins = _by_key(new, lambda record: record.name)
     ours = _by_key(legacy, translate)
     pairs = tuple(Pair(record, twins[key]) for key, record in ours.items() if key in twins)
-    lonely: List[Tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
+    lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
-    return Pairing(pairs, tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely))
+    return Pairing(
+        pairs, tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely)
+    )
 
 
 def _translator(mapping: Mapping) -> Callable[[Record], str]:
-    cache: Dict[Tuple[str, str], str] = {}
+    cache: dict[tuple[str, str], str] = {}
 
     def translate(record: Record) -> str:
         if record.kind not in ("module_in", "module_out", "param", "grad"):
             return record.name
         key = (record.kind[:6], record.name)
         if key not in cache:
-            name = mapping.map_module(record.name) if record.kind.startswith("module") else mapping.target_of(record.name)
+            name = (
+                mapping.map_module(record.name) if record.kind.startswith("module") else mapping.target_of(record.name)
+            )
             cache[key] = record.name if name is None else name
         return cache[key]
 
     return translate
 
 
-def _by_key(records: Tuple[Record, ...], name_of: Callable[[Record], str]) -> Dict[_Key, Record]:
-    found: Dict[_Key, Record] = {}
+def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[_Key, Record]:
+    found: dict[_Key, Record] = {}
     for record in records:
         key = (record.phase, record.kind, name_of(record), record.call, record.slot)
         if key in found:
@@ -112,5 +116,5 @@ def _by_key(records: Tuple[Record, ...], name_of: Callable[[Record], str]) -> Di
     return found
 
 
-def _exclusion(exclusions: Tuple[Exclusion, ...], side: str, record: Record) -> Optional[Exclusion]:
+def _exclusion(exclusions: tuple[Exclusion, ...], side: str, record: Record) -> Exclusion | None:
     return next((exclusion for exclusion in exclusions if exclusion.covers(side, record)), None)

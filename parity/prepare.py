@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Callable, Dict, Sequence, Tuple
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from legacy_adapters.inputs import Batch
 from torch import Generator, Tensor
 
 from converters.layout import Layout
-
+from legacy_adapters.inputs import Batch
 
 #: Mean of the logit that seeded weights add to the width and height of a box at every refinement.
 BOX_GROWTH = 1.3
 
 
-def seeded_batch(sizes: Sequence[Tuple[int, int]], seed: int, num_classes: int, max_objects: int = 7) -> Batch:
+def seeded_batch(sizes: Sequence[tuple[int, int]], seed: int, num_classes: int, max_objects: int = 7) -> Batch:
     """Make a batch of blob images with random objects.
 
     Args:
@@ -58,7 +57,7 @@ def _boxes(count: int, h: int, w: int, generator: Generator) -> Tensor:
     return torch.cat([corner, corner + extent], dim=1)
 
 
-def seeded_weights(layout: Layout, seed: int) -> Dict[str, Tensor]:
+def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
     """Make weights that are not degenerate.
 
     A freshly initialised detector hides errors: its box refinements are zero, its scores nearly constant, all norms
@@ -80,7 +79,7 @@ def seeded_weights(layout: Layout, seed: int) -> Dict[str, Tensor]:
     return weights
 
 
-def _rule_for(name: str, shape: Sequence[int]) -> Callable[[Tuple[int, ...], Generator], Tensor]:
+def _rule_for(name: str, shape: Sequence[int]) -> Callable[[tuple[int, ...], Generator], Tensor]:
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
         return lambda s, g: torch.rand(s, generator=g) * 0.8 + 0.6

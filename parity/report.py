@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -34,12 +35,12 @@ class Stage:
     records: int
     identical: int
     accepted: int
-    worst: Optional[Comparison]
+    worst: Comparison | None
 
 
-def stages(comparisons: Sequence[Comparison]) -> Tuple[Stage, ...]:
+def stages(comparisons: Sequence[Comparison]) -> tuple[Stage, ...]:
     """Group comparisons by part of the model, in the order the parts first ran."""
-    groups: Dict[str, List[Comparison]] = {}
+    groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         groups.setdefault(stage_of(comparison), []).append(comparison)
     return tuple(
@@ -94,7 +95,7 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
     return table
 
 
-def _gap(comparison: Optional[Comparison]) -> str:
+def _gap(comparison: Comparison | None) -> str:
     if comparison is None or comparison.difference is None:
         return "0"
     gap = comparison.difference.max_abs
@@ -118,7 +119,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         console.print(f"  excluded {line}", markup=False, highlight=False)
 
 
-def exclusion_lines(verdict: Verdict) -> List[str]:
+def exclusion_lines(verdict: Verdict) -> list[str]:
     """Return one line per exclusion in use: count, side, record pattern, reason."""
     counts = Counter(item.exclusion for item in verdict.coverage.excluded_records)
     return [
@@ -147,7 +148,7 @@ def closing_line(verdict: Verdict) -> str:
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
 
 
-def as_dict(verdict: Verdict) -> Dict[str, Any]:
+def as_dict(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict as plain data for ``--json``."""
     coverage = verdict.coverage
     return {
@@ -181,7 +182,7 @@ def as_dict(verdict: Verdict) -> Dict[str, Any]:
     }
 
 
-def _divergence_dict(divergence: Divergence) -> Dict[str, Any]:
+def _divergence_dict(divergence: Divergence) -> dict[str, Any]:
     return {
         "where": divergence.where,
         "message": divergence.message,
@@ -189,7 +190,7 @@ def _divergence_dict(divergence: Divergence) -> Dict[str, Any]:
     }
 
 
-def _comparison_dict(comparison: Comparison) -> Dict[str, Any]:
+def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
     new, difference = comparison.pair.new, comparison.difference
     return {
         "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,

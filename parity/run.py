@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Dict, Mapping, Optional, Tuple
 
 import torch
-from ddq_port import configs
-from legacy_adapters import families as legacy_families
-from legacy_adapters.job import Job
-from legacy_adapters.launch import run_side
 from safetensors.torch import save_file
 from torch import Tensor
 
 from converters import checkpoint, detect, engine, families, layout
+from ddq_port import configs
+from legacy_adapters import families as legacy_families
+from legacy_adapters.job import Job
+from legacy_adapters.launch import run_side
 
 from .compare import Tolerance
 from .exclusions import EXCLUSIONS
@@ -51,13 +51,13 @@ class RunOptions:
 
     family: str
     variant: str
-    legacy_repo: Optional[Path]
-    legacy_python: Optional[str]
-    checkpoint: Optional[Path]
+    legacy_repo: Path | None
+    legacy_python: str | None
+    checkpoint: Path | None
     new_adapter: Path
-    sizes: Tuple[Tuple[int, int], ...]
+    sizes: tuple[tuple[int, int], ...]
     seed: int
-    checks: Tuple[str, ...]
+    checks: tuple[str, ...]
     device: str
     threads: int
     tolerance: Tolerance
@@ -87,7 +87,9 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
     progress("preparing weights and inputs")
     weights = both_layouts(options)
     for side, tensors in weights.items():
-        save_file({key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.weights.safetensors"))
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.weights.safetensors")
+        )
     num_classes = len(weights[LEGACY]["dn_query_generator.label_embedding.weight"])
     batch = seeded_batch(options.sizes, options.seed, num_classes)
     save_file(batch.to_tensors(), str(folder / "inputs.safetensors"))
@@ -111,7 +113,7 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
     return judge(legacy, Trace.load(folder / NEW), mapping, EXCLUSIONS[options.family], options.tolerance)
 
 
-def both_layouts(options: RunOptions) -> Dict[str, Mapping[str, Tensor]]:
+def both_layouts(options: RunOptions) -> dict[str, Mapping[str, Tensor]]:
     """Return the weights in the legacy and in the new layout, from the checkpoint or the seed."""
     mapping = families.mapping(options.family, options.variant)
     targets = {side: layout.load(options.variant, options.family, side) for side in (LEGACY, NEW)}
@@ -127,7 +129,7 @@ def both_layouts(options: RunOptions) -> Dict[str, Mapping[str, Tensor]]:
     return {side: own, other: converted}
 
 
-def _legacy_options(family: legacy_families.LegacyFamily, options: RunOptions) -> Dict[str, str]:
+def _legacy_options(family: legacy_families.LegacyFamily, options: RunOptions) -> dict[str, str]:
     name = configs.VARIANTS[options.variant]
     overrides = str(configs.path(name)) if options.variant in _OVERRIDDEN else ""
     repo = str(options.legacy_repo.resolve()) if options.legacy_repo else ""
@@ -139,7 +141,7 @@ _OVERRIDDEN = ("tiny_4scale",)
 
 
 def _job(
-    side: str, adapter: Path, adapter_options: Dict[str, str], options: RunOptions, folder: Path, replay: Optional[Path]
+    side: str, adapter: Path, adapter_options: dict[str, str], options: RunOptions, folder: Path, replay: Path | None
 ) -> Job:
     return Job(
         adapter=str(adapter),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any
 
-from legacy_adapters.taps import decision_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Record
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from legacy_adapters.taps import decision_key
+from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Record
 
 
 class TraceError(Exception):
@@ -30,11 +31,11 @@ class Trace:
     """
 
     folder: Path
-    provenance: Dict[str, Any]
-    coverage: Dict[str, Any]
-    records: Tuple[Record, ...]
-    _shards: Dict[str, str] = field(repr=False)
-    _open: Dict[str, Any] = field(default_factory=dict, repr=False)
+    provenance: dict[str, Any]
+    coverage: dict[str, Any]
+    records: tuple[Record, ...]
+    _shards: dict[str, str] = field(repr=False)
+    _open: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, folder: Path) -> Trace:

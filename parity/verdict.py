@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from converters.mapping import Mapping
 
@@ -37,10 +37,10 @@ class Coverage:
 
     legacy_leaf_calls: int
     paired_leaf_calls: int
-    excluded_records: Tuple[Unpaired, ...]
-    unaccounted: Tuple[Unpaired, ...]
-    never_executed: Dict[str, Tuple[str, ...]]
-    gradients_on_one_side: Tuple[str, ...]
+    excluded_records: tuple[Unpaired, ...]
+    unaccounted: tuple[Unpaired, ...]
+    never_executed: dict[str, tuple[str, ...]]
+    gradients_on_one_side: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Verdict:
     """
 
     outcome: str
-    reasons: Tuple[str, ...]
+    reasons: tuple[str, ...]
     tolerance: Tolerance
-    comparisons: Tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...]
     coverage: Coverage
-    divergence: Optional[Divergence]
-    provenance: Dict[str, Dict[str, Any]]
+    divergence: Divergence | None
+    provenance: dict[str, dict[str, Any]]
 
     @property
     def exit_code(self) -> int:
@@ -71,7 +71,7 @@ class Verdict:
 
 
 def judge(
-    legacy: Trace, new: Trace, mapping: Mapping, exclusions: Tuple[Exclusion, ...], tolerance: Tolerance
+    legacy: Trace, new: Trace, mapping: Mapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance
 ) -> Verdict:
     """Pair, compare and judge two traces.
 
@@ -95,7 +95,7 @@ def judge(
     return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance)
 
 
-def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> Tuple[str, ...]:
+def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> tuple[str, ...]:
     names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == "exact" else ())
     reasons = []
     for name in names:
@@ -105,7 +105,7 @@ def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> Tuple
     return tuple(reasons)
 
 
-def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: Tuple[Unpaired, ...]) -> Coverage:
+def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
     new_calls = Counter({(c["phase"], c["name"]): c["count"] for c in new.coverage["leaf_calls"]})
     total = paired = 0
     for entry in legacy.coverage["leaf_calls"]:
@@ -125,12 +125,12 @@ def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: Tuple[Unpai
     )
 
 
-def _one_sided(legacy: Trace, new: Trace, mapping: Mapping) -> Tuple[str, ...]:
+def _one_sided(legacy: Trace, new: Trace, mapping: Mapping) -> tuple[str, ...]:
     ours = {mapping.target_of(name) for name in legacy.coverage["without_gradient"]}
     return tuple(sorted(str(name) for name in ours ^ set(new.coverage["without_gradient"])))
 
 
-def _coverage_reasons(comparisons: Tuple[Comparison, ...], coverage: Coverage) -> List[str]:
+def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage) -> list[str]:
     reasons = []
     computed = [c for c in comparisons if c.pair.new.kind != "param"]
     if not computed:

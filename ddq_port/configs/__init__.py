@@ -22,7 +22,7 @@ VARIANTS = {
 }
 
 
-def names() -> Tuple[str, ...]:
+def names() -> tuple[str, ...]:
     """Return the names of all configs, sorted, without ``.py``."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__"))
 
@@ -39,7 +39,7 @@ def path(name: str) -> Path:
     return file
 
 
-def load(name: str) -> "Config":
+def load(name: str) -> Config:
     """Read config ``name`` with mmengine.
 
     Raises:

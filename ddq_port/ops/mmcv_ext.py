@@ -10,7 +10,8 @@ exists, so any other name yields a function that raises NotImplementedError when
 
 from __future__ import annotations
 
-from typing import Callable, List, NoReturn, Tuple
+from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -194,7 +195,7 @@ def _computable(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, shapes: List[List[int]]) -> Tensor:
+def _deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, shapes: list[list[int]]) -> Tensor:
     bs, _, num_heads, channels = value.shape
     num_queries, num_levels, num_points = locations.shape[1], locations.shape[3], locations.shape[4]
     grids = 2 * locations - 1  # [0, 1] -> [-1, 1] of grid_sample
@@ -214,7 +215,7 @@ def _deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, sha
     return output.transpose(1, 2).contiguous()
 
 
-def _focal_terms(logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _focal_terms(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return (positive mask, p, log p, 1 - p, log(1 - p)), each [N, C]."""
     logits = _computable(logits.detach())
     classes = torch.arange(logits.shape[1], device=logits.device)

@@ -13,7 +13,7 @@ stable sort's; torch promises nothing about it. With torch 2.13 it was the same 
 
 from __future__ import annotations
 
-from typing import Iterator, List, Optional, Tuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ _CPU_TILE = (128, 255)
 _GPU_TILE = (1024, 8192)
 
 
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0, max_num: Optional[int] = None) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0, max_num: int | None = None) -> Tensor:
     """Return the indices of the boxes that greedy NMS keeps, in descending order of score.
 
     A box goes when a kept box of higher rank overlaps it with ``inter / (area_i + area_j - inter) > iou_threshold``,
@@ -56,9 +56,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0, ma
     return greedy_keep(boxes, descending_order(scores), iou_threshold, offset, max_num)
 
 
-def batched_nms_keep(
-    boxes: Tensor, scores: Tensor, iou_threshold: float, max_num: Optional[int] = None
-) -> Tensor:
+def batched_nms_keep(boxes: Tensor, scores: Tensor, iou_threshold: float, max_num: int | None = None) -> Tensor:
     """Return the indices kept by mmcv's ``batched_nms`` when every box has class id 1, with early exit.
 
     Equals ``mmcv.ops.batched_nms(boxes, scores, torch.ones(N), dict(type='nms', iou_threshold=...))[1][:max_num]``
@@ -102,7 +100,7 @@ def descending_order(scores: Tensor) -> Tensor:
 
 @torch.no_grad()
 def greedy_keep(
-    boxes: Tensor, order: Tensor, iou_threshold: float, offset: int = 0, max_num: Optional[int] = None
+    boxes: Tensor, order: Tensor, iou_threshold: float, offset: int = 0, max_num: int | None = None
 ) -> Tensor:
     """Run greedy NMS over boxes visited in a given order.
 
@@ -141,11 +139,11 @@ class _KeptBoxes:
         self._areas = (self._x2 - self._x1 + offset) * (self._y2 - self._y1 + offset)  # [N]
         self._offset = offset
         self._threshold = threshold
-        self._parts: List[Tensor] = []
+        self._parts: list[Tensor] = []
         # Rows of (x1, y1, x2, y2, area), [5, capacity]; the first `count` columns are in use.
         self._columns = boxes.new_empty((5, 1024))
         self._empty = _no_indices(boxes)
-        self.tile: Tuple[int, int] = _GPU_TILE if boxes.is_cuda else _CPU_TILE
+        self.tile: tuple[int, int] = _GPU_TILE if boxes.is_cuda else _CPU_TILE
         # Multiplying by a mask made once is cheap; `triu_` on every block wakes all threads whatever the size.
         self._upper = boxes.new_ones((self.tile[0], self.tile[0])).triu_(diagonal=1)
         self.count = 0
@@ -218,7 +216,7 @@ class _KeptBoxes:
 
 
 def _split_path_keep(
-    shifted: Tensor, scores: Tensor, order: Tensor, iou_threshold: float, max_num: Optional[int]
+    shifted: Tensor, scores: Tensor, order: Tensor, iou_threshold: float, max_num: int | None
 ) -> Tensor:
     """Follow mmcv's path for many boxes: NMS, mask of kept boxes in index order, second sort."""
     if max_num is not None:
@@ -246,7 +244,7 @@ def _no_indices(boxes: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.int64, device=boxes.device)
 
 
-def _check_inputs(caller: str, boxes: Tensor, scores: Tensor, max_num: Optional[int]) -> None:
+def _check_inputs(caller: str, boxes: Tensor, scores: Tensor, max_num: int | None) -> None:
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{caller}: boxes must have shape [N, 4], found {list(boxes.shape)}; pass xyxy boxes.")
     if scores.shape != boxes.shape[:1]:

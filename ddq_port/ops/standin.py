@@ -18,7 +18,6 @@ TYPE_CHECKING = False  # as in `typing`, which would take half of this package's
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-    from typing import Optional
 
 EXTENSION_NAME = "mmcv._ext"
 _IMPLEMENTATION = "ddq_port.ops.mmcv_ext"
@@ -28,7 +27,7 @@ _MARKER = "__ddq_port_standin__"
 class StandinLoader:
     """Fill a module named ``mmcv._ext`` with the content of :mod:`ddq_port.ops.mmcv_ext`."""
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Optional[ModuleType]:
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """Return None, which asks Python for an ordinary empty module."""
         return None
 
@@ -46,8 +45,8 @@ class StandinFinder:
     """Answer for the module name ``mmcv._ext`` and for nothing else."""
 
     def find_spec(
-        self, fullname: str, path: Optional[Sequence[str]] = None, target: Optional[ModuleType] = None
-    ) -> Optional[importlib.machinery.ModuleSpec]:
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """Return a spec for ``mmcv._ext``, None for any other module."""
         if fullname != EXTENSION_NAME:
             return None

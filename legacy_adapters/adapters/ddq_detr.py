@@ -7,7 +7,9 @@ import sys
 from typing import Any, Dict, List, Optional
 
 import torch
-from legacy_adapters import mmdet3, taps as tap_lib
+
+from legacy_adapters import mmdet3
+from legacy_adapters import taps as tap_lib
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses

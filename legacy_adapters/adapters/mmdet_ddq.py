@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict, List
 
 import torch
-from legacy_adapters import mmdet3, taps as tap_lib
+
+from legacy_adapters import mmdet3
+from legacy_adapters import taps as tap_lib
 from legacy_adapters.adapters.ddq_detr import selection_tap, supply_mmcv_ops
 from legacy_adapters.taps import Tap
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
+
+import torch
+from mmdet.models.task_modules.assigners import hungarian_assigner
 
 import ddq_port.models  # noqa: F401  (registers the detectors)
-import torch
 from ddq_port.models.ddq_detr import assigner, detector, queries
-from legacy_adapters import mmdet3, taps as tap_lib
+from legacy_adapters import mmdet3
+from legacy_adapters import taps as tap_lib
 from legacy_adapters.taps import Tap
-from mmdet.models.task_modules.assigners import hungarian_assigner
 
 predict, losses = mmdet3.predict, mmdet3.losses
 
 
-def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
+def build(options: dict[str, Any], device: str) -> torch.nn.Module:
     """Build the detector of ``options["config"]``, a path."""
     return mmdet3.build_model(options["config"])
 
 
-def taps(model: torch.nn.Module) -> List[Tap]:
+def taps(model: torch.nn.Module) -> list[Tap]:
     """Watch query selection, both matchings, the noise and the final top-k."""
     return [
         _selection(detector, "select_distinct", "distinct"),
@@ -33,18 +35,19 @@ def taps(model: torch.nn.Module) -> List[Tap]:
 
 
 def _selection(owner: Any, attribute: str, name: str) -> Tap:
-    def write(decision: Dict[str, torch.Tensor], like: torch.Tensor, *args: Any) -> torch.Tensor:
+    def write(decision: dict[str, torch.Tensor], like: torch.Tensor, *args: Any) -> torch.Tensor:
         return decision["keep"].to(like.device)
 
     return Tap(owner, attribute, lambda *args: name, lambda result, *args: {"keep": result}, write)
 
 
-def provenance(options: Dict[str, Any]) -> dict:
+def provenance(options: dict[str, Any]) -> dict:
     """Tell which code ran."""
-    import ddq_port
     import mmcv
     import mmdet
     import mmengine
+
+    import ddq_port
 
     return dict(
         code_base="ddq_port",

@@ -15,7 +15,7 @@ StateDict = dict[str, Tensor]
 
 
 def _tensor(dtype: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    if dtype == 'int64':
+    if dtype == "int64":
         return torch.randint(0, 1000, shape, generator=generator)
     return torch.randn(shape, generator=generator, dtype=getattr(torch, dtype))
 
@@ -24,13 +24,13 @@ def _tensor(dtype: str, shape: tuple[int, ...], generator: torch.Generator) -> T
 def make_state() -> Callable[..., StateDict]:
     """Return a function that makes a random state dict of a variant's layout."""
 
-    def make(side: str = 'legacy', variant: str = 'tiny_4scale', duplicates: bool = False) -> StateDict:
+    def make(side: str = "legacy", variant: str = "tiny_4scale", duplicates: bool = False) -> StateDict:
         generator = torch.Generator().manual_seed(7)
         tensors = layout.load(variant, side=side).tensors
         state = {key: _tensor(spec.dtype, spec.shape, generator) for key, spec in tensors.items()}
         if duplicates:
-            aux = [key for key in state if key.startswith('bbox_head.aux_reg_branches.')]
-            state.update({key.replace('bbox_head.', 'decoder.'): state[key] for key in aux})
+            aux = [key for key in state if key.startswith("bbox_head.aux_reg_branches.")]
+            state.update({key.replace("bbox_head.", "decoder."): state[key] for key in aux})
         return state
 
     return make
@@ -39,8 +39,8 @@ def make_state() -> Callable[..., StateDict]:
 @pytest.fixture
 def legacy_file(tmp_path: Path, make_state: Callable[..., StateDict]) -> Path:
     """Save a trained-looking legacy checkpoint with duplicates."""
-    path = tmp_path / 'legacy.pth'
-    torch.save({'meta': {'epoch': 12}, 'state_dict': make_state(duplicates=True)}, path)
+    path = tmp_path / "legacy.pth"
+    torch.save({"meta": {"epoch": 12}, "state_dict": make_state(duplicates=True)}, path)
     return path
 
 

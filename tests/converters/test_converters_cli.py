@@ -29,63 +29,75 @@ def _run(*args: object) -> Result:
 
 
 def _python(*args: object, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, 'PYTHONPATH': str(REPO), 'NO_COLOR': '1'}
-    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, env=environment,
-                          check=False, **kwargs)
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, *map(str, args)], capture_output=True, text=True, env=environment, check=False, **kwargs
+    )
 
 
 def _assert_refused(result: Result, code: int, message: str, folder: Path, left: set[str]) -> None:
     assert result.exit_code == code, result.output
     lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith('error: ') and message in lines[0], result.stderr
-    assert result.stdout == ''
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], result.stderr
+    assert result.stdout == ""
     assert {path.name for path in folder.iterdir()} == left
 
 
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_there_and_back_by_file(tmp_path: Path, legacy_file: Path, make_state: Callable[..., StateDict],
-                                assert_same: Callable[..., None], suffix: str) -> None:
-    new, back = tmp_path / f'new{suffix}', tmp_path / f'back{suffix}'
-    result = _run('convert', legacy_file, new)
-    assert result.exit_code == 0 and result.stderr == ''
-    assert result.stdout == f'CONVERTED 270 tensors: 262 kept, 8 renamed, 12 duplicates dropped -> {new}\n'
-    assert _run('convert', new, back, '--to', 'legacy').exit_code == 0
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_there_and_back_by_file(
+    tmp_path: Path,
+    legacy_file: Path,
+    make_state: Callable[..., StateDict],
+    assert_same: Callable[..., None],
+    suffix: str,
+) -> None:
+    new, back = tmp_path / f"new{suffix}", tmp_path / f"back{suffix}"
+    result = _run("convert", legacy_file, new)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert result.stdout == f"CONVERTED 270 tensors: 262 kept, 8 renamed, 12 duplicates dropped -> {new}\n"
+    assert _run("convert", new, back, "--to", "legacy").exit_code == 0
     assert_same(dict(checkpoint.read(back).state_dict), make_state())
-    assert dict(checkpoint.read(new).meta) == {'family': 'ddq_detr', 'variant': 'tiny_4scale', 'layout': 'new',
-                                               'tool': 'ddq-convert', 'tool_version': '0.1.0'}
+    assert dict(checkpoint.read(new).meta) == {
+        "family": "ddq_detr",
+        "variant": "tiny_4scale",
+        "layout": "new",
+        "tool": "ddq-convert",
+        "tool_version": "0.1.0",
+    }
 
 
 def test_json_quiet_and_verbose(tmp_path: Path, legacy_file: Path) -> None:
-    data = json.loads(_run('convert', legacy_file, tmp_path / 'a.pth', '--json').stdout)
-    assert (data['tensors'], data['kept'], data['renamed'], data['duplicates_dropped']) == (270, 262, 8, 12)
-    assert (data['family'], data['variant'], data['from'], data['to']) == ('ddq_detr', 'tiny_4scale', 'legacy', 'new')
-    assert len(data['ledger']) == 282
-    quiet = _run('convert', legacy_file, tmp_path / 'b.pth', '-q')
-    assert (quiet.exit_code, quiet.output) == (0, '')
-    verbose = _run('convert', legacy_file, tmp_path / 'c.pth', '-v')
+    data = json.loads(_run("convert", legacy_file, tmp_path / "a.pth", "--json").stdout)
+    assert (data["tensors"], data["kept"], data["renamed"], data["duplicates_dropped"]) == (270, 262, 8, 12)
+    assert (data["family"], data["variant"], data["from"], data["to"]) == ("ddq_detr", "tiny_4scale", "legacy", "new")
+    assert len(data["ledger"]) == 282
+    quiet = _run("convert", legacy_file, tmp_path / "b.pth", "-q")
+    assert (quiet.exit_code, quiet.output) == (0, "")
+    verbose = _run("convert", legacy_file, tmp_path / "c.pth", "-v")
     assert len(verbose.stderr.splitlines()) == 20
-    assert 'rename bbox_head.cls_branches.3.bias -> bbox_head.aux_cls_branches.2.bias' in verbose.stderr
+    assert "rename bbox_head.cls_branches.3.bias -> bbox_head.aux_cls_branches.2.bias" in verbose.stderr
 
 
 def test_dataset_meta_travels(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
-    meta = {'dataset_meta': {'classes': ['disc', 'box', 'bar']}, 'time': 'yesterday'}
-    torch.save({'meta': meta, 'state_dict': make_state()}, tmp_path / 'a.pth')
-    assert _run('convert', tmp_path / 'a.pth', tmp_path / 'b.safetensors').exit_code == 0
-    found = checkpoint.read(tmp_path / 'b.safetensors').meta
-    assert found['dataset_meta'] == meta['dataset_meta'] and 'time' not in found
+    meta = {"dataset_meta": {"classes": ["disc", "box", "bar"]}, "time": "yesterday"}
+    torch.save({"meta": meta, "state_dict": make_state()}, tmp_path / "a.pth")
+    assert _run("convert", tmp_path / "a.pth", tmp_path / "b.safetensors").exit_code == 0
+    found = checkpoint.read(tmp_path / "b.safetensors").meta
+    assert found["dataset_meta"] == meta["dataset_meta"] and "time" not in found
 
 
 def test_force_replaces(tmp_path: Path, legacy_file: Path) -> None:
-    (tmp_path / 'a.pth').write_text('old')
-    assert _run('convert', legacy_file, tmp_path / 'a.pth', '--force').exit_code == 0
-    assert (tmp_path / 'a.pth').stat().st_size > 1000
+    (tmp_path / "a.pth").write_text("old")
+    assert _run("convert", legacy_file, tmp_path / "a.pth", "--force").exit_code == 0
+    assert (tmp_path / "a.pth").stat().st_size > 1000
 
 
-def test_options_from_the_environment(tmp_path: Path, make_state: Callable[..., StateDict],
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save(make_state('new'), tmp_path / 'a.pth')
-    monkeypatch.setenv('DDQ_CONVERT_CONVERT_TO', 'legacy')
-    assert _run('convert', tmp_path / 'a.pth', tmp_path / 'b.pth').exit_code == 0
+def test_options_from_the_environment(
+    tmp_path: Path, make_state: Callable[..., StateDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(make_state("new"), tmp_path / "a.pth")
+    monkeypatch.setenv("DDQ_CONVERT_CONVERT_TO", "legacy")
+    assert _run("convert", tmp_path / "a.pth", tmp_path / "b.pth").exit_code == 0
 
 
 def _missing(folder: Path, state: StateDict) -> None:
@@ -93,160 +105,188 @@ def _missing(folder: Path, state: StateDict) -> None:
 
 
 def _text(folder: Path, state: StateDict) -> None:
-    (folder / 'src').write_text('not a checkpoint, only text')
+    (folder / "src").write_text("not a checkpoint, only text")
 
 
 def _empty(folder: Path, state: StateDict) -> None:
-    (folder / 'src').write_bytes(b'')
+    (folder / "src").write_bytes(b"")
 
 
 def _cut_pth(folder: Path, state: StateDict) -> None:
-    torch.save(state, folder / 'src')
-    os.truncate(folder / 'src', 100_000)
+    torch.save(state, folder / "src")
+    os.truncate(folder / "src", 100_000)
 
 
 def _cut_safetensors(folder: Path, state: StateDict) -> None:
-    save_file(state, folder / 'src')
-    os.truncate(folder / 'src', 100_000)
+    save_file(state, folder / "src")
+    os.truncate(folder / "src", 100_000)
 
 
 def _other_model(folder: Path, state: StateDict) -> None:
-    torch.save(torch.nn.Linear(2, 2).state_dict(), folder / 'src')
+    torch.save(torch.nn.Linear(2, 2).state_dict(), folder / "src")
 
 
 def _other_classes(folder: Path, state: StateDict) -> None:
-    torch.save({key: torch.cat([tensor, tensor[:1]]) if 'cls_branches' in key or 'label_embedding' in key else tensor
-                for key, tensor in state.items()}, folder / 'src')
+    torch.save(
+        {
+            key: torch.cat([tensor, tensor[:1]]) if "cls_branches" in key or "label_embedding" in key else tensor
+            for key, tensor in state.items()
+        },
+        folder / "src",
+    )
 
 
 def _unmapped(folder: Path, state: StateDict) -> None:
-    torch.save(state | {'extra.weight': torch.ones(1)}, folder / 'src')
+    torch.save(state | {"extra.weight": torch.ones(1)}, folder / "src")
 
 
 def _differing(folder: Path, state: StateDict) -> None:
-    torch.save(state | {'decoder.aux_reg_branches.0.0.bias': torch.ones(64)}, folder / 'src')
+    torch.save(state | {"decoder.aux_reg_branches.0.0.bias": torch.ones(64)}, folder / "src")
 
 
 def _sound(folder: Path, state: StateDict) -> None:
-    torch.save(state, folder / 'src')
+    torch.save(state, folder / "src")
 
 
-@pytest.mark.parametrize('make, options, code, message', [
-    (_missing, [], 2, 'does not exist'),
-    (_text, [], 2, 'neither a torch zip file nor a safetensors file'),
-    (_empty, [], 2, 'is empty'),
-    (_cut_pth, [], 2, 'truncated'),
-    (_cut_safetensors, [], 2, 'truncated'),
-    (_sound, ['--to', 'legacy'], 2, 'already has the legacy layout of ddq_detr tiny_4scale; use it as it is, or pass '
-                                    '--to new'),
-    (_sound, ['--family', 'yolo'], 2, 'There is no family `yolo`; known are ddq_detr, mmdet_ddq.'),
-    (_sound, ['--variant', 'r18'], 2, 'has no variant `r18`'),
-    (_sound, ['--to', 'sideways'], 2, "'sideways' is not one of 'new', 'legacy'"),
-    (_sound, ['--nonsense'], 2, 'No such option'),
-    (_other_model, [], 1, 'fit no known layout'),
-    (_other_model, ['--family', 'ddq_detr', '--variant', 'tiny_4scale'], 1, 'matched by no rule'),
-    (_sound, ['--family', 'ddq_detr', '--variant', 'r50_4scale'], 1, 'The source has 3 classes, variant `r50_4scale` '
-                                                                    'has 80'),
-    (_other_classes, [], 1, 'The source has 4 classes, variant `tiny_4scale` has 3'),
-    (_unmapped, [], 1, 'Key `extra.weight` of the source is matched by no rule of mapping `ddq_detr`'),
-    (_differing, [], 1, 'Key `decoder.aux_reg_branches.0.0.bias` should repeat `bbox_head.aux_reg_branches.0.0.bias`'),
-])
-def test_bad_input(tmp_path: Path, make_state: Callable[..., StateDict], make: Callable[[Path, StateDict], None],
-                   options: list[str], code: int, message: str) -> None:
+@pytest.mark.parametrize(
+    "make, options, code, message",
+    [
+        (_missing, [], 2, "does not exist"),
+        (_text, [], 2, "neither a torch zip file nor a safetensors file"),
+        (_empty, [], 2, "is empty"),
+        (_cut_pth, [], 2, "truncated"),
+        (_cut_safetensors, [], 2, "truncated"),
+        (
+            _sound,
+            ["--to", "legacy"],
+            2,
+            "already has the legacy layout of ddq_detr tiny_4scale; use it as it is, or pass --to new",
+        ),
+        (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are ddq_detr, mmdet_ddq."),
+        (_sound, ["--variant", "r18"], 2, "has no variant `r18`"),
+        (_sound, ["--to", "sideways"], 2, "'sideways' is not one of 'new', 'legacy'"),
+        (_sound, ["--nonsense"], 2, "No such option"),
+        (_other_model, [], 1, "fit no known layout"),
+        (_other_model, ["--family", "ddq_detr", "--variant", "tiny_4scale"], 1, "matched by no rule"),
+        (
+            _sound,
+            ["--family", "ddq_detr", "--variant", "r50_4scale"],
+            1,
+            "The source has 3 classes, variant `r50_4scale` has 80",
+        ),
+        (_other_classes, [], 1, "The source has 4 classes, variant `tiny_4scale` has 3"),
+        (_unmapped, [], 1, "Key `extra.weight` of the source is matched by no rule of mapping `ddq_detr`"),
+        (
+            _differing,
+            [],
+            1,
+            "Key `decoder.aux_reg_branches.0.0.bias` should repeat `bbox_head.aux_reg_branches.0.0.bias`",
+        ),
+    ],
+)
+def test_bad_input(
+    tmp_path: Path,
+    make_state: Callable[..., StateDict],
+    make: Callable[[Path, StateDict], None],
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
     make(tmp_path, make_state())
     before = {path.name for path in tmp_path.iterdir()}
-    result = _run('convert', tmp_path / 'src', tmp_path / 'dst.safetensors', *options)
+    result = _run("convert", tmp_path / "src", tmp_path / "dst.safetensors", *options)
     _assert_refused(result, code, message, tmp_path, before)
 
 
 def test_allow_unmapped(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
     _unmapped(tmp_path, make_state())
-    result = _run('convert', tmp_path / 'src', tmp_path / 'dst.pth', '--allow-unmapped')
-    assert result.exit_code == 0 and ', 1 unmapped left out -> ' in result.stdout
+    result = _run("convert", tmp_path / "src", tmp_path / "dst.pth", "--allow-unmapped")
+    assert result.exit_code == 0 and ", 1 unmapped left out -> " in result.stdout
 
 
 def test_existing_output_is_refused(tmp_path: Path, legacy_file: Path) -> None:
-    (tmp_path / 'dst.pth').write_text('old')
-    result = _run('convert', legacy_file, tmp_path / 'dst.pth')
-    _assert_refused(result, 2, 'exists already; pass --force', tmp_path, {'legacy.pth', 'dst.pth'})
-    assert (tmp_path / 'dst.pth').read_text() == 'old'
+    (tmp_path / "dst.pth").write_text("old")
+    result = _run("convert", legacy_file, tmp_path / "dst.pth")
+    _assert_refused(result, 2, "exists already; pass --force", tmp_path, {"legacy.pth", "dst.pth"})
+    assert (tmp_path / "dst.pth").read_text() == "old"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_unwritable_folder(tmp_path: Path, legacy_file: Path) -> None:
-    folder = tmp_path / 'locked'
+    folder = tmp_path / "locked"
     folder.mkdir(mode=0o500)
-    _assert_refused(_run('convert', legacy_file, folder / 'a.pth'), 2, 'Permission denied', folder, set())
+    _assert_refused(_run("convert", legacy_file, folder / "a.pth"), 2, "Permission denied", folder, set())
 
 
 def test_refused_by_the_system(tmp_path: Path, legacy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: Path, target: Path) -> None:
-        raise PermissionError(13, 'Permission denied', str(target))
+        raise PermissionError(13, "Permission denied", str(target))
 
-    monkeypatch.setattr(os, 'replace', refuse)
-    result = _run('convert', legacy_file, tmp_path / 'a.pth')
-    _assert_refused(result, 2, 'a.pth`: Permission denied.', tmp_path, {'legacy.pth'})
+    monkeypatch.setattr(os, "replace", refuse)
+    result = _run("convert", legacy_file, tmp_path / "a.pth")
+    _assert_refused(result, 2, "a.pth`: Permission denied.", tmp_path, {"legacy.pth"})
 
 
-@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_full_disk(tmp_path: Path, legacy_file: Path, name: str) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = _python('-B', '-m', 'converters', 'convert', legacy_file, tmp_path / name, preexec_fn=limit)
-    assert done.returncode == 2 and done.stdout == ''
-    assert done.stderr == f'error: Cannot read or write `{tmp_path / name}`: File too large.\n'
-    assert [path.name for path in tmp_path.iterdir()] == ['legacy.pth']
+    done = _python("-B", "-m", "converters", "convert", legacy_file, tmp_path / name, preexec_fn=limit)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"error: Cannot read or write `{tmp_path / name}`: File too large.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["legacy.pth"]
 
 
 def test_inspect(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
-    path = tmp_path / 'a.pth'
-    torch.save({'meta': {'epoch': 1}, 'state_dict': make_state(duplicates=True), 'optimizer': {}}, path)
-    result = _run('inspect', path)
-    assert result.exit_code == 0 and result.stderr == ''
+    path = tmp_path / "a.pth"
+    torch.save({"meta": {"epoch": 1}, "state_dict": make_state(duplicates=True), "optimizer": {}}, path)
+    result = _run("inspect", path)
+    assert result.exit_code == 0 and result.stderr == ""
     facts = {line[:14].strip(): line[14:] for line in result.stdout.splitlines()}
-    assert facts['tensors'] == '282' and facts['parameters'] == '1.10 M'
-    assert facts['layout'] == 'ddq_detr tiny_4scale, legacy side (same layout as mmdet_ddq)'
-    assert facts['classes'] == '3' and facts['duplicates'] == '12, all equal to their twins'
-    assert facts['meta'] == 'epoch' and facts['also holds'] == 'optimizer' and facts['made inert'] == 'nothing'
-    data = json.loads(_run('inspect', path, '--json').stdout)
-    assert data['detection'] == {'family': 'ddq_detr', 'variant': 'tiny_4scale', 'side': 'legacy'}
+    assert facts["tensors"] == "282" and facts["parameters"] == "1.10 M"
+    assert facts["layout"] == "ddq_detr tiny_4scale, legacy side (same layout as mmdet_ddq)"
+    assert facts["classes"] == "3" and facts["duplicates"] == "12, all equal to their twins"
+    assert facts["meta"] == "epoch" and facts["also holds"] == "optimizer" and facts["made inert"] == "nothing"
+    data = json.loads(_run("inspect", path, "--json").stdout)
+    assert data["detection"] == {"family": "ddq_detr", "variant": "tiny_4scale", "side": "legacy"}
 
 
 def test_inspect_reports_differing_duplicates(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
     _differing(tmp_path, make_state())
-    assert '1, 1 differ, first decoder.aux_reg_branches.0.0.bias' in _run('inspect', tmp_path / 'src').stdout
+    assert "1, 1 differ, first decoder.aux_reg_branches.0.0.bias" in _run("inspect", tmp_path / "src").stdout
 
 
 def test_inspect_of_an_unknown_model(tmp_path: Path) -> None:
     _other_model(tmp_path, {})
-    result = _run('inspect', tmp_path / 'src')
-    assert result.exit_code == 0 and 'unknown' in result.stdout
+    result = _run("inspect", tmp_path / "src")
+    assert result.exit_code == 0 and "unknown" in result.stdout
 
 
-@pytest.mark.parametrize('make', [_missing, _text, _empty, _cut_pth, _cut_safetensors])
-def test_inspect_of_bad_input(tmp_path: Path, make_state: Callable[..., StateDict],
-                              make: Callable[[Path, StateDict], None]) -> None:
+@pytest.mark.parametrize("make", [_missing, _text, _empty, _cut_pth, _cut_safetensors])
+def test_inspect_of_bad_input(
+    tmp_path: Path, make_state: Callable[..., StateDict], make: Callable[[Path, StateDict], None]
+) -> None:
     make(tmp_path, make_state())
     before = {path.name for path in tmp_path.iterdir()}
-    _assert_refused(_run('inspect', tmp_path / 'src'), 2, '', tmp_path, before)
+    _assert_refused(_run("inspect", tmp_path / "src"), 2, "", tmp_path, before)
 
 
-@pytest.mark.parametrize('args', [['--help'], ['convert', '--help'], ['inspect', '--help']])
+@pytest.mark.parametrize("args", [["--help"], ["convert", "--help"], ["inspect", "--help"]])
 def test_help_is_light_and_tells_exit_codes(args: list[str]) -> None:
     start = time.perf_counter()
-    done = _python('-X', 'importtime', '-m', 'converters', *args)
-    assert done.returncode == 0 and 'Exit codes:' in done.stdout
+    done = _python("-X", "importtime", "-m", "converters", *args)
+    assert done.returncode == 0 and "Exit codes:" in done.stdout
     assert time.perf_counter() - start < 2  # 0.1 s on an idle machine; what matters is that nothing heavy is imported
-    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
-    assert imported.isdisjoint({'torch', 'rich', 'numpy', 'safetensors', 'mmdet'})
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert imported.isdisjoint({"torch", "rich", "numpy", "safetensors", "mmdet"})
 
 
 def test_no_command_shows_help() -> None:
     result = _run()
-    assert result.exit_code == 2 and 'Usage:' in result.output
+    assert result.exit_code == 2 and "Usage:" in result.output
 
 
 def test_lazy_submodules() -> None:
     code = 'import sys, converters; assert "torch" not in sys.modules; print(converters.checkpoint.read.__name__)'
-    assert _python('-c', code).stdout == 'read\n'
+    assert _python("-c", code).stdout == "read\n"

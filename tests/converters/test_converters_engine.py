@@ -14,20 +14,21 @@ from converters.ledger import Entry, Ledger
 from converters.mapping import Drop, Keep, Mapping, Rename
 
 StateDict = dict[str, Tensor]
-MAPPING = families.mapping('ddq_detr', 'tiny_4scale')
+MAPPING = families.mapping("ddq_detr", "tiny_4scale")
 
 
 def _to_new(state: StateDict, **kwargs: bool) -> engine.Conversion:
-    return engine.convert(state, MAPPING, 'new', layout.load('tiny_4scale'), **kwargs)
+    return engine.convert(state, MAPPING, "new", layout.load("tiny_4scale"), **kwargs)
 
 
-@pytest.mark.parametrize('variant', ['tiny_4scale', 'r50_4scale'])
-def test_there_and_back_is_identical(make_state: Callable[..., StateDict], assert_same: Callable[..., None],
-                                     variant: str) -> None:
-    mapping = families.mapping('ddq_detr', variant)
+@pytest.mark.parametrize("variant", ["tiny_4scale", "r50_4scale"])
+def test_there_and_back_is_identical(
+    make_state: Callable[..., StateDict], assert_same: Callable[..., None], variant: str
+) -> None:
+    mapping = families.mapping("ddq_detr", variant)
     legacy = make_state(variant=variant)
-    new = engine.convert(legacy, mapping, 'new', layout.load(variant)).state_dict
-    back = engine.convert(new, mapping, 'legacy', layout.load(variant, side='legacy')).state_dict
+    new = engine.convert(legacy, mapping, "new", layout.load(variant)).state_dict
+    back = engine.convert(new, mapping, "legacy", layout.load(variant, side="legacy")).state_dict
     assert_same(dict(back), legacy)
     assert list(new) == sorted(new)
 
@@ -37,8 +38,8 @@ def test_ledger_accounts_for_every_key(make_state: Callable[..., StateDict]) -> 
     done = _to_new(legacy)
     assert [entry.source for entry in done.ledger.entries] == sorted(legacy)
     assert sorted(entry.target for entry in done.ledger.entries if entry.target) == list(done.state_dict)
-    counts = {action: done.ledger.count(action) for action in ('keep', 'rename', 'drop', 'drop_duplicate', 'unmapped')}
-    assert counts == {'keep': 262, 'rename': 8, 'drop': 0, 'drop_duplicate': 12, 'unmapped': 0}
+    counts = {action: done.ledger.count(action) for action in ("keep", "rename", "drop", "drop_duplicate", "unmapped")}
+    assert counts == {"keep": 262, "rename": 8, "drop": 0, "drop_duplicate": 12, "unmapped": 0}
 
 
 def test_the_source_is_left_alone(make_state: Callable[..., StateDict], assert_same: Callable[..., None]) -> None:
@@ -50,137 +51,143 @@ def test_the_source_is_left_alone(make_state: Callable[..., StateDict], assert_s
 
 def test_duplicate_that_differs_is_refused_by_name(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state(duplicates=True)
-    key = 'decoder.aux_reg_branches.1.2.weight'
+    key = "decoder.aux_reg_branches.1.2.weight"
     legacy[key] = legacy[key].clone()
     legacy[key][0, 0] = torch.nextafter(legacy[key][0, 0], torch.tensor(9.0))
-    with pytest.raises(errors.DuplicateDiffersError,
-                       match=f'Key `{key}` should repeat `bbox_head.aux_reg_branches.1.2.weight` bit by bit '
-                             'but differs from it;'):
+    with pytest.raises(
+        errors.DuplicateDiffersError,
+        match=f"Key `{key}` should repeat `bbox_head.aux_reg_branches.1.2.weight` bit by bit but differs from it;",
+    ):
         _to_new(legacy)
 
 
 def test_duplicate_without_twin_is_refused(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state(duplicates=True)
-    legacy['decoder.aux_reg_branches.9.0.bias'] = torch.zeros(64)
-    with pytest.raises(errors.DuplicateDiffersError, match='9.0.bias` bit by bit but has no such twin'):
+    legacy["decoder.aux_reg_branches.9.0.bias"] = torch.zeros(64)
+    with pytest.raises(errors.DuplicateDiffersError, match="9.0.bias` bit by bit but has no such twin"):
         _to_new(legacy)
 
 
 def test_unmapped_keys_are_refused_unless_allowed(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state()
-    legacy['ema.step'] = torch.zeros(())
+    legacy["ema.step"] = torch.zeros(())
     with pytest.raises(errors.UnmappedKeyError) as caught:
         _to_new(legacy)
-    assert str(caught.value) == ('Key `ema.step` of the source is matched by no rule of mapping `ddq_detr`; add a rule '
-                                 'or pass --allow-unmapped.')
+    assert str(caught.value) == (
+        "Key `ema.step` of the source is matched by no rule of mapping `ddq_detr`; add a rule or pass --allow-unmapped."
+    )
     done = _to_new(legacy, allow_unmapped=True)
-    assert done.ledger.of('unmapped') == (Entry('ema.step', None, None, 'unmapped'),)
-    assert 'ema.step' not in done.state_dict
+    assert done.ledger.of("unmapped") == (Entry("ema.step", None, None, "unmapped"),)
+    assert "ema.step" not in done.state_dict
 
 
 def test_many_unmapped_keys_are_counted(make_state: Callable[..., StateDict]) -> None:
-    legacy = make_state() | {f'x.{i}': torch.zeros(1) for i in range(5)}
-    with pytest.raises(errors.UnmappedKeyError, match='5 keys .* `x.0`, `x.1`, `x.2` and 2 more; add rules'):
+    legacy = make_state() | {f"x.{i}": torch.zeros(1) for i in range(5)}
+    with pytest.raises(errors.UnmappedKeyError, match="5 keys .* `x.0`, `x.1`, `x.2` and 2 more; add rules"):
         _to_new(legacy)
 
 
 def test_missing_keys_are_named(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state()
-    del legacy['bbox_head.cls_branches.3.weight'], legacy['level_embed']
-    with pytest.raises(errors.MissingKeyError, match='2 key.*`bbox_head.aux_cls_branches.2.weight`, `level_embed`;'):
+    del legacy["bbox_head.cls_branches.3.weight"], legacy["level_embed"]
+    with pytest.raises(errors.MissingKeyError, match="2 key.*`bbox_head.aux_cls_branches.2.weight`, `level_embed`;"):
         _to_new(legacy)
 
 
 def test_key_outside_the_layout_is_refused(make_state: Callable[..., StateDict]) -> None:
-    legacy = make_state() | {'backbone.layer9.weight': torch.zeros(1)}
-    with pytest.raises(errors.UnexpectedKeyError, match='layout of `tiny_4scale`: `backbone.layer9.weight`;'):
+    legacy = make_state() | {"backbone.layer9.weight": torch.zeros(1)}
+    with pytest.raises(errors.UnexpectedKeyError, match="layout of `tiny_4scale`: `backbone.layer9.weight`;"):
         _to_new(legacy)
 
 
 def test_shape_mismatch_is_refused(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state()
-    legacy['query_map.weight'] = legacy['query_map.weight'][:, :32]
-    with pytest.raises(errors.ShapeMismatchError, match=r'query_map.weight \(expected \[64, 64\], found \[64, 32\]\)'):
+    legacy["query_map.weight"] = legacy["query_map.weight"][:, :32]
+    with pytest.raises(errors.ShapeMismatchError, match=r"query_map.weight \(expected \[64, 64\], found \[64, 32\]\)"):
         _to_new(legacy)
 
 
 def test_dtype_mismatch_is_refused(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state()
-    legacy['query_map.weight'] = legacy['query_map.weight'].half()
-    with pytest.raises(errors.DtypeMismatchError, match=r'query_map.weight \(expected float32, found float16\)'):
+    legacy["query_map.weight"] = legacy["query_map.weight"].half()
+    with pytest.raises(errors.DtypeMismatchError, match=r"query_map.weight \(expected float32, found float16\)"):
         _to_new(legacy)
 
 
-def _with_classes(state: StateDict, count: int, only: str = '') -> StateDict:
+def _with_classes(state: StateDict, count: int, only: str = "") -> StateDict:
     def is_class_key(key: str) -> bool:
-        return ('cls_branches' in key or 'label_embedding' in key) and only in key
+        return ("cls_branches" in key or "label_embedding" in key) and only in key
 
-    return {key: torch.zeros(count, *tensor.shape[1:]) if is_class_key(key) else tensor
-            for key, tensor in state.items()}
+    return {
+        key: torch.zeros(count, *tensor.shape[1:]) if is_class_key(key) else tensor for key, tensor in state.items()
+    }
 
 
 def test_wrong_class_count_has_its_own_line(make_state: Callable[..., StateDict]) -> None:
-    with pytest.raises(errors.ClassCountError, match='The source has 5 classes, variant `tiny_4scale` has 3 '):
+    with pytest.raises(errors.ClassCountError, match="The source has 5 classes, variant `tiny_4scale` has 3 "):
         _to_new(_with_classes(make_state(), 5))
 
 
 def test_branches_that_disagree_about_classes(make_state: Callable[..., StateDict]) -> None:
-    with pytest.raises(errors.ClassCountError, match='disagrees about its number of classes .* 4 in `dn_query'):
-        _to_new(_with_classes(make_state(), 4, only='label_embedding'))
+    with pytest.raises(errors.ClassCountError, match="disagrees about its number of classes .* 4 in `dn_query"):
+        _to_new(_with_classes(make_state(), 4, only="label_embedding"))
 
 
 def test_drop_rule_leaves_the_key_out() -> None:
-    mapping = Mapping('f', (Keep('a'), Drop('b', 'unused'), Rename('c', 'd')))
-    target = layout.Layout('v', {key: layout.TensorSpec('float32', (1,)) for key in 'ad'})
-    done = engine.convert({key: torch.ones(1) for key in 'abc'}, mapping, 'new', target)
-    assert list(done.state_dict) == ['a', 'd'] and done.ledger.count('drop') == 1
+    mapping = Mapping("f", (Keep("a"), Drop("b", "unused"), Rename("c", "d")))
+    target = layout.Layout("v", {key: layout.TensorSpec("float32", (1,)) for key in "ad"})
+    done = engine.convert({key: torch.ones(1) for key in "abc"}, mapping, "new", target)
+    assert list(done.state_dict) == ["a", "d"] and done.ledger.count("drop") == 1
 
 
 def test_unknown_direction_is_refused(make_state: Callable[..., StateDict]) -> None:
-    with pytest.raises(ValueError, match='The direction is `up`, expected `new` or `legacy`.'):
-        engine.convert(make_state(), MAPPING, 'up', layout.load('tiny_4scale'))
+    with pytest.raises(ValueError, match="The direction is `up`, expected `new` or `legacy`."):
+        engine.convert(make_state(), MAPPING, "up", layout.load("tiny_4scale"))
 
 
 def test_ledger_refuses_a_key_produced_or_used_twice() -> None:
-    with pytest.raises(errors.CollisionError, match=r'1 key\(s\) produced more than once, .*: `z`;'):
-        Ledger((Entry('a', 'z', 0, 'keep'), Entry('b', 'z', 1, 'rename')))
-    with pytest.raises(errors.CollisionError, match=r'used more than once, .*: `a`;'):
-        Ledger((Entry('a', 'y', 0, 'keep'), Entry('a', 'z', 1, 'rename')))
+    with pytest.raises(errors.CollisionError, match=r"1 key\(s\) produced more than once, .*: `z`;"):
+        Ledger((Entry("a", "z", 0, "keep"), Entry("b", "z", 1, "rename")))
+    with pytest.raises(errors.CollisionError, match=r"used more than once, .*: `a`;"):
+        Ledger((Entry("a", "y", 0, "keep"), Entry("a", "z", 1, "rename")))
 
 
-@pytest.mark.parametrize('first, second, expected', [
-    (torch.tensor([float('nan')]), torch.tensor([float('nan')]), True),
-    (torch.tensor([0.0]), torch.tensor([-0.0]), False),
-    (torch.ones(2), torch.ones(2, dtype=torch.float64), False),
-    (torch.ones(2), torch.ones(1, 2), False),
-    (torch.arange(6).reshape(2, 3).t(), torch.arange(6).reshape(2, 3).t().contiguous(), True),
-    (torch.tensor(3), torch.tensor(3), True),
-    (torch.zeros(0), torch.zeros(0), True),
-])
+@pytest.mark.parametrize(
+    "first, second, expected",
+    [
+        (torch.tensor([float("nan")]), torch.tensor([float("nan")]), True),
+        (torch.tensor([0.0]), torch.tensor([-0.0]), False),
+        (torch.ones(2), torch.ones(2, dtype=torch.float64), False),
+        (torch.ones(2), torch.ones(1, 2), False),
+        (torch.arange(6).reshape(2, 3).t(), torch.arange(6).reshape(2, 3).t().contiguous(), True),
+        (torch.tensor(3), torch.tensor(3), True),
+        (torch.zeros(0), torch.zeros(0), True),
+    ],
+)
 def test_same_bits(first: Tensor, second: Tensor, expected: bool) -> None:
     assert engine.same_bits(first, second) is expected
 
 
-@pytest.mark.parametrize('variant', ['tiny_4scale', 'r50_4scale'])
-@pytest.mark.parametrize('side', ['legacy', 'new'])
+@pytest.mark.parametrize("variant", ["tiny_4scale", "r50_4scale"])
+@pytest.mark.parametrize("side", ["legacy", "new"])
 def test_detect(make_state: Callable[..., StateDict], variant: str, side: str) -> None:
-    state = make_state(side, variant, duplicates=side == 'legacy')
-    assert detect(state) == Detection('ddq_detr', variant, side)
-    assert detect(state, family='mmdet_ddq') == Detection('mmdet_ddq', variant, side)
+    state = make_state(side, variant, duplicates=side == "legacy")
+    assert detect(state) == Detection("ddq_detr", variant, side)
+    assert detect(state, family="mmdet_ddq") == Detection("mmdet_ddq", variant, side)
 
 
 def test_detect_ignores_the_class_count(make_state: Callable[..., StateDict]) -> None:
-    assert detect(_with_classes(make_state(), 11)) == Detection('ddq_detr', 'tiny_4scale', 'legacy')
+    assert detect(_with_classes(make_state(), 11)) == Detection("ddq_detr", "tiny_4scale", "legacy")
 
 
 def test_a_relative_without_the_markers_is_not_detected(make_state: Callable[..., StateDict]) -> None:
-    dino = {key: tensor for key, tensor in make_state().items() if 'aux_' not in key and 'query_map' not in key}
-    with pytest.raises(errors.DetectionError, match='fit no known layout .*`query_map.weight`'):
+    dino = {key: tensor for key, tensor in make_state().items() if "aux_" not in key and "query_map" not in key}
+    with pytest.raises(errors.DetectionError, match="fit no known layout .*`query_map.weight`"):
         detect(dino)
-    assert detect(dino, 'ddq_detr', 'tiny_4scale').side == 'legacy'
+    assert detect(dino, "ddq_detr", "tiny_4scale").side == "legacy"
 
 
 def test_markers_alone_are_not_enough(make_state: Callable[..., StateDict]) -> None:
     narrow = {key: tensor[..., :1] if tensor.dim() else tensor for key, tensor in make_state().items()}
-    with pytest.raises(errors.DetectionError, match='fit no known layout'):
+    with pytest.raises(errors.DetectionError, match="fit no known layout"):
         detect(narrow)

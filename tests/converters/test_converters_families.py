@@ -15,72 +15,82 @@ from converters.layout import Layout, TensorSpec
 CASES = [(family, variant) for family in families.families() for variant in families.variants(family)]
 
 
-@pytest.mark.parametrize('family, variant', CASES)
+@pytest.mark.parametrize("family, variant", CASES)
 def test_every_key_goes_there_and_back(family: str, variant: str) -> None:
     mapping = families.mapping(family, variant)
-    new, legacy = layout.load(variant, family), layout.load(variant, family, 'legacy')
+    new, legacy = layout.load(variant, family), layout.load(variant, family, "legacy")
     assert legacy.mapped(mapping) == new
     assert len(legacy.tensors) == len(new.tensors)
 
 
-@pytest.mark.parametrize('family, variant', CASES)
+@pytest.mark.parametrize("family, variant", CASES)
 def test_every_rule_is_used(family: str, variant: str) -> None:
     mapping = families.mapping(family, variant)
-    keys = set(layout.load(variant, family, 'legacy').tensors)
-    keys |= {key.replace('bbox_head.aux_reg', 'decoder.aux_reg') for key in keys if 'aux_reg' in key}
+    keys = set(layout.load(variant, family, "legacy").tensors)
+    keys |= {key.replace("bbox_head.aux_reg", "decoder.aux_reg") for key in keys if "aux_reg" in key}
     used = {match.rule for match in map(mapping.match, keys) if match is not None}
     assert used == set(range(len(mapping.rules)))
 
 
 def test_the_dense_branch_moves_and_nothing_else() -> None:
-    mapping = families.mapping('ddq_detr', 'r50_4scale')
-    legacy = layout.load('r50_4scale', side='legacy').tensors
+    mapping = families.mapping("ddq_detr", "r50_4scale")
+    legacy = layout.load("r50_4scale", side="legacy").tensors
     moved = {key: mapping.target_of(key) for key in legacy if mapping.target_of(key) != key}
     assert len(legacy) == 684 and len(moved) == 8
     for key, target in moved.items():
-        kind = 'cls' if '.cls_' in key else 'reg'
-        assert target == key.replace(f'.{kind}_branches.7.', f'.aux_{kind}_branches.6.')
+        kind = "cls" if ".cls_" in key else "reg"
+        assert target == key.replace(f".{kind}_branches.7.", f".aux_{kind}_branches.6.")
 
 
-@pytest.mark.parametrize('path, expected', [
-    ('bbox_head.cls_branches.7', 'bbox_head.aux_cls_branches.6'),
-    ('bbox_head.reg_branches.7.0', 'bbox_head.aux_reg_branches.6.0'),
-    ('bbox_head.reg_branches.7.1', 'bbox_head.aux_reg_branches.6.1'),
-    ('bbox_head.cls_branches.6', 'bbox_head.cls_branches.6'),
-    ('decoder.aux_reg_branches.5.0', 'bbox_head.aux_reg_branches.5.0'),
-    ('encoder.layers.0.ffn', 'encoder.layers.0.ffn'),
-    ('encoder', 'encoder'), ('decoder', 'decoder'), ('bbox_head', 'bbox_head'), ('', ''),
-    ('backbone.relu', 'backbone.relu'), ('positional_encoding', 'positional_encoding'),
-])
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("bbox_head.cls_branches.7", "bbox_head.aux_cls_branches.6"),
+        ("bbox_head.reg_branches.7.0", "bbox_head.aux_reg_branches.6.0"),
+        ("bbox_head.reg_branches.7.1", "bbox_head.aux_reg_branches.6.1"),
+        ("bbox_head.cls_branches.6", "bbox_head.cls_branches.6"),
+        ("decoder.aux_reg_branches.5.0", "bbox_head.aux_reg_branches.5.0"),
+        ("encoder.layers.0.ffn", "encoder.layers.0.ffn"),
+        ("encoder", "encoder"),
+        ("decoder", "decoder"),
+        ("bbox_head", "bbox_head"),
+        ("", ""),
+        ("backbone.relu", "backbone.relu"),
+        ("positional_encoding", "positional_encoding"),
+    ],
+)
 def test_modules_pair_by_the_same_rules(path: str, expected: str) -> None:
-    assert families.mapping('ddq_detr', 'r50_4scale').map_module(path) == expected
+    assert families.mapping("ddq_detr", "r50_4scale").map_module(path) == expected
 
 
 def test_parameter_count_of_the_published_model() -> None:
-    statistics = ('running_mean', 'running_var', 'num_batches_tracked')
-    sizes = [torch.Size(spec.shape).numel() for key, spec in layout.load('r50_4scale').tensors.items()
-             if not key.endswith(statistics)]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    sizes = [
+        torch.Size(spec.shape).numel()
+        for key, spec in layout.load("r50_4scale").tensors.items()
+        if not key.endswith(statistics)
+    ]
     assert sum(sizes) == 48_610_008
 
 
-@pytest.mark.parametrize('variant', families.variants('ddq_detr'))
+@pytest.mark.parametrize("variant", families.variants("ddq_detr"))
 def test_layout_file_is_what_the_code_writes(variant: str) -> None:
-    stored = resources.files('converters').joinpath('layouts', f'ddq_detr.{variant}.json').read_text()
+    stored = resources.files("converters").joinpath("layouts", f"ddq_detr.{variant}.json").read_text()
     assert layout.load(variant).to_json() == stored
 
 
 def test_layout_of_a_module() -> None:
-    with torch.device('meta'):
+    with torch.device("meta"):
         model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    found = layout.layout_of(model, 'toy')
-    assert found.tensors['0.weight'] == TensorSpec('float32', (3, 2))
-    assert found.tensors['1.num_batches_tracked'] == TensorSpec('int64', ())
+    found = layout.layout_of(model, "toy")
+    assert found.tensors["0.weight"] == TensorSpec("float32", (3, 2))
+    assert found.tensors["1.num_batches_tracked"] == TensorSpec("int64", ())
     assert list(found.tensors) == sorted(found.tensors)
-    assert Layout.from_json('toy', found.to_json()) == found
+    assert Layout.from_json("toy", found.to_json()) == found
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UnknownFamilyError, match='There is no family `yolo`; known are ddq_detr, mmdet_ddq.'):
-        families.mapping('yolo', 'r50_4scale')
-    with pytest.raises(UnknownFamilyError, match='has no variant `r18`; known are r50_4scale, tiny_4scale.'):
-        families.mapping('ddq_detr', 'r18')
+    with pytest.raises(UnknownFamilyError, match="There is no family `yolo`; known are ddq_detr, mmdet_ddq."):
+        families.mapping("yolo", "r50_4scale")
+    with pytest.raises(UnknownFamilyError, match="has no variant `r18`; known are r50_4scale, tiny_4scale."):
+        families.mapping("ddq_detr", "r18")

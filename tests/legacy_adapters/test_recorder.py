@@ -1,10 +1,11 @@
 """Every call of every module is recorded, with all its inputs and outputs."""
 
 import torch
+from torch import nn
+
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace
-from torch import nn
 
 
 class Two(nn.Module):

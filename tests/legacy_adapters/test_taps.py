@@ -5,10 +5,11 @@ import types
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
+
 from legacy_adapters import taps
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
-from scipy.optimize import linear_sum_assignment
 
 COST = np.array([[1.0, 2.0], [0.5, 3.0]])
 
@@ -22,11 +23,12 @@ def use(tmp_path, tap_list, call, replay=None):
 
 def test_matching_is_recorded_under_its_name(tmp_path):
     owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
-    result, records = use(
-        tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST)
-    )
+    result, records = use(tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST))
     assert [r.tolist() for r in result] == [[0, 1], [1, 0]]
-    assert [(r.kind, r.name, r.call, r.slot) for r in records] == [("tap", "match", 0, "rows"), ("tap", "match", 0, "cols")]
+    assert [(r.kind, r.name, r.call, r.slot) for r in records] == [
+        ("tap", "match", 0, "rows"),
+        ("tap", "match", 0, "cols"),
+    ]
 
 
 def test_replayed_matching_is_returned_instead_of_the_computed_one(tmp_path):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace, TraceError
-from safetensors.torch import load_file
 
 
 def finished(folder, *tensors):

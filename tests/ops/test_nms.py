@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
 
 import numpy as np
 import pytest
@@ -175,9 +175,9 @@ def test_prefix_with_ties_placed_around_the_cut(tied: slice, limit: int, monkeyp
 
 
 def test_early_exit_is_taken_only_without_ties(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[Optional[int]] = []
+    limits: list[int | None] = []
 
-    def spy(boxes: Tensor, order: Tensor, thr: float, offset: int = 0, max_num: Optional[int] = None) -> Tensor:
+    def spy(boxes: Tensor, order: Tensor, thr: float, offset: int = 0, max_num: int | None = None) -> Tensor:
         limits.append(max_num)
         return greedy_keep(boxes, order, thr, offset, max_num)
 

@@ -59,10 +59,7 @@ def test_real_extension_wins(fake_mmcv: Path) -> None:
 
 def test_broken_extension_is_reported_not_replaced(fake_mmcv: Path) -> None:
     (fake_mmcv / "mmcv" / "_ext.py").write_text("raise ImportError('undefined symbol')\n")
-    code = (
-        "import ddq_port\n"
-        "try:\n    import mmcv._ext\nexcept ImportError as error:\n    print(error)"
-    )
+    code = "import ddq_port\ntry:\n    import mmcv._ext\nexcept ImportError as error:\n    print(error)"
     assert run_python(code, fake_mmcv) == "undefined symbol"
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from parity.cli import main
 
 PLANTED = Path(__file__).parent / "planted"

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+
 from converters import layout
 from parity.prepare import seeded_weights
 
@@ -75,7 +76,7 @@ def test_repo_that_hangs_is_stopped(parity, tmp_path):
 
 def test_interpreter_without_torch_is_a_crash_that_says_so(parity, tmp_path):
     venv_less = tmp_path / "python"
-    venv_less.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I \"$@\"\n")
+    venv_less.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
     venv_less.chmod(0o755)
     result = run_official(parity, tmp_path, fake_repo(tmp_path / "repo", ""), "--legacy-python", venv_less)
     assert result.exit_code == 4 and "No module named" in result.stderr.splitlines()[-1]

@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from converters import layout
 from parity.prepare import seeded_weights
-from safetensors.torch import load_file
 
 from .conftest import PLANTED
 

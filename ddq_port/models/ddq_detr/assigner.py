@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps
@@ -53,9 +52,9 @@ class TopkHungarianAssigner:
         topk: int = 4,
         alpha: float = 1,
         beta: float = 6,
-        cls_cost: Optional[dict] = None,
-        reg_cost: Optional[dict] = None,
-        iou_cost: Optional[dict] = None,
+        cls_cost: dict | None = None,
+        reg_cost: dict | None = None,
+        iou_cost: dict | None = None,
     ) -> None:
         if topk < 1:
             raise ValueError(f"TopkHungarianAssigner: topk is {topk}; expected at least 1.")
@@ -81,7 +80,9 @@ class TopkHungarianAssigner:
         copies = min(self.topk, len(bboxes) // len(gt_instances.labels))
         query_inds, gt_inds = match_with_copies(cost, copies)
 
-        alignments = scores[:, gt_instances.labels] ** self.alpha * bbox_overlaps(bboxes, gt_instances.bboxes) ** self.beta
+        alignments = (
+            scores[:, gt_instances.labels] ** self.alpha * bbox_overlaps(bboxes, gt_instances.bboxes) ** self.beta
+        )
         return DenseAssignment(
             query_inds=query_inds,
             gt_inds=gt_inds,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional
 
 import torch
 from mmdet.utils import InstanceList, reduce_mean
@@ -42,19 +41,18 @@ class DenseAuxLoss(nn.Module):
     """
 
     def __init__(
-        self, assigner: Optional[dict] = None, loss_cls: Optional[dict] = None, loss_bbox: Optional[dict] = None
+        self, assigner: dict | None = None, loss_cls: dict | None = None, loss_bbox: dict | None = None
     ) -> None:
         super().__init__()
         self.loss_cls = MODELS.build(
-            loss_cls
-            or dict(type="mmdet.QualityFocalLoss", use_sigmoid=True, activated=True, beta=2.0, loss_weight=1.0)
+            loss_cls or dict(type="mmdet.QualityFocalLoss", use_sigmoid=True, activated=True, beta=2.0, loss_weight=1.0)
         )
         self.loss_bbox = MODELS.build(loss_bbox or dict(type="mmdet.GIoULoss", loss_weight=2.0))
         self.assigner = TASK_UTILS.build(assigner or dict(type="ddq_port.TopkHungarianAssigner", topk=4))
 
     def loss(
-        self, scores: Tensor, bboxes: Tensor, batch_gt_instances: InstanceList, batch_img_metas: List[dict]
-    ) -> Dict[str, List[Tensor]]:
+        self, scores: Tensor, bboxes: Tensor, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
+    ) -> dict[str, list[Tensor]]:
         """Compute the loss terms of a batch, one per image.
 
         Runs in float32 also under autocast: binary cross entropy on probabilities is not defined in half precision.
@@ -73,11 +71,9 @@ class DenseAuxLoss(nn.Module):
             return self._loss(_to_float32(scores), _to_float32(bboxes), batch_gt_instances, batch_img_metas)
 
     def _loss(
-        self, scores: Tensor, bboxes: Tensor, batch_gt_instances: InstanceList, batch_img_metas: List[dict]
-    ) -> Dict[str, List[Tensor]]:
-        targets = [
-            self.targets(*per_image) for per_image in zip(scores, bboxes, batch_gt_instances, batch_img_metas)
-        ]
+        self, scores: Tensor, bboxes: Tensor, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
+    ) -> dict[str, list[Tensor]]:
+        targets = [self.targets(*per_image) for per_image in zip(scores, bboxes, batch_gt_instances, batch_img_metas)]
         losses_cls, losses_bbox, cls_factors, bbox_factors = [], [], [], []
         for score, bbox, target in zip(scores, bboxes, targets):
             losses_cls.append(
@@ -87,7 +83,9 @@ class DenseAuxLoss(nn.Module):
             losses_bbox.append(loss_bbox)
             cls_factors.append(target.quality.sum())
             bbox_factors.append(weight_sum)
-        return dict(aux_loss_cls=_normalise(losses_cls, cls_factors), aux_loss_bbox=_normalise(losses_bbox, bbox_factors))
+        return dict(
+            aux_loss_cls=_normalise(losses_cls, cls_factors), aux_loss_bbox=_normalise(losses_bbox, bbox_factors)
+        )
 
     def _bbox_loss(self, bboxes: Tensor, target: DenseTargets, num_classes: int) -> tuple[Tensor, Tensor]:
         """Return the summed box loss of one image and the sum of its weights."""
@@ -123,7 +121,7 @@ def _to_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _normalise(losses: List[Tensor], factors: List[Tensor]) -> List[Tensor]:
+def _normalise(losses: list[Tensor], factors: list[Tensor]) -> list[Tensor]:
     """Divide each loss by the sum of ``factors``, averaged over ranks and at least 1."""
     factor = reduce_mean(sum(factors)).clamp(min=1).item()
     return [loss / factor for loss in losses]

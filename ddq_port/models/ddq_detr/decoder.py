@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from mmdet.models.layers import (
@@ -27,7 +27,7 @@ class DecoderOutput(NamedTuple):
 
     hidden_states: Tensor
     references: Tensor
-    active_masks: List[Tensor]
+    active_masks: list[Tensor]
 
 
 class DDQTransformerDecoder(DeformableDetrTransformerDecoder):
@@ -54,7 +54,7 @@ class DDQTransformerDecoder(DeformableDetrTransformerDecoder):
         self,
         query: Tensor,
         value: Tensor,
-        key_padding_mask: Optional[Tensor],
+        key_padding_mask: Tensor | None,
         self_attn_mask: Tensor,
         reference_points: Tensor,
         spatial_shapes: Tensor,
@@ -130,9 +130,7 @@ class DDQTransformerDecoder(DeformableDetrTransformerDecoder):
         with torch.no_grad():
             scores = cls_branch(layout.matching(query)).sigmoid().max(-1).values
             boxes = layout.matching(boxes)
-            per_image = [
-                still_distinct(boxes[i], scores[i], candidates[i], self.selection) for i in range(len(query))
-            ]
+            per_image = [still_distinct(boxes[i], scores[i], candidates[i], self.selection) for i in range(len(query))]
         survivors, active = zip(*per_image)
         return torch.stack(survivors), torch.stack(active)
 

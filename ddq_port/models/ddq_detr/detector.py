@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
-
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.detectors import DINO, DeformableDETR
@@ -36,7 +34,7 @@ class DDQDETR(DINO):
     def __init__(
         self,
         *args,
-        dqs_cfg: Optional[dict] = None,
+        dqs_cfg: dict | None = None,
         distinct_mask: str = "legacy",
         dense_topk_ratio: float = 1.5,
         **kwargs,
@@ -76,10 +74,10 @@ class DDQDETR(DINO):
     def pre_decoder(
         self,
         memory: Tensor,
-        memory_mask: Optional[Tensor],
+        memory_mask: Tensor | None,
         spatial_shapes: Tensor,
         batch_data_samples: OptSampleList = None,
-    ) -> Tuple[Dict, Dict]:
+    ) -> tuple[dict, dict]:
         """Select distinct (and, in training, dense) queries from the encoder's output.
 
         Args:
@@ -135,8 +133,8 @@ class DDQDETR(DINO):
         return decoder_inputs, head_inputs
 
     def _select_tokens(
-        self, memory: Tensor, logits: Tensor, coords: Tensor, dense_logits: Optional[Tensor]
-    ) -> Tuple[List[Tensor], List[Tensor], List[Tensor], List[Tensor]]:
+        self, memory: Tensor, logits: Tensor, coords: Tensor, dense_logits: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """Choose tokens per image and map their memory to query content.
 
         Returns:
@@ -161,14 +159,14 @@ class DDQDETR(DINO):
         self,
         query: Tensor,
         memory: Tensor,
-        memory_mask: Optional[Tensor],
+        memory_mask: Tensor | None,
         reference_points: Tensor,
         spatial_shapes: Tensor,
         level_start_index: Tensor,
         valid_ratios: Tensor,
         dn_mask: Tensor,
         query_layout: QueryLayout,
-    ) -> Dict:
+    ) -> dict:
         """Run the decoder with the head's branches; shapes as in :meth:`DDQTransformerDecoder.forward`."""
         output = self.decoder(
             query=query,
@@ -191,7 +189,7 @@ class DDQDETR(DINO):
             query_layout=query_layout,
         )
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Tuple[Tensor, Tensor]:
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple[Tensor, Tensor]:
         """Return the head's raw class logits and boxes (mode ``'tensor'``)."""
         outputs = self.forward_transformer(self.extract_feat(batch_inputs), batch_data_samples)
         return self.bbox_head(outputs["hidden_states"], outputs["references"], outputs["query_layout"])

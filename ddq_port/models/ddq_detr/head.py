@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from mmdet.models.dense_heads import DINOHead
@@ -51,7 +51,9 @@ class DDQDETRHead(DINOHead):
         for branch in [*self.reg_branches, *self.aux_reg_branches]:
             constant_init(branch[-1], 0, bias=0)
 
-    def forward(self, hidden_states: Tensor, references: Sequence[Tensor], query_layout: QueryLayout) -> Tuple[Tensor, Tensor]:
+    def forward(
+        self, hidden_states: Tensor, references: Sequence[Tensor], query_layout: QueryLayout
+    ) -> tuple[Tensor, Tensor]:
         """Predict classes and boxes from every decoder layer.
 
         Args:
@@ -80,16 +82,16 @@ class DDQDETRHead(DINOHead):
     def loss(
         self,
         hidden_states: Tensor,
-        references: List[Tensor],
-        active_masks: List[Tensor],
+        references: list[Tensor],
+        active_masks: list[Tensor],
         query_layout: QueryLayout,
         enc_outputs_class: Tensor,
         enc_outputs_coord: Tensor,
         aux_enc_outputs_class: Tensor,
         aux_enc_outputs_coord: Tensor,
         batch_data_samples: SampleList,
-        dn_meta: Dict[str, int],
-    ) -> Dict[str, Tensor]:
+        dn_meta: dict[str, int],
+    ) -> dict[str, Tensor]:
         """Compute all loss terms, named as in the official training logs.
 
         Args:
@@ -121,8 +123,8 @@ class DDQDETRHead(DINOHead):
         return losses
 
     def _matching_losses(
-        self, logits: Tensor, boxes: Tensor, active_masks: List[Tensor], gts: InstanceList, metas: List[dict]
-    ) -> Dict[str, Tensor]:
+        self, logits: Tensor, boxes: Tensor, active_masks: list[Tensor], gts: InstanceList, metas: list[dict]
+    ) -> dict[str, Tensor]:
         """One-to-one losses per layer on the queries that entered it as distinct; shapes [num_layers, bs, n, ...]."""
         per_layer = [
             self._matching_loss(
@@ -136,18 +138,18 @@ class DDQDETRHead(DINOHead):
         return _layer_losses("", per_layer)
 
     def _matching_loss(
-        self, logits: List[Tensor], boxes: List[Tensor], gts: InstanceList, metas: List[dict]
-    ) -> Tuple[Tensor, Tensor, Tensor]:
+        self, logits: list[Tensor], boxes: list[Tensor], gts: InstanceList, metas: list[dict]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """mmdet's ``loss_by_feat_single`` for images with different numbers of queries: lists of [n_i, ...]."""
-        labels, label_weights, bbox_targets, bbox_weights, num_pos, num_neg = self.get_targets(logits, boxes, gts, metas)
+        labels, label_weights, bbox_targets, bbox_weights, num_pos, num_neg = self.get_targets(
+            logits, boxes, gts, metas
+        )
         all_logits, all_boxes = torch.cat(logits), torch.cat(boxes)
 
         cls_factor = num_pos * 1.0 + num_neg * self.bg_cls_weight
         if self.sync_cls_avg_factor:
             cls_factor = reduce_mean(all_logits.new_tensor([cls_factor]))
-        loss_cls = self.loss_cls(
-            all_logits, torch.cat(labels), torch.cat(label_weights), avg_factor=max(cls_factor, 1)
-        )
+        loss_cls = self.loss_cls(all_logits, torch.cat(labels), torch.cat(label_weights), avg_factor=max(cls_factor, 1))
 
         box_factor = torch.clamp(reduce_mean(loss_cls.new_tensor([num_pos])), min=1).item()
         targets, weights = torch.cat(bbox_targets), torch.cat(bbox_weights)
@@ -160,8 +162,8 @@ class DDQDETRHead(DINOHead):
         return loss_cls, loss_bbox, loss_iou
 
     def _dense_losses(
-        self, logits: Tensor, boxes: Tensor, gts: InstanceList, metas: List[dict]
-    ) -> Dict[str, List[Tensor]]:
+        self, logits: Tensor, boxes: Tensor, gts: InstanceList, metas: list[dict]
+    ) -> dict[str, list[Tensor]]:
         """One-to-many losses of dense queries: logits [bs, n, num_classes], boxes [bs, n, 4] cxcywh in [0, 1]."""
         sizes = torch.stack([image_size(meta, boxes) for meta in metas])  # [bs, 1, 4]
         return self.aux_loss_for_dense.loss(logits.sigmoid(), bbox_cxcywh_to_xyxy(boxes) * sizes, gts, metas)
@@ -169,8 +171,8 @@ class DDQDETRHead(DINOHead):
     def predict(
         self,
         hidden_states: Tensor,
-        references: List[Tensor],
-        active_masks: List[Tensor],
+        references: list[Tensor],
+        active_masks: list[Tensor],
         query_layout: QueryLayout,
         batch_data_samples: SampleList,
         rescale: bool = True,
@@ -188,7 +190,9 @@ class DDQDETRHead(DINOHead):
         max_per_img = (self.test_cfg or {}).get("max_per_img")
         return [
             detections(image_logits[mask], image_boxes[mask], sample.metainfo, max_per_img, rescale)
-            for image_logits, image_boxes, mask, sample in zip(logits[-1], boxes[-1], active_masks[-1], batch_data_samples)
+            for image_logits, image_boxes, mask, sample in zip(
+                logits[-1], boxes[-1], active_masks[-1], batch_data_samples
+            )
         ]
 
 
@@ -204,7 +208,7 @@ def image_size(img_meta: dict, like: Tensor) -> Tensor:
     return like.new_tensor([[width, height, width, height]])
 
 
-def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: Optional[int], rescale: bool) -> InstanceData:
+def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: int | None, rescale: bool) -> InstanceData:
     """Take the best (query, class) pairs of one image.
 
     Args:
@@ -229,11 +233,11 @@ def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: Optio
 _TERMS = ("loss_cls", "loss_bbox", "loss_iou")
 
 
-def _named(prefix: str, values: Sequence[Tensor]) -> Dict[str, Tensor]:
+def _named(prefix: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}{term}": value for term, value in zip(_TERMS, values)}
 
 
-def _layer_losses(prefix: str, per_layer: Sequence[Sequence[Tensor]]) -> Dict[str, Tensor]:
+def _layer_losses(prefix: str, per_layer: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
     """Name per-layer losses: the last layer's terms plainly, layer i's with ``d{i}.`` in front."""
     *inner, last = list(per_layer)
     losses = _named(prefix, last)

@@ -6,8 +6,8 @@ Source: DDQ paper, section 3.2 (distinct queries selection by class-agnostic NMS
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,7 @@ class DistinctSelection:
             raise ValueError(f"dqs_cfg.iou_threshold is {self.iou_threshold}; expected a number in (0, 1].")
 
     @classmethod
-    def from_cfg(cls, dqs_cfg: dict, distinct_mask: str) -> "DistinctSelection":
+    def from_cfg(cls, dqs_cfg: dict, distinct_mask: str) -> DistinctSelection:
         """Read mmdet's ``dqs_cfg`` form, e.g. ``dict(type='nms', iou_threshold=0.8)``.
 
         Raises:
@@ -74,7 +74,9 @@ class DistinctSelection:
         kind = cfg.pop("type", "nms")
         threshold = cfg.pop("iou_threshold", 0.8)
         if kind != "nms" or cfg:
-            raise ValueError(f"dqs_cfg is {dict(dqs_cfg)}; expected dict(type='nms', iou_threshold=...) and nothing else.")
+            raise ValueError(
+                f"dqs_cfg is {dict(dqs_cfg)}; expected dict(type='nms', iou_threshold=...) and nothing else."
+            )
         return cls(threshold, distinct_mask)
 
 
@@ -102,7 +104,7 @@ def select_dense(scores: Tensor, max_num: int) -> Tensor:
 
 def still_distinct(
     boxes: Tensor, scores: Tensor, candidates: Tensor, selection: DistinctSelection
-) -> Tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Find which of the candidate queries of one image stay distinct after a decoder layer.
 
     Args:
@@ -134,5 +136,5 @@ def attention_block(survivors: Tensor) -> Tensor:
 
 def pad_to(items: Sequence[Tensor], length: int) -> Tensor:
     """Stack tensors [n_i, C] to [len(items), length, C], zero-padded; the zeros are live queries in DDQ-DETR."""
-    padded: List[Tensor] = [F.pad(item, (0, 0, 0, length - len(item))) for item in items]
+    padded: list[Tensor] = [F.pad(item, (0, 0, 0, length - len(item))) for item in items]
     return torch.stack(padded)
