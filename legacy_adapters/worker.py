@@ -96,7 +96,7 @@ def _gradient_coverage(model: Any) -> dict:
 
 
 def _set_numerics(threads: int) -> None:
-    """Make a run repeatable: fixed threads, no TF32, no autotuned or nondeterministic kernels where torch has a choice."""
+    """Make a run repeatable: fixed threads, no TF32, no autotuned or nondeterministic cuDNN kernels."""
     import torch
 
     torch.set_num_threads(threads)

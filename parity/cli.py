@@ -149,10 +149,7 @@ def run(**kwargs: Any) -> None:
     _execute(**kwargs)
 
 
-@main.command(
-    help="Prove a small DDQ-DETR against MMDetection 3.3.0's own, live; needs nothing but this package.\n\n"
-    + _EXIT_CODES
-)
+@main.command(help="Prove a small DDQ-DETR against MMDetection 3.3.0's own, run live.\n\n" + _EXIT_CODES)
 @_run_options
 def demo(**kwargs: Any) -> None:
     _execute(

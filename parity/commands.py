@@ -56,8 +56,8 @@ def run(
 ) -> int:
     """Run both sides and print the verdict; arguments as in :class:`RunOptions`. Return the exit code."""
     options = RunOptions(
-        family, variant, legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, sizes, seed, checks, device,
-        threads or default_threads(), _tolerance(tolerance, rtol, atol), replay, time_limit,
+        family, variant, legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, sizes, seed, checks,
+        device, threads or default_threads(), _tolerance(tolerance, rtol, atol), replay, time_limit,
     )  # fmt: skip
 
     def work() -> Verdict:

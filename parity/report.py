@@ -13,7 +13,7 @@ from rich.table import Table
 
 from .blame import Divergence
 from .compare import Comparison
-from .pairing import LEGACY, NEW
+from .pairing import LEGACY, NEW, Unpaired
 from .verdict import MATCH, Verdict
 
 _PHASES = {"predict": "inference", "train": "training"}
@@ -171,15 +171,17 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             "paired_leaf_calls": coverage.paired_leaf_calls,
             "excluded": exclusion_lines(verdict),
             "excluded_records": len(coverage.excluded_records),
-            "unaccounted": [
-                f"{item.side} {item.record.phase} {item.record.kind} {item.record.name}#{item.record.call} {item.record.slot}"
-                for item in coverage.unaccounted
-            ],
+            "unaccounted": [_unpaired_line(item) for item in coverage.unaccounted],
             "never_executed": {side: list(names) for side, names in coverage.never_executed.items()},
             "gradients_on_one_side": list(coverage.gradients_on_one_side),
         },
         "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
     }
+
+
+def _unpaired_line(item: Unpaired) -> str:
+    record = item.record
+    return f"{item.side} {record.phase} {record.kind} {record.name}#{record.call} {record.slot}".rstrip()
 
 
 def _divergence_dict(divergence: Divergence) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Adapter of the official DDQ-DETR: github jshilong/DDQ, branch ``ddq_detr`` (mmdet 3.0.0rc6, mmengine 0.6.0, mmcv 2.0.0rc4)."""
+"""Adapter of the official DDQ-DETR: github jshilong/DDQ, branch ``ddq_detr``.
+
+The repo holds its own mmdet 3.0.0rc6, mmengine 0.6.0 and mmcv 2.0.0rc4.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
     """Build mmdet's model.
 
     Args:
-        options: ``config``: file name of a config in mmdet's package, e.g. ``ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py``;
+        options: ``config``: name of a config in mmdet's package, e.g. ``ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py``;
             ``overrides``: as in :func:`mmdet3.build_model`.
         device: not used; the model is moved by the worker.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ddq_port.models  # noqa: F401  # isort: skip  (registers the detectors; supplies mmcv._ext before mmdet asks)
+
 from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import hungarian_assigner
 
-import ddq_port.models  # noqa: F401  (registers the detectors)
 from ddq_port.models.ddq_detr import assigner, detector, queries
 from legacy_adapters import mmdet3
 from legacy_adapters import taps as tap_lib
