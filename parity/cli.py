@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from converters.console import OneLineGroup
+from ddq_port import __version__
 
 _EXIT_CODES = """\b
 Exit codes: 0 match, 1 mismatch, 2 usage or bad input, 3 not comparable
@@ -120,7 +121,7 @@ def _run_options(command: Callable) -> Callable:
     context_settings=dict(help_option_names=["-h", "--help"], auto_envvar_prefix="DDQ_PARITY"),
     help="Prove that a port computes what the legacy code computes.\n\n" + _EXIT_CODES,
 )
-@click.version_option("0.1.0", prog_name="ddq-parity")
+@click.version_option(__version__, prog_name="ddq-parity")
 def main() -> None:
     pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -95,7 +96,8 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
     save_file(batch.to_tensors(), str(folder / "inputs.safetensors"))
 
     progress(f"running the legacy side ({options.family} {options.variant})")
-    python = options.legacy_python or sys.executable
+    # made absolute, for a side runs in another folder; not resolved, for a venv's python is a link
+    python = os.path.abspath(options.legacy_python) if options.legacy_python else sys.executable
     job = _job(LEGACY, family.adapter, _legacy_options(family, options), options, folder, None)
     run_side(LEGACY, job, folder, python, options.time_limit, isolated=options.legacy_python is not None)
     legacy = Trace.load(folder / LEGACY)

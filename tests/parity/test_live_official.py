@@ -1,0 +1,115 @@
+"""Runs against the real official repo; set DDQ_LEGACY_REPO to a checkout of jshilong/DDQ, branch ddq_detr."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from converters import layout
+from converters.cli import cli
+from ddq_port import configs
+from parity.prepare import seeded_batch, seeded_weights
+
+from .conftest import PLANTED
+
+REPO = os.environ.get("DDQ_LEGACY_REPO", "")
+pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
+CODE_SHA256 = "1017f9d84b89d08c90b8b73e7a54ebb6177fb16afb23d90a57b4f46eedb87237"  # commit 80c7d5f
+
+
+@pytest.fixture
+def official(parity):
+    """Return a function that runs a variant of the official repo against the port."""
+
+    def call(*arguments, variant="tiny_4scale"):
+        return parity("run", "--family", "ddq_detr", "--variant", variant, "--legacy-repo", REPO, *arguments, "--json")
+
+    return call
+
+
+def assert_complete_match(result):
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"] > 1500
+    coverage = verdict["coverage"]
+    assert coverage["paired_leaf_calls"] == coverage["legacy_leaf_calls"] > 300
+    assert coverage["unaccounted"] == [] and coverage["gradients_on_one_side"] == []
+    return verdict
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_padded_batch_of_two_sizes(official, seed):
+    assert_complete_match(official("--size", "128x160,96x128", "--seed", seed))
+
+
+def test_single_image_without_padding(official):
+    assert_complete_match(official("--size", "160x128"))
+
+
+def test_fewer_tokens_than_queries(official):
+    assert_complete_match(official("--size", "32x32"))
+
+
+def test_replayed_decisions(official):
+    assert_complete_match(official("--size", "128x160,96x128", "--replay"))
+
+
+def test_provenance_proves_that_the_repos_own_code_ran(official):
+    legacy = assert_complete_match(official("--size", "64x64"))["provenance"]["legacy"]
+    versions = {name: module["version"] for name, module in legacy["modules"].items()}
+    assert versions == {"mmdet": "3.0.0rc6", "mmcv": "2.0.0rc4", "mmengine": "0.6.0", "projects": ""}
+    assert all(Path(module["file"]).is_relative_to(Path(REPO).resolve()) for module in legacy["modules"].values())
+    assert legacy["code_sha256"] == CODE_SHA256
+
+
+@pytest.mark.parametrize(
+    ("error", "check", "where"),
+    [
+        ("swapped_branch", "loss", "decoder"),
+        ("wrong_eps", "loss", "decoder"),
+        ("wrong_norm_eps", "forward", "decoder.norm"),
+        ("off_by_one_layer", "forward", "bbox_head"),
+    ],
+)
+def test_planted_error_exits_1_and_names_where_it_starts(official, error, check, where):
+    result = official("--size", "128x160,96x128", "--check", check, "--new-adapter", PLANTED / f"{error}.py")
+    assert result.exit_code == 1, result.output
+    assert json.loads(result.stdout)["first_divergence"]["where"] == where
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Train the official tiny model for one step; return the checkpoint its Runner would save."""
+    save_file(seeded_weights(layout.load("tiny_4scale", side="legacy"), 0), tmp_path / "weights.safetensors")
+    save_file(seeded_batch([(128, 160), (96, 128)], 0, 3).to_tensors(), tmp_path / "inputs.safetensors")
+    script = Path(__file__).with_name("legacy_training_step.py")
+    overrides = configs.path("ddq-detr-4scale_tiny")
+    files = [tmp_path / "weights.safetensors", tmp_path / "inputs.safetensors", tmp_path / "iter_1.pth"]
+    subprocess.run([sys.executable, script, REPO, overrides, *files], check=True, cwd=tmp_path, capture_output=True)
+    return tmp_path / "iter_1.pth"
+
+
+def convert(*arguments):
+    return CliRunner().invoke(cli, ["convert", *(str(argument) for argument in arguments)])
+
+
+def test_checkpoint_of_a_training_step_converts_and_matches(official, trained, tmp_path):
+    result = convert(trained, tmp_path / "new.safetensors")
+    assert result.exit_code == 0 and "18 duplicates dropped" in result.stdout, result.output
+    assert_complete_match(official("--size", "128x160,96x128", "--checkpoint", trained))
+
+
+def test_checkpoint_with_a_duplicate_that_differs_is_refused_by_name(trained, tmp_path):
+    content = torch.load(trained, weights_only=False)
+    key = "decoder.aux_reg_branches.1.2.bias"
+    content["state_dict"][key] = content["state_dict"][key] + 1
+    torch.save(content, tmp_path / "differs.pth")
+    result = convert(tmp_path / "differs.pth", tmp_path / "new.pth")
+    assert result.exit_code == 1 and key in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "new.pth").exists()
