@@ -27,6 +27,7 @@ class Job:
         checks: some of ``forward``, ``loss``, ``grad``; ``grad`` implies ``loss``.
         seed: of torch's random generator, set anew before each phase.
         threads: of torch's CPU kernels.
+        cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
         device: ``cpu`` or ``cuda[:n]``.
         replay: decisions bundle to force, or None.
     """
@@ -40,6 +41,7 @@ class Job:
     checks: Tuple[str, ...]
     seed: int
     threads: int
+    cpu_capability: Optional[str]
     device: str
     replay: Optional[str] = None
 

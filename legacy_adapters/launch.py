@@ -51,7 +51,7 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=folder,
-                env=_environment(job.threads, isolated),
+                env=_environment(job, isolated),
                 start_new_session=True,
             )
         except OSError as error:
@@ -75,13 +75,15 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
         raise SideError(side, f"crashed: {status['error']}", _tail(status["traceback"]))
 
 
-def _environment(threads: int, isolated: bool) -> Dict[str, str]:
+def _environment(job: Job, isolated: bool) -> Dict[str, str]:
     environment = dict(os.environ)
     if isolated:
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             environment.pop(name, None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment[name] = str(threads)
+        environment[name] = str(job.threads)
+    if job.cpu_capability is not None:
+        environment["ATEN_CPU_CAPABILITY"] = job.cpu_capability
     environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic matmul on CUDA
     return environment
 

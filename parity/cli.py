@@ -82,6 +82,11 @@ def _run_options(command: Callable) -> Callable:
             ),
             click.option("--threads", type=click.IntRange(1), help="CPU threads of both sides. [default: torch's]"),
             click.option(
+                "--cpu-capability",
+                type=click.Choice(["default", "avx2", "avx512"]),
+                help="Kernels of both sides. [default: torch's choice for this machine]",
+            ),
+            click.option(
                 "--tolerance",
                 type=click.Choice(["exact", "fixed"]),
                 default="exact",

@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import click
 from rich.console import Console
 
 from converters import errors, families
@@ -31,34 +33,18 @@ _INPUT_ERRORS = (
 )  # fmt: skip
 
 
-def run(
-    *,
-    family: str,
-    variant: str,
-    legacy_repo: Path | None,
-    legacy_python: str | None,
-    checkpoint: Path | None,
-    new_adapter: Path | None,
-    sizes: tuple[tuple[int, int], ...],
-    seed: int,
-    checks: tuple[str, ...],
-    device: str,
-    threads: int | None,
-    tolerance: str,
-    rtol: float,
-    atol: float,
-    replay: bool,
-    time_limit: float,
-    out: Path | None,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Run both sides and print the verdict; arguments as in :class:`RunOptions`. Return the exit code."""
-    options = RunOptions(
-        family, variant, legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, sizes, seed, checks,
-        device, threads or default_threads(), _tolerance(tolerance, rtol, atol), replay, time_limit,
-    )  # fmt: skip
+def run(*, out: Path | None, force: bool, as_json: bool, quiet: bool, **settings: Any) -> int:
+    """Run both sides and print the verdict. Return the exit code.
+
+    Args:
+        out: folder that keeps everything, or None.
+        force: replace an earlier run in ``out``.
+        as_json: print JSON instead of the table.
+        quiet: print the verdict line only.
+        **settings: the fields of :class:`RunOptions`; ``tolerance`` by name, with ``rtol`` and ``atol`` beside it;
+            None for ``threads`` and ``new_adapter`` means the default.
+    """
+    options = _run_options(**settings)
 
     def work() -> Verdict:
         with _run_folder(out, force) as folder:
@@ -119,8 +105,22 @@ def _progress(quiet: bool) -> Callable[[str], None]:
     return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
 
 
+def _run_options(
+    *, tolerance: str, rtol: float, atol: float, threads: int | None, new_adapter: Path | None, **rest: Any
+) -> RunOptions:
+    return RunOptions(
+        tolerance=_tolerance(tolerance, rtol, atol),
+        threads=threads or default_threads(),
+        new_adapter=new_adapter or NEW_ADAPTER,
+        **rest,
+    )
+
+
 def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
-    return Tolerance(name, rtol, atol) if name == "fixed" else Tolerance(name)
+    try:
+        return Tolerance(name, rtol, atol) if name == "fixed" else Tolerance(name)
+    except ValueError as error:  # click's ranges let NaN and infinity through
+        raise click.BadParameter(str(error)) from error
 
 
 def _write_report(path: Path, verdict: Verdict) -> None:

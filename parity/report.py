@@ -74,11 +74,21 @@ def _size(comparison: Comparison) -> float:
 def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
     """Write the table (unless ``quiet``), the first divergence and, last, one line that can be grepped."""
     if not quiet:
+        for side, provenance in verdict.provenance.items():
+            console.print(provenance_line(side, provenance), markup=False, highlight=False)
         console.print(_table(verdict.comparisons))
         _print_coverage(verdict, console)
     if verdict.divergence is not None:
         _print_divergence(verdict.divergence, console)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
+
+
+def provenance_line(side: str, provenance: dict[str, Any]) -> str:
+    """Tell in one line which code a side ran and under which conditions."""
+    modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
+    code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
+    threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
+    return f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {threads} threads, {capability}"
 
 
 def _table(comparisons: Sequence[Comparison]) -> Table:

@@ -45,6 +45,7 @@ class RunOptions:
         checks: some of ``forward``, ``loss``, ``grad``.
         device: of both sides.
         threads: of both sides.
+        cpu_capability: of both sides: ``default``, ``avx2`` or ``avx512``; None means torch's choice.
         tolerance: what counts as equal.
         replay: force the legacy side's discrete decisions and random draws on the new side.
         time_limit: seconds for each side.
@@ -61,6 +62,7 @@ class RunOptions:
     checks: tuple[str, ...]
     device: str
     threads: int
+    cpu_capability: str | None
     tolerance: Tolerance
     replay: bool
     time_limit: float
@@ -155,6 +157,7 @@ def _job(
         checks=options.checks,
         seed=options.seed,
         threads=options.threads,
+        cpu_capability=options.cpu_capability,
         device=options.device,
         replay=str(replay) if replay else None,
     )

@@ -18,6 +18,8 @@ from legacy_adapters.taps import Tap
 predict, losses = mmdet3.predict, mmdet3.losses
 
 MMCV_FOLDER = "mmcv-2.0.0rc4"
+#: Commits of the branch by the fingerprint of their code, for checkouts without git's own folder.
+COMMITS = {"1017f9d84b89d08c90b8b73e7a54ebb6177fb16afb23d90a57b4f46eedb87237": "80c7d5f"}
 CODE = ("projects", "mmdet", "mmengine", MMCV_FOLDER + "/mmcv")
 
 
@@ -91,10 +93,12 @@ def provenance(options: Dict[str, Any]) -> dict:
     import projects
 
     repo = options["repo"]
+    code = mmdet3.fingerprint(repo, CODE)
     return dict(
         code_base="jshilong/DDQ@ddq_detr",
         repo=repo,
-        code_sha256=mmdet3.fingerprint(repo, CODE),
+        code_sha256=code,
+        commit=COMMITS.get(code, "unknown: its code is none of the commits this adapter was made for"),
         modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
         mmcv_ops=mmdet3.mmcv_ops(),
     )

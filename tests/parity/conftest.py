@@ -9,6 +9,14 @@ from parity.cli import main
 
 PLANTED = Path(__file__).parent / "planted"
 
+#: File in ``planted``, the check that shows it, the place that must be named.
+PLANTED_ERRORS = [
+    ("swapped_branch", "loss", "decoder"),
+    ("wrong_eps", "loss", "decoder"),
+    ("wrong_norm_eps", "forward", "decoder.norm"),
+    ("off_by_one_layer", "forward", "bbox_head"),
+]
+
 
 @pytest.fixture
 def parity():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from converters import layout
 from parity.prepare import seeded_weights
 
-from .conftest import PLANTED
+from .conftest import PLANTED, PLANTED_ERRORS
 
 
 def test_demo_matches_and_leaves_nothing_behind(parity, tmp_path, monkeypatch):
@@ -53,15 +53,7 @@ def test_checkpoint_saved_after_training_with_its_duplicates(tiny, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize(
-    ("error", "check", "where"),
-    [
-        ("swapped_branch", "loss", "decoder"),
-        ("wrong_eps", "loss", "decoder"),
-        ("wrong_norm_eps", "forward", "decoder.norm"),
-        ("off_by_one_layer", "forward", "bbox_head"),
-    ],
-)
+@pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)
 def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, where):
     result = tiny("--check", check, "--new-adapter", PLANTED / f"{error}.py", "--json")
     assert result.exit_code == 1, result.output

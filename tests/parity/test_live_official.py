@@ -16,11 +16,10 @@ from converters.cli import cli
 from ddq_port import configs
 from parity.prepare import seeded_batch, seeded_weights
 
-from .conftest import PLANTED
+from .conftest import PLANTED, PLANTED_ERRORS
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
-CODE_SHA256 = "1017f9d84b89d08c90b8b73e7a54ebb6177fb16afb23d90a57b4f46eedb87237"  # commit 80c7d5f
 
 
 @pytest.fixture
@@ -65,18 +64,10 @@ def test_provenance_proves_that_the_repos_own_code_ran(official):
     versions = {name: module["version"] for name, module in legacy["modules"].items()}
     assert versions == {"mmdet": "3.0.0rc6", "mmcv": "2.0.0rc4", "mmengine": "0.6.0", "projects": ""}
     assert all(Path(module["file"]).is_relative_to(Path(REPO).resolve()) for module in legacy["modules"].values())
-    assert legacy["code_sha256"] == CODE_SHA256
+    assert legacy["commit"] == "80c7d5f"
 
 
-@pytest.mark.parametrize(
-    ("error", "check", "where"),
-    [
-        ("swapped_branch", "loss", "decoder"),
-        ("wrong_eps", "loss", "decoder"),
-        ("wrong_norm_eps", "forward", "decoder.norm"),
-        ("off_by_one_layer", "forward", "bbox_head"),
-    ],
-)
+@pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)
 def test_planted_error_exits_1_and_names_where_it_starts(official, error, check, where):
     result = official("--size", "128x160,96x128", "--check", check, "--new-adapter", PLANTED / f"{error}.py")
     assert result.exit_code == 1, result.output
