@@ -40,7 +40,13 @@ def cli() -> None:
 @click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result, ledger included, as JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="DDQ_CONVERT_CONVERT_JSON",
+    help="Print the result, ledger included, as JSON.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
 @click.option("-v", "--verbose", count=True, help="List renamed and dropped keys; twice: all keys.")
 def convert(
@@ -71,7 +77,9 @@ def convert(
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_INSPECT_JSON", help="Print the description as JSON."
+)
 def inspect(src: str, as_json: bool) -> None:
     """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
     with exit_codes():

@@ -69,9 +69,9 @@ def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
 
 
 def mmcv_ops() -> str:
-    """Tell where mmcv's operators come from: the compiled file, or the stand-in of this toolkit."""
+    """Tell where mmcv's operators come from: the compiled file, or ddq_port's stand-in for it."""
     extension = sys.modules.get("mmcv._ext")
-    return str(getattr(extension, "__file__", None) or getattr(extension, "__doc__", None) or "none").splitlines()[0]
+    return str(getattr(extension, "__file__", None) or "stand-in of ddq_port.ops")
 
 
 def packaged_config(name: str) -> str:

@@ -93,8 +93,7 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
         save_file(
             {key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.weights.safetensors")
         )
-    num_classes = len(weights[LEGACY]["dn_query_generator.label_embedding.weight"])
-    batch = seeded_batch(options.sizes, options.seed, num_classes)
+    batch = seeded_batch(options.sizes, options.seed, _num_classes(options))
     save_file(batch.to_tensors(), str(folder / "inputs.safetensors"))
 
     progress(f"running the legacy side ({options.family} {options.variant})")
@@ -108,7 +107,7 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
         decisions = folder / "decisions.safetensors"
         write_decisions(legacy, decisions)
 
-    progress("running the new side (ddq_port)")
+    progress(f"running the new side ({options.new_adapter.stem})")
     new_options = {"config": str(configs.path(configs.VARIANTS[options.variant]))}
     job = _job(NEW, options.new_adapter.resolve(), new_options, options, folder, decisions)
     run_side(NEW, job, folder, sys.executable, options.time_limit, isolated=False)
@@ -131,6 +130,12 @@ def both_layouts(options: RunOptions) -> dict[str, Mapping[str, Tensor]]:
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
     own = {key: source[key] for key in targets[side].tensors}
     return {side: own, other: converted}
+
+
+def _num_classes(options: RunOptions) -> int:
+    mapping = families.mapping(options.family, options.variant)
+    tensors = layout.load(options.variant, options.family, NEW).tensors
+    return min(layout.class_counts(tensors, mapping.class_keys))
 
 
 def _legacy_options(family: legacy_families.LegacyFamily, options: RunOptions) -> dict[str, str]:

@@ -53,5 +53,6 @@ def provenance(options: dict[str, Any]) -> dict:
     return dict(
         code_base="ddq_port",
         config=options["config"],
+        mmcv_ops=mmdet3.mmcv_ops(),
         modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
     )

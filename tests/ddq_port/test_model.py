@@ -151,6 +151,8 @@ def test_padding_is_zeros_at_the_end():
         dict(dqs_cfg=dict(type="soft_nms", iou_threshold=0.8)),
         dict(dqs_cfg=dict(type="nms", iou_threshold=1.8)),
         dict(positional_encoding=dict(num_feats=30)),
+        dict(dense_topk_ratio=0.0),
+        dict(bbox_head=dict(loss_cls=dict(_delete_=True, type="CrossEntropyLoss"))),
     ],
     ids=lambda o: next(iter(o)),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from parity.cli import main
+from parity.cli import cli
 
 PLANTED = Path(__file__).parent / "planted"
 
@@ -23,7 +23,7 @@ def parity():
     """Return a function that runs the command line and gives click's result."""
 
     def call(*arguments):
-        return CliRunner(env={"COLUMNS": "80", "NO_COLOR": "1"}).invoke(main, [str(a) for a in arguments])
+        return CliRunner(env={"COLUMNS": "80", "NO_COLOR": "1"}).invoke(cli, [str(a) for a in arguments])
 
     return call
 

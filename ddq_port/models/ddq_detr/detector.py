@@ -24,11 +24,11 @@ class DDQDETR(DINO):
     Args:
         dqs_cfg: distinct query selection, ``dict(type='nms', iou_threshold=0.8)``.
         distinct_mask: ``'legacy'`` or ``'exact'``, see :class:`~.queries.DistinctSelection`.
-        dense_topk_ratio: dense queries per matching query in training, at least 0.
-        **kwargs: of mmdet's ``DINO``; the ``decoder`` config must have ``return_intermediate=True``.
+        dense_topk_ratio: dense queries per matching query in training, more than 0.
+        **kwargs: of mmdet's ``DINO``.
 
     Raises:
-        ValueError: if ``dqs_cfg`` or ``distinct_mask`` is not one of the above.
+        ValueError: if one of these arguments is not as said above.
     """
 
     def __init__(
@@ -40,6 +40,8 @@ class DDQDETR(DINO):
         **kwargs,
     ) -> None:
         self.selection = DistinctSelection.from_cfg(dqs_cfg or dict(type="nms", iou_threshold=0.8), distinct_mask)
+        if dense_topk_ratio <= 0:
+            raise ValueError(f"dense_topk_ratio is {dense_topk_ratio}; expected more than 0.")
         self.dense_topk_ratio = dense_topk_ratio
         super().__init__(*args, **kwargs)
 

@@ -32,10 +32,15 @@ class DDQDETRHead(DINOHead):
     Args:
         aux_num_pos: positive dense queries per object.
         **kwargs: of mmdet's ``DINOHead``.
+
+    Raises:
+        ValueError: if ``loss_cls`` is not a sigmoid loss.
     """
 
     def __init__(self, *args, aux_num_pos: int = 4, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if not self.loss_cls.use_sigmoid:
+            raise ValueError("bbox_head.loss_cls has use_sigmoid=False; expected a sigmoid loss such as FocalLoss.")
         self.aux_loss_for_dense = build_dense_loss(aux_num_pos)
 
     def _init_layers(self) -> None:
