@@ -58,6 +58,7 @@ class Recorder:
         self.phase = ""
         self.calls: Counter = Counter()
         self.leaf_modules: List[str] = []
+        self.classes: Dict[str, str] = {}
         self._executed: Set[str] = set()
         self._running: List[str] = [""]
         self._next: Counter = Counter()
@@ -91,6 +92,7 @@ class Recorder:
         that go to ``forward`` directly. Methods named in ``ENTRY_POINTS`` are followed for the records' scope only.
         """
         for name, module in model.named_modules():
+            self.classes[name] = "{}.{}".format(type(module).__module__, type(module).__qualname__)
             if name:
                 module.forward = self._recorded(name, module.forward, is_leaf=not any(True for _ in module.children()))
                 for method in ENTRY_POINTS:
@@ -134,9 +136,6 @@ class Recorder:
 
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""
-        return dict(
-            leaf_calls=[
-                dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())
-            ],
-            never_executed=sorted(set(self.leaf_modules) - self._executed),
-        )
+        calls = [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())]
+        never = sorted(set(self.leaf_modules) - self._executed)
+        return dict(leaf_calls=calls, never_executed=never, classes=self.classes)

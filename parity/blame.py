@@ -15,12 +15,14 @@ class Divergence:
     """The first place where the new side computes something else.
 
     Attributes:
-        where: new-side module path, parameter, tap or loss term; ``the detector`` for the detector's own code.
+        where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code.
+        modules: path of the blamed module on the legacy and on the new side; None where no module is blamed.
         message: one sentence for a person.
         comparison: the record it was seen on.
     """
 
     where: str
+    modules: tuple[str, str] | None
     message: str
     comparison: Comparison
 
@@ -61,28 +63,26 @@ def _last_run(last_run: dict[str, int], parameter: str) -> int:
 
 
 def _describe(comparison: Comparison) -> Divergence:
-    record = comparison.pair.new
-    scope = f"`{record.scope}`" if record.scope else DETECTOR
+    legacy, record = comparison.pair.legacy, comparison.pair.new
+    caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
+    quoted = f"`{record.scope}`" if record.scope else DETECTOR
     call = f"call {record.call} of the {record.phase} phase"
-    if record.kind == "param":
-        return Divergence(record.name, f"The weights differ before anything runs: `{record.name}`.", comparison)
     if record.kind == "module_out":
         slot = f", output {record.slot}" if record.slot else ""
         text = f"`{record.name}` ({call}{slot}) gives another output for equal inputs."
-        return Divergence(record.name, text, comparison)
+        return Divergence(record.name, (legacy.name, record.name), text, comparison)
     if record.kind == "module_in":
-        text = f"The code of {scope} calls `{record.name}` ({call}) with another `{record.slot}`."
-        return Divergence(record.scope or DETECTOR, text, comparison)
+        text = f"The code of {quoted} calls `{record.name}` ({call}) with another `{record.slot}`."
+        return Divergence(caller, callers, text, comparison)
     if record.kind == "tap":
-        return Divergence(
-            record.scope or DETECTOR, f"{_capital(scope)} decides otherwise: tap `{record.name}` ({call}).", comparison
-        )
-    if record.kind == "loss":
-        return Divergence(
-            record.name, f"The loss term `{record.name}` differs; all module calls are equal.", comparison
-        )
-    text = f"The gradient of `{record.name}` differs; everything forward is equal."
-    return Divergence(record.name, text, comparison)
+        text = f"{_capital(quoted)} decides otherwise: tap `{record.name}` ({call})."
+        return Divergence(caller, callers, text, comparison)
+    text = {
+        "param": f"The weights differ before anything runs: `{record.name}`.",
+        "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
+        "grad": f"The gradient of `{record.name}` differs; everything forward is equal.",
+    }[record.kind]
+    return Divergence(record.name, None, text, comparison)
 
 
 def _capital(text: str) -> str:

@@ -21,6 +21,7 @@ from legacy_adapters.launch import SideError
 from . import report
 from .compare import Tolerance
 from .exclusions import EXCLUSIONS
+from .pairing import DuplicateRecordError
 from .run import NEW_ADAPTER, RunOptions, default_threads
 from .run import run as run_parity
 from .trace import Trace, TraceError
@@ -29,8 +30,14 @@ from .verdict import Verdict, judge
 BAD_INPUT, SIDE_CRASHED = 2, 4
 REPORT_NAME = "report.json"
 _INPUT_ERRORS = (
-    RepoError, TraceError, errors.CheckpointError, errors.ConversionError, errors.UnknownFamilyError, OSError,
-)  # fmt: skip
+    DuplicateRecordError,
+    RepoError,
+    TraceError,
+    errors.CheckpointError,
+    errors.ConversionError,
+    errors.UnknownFamilyError,
+    OSError,
+)
 
 
 def run(*, out: Path | None, force: bool, as_json: bool, quiet: bool, **settings: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -30,8 +31,8 @@ class Tolerance:
     def __post_init__(self) -> None:
         if self.name not in ("exact", "fixed"):
             raise ValueError(f"Tolerance {self.name!r} is unknown; expected exact or fixed.")
-        if self.rtol < 0 or self.atol < 0:
-            raise ValueError(f"rtol {self.rtol} and atol {self.atol} must not be negative.")
+        if not all(math.isfinite(bound) and bound >= 0 for bound in (self.rtol, self.atol)):
+            raise ValueError(f"rtol {self.rtol} and atol {self.atol} must be finite and not negative.")
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,21 @@ def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
 
 def measure(expected: Tensor, found: Tensor) -> Difference:
     """Measure the difference of two tensors of one dtype and shape."""
+    if not expected.numel():
+        return Difference(0.0, 0.0, "")
     if not expected.is_floating_point():
         unequal = expected != found
-        gap = (expected.double() - found.double()).abs().max().item() if expected.numel() else 0.0
+        gap = (expected.double() - found.double()).abs().max().item()
         return Difference(gap, unequal.double().mean().item(), "")
     one, two = expected.double(), found.double()
     finite = one.isfinite() & two.isfinite()
     gap = (one - two)[finite].abs()
     nan_moved = int((one.isnan() != two.isnan()).sum())
     inf_moved = int((one.isinf() | two.isinf()).logical_and(one != two).logical_and(~one.isnan() & ~two.isnan()).sum())
-    notes = [f"{count} {what} on one side only" for count, what in ((nan_moved, "NaN"), (inf_moved, "Inf")) if count]
+    counts = ((nan_moved, "NaN on one side only"), (inf_moved, "Inf against another value"))
+    notes = [f"{count} {what}" for count, what in counts if count]
     both_nan = one.isnan() & two.isnan()
-    differing = ((one != two) & ~both_nan).double().mean().item() if one.numel() else 0.0
+    differing = ((one != two) & ~both_nan).double().mean().item()
     if differing == 0.0 and not notes:
         notes = ["signs of zero or payloads of NaN differ"]
     return Difference(gap.max().item() if gap.numel() else 0.0, differing, ", ".join(notes))

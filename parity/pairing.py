@@ -13,6 +13,10 @@ LEGACY, NEW = "legacy", "new"
 _Key = tuple[str, str, str, int, str]
 
 
+class DuplicateRecordError(ValueError):
+    """One side recorded the same thing twice, so that pairing by name is not possible."""
+
+
 @dataclass(frozen=True)
 class Exclusion:
     """Records that one side has and the other has no use for, with the reason why that is right.
@@ -76,7 +80,7 @@ def pair(
     loss terms have the same names on both sides.
 
     Raises:
-        ValueError: if one side has two records of one key, which means the recorder is broken.
+        DuplicateRecordError: if one side has two records of one key.
     """
     translate = _translator(mapping)
     twins = _by_key(new, lambda record: record.name)
@@ -111,7 +115,7 @@ def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> di
     for record in records:
         key = (record.phase, record.kind, name_of(record), record.call, record.slot)
         if key in found:
-            raise ValueError(f"Two records have the key {key}.")
+            raise DuplicateRecordError(f"Two records of one side have the key {key}; the trace is damaged.")
         found[key] = record
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .blame import Divergence
 from .compare import Comparison
@@ -72,14 +73,14 @@ def _size(comparison: Comparison) -> float:
 
 
 def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
-    """Write the table (unless ``quiet``), the first divergence and, last, one line that can be grepped."""
+    """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``."""
     if not quiet:
         for side, provenance in verdict.provenance.items():
             console.print(provenance_line(side, provenance), markup=False, highlight=False)
         console.print(_table(verdict.comparisons))
         _print_coverage(verdict, console)
-    if verdict.divergence is not None:
-        _print_divergence(verdict.divergence, console)
+        if verdict.divergence is not None:
+            _print_divergence(verdict.divergence, class_lines(verdict), console)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -97,11 +98,12 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
     table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
     for title in ("records", "equal", "max diff"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("worst record" if any(stage.worst for stage in found) else "", no_wrap=True, overflow="ellipsis")
+    # the only column that rich may shrink: of columns that all refuse to wrap it takes from each alike
+    table.add_column("worst record" if any(stage.worst for stage in found) else "")
     for stage in found:
         style = None if stage.accepted == stage.records else "bold red"
-        name = _record_name(stage.worst) if stage.worst else ""
-        table.add_row(stage.name, str(stage.records), str(stage.accepted), _gap(stage.worst), name, style=style)
+        name = Text(_record_name(stage.worst) if stage.worst else "", no_wrap=True, overflow="ellipsis")
+        table.add_row(Text(stage.name), str(stage.records), str(stage.accepted), _gap(stage.worst), name, style=style)
     return table
 
 
@@ -139,12 +141,23 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
     ]
 
 
-def _print_divergence(divergence: Divergence, console: Console) -> None:
+def _print_divergence(divergence: Divergence, classes: list[str], console: Console) -> None:
     difference = divergence.comparison.difference
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     if difference is not None:
         share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
         console.print(f"  {difference.note or share}", markup=False, highlight=False)
+    for line in classes:
+        console.print(f"  {line}", markup=False, highlight=False)
+
+
+def class_lines(verdict: Verdict) -> list[str]:
+    """Return a line per side with the class of the blamed module, where its code is to be looked for."""
+    divergence = verdict.divergence
+    if divergence is None or divergence.modules is None:
+        return []
+    sides = zip((LEGACY, NEW), divergence.modules)
+    return [f"{side} code: {verdict.classes[side][path]}" for side, path in sides if path in verdict.classes[side]]
 
 
 def closing_line(verdict: Verdict) -> str:
@@ -174,7 +187,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
             for s in stages(verdict.comparisons)
         ],
-        "first_divergence": None if verdict.divergence is None else _divergence_dict(verdict.divergence),
+        "first_divergence": _divergence_dict(verdict),
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "coverage": {
             "legacy_leaf_calls": coverage.legacy_leaf_calls,
@@ -194,10 +207,14 @@ def _unpaired_line(item: Unpaired) -> str:
     return f"{item.side} {record.phase} {record.kind} {record.name}#{record.call} {record.slot}".rstrip()
 
 
-def _divergence_dict(divergence: Divergence) -> dict[str, Any]:
+def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
+    divergence = verdict.divergence
+    if divergence is None:
+        return None
     return {
         "where": divergence.where,
         "message": divergence.message,
+        "code": class_lines(verdict),
         "record": _comparison_dict(divergence.comparison),
     }
 
@@ -207,7 +224,7 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
         "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
-        "max_abs": None if difference is None or math.isnan(difference.max_abs) else difference.max_abs,
+        "max_abs": difference.max_abs if difference is not None and math.isfinite(difference.max_abs) else None,
         "differing_share": difference.differing if difference else 0.0,
         "note": difference.note if difference else "",
     }  # fmt: skip

@@ -51,6 +51,13 @@ class Trace:
             raise TraceError(f"{folder} is not a trace: it has no {INDEX_NAME}.") from None
         except (OSError, ValueError) as error:
             raise TraceError(f"{path} cannot be read: {error}.") from error
+        try:
+            return cls._from_index(folder, path, index)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise TraceError(f"{path} is malformed: {type(error).__name__} {error}.") from error
+
+    @classmethod
+    def _from_index(cls, folder: Path, path: Path, index: dict[str, Any]) -> Trace:
         if index.get("format_version") != FORMAT_VERSION:
             raise TraceError(f"{path} has format version {index.get('format_version')}; expected {FORMAT_VERSION}.")
         for shard in sorted(set(index["shards"].values())):

@@ -18,7 +18,7 @@ EXIT_CODES = {MATCH: 0, MISMATCH: 1, INCOMPARABLE: 3}
 MAX_EXCLUDED_SHARE = 0.02
 
 #: What must be equal on both sides before bits can be compared at all.
-_EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "torch")
+_EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 _ALWAYS_EQUAL = ("seed", "checks")
 
 
@@ -55,6 +55,7 @@ class Verdict:
         coverage: what was left out.
         divergence: the first place where the sides part, if they do.
         provenance: of both sides.
+        classes: of both sides' modules, by path.
     """
 
     outcome: str
@@ -64,6 +65,7 @@ class Verdict:
     coverage: Coverage
     divergence: Divergence | None
     provenance: dict[str, dict[str, Any]]
+    classes: dict[str, dict[str, str]]
 
     @property
     def exit_code(self) -> int:
@@ -75,8 +77,9 @@ def judge(
 ) -> Verdict:
     """Pair, compare and judge two traces.
 
-    A mismatch outranks incomparability: a difference that was seen is a fact whatever else was left out. Nothing
-    compared, anything unpaired without a written reason, or too much excluded is never a match.
+    Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
+    difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
+    reason, or too much excluded is never a match.
     """
     pairing = pair(legacy.records, new.records, mapping, exclusions)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance))
@@ -92,7 +95,8 @@ def judge(
         reasons = _coverage_reasons(comparisons, coverage)
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
-    return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance)
+    classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
+    return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance, classes)
 
 
 def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> tuple[str, ...]:
@@ -126,8 +130,9 @@ def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: tuple[Unpai
 
 
 def _one_sided(legacy: Trace, new: Trace, mapping: Mapping) -> tuple[str, ...]:
-    ours = {mapping.target_of(name) for name in legacy.coverage["without_gradient"]}
-    return tuple(sorted(str(name) for name in ours ^ set(new.coverage["without_gradient"])))
+    targets = (mapping.target_of(name) for name in legacy.coverage["without_gradient"])
+    ours = {name for name in targets if name is not None}  # a dropped parameter has no twin to differ from
+    return tuple(sorted(ours ^ set(new.coverage["without_gradient"])))
 
 
 def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage) -> list[str]:
@@ -137,9 +142,10 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage) -
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
     if coverage.unaccounted:
         first = coverage.unaccounted[0]
+        slot = f" {first.record.slot}" if first.record.slot else ""
         reasons.append(
             f"{len(coverage.unaccounted)} records have no twin and no written exclusion, the first is "
-            f"{first.record.kind} `{first.record.name}` {first.record.slot} of the {first.side} side."
+            f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
     excluded = sum(item.side == LEGACY for item in coverage.excluded_records)
     share = excluded / max(1, excluded + len(comparisons))

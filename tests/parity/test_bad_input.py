@@ -1,5 +1,6 @@
 """Whatever a user gets wrong: one clear line, the documented exit code, nothing written."""
 
+import subprocess
 import sys
 
 import pytest
@@ -153,3 +154,20 @@ def test_foreign_folder_is_kept_even_with_force(tiny, tmp_path):
 def test_compare_of_folders_that_are_no_traces(parity, tmp_path):
     result = parity("compare", tmp_path, tmp_path, "--family", "mmdet_ddq", "--variant", "tiny_4scale")
     assert result.exit_code == 2 and "is not a trace" in one_line(result)
+
+
+def test_index_that_is_malformed(parity, tmp_path):
+    (tmp_path / "index.json").write_text('{"format_version": 1}')
+    result = parity("compare", tmp_path, tmp_path, "--family", "mmdet_ddq", "--variant", "tiny_4scale")
+    assert result.exit_code == 2 and "malformed" in one_line(result)
+
+
+def test_bug_of_the_tool_is_no_verdict():
+    code = (
+        "import sys; import parity.commands as c; from parity.cli import main\n"
+        "c.compare = lambda **k: 1 / 0\n"
+        "sys.argv = ['ddq-parity', 'compare', 'a', 'b', '--family', 'mmdet_ddq', '--variant', 'tiny_4scale']\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 70 and "ZeroDivisionError" in result.stderr

@@ -1,0 +1,66 @@
+"""Small traces written by hand, for tests of the engine that run no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from converters.mapping import Keep, Mapping
+from legacy_adapters.trace_writer import TraceWriter
+from parity.compare import Tolerance
+from parity.trace import Trace
+from parity.verdict import Verdict, judge
+
+SAME_NAMES = Mapping("toy", (Keep("**"),))
+EXACT = Tolerance()
+NAN, INF = float("nan"), float("inf")
+PROVENANCE = dict(
+    seed=0, checks=["forward", "loss", "grad"], threads=2, cpu_capability="AVX2", device="cpu", torch="2.6.0"
+)
+
+
+@dataclass(frozen=True)
+class Rec:
+    """A record to write; ``values`` is a tensor or what ``torch.tensor`` takes."""
+
+    kind: str
+    name: str
+    values: Any = 1.0
+    slot: str = ""
+    call: int = 0
+    phase: str = "train"
+    scope: str = ""
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.values if isinstance(self.values, Tensor) else torch.tensor(self.values)
+
+
+def write_trace(
+    folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
+    never_executed: tuple[str, ...] = (), **provenance: Any,
+) -> Trace:  # fmt: skip
+    """Write and load a trace; ``leaf_calls`` counts calls in the training phase, ``provenance`` overrides."""
+    writer = TraceWriter(str(folder))
+    for record in records:
+        writer.add(record.phase, record.kind, record.name, record.call, record.slot, record.tensor, record.scope)
+    calls = [dict(phase="train", name=name, count=count) for name, count in (leaf_calls or {}).items()]
+    coverage = dict(
+        leaf_calls=calls, never_executed=list(never_executed), without_gradient=list(without_gradient), frozen=[]
+    )
+    writer.finish({**PROVENANCE, **provenance}, coverage)
+    return Trace.load(folder)
+
+
+def judged(
+    folder: Path, legacy: list[Rec], new: list[Rec], *, mapping: Mapping = SAME_NAMES, tolerance: Tolerance = EXACT,
+    exclusions: tuple = (), on_legacy: dict[str, Any] | None = None, on_new: dict[str, Any] | None = None,
+) -> Verdict:  # fmt: skip
+    """Judge two hand-written sides; ``on_legacy`` and ``on_new`` go to :func:`write_trace`."""
+    one = write_trace(folder / "legacy", *legacy, **(on_legacy or {}))
+    two = write_trace(folder / "new", *new, **(on_new or {}))
+    return judge(one, two, mapping, exclusions, tolerance)

@@ -1,0 +1,149 @@
+"""The place where two runs part is named, the earliest one and the innermost."""
+
+import pytest
+
+from parity.blame import first_divergence
+from parity.compare import compare_all
+from parity.pairing import pair
+
+from .synthetic import EXACT, SAME_NAMES, Rec, write_trace
+
+A = [1.0]
+
+
+@pytest.fixture
+def blamed(tmp_path):
+    """Return a function that writes the legacy records, and the new side with other values in the given places.
+
+    ``differing`` are indices into the records; a later difference is a larger one, as errors grow. The new side writes
+    its records in another order if asked to.
+    """
+
+    def blame(records, *differing, reorder=False):
+        legacy = [Rec(r.kind, r.name, A, r.slot, r.call, r.phase, r.scope) for r in records]
+        new = [
+            Rec(r.kind, r.name, [2.0 + i] if i in differing else A, r.slot, r.call, r.phase, r.scope)
+            for i, r in enumerate(records)
+        ]
+        one = write_trace(tmp_path / "legacy", *legacy)
+        two = write_trace(tmp_path / "new", *(new[::-1] if reorder else new))
+        pairs = pair(one.records, two.records, SAME_NAMES, ()).pairs
+        return first_divergence(tuple(compare_all(one, two, pairs, EXACT)))
+
+    return blame
+
+
+def into(name, slot="x", **more):
+    return Rec("module_in", name, slot=slot, **more)
+
+
+def out(name, slot="", **more):
+    return Rec("module_out", name, slot=slot, **more)
+
+
+#: decoder calls layer 0, which calls its norm; then the head's loss
+RUN = [
+    Rec("param", "decoder.norm.weight", phase="weights"),  # 0
+    into("decoder", scope=""),  # 1
+    into("decoder.layers.0", scope="decoder"),  # 2
+    into("decoder.layers.0.norm", scope="decoder.layers.0"),  # 3
+    out("decoder.layers.0.norm", scope="decoder.layers.0"),  # 4
+    out("decoder.layers.0", scope="decoder"),  # 5
+    Rec("tap", "distinct", slot="keep", scope="decoder"),  # 6
+    out("decoder", slot="1"),  # 7
+    Rec("tap", "result"),  # 8
+    Rec("loss", "loss_cls", scope=""),  # 9
+    Rec("grad", "decoder.norm.weight"),  # 10
+]
+
+
+def test_equal_runs_part_nowhere(blamed):
+    assert blamed(RUN) is None
+
+
+@pytest.mark.parametrize(
+    ("differing", "where", "says"),
+    [
+        ((0,), "decoder.norm.weight", "weights differ before anything runs"),
+        ((1,), "the detector", "code of the detector calls `decoder` (call 0 of the train phase) with another `x`"),
+        ((2,), "decoder", "code of `decoder` calls `decoder.layers.0`"),
+        ((3,), "decoder.layers.0", "code of `decoder.layers.0` calls `decoder.layers.0.norm`"),
+        ((4,), "decoder.layers.0.norm", "`decoder.layers.0.norm` (call 0 of the train phase) gives another output"),
+        ((5,), "decoder.layers.0", "gives another output for equal inputs"),
+        ((6,), "decoder", "`decoder` decides otherwise: tap `distinct`"),
+        ((7,), "decoder", "output 1) gives another output"),
+        ((8,), "the detector", "The detector decides otherwise: tap `result`"),
+        ((9,), "loss_cls", "loss term `loss_cls` differs"),
+        ((10,), "decoder.norm.weight", "gradient of `decoder.norm.weight` differs; everything forward is equal"),
+        # an error carries on: the first place counts, and an inner module comes before the one that holds it
+        ((4, 5, 6, 7, 8, 9, 10), "decoder.layers.0.norm", "gives another output"),
+        ((5, 6, 7, 9, 10), "decoder.layers.0", "gives another output"),
+        ((3, 4, 5, 7), "decoder.layers.0", "with another `x`"),
+        ((0, 4, 5, 7, 9, 10), "decoder.norm.weight", "weights differ"),
+        ((9, 10), "loss_cls", "loss term"),
+    ],
+    ids=lambda value: ",".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+@pytest.mark.parametrize("reorder", [False, True], ids=["same order", "new side in another order"])
+def test_first_place_is_blamed_in_the_order_of_the_legacy_side(blamed, differing, where, says, reorder):
+    divergence = blamed(RUN, *differing, reorder=reorder)
+    assert divergence.where == where and says in divergence.message
+    first = divergence.comparison.pair.legacy
+    assert (first.kind, first.name) == (RUN[differing[0]].kind, RUN[differing[0]].name)
+
+
+def test_call_is_told_from_the_others(blamed):
+    records = [out("branch", call=call) for call in range(3)]
+    assert "`branch` (call 1 of the train phase)" in blamed(records, 1, 2).message
+
+
+def test_inference_comes_before_training(blamed):
+    records = [out("decoder", phase="predict"), out("backbone", phase="train")]
+    divergence = blamed(records, 0, 1)
+    assert divergence.where == "decoder" and "predict phase" in divergence.message
+
+
+#: forward runs backbone, encoder, head; gradients are recorded by name, so the head's stands in the middle
+GRADIENTS = [
+    out("backbone"),  # 0
+    out("encoder.layers.0"),  # 1
+    out("encoder.norm"),  # 2
+    out("encoder"),  # 3
+    out("a_head"),  # 4
+    Rec("grad", "a_head.weight"),  # 5
+    Rec("grad", "backbone.weight"),  # 6
+    Rec("grad", "encoder.layers.0.weight"),  # 7
+    Rec("grad", "encoder.norm.weight"),  # 8
+    Rec("grad", "level_embed"),  # 9
+]
+
+
+@pytest.mark.parametrize(
+    ("differing", "where"),
+    [
+        ((5, 6, 7, 8, 9), "a_head.weight"),
+        ((6, 7, 8), "encoder.norm.weight"),
+        ((6, 7), "encoder.layers.0.weight"),
+        ((6,), "backbone.weight"),
+        ((6, 9), "backbone.weight"),
+        ((9,), "level_embed"),
+    ],
+    ids=str,
+)
+def test_among_gradients_only_the_module_that_ran_last_is_blamed(blamed, differing, where):
+    divergence = blamed(GRADIENTS, *differing)
+    assert divergence.where == where and f"gradient of `{where}`" in divergence.message
+
+
+def test_module_that_ran_again_counts_by_its_last_run(blamed):
+    records = [
+        out("shared"), out("neck"), out("shared", call=1), Rec("grad", "neck.weight"), Rec("grad", "shared.weight"),
+    ]  # fmt: skip
+    assert blamed(records, 3, 4).where == "shared.weight"
+
+
+def test_inference_says_nothing_about_the_order_of_backward(blamed):
+    records = [
+        out("neck"), out("head"), out("neck", phase="predict"), Rec("grad", "head.weight"), Rec("grad", "neck.weight"),
+    ]  # fmt: skip
+    assert blamed(records, 3, 4).where == "head.weight"

@@ -1,0 +1,281 @@
+"""A verdict reads well in 80 columns, ends in a line that can be grepped, and is valid JSON."""
+
+import io
+import json
+import re
+
+import pytest
+import torch
+from rich.console import Console
+
+from parity.compare import Tolerance
+from parity.pairing import LEGACY, NEW, Exclusion
+from parity.report import as_dict, closing_line, print_verdict, stages
+
+from .synthetic import INF, NAN, Rec, judged
+
+LOOSE = Tolerance("fixed", rtol=0.0, atol=0.5)
+LONG = "bbox_head.aux_reg_branches.6." + ".".join(f"a_rather_long_submodule_{i}" for i in range(5))
+COLOUR = re.compile(r"\x1b\[(\d+;)*(3|4)\dm")
+
+
+def printed(verdict, quiet=False, **console):
+    """Return what is printed on a terminal of 80 columns."""
+    file = io.StringIO()
+    print_verdict(verdict, Console(file=file, width=80, **console), quiet)
+    return file.getvalue()
+
+
+def strict(verdict):
+    """Return the verdict read back from JSON by a reader that knows no NaN and no Infinity."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(json.dumps(as_dict(verdict)), parse_constant=refuse)
+
+
+def two_tensors(folder, legacy, new, **more):
+    return judged(folder, [Rec("module_out", "m", legacy)], [Rec("module_out", "m", new)], **more)
+
+
+RUN = [
+    Rec("param", "backbone.conv.weight", phase="weights"),
+    Rec("param", "head.weight", phase="weights"),
+    Rec("module_in", "backbone.conv", slot="x", phase="predict"),
+    Rec("module_out", "backbone", [1.0, 2.0], phase="predict"),
+    Rec("tap", "distinct", [1, 2], slot="keep", phase="predict", scope="head"),
+    Rec("tap", "result", 0.5, slot="scores", phase="predict"),
+    Rec("module_out", "backbone", [1.0, 2.0]),
+    Rec("tap", "noise.boxes", 0.1, scope="head"),
+    Rec("loss", "total", 3.0),
+    Rec("grad", "head.weight", 0.1),
+]
+
+
+def test_records_are_grouped_by_stage_in_the_order_the_stages_ran(tmp_path):
+    new = [Rec("module_out", "backbone", [1.25, 4.0]) if i == 6 else record for i, record in enumerate(RUN)]
+    verdict = judged(tmp_path, RUN, new[::-1], tolerance=LOOSE)
+    found = [(s.name, s.records, s.identical, s.accepted) for s in stages(verdict.comparisons)]
+    assert found == [
+        ("weights", 2, 2, 2),
+        ("inference: backbone", 2, 2, 2),
+        ("inference: decisions", 1, 1, 1),
+        ("inference: result", 1, 1, 1),
+        ("training: backbone", 1, 0, 0),
+        ("training: noise", 1, 1, 1),
+        ("training: losses", 1, 1, 1),
+        ("training: gradients", 1, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gaps", "identical", "accepted", "worst"),
+    [
+        ((0.0, 0.0, 0.0), 3, 3, None),
+        ((0.25, 0.0, 0.5), 1, 3, 2),
+        ((0.25, 2.0, 0.5), 0, 2, 1),
+        ((0.0, 0.25, 0.0), 2, 3, 1),
+        # another shape is worse than any number
+        ((8.0, "shape", 0.5), 0, 1, 1),
+    ],
+    ids=str,
+)
+def test_stage_counts_and_names_its_worst_record(tmp_path, gaps, identical, accepted, worst):
+    new = [[1.0, 1.0] if gap == "shape" else [1.0 + gap] for gap in gaps]
+    verdict = judged(
+        tmp_path,
+        [Rec("module_out", "m", [1.0], call=i) for i in range(3)],
+        [Rec("module_out", "m", values, call=i) for i, values in enumerate(new)],
+        tolerance=LOOSE,
+    )
+    (stage,) = stages(verdict.comparisons)
+    assert (stage.records, stage.identical, stage.accepted) == (3, identical, accepted)
+    assert (stage.worst.pair.new.call if stage.worst else None) == worst
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "tolerance", "line"),
+    [
+        ([1.0], [1.0], Tolerance(), "MATCH 1 of 1 records bit-identical"),
+        ([1.0], [1.0], LOOSE, "MATCH 1 of 1 records bit-identical"),
+        ([1.0], [1.5], LOOSE, "MATCH 0 of 1 records bit-identical, 1 within fixed tolerance"),
+        ([1.0], [1.5], Tolerance(), "MISMATCH 1 of 1 records differ. First at m."),
+    ],
+    ids=str,
+)
+def test_closing_line(tmp_path, legacy, new, tolerance, line):
+    assert closing_line(two_tensors(tmp_path, legacy, new, tolerance=tolerance)) == line
+
+
+def test_closing_line_of_what_proves_nothing_gives_every_reason(tmp_path):
+    verdict = judged(tmp_path, [Rec("loss", "a"), Rec("loss", "b")], [Rec("loss", "a")],
+                     on_legacy=dict(leaf_calls={"neck": 1}))  # fmt: skip
+    assert closing_line(verdict) == (
+        "INCOMPARABLE 1 records have no twin and no written exclusion, the first is loss `b` of the legacy side. "
+        "1 of 1 leaf calls of the legacy side have no twin."
+    )
+
+
+def verdict_of(folder, word):
+    if word == "INCOMPARABLE":
+        return judged(folder, [Rec("module_out", LONG, slot="x" * 60)], [])
+    return judged(folder, [Rec("module_out", LONG)], [Rec("module_out", LONG, 1.0 if word == "MATCH" else 2.0)])
+
+
+@pytest.mark.parametrize("word", ["MATCH", "MISMATCH", "INCOMPARABLE"])
+@pytest.mark.parametrize("quiet", [False, True], ids=["full", "quiet"])
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_last_line_alone_starts_with_the_verdict_and_is_not_wrapped(tmp_path, word, quiet, terminal):
+    verdict = verdict_of(tmp_path, word)
+    lines = printed(verdict, quiet, force_terminal=terminal).splitlines()
+    assert lines[-1] == closing_line(verdict)
+    assert [line for line in lines if re.match("(MATCH|MISMATCH|INCOMPARABLE) ", line)] == [lines[-1]]
+    assert lines[-1].startswith(f"{word} ")
+
+
+@pytest.mark.parametrize("word", ["MATCH", "MISMATCH", "INCOMPARABLE"])
+def test_quiet_prints_the_verdict_line_only(tmp_path, word):
+    assert len(printed(verdict_of(tmp_path, word), quiet=True).splitlines()) == 1
+
+
+def test_table_keeps_to_80_columns_with_long_names(tmp_path):
+    name = "very_long_stage_name_of_a_plugin_head_that_goes_on_and_on." + LONG
+    reason = "left out because " + "there are many words to say about it " * 5
+    legacy = [Rec("module_out", name, 1.0, slot="0.scores.level_0"), Rec("module_in", "mask", slot="key_padding_mask")]
+    legacy += [Rec("tap", "filler", float(i), call=i) for i in range(100)]
+    new = [Rec("module_out", name, 1.0e30, slot="0.scores.level_0"), *legacy[2:]]
+    exclusion = Exclusion(LEGACY, "module_in", "mask*", "*", reason)
+    verdict = judged(tmp_path, legacy, new, exclusions=(exclusion,), tolerance=LOOSE)
+    *body, last = printed(verdict).splitlines()
+    assert max(len(line) for line in body) <= 80 and last == closing_line(verdict)
+    (row,) = [line for line in body if line.startswith("training: very_long_stage")]
+    assert re.search(r"… +1 +0 +1e\+30  very_long_stage.*…", row)
+    assert " ".join(reason.split()) in " ".join("\n".join(body).split())
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "cells"),
+    [
+        ([1.0], [1.0], ["1", "1", "0"]),
+        ([1.0], [1.25], ["1", "1", "0.25"]),  # within the tolerance
+        ([1.0], [3.0], ["1", "0", "2"]),
+        ([1.0], [1.0, 1.0], ["1", "0", "shape"]),
+    ],
+    ids=str,
+)
+def test_table_row_gives_records_equal_ones_and_largest_difference(tmp_path, legacy, new, cells):
+    text = printed(two_tensors(tmp_path, legacy, new, tolerance=LOOSE))
+    (row,) = [line for line in text.splitlines() if line.startswith("training: m")]
+    assert row.split()[2:5] == cells
+
+
+@pytest.mark.parametrize("slot", ["losses[a]", "[/red]", "[bold]x", "(0, 1)"])
+def test_brackets_in_names_are_text(tmp_path, slot):
+    verdict = judged(tmp_path, [Rec("module_out", "m", 1.0, slot=slot)], [Rec("module_out", "m", 2.0, slot=slot)])
+    assert f"m#0.{slot}" in printed(verdict)
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "says"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], [1.0, 2.5, 3.0, 4.0], "25.0% of the elements differ, largest by 0.5"),
+        ([1.0, NAN], [1.0, 1.0], "1 NaN on one side only"),
+        ([1.0], [1], "F32[1] became I64[1]"),
+    ],
+    ids=str,
+)
+def test_first_divergence_is_told_in_words_and_numbers(tmp_path, legacy, new, says):
+    text = printed(two_tensors(tmp_path, legacy, new))
+    assert "first divergence: `m` (call 0 of the train phase) gives another output" in text and says in text
+
+
+def test_coverage_is_told_with_the_reason_of_every_exclusion(tmp_path):
+    extra = [Rec("module_out", "decoder", [1.0], slot=f"2.{i}") for i in range(3)]
+    masks = Exclusion(NEW, "module_out", "decoder", "2.*", "an output here")
+    unused = Exclusion(NEW, "module_out", "encoder", "*", "does not occur")
+    leaves = dict(leaf_calls={"m": 4})
+    verdict = judged(tmp_path, [Rec("loss", "a")], [Rec("loss", "a"), *extra], exclusions=(masks, unused),
+                     on_legacy=leaves, on_new=leaves)  # fmt: skip
+    text = printed(verdict)
+    assert "leaf calls paired 4 of 4, records excluded 3, unaccounted 0" in text
+    assert "  excluded 3 x new module_out decoder 2.*: an output here" in text and "does not occur" not in text
+    assert strict(verdict)["coverage"]["excluded"] == ["3 x new module_out decoder 2.*: an output here"]
+
+
+def test_no_color_is_honoured(tmp_path, monkeypatch):
+    verdict = two_tensors(tmp_path, [1.0], [2.0])
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert COLOUR.search(printed(verdict, force_terminal=True))
+    assert not COLOUR.search(printed(two_tensors(tmp_path / "equal", [1.0], [1.0]), force_terminal=True))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not COLOUR.search(printed(verdict, force_terminal=True))
+
+
+def test_pipe_gets_no_escapes(tmp_path):
+    assert "\x1b" not in printed(two_tensors(tmp_path, [1.0], [2.0]))
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "max_abs", "share", "note"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], 0.5, 0.5, ""),
+        ([NAN, 1.0], [1.0, 1.0], 0.0, 0.5, "1 NaN on one side only"),
+        ([NAN], [1.0], 0.0, 1.0, "1 NaN on one side only"),
+        ([INF], [1.0], 0.0, 1.0, "1 Inf against another value"),
+        ([1.0], [1.0, 2.0], None, 1.0, "F32[1] became F32[2]"),
+        ([1.0], [1], None, 1.0, "F32[1] became I64[1]"),
+        # the difference of two finite doubles may be infinite
+        (torch.tensor([1.7e308], dtype=torch.float64), torch.tensor([-1.7e308], dtype=torch.float64), None, 1.0, ""),
+    ],
+    ids=str,
+)
+def test_json_is_valid_whatever_differs(tmp_path, legacy, new, max_abs, share, note):
+    data = strict(two_tensors(tmp_path, legacy, new))
+    (item,) = data["differing"]
+    assert (item["max_abs"], item["differing_share"], item["note"]) == (max_abs, share, note)
+    assert data["first_divergence"]["where"] == "m" and data["first_divergence"]["record"] == item
+
+
+def test_json_says_what_the_terminal_says(tmp_path):
+    new = [Rec("module_out", "backbone", [1.25, 4.0]) if i == 6 else record for i, record in enumerate(RUN)]
+    verdict = judged(tmp_path, RUN, new, tolerance=LOOSE, on_new=dict(commit="abc"))
+    data = strict(verdict)
+    assert (data["verdict"], data["exit_code"], data["summary"]) == ("MISMATCH", 1, closing_line(verdict))
+    assert (data["records"], data["identical"], data["accepted"]) == (10, 9, 9)
+    assert data["tolerance"] == {"name": "fixed", "rtol": 0.0, "atol": 0.5}
+    assert data["stages"][4] == {"name": "training: backbone", "records": 1, "identical": 0, "accepted": 0}
+    assert [(d["phase"], d["kind"], d["name"], d["accepted"]) for d in data["differing"]] == [
+        ("train", "module_out", "backbone", False)
+    ]
+    assert data["provenance"]["new"]["commit"] == "abc" and data["provenance"]["legacy"]["seed"] == 0
+
+
+def test_json_lists_what_is_unaccounted_and_one_sided(tmp_path):
+    verdict = judged(
+        tmp_path,
+        [Rec("loss", "a"), Rec("module_out", "m", slot="1", call=2)],
+        [Rec("loss", "a"), Rec("tap", "result", phase="predict")],
+        on_legacy=dict(without_gradient=("neck.weight",), never_executed=("dead",)),
+    )
+    coverage = strict(verdict)["coverage"]
+    assert coverage["unaccounted"] == ["legacy train module_out m#2 1", "new predict tap result#0"]
+    assert coverage["gradients_on_one_side"] == ["neck.weight"]
+    assert coverage["never_executed"] == {"legacy": ["dead"], "new": []}
+    assert strict(verdict)["first_divergence"] is None
+
+
+@pytest.mark.parametrize(("new", "code"), [(1.0, 0), (2.0, 1)], ids=["match", "mismatch"])
+def test_command_line_prints_json_and_exits_by_the_verdict(parity, tmp_path, new, code):
+    judged(tmp_path, [Rec("loss", "total", 1.0)], [Rec("loss", "total", new)])
+    folders = (tmp_path / "legacy", tmp_path / "new")
+    result = parity("compare", *folders, "--family", "mmdet_ddq", "--variant", "tiny_4scale", "--json")
+    assert result.exit_code == code and json.loads(result.stdout)["exit_code"] == code
+
+
+def test_command_line_exits_3_when_nothing_was_compared(parity, tmp_path):
+    judged(tmp_path, [], [])
+    folders = (tmp_path / "legacy", tmp_path / "new")
+    result = parity("compare", *folders, "--family", "mmdet_ddq", "--variant", "tiny_4scale", "-q")
+    assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Nothing")
