@@ -72,7 +72,12 @@ def _ddq_detr_rules(n: int) -> tuple[Rule, ...]:
     )
 
 
-_DDQ_DETR_VARIANTS = (Variant("r50_4scale", decoder_layers=6), Variant("tiny_4scale", decoder_layers=3))
+_DDQ_DETR_VARIANTS = (
+    Variant("r50_4scale", decoder_layers=6),
+    Variant("r50_5scale", decoder_layers=6),
+    Variant("swinl_4scale", decoder_layers=6),
+    Variant("tiny_4scale", decoder_layers=3),
+)
 _DDQ_DETR_CLASS_KEYS = (
     "bbox_head.cls_branches.*.*",
     "bbox_head.aux_cls_branches.*.*",

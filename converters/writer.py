@@ -102,7 +102,13 @@ def _save_pth(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, An
     import torch
 
     compact = {key: _compact(tensor).clone() for key, tensor in state_dict.items()}
-    torch.save({"meta": meta, "state_dict": compact}, file)
+    try:
+        torch.save({"meta": meta, "state_dict": compact}, file)
+    except RuntimeError as error:
+        # a write that fails leaves the archive unclosed; torch then reports that, and not the disk that is full
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _save_safetensors(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import sys
 
-import torch
-
 from ddq_port import configs
 
 
 def layout(variant: str) -> dict[str, list[object]]:
-    """Return key -> [dtype, shape] of the model of ``variant``, built without memory on the meta device.
+    """Return key -> [dtype, shape] of the model of ``variant``.
+
+    The model is really built: mmdet's Swin reads numbers out of tensors and so cannot be built on the meta device.
 
     Raises:
         KeyError: if there is no such variant.
@@ -25,7 +25,7 @@ def layout(variant: str) -> dict[str, list[object]]:
 
     config = configs.load(configs.VARIANTS[variant])
     config.model.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
+    with DefaultScope.overwrite_default_scope("mmdet"):
         state = MODELS.build(config.model).state_dict()
     return {key: [str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in state.items()}
 

@@ -52,22 +52,24 @@ class LegacyFamily:
                 raise RepoError(f"The legacy repo {repo} has no {name}; expected {self.repo_hint}.")
 
 
-_DDQ_CONFIG = "ddq-detr-4scale_r50_8xb2-12e_coco.py"
+_DDQ_DETR_CONFIGS = {
+    "r50_4scale": "ddq-detr-4scale_r50_8xb2-12e_coco.py",
+    "r50_5scale": "ddq-detr-5scale_r50_8xb2-12e_coco.py",
+    "swinl_4scale": "ddq-detr-4scale_swinl_8xb2-30e_coco.py",
+    "tiny_4scale": "ddq-detr-4scale_r50_8xb2-12e_coco.py",
+}
 _FAMILIES = {
     "ddq_detr": LegacyFamily(
         name="ddq_detr",
         adapter=_ADAPTERS / "ddq_detr.py",
-        configs={
-            "r50_4scale": f"projects/configs/ddq_detr/{_DDQ_CONFIG}",
-            "tiny_4scale": f"projects/configs/ddq_detr/{_DDQ_CONFIG}",
-        },
+        configs={variant: f"projects/configs/ddq_detr/{name}" for variant, name in _DDQ_DETR_CONFIGS.items()},
         repo_files=("projects/models/ddq_detr.py", "mmdet/__init__.py", "mmengine/__init__.py", "mmcv-2.0.0rc4/mmcv"),
         repo_hint="a checkout of github.com/jshilong/DDQ, branch ddq_detr",
     ),
     "mmdet_ddq": LegacyFamily(
         name="mmdet_ddq",
         adapter=_ADAPTERS / "mmdet_ddq.py",
-        configs={"r50_4scale": f"ddq/{_DDQ_CONFIG}", "tiny_4scale": f"ddq/{_DDQ_CONFIG}"},
+        configs={variant: f"ddq/{name}" for variant, name in _DDQ_DETR_CONFIGS.items()},
     ),
 }
 

@@ -89,8 +89,9 @@ def _recorded_decision(replay: Mapping[str, torch.Tensor], phase: str, name: str
 
 
 def random_taps() -> Sequence[Tap]:
-    """Return the taps of torch's ``*_like`` random draws, in use by contrastive denoising."""
+    """Return the taps of torch's random draws in use by contrastive denoising (``*_like``) and DropPath (``rand``)."""
     return [
+        Tap(torch, "rand", lambda *a, **k: "noise.rand", _read_draw, _write_rand),
         Tap(torch, "rand_like", lambda *a, **k: "noise.rand_like", _read_draw, _write_draw),
         Tap(torch, "randint_like", lambda *a, **k: "noise.randint_like", _read_draw, _write_draw),
     ]
@@ -102,6 +103,10 @@ def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
 
 def _write_draw(decision: Decision, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     return decision["draw"].to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
+
+
+def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
+    return decision["draw"].to(device=device, dtype=dtype or torch.get_default_dtype())
 
 
 def detections_tap() -> Tap:

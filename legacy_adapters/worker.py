@@ -45,7 +45,7 @@ def run(job: Any) -> None:
     adapter = _load_adapter(job.adapter)
     torch.manual_seed(job.seed)
     model = adapter.build(job.options, job.device)
-    model.load_state_dict(load_file(job.weights), strict=True)
+    _load_weights(model, load_file(job.weights))
     model.to(job.device)
     batch = Batch.from_tensors(load_file(job.inputs), job.device)
     replay = load_file(job.replay) if job.replay else None
@@ -58,6 +58,15 @@ def run(job: Any) -> None:
     provenance = dict(_environment(job), **adapter.provenance(job.options))
     _run_checks(job, adapter, model, batch, recorder, replay)
     recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(model)))
+
+
+def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
+    """Load strictly, but leave whole-number buffers the file lacks (counters, index tables) as the model made them.
+
+    What the model then holds is recorded like every weight, so the two sides are compared in this, too.
+    """
+    constants = {key: value for key, value in model.state_dict().items() if not value.is_floating_point()}
+    model.load_state_dict({**constants, **weights}, strict=True)
 
 
 def _run_checks(

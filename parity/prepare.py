@@ -65,7 +65,7 @@ def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
     seed and its own name only.
 
     Args:
-        layout: the keys with dtype and shape; whole-number tensors (counters) are set to 0.
+        layout: the keys with dtype and shape; whole-number tensors (counters, index tables) are zeros.
         seed: of everything random here.
     """
     weights = {}
@@ -92,7 +92,7 @@ def _rule_for(name: str, shape: Sequence[int]) -> Callable[[tuple[int, ...], Gen
         return lambda s, g: torch.randn(s, generator=g) * 0.1 + torch.tensor([0.0, 0.0, BOX_GROWTH, BOX_GROWTH])
     if len(shape) == 1:
         return lambda s, g: torch.randn(s, generator=g) * 0.1
-    if leaf != "weight" or "embed" in name:
+    if leaf != "weight" or "embedding" in name:
         return lambda s, g: torch.randn(s, generator=g)
     fan_in = 1
     for extent in shape[1:]:

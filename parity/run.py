@@ -128,8 +128,15 @@ def both_layouts(options: RunOptions) -> dict[str, Mapping[str, Tensor]]:
     other = NEW if side == LEGACY else LEGACY
     converted = engine.convert(source, mapping, other, targets[other]).state_dict
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
-    own = {key: source[key] for key in targets[side].tensors}
-    return {side: own, other: converted}
+    both = {side: {key: source[key] for key in targets[side].tensors}, other: converted}
+    if options.checkpoint is None:
+        both = {side: _floating(tensors) for side, tensors in both.items()}
+    return both
+
+
+def _floating(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out counters and index tables: each side has its own, which no seed can replace."""
+    return {key: value for key, value in tensors.items() if value.is_floating_point()}
 
 
 def _num_classes(options: RunOptions) -> int:

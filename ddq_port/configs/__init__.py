@@ -18,6 +18,8 @@ _FOLDER = Path(__file__).parent
 #: Config of each variant of DDQ-DETR, as the command lines name them.
 VARIANTS = {
     "r50_4scale": "ddq-detr-4scale_r50_8xb2-12e_coco",
+    "r50_5scale": "ddq-detr-5scale_r50_8xb2-12e_coco",
+    "swinl_4scale": "ddq-detr-4scale_swinl_8xb2-30e_coco",
     "tiny_4scale": "ddq-detr-4scale_tiny",
 }
 
