@@ -75,7 +75,7 @@ def test_json_quiet_and_verbose(tmp_path: Path, legacy_file: Path) -> None:
     assert (quiet.exit_code, quiet.output) == (0, "")
     verbose = _run("convert", legacy_file, tmp_path / "c.pth", "-v")
     assert len(verbose.stderr.splitlines()) == 26
-    assert "rename bbox_head.cls_branches.3.bias -> bbox_head.aux_cls_branches.2.bias" in verbose.stderr
+    assert "rename bbox_head.cls_branches.4.bias -> bbox_head.aux_cls_branches.3.bias" in verbose.stderr
 
 
 def test_dataset_meta_travels(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
