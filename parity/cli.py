@@ -15,7 +15,7 @@ from converters.console import OneLineGroup
 from ddq_port import __version__
 from legacy_adapters import families
 
-from .params import CheckList, Device, SizeList
+from .params import CheckList, CountList, Device, SizeList
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -53,6 +53,7 @@ _OUTPUT = (
 )
 _SETTINGS = (
     click.option("--size", type=SizeList(), help="Image sizes of the batch in pixels."),
+    click.option("--objects", type=CountList(), help="Objects of each image, one number per image. [default: drawn]"),
     click.option("--seed", type=int, default=0, show_default=True, help="Of inputs, weights and random draws."),
     click.option("--check", type=CheckList(), default="forward,loss,grad", show_default=True, help="What to compare."),
     click.option("--device", type=Device(), default="cpu", show_default=True, help="Of both sides: cpu or cuda[:N]."),
@@ -157,8 +158,11 @@ def _execute(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], j
     from . import commands
 
     tiny = settings["variant"] == "tiny_4scale"
-    default = ((128, 160), (96, 128)) if tiny else ((480, 640), (384, 512))
-    sys.exit(commands.run(sizes=size or default, checks=check, as_json=json, **settings))
+    sizes = size or (((128, 160), (96, 128)) if tiny else ((480, 640), (384, 512)))
+    objects = settings["objects"]
+    if objects is not None and len(objects) != len(sizes):
+        raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
+    sys.exit(commands.run(sizes=sizes, checks=check, as_json=json, **settings))
 
 
 def main() -> None:

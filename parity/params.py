@@ -29,6 +29,21 @@ class SizeList(click.ParamType):
         return int(height), int(width)
 
 
+class CountList(click.ParamType):
+    """Whole numbers from 0 on, with commas; gives a tuple."""
+
+    name = "N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        items = [item.strip() for item in value.split(",")]
+        wrong = [item for item in items if not item.isdigit()]
+        if wrong:
+            self.fail(f"{wrong[0]!r} is not a number of objects; expected e.g. 3,0.", param, ctx)
+        return tuple(int(item) for item in items)
+
+
 class CheckList(click.ParamType):
     """Some of forward, loss, grad, with commas; gives a tuple in this order."""
 

@@ -16,25 +16,33 @@ from legacy_adapters.inputs import Batch
 BOX_GROWTH = 1.3
 
 
-def seeded_batch(sizes: Sequence[tuple[int, int]], seed: int, num_classes: int, max_objects: int = 7) -> Batch:
+def seeded_batch(
+    sizes: Sequence[tuple[int, int]], seed: int, num_classes: int, objects: Sequence[int] | None = None
+) -> Batch:
     """Make a batch of blob images with random objects.
 
     Args:
         sizes: (h, w) of each image in pixels; all are zero-padded to the largest height and width.
         seed: of everything random here.
         num_classes: labels lie in [0, num_classes).
-        max_objects: objects per image are between 2 and this.
+        objects: number of objects of each image, 0 allowed; None draws 2 to 7 for each.
 
     Returns:
         Images with about zero mean and unit variance, as after mmdet's preprocessor.
+
+    Raises:
+        ValueError: if ``objects`` does not give a number for every image.
     """
+    if objects is not None and len(objects) != len(sizes):
+        raise ValueError(f"Objects are given for {len(objects)} images; expected {len(sizes)}, one number per image.")
     generator = Generator().manual_seed(seed)
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros(len(sizes), 3, height, width)
     bboxes, labels = [], []
     for i, (h, w) in enumerate(sizes):
         images[i, :, :h, :w] = _blobs(h, w, generator)
-        count = int(torch.randint(2, max_objects + 1, (), generator=generator))
+        drawn = int(torch.randint(2, 8, (), generator=generator))
+        count = drawn if objects is None else objects[i]
         bboxes.append(_boxes(count, h, w, generator))
         labels.append(torch.randint(0, num_classes, (count,), generator=generator))
     return Batch(images, tuple(sizes), bboxes, labels)

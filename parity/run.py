@@ -41,6 +41,7 @@ class RunOptions:
         checkpoint: weights of either layout; None means seeded ones.
         new_adapter: adapter file of the new side.
         sizes: (h, w) of each image of the batch.
+        objects: number of objects of each image; None draws it.
         seed: of inputs, weights and the models' random draws.
         checks: some of ``forward``, ``loss``, ``grad``.
         device: of both sides.
@@ -58,6 +59,7 @@ class RunOptions:
     checkpoint: Path | None
     new_adapter: Path
     sizes: tuple[tuple[int, int], ...]
+    objects: tuple[int, ...] | None
     seed: int
     checks: tuple[str, ...]
     device: str
@@ -93,7 +95,7 @@ def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> V
         save_file(
             {key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.weights.safetensors")
         )
-    batch = seeded_batch(options.sizes, options.seed, _num_classes(options))
+    batch = seeded_batch(options.sizes, options.seed, _num_classes(options), options.objects)
     save_file(batch.to_tensors(), str(folder / "inputs.safetensors"))
 
     progress(f"running the legacy side ({options.family} {options.variant})")

@@ -121,6 +121,8 @@ def test_checkpoint_that_does_not_fit(tiny, tmp_path, content, says):
     [
         ("--size", "12"),
         ("--size", "8x8"),
+        ("--objects", "1"),
+        ("--objects", "1,-2"),
         ("--check", "backward"),
         ("--device", "tpu"),
         ("--variant", "r101"),

@@ -55,6 +55,22 @@ def test_fewer_tokens_than_queries(official):
     assert_complete_match(official("--size", "32x32"))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--size", "128x160,96x128", "--objects", "0,3"),
+        ("--size", "128x160,96x128", "--objects", "0,0"),
+        ("--size", "96x128", "--objects", "1"),
+        ("--size", "128x128", "--objects", "40"),
+        ("--size", "48x640", "--objects", "2"),
+        ("--size", "640x48", "--objects", "2"),
+    ],
+    ids=["image without objects", "batch without objects", "one object", "more objects than groups", "wide", "tall"],
+)
+def test_edge_case(official, arguments):
+    assert_complete_match(official(*arguments))
+
+
 def test_replayed_decisions(official):
     assert_complete_match(official("--size", "128x160,96x128", "--replay"))
 

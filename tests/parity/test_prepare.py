@@ -51,11 +51,11 @@ def test_batch_of_another_seed_differs_in_all_it_holds():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_boxes_lie_in_their_image_and_labels_in_range(seed):
-    batch = seeded_batch(SIZES, seed, CLASSES, max_objects=4)
+    batch = seeded_batch(SIZES, seed, CLASSES)
     assert batch.image_sizes == SIZES
     for (h, w), boxes, labels in zip(SIZES, batch.gt_bboxes, batch.gt_labels):
         assert boxes.dtype == torch.float32 and labels.dtype == torch.int64
-        assert 2 <= len(boxes) == len(labels) <= 4
+        assert 2 <= len(boxes) == len(labels) <= 7
         x1, y1, x2, y2 = boxes.unbind(1)
         assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 <= w).all() and (y2 <= h).all()
         assert (x2 - x1 >= w / 8 - 1e-3).all() and (y2 - y1 >= h / 8 - 1e-3).all()
@@ -68,6 +68,17 @@ def test_counts_labels_and_boxes_vary():
     assert {int(label) for batch in batches for labels in batch.gt_labels for label in labels} == set(range(CLASSES))
     # wide images get boxes right of their height, so that no one can swap x and y unseen
     assert any((batch.gt_bboxes[1][:, 2] > SIZES[1][0]).any() for batch in batches)
+
+
+def test_number_of_objects_can_be_given_per_image():
+    batch = seeded_batch(SIZES, 0, CLASSES, objects=(0, 9, 1))
+    assert [tuple(boxes.shape) for boxes in batch.gt_bboxes] == [(0, 4), (9, 4), (1, 4)]
+    assert [len(labels) for labels in batch.gt_labels] == [0, 9, 1]
+
+
+def test_numbers_of_objects_that_do_not_fit_the_images_are_refused():
+    with pytest.raises(ValueError, match="Objects are given for 1 images; expected 3"):
+        seeded_batch(SIZES, 0, CLASSES, objects=(4,))
 
 
 def test_padding_is_zero_and_the_image_is_not():
