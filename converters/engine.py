@@ -105,12 +105,12 @@ def _check_unmapped(ledger: Ledger, mapping: KeyMapping) -> None:
     if len(unmapped) == 1:
         raise errors.UnmappedKeyError(
             f"Key `{unmapped[0]}` of the source is matched by no rule of mapping "
-            f"`{mapping.family}`; add a rule or pass --allow-unmapped."
+            f"`{mapping.family}`; add a rule or pass --allow-unmapped to `ddq-convert convert`."
         )
     if unmapped:
         raise errors.UnmappedKeyError(
             f"{len(unmapped)} keys of the source are matched by no rule of mapping "
-            f"`{mapping.family}`: {listed(unmapped)}; add rules or pass --allow-unmapped."
+            f"`{mapping.family}`: {listed(unmapped)}; add rules or pass --allow-unmapped to `ddq-convert convert`."
         )
 
 

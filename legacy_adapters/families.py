@@ -42,6 +42,8 @@ class LegacyFamily:
             RepoError: naming what is missing.
         """
         if not self.needs_repo:
+            if repo is not None:
+                raise RepoError(f"Family {self.name} is installed with pip; leave --legacy-repo out.")
             return
         if repo is None:
             raise RepoError(f"Family {self.name} needs --legacy-repo: {self.repo_hint}.")

@@ -18,6 +18,8 @@ class Job:
     """One run of one side.
 
     Attributes:
+        family: of the legacy side; written into the trace.
+        variant: of the model; written into the trace.
         adapter: path of the adapter's Python file.
         options: given to the adapter as they are, e.g. the repo's path and the config.
         weights: safetensors file of the state dict to load, strictly.
@@ -32,6 +34,8 @@ class Job:
         replay: decisions bundle to force, or None.
     """
 
+    family: str
+    variant: str
     adapter: str
     options: Dict[str, Any]
     weights: str

@@ -12,6 +12,9 @@ import torch
 
 from .inputs import Batch
 
+#: (w, h) scale from the original to the given image; not 1 and not equal, so that a wrong rescaling is seen.
+SCALE_FACTOR = (0.75, 0.8)
+
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
     """Build a detector from a config file.
@@ -41,8 +44,16 @@ def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
     padded = tuple(batch.images.shape[-2:])
     samples = []
     for size, bboxes, labels in zip(batch.image_sizes, batch.gt_bboxes, batch.gt_labels):
-        meta = dict(img_shape=size, ori_shape=size, batch_input_shape=padded, pad_shape=padded, scale_factor=(1.0, 1.0))
-        sample = DetDataSample(metainfo=meta)
+        original = (round(size[0] / SCALE_FACTOR[1]), round(size[1] / SCALE_FACTOR[0]))
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=size,
+                ori_shape=original,
+                scale_factor=SCALE_FACTOR,
+                batch_input_shape=padded,
+                pad_shape=padded,
+            )
+        )
         if with_gt:
             sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
         samples.append(sample)

@@ -29,6 +29,7 @@ class Tap:
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
         write: takes a decision and the call's arguments and gives the result the function would have returned; None
             if the tap is only watched.
+        random: a draw, not a decision: a replayed one is taken as it is, the function is not called.
     """
 
     owner: Any
@@ -36,6 +37,11 @@ class Tap:
     name: Callable[..., Optional[str]]
     read: Callable[..., Decision]
     write: Optional[Callable[..., Any]] = None
+    random: bool = False
+
+
+class ReplayError(Exception):
+    """The decisions bundle does not fit this run."""
 
 
 @contextmanager
@@ -68,12 +74,13 @@ def _tapped(tap: Tap, original: Callable, recorder: Recorder, replay: Optional[M
         if name is None:
             return original(*args, **kwargs)
         call = recorder.next_call("tap", name)
+        forced = None
         if replay is not None and tap.write is not None:
-            result = tap.write(_recorded_decision(replay, recorder.phase, name, call), *args, **kwargs)
-        else:
-            result = original(*args, **kwargs)
-        recorder.add("tap", name, call, tap.read(result, *args, **kwargs))
-        return result
+            forced = tap.write(_recorded_decision(replay, recorder.phase, name, call), *args, **kwargs)
+        # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
+        own = forced if forced is not None and tap.random else original(*args, **kwargs)
+        recorder.add("tap", name, call, tap.read(own, *args, **kwargs))
+        return own if forced is None else forced
 
     return tapped
 
@@ -82,7 +89,7 @@ def _recorded_decision(replay: Mapping[str, torch.Tensor], phase: str, name: str
     prefix = decision_key(phase, name, call, "")
     found = {key[len(prefix) :]: value for key, value in replay.items() if key.startswith(prefix)}
     if not found:
-        raise KeyError(
+        raise ReplayError(
             "the decisions bundle holds no decision {}; it was recorded with other inputs or checks".format(prefix)
         )
     return found
@@ -91,9 +98,9 @@ def _recorded_decision(replay: Mapping[str, torch.Tensor], phase: str, name: str
 def random_taps() -> Sequence[Tap]:
     """Return the taps of torch's random draws in use by contrastive denoising (``*_like``) and DropPath (``rand``)."""
     return [
-        Tap(torch, "rand", lambda *a, **k: "noise.rand", _read_draw, _write_rand),
-        Tap(torch, "rand_like", lambda *a, **k: "noise.rand_like", _read_draw, _write_draw),
-        Tap(torch, "randint_like", lambda *a, **k: "noise.randint_like", _read_draw, _write_draw),
+        Tap(torch, "rand", lambda *a, **k: "noise.rand", _read_draw, _write_rand, random=True),
+        Tap(torch, "rand_like", lambda *a, **k: "noise.rand_like", _read_draw, _write_draw, random=True),
+        Tap(torch, "randint_like", lambda *a, **k: "noise.randint_like", _read_draw, _write_draw, random=True),
     ]
 
 

@@ -113,9 +113,7 @@ class TraceWriter:
         value = tensor.detach()
         dtype, shape = DTYPES[value.dtype], tuple(value.shape)
         data = tensor_bytes(value)
-        digest = hashlib.sha256(repr((dtype, shape)).encode() + b"\0")
-        digest.update(data)
-        key = digest.hexdigest()
+        key = _digest(dtype, shape, data)
         if key not in self._where:
             shard = self._current_shard()
             shard.add(key, dtype, shape, data)
@@ -144,6 +142,17 @@ class TraceWriter:
             records=[asdict(record) for record in self.records],
         )
         write_json(os.path.join(self.folder, INDEX_NAME), index)
+
+
+def content_digest(tensor: torch.Tensor) -> str:
+    """Return the content address of ``tensor``: SHA-256 over dtype, shape and bytes."""
+    return _digest(DTYPES[tensor.dtype], tuple(tensor.shape), tensor_bytes(tensor))
+
+
+def _digest(dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
+    digest = hashlib.sha256(repr((dtype, shape)).encode() + b"\0")
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:

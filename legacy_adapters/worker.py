@@ -128,6 +128,8 @@ def _environment(job: Any) -> dict:
         threads=torch.get_num_threads(),
         cpu_capability=capability.get_cpu_capability() if capability is not None else "unknown",
         machine=platform.machine(),
+        family=job.family,
+        variant=job.variant,
         device=job.device,
         seed=job.seed,
         checks=list(job.checks),

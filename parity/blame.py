@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from legacy_adapters.trace_writer import Record
+
 from .compare import Comparison
 
 DETECTOR = "the detector"
@@ -18,28 +20,54 @@ class Divergence:
         where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code.
         modules: path of the blamed module on the legacy and on the new side; None where no module is blamed.
         message: one sentence for a person.
-        comparison: the record it was seen on.
+        comparison: the pair it was seen on; None if the new side lacks the record.
     """
 
     where: str
     modules: tuple[str, str] | None
     message: str
-    comparison: Comparison
+    comparison: Comparison | None
 
 
-def first_divergence(comparisons: Sequence[Comparison]) -> Divergence | None:
-    """Find the first rejected comparison, in the order the legacy side made its records.
+def first_divergence(
+    comparisons: Sequence[Comparison], missing: Sequence[Record] = (), order: Sequence[Record] = ()
+) -> Divergence | None:
+    """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
     A module's inputs are recorded before its output and inner modules before outer ones. So a first difference in an
     output blames that module, whose inputs were equal; one in an input blames the code that made the call.
+
+    Args:
+        comparisons: all pairs, in legacy recording order.
+        missing: legacy records that the new side should have and has not.
+        order: all legacy records, in recording order.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
+    position = {id(record): index for index, record in enumerate(order)}
+    lost = min(missing, key=lambda record: position[id(record)], default=None)
+    if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
+        return _describe_missing(lost)
     if not rejected:
         return None
     first = rejected[0]
     if first.pair.new.kind == "grad":
         first = _deepest_gradient(rejected, comparisons)
     return _describe(first)
+
+
+def _describe_missing(record: Record) -> Divergence:
+    """Describe a legacy record without a twin; module paths are the legacy side's."""
+    caller = record.scope or DETECTOR
+    call = f"call {record.call} of the {record.phase} phase"
+    if record.kind == "module_in":
+        quoted = f"`{record.scope}`" if record.scope else DETECTOR
+        text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
+        return Divergence(caller, (record.scope, record.scope), text, None)
+    text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
+    return Divergence(record.name if record.kind != "tap" else caller, None, text, None)
+
+
+_KINDS = {"module_out": "output of", "param": "weight", "tap": "tap", "loss": "loss term", "grad": "gradient"}
 
 
 def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:

@@ -54,7 +54,13 @@ _OUTPUT = (
 _SETTINGS = (
     click.option("--size", type=SizeList(), help="Image sizes of the batch in pixels."),
     click.option("--objects", type=CountList(), help="Objects of each image, one number per image. [default: drawn]"),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of inputs, weights and random draws."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=0,
+        show_default=True,
+        help="Of inputs, weights and random draws.",
+    ),
     click.option("--check", type=CheckList(), default="forward,loss,grad", show_default=True, help="What to compare."),
     click.option("--device", type=Device(), default="cpu", show_default=True, help="Of both sides: cpu or cuda[:N]."),
     click.option("--threads", type=click.IntRange(1), help="CPU threads of both sides. [default: torch's]"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from . import report
 from .compare import Tolerance
 from .exclusions import EXCLUSIONS
 from .pairing import DuplicateRecordError
-from .run import NEW_ADAPTER, RunOptions, default_threads
+from .run import NEW_ADAPTER, RunOptions, SettingsError, default_threads, prepare
 from .run import run as run_parity
 from .trace import Trace, TraceError
 from .verdict import Verdict, judge
@@ -32,6 +34,7 @@ REPORT_NAME = "report.json"
 _INPUT_ERRORS = (
     DuplicateRecordError,
     RepoError,
+    SettingsError,
     TraceError,
     errors.CheckpointError,
     errors.ConversionError,
@@ -54,8 +57,11 @@ def run(*, out: Path | None, force: bool, as_json: bool, quiet: bool, **settings
     options = _run_options(**settings)
 
     def work() -> Verdict:
-        with _run_folder(out, force) as folder:
-            verdict = run_parity(options, folder, _progress(quiet))
+        progress = _progress(quiet)
+        check_run_folder(out, force)
+        prepared = prepare(options)
+        with _run_folder(out) as folder:
+            verdict = run_parity(options, prepared, folder, progress)
             _write_report(folder / REPORT_NAME, verdict)
         return verdict
 
@@ -79,6 +85,11 @@ def compare(
     def work() -> Verdict:
         mapping = families.mapping(family, variant)
         one, two = Trace.load(legacy), Trace.load(new)
+        for trace in (one, two):
+            found = trace.provenance.get("family"), trace.provenance.get("variant")
+            if found != (family, variant):
+                raise TraceError(f"{trace.folder} was recorded for {found[0]} {found[1]}; expected {family} {variant}.")
+            trace.verify()
         return judge(one, two, mapping, EXCLUSIONS[family], _tolerance(tolerance, rtol, atol))
 
     return _judged(work, as_json, quiet)
@@ -86,18 +97,31 @@ def compare(
 
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
     try:
-        verdict = work()
+        with _ended_by_signals():
+            verdict = work()
     except SideError as error:
         _complain(str(error), error.details)
         return SIDE_CRASHED
     except _INPUT_ERRORS as error:
         _complain(errors.one_line(error), "")
         return BAD_INPUT
-    if as_json:
-        sys.stdout.write(json.dumps(report.as_dict(verdict), indent=1) + "\n")
-    else:
-        report.print_verdict(verdict, Console(), quiet)
+    try:
+        if as_json:
+            sys.stdout.write(json.dumps(report.as_dict(verdict), indent=1) + "\n")
+        else:
+            report.print_verdict(verdict, _Console(), quiet)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader went away; the exit code is still the verdict
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return verdict.exit_code
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to its caller; rich would exit with 1, which means mismatch here."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def _complain(message: str, details: str) -> None:
@@ -134,18 +158,43 @@ def _write_report(path: Path, verdict: Verdict) -> None:
     path.write_text(json.dumps(report.as_dict(verdict), indent=1, sort_keys=True))
 
 
+def check_run_folder(out: Path | None, force: bool) -> None:
+    """Refuse an output folder that may not be replaced.
+
+    Raises:
+        FileExistsError: if it holds an earlier run and ``force`` is not set, or something else.
+    """
+    if out is None or not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / "run.json").is_file():
+        raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
+    if not force:
+        raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")
+
+
 @contextmanager
-def _run_folder(out: Path | None, force: bool) -> Iterator[Path]:
-    """Give an empty folder: ``out``, or a temporary one that is removed afterwards."""
+def _run_folder(out: Path | None) -> Iterator[Path]:
+    """Give an empty folder: ``out``, emptied, or a temporary one that is removed afterwards."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
             yield Path(folder)
         return
-    if out.exists() and any(out.iterdir()):
-        if not (out / "run.json").is_file():
-            raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
-        if not force:
-            raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")
+    if out.exists():
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True)
     yield out
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind like an interruption, so that sides are ended and temporary folders removed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -13,12 +13,12 @@ _OURS = (
         NEW, "module_in", "decoder", "self_attn_mask", "given at inference too; there the decoder makes it itself"
     ),
 )
-_MASK_REASON = "without padding mmdet 3.3.0 leaves the all-False mask out; it is compared whenever there is padding"
+_MASK_REASON = "a mask that masks nothing is left out by mmdet 3.3.0"
 _NO_PADDING = (
-    Exclusion(LEGACY, "module_in", "positional_encoding", "mask", _MASK_REASON),
+    Exclusion(LEGACY, "module_in", "positional_encoding", "mask", _MASK_REASON, zeros_only=True),
     Exclusion(NEW, "module_in", "positional_encoding", "input", _MASK_REASON),
-    Exclusion(LEGACY, "module_in", "encoder*", "key_padding_mask", _MASK_REASON),
-    Exclusion(LEGACY, "module_in", "decoder*", "key_padding_mask", _MASK_REASON),
+    Exclusion(LEGACY, "module_in", "encoder*", "key_padding_mask", _MASK_REASON, zeros_only=True),
+    Exclusion(LEGACY, "module_in", "decoder*", "key_padding_mask", _MASK_REASON, zeros_only=True),
 )
 
 EXCLUSIONS: dict[str, tuple[Exclusion, ...]] = {

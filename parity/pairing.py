@@ -29,6 +29,7 @@ class Exclusion:
         name: pattern (``*`` wildcards) of the record's name.
         slot: pattern of the record's slot.
         reason: one sentence.
+        zeros_only: holds only for a record that is all zero, e.g. a mask that masks nothing.
     """
 
     side: str
@@ -36,6 +37,7 @@ class Exclusion:
     name: str
     slot: str
     reason: str
+    zeros_only: bool = False
 
     def covers(self, side: str, record: Record) -> bool:
         return (

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 CHECKS = ("forward", "loss", "grad")
-_SMALLEST_SIDE = 32
+_SMALLEST_SIDE, _LARGEST_SIDE = 32, 8192
 
 
 class SizeList(click.ParamType):
@@ -24,8 +24,8 @@ class SizeList(click.ParamType):
         height, cross, width = (part.strip() for part in item.partition("x"))
         if not (cross and height.isdigit() and width.isdigit()):
             self.fail(f"{item!r} is not a size; expected e.g. 480x640,384x512.", param, ctx)
-        if min(int(height), int(width)) < _SMALLEST_SIDE:
-            self.fail(f"{item!r} is too small; expected at least {_SMALLEST_SIDE} pixels a side.", param, ctx)
+        if not all(_SMALLEST_SIDE <= int(side) <= _LARGEST_SIDE for side in (height, width)):
+            self.fail(f"{item!r} is not between {_SMALLEST_SIDE} and {_LARGEST_SIDE} pixels a side.", param, ctx)
         return int(height), int(width)
 
 

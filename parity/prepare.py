@@ -13,7 +13,7 @@ from converters.layout import Layout
 from legacy_adapters.inputs import Batch
 
 #: Mean of the logit that seeded weights add to the width and height of a box at every refinement.
-BOX_GROWTH = 1.3
+BOX_GROWTH = 2.0
 
 
 def seeded_batch(

@@ -142,7 +142,7 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
 
 
 def _print_divergence(divergence: Divergence, classes: list[str], console: Console) -> None:
-    difference = divergence.comparison.difference
+    difference = divergence.comparison.difference if divergence.comparison else None
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     if difference is not None:
         share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
@@ -165,8 +165,10 @@ def closing_line(verdict: Verdict) -> str:
     total = len(verdict.comparisons)
     identical = sum(comparison.identical for comparison in verdict.comparisons)
     if verdict.outcome == MATCH:
-        accepted = "" if identical == total else f", {total} within {verdict.tolerance.name} tolerance"
-        return f"MATCH {identical} of {total} records bit-identical{accepted}"
+        bounds = f"(rtol {verdict.tolerance.rtol:g}, atol {verdict.tolerance.atol:g})"
+        accepted = "" if identical == total else f", {total} within {verdict.tolerance.name} tolerance {bounds}"
+        forced = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
+        return f"MATCH {identical} of {total} records bit-identical{accepted}{forced}"
     where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
 
@@ -215,7 +217,7 @@ def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
         "where": divergence.where,
         "message": divergence.message,
         "code": class_lines(verdict),
-        "record": _comparison_dict(divergence.comparison),
+        "record": _comparison_dict(divergence.comparison) if divergence.comparison else None,
     }
 
 

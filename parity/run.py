@@ -16,6 +16,7 @@ from torch import Tensor
 from converters import checkpoint, detect, engine, families, layout
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
+from legacy_adapters.inputs import Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
@@ -70,36 +71,63 @@ class RunOptions:
     time_limit: float
 
 
-def run(options: RunOptions, folder: Path, progress: Callable[[str], None]) -> Verdict:
-    """Do the whole run in ``folder``, which must exist and be empty.
+class SettingsError(Exception):
+    """Options that cannot be carried out on this machine; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What both sides are given.
+
+    Attributes:
+        weights: state dict of each side.
+        batch: images and objects.
+    """
+
+    weights: dict[str, Mapping[str, Tensor]]
+    batch: Batch
+
+
+def prepare(options: RunOptions) -> Prepared:
+    """Check the options and make weights and inputs; nothing is written.
+
+    Raises:
+        SettingsError: if the device is not there.
+        legacy_families.RepoError: if the legacy repo is not one.
+        converters.errors: if the checkpoint cannot be read or does not fit.
+    """
+    legacy_families.get(options.family).check_repo(options.legacy_repo)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(f"Device {options.device} is not available to torch here; use --device cpu.")
+    batch = seeded_batch(options.sizes, options.seed, _num_classes(options), options.objects)
+    return Prepared(both_layouts(options), batch)
+
+
+def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Callable[[str], None]) -> Verdict:
+    """Run both sides in ``folder``, which must exist and be empty, and judge.
 
     Leaves there: the options, weights and inputs of both sides, ``legacy`` and ``new`` traces, their logs and, with
     ``replay``, the decisions bundle.
 
     Args:
         options: what to do.
+        prepared: of the same options.
         folder: for everything that is written.
         progress: is told each step.
 
     Raises:
-        legacy_families.RepoError: if the legacy repo is not one.
-        converters.errors: if the checkpoint cannot be read or does not fit.
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     family = legacy_families.get(options.family)
-    family.check_repo(options.legacy_repo)
+    folder = folder.absolute()  # a side runs in this folder, not in the current one
     (folder / "run.json").write_text(json.dumps(asdict(options), indent=1, sort_keys=True, default=str))
-    progress("preparing weights and inputs")
-    weights = both_layouts(options)
-    for side, tensors in weights.items():
-        save_file(
-            {key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.weights.safetensors")
-        )
-    batch = seeded_batch(options.sizes, options.seed, _num_classes(options), options.objects)
-    save_file(batch.to_tensors(), str(folder / "inputs.safetensors"))
+    for side, tensors in prepared.weights.items():
+        contiguous = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(contiguous, str(folder / f"{side}.weights.safetensors"))
+    save_file(prepared.batch.to_tensors(), str(folder / "inputs.safetensors"))
 
     progress(f"running the legacy side ({options.family} {options.variant})")
-    # made absolute, for a side runs in another folder; not resolved, for a venv's python is a link
+    # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(options.legacy_python) if options.legacy_python else sys.executable
     job = _job(LEGACY, family.adapter, _legacy_options(family, options), options, folder, None)
     run_side(LEGACY, job, folder, python, options.time_limit, isolated=options.legacy_python is not None)
@@ -162,6 +190,8 @@ def _job(
     side: str, adapter: Path, adapter_options: dict[str, str], options: RunOptions, folder: Path, replay: Path | None
 ) -> Job:
     return Job(
+        family=options.family,
+        variant=options.variant,
         adapter=str(adapter),
         options=adapter_options,
         weights=str(folder / f"{side}.weights.safetensors"),

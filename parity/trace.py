@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from legacy_adapters.taps import decision_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Record
+from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Record, content_digest
+
+#: What ``coverage`` of an index must hold.
+_COVERAGE = {"leaf_calls": list, "never_executed": list, "without_gradient": list, "classes": dict}
 
 
 class TraceError(Exception):
@@ -60,11 +63,32 @@ class Trace:
     def _from_index(cls, folder: Path, path: Path, index: dict[str, Any]) -> Trace:
         if index.get("format_version") != FORMAT_VERSION:
             raise TraceError(f"{path} has format version {index.get('format_version')}; expected {FORMAT_VERSION}.")
-        for shard in sorted(set(index["shards"].values())):
-            if not (folder / shard).is_file():
-                raise TraceError(f"{folder} lacks its shard {shard}.")
         records = tuple(Record(**{**record, "shape": tuple(record["shape"])}) for record in index["records"])
-        return cls(folder, index["provenance"], index["coverage"], records, index["shards"])
+        coverage = index["coverage"]
+        for name, kind in _COVERAGE.items():
+            if not isinstance(coverage[name], kind):
+                raise TypeError(f"coverage.{name}")
+        trace = cls(folder, dict(index["provenance"]), coverage, records, dict(index["shards"]))
+        for shard in sorted(set(trace._shards.values())):
+            trace._opened(shard)
+        missing = [record for record in records if record.digest not in trace._shards]
+        if missing:
+            raise TraceError(f"{path} names no shard for {missing[0].kind} `{missing[0].name}`.")
+        return trace
+
+    def verify(self) -> None:
+        """Check every stored tensor against its digest.
+
+        Raises:
+            TraceError: naming the first record whose tensor is not what was recorded.
+        """
+        checked = set()
+        for record in self.records:
+            if record.digest not in checked and content_digest(self.tensor(record)) != record.digest:
+                raise TraceError(
+                    f"{self.folder}: the tensor of {record.kind} `{record.name}` is not what was recorded."
+                )
+            checked.add(record.digest)
 
     def tensor(self, record: Record) -> Tensor:
         """Read the tensor of ``record``.
@@ -72,13 +96,22 @@ class Trace:
         Raises:
             TraceError: if its shard is damaged.
         """
-        name = self._shards[record.digest]
         try:
-            if name not in self._open:
-                self._open[name] = safe_open(str(self.folder / name), framework="pt")
-            return self._open[name].get_tensor(record.digest)
+            return self._opened(self._shards[record.digest]).get_tensor(record.digest)
+        except SafetensorError as error:
+            raise TraceError(f"{self.folder} is damaged: {error}.") from error
+
+    def _opened(self, shard: str) -> Any:
+        """Return the shard's reader; opening checks its header and size."""
+        path = self.folder / shard
+        if not path.is_file():
+            raise TraceError(f"{self.folder} lacks its shard {shard}.")
+        try:
+            if shard not in self._open:
+                self._open[shard] = safe_open(str(path), framework="pt")
         except (OSError, SafetensorError) as error:
-            raise TraceError(f"{self.folder / name} is damaged: {error}.") from error
+            raise TraceError(f"{path} is damaged: {error}.") from error
+        return self._open[shard]
 
 
 def write_decisions(trace: Trace, path: Path) -> None:

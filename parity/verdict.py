@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
@@ -19,7 +19,10 @@ MAX_EXCLUDED_SHARE = 0.02
 
 #: What must be equal on both sides before bits can be compared at all.
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
-_ALWAYS_EQUAL = ("seed", "checks")
+#: Phase and kind of the records without which a check has not taken place.
+_EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+_MAY_BE_ABSENT = ("gpu",)
+_ALWAYS_EQUAL = ("family", "variant", "seed", "checks")
 
 
 @dataclass(frozen=True)
@@ -83,20 +86,31 @@ def judge(
     """
     pairing = pair(legacy.records, new.records, mapping, exclusions)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance))
-    coverage = _coverage(legacy, new, mapping, pairing.unpaired)
-    divergence = first_divergence(comparisons)
+    traces = {LEGACY: legacy, NEW: new}
+    unpaired = tuple(_confirmed(item, traces[item.side]) for item in pairing.unpaired)
+    coverage = _coverage(legacy, new, mapping, unpaired)
+    missing = [item.record for item in coverage.unaccounted if item.side == LEGACY]
+    divergence = first_divergence(comparisons, missing, legacy.records)
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in comparisons)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif rejected:
-        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.",)
+        lost = f" {len(coverage.unaccounted)} have no twin." if coverage.unaccounted else ""
+        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
     else:
-        reasons = _coverage_reasons(comparisons, coverage)
+        reasons = _coverage_reasons(comparisons, coverage, legacy.provenance.get("checks") or [])
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance, classes)
+
+
+def _confirmed(item: Unpaired, trace: Trace) -> Unpaired:
+    """Take the exclusion away from a record that is not all zero, where the exclusion asks for that."""
+    if item.exclusion is None or not item.exclusion.zeros_only or not trace.tensor(item.record).any():
+        return item
+    return replace(item, exclusion=None)
 
 
 def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> tuple[str, ...]:
@@ -106,6 +120,8 @@ def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> tuple
         one, two = legacy.provenance.get(name), new.provenance.get(name)
         if one != two:
             reasons.append(f"{name} is {one} on the legacy side and {two} on the new one; record both alike.")
+        elif one is None and name not in _MAY_BE_ABSENT:
+            reasons.append(f"{name} is recorded on neither side; record both again.")
     return tuple(reasons)
 
 
@@ -135,8 +151,13 @@ def _one_sided(legacy: Trace, new: Trace, mapping: Mapping) -> tuple[str, ...]:
     return tuple(sorted(ours ^ set(new.coverage["without_gradient"])))
 
 
-def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage) -> list[str]:
-    reasons = []
+def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, checks: list[str]) -> list[str]:
+    compared = {(c.pair.new.phase, c.pair.new.kind) for c in comparisons}
+    reasons = [
+        f"Check {name} was asked for and nothing of it was compared."
+        for name in checks
+        if _EVIDENCE[name] not in compared
+    ]
     computed = [c for c in comparisons if c.pair.new.kind != "param"]
     if not computed:
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")

@@ -34,15 +34,17 @@ def test_matching_is_recorded_under_its_name(tmp_path):
 def test_replayed_matching_is_returned_instead_of_the_computed_one(tmp_path):
     owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
     forced = {"train/match/0/rows": torch.tensor([0, 1]), "train/match/0/cols": torch.tensor([0, 1])}
-    result, _ = use(
-        tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST), replay=forced
-    )
+    tap = taps.matching_tap(owner, "match")
+    result, records = use(tmp_path, [tap], lambda: owner.linear_sum_assignment(COST), replay=forced)
     assert [r.tolist() for r in result] == [[0, 1], [0, 1]]
+    # recorded is what the function itself decided, so that forcing cannot hide a wrong decision
+    _, unforced = use(tmp_path / "free", [tap], lambda: owner.linear_sum_assignment(COST))
+    assert [r.digest for r in records] == [r.digest for r in unforced]
 
 
 def test_replay_without_the_decision_says_which_is_missing(tmp_path):
     owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
-    with pytest.raises(KeyError, match="train/match/0/"):
+    with pytest.raises(taps.ReplayError, match="train/match/0/"):
         use(tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST), replay={})
 
 

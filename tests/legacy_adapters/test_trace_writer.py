@@ -9,12 +9,14 @@ from safetensors.torch import load_file
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace, TraceError
 
+COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
+
 
 def finished(folder, *tensors):
     writer = TraceWriter(str(folder))
     for index, tensor in enumerate(tensors):
         writer.add("predict", "module_out", f"m{index}", 0, "", tensor)
-    writer.finish({}, {})
+    writer.finish({}, COVERAGE)
     return Trace.load(folder)
 
 
@@ -61,7 +63,7 @@ def test_later_in_place_change_does_not_reach_the_record(tmp_path):
     tensor = torch.zeros(4)
     writer.add("predict", "module_out", "m", 0, "", tensor)
     tensor += 1
-    writer.finish({}, {})
+    writer.finish({}, COVERAGE)
     trace = Trace.load(tmp_path / "t")
     assert trace.tensor(trace.records[0]).tolist() == [0, 0, 0, 0]
 
@@ -80,12 +82,32 @@ def test_missing_shard_is_named(tmp_path):
         Trace.load(tmp_path / "t")
 
 
-def test_truncated_shard_is_named_when_read(tmp_path):
-    trace = finished(tmp_path / "t", torch.ones(3000))
+def test_truncated_shard_is_refused_when_the_trace_is_loaded(tmp_path):
+    finished(tmp_path / "t", torch.ones(3000))
     shard = tmp_path / "t" / "trace-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(TraceError, match="damaged"):
-        trace.tensor(trace.records[0])
+        Trace.load(tmp_path / "t")
+
+
+def test_changed_byte_is_found_by_verify(tmp_path):
+    finished(tmp_path / "t", torch.ones(3000)).verify()
+    shard = tmp_path / "t" / "trace-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(TraceError, match="`m0` is not what was recorded"):
+        Trace.load(tmp_path / "t").verify()
+
+
+@pytest.mark.parametrize("key", ["leaf_calls", "classes"])
+def test_index_without_its_coverage_is_malformed(tmp_path, key):
+    finished(tmp_path / "t", torch.ones(3))
+    index = json.loads((tmp_path / "t" / "index.json").read_text())
+    del index["coverage"][key]
+    (tmp_path / "t" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(TraceError, match=f"malformed.*{key}"):
+        Trace.load(tmp_path / "t")
 
 
 def test_other_format_version_is_refused(tmp_path):

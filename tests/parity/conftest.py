@@ -15,6 +15,10 @@ PLANTED_ERRORS = [
     ("wrong_eps", "loss", "decoder"),
     ("wrong_norm_eps", "forward", "decoder.norm"),
     ("off_by_one_layer", "forward", "bbox_head"),
+    ("always_active", "forward", "bbox_head"),
+    ("mask_row_1", "forward", "bbox_head"),
+    ("wrong_nms_threshold", "forward", "the detector"),
+    ("no_padding_mask", "forward", "the detector"),
 ]
 
 

@@ -19,7 +19,7 @@ SAME_NAMES = Mapping("toy", (Keep("**"),))
 EXACT = Tolerance()
 NAN, INF = float("nan"), float("inf")
 PROVENANCE = dict(
-    seed=0, checks=["forward", "loss", "grad"], threads=2, cpu_capability="AVX2", device="cpu", torch="2.6.0"
+    family="toy", variant="tiny", seed=0, checks=[], threads=2, cpu_capability="AVX2", device="cpu", torch="2.6.0"
 )
 
 
@@ -50,7 +50,11 @@ def write_trace(
         writer.add(record.phase, record.kind, record.name, record.call, record.slot, record.tensor, record.scope)
     calls = [dict(phase="train", name=name, count=count) for name, count in (leaf_calls or {}).items()]
     coverage = dict(
-        leaf_calls=calls, never_executed=list(never_executed), without_gradient=list(without_gradient), frozen=[]
+        leaf_calls=calls,
+        never_executed=list(never_executed),
+        without_gradient=list(without_gradient),
+        frozen=[],
+        classes={},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)
     return Trace.load(folder)

@@ -1,7 +1,11 @@
 """Whatever a user gets wrong: one clear line, the documented exit code, nothing written."""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -121,6 +125,8 @@ def test_checkpoint_that_does_not_fit(tiny, tmp_path, content, says):
     [
         ("--size", "12"),
         ("--size", "8x8"),
+        ("--size", "100000x100000"),
+        ("--seed", "99999999999999999999"),
         ("--objects", "1"),
         ("--objects", "1,-2"),
         ("--check", "backward"),
@@ -173,3 +179,92 @@ def test_bug_of_the_tool_is_no_verdict():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 70 and "ZeroDivisionError" in result.stderr
+
+
+def test_legacy_repo_for_a_family_that_has_none(tiny, tmp_path):
+    result = tiny("--legacy-repo", tmp_path, "-q")
+    assert result.exit_code == 2 and "leave --legacy-repo out" in one_line(result)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_device_that_is_not_there(tiny):
+    result = tiny("--device", "cuda", "-q")
+    assert result.exit_code == 2 and "not available" in one_line(result)
+
+
+def test_bad_input_leaves_no_output_and_keeps_the_earlier_run(tiny, tmp_path):
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "run.json").write_text("{}")
+    for out, force in ((tmp_path / "fresh", ()), (tmp_path / "earlier", ("--force",))):
+        result = tiny("--checkpoint", tmp_path / "missing.pth", "--out", out, *force, "-q")
+        assert result.exit_code == 2
+    assert not (tmp_path / "fresh").exists()
+    assert (tmp_path / "earlier" / "run.json").read_text() == "{}"
+
+
+@pytest.fixture(scope="module")
+def kept_run(tmp_path_factory):
+    """Keep the traces of one inference run under a relative path with a space."""
+    folder = tmp_path_factory.mktemp("kept")
+    arguments = "run --family mmdet_ddq --variant tiny_4scale --check forward --size 64x64 -q --out".split()
+    done = subprocess.run(
+        [sys.executable, "-m", "parity", *arguments, "my run"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "my run"
+
+
+def compare_kept(parity, kept_run, *arguments, variant="tiny_4scale", family="mmdet_ddq"):
+    return parity(
+        "compare", kept_run / "legacy", kept_run / "new", "--family", family, "--variant", variant, "-q", *arguments
+    )
+
+
+def test_kept_traces_compare_again(parity, kept_run):
+    result = compare_kept(parity, kept_run)
+    assert result.exit_code == 0 and result.stdout.startswith("MATCH ")
+
+
+def test_traces_of_another_family_or_variant_are_refused(parity, kept_run):
+    for other in (dict(family="ddq_detr"), dict(variant="r50_4scale")):
+        result = compare_kept(parity, kept_run, **other)
+        assert result.exit_code == 2 and "was recorded for mmdet_ddq tiny_4scale" in one_line(result)
+
+
+def test_trace_with_a_changed_byte_is_refused(parity, kept_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(kept_run, copy)
+    shard = copy / "new" / "trace-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    result = compare_kept(parity, copy)
+    assert result.exit_code == 2 and "is not what was recorded" in one_line(result)
+
+
+def test_reader_that_goes_away_does_not_change_the_verdict(kept_run):
+    command = [sys.executable, "-m", "parity", "compare", kept_run / "legacy", kept_run / "new"]
+    command += ["--family", "mmdet_ddq", "--variant", "tiny_4scale"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait() == 0, process.stderr.read()
+
+
+def test_termination_ends_the_side_and_removes_the_temporary_folder(tmp_path):
+    repo = fake_repo(
+        tmp_path / "repo",
+        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)",
+    )
+    command = [sys.executable, "-m", "parity", "run", "--family", "ddq_detr", "--variant", "tiny_4scale"]
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen([*command, "--legacy-repo", repo], env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list((tmp_path / "tmp").iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

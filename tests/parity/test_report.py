@@ -99,7 +99,7 @@ def test_stage_counts_and_names_its_worst_record(tmp_path, gaps, identical, acce
     [
         ([1.0], [1.0], Tolerance(), "MATCH 1 of 1 records bit-identical"),
         ([1.0], [1.0], LOOSE, "MATCH 1 of 1 records bit-identical"),
-        ([1.0], [1.5], LOOSE, "MATCH 0 of 1 records bit-identical, 1 within fixed tolerance"),
+        ([1.0], [1.5], LOOSE, "MATCH 0 of 1 records bit-identical, 1 within fixed tolerance (rtol 0, atol 0.5)"),
         ([1.0], [1.5], Tolerance(), "MISMATCH 1 of 1 records differ. First at m."),
     ],
     ids=str,
@@ -113,7 +113,7 @@ def test_closing_line_of_what_proves_nothing_gives_every_reason(tmp_path):
                      on_legacy=dict(leaf_calls={"neck": 1}))  # fmt: skip
     assert closing_line(verdict) == (
         "INCOMPARABLE 1 records have no twin and no written exclusion, the first is loss `b` of the legacy side. "
-        "1 of 1 leaf calls of the legacy side have no twin."
+        "1 of 1 leaf calls of the legacy side have no twin. First at b."
     )
 
 
@@ -263,19 +263,22 @@ def test_json_lists_what_is_unaccounted_and_one_sided(tmp_path):
     assert coverage["unaccounted"] == ["legacy train module_out m#2 1", "new predict tap result#0"]
     assert coverage["gradients_on_one_side"] == ["neck.weight"]
     assert coverage["never_executed"] == {"legacy": ["dead"], "new": []}
-    assert strict(verdict)["first_divergence"] is None
+    assert strict(verdict)["first_divergence"]["where"] == "m"
+
+
+TINY = dict(family="mmdet_ddq", variant="tiny_4scale")
 
 
 @pytest.mark.parametrize(("new", "code"), [(1.0, 0), (2.0, 1)], ids=["match", "mismatch"])
 def test_command_line_prints_json_and_exits_by_the_verdict(parity, tmp_path, new, code):
-    judged(tmp_path, [Rec("loss", "total", 1.0)], [Rec("loss", "total", new)])
+    judged(tmp_path, [Rec("loss", "total", 1.0)], [Rec("loss", "total", new)], on_legacy=TINY, on_new=TINY)
     folders = (tmp_path / "legacy", tmp_path / "new")
     result = parity("compare", *folders, "--family", "mmdet_ddq", "--variant", "tiny_4scale", "--json")
     assert result.exit_code == code and json.loads(result.stdout)["exit_code"] == code
 
 
 def test_command_line_exits_3_when_nothing_was_compared(parity, tmp_path):
-    judged(tmp_path, [], [])
+    judged(tmp_path, [], [], on_legacy=TINY, on_new=TINY)
     folders = (tmp_path / "legacy", tmp_path / "new")
     result = parity("compare", *folders, "--family", "mmdet_ddq", "--variant", "tiny_4scale", "-q")
     assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Nothing")

@@ -235,3 +235,49 @@ def test_two_modules_that_swapped_their_outputs_are_a_mismatch(tmp_path):
 def test_modules_that_never_ran_are_listed_by_side(tmp_path):
     sides = dict(on_legacy=dict(never_executed=("dead.a",)), on_new=dict(never_executed=("dead.b",)))
     assert judged(tmp_path, [OUT], [OUT], **sides).coverage.never_executed == {LEGACY: ("dead.a",), NEW: ("dead.b",)}
+
+
+def test_exclusion_of_zeros_holds_for_zeros_only(tmp_path):
+    rule = (Exclusion(LEGACY, "module_in", "m", "mask", "a mask that masks nothing", zeros_only=True),)
+    both = [Rec("loss", str(i)) for i in range(60)]
+    for values, outcome in (([False, False], MATCH), ([False, True], INCOMPARABLE)):
+        legacy = [*both, Rec("module_in", "m", torch.tensor(values), slot="mask")]
+        folder = tmp_path / outcome
+        assert judged(folder, legacy, both, exclusions=rule).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("check", "evidence"),
+    [
+        ("forward", Rec("module_out", "m", phase="predict")),
+        ("loss", Rec("loss", "total")),
+        ("grad", Rec("grad", "m.weight")),
+    ],
+)
+def test_check_that_left_no_record_is_never_a_match(tmp_path, check, evidence):
+    asked = dict(checks=[check])
+    other = [Rec("tap", "result")]
+    empty = judged(tmp_path / "a", other, other, on_legacy=asked, on_new=asked)
+    assert empty.outcome == INCOMPARABLE and f"Check {check} was asked for" in empty.reasons[0]
+    full = [*other, evidence]
+    assert judged(tmp_path / "b", full, full, on_legacy=asked, on_new=asked).outcome == MATCH
+
+
+@pytest.mark.parametrize("name", ["threads", "torch", "seed", "family"])
+def test_condition_recorded_on_neither_side_is_not_taken_for_equal(tmp_path, name):
+    one = [Rec("loss", "total")]
+    verdict = judged(tmp_path, one, one, on_legacy={name: None}, on_new={name: None})
+    assert verdict.outcome == INCOMPARABLE and name in verdict.reasons[0]
+
+
+def test_missing_input_before_the_first_difference_is_the_place(tmp_path):
+    legacy = [
+        Rec("module_in", "decoder", 1.0, slot="mask"),
+        Rec("module_out", "decoder.attn", 1.0, scope="decoder"),
+        Rec("module_out", "decoder", 1.0),
+    ]
+    new = [Rec("module_out", "decoder.attn", 2.0, scope="decoder"), Rec("module_out", "decoder", 2.0)]
+    verdict = judged(tmp_path, legacy, new)
+    assert verdict.outcome == MISMATCH and verdict.divergence.where == "the detector"
+    assert "calls `decoder`" in verdict.divergence.message and "without `mask`" in verdict.divergence.message
+    assert "1 have no twin" in verdict.reasons[0]
