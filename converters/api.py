@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from converters import __version__, checkpoint, detect, engine, families, layout, writer
-from converters.errors import AlreadyConvertedError
+from converters.errors import AlreadyConvertedError, OutputExistsError
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
 
 _KEPT_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
@@ -66,12 +67,14 @@ def convert_file(
 
     Raises:
         CheckpointError: If the source cannot be read, or the destination cannot be a checkpoint.
-        OutputExistsError: If the destination exists and `force` is not set.
+        OutputExistsError: If the destination exists and `force` is not set, or is the source.
         AlreadyConvertedError: If the source has the layout `to` already.
         ConversionError: If the source does not fit.
         UnknownFamilyError: If there is no such family or variant.
         OSError: If a file cannot be read or written.
     """
+    if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
+        raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
     writer.check_destination(destination, force)
     if family is not None and variant is not None:
         families.variant(family, variant)

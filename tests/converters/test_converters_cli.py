@@ -291,3 +291,10 @@ def test_no_command_shows_help() -> None:
 def test_lazy_submodules() -> None:
     code = 'import sys, converters; assert "torch" not in sys.modules; print(converters.checkpoint.read.__name__)'
     assert _python("-c", code).stdout == "read\n"
+
+
+def test_source_is_never_its_own_destination(tmp_path: Path, legacy_file: Path) -> None:
+    before = legacy_file.read_bytes()
+    result = _run("convert", legacy_file, legacy_file, "--force")
+    _assert_refused(result, 2, "is the source itself", tmp_path, {"legacy.pth"})
+    assert legacy_file.read_bytes() == before
