@@ -7,6 +7,7 @@ import torch
 
 from converters import layout
 from ddq_port.layout import layout as model_layout
+from ddq_port.models.ddq_detr.head import detections
 from ddq_port.models.ddq_detr.queries import DistinctSelection, QueryLayout, attention_block, pad_to, still_distinct
 from legacy_adapters import mmdet3
 from parity.prepare import seeded_batch
@@ -160,3 +161,25 @@ def test_config_that_makes_no_sense_is_refused_in_one_line(build, overrides):
     with pytest.raises(ValueError, match="expected") as caught:
         build(**overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_more_objects_than_dense_queries_train(build, losses):
+    crowded = seeded_batch([(32, 32)], seed=0, num_classes=3, objects=(60,))
+    terms, total = losses(build(), crowded)
+    assert torch.isfinite(total)
+    # no copy of an object is left for a query: nothing is positive
+    assert float(terms["aux_enc_aux_loss_bbox"][0]) == 0.0
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(4, 4), (50, 6), (None, 2)])
+def test_detections_are_the_best_pairs_and_never_more_than_there_are(limit, expected):
+    logits = torch.tensor([[0.0, 2.0, -1.0], [1.0, -2.0, 3.0]])
+    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.9, 0.5, 0.4, 0.2]])
+    meta = dict(img_shape=(100, 200), scale_factor=(0.5, 2.0))
+    found = detections(logits, boxes, meta, limit, rescale=True)
+    assert found.labels.tolist() == [2, 1, 0, 0, 2, 1][:expected]
+    assert found.scores.tolist() == pytest.approx(
+        torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0, -2.0]).sigmoid()[:expected].tolist()
+    )
+    # the second query's box: x 140 to 220, cut at 200, y 40 to 60; then back to the original image
+    assert found.bboxes[0].tolist() == pytest.approx([280.0, 20.0, 400.0, 30.0])
