@@ -74,7 +74,8 @@ def test_unmapped_keys_are_refused_unless_allowed(make_state: Callable[..., Stat
     with pytest.raises(errors.UnmappedKeyError) as caught:
         _to_new(legacy)
     assert str(caught.value) == (
-        "Key `ema.step` of the source is matched by no rule of mapping `ddq_detr`; add a rule or pass --allow-unmapped to `ddq-convert convert`."
+        "Key `ema.step` of the source is matched by no rule of mapping `ddq_detr`; add a rule or pass --allow-unmapped "
+        "to `ddq-convert convert`."
     )
     done = _to_new(legacy, allow_unmapped=True)
     assert done.ledger.of("unmapped") == (Entry("ema.step", None, None, "unmapped"),)
