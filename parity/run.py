@@ -177,13 +177,11 @@ def _num_classes(options: RunOptions) -> int:
 
 def _legacy_options(family: legacy_families.LegacyFamily, options: RunOptions) -> dict[str, str]:
     name = configs.VARIANTS[options.variant]
-    overrides = str(configs.path(name)) if options.variant in _OVERRIDDEN else ""
+    config = family.configs[options.variant]
+    # a legacy config of another name is only the base: ours of this variant is merged into it
+    overrides = "" if Path(config).stem == name else str(configs.path(name))
     repo = str(options.legacy_repo.resolve()) if options.legacy_repo else ""
-    return {"repo": repo, "config": family.configs[options.variant], "overrides": overrides}
-
-
-#: Variants that no legacy code base has a config for: our config's ``model`` is merged into theirs.
-_OVERRIDDEN = ("tiny_4scale",)
+    return {"repo": repo, "config": config, "overrides": overrides}
 
 
 def _job(

@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from converters import layout
-from ddq_port.layout import layout as model_layout
+from ddq_port import configs
 from ddq_port.models.ddq_detr.head import detections
 from ddq_port.models.ddq_detr.queries import DistinctSelection, QueryLayout, attention_block, pad_to, still_distinct
 from legacy_adapters import mmdet3
+from parity import layouts
 from parity.prepare import seeded_batch
 
 
-@pytest.mark.parametrize("variant", ["r50_4scale", "tiny_4scale"])
+@pytest.mark.parametrize("variant", configs.VARIANTS)
 def test_stored_layout_is_that_of_the_real_model(variant):
-    stored = {key: [spec.dtype, list(spec.shape)] for key, spec in layout.load(variant).tensors.items()}
-    assert stored == model_layout(variant)
+    assert layout.load(variant) == layouts.built(variant)
 
 
 def test_head_has_seven_and_seven_branches():
-    keys = {".".join(key.split(".")[:3]) for key in model_layout("r50_4scale") if "branches" in key}
+    keys = {".".join(key.split(".")[:3]) for key in layout.load("r50_4scale").tensors if "branches" in key}
     expected = {"cls_branches", "reg_branches", "aux_cls_branches", "aux_reg_branches"}
     assert keys == {f"bbox_head.{name}.{index}" for name in expected for index in range(7)}
 
