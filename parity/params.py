@@ -10,53 +10,57 @@ CHECKS = ("forward", "loss", "grad")
 _SMALLEST_SIDE, _LARGEST_SIDE = 32, 8192
 
 
-class SizeList(click.ParamType):
+class _CommaList(click.ParamType):
+    """Items with commas between them; gives a tuple."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.item(text.strip(), param, ctx) for text in value.split(","))
+
+    def item(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value of one item, or fail."""
+        raise NotImplementedError
+
+
+class SizeList(_CommaList):
     """Image sizes as ``HxW,HxW``; gives a tuple of (h, w)."""
 
     name = "HxW,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        return tuple(self._size(item, param, ctx) for item in value.lower().split(","))
-
-    def _size(self, item: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        height, cross, width = (part.strip() for part in item.partition("x"))
+    def item(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        height, cross, width = (part.strip() for part in text.lower().partition("x"))
         if not (cross and height.isdigit() and width.isdigit()):
-            self.fail(f"{item!r} is not a size; expected e.g. 480x640,384x512.", param, ctx)
+            self.fail(f"{text!r} is not a size; expected e.g. 480x640,384x512.", param, ctx)
         if not all(_SMALLEST_SIDE <= int(side) <= _LARGEST_SIDE for side in (height, width)):
-            self.fail(f"{item!r} is not between {_SMALLEST_SIDE} and {_LARGEST_SIDE} pixels a side.", param, ctx)
+            self.fail(f"{text!r} is not between {_SMALLEST_SIDE} and {_LARGEST_SIDE} pixels a side.", param, ctx)
         return int(height), int(width)
 
 
-class CountList(click.ParamType):
-    """Whole numbers from 0 on, with commas; gives a tuple."""
+class CountList(_CommaList):
+    """Whole numbers from 0 on."""
 
     name = "N,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        items = [item.strip() for item in value.split(",")]
-        wrong = [item for item in items if not item.isdigit()]
-        if wrong:
-            self.fail(f"{wrong[0]!r} is not a number of objects; expected e.g. 3,0.", param, ctx)
-        return tuple(int(item) for item in items)
+    def item(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not text.isdigit():
+            self.fail(f"{text!r} is not a number of objects; expected e.g. 3,0.", param, ctx)
+        return int(text)
 
 
-class CheckList(click.ParamType):
-    """Some of forward, loss, grad, with commas; gives a tuple in this order."""
+class CheckList(_CommaList):
+    """Some of forward, loss, grad; gives them in this order."""
 
     name = "CHECK,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        asked = [item.strip() for item in value.split(",")]
-        unknown = [item for item in asked if item not in CHECKS]
-        if unknown:
-            self.fail(f"{unknown[0]!r} is not a check; expected some of {', '.join(CHECKS)}.", param, ctx)
+        asked = super().convert(value, param, ctx)
         return tuple(check for check in CHECKS if check in asked)
+
+    def item(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if text not in CHECKS:
+            self.fail(f"{text!r} is not a check; expected some of {', '.join(CHECKS)}.", param, ctx)
+        return text
 
 
 class Device(click.ParamType):
