@@ -77,6 +77,10 @@ _DDQ_DETR_VARIANTS = (
     Variant("r50_5scale", decoder_layers=6),
     Variant("swinl_4scale", decoder_layers=6),
     Variant("tiny_4scale", decoder_layers=3),
+    Variant("tiny_5scale", decoder_layers=3),
+    Variant("tiny_swinl", decoder_layers=3),
+    # behind tiny_4scale: a checkpoint of any other number of classes fits both alike, and the first is reported
+    Variant("tiny_1class", decoder_layers=3),
 )
 _DDQ_DETR_CLASS_KEYS = (
     "bbox_head.cls_branches.*.*",

@@ -163,7 +163,7 @@ def compare(json: bool, **arguments: Any) -> None:
 def _execute(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], json: bool, **settings: Any) -> None:
     from . import commands
 
-    tiny = settings["variant"] == "tiny_4scale"
+    tiny = settings["variant"].startswith("tiny")
     sizes = size or (((128, 160), (96, 128)) if tiny else ((480, 640), (384, 512)))
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):

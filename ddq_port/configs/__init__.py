@@ -21,6 +21,9 @@ VARIANTS = {
     "r50_5scale": "ddq-detr-5scale_r50_8xb2-12e_coco",
     "swinl_4scale": "ddq-detr-4scale_swinl_8xb2-30e_coco",
     "tiny_4scale": "ddq-detr-4scale_tiny",
+    "tiny_5scale": "ddq-detr-5scale_tiny",
+    "tiny_swinl": "ddq-detr-4scale_tiny-swinl",
+    "tiny_1class": "ddq-detr-4scale_tiny-1class",
 }
 
 

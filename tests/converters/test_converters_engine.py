@@ -177,8 +177,16 @@ def test_detect(make_state: Callable[..., StateDict], variant: str, side: str) -
     assert detect(state, family="mmdet_ddq") == Detection("mmdet_ddq", variant, side)
 
 
-def test_detect_ignores_the_class_count(make_state: Callable[..., StateDict]) -> None:
-    assert detect(_with_classes(make_state(), 11)) == Detection("ddq_detr", "tiny_4scale", "legacy")
+@pytest.mark.parametrize("variant", [name for name in families.variants("ddq_detr") if name != "tiny_1class"])
+def test_detect_ignores_the_class_count(make_state: Callable[..., StateDict], variant: str) -> None:
+    assert detect(_with_classes(make_state(variant=variant), 11)) == Detection("ddq_detr", variant, "legacy")
+
+
+def test_detect_tells_tiny_variants_apart_by_their_class_count(make_state: Callable[..., StateDict]) -> None:
+    three, one = make_state(variant="tiny_4scale"), make_state(variant="tiny_1class")
+    assert three.keys() == one.keys()
+    assert detect(_with_classes(three, 1)) == Detection("ddq_detr", "tiny_1class", "legacy")
+    assert detect(_with_classes(one, 3)) == Detection("ddq_detr", "tiny_4scale", "legacy")
 
 
 def test_a_relative_without_the_markers_is_not_detected(make_state: Callable[..., StateDict]) -> None:

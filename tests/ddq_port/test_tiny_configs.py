@@ -1,0 +1,24 @@
+"""The tiny configs, which are also merged into the configs of other code bases."""
+
+import pytest
+
+from converters import layout
+from ddq_port import configs
+from legacy_adapters import families, mmdet3
+
+TINY = [name for name in configs.VARIANTS if name.startswith("tiny")]
+
+
+@pytest.mark.parametrize("variant", TINY)
+def test_mmdets_own_config_becomes_tiny_by_ours(variant):
+    base = mmdet3.packaged_config(families.get("mmdet_ddq").configs[variant])
+    model = mmdet3.build_model(base, str(configs.path(configs.VARIANTS[variant])))
+    assert layout.layout_of(model, variant) == layout.load(variant, "mmdet_ddq", "legacy")
+    assert type(model).__module__.startswith("mmdet.")
+
+
+def test_configs_of_one_class_and_of_three_agree_in_everything_else():
+    three, one = (configs.load(configs.VARIANTS[name]).model for name in ("tiny_4scale", "tiny_1class"))
+    assert (one.bbox_head.num_classes, three.bbox_head.num_classes) == (1, 3)
+    one.bbox_head.num_classes, one.test_cfg = three.bbox_head.num_classes, three.test_cfg
+    assert one == three
