@@ -59,7 +59,7 @@ def convert_file(
     Args:
         source: A `.pth` or `.safetensors` checkpoint.
         destination: The file to write; its suffix chooses the format.
-        to: `new` or `legacy`.
+        to: `new` or `legacy`; a source of that layout is rid of what the mapping drops.
         family: Take the source for this family instead of detecting it.
         variant: Take the source for this variant instead of detecting it.
         allow_unmapped: Leave out source keys that no rule matches.
@@ -68,7 +68,7 @@ def convert_file(
     Raises:
         CheckpointError: If the source cannot be read, or the destination cannot be a checkpoint.
         OutputExistsError: If the destination exists and `force` is not set, or is the source.
-        AlreadyConvertedError: If the source has the layout `to` already.
+        AlreadyConvertedError: If the source has the layout `to` already, and nothing to drop.
         ConversionError: If the source does not fit.
         UnknownFamilyError: If there is no such family or variant.
         OSError: If a file cannot be read or written.
@@ -80,21 +80,27 @@ def convert_file(
         families.variant(family, variant)
     loaded = checkpoint.read(source)
     found = detect.detect(loaded.state_dict, family, variant)
-    if found.side == to:
-        other = layout.LEGACY if to == layout.NEW else layout.NEW
-        raise AlreadyConvertedError(
-            f"The source `{source}` already has the {to} layout of {found.family} "
-            f"{found.variant}; use it as it is, or pass --to {other}."
-        )
-    result = engine.convert(
+    step = engine.canonicalise if found.side == to else engine.convert
+    result = step(
         loaded.state_dict,
         families.mapping(found.family, found.variant),
         to,
         layout.load(found.variant, found.family, to),
         allow_unmapped,
     )
+    if result.ledger.changes_nothing:
+        raise AlreadyConvertedError(_nothing_to_do(source, found))
     writer.write(destination, result.state_dict, _meta(loaded.meta, found, to), force)
     return FileConversion(Path(source), Path(destination), found, to, result.ledger, len(result.state_dict))
+
+
+def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
+    legacy = (families.family(name).code for name in (found.family, *families.same_layout(found.family)))
+    other, loaders = (layout.NEW, legacy) if found.side == layout.LEGACY else (layout.LEGACY, ("ddq_port",))
+    return (
+        f"The source `{source}` already has the {found.side} layout of {found.family} {found.variant}; it can be "
+        f"loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}."
+    )
 
 
 def _meta(source: Mapping[str, Any], found: detect.Detection, to: str) -> dict[str, Any]:

@@ -61,7 +61,10 @@ def convert(
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Convert checkpoint SRC and write it to DST (.pth or .safetensors)."""
+    """Convert checkpoint SRC and write it to DST (.pth or .safetensors).
+
+    A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped.
+    """
     with exit_codes():
         from converters import api, render
 

@@ -49,9 +49,45 @@ def convert(
             misshapen or mistyped key.
         ValueError: If `direction` is not a side.
     """
-    if direction not in (LEGACY, NEW):
-        raise ValueError(f"The direction is `{direction}`, expected `{NEW}` or `{LEGACY}`.")
-    rules = mapping if direction == NEW else mapping.inverse()
+    rules = mapping.inverse() if _is_legacy(direction) else mapping
+    return _applied(state_dict, rules, target_layout, allow_unmapped)
+
+
+def canonicalise(
+    state_dict: Mapping[str, Tensor],
+    mapping: KeyMapping,
+    side: str,
+    layout: Layout,
+    allow_unmapped: bool = False,
+) -> Conversion:
+    """Leave out of a state dict what the mapping would drop, rename nothing, and check the result.
+
+    What training adds to the layout that a model is built with, such as duplicates, is gone afterwards.
+
+    Args:
+        state_dict: The source's tensors by key.
+        mapping: The family's mapping, always from legacy to new, whatever the side.
+        side: The side of the source, and of the result: `new` or `legacy`.
+        layout: What the result has to look like, of that same side.
+        allow_unmapped: Leave out the source keys that no rule matches, instead of refusing the source.
+
+    Raises:
+        ConversionError: As `convert` does.
+        ValueError: If `side` is not a side.
+    """
+    rules = mapping if _is_legacy(side) else mapping.inverse()
+    return _applied(state_dict, rules.canonical(), layout, allow_unmapped)
+
+
+def _is_legacy(side: str) -> bool:
+    if side not in (LEGACY, NEW):
+        raise ValueError(f"There is no side `{side}`, expected `{NEW}` or `{LEGACY}`.")
+    return side == LEGACY
+
+
+def _applied(
+    state_dict: Mapping[str, Tensor], rules: KeyMapping, target_layout: Layout, allow_unmapped: bool
+) -> Conversion:
     _check_class_count(state_dict, rules, target_layout)
     ledger = Ledger(tuple(_entries(state_dict, rules)))
     if not allow_unmapped:

@@ -24,6 +24,7 @@ class Family:
 
     Attributes:
         name: The family's name.
+        code: What its code base is called in messages.
         layouts: The family that holds the layout files; families with the same new model share them.
         variants: The model sizes.
         rules: The rule table as a function of the number of decoder layers.
@@ -32,6 +33,7 @@ class Family:
     """
 
     name: str
+    code: str
     layouts: str
     variants: tuple[Variant, ...]
     rules: Callable[[int], tuple[Rule, ...]]
@@ -91,10 +93,22 @@ _DDQ_DETR_MARKERS = ("query_map.weight", "bbox_head.aux_cls_branches.0.weight", 
 
 _FAMILIES = {
     "ddq_detr": Family(
-        "ddq_detr", "ddq_detr", _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS, _DDQ_DETR_MARKERS
+        name="ddq_detr",
+        code="the official code",
+        layouts="ddq_detr",
+        variants=_DDQ_DETR_VARIANTS,
+        rules=_ddq_detr_rules,
+        class_keys=_DDQ_DETR_CLASS_KEYS,
+        markers=_DDQ_DETR_MARKERS,
     ),
     "mmdet_ddq": Family(
-        "mmdet_ddq", "ddq_detr", _DDQ_DETR_VARIANTS, _ddq_detr_rules, _DDQ_DETR_CLASS_KEYS, _DDQ_DETR_MARKERS
+        name="mmdet_ddq",
+        code="mmdet 3.3.0",
+        layouts="ddq_detr",
+        variants=_DDQ_DETR_VARIANTS,
+        rules=_ddq_detr_rules,
+        class_keys=_DDQ_DETR_CLASS_KEYS,
+        markers=_DDQ_DETR_MARKERS,
     ),
 }
 

@@ -51,6 +51,11 @@ class Ledger:
         """Count the lines with one action."""
         return len(self.of(action))
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Tell whether every source key is there again under its own name."""
+        return all(entry.source == entry.target for entry in self.entries)
+
 
 def _refuse_repeats(verb: str, keys: Iterable[str]) -> None:
     repeated = [key for key, times in Counter(keys).items() if times > 1]

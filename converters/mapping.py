@@ -159,6 +159,11 @@ class Mapping:
         turned = tuple(rule.inverse() for rule in self.rules)
         return Mapping(self.family, tuple(rule for rule in turned if rule is not None), self.class_keys)
 
+    def canonical(self) -> Mapping:
+        """Return the mapping from the source's layout to itself: it drops what this one drops and renames nothing."""
+        rules = (rule if rule.target is None else Keep(rule.source) for rule in self.rules)
+        return Mapping(self.family, tuple(rules), self.class_keys)
+
     def map_module(self, path: str) -> str | None:
         """Name a module as the other side does, by the same rules that rename its keys.
 

@@ -100,6 +100,20 @@ def test_options_from_the_environment(
     assert _run("convert", tmp_path / "a.pth", tmp_path / "b.pth").exit_code == 0
 
 
+def test_legacy_to_legacy_drops_the_duplicates_and_says_so(
+    tmp_path: Path, legacy_file: Path, make_state: Callable[..., StateDict], assert_same: Callable[..., None]
+) -> None:
+    result = _run("convert", legacy_file, tmp_path / "a.pth", "--to", "legacy", "-v")
+    assert result.exit_code == 0
+    assert result.stdout == f"CONVERTED 308 tensors: 308 kept, 0 renamed, 18 duplicates dropped -> {tmp_path}/a.pth\n"
+    assert len(result.stderr.splitlines()) == 18
+    assert "drop_duplicate decoder.aux_reg_branches.0.0.bias" in result.stderr
+    assert_same(dict(checkpoint.read(tmp_path / "a.pth").state_dict), make_state())
+    assert checkpoint.read(tmp_path / "a.pth").meta["layout"] == "legacy"
+    data = json.loads(_run("convert", legacy_file, tmp_path / "b.pth", "--to", "legacy", "--json").stdout)
+    assert (data["from"], data["to"], len(data["ledger"])) == ("legacy", "legacy", 326)
+
+
 def _missing(folder: Path, state: StateDict) -> None:
     """Make no file at all."""
 
@@ -144,6 +158,12 @@ def _differing(folder: Path, state: StateDict) -> None:
     torch.save(state | {"decoder.aux_reg_branches.0.0.bias": torch.ones(64)}, folder / "src")
 
 
+def _new(folder: Path, state: StateDict) -> None:
+    _sound(folder, state)
+    assert _run("convert", folder / "src", folder / "new.pth").exit_code == 0
+    (folder / "new.pth").replace(folder / "src")
+
+
 def _sound(folder: Path, state: StateDict) -> None:
     torch.save(state, folder / "src")
 
@@ -160,7 +180,15 @@ def _sound(folder: Path, state: StateDict) -> None:
             _sound,
             ["--to", "legacy"],
             2,
-            "already has the legacy layout of ddq_detr tiny_4scale; use it as it is, or pass --to new",
+            "already has the legacy layout of ddq_detr tiny_4scale; it can be loaded as it is by the official code and "
+            "by mmdet 3.3.0, or converted with --to new.",
+        ),
+        (
+            _new,
+            [],
+            2,
+            "already has the new layout of ddq_detr tiny_4scale; it can be loaded as it is by ddq_port, or converted "
+            "with --to legacy.",
         ),
         (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are ddq_detr, mmdet_ddq."),
         (_sound, ["--variant", "r18"], 2, "has no variant `r18`"),
@@ -176,6 +204,13 @@ def _sound(folder: Path, state: StateDict) -> None:
         ),
         (_other_classes, [], 1, "The source has 4 classes, variant `tiny_4scale` has 3"),
         (_unmapped, [], 1, "Key `extra.weight` of the source is matched by no rule of mapping `ddq_detr`"),
+        (_unmapped, ["--to", "legacy"], 1, "Key `extra.weight` of the source is matched by no rule"),
+        (
+            _differing,
+            ["--to", "legacy"],
+            1,
+            "should repeat `bbox_head.aux_reg_branches.0.0.bias` bit by bit but differs",
+        ),
         (
             _differing,
             [],

@@ -42,6 +42,60 @@ def test_ledger_accounts_for_every_key(make_state: Callable[..., StateDict]) -> 
     assert counts == {"keep": 300, "rename": 8, "drop": 0, "drop_duplicate": 18, "unmapped": 0}
 
 
+def _canonical(state: StateDict, side: str = "legacy", **kwargs: bool) -> engine.Conversion:
+    return engine.canonicalise(state, MAPPING, side, layout.load("tiny_4scale", side=side), **kwargs)
+
+
+def test_canonical_legacy_is_what_a_way_there_and_back_gives(
+    make_state: Callable[..., StateDict], assert_same: Callable[..., None]
+) -> None:
+    legacy = make_state(duplicates=True)
+    done = _canonical(legacy)
+    assert_same(dict(done.state_dict), make_state())
+    assert [entry.source for entry in done.ledger.entries] == sorted(legacy)
+    assert [entry.target for entry in done.ledger.entries if entry.target] == list(done.state_dict)
+    assert {entry.action for entry in done.ledger.entries} == {"keep", "drop_duplicate"}
+    assert len(done.ledger.of("drop_duplicate")) == 18 and not done.ledger.changes_nothing
+
+
+@pytest.mark.parametrize("side", ["legacy", "new"])
+def test_canonical_source_is_not_changed(
+    make_state: Callable[..., StateDict], assert_same: Callable[..., None], side: str
+) -> None:
+    done = _canonical(make_state(side), side)
+    assert_same(dict(done.state_dict), make_state(side))
+    assert done.ledger.changes_nothing
+
+
+def test_conversion_that_renames_changes_something(make_state: Callable[..., StateDict]) -> None:
+    assert not _to_new(make_state()).ledger.changes_nothing
+
+
+def test_duplicates_do_not_belong_to_the_new_layout(make_state: Callable[..., StateDict]) -> None:
+    with pytest.raises(errors.UnmappedKeyError, match="`decoder.aux_reg_branches.0.0.bias` .* no rule"):
+        _canonical(make_state("new") | {"decoder.aux_reg_branches.0.0.bias": torch.zeros(64)}, "new")
+
+
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        ({"decoder.aux_reg_branches.1.2.weight": torch.zeros(64, 64)}, errors.DuplicateDiffersError),
+        ({"ema.step": torch.zeros(())}, errors.UnmappedKeyError),
+        ({"level_embed": None}, errors.MissingKeyError),
+        ({"level_embed": torch.zeros(5, 64)}, errors.ShapeMismatchError),
+        ({"level_embed": torch.zeros(4, 64).half()}, errors.DtypeMismatchError),
+        ({"backbone.layer9.weight": torch.zeros(1)}, errors.UnexpectedKeyError),
+        ({"dn_query_generator.label_embedding.weight": torch.zeros(4, 64)}, errors.ClassCountError),
+    ],
+)
+def test_what_cannot_be_converted_is_not_canonicalised_either(
+    make_state: Callable[..., StateDict], change: dict[str, Tensor | None], error: type[Exception]
+) -> None:
+    changed = make_state(duplicates=True) | change
+    with pytest.raises(error):
+        _canonical({key: tensor for key, tensor in changed.items() if tensor is not None})
+
+
 def test_the_source_is_left_alone(make_state: Callable[..., StateDict], assert_same: Callable[..., None]) -> None:
     legacy = make_state(duplicates=True)
     before = {key: tensor.clone() for key, tensor in legacy.items()}
@@ -142,8 +196,9 @@ def test_drop_rule_leaves_the_key_out() -> None:
 
 
 def test_unknown_direction_is_refused(make_state: Callable[..., StateDict]) -> None:
-    with pytest.raises(ValueError, match="The direction is `up`, expected `new` or `legacy`."):
-        engine.convert(make_state(), MAPPING, "up", layout.load("tiny_4scale"))
+    for step in (engine.convert, engine.canonicalise):
+        with pytest.raises(ValueError, match="There is no side `up`, expected `new` or `legacy`."):
+            step(make_state(), MAPPING, "up", layout.load("tiny_4scale"))
 
 
 def test_ledger_refuses_a_key_produced_or_used_twice() -> None:

@@ -90,6 +90,13 @@ def test_dropped_keys_have_no_target_and_no_inverse(rule: Rule) -> None:
         mapping.target_of("b.x")
 
 
+def test_canonical_mapping_drops_and_renames_nothing() -> None:
+    drops = (Drop("x.*", "unused"), DropDuplicateOf("c.*", "b.*", "saved twice"))
+    mapping = Mapping("f", (Rename("a.*", "z.*"), Keep("b.*"), *drops), ("b.*",))
+    assert mapping.canonical() == Mapping("f", (Keep("a.*"), Keep("b.*"), *drops), ("b.*",))
+    assert mapping.canonical().canonical() == mapping.canonical()
+
+
 def test_duplicate_names_its_twin() -> None:
     match = Mapping("f", (DropDuplicateOf("a.*.*", "b.c.*.*", "saved twice"),)).match("a.1.w")
     assert match is not None and match.twin == "b.c.1.w"
