@@ -1,77 +1,211 @@
-"""The stored layouts against mmdet's own DDQ-DETR, whose state dict has the legacy layout."""
+"""The stored layouts, and conversions in both directions, against mmdet's own DDQ-DETR."""
 
 from __future__ import annotations
 
-import warnings
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from click.testing import CliRunner, Result
+from torch import Tensor, nn
 
-from converters import families, layout
+pytest.importorskip("ddq_port")  # supplies the compiled operators that mmdet's models import
+pytest.importorskip("mmdet")
+
+from converters import checkpoint, engine, families, layout
+from converters.cli import cli
 from converters.detect import Detection, detect
 from converters.layout import layout_of
 
-pytest.importorskip("mmdet")
-pytest.importorskip("ddq_port")  # supplies the compiled operators that mmdet's models import
+from . import mmdet_models
+
+StateDict = dict[str, Tensor]
+SameBytes = Callable[[StateDict, StateDict], None]
+TWO_SIZES = pytest.mark.parametrize("built", ["tiny_4scale", "r50_4scale"], indirect=True, scope="module")
+TINY = pytest.mark.parametrize("built", ["tiny_4scale"], indirect=True, scope="module")
 
 
-def _config(variant: str) -> Any:
-    import mmdet
-    from mmengine.config import Config
+@dataclass(frozen=True)
+class Built:
+    """A variant, mmdet's model of it, and the checkpoint that it saves after training, of arbitrary bits."""
 
-    path = Path(mmdet.__file__).parent / ".mim/configs/ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py"
-    config = Config.fromfile(path).model
-    config.pop("data_preprocessor")  # holds no weights
-    config.backbone.init_cfg = None
-    if variant == "tiny_4scale":
-        config.backbone.update(depth=18, base_channels=16)
-        config.neck.update(in_channels=[32, 64, 128], out_channels=64)
-        config.encoder.num_layers, config.decoder.num_layers = 2, 3
-        for part in (config.encoder, config.decoder):
-            part.layer_cfg.self_attn_cfg.embed_dims = 64
-            part.layer_cfg.ffn_cfg.update(embed_dims=64, feedforward_channels=128)
-        config.decoder.layer_cfg.cross_attn_cfg.embed_dims = 64
-        config.positional_encoding.num_feats = 32
-        config.bbox_head.update(num_classes=3, embed_dims=64)
-    return config
+    variant: str
+    model: nn.Module
+    trained: StateDict
 
+    @property
+    def canonical(self) -> StateDict:
+        return {key: self.trained[key] for key in self.model.state_dict()}
 
-@pytest.fixture(scope="module", params=["r50_4scale", "tiny_4scale"])
-def variant_and_model(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
-    """Build mmdet's model of a variant on the meta device."""
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")
-        from mmdet.registry import MODELS
+    @property
+    def duplicates(self) -> int:
+        """Tell how many tensors are saved twice: weight and bias of three linear layers per decoder layer."""
+        return 18 if self.variant.startswith("tiny") else 36
 
-        return request.param, MODELS.build(_config(request.param))
+    def loaded(self, state_dict: StateDict) -> StateDict:
+        """Return what the model holds after it has loaded `state_dict` strictly."""
+        for tensor in self.model.state_dict().values():
+            tensor.zero_()
+        self.model.load_state_dict(state_dict, strict=True)
+        return dict(self.model.state_dict())
 
 
-def test_mmdet_has_the_legacy_layout(variant_and_model: tuple[str, nn.Module]) -> None:
-    variant, model = variant_and_model
-    assert layout_of(model, variant) == layout.load(variant, "mmdet_ddq", "legacy")
-    assert detect(model.state_dict()) == Detection("ddq_detr", variant, "legacy")
+@pytest.fixture(scope="module", params=families.variants("mmdet_ddq"))
+def built(request: pytest.FixtureRequest) -> Built:
+    """Build mmdet's model of each variant."""
+    model = mmdet_models.build(request.param)
+    model.load_state_dict(mmdet_models.random_bits(layout_of(model, request.param)), strict=True)
+    trained = {key: tensor.clone() for key, tensor in mmdet_models.trained_state(model).items()}
+    return Built(request.param, model, trained)
 
 
-def test_every_module_with_weights_is_paired_like_its_weights(variant_and_model: tuple[str, nn.Module]) -> None:
-    variant, model = variant_and_model
-    mapping = families.mapping("mmdet_ddq", variant)
-    for path, module in model.named_modules():
+@pytest.fixture(scope="module")
+def source(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Save what the variant looks like after training, as a Runner does."""
+    path = tmp_path_factory.mktemp(built.variant) / "epoch_12.pth"
+    meta = {"epoch": 12, "dataset_meta": {"classes": ["disc", "box", "bar"]}}
+    torch.save({"meta": meta, "state_dict": built.trained, "optimizer": {"state": {}}}, path)
+    yield path
+    shutil.rmtree(path.parent)
+
+
+def _convert(*args: object) -> Result:
+    return CliRunner().invoke(cli, ["convert", *map(str, args)])
+
+
+def _converted(*args: object) -> dict[str, Any]:
+    result = _convert(*args, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_mmdet_has_the_legacy_layout(built: Built) -> None:
+    assert layout_of(built.model, built.variant) == layout.load(built.variant, "mmdet_ddq", "legacy")
+    assert detect(built.trained) == Detection("ddq_detr", built.variant, "legacy")
+
+
+def test_every_module_with_weights_is_paired_like_its_weights(built: Built) -> None:
+    mapping = families.mapping("mmdet_ddq", built.variant)
+    for path, module in built.model.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             key = f"{path}.{name}".lstrip(".")
             assert mapping.target_of(key) == f"{mapping.map_module(path)}.{name}".lstrip(".")
 
 
-def test_training_leaves_duplicates_that_the_mapping_knows(variant_and_model: tuple[str, nn.Module]) -> None:
-    variant, model = variant_and_model
-    model.decoder.aux_reg_branches = model.bbox_head.aux_reg_branches  # what mmdet does in every training step
-    try:
-        keys = set(model.state_dict())
-    finally:
-        del model.decoder.aux_reg_branches
-    extra = keys - layout.load(variant, "mmdet_ddq", "legacy").tensors.keys()
-    matches = [families.mapping("mmdet_ddq", variant).match(key) for key in extra]
-    assert len(extra) == (36 if variant == "r50_4scale" else 18)
-    assert all(match is not None and match.twin in keys for match in matches)
+def test_training_leaves_duplicates_that_the_mapping_knows(built: Built) -> None:
+    extra = built.trained.keys() - layout.load(built.variant, "mmdet_ddq", "legacy").tensors.keys()
+    matches = [families.mapping("mmdet_ddq", built.variant).match(key) for key in extra]
+    assert len(extra) == built.duplicates
+    assert all(match is not None and match.twin in built.trained for match in matches)
+
+
+def test_legacy_to_new_to_legacy_loads_strictly_and_is_the_same(built: Built, assert_same: SameBytes) -> None:
+    mapping = families.mapping("mmdet_ddq", built.variant)
+    new = engine.convert(built.trained, mapping, "new", layout.load(built.variant, "mmdet_ddq"))
+    legacy = engine.convert(new.state_dict, mapping, "legacy", layout.load(built.variant, "mmdet_ddq", "legacy"))
+    assert_same(built.loaded(dict(legacy.state_dict)), built.canonical)
+
+
+def test_new_to_legacy_to_new_is_the_same(built: Built, assert_same: SameBytes) -> None:
+    mapping, stored = families.mapping("mmdet_ddq", built.variant), layout.load(built.variant, "mmdet_ddq")
+    new = mmdet_models.random_bits(stored)
+    legacy = engine.convert(new, mapping, "legacy", layout.load(built.variant, "mmdet_ddq", "legacy"))
+    assert_same(dict(engine.convert(built.loaded(dict(legacy.state_dict)), mapping, "new", stored).state_dict), new)
+
+
+@TWO_SIZES
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files_go_there_and_back(
+    built: Built, source: Path, scratch: Path, suffix: str, assert_same: SameBytes
+) -> None:
+    new, back = scratch / f"new{suffix}", scratch / f"back{suffix}"
+    there = _converted(source, new, "--family", "mmdet_ddq")
+    again = _converted(new, back, "--to", "legacy", "--family", "mmdet_ddq")
+    assert (there["renamed"], there["duplicates_dropped"]) == (8, built.duplicates)
+    assert (again["renamed"], again["duplicates_dropped"], again["family"]) == (8, 0, "mmdet_ddq")
+    assert_same(built.loaded(dict(checkpoint.read(back).state_dict)), built.canonical)
+
+
+@TWO_SIZES
+def test_trained_checkpoint_loads_after_one_command(
+    built: Built, source: Path, scratch: Path, assert_same: SameBytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RuntimeError, match='Unexpected key.*"decoder.aux_reg_branches.0.0.weight"'):
+        built.loaded(built.trained)
+    result = _convert(source, scratch / "clean.pth", "--to", "legacy")
+    count = len(built.canonical)
+    assert result.stdout == (
+        f"CONVERTED {count} tensors: {count} kept, 0 renamed, {built.duplicates} duplicates dropped "
+        f"-> {scratch / 'clean.pth'}\n"
+    )
+    assert_same(built.loaded(torch.load(scratch / "clean.pth", weights_only=True)["state_dict"]), built.canonical)
+    model, output = _init_detector(built.variant, scratch / "clean.pth", capfd)
+    assert "do not match" not in output
+    assert_same(dict(model.state_dict()), built.canonical)
+    assert model.dataset_meta["classes"] == ["disc", "box", "bar"]
+
+
+@TINY
+def test_one_command_writes_the_bytes_that_two_would(source: Path, tmp_path: Path) -> None:
+    _converted(source, tmp_path / "clean.pth", "--to", "legacy")
+    _converted(source, tmp_path / "new.pth")
+    _converted(tmp_path / "new.pth", tmp_path / "back.pth", "--to", "legacy")
+    assert (tmp_path / "clean.pth").read_bytes() == (tmp_path / "back.pth").read_bytes()
+
+
+@TINY
+def test_init_detector_complains_of_what_was_not_converted(
+    built: Built, source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _converted(source, tmp_path / "new.pth")
+    for path, complaint in ((tmp_path / "new.pth", "missing keys"), (source, "unexpected key")):
+        _, output = _init_detector(built.variant, path, capfd)
+        assert "do not match" in output and complaint in output
+
+
+def _init_detector(variant: str, path: Path, capfd: pytest.CaptureFixture[str]) -> tuple[nn.Module, str]:
+    """Load a checkpoint as a user of plain mmdet does; return the model and what was printed meanwhile."""
+    import mmdet
+    from mmdet.apis import init_detector
+    from mmdet.models import DDQDETR
+
+    capfd.readouterr()
+    model = init_detector(mmdet_models.config(variant), str(path), device="cpu")
+    assert mmdet.__version__ == "3.3.0" and type(model) is DDQDETR
+    return model, "".join(capfd.readouterr())
+
+
+def test_checkpoint_of_a_training_step_goes_both_ways(tmp_path: Path, assert_same: SameBytes) -> None:
+    model = _trained_one_step(tmp_path / "iter_1.pth")
+    for target in ("new", "legacy"):
+        done = _converted(tmp_path / "iter_1.pth", tmp_path / f"{target}.pth", "--to", target)
+        assert done["duplicates_dropped"] == 18
+    _converted(tmp_path / "new.pth", tmp_path / "back.pth", "--to", "legacy")
+    for name in ("legacy.pth", "back.pth"):
+        content = torch.load(tmp_path / name, weights_only=True)["state_dict"]
+        mmdet_models.build("tiny_4scale").load_state_dict(content, strict=True)
+        assert_same(content, {key: tensor for key, tensor in model.state_dict().items() if key in content})
+
+
+def _trained_one_step(path: Path) -> nn.Module:
+    """Train mmdet's tiny model for one step and save what its Runner would save."""
+    from mmengine.runner import save_checkpoint
+
+    from legacy_adapters import mmdet3
+    from parity.prepare import seeded_batch, seeded_weights
+
+    model = mmdet_models.build("tiny_4scale")
+    model.load_state_dict(seeded_weights(layout.load("tiny_4scale", "mmdet_ddq", "legacy"), 0), strict=True)
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
+    _, total = mmdet3.losses(model.train(), seeded_batch([(64, 64)], 0, 3))
+    total.backward()
+    optimizer.step()
+    save_checkpoint(
+        {"meta": {"iter": 1}, "state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, str(path)
+    )
+    return model
