@@ -33,12 +33,12 @@ class Batch:
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: Dict[str, torch.Tensor], device: str) -> "Batch":
-        """Read :meth:`to_tensors` back, on ``device``."""
+    def from_tensors(cls, tensors: Dict[str, torch.Tensor], device: str, dtype: torch.dtype) -> "Batch":
+        """Read :meth:`to_tensors` back, on ``device``, images and boxes as ``dtype``."""
         sizes = tensors["image_sizes"].tolist()
         return cls(
-            images=tensors["images"].to(device),
+            images=tensors["images"].to(device, dtype),
             image_sizes=tuple((int(h), int(w)) for h, w in sizes),
-            gt_bboxes=[tensors["gt_bboxes.{}".format(i)].to(device) for i in range(len(sizes))],
+            gt_bboxes=[tensors["gt_bboxes.{}".format(i)].to(device, dtype) for i in range(len(sizes))],
             gt_labels=[tensors["gt_labels.{}".format(i)].to(device) for i in range(len(sizes))],
         )

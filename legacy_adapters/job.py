@@ -31,7 +31,10 @@ class Job:
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
         device: ``cpu`` or ``cuda[:n]``.
+        dtype: ``float32`` or ``float64``, of weights, inputs and everything computed.
+        perturb: seed of a perturbation of weights and images by one unit in the last place; None for none.
         replay: decisions bundle to force, or None.
+        decide: make and record own decisions also under replay; False takes the replayed ones as they are.
     """
 
     family: str
@@ -47,7 +50,10 @@ class Job:
     threads: int
     cpu_capability: Optional[str]
     device: str
+    dtype: str = "float32"
+    perturb: Optional[int] = None
     replay: Optional[str] = None
+    decide: bool = True
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:

@@ -30,6 +30,9 @@ class Tap:
         write: takes a decision and the call's arguments and gives the result the function would have returned; None
             if the tap is only watched.
         random: a draw, not a decision: a replayed one is taken as it is, the function is not called.
+        basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
+            a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
+            matching. It is recorded too, so that a decision that differs can be told from a tie.
     """
 
     owner: Any
@@ -38,6 +41,7 @@ class Tap:
     read: Callable[..., Decision]
     write: Optional[Callable[..., Any]] = None
     random: bool = False
+    basis: Optional[Callable[..., Dict[str, Any]]] = None
 
 
 class ReplayError(Exception):
@@ -45,17 +49,20 @@ class ReplayError(Exception):
 
 
 @contextmanager
-def installed(taps: Sequence[Tap], recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]]) -> Iterator[None]:
+def installed(
+    taps: Sequence[Tap], recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]], decide: bool = True
+) -> Iterator[None]:
     """Put wrappers in place of the tapped functions and take them away again.
 
     Args:
         taps: the functions to watch.
         recorder: records every decision taken.
         replay: decisions by key (see :func:`decision_key`), or None to let every function decide itself.
+        decide: under replay, call the function all the same and record what it decides itself.
     """
     originals = [(tap, getattr(tap.owner, tap.attribute)) for tap in taps]
     for tap, original in originals:
-        setattr(tap.owner, tap.attribute, _tapped(tap, original, recorder, replay))
+        setattr(tap.owner, tap.attribute, _tapped(tap, original, recorder, replay, decide))
     try:
         yield
     finally:
@@ -68,17 +75,32 @@ def decision_key(phase: str, name: str, call: int, slot: str) -> str:
     return "{}/{}/{}/{}".format(phase, name, call, slot)
 
 
-def _tapped(tap: Tap, original: Callable, recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]]) -> Callable:
+def _tapped(
+    tap: Tap, original: Callable, recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]], decide: bool
+) -> Callable:
+    running = False
+
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        name = tap.name(*args, **kwargs) if recorder.phase else None
+        nonlocal running
+        name = tap.name(*args, **kwargs) if recorder.phase and not running else None
         if name is None:
             return original(*args, **kwargs)
+        running = True  # in a float64 run torch hands the call on to the wrapper once more
+        try:
+            return watched(name, *args, **kwargs)
+        finally:
+            running = False
+
+    def watched(name: str, *args: Any, **kwargs: Any) -> Any:
         call = recorder.next_call("tap", name)
+        if tap.basis is not None:
+            recorder.add("basis", name, call, tap.basis(*args, **kwargs))
         forced = None
         if replay is not None and tap.write is not None:
             forced = tap.write(_recorded_decision(replay, recorder.phase, name, call), *args, **kwargs)
         # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
-        own = forced if forced is not None and tap.random else original(*args, **kwargs)
+        skip = forced is not None and (tap.random or not decide)
+        own = forced if skip else original(*args, **kwargs)
         recorder.add("tap", name, call, tap.read(own, *args, **kwargs))
         return own if forced is None else forced
 
@@ -126,7 +148,10 @@ def detections_tap() -> Tap:
     def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
         return {"indices": result[1]}
 
-    return Tap(torch.Tensor, "topk", lambda *a, **k: "detections", read, write)
+    def basis(scores: torch.Tensor, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+        return {"scores": scores}
+
+    return Tap(torch.Tensor, "topk", lambda *a, **k: "detections", read, write, basis=basis)
 
 
 def matching_tap(owner: Any, name: str) -> Tap:
@@ -139,4 +164,7 @@ def matching_tap(owner: Any, name: str) -> Tap:
     def write(decision: Decision, cost: Any, *args: Any, **kwargs: Any) -> Any:
         return decision["rows"].cpu().numpy(), decision["cols"].cpu().numpy()
 
-    return Tap(owner, "linear_sum_assignment", lambda *a, **k: name, read, write)
+    def basis(cost: Any, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+        return {"cost": torch.as_tensor(cost)}
+
+    return Tap(owner, "linear_sum_assignment", lambda *a, **k: name, read, write, basis=basis)

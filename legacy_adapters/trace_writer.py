@@ -38,13 +38,17 @@ DTYPES = {
 }
 
 
+#: phase, kind, name, call, slot: what identifies a record within one side.
+Key = Tuple[str, str, str, int, str]
+
+
 @dataclass(frozen=True)
 class Record:
     """One recorded value.
 
     Attributes:
         phase: ``predict`` (eval mode) or ``train``; ``weights`` for what was loaded.
-        kind: ``module_in``, ``module_out``, ``tap``, ``loss``, ``grad`` or ``param``.
+        kind: ``module_in``, ``module_out``, ``tap``, ``basis`` (of a tap's decision), ``loss``, ``grad`` or ``param``.
         name: module path, tap name, loss term or parameter name.
         call: how often this name was recorded before in this phase, from 0.
         slot: place inside the value: argument name, tuple index, dict key, dotted; ``""`` for a plain tensor.
@@ -63,6 +67,14 @@ class Record:
     shape: Tuple[int, ...]
     digest: str
     scope: str = ""
+
+    @property
+    def key(self) -> Key:
+        return self.phase, self.kind, self.name, self.call, self.slot
+
+    @property
+    def is_float(self) -> bool:
+        return "F" in self.dtype
 
 
 class _Shard:
@@ -147,6 +159,12 @@ class TraceWriter:
 def content_digest(tensor: torch.Tensor) -> str:
     """Return the content address of ``tensor``: SHA-256 over dtype, shape and bytes."""
     return _digest(DTYPES[tensor.dtype], tuple(tensor.shape), tensor_bytes(tensor))
+
+
+def zeros_digest(dtype: str, shape: Tuple[int, ...]) -> str:
+    """Return the content address of an all-zero tensor; ``dtype`` by its safetensors name."""
+    by_name = {name: torch_dtype for torch_dtype, name in DTYPES.items()}
+    return content_digest(torch.zeros(shape, dtype=by_name[dtype]))
 
 
 def _digest(dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:

@@ -38,6 +38,7 @@ def run(job: Any) -> None:
     from safetensors.torch import load_file
 
     from legacy_adapters.inputs import Batch
+    from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
     from legacy_adapters.trace_writer import TraceWriter
 
@@ -46,8 +47,9 @@ def run(job: Any) -> None:
     torch.manual_seed(job.seed)
     model = adapter.build(job.options, job.device)
     _load_weights(model, load_file(job.weights))
-    model.to(job.device)
-    batch = Batch.from_tensors(load_file(job.inputs), job.device)
+    dtype = getattr(torch, job.dtype)
+    model.to(job.device, dtype)
+    batch = Batch.from_tensors(load_file(job.inputs), job.device, dtype)
     replay = load_file(job.replay) if job.replay else None
 
     recorder = Recorder(TraceWriter(job.trace))
@@ -55,8 +57,11 @@ def run(job: Any) -> None:
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
+    if job.perturb is not None:
+        perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
     provenance = dict(_environment(job), **adapter.provenance(job.options))
-    _run_checks(job, adapter, model, batch, recorder, replay)
+    with computing_in(job.dtype):
+        _run_checks(job, adapter, model, batch, recorder, replay)
     recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(model)))
 
 
@@ -76,7 +81,7 @@ def _run_checks(
 
     from legacy_adapters.taps import installed
 
-    with installed(adapter.taps(model), recorder, replay):
+    with installed(adapter.taps(model), recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
             torch.manual_seed(job.seed)
@@ -131,6 +136,7 @@ def _environment(job: Any) -> dict:
         family=job.family,
         variant=job.variant,
         device=job.device,
+        dtype=job.dtype,
         seed=job.seed,
         checks=list(job.checks),
         replayed=job.replay is not None,

@@ -64,10 +64,17 @@ def _describe_missing(record: Record) -> Divergence:
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (record.scope, record.scope), text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
-    return Divergence(record.name if record.kind != "tap" else caller, None, text, None)
+    return Divergence(record.name if record.kind not in ("tap", "basis") else caller, None, text, None)
 
 
-_KINDS = {"module_out": "output of", "param": "weight", "tap": "tap", "loss": "loss term", "grad": "gradient"}
+_KINDS = {
+    "module_out": "output of",
+    "param": "weight",
+    "tap": "tap",
+    "basis": "basis of tap",
+    "loss": "loss term",
+    "grad": "gradient",
+}
 
 
 def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:
@@ -101,6 +108,9 @@ def _describe(comparison: Comparison) -> Divergence:
         return Divergence(record.name, (legacy.name, record.name), text, comparison)
     if record.kind == "module_in":
         text = f"The code of {quoted} calls `{record.name}` ({call}) with another `{record.slot}`."
+        return Divergence(caller, callers, text, comparison)
+    if record.kind == "basis":
+        text = f"{_capital(quoted)} decides on another `{record.slot}`: tap `{record.name}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == "tap":
         text = f"{_capital(quoted)} decides otherwise: tap `{record.name}` ({call})."

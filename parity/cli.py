@@ -36,22 +36,16 @@ _FAMILY = (
     click.option("--family", type=click.Choice(_FAMILIES), required=True, help="Legacy code base."),
     click.option("--variant", type=click.Choice(_VARIANTS), required=True, help="Model."),
 )
-_TOLERANCE = (
-    click.option(
-        "--tolerance",
-        type=click.Choice(["exact", "fixed"]),
-        default="exact",
-        show_default=True,
-        help="exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|.",
-    ),
+_BOUNDS = (
     click.option("--rtol", type=click.FloatRange(0), default=1.3e-6, show_default=True, help="Of fixed."),
     click.option("--atol", type=click.FloatRange(0), default=1e-5, show_default=True, help="Of fixed."),
 )
+_FIXED_HELP = "exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|"
 _OUTPUT = (
     click.option("--json", is_flag=True, help="Print the verdict as JSON."),
     click.option("-q", "--quiet", is_flag=True, help="Print the verdict line only."),
 )
-_SETTINGS = (
+_TASK = (
     click.option("--size", type=SizeList(), help="Image sizes of the batch in pixels."),
     click.option("--objects", type=CountList(), help="Objects of each image, one number per image. [default: drawn]"),
     click.option(
@@ -62,34 +56,56 @@ _SETTINGS = (
         help="Of inputs, weights and random draws.",
     ),
     click.option("--check", type=CheckList(), default="forward,loss,grad", show_default=True, help="What to compare."),
-    click.option("--device", type=Device(), default="cpu", show_default=True, help="Of both sides: cpu or cuda[:N]."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads of both sides. [default: torch's]"),
+)
+_CHECKPOINT = (
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+    ),
+)
+_LEGACY = (
+    click.option(
+        "--legacy-repo", type=click.Path(path_type=Path), help="Checkout of the legacy code, where it needs one."
+    ),
+    click.option(
+        "--legacy-python",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Interpreter of the legacy side. [default: this one, with compat shims]",
+    ),
+)
+_NEW = (
+    click.option(
+        "--new-adapter",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
+    ),
+)
+_MACHINE = (
+    click.option("--device", type=Device(), default="cpu", show_default=True, help="cpu or cuda[:N]."),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads. [default: torch's]"),
     click.option(
         "--cpu-capability",
         type=click.Choice(["default", "avx2", "avx512"]),
-        help="Kernels of both sides. [default: torch's choice]",
-    ),
-    *_TOLERANCE,
-    click.option(
-        "--replay",
-        is_flag=True,
-        help="Force the legacy side's decisions (NMS, top-k, matching) and random draws on the new side.",
+        help="CPU kernels. [default: torch's choice]",
     ),
     click.option(
         "--time-limit",
         type=click.FloatRange(min=0, min_open=True),
         default=1800.0,
         show_default=True,
-        help="Seconds for each side.",
+        help="Seconds for each process.",
     ),
+)
+_KEPT = (
     click.option(
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
         help="Keep traces, logs and report.json in this folder. [default: nothing is kept]",
     ),
     click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
-    *_OUTPUT,
 )
+_GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
 
 
 def _with(*options: Callable) -> Callable:
@@ -118,41 +134,77 @@ def cli() -> None:
 
 
 @cli.command(epilog=_EXIT_CODES)
-@_with(*_FAMILY)
-@click.option("--legacy-repo", type=click.Path(path_type=Path), help="Checkout of the legacy code, where it needs one.")
+@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_NEW, *_TASK)
 @click.option(
-    "--legacy-python",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Interpreter of the legacy side. [default: this one, with compat shims]",
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Of weights, inputs and everything computed.",
 )
 @click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+    "--tolerance",
+    type=click.Choice(["exact", "fixed", "derived"]),
+    default="exact",
+    show_default=True,
+    help=f"{_FIXED_HELP}; derived: measured on the legacy code, implies --replay.",
 )
+@_with(*_BOUNDS)
 @click.option(
-    "--new-adapter",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
+    "--replay",
+    is_flag=True,
+    help="Force the legacy side's decisions (NMS, top-k, matching) and random draws on the new side.",
 )
-@_with(*_SETTINGS)
-def run(**settings: Any) -> None:
+@_with(*_MACHINE, *_KEPT, *_OUTPUT)
+def run(json: bool, **settings: Any) -> None:
     """Run both sides on the same weights and inputs; compare."""
-    _execute(**settings)
+    from . import commands
+
+    sys.exit(commands.run(as_json=json, **_task(**settings)))
 
 
 @cli.command(epilog=_EXIT_CODES)
-@_with(*_SETTINGS)
-def demo(**settings: Any) -> None:
-    """Prove a tiny DDQ-DETR against MMDetection 3.3.0's own."""
-    fixed = dict.fromkeys(("legacy_repo", "legacy_python", "checkpoint", "new_adapter"))
-    _execute(family="mmdet_ddq", variant="tiny_4scale", **fixed, **settings)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_TASK, *_MACHINE)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not tell the steps.")
+def capture(**settings: Any) -> None:
+    """Record the legacy side into golden FILE (.npz), to check against where the legacy code is not at hand.
+
+    The legacy side runs seven times, to measure its own rounding.
+    """
+    from . import commands
+
+    sys.exit(commands.capture(**_task(**settings)))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_with(*_CHECKPOINT, *_NEW, *_MACHINE, *_KEPT, *_OUTPUT)
+def check(json: bool, **settings: Any) -> None:
+    """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
+    from . import commands
+
+    sys.exit(commands.check(as_json=json, **settings))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@_with(*_NEW, *_MACHINE, *_KEPT, *_OUTPUT)
+def demo(json: bool, **settings: Any) -> None:
+    """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
+    from . import commands
+
+    sys.exit(commands.check(file=_GOLDEN, checkpoint=None, as_json=json, **settings))
 
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("legacy", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@_with(*_FAMILY, *_TOLERANCE, *_OUTPUT)
+@_with(*_FAMILY)
+@click.option(
+    "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{_FIXED_HELP}."
+)
+@_with(*_BOUNDS, *_OUTPUT)
 def compare(json: bool, **arguments: Any) -> None:
     """Compare two traces kept by `run --out`."""
     from . import commands
@@ -160,15 +212,14 @@ def compare(json: bool, **arguments: Any) -> None:
     sys.exit(commands.compare(as_json=json, **arguments))
 
 
-def _execute(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], json: bool, **settings: Any) -> None:
-    from . import commands
-
+def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:
+    """Fill in the default sizes and rename what has another name on the command line."""
     tiny = settings["variant"].startswith("tiny")
     sizes = size or (((128, 160), (96, 128)) if tiny else ((480, 640), (384, 512)))
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
         raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
-    sys.exit(commands.run(sizes=sizes, checks=check, as_json=json, **settings))
+    return dict(sizes=sizes, checks=check, **settings)
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -20,19 +21,26 @@ from converters import errors, families
 from legacy_adapters.families import RepoError
 from legacy_adapters.launch import SideError
 
-from . import report
-from .compare import Tolerance
+from . import capture as golden_runs
+from . import golden, report
+from .compare import FIXED, Tolerance
 from .exclusions import EXCLUSIONS
+from .golden import GoldenError
 from .pairing import DuplicateRecordError
-from .run import NEW_ADAPTER, RunOptions, SettingsError, default_threads, prepare
+from .run import check_legacy
 from .run import run as run_parity
+from .settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task
+from .sides import default_threads, prepare
 from .trace import Trace, TraceError
 from .verdict import Verdict, judge
+
+T = TypeVar("T")
 
 BAD_INPUT, SIDE_CRASHED = 2, 4
 REPORT_NAME = "report.json"
 _INPUT_ERRORS = (
     DuplicateRecordError,
+    GoldenError,
     RepoError,
     SettingsError,
     TraceError,
@@ -43,7 +51,10 @@ _INPUT_ERRORS = (
 )
 
 
-def run(*, out: Path | None, force: bool, as_json: bool, quiet: bool, **settings: Any) -> int:
+def run(
+    *, out: Path | None, force: bool, as_json: bool, quiet: bool, replay: bool, dtype: str, tolerance: str,
+    rtol: float, atol: float, **settings: Any,
+) -> int:  # fmt: skip
     """Run both sides and print the verdict. Return the exit code.
 
     Args:
@@ -51,17 +62,64 @@ def run(*, out: Path | None, force: bool, as_json: bool, quiet: bool, **settings
         force: replace an earlier run in ``out``.
         as_json: print JSON instead of the table.
         quiet: print the verdict line only.
-        **settings: the fields of :class:`RunOptions`; ``tolerance`` by name, with ``rtol`` and ``atol`` beside it;
-            None for ``threads`` and ``new_adapter`` means the default.
+        replay: as in :class:`RunOptions`.
+        dtype: as in :class:`RunOptions`.
+        tolerance: by name.
+        rtol: of ``fixed``.
+        atol: of ``fixed``.
+        **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
-    options = _run_options(**settings)
+    task, sources, machine = _settings(settings)
+    options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay)
 
     def work() -> Verdict:
-        progress = _progress(quiet)
         check_run_folder(out, force)
-        prepared = prepare(options)
+        check_legacy(task, sources)
+        prepared = prepare(task, sources, machine)
         with _run_folder(out) as folder:
-            verdict = run_parity(options, prepared, folder, progress)
+            verdict = run_parity(options, prepared, folder, _progress(quiet))
+            _write_report(folder / REPORT_NAME, verdict)
+        return verdict
+
+    return _judged(work, as_json, quiet)
+
+
+def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
+    """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`run`."""
+    task, sources, machine = _settings(settings)
+
+    def work() -> golden.Golden:
+        if file.exists() and not force:
+            raise FileExistsError(f"{file} exists; choose another name or pass --force.")
+        if not file.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{file.absolute().parent} is not a folder.")
+        check_legacy(task, sources)
+        prepared = prepare(task, sources, machine)
+        with _run_folder(None) as folder:
+            recorded = golden_runs.capture(task, sources, machine, prepared, folder, _progress(quiet))
+        golden.save(recorded, file)
+        return recorded
+
+    recorded, code = _done(work)
+    if recorded is not None:
+        sys.stdout.write(report.golden_line(recorded, file) + "\n")
+    return code
+
+
+def check(
+    *, file: Path, out: Path | None, force: bool, as_json: bool, quiet: bool, checkpoint: Path | None,
+    new_adapter: Path | None, **machine: Any,
+) -> int:  # fmt: skip
+    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`."""
+    sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
+    where = _machine(machine)
+
+    def work() -> Verdict:
+        check_run_folder(out, force)
+        recorded = golden.load(file)
+        prepared = prepare(recorded.task, sources, where)
+        with _run_folder(out) as folder:
+            verdict = golden_runs.check(recorded, sources, where, prepared, folder, _progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
         return verdict
 
@@ -96,15 +154,9 @@ def compare(
 
 
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
-    try:
-        with _ended_by_signals():
-            verdict = work()
-    except SideError as error:
-        _complain(str(error), error.details)
-        return SIDE_CRASHED
-    except _INPUT_ERRORS as error:
-        _complain(errors.one_line(error), "")
-        return BAD_INPUT
+    verdict, code = _done(work)
+    if verdict is None:
+        return code
     try:
         if as_json:
             sys.stdout.write(json.dumps(report.as_dict(verdict), indent=1) + "\n")
@@ -115,6 +167,19 @@ def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
         # the reader went away; the exit code is still the verdict
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return verdict.exit_code
+
+
+def _done(work: Callable[[], T]) -> tuple[T | None, int]:
+    """Return what ``work`` gives and 0, or None and the exit code of what went wrong, which is told."""
+    try:
+        with _ended_by_signals():
+            return work(), 0
+    except SideError as error:
+        _complain(str(error), error.details)
+        return None, SIDE_CRASHED
+    except _INPUT_ERRORS as error:
+        _complain(errors.one_line(error), "")
+        return None, BAD_INPUT
 
 
 class _Console(Console):
@@ -136,20 +201,22 @@ def _progress(quiet: bool) -> Callable[[str], None]:
     return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
 
 
-def _run_options(
-    *, tolerance: str, rtol: float, atol: float, threads: int | None, new_adapter: Path | None, **rest: Any
-) -> RunOptions:
-    return RunOptions(
-        tolerance=_tolerance(tolerance, rtol, atol),
-        threads=threads or default_threads(),
-        new_adapter=new_adapter or NEW_ADAPTER,
-        **rest,
-    )
+def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
+    """Sort settings by their class; None for ``threads`` and ``new_adapter`` means the default."""
+    task = Task(**{f.name: settings.pop(f.name) for f in fields(Task)})
+    names = {f.name for f in fields(Sources)} & settings.keys()
+    sources = {name: settings.pop(name) for name in names}
+    sources["new_adapter"] = sources.get("new_adapter") or NEW_ADAPTER
+    return task, Sources(**sources), _machine(settings)
+
+
+def _machine(settings: dict[str, Any]) -> Machine:
+    return Machine(**{**settings, "threads": settings["threads"] or default_threads()})
 
 
 def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
     try:
-        return Tolerance(name, rtol, atol) if name == "fixed" else Tolerance(name)
+        return Tolerance(name, rtol, atol) if name == FIXED else Tolerance(name)
     except ValueError as error:  # click's ranges let NaN and infinity through
         raise click.BadParameter(str(error)) from error
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .derived import decision_margin, objection
+from .evidence import Evidence
 from .pairing import Pair
 from .trace import Trace
+
+EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 
 
 @dataclass(frozen=True)
@@ -18,19 +22,20 @@ class Tolerance:
     """What counts as equal.
 
     Attributes:
-        name: ``exact`` (same dtype, shape and bits) or ``fixed`` (floats within ``atol + rtol * |legacy|``; whole
-            numbers and booleans exactly; NaN and infinities in the same places).
+        name: ``exact`` (same dtype, shape and bits), ``fixed`` (floats within ``atol + rtol * |legacy|``; whole
+            numbers and booleans exactly; NaN and infinities in the same places) or ``derived`` (as ``fixed``, the
+            bounds taken from the legacy code's own rounding, see :mod:`.derived`).
         rtol: relative part of ``fixed``.
         atol: absolute part of ``fixed``.
     """
 
-    name: str = "exact"
+    name: str = EXACT
     rtol: float = 0.0
     atol: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.name not in ("exact", "fixed"):
-            raise ValueError(f"Tolerance {self.name!r} is unknown; expected exact or fixed.")
+        if self.name not in (EXACT, FIXED, DERIVED):
+            raise ValueError(f"Tolerance {self.name!r} is unknown; expected exact, fixed or derived.")
         if not all(math.isfinite(bound) and bound >= 0 for bound in (self.rtol, self.atol)):
             raise ValueError(f"rtol {self.rtol} and atol {self.atol} must be finite and not negative.")
 
@@ -67,17 +72,28 @@ class Comparison:
     difference: Difference | None
 
 
-def compare_all(legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance) -> Iterator[Comparison]:
-    """Compare pair by pair; identical tensors are told by their digests and not read."""
+def compare_all(
+    legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance, evidence: Evidence | None = None
+) -> Iterator[Comparison]:
+    """Compare pair by pair; identical tensors are told by their digests and not read.
+
+    Args:
+        legacy: not read under ``derived``; ``evidence`` has its values then.
+        new: the other side.
+        pairs: of their records.
+        tolerance: what counts as equal.
+        evidence: for ``derived``.
+    """
     for pair in pairs:
         if pair.legacy.digest == pair.new.digest:
             yield Comparison(pair, True, True, None)
-            continue
-        if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
+        elif (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
             note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
             yield Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
-            continue
-        yield _compare(pair, legacy.tensor(pair.legacy), new.tensor(pair.new), tolerance)
+        elif evidence is not None:
+            yield _compare_derived(pair, evidence)
+        else:
+            yield _compare(pair, legacy.tensor(pair.legacy), new.tensor(pair.new), tolerance)
 
 
 def _kind(record: object) -> str:
@@ -89,9 +105,26 @@ def _compare(pair: Pair, expected: Tensor, found: Tensor, tolerance: Tolerance) 
     return Comparison(pair, False, accepted(expected, found, tolerance), difference)
 
 
+def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
+    record = pair.legacy
+    if record.kind == "tap" and not record.is_float:
+        found = decision_margin(pair, evidence)
+        return Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
+    # both sides load the same weights, so these have no rounding of their own
+    sample = evidence.sample(pair) if record.is_float and record.kind != "param" else None
+    if sample is None:
+        what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
+        return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
+    reason = objection(sample)
+    difference = measure(sample.legacy, sample.new)
+    if reason:
+        difference = replace(difference, note=reason)
+    return Comparison(pair, False, not reason, difference)
+
+
 def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
     """Tell whether ``found`` equals ``expected`` under ``tolerance``; dtypes and shapes are equal already."""
-    if tolerance.name == "exact":
+    if tolerance.name == EXACT:
         return False  # the digests differ, so some bit does
     if not expected.is_floating_point():
         return torch.equal(expected, found)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from converters.mapping import Mapping
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.trace_writer import Key, Record
 
 LEGACY, NEW = "legacy", "new"
-_Key = tuple[str, str, str, int, str]
 
 
 class DuplicateRecordError(ValueError):
@@ -112,8 +111,8 @@ def _translator(mapping: Mapping) -> Callable[[Record], str]:
     return translate
 
 
-def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[_Key, Record]:
-    found: dict[_Key, Record] = {}
+def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[Key, Record]:
+    found: dict[Key, Record] = {}
     for record in records:
         key = (record.phase, record.kind, name_of(record), record.call, record.slot)
         if key in found:

@@ -1,12 +1,17 @@
-"""Seeded inputs and weights that exercise a detector: prepared once, given to both sides as the same bits."""
+"""Seeded inputs and weights that exercise a detector: prepared once, given to both sides as the same bits.
+
+A seed gives the same bits on every machine, so that a golden file need not hold inputs or weights. Hence everything is
+made of whole random numbers and of single additions and multiplications, which IEEE 754 rounds alike everywhere;
+``torch.randn`` and interpolation have other last bits under other CPU kernels.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from converters.layout import Layout
@@ -50,11 +55,26 @@ def seeded_batch(
 
 def _blobs(h: int, w: int, generator: Generator) -> Tensor:
     """Return [3, h, w]: structure at two scales plus noise, so that neighbouring tokens differ but are related."""
-    image = torch.randn(1, 3, h, w, generator=generator) * 0.3
+    image = _noise((3, h, w), generator) * 0.3
     for cells in (4, 16):
-        coarse = torch.randn(1, 3, cells, cells, generator=generator)
-        image = image + F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False)
-    return image[0]
+        rows = _stretched(_noise((3, cells, cells), generator), h)  # [3, h, cells]
+        image = image + _stretched(rows.transpose(1, 2), w).transpose(1, 2)
+    return image
+
+
+def _noise(shape: Sequence[int], generator: Generator) -> Tensor:
+    """Return uniform noise of zero mean and unit variance."""
+    return (torch.rand(tuple(shape), generator=generator) * 2.0 - 1.0) * math.sqrt(3.0)
+
+
+def _stretched(coarse: Tensor, length: int) -> Tensor:
+    """Stretch the middle axis of ``coarse`` [c, n, m] to ``length`` by linear interpolation between cell centres."""
+    cells = coarse.size(1)
+    at = [min(max((i + 0.5) * cells / length - 0.5, 0.0), cells - 1.0) for i in range(length)]
+    before = torch.tensor([int(x) for x in at])
+    share = torch.tensor([x - int(x) for x in at])[None, :, None]
+    after = (before + 1).clamp(max=cells - 1)
+    return coarse[:, before] * (1.0 - share) + coarse[:, after] * share
 
 
 def _boxes(count: int, h: int, w: int, generator: Generator) -> Tensor:
@@ -81,7 +101,7 @@ def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
         if spec.dtype != "float32":
             weights[name] = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
             continue
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        digest = hashlib.sha256(f"weights/{seed}/{name}".encode()).digest()
         generator = Generator().manual_seed(int.from_bytes(digest[:7], "little"))
         weights[name] = _rule_for(name, spec.shape)(spec.shape, generator)
     return weights
@@ -92,17 +112,15 @@ def _rule_for(name: str, shape: Sequence[int]) -> Callable[[tuple[int, ...], Gen
     if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
         return lambda s, g: torch.rand(s, generator=g) * 0.8 + 0.6
     if "sampling_offsets.bias" in name:
-        return lambda s, g: torch.randn(s, generator=g) * 2.0
+        return lambda s, g: _noise(s, g) * 2.0
     if "cls_branches" in name and leaf == "bias":
-        return lambda s, g: torch.randn(s, generator=g) * 0.5 - 2.0
+        return lambda s, g: _noise(s, g) * 0.5 - 2.0
     if "reg_branches" in name and tuple(shape) == (4,):
         # boxes grow from layer to layer until some overlap enough for the selection to drop them
-        return lambda s, g: torch.randn(s, generator=g) * 0.1 + torch.tensor([0.0, 0.0, BOX_GROWTH, BOX_GROWTH])
+        return lambda s, g: _noise(s, g) * 0.1 + torch.tensor([0.0, 0.0, BOX_GROWTH, BOX_GROWTH])
     if len(shape) == 1:
-        return lambda s, g: torch.randn(s, generator=g) * 0.1
+        return lambda s, g: _noise(s, g) * 0.1
     if leaf != "weight" or "embedding" in name:
-        return lambda s, g: torch.randn(s, generator=g)
-    fan_in = 1
-    for extent in shape[1:]:
-        fan_in *= extent
-    return lambda s, g: torch.randn(s, generator=g) * fan_in**-0.5
+        return _noise
+    fan_in = math.prod(shape[1:])
+    return lambda s, g: _noise(s, g) * fan_in**-0.5

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .blame import Divergence
-from .compare import Comparison
+from .compare import FIXED, Comparison
+from .golden import Golden
 from .pairing import LEGACY, NEW, Unpaired
 from .verdict import MATCH, Verdict
 
@@ -62,6 +64,8 @@ def stage_of(comparison: Comparison) -> str:
     if record.kind == "param":
         return "weights"
     part = {"loss": "losses", "grad": "gradients"}.get(record.kind)
+    if record.kind == "basis":
+        part = "decisions"
     if record.kind == "tap":
         part = "noise" if record.name.startswith("noise.") else record.name if record.name == "result" else "decisions"
     return f"{_PHASES.get(record.phase, record.phase)}: {part or record.name.split('.')[0]}"
@@ -165,12 +169,20 @@ def closing_line(verdict: Verdict) -> str:
     total = len(verdict.comparisons)
     identical = sum(comparison.identical for comparison in verdict.comparisons)
     if verdict.outcome == MATCH:
-        bounds = f"(rtol {verdict.tolerance.rtol:g}, atol {verdict.tolerance.atol:g})"
-        accepted = "" if identical == total else f", {total} within {verdict.tolerance.name} tolerance {bounds}"
+        tolerance = verdict.tolerance
+        bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
+        accepted = "" if identical == total else f", {total} within {tolerance.name} tolerance{bounds}"
         forced = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
         return f"MATCH {identical} of {total} records bit-identical{accepted}{forced}"
     where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
+
+
+def golden_line(golden: Golden, file: Path) -> str:
+    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of ddq_detr tiny_4scale -> FILE, 0.4 MB``."""
+    megabytes = file.stat().st_size / 1e6
+    task = golden.task
+    return f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from legacy_adapters.taps import decision_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Record, content_digest
+from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_digest
 
 #: What ``coverage`` of an index must hold.
 _COVERAGE = {"leaf_calls": list, "never_executed": list, "without_gradient": list, "classes": dict}
@@ -76,6 +76,11 @@ class Trace:
             raise TraceError(f"{path} names no shard for {missing[0].kind} `{missing[0].name}`.")
         return trace
 
+    @cached_property
+    def by_key(self) -> dict[Key, Record]:
+        """The records by what identifies them."""
+        return {record.key: record for record in self.records}
+
     def verify(self) -> None:
         """Check every stored tensor against its digest.
 
@@ -114,11 +119,10 @@ class Trace:
         return self._open[shard]
 
 
-def write_decisions(trace: Trace, path: Path) -> None:
-    """Write the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
-    bundle = {
+def decisions(trace: Trace) -> dict[str, Tensor]:
+    """Return the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
+    return {
         decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record).clone()
         for record in trace.records
         if record.kind == "tap"
     }
-    save_file(bundle, str(path))

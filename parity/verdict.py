@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from converters.mapping import Mapping
+from legacy_adapters.trace_writer import Record, zeros_digest
 
 from .blame import Divergence, first_divergence
-from .compare import Comparison, Tolerance, compare_all
+from .compare import EXACT, Comparison, Tolerance, compare_all
+from .evidence import Evidence
 from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair
 from .trace import Trace
 
@@ -22,7 +24,15 @@ _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
 _MAY_BE_ABSENT = ("gpu",)
-_ALWAYS_EQUAL = ("family", "variant", "seed", "checks")
+_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype")
+
+
+class Recording(Protocol):
+    """What one side recorded: a trace, or a golden file."""
+
+    provenance: dict[str, Any]
+    coverage: dict[str, Any]
+    records: tuple[Record, ...]
 
 
 @dataclass(frozen=True)
@@ -76,18 +86,22 @@ class Verdict:
 
 
 def judge(
-    legacy: Trace, new: Trace, mapping: Mapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance
+    legacy: Recording,
+    new: Trace,
+    mapping: Mapping,
+    exclusions: tuple[Exclusion, ...],
+    tolerance: Tolerance,
+    evidence: Evidence | None = None,
 ) -> Verdict:
-    """Pair, compare and judge two traces.
+    """Pair, compare and judge two recordings; ``evidence`` is needed for a derived tolerance.
 
     Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
     difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
     reason, or too much excluded is never a match.
     """
     pairing = pair(legacy.records, new.records, mapping, exclusions)
-    comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance))
-    traces = {LEGACY: legacy, NEW: new}
-    unpaired = tuple(_confirmed(item, traces[item.side]) for item in pairing.unpaired)
+    comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
+    unpaired = tuple(_confirmed(item) for item in pairing.unpaired)
     coverage = _coverage(legacy, new, mapping, unpaired)
     missing = [item.record for item in coverage.unaccounted if item.side == LEGACY]
     divergence = first_divergence(comparisons, missing, legacy.records)
@@ -106,15 +120,17 @@ def judge(
     return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance, classes)
 
 
-def _confirmed(item: Unpaired, trace: Trace) -> Unpaired:
+def _confirmed(item: Unpaired) -> Unpaired:
     """Take the exclusion away from a record that is not all zero, where the exclusion asks for that."""
-    if item.exclusion is None or not item.exclusion.zeros_only or not trace.tensor(item.record).any():
-        return item
-    return replace(item, exclusion=None)
+    record = item.record
+    needs_zeros = item.exclusion is not None and item.exclusion.zeros_only
+    if needs_zeros and record.digest != zeros_digest(record.dtype, record.shape):
+        return replace(item, exclusion=None)
+    return item
 
 
-def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> tuple[str, ...]:
-    names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == "exact" else ())
+def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
+    names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == EXACT else ())
     reasons = []
     for name in names:
         one, two = legacy.provenance.get(name), new.provenance.get(name)
@@ -125,7 +141,7 @@ def _condition_reasons(legacy: Trace, new: Trace, tolerance: Tolerance) -> tuple
     return tuple(reasons)
 
 
-def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
+def _coverage(legacy: Recording, new: Recording, mapping: Mapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
     new_calls = Counter({(c["phase"], c["name"]): c["count"] for c in new.coverage["leaf_calls"]})
     total = paired = 0
     for entry in legacy.coverage["leaf_calls"]:
@@ -145,7 +161,7 @@ def _coverage(legacy: Trace, new: Trace, mapping: Mapping, unpaired: tuple[Unpai
     )
 
 
-def _one_sided(legacy: Trace, new: Trace, mapping: Mapping) -> tuple[str, ...]:
+def _one_sided(legacy: Recording, new: Recording, mapping: Mapping) -> tuple[str, ...]:
     targets = (mapping.target_of(name) for name in legacy.coverage["without_gradient"])
     ours = {name for name in targets if name is not None}  # a dropped parameter has no twin to differ from
     return tuple(sorted(ours ^ set(new.coverage["without_gradient"])))

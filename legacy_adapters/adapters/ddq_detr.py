@@ -82,7 +82,12 @@ def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:
         keep = decision["keep"].to(boxes.device)
         return torch.cat([boxes[keep], scores[keep, None]], -1), keep
 
-    return Tap(owner, attribute, name, read, write)
+    def basis(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Optional[dict]) -> Dict[str, Any]:
+        if nms_cfg is None:
+            return {"scores": scores}
+        return {"boxes": boxes, "scores": scores, "iou_threshold": nms_cfg["iou_threshold"], "max_num": num_queries}
+
+    return Tap(owner, attribute, name, read, write, basis=basis)
 
 
 def provenance(options: Dict[str, Any]) -> dict:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ddq_port.models  # noqa: F401  # isort: skip  (registers the detectors; supplies mmcv._ext before mmdet asks)
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import hungarian_assigner
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from torch import Tensor
 
 from ddq_port.models.ddq_detr import assigner, detector, queries
 from legacy_adapters import mmdet3
@@ -24,10 +27,18 @@ def build(options: dict[str, Any], device: str) -> torch.nn.Module:
 
 def taps(model: torch.nn.Module) -> list[Tap]:
     """Watch query selection, both matchings, the noise and the final top-k."""
+
+    def distinct_basis(boxes: Tensor, scores: Tensor, iou_threshold: float, max_num: int) -> dict[str, Any]:
+        xyxy = bbox_cxcywh_to_xyxy(boxes)
+        return {"boxes": xyxy, "scores": scores, "iou_threshold": iou_threshold, "max_num": model.num_queries}
+
+    def dense_basis(scores: Tensor, max_num: int) -> dict[str, Any]:
+        return {"scores": scores}
+
     return [
-        _selection(detector, "select_distinct", "distinct"),
-        _selection(queries, "select_distinct", "distinct"),
-        _selection(detector, "select_dense", "dense"),
+        _selection(detector, "select_distinct", "distinct", distinct_basis),
+        _selection(queries, "select_distinct", "distinct", distinct_basis),
+        _selection(detector, "select_dense", "dense", dense_basis),
         tap_lib.matching_tap(hungarian_assigner, "match"),
         tap_lib.matching_tap(assigner, "dense_match"),
         *tap_lib.random_taps(),
@@ -35,11 +46,11 @@ def taps(model: torch.nn.Module) -> list[Tap]:
     ]
 
 
-def _selection(owner: Any, attribute: str, name: str) -> Tap:
-    def write(decision: dict[str, torch.Tensor], like: torch.Tensor, *args: Any) -> torch.Tensor:
+def _selection(owner: Any, attribute: str, name: str, basis: Callable[..., dict[str, Any]]) -> Tap:
+    def write(decision: dict[str, Tensor], like: Tensor, *args: Any) -> Tensor:
         return decision["keep"].to(like.device)
 
-    return Tap(owner, attribute, lambda *args: name, lambda result, *args: {"keep": result}, write)
+    return Tap(owner, attribute, lambda *args: name, lambda result, *args: {"keep": result}, write, basis=basis)
 
 
 def provenance(options: dict[str, Any]) -> dict:

@@ -25,7 +25,7 @@ def main(repo: str, overrides: str, weights: str, inputs: str, out: str) -> None
 
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     model.train()
-    _, total = mmdet3.losses(model, Batch.from_tensors(load_file(inputs), "cpu"))
+    _, total = mmdet3.losses(model, Batch.from_tensors(load_file(inputs), "cpu", torch.float32))
     total.backward()
     optimizer.step()
     hub = MessageHub.get_instance("train")

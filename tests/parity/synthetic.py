@@ -19,7 +19,15 @@ SAME_NAMES = Mapping("toy", (Keep("**"),))
 EXACT = Tolerance()
 NAN, INF = float("nan"), float("inf")
 PROVENANCE = dict(
-    family="toy", variant="tiny", seed=0, checks=[], threads=2, cpu_capability="AVX2", device="cpu", torch="2.6.0"
+    family="toy",
+    variant="tiny",
+    seed=0,
+    checks=[],
+    threads=2,
+    cpu_capability="AVX2",
+    device="cpu",
+    dtype="float32",
+    torch="2.6.0",
 )
 
 

@@ -233,7 +233,7 @@ def test_pairs_are_compared_each_with_its_own_twin(tmp_path):
     ("arguments", "says"),
     [
         (dict(name="close"), "'close'"),
-        (dict(name=""), "expected exact or fixed"),
+        (dict(name=""), "expected exact, fixed or derived"),
         (dict(name="fixed", rtol=-1e-9), "rtol -1e-09"),
         (dict(name="fixed", atol=-1.0), "atol -1.0"),
         (dict(name="fixed", rtol=NAN), "rtol nan"),

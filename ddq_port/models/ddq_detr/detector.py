@@ -145,15 +145,15 @@ class DDQDETR(DINO):
         """
         boxes = coords.detach().sigmoid()
         scores = logits.detach().max(-1).values.sigmoid()
+        dense_scores = None if dense_logits is None else dense_logits.detach().max(-1).values.sigmoid()
         distinct, dense, content, dense_content = [], [], [], []
         for i in range(len(memory)):
             distinct.append(select_distinct(boxes[i], scores[i], self.selection.iou_threshold, self.num_queries))
-            if dense_logits is not None:
-                dense_scores = dense_logits[i].detach().max(-1).values.sigmoid()
-                dense.append(select_dense(dense_scores, int(self.num_queries * self.dense_topk_ratio)))
+            if dense_scores is not None:
+                dense.append(select_dense(dense_scores[i], int(self.num_queries * self.dense_topk_ratio)))
             mapped = self.query_map(memory[i].detach())
             content.append(mapped[distinct[i]])
-            if dense_logits is not None:
+            if dense_scores is not None:
                 dense_content.append(mapped[dense[i]])
         return distinct, dense, content, dense_content
 

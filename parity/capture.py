@@ -1,0 +1,61 @@
+"""Record the legacy side into a golden file, and compare the new side with one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from converters import families
+
+from .compare import DERIVED, Tolerance
+from .exclusions import EXCLUSIONS
+from .golden import Golden, GoldenEvidence, distil, sketches
+from .run import measure_legacy
+from .settings import Machine, Sources, Task
+from .sides import Prepared, Sides
+from .trace import decisions
+from .verdict import Verdict, judge
+
+Progress = Callable[[str], None]
+
+
+def capture(
+    task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path, progress: Progress
+) -> Golden:
+    """Run the legacy side several times in ``folder`` and distil what it computed.
+
+    Raises:
+        legacy_adapters.launch.SideError: if the side crashes or takes too long.
+    """
+    sides = Sides(task, sources, machine, prepared, folder)
+    progress(f"running the legacy side ({task.family} {task.variant})")
+    legacy = sides.legacy()
+    bundle = decisions(legacy)
+    measured = measure_legacy(sides, legacy, sides.write_decisions(bundle), progress, sketches())
+    return distil(task, prepared, legacy, measured.reference, measured.spread, bundle)
+
+
+def check(
+    golden: Golden, sources: Sources, machine: Machine, prepared: Prepared, folder: Path, progress: Progress
+) -> Verdict:
+    """Run the new side in ``folder`` under the golden file's decisions and draws and judge with derived tolerance.
+
+    Raises:
+        GoldenError: if ``prepared`` is not what the golden file was recorded with.
+        legacy_adapters.launch.SideError: if the side crashes or takes too long.
+    """
+    golden.check_given(prepared)
+    settings = dict(task=asdict(golden.task), sources=asdict(sources), machine=asdict(machine))
+    (folder / "run.json").write_text(json.dumps(settings, indent=1, sort_keys=True, default=str))
+    sides = Sides(golden.task, sources, machine, prepared, folder)
+    replay = sides.write_decisions(golden.decisions)
+    progress(f"running the new side ({sources.new_adapter.stem})")
+    new = sides.new(replay=replay)
+    progress("running the new side in float64")
+    new_reference = sides.new("new64", dtype="float64", replay=replay, decide=False)
+    progress("comparing")
+    mapping = families.mapping(golden.task.family, golden.task.variant)
+    exclusions = EXCLUSIONS[golden.task.family]
+    return judge(golden, new, mapping, exclusions, Tolerance(DERIVED), GoldenEvidence(golden, new, new_reference))

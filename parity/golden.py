@@ -1,0 +1,251 @@
+"""Golden files: what the legacy code computed, small enough to keep, to compare with where that code is not at hand.
+
+One compressed numpy archive: a JSON header with the task, the provenance and the list of records; for every float
+record sketches of its value in float32 and in float64 and the legacy code's rounding error; the decisions and random
+draws. Weights and inputs are not in it: they follow from the seed (or the checkpoint) and are checked by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from legacy_adapters.taps import decision_key
+from legacy_adapters.trace_writer import Key, Record, content_digest
+
+from .evidence import Norms, Sample
+from .evidence import Values as ValuesOf
+from .pairing import LEGACY, Pair
+from .settings import Task
+from .sides import Prepared
+from .sketch import sketch
+from .trace import Trace
+
+FORMAT_VERSION = 1
+_DECISION = "decision/"
+_COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
+#: Of the provenance; the rest says where things lay on the machine that recorded.
+_PORTABLE = (
+    "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu", "machine",
+    "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
+)  # fmt: skip
+
+
+class GoldenError(Exception):
+    """A file is not a golden file, or does not belong to these weights or inputs; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What is known of one float record: sketches in float32 and float64, and the legacy code's rounding error."""
+
+    legacy: Tensor
+    reference: Tensor
+    spread: Norms
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A recording of the legacy side that needs no legacy code.
+
+    Attributes:
+        task: what was computed.
+        given: digests of the ``weights`` and ``inputs``.
+        provenance: which code ran, on what.
+        coverage: as of a trace.
+        records: as of a trace, in recording order.
+        values: of the float records.
+        decisions: bundle for replay.
+    """
+
+    task: Task
+    given: dict[str, str]
+    provenance: dict[str, Any]
+    coverage: dict[str, Any]
+    records: tuple[Record, ...]
+    values: Mapping[Key, Values] = field(repr=False)
+    decisions: Mapping[str, Tensor] = field(repr=False)
+
+    def check_given(self, prepared: Prepared) -> None:
+        """Refuse weights or inputs other than those it was recorded with.
+
+        Raises:
+            GoldenError: naming what differs.
+        """
+        for what, digest in digests(prepared).items():
+            if digest != self.given[what]:
+                raise GoldenError(
+                    f"The golden file was recorded with other {what}: pass the same --checkpoint, "
+                    "or record it again with this version."
+                )
+
+
+def digests(prepared: Prepared) -> dict[str, str]:
+    """Return a digest of the legacy side's weights and one of the inputs."""
+    given = {"weights": prepared.weights[LEGACY], "inputs": prepared.batch.to_tensors()}
+    return {what: _digest_of(tensors) for what, tensors in given.items()}
+
+
+def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+    lines = (f"{name} {content_digest(tensor)}\n" for name, tensor in sorted(tensors.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sketches() -> ValuesOf:
+    """Return a function that sketches a record's tensor, each content once."""
+    known: dict[str, Tensor] = {}
+
+    def sketch_of(trace: Trace, record: Record) -> Tensor:
+        if record.digest not in known:
+            known[record.digest] = sketch(trace.tensor(record))
+        return known[record.digest]
+
+    return sketch_of
+
+
+def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spread: Mapping[Key, Norms],
+           decisions: Mapping[str, Tensor]) -> Golden:  # fmt: skip
+    """Make a golden recording of the legacy side's traces.
+
+    Args:
+        task: what was computed.
+        prepared: the weights and inputs used.
+        legacy: the trace of the first run.
+        reference: the trace in float64.
+        spread: rounding errors of sketches.
+        decisions: of ``legacy``.
+    """
+    sketch_of = sketches()
+    values = {
+        record.key: Values(
+            sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
+        )
+        for record in legacy.records
+        if record.is_float and record.kind != "param"
+    }
+    provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
+    modules = legacy.provenance.get("modules", {})
+    provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
+    return Golden(task, digests(prepared), provenance, legacy.coverage, legacy.records, values, decisions)
+
+
+@dataclass(frozen=True)
+class GoldenEvidence:
+    """Evidence for a derived tolerance, from a golden file and two runs of the new side."""
+
+    golden: Golden
+    new: Trace
+    new_reference: Trace
+
+    def sample(self, pair: Pair) -> Sample | None:
+        values = self.golden.values.get(pair.legacy.key)
+        twin = self.new_reference.by_key.get(pair.new.key)
+        if values is None or twin is None:
+            return None
+        return Sample(
+            legacy=values.legacy,
+            reference=values.reference,
+            spread=values.spread,
+            new=sketch(self.new.tensor(pair.new)),
+            new_reference=sketch(self.new_reference.tensor(twin)),
+        )
+
+    def decision(self, record: Record) -> dict[str, Tensor]:
+        prefix = decision_key(record.phase, record.name, record.call, "")
+        bundle = self.golden.decisions
+        return {key.removeprefix(prefix): tensor for key, tensor in bundle.items() if key.startswith(prefix)}
+
+
+def save(golden: Golden, path: Path) -> None:
+    """Write a golden file, to a temporary name first; the same content gives the same bytes."""
+    places: dict[tuple[bytes, ...], int] = {}  # a module's input is often another's output: kept once
+    kept: list[Values] = []
+    rows = []
+    for record in golden.records:
+        values = golden.values.get(record.key)
+        place = -1
+        if values is not None:
+            content = values.legacy.numpy().tobytes(), values.reference.numpy().tobytes(), repr(values.spread).encode()
+            place = places.setdefault(content, len(kept))
+            if place == len(kept):
+                kept.append(values)
+        rows.append([*(getattr(record, column) for column in _COLUMNS), place])
+    header = dict(
+        format_version=FORMAT_VERSION, task=asdict(golden.task), given=golden.given, provenance=golden.provenance,
+        coverage=golden.coverage, records=rows,
+    )  # fmt: skip
+    arrays = {
+        "header": np.frombuffer(json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), np.uint8),
+        "legacy": _packed([values.legacy for values in kept]),
+        "reference": _packed([values.reference for values in kept]),
+        "lengths": np.array([len(values.legacy) for values in kept], np.int64),
+        "spread": np.array([(values.spread.max, values.spread.rms) for values in kept]).reshape(-1, 2),
+        **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(buffer.getvalue())
+    os.replace(temporary, path)
+
+
+def _packed(tensors: list[Tensor]) -> np.ndarray:
+    return torch.cat(tensors).numpy() if tensors else np.zeros(0)
+
+
+def load(path: Path) -> Golden:
+    """Read a golden file.
+
+    Raises:
+        GoldenError: if it is none, damaged, or of another format version.
+        OSError: if it cannot be read.
+    """
+    content = io.BytesIO(path.read_bytes())
+    try:
+        with np.load(content, allow_pickle=False) as archive:
+            return _from_arrays(path, {name: archive[name] for name in archive.files})
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise GoldenError(f"{path} is not a golden file or is damaged: {type(error).__name__} {error}.") from error
+
+
+def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
+    header = json.loads(arrays["header"].tobytes())
+    if header["format_version"] != FORMAT_VERSION:
+        raise GoldenError(f"{path} has format version {header['format_version']}; expected {FORMAT_VERSION}.")
+    lengths = arrays["lengths"].tolist()
+    columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
+    kept = [Values(one, two, Norms(*errors)) for one, two, errors in zip(*columns, arrays["spread"].tolist())]
+    records, values = [], {}
+    for *row, place in header["records"]:
+        fields = dict(zip(_COLUMNS, row))
+        record = Record(**{**fields, "shape": tuple(fields["shape"])})
+        records.append(record)
+        if place >= 0:
+            values[record.key] = kept[place]
+    task = header["task"]
+    sizes = tuple((h, w) for h, w in task["sizes"])
+    objects = None if task["objects"] is None else tuple(task["objects"])
+    return Golden(
+        task=Task(**{**task, "sizes": sizes, "objects": objects, "checks": tuple(task["checks"])}),
+        given=header["given"],
+        provenance=header["provenance"],
+        coverage=header["coverage"],
+        records=tuple(records),
+        values=values,
+        decisions={
+            name.removeprefix(_DECISION): torch.from_numpy(array)
+            for name, array in arrays.items()
+            if name.startswith(_DECISION)
+        },
+    )

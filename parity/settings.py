@@ -1,0 +1,90 @@
+"""What defines a run of two sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .compare import Tolerance
+
+NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
+
+
+class SettingsError(Exception):
+    """Options that cannot be carried out on this machine; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is computed; two recordings of one task can be compared.
+
+    Attributes:
+        family: of the legacy side.
+        variant: of the model.
+        sizes: (h, w) of each image of the batch.
+        objects: number of objects of each image; None draws it.
+        seed: of inputs, weights and the models' random draws.
+        checks: some of ``forward``, ``loss``, ``grad``.
+    """
+
+    family: str
+    variant: str
+    sizes: tuple[tuple[int, int], ...]
+    objects: tuple[int, ...] | None
+    seed: int
+    checks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how both sides run.
+
+    Attributes:
+        device: ``cpu`` or ``cuda[:n]``.
+        threads: of torch's CPU kernels.
+        cpu_capability: ``default``, ``avx2`` or ``avx512``; None means torch's choice.
+        time_limit: seconds for each process.
+    """
+
+    device: str
+    threads: int
+    cpu_capability: str | None
+    time_limit: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where code and weights come from.
+
+    Attributes:
+        legacy_repo: checkout, for families that need one.
+        legacy_python: interpreter of the legacy side; None means the current one, with compat shims.
+        checkpoint: weights of either layout; None means seeded ones.
+        new_adapter: adapter file of the new side.
+    """
+
+    legacy_repo: Path | None = None
+    legacy_python: str | None = None
+    checkpoint: Path | None = None
+    new_adapter: Path = NEW_ADAPTER
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything that defines a parity run.
+
+    Attributes:
+        task: what is computed.
+        sources: code and weights.
+        machine: where.
+        dtype: ``float32`` or ``float64``, of both sides.
+        tolerance: what counts as equal.
+        replay: force the legacy side's discrete decisions and random draws on the new side.
+    """
+
+    task: Task
+    sources: Sources
+    machine: Machine
+    dtype: str
+    tolerance: Tolerance
+    replay: bool

@@ -1,0 +1,174 @@
+"""Run either side of a task, as often as needed, on the same weights and inputs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from converters import checkpoint, detect, engine, families, layout
+from ddq_port import configs
+from legacy_adapters import families as legacy_families
+from legacy_adapters.inputs import Batch
+from legacy_adapters.job import Job
+from legacy_adapters.launch import run_side
+
+from .pairing import LEGACY, NEW
+from .prepare import seeded_batch, seeded_weights
+from .settings import Machine, SettingsError, Sources, Task
+from .trace import Trace
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What both sides are given.
+
+    Attributes:
+        weights: state dict of each side.
+        batch: images and objects.
+    """
+
+    weights: dict[str, Mapping[str, Tensor]]
+    batch: Batch
+
+
+def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
+    """Check the device and make weights and inputs; nothing is written.
+
+    Raises:
+        SettingsError: if the device is not there.
+        converters.errors: if the checkpoint cannot be read or does not fit.
+    """
+    if machine.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(f"Device {machine.device} is not available to torch here; use --device cpu.")
+    batch = seeded_batch(task.sizes, task.seed, _num_classes(task), task.objects)
+    return Prepared(both_layouts(task, sources.checkpoint), batch)
+
+
+def both_layouts(task: Task, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
+    """Return the weights in the legacy and in the new layout, from the checkpoint or the seed."""
+    mapping = families.mapping(task.family, task.variant)
+    targets = {side: layout.load(task.variant, task.family, side) for side in (LEGACY, NEW)}
+    if checkpoint_file is None:
+        source, side = seeded_weights(targets[LEGACY], task.seed), LEGACY
+    else:
+        source = checkpoint.read(checkpoint_file).state_dict
+        side = detect.detect(source, task.family, task.variant).side
+    other = NEW if side == LEGACY else LEGACY
+    converted = engine.convert(source, mapping, other, targets[other]).state_dict
+    # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
+    both = {side: {key: source[key] for key in targets[side].tensors}, other: converted}
+    if checkpoint_file is None:
+        both = {side: _floating(tensors) for side, tensors in both.items()}
+    return both
+
+
+def _floating(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out counters and index tables: each side has its own, which no seed can replace."""
+    return {key: value for key, value in tensors.items() if value.is_floating_point()}
+
+
+def _num_classes(task: Task) -> int:
+    mapping = families.mapping(task.family, task.variant)
+    tensors = layout.load(task.variant, task.family, NEW).tensors
+    return min(layout.class_counts(tensors, mapping.class_keys))
+
+
+class Sides:
+    """Both sides of one task in one folder: weights, inputs, and for every run a job file, a log and a trace.
+
+    Args:
+        task: what to compute.
+        sources: code.
+        machine: where.
+        prepared: of these three.
+        folder: must exist.
+    """
+
+    def __init__(self, task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path) -> None:
+        self.task, self.sources, self.machine = task, sources, machine
+        self.folder = folder.absolute()  # a side runs in this folder, not in the current one
+        for side, tensors in prepared.weights.items():
+            contiguous = {key: value.contiguous() for key, value in tensors.items()}
+            save_file(contiguous, str(self._weights(side)))
+        save_file(prepared.batch.to_tensors(), str(self.folder / "inputs.safetensors"))
+
+    def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
+        """Run the legacy side and return its trace ``folder/run``.
+
+        Args:
+            run: name of the run.
+            **changes: fields of :class:`Job` that differ from the task's and the machine's.
+
+        Raises:
+            legacy_adapters.launch.SideError: if the side crashes or takes too long.
+        """
+        family, sources = legacy_families.get(self.task.family), self.sources
+        # made absolute like the folder; not resolved, for a venv's python is a link
+        python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
+        job = self._job(run, LEGACY, family.adapter, _legacy_options(family, self.task, sources), changes)
+        run_side(run, job, self.folder, python, self.machine.time_limit, isolated=sources.legacy_python is not None)
+        return Trace.load(self.folder / run)
+
+    def new(self, run: str = NEW, **changes: Any) -> Trace:
+        """Run the new side; arguments as in :meth:`legacy`."""
+        options = {"config": str(configs.path(configs.VARIANTS[self.task.variant]))}
+        job = self._job(run, NEW, self.sources.new_adapter.resolve(), options, changes)
+        run_side(run, job, self.folder, sys.executable, self.machine.time_limit, isolated=False)
+        return Trace.load(self.folder / run)
+
+    def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
+        """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
+        path = self.folder / "decisions.safetensors"
+        save_file(dict(bundle), str(path))
+        return str(path)
+
+    @contextmanager
+    def passing(self, trace: Trace) -> Iterator[Trace]:
+        """Give ``trace`` and remove it from the folder afterwards."""
+        yield trace
+        shutil.rmtree(trace.folder)
+
+    def _weights(self, side: str) -> Path:
+        return self.folder / f"{side}.weights.safetensors"
+
+    def _job(self, run: str, side: str, adapter: Path, adapter_options: dict[str, str], changes: dict[str, Any]) -> Job:
+        job = Job(
+            family=self.task.family,
+            variant=self.task.variant,
+            adapter=str(adapter),
+            options=adapter_options,
+            weights=str(self._weights(side)),
+            inputs=str(self.folder / "inputs.safetensors"),
+            trace=str(self.folder / run),
+            status=str(self.folder / f"{run}.status.json"),
+            checks=self.task.checks,
+            seed=self.task.seed,
+            threads=self.machine.threads,
+            cpu_capability=self.machine.cpu_capability,
+            device=self.machine.device,
+        )
+        return replace(job, **changes)
+
+
+def _legacy_options(family: legacy_families.LegacyFamily, task: Task, sources: Sources) -> dict[str, str]:
+    name = configs.VARIANTS[task.variant]
+    config = family.configs[task.variant]
+    # a legacy config of another name is only the base: ours of this variant is merged into it
+    overrides = "" if Path(config).stem == name else str(configs.path(name))
+    repo = str(sources.legacy_repo.resolve()) if sources.legacy_repo else ""
+    return {"repo": repo, "config": config, "overrides": overrides}
+
+
+def default_threads() -> int:
+    """Return torch's own choice for this machine."""
+    return torch.get_num_threads()

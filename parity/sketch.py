@@ -1,0 +1,54 @@
+"""Sketches: a few numbers that stand for a large tensor in a golden file.
+
+A sketch holds sampled elements and random-sign projections. A difference in a single element moves every projection, a
+difference that cancels in one projection does not in the others, and all numbers have the scale of the tensor's
+elements, so that errors of sketches compare like errors of tensors.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SAMPLES, PROJECTIONS = 32, 8
+
+
+def sketch(tensor: Tensor) -> Tensor:
+    """Return a float64 vector that stands for ``tensor``.
+
+    A tensor of up to 40 elements is kept whole. A larger one becomes 32 sampled elements, then 8 sums of all finite
+    elements with random signs over the square root of their number, then 8 such sums of a code of the elements that
+    are not finite (1 NaN, 2 +Inf, 3 -Inf). Positions and signs depend on the number of elements only.
+    """
+    flat = tensor.detach().cpu().reshape(-1).double()
+    if flat.numel() <= SAMPLES + PROJECTIONS:
+        return flat
+    code = flat.isnan() * 1.0 + flat.isposinf() * 2.0 + flat.isneginf() * 3.0
+    finite = flat.where(code == 0, torch.zeros(()))
+    signs = _signs(flat.numel())
+    projections = [(values * sign).sum()[None] * flat.numel() ** -0.5 for values in (finite, code) for sign in signs]
+    return torch.cat([flat[_positions(flat.numel())], *projections])
+
+
+def _positions(numel: int) -> Tensor:
+    drawn = _mixed(np.arange(SAMPLES, dtype=np.uint64) + np.uint64(numel)) % np.uint64(numel)
+    return torch.from_numpy(drawn.astype(np.int64))
+
+
+@lru_cache(maxsize=64)
+def _signs(numel: int) -> list[Tensor]:
+    """Return +1 and -1 per element, as int8, for each projection."""
+    bits = _mixed(np.arange(numel, dtype=np.uint64))
+    rows = (((bits >> np.uint64(7 * k)) & np.uint64(1)).astype(np.int8) for k in range(PROJECTIONS))
+    return [torch.from_numpy(1 - 2 * row) for row in rows]
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """Mix whole numbers to 64 random-looking bits each (splitmix64, Steele et al., OOPSLA 2014)."""
+    x = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
