@@ -26,6 +26,7 @@ def test_matching_is_recorded_under_its_name(tmp_path):
     result, records = use(tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST))
     assert [r.tolist() for r in result] == [[0, 1], [1, 0]]
     assert [(r.kind, r.name, r.call, r.slot) for r in records] == [
+        ("basis", "match", 0, "cost"),
         ("tap", "match", 0, "rows"),
         ("tap", "match", 0, "cols"),
     ]
