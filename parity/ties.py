@@ -83,7 +83,7 @@ def _is_choice(chosen: Tensor, length: int) -> bool:
 def matching_margin(rows: Tensor, cols: Tensor, cost: Tensor, error: float) -> Margin:
     """Return by how much a matching costs more than the best one; ``cost`` [n, m] has errors up to ``error``."""
     size = min(cost.shape)
-    if len(rows) != size or not (_is_choice(rows, cost.size(0)) and _is_choice(cols, cost.size(1))):
+    if not len(rows) == len(cols) == size or not (_is_choice(rows, cost.size(0)) and _is_choice(cols, cost.size(1))):
         return Margin("cost", _INFINITE, 0.0)
     best = linear_sum_assignment(cost.numpy())
     excess = cost[rows, cols].sum() - cost[torch.from_numpy(best[0]), torch.from_numpy(best[1])].sum()
@@ -114,9 +114,10 @@ def nms_margin(keep: Tensor, basis: Mapping[str, Tensor], box_error: float, scor
     rest[keep] = False
     if len(keep) == int(basis["max_num"]):  # cut: what ranks behind the last one was not looked at
         rest &= scores > picked[-1] + 2 * score_error
-    best = torch.where(better, overlaps + errors, -_INFINITE).argmax(1, keepdim=True)
+    covered = torch.where(better, overlaps, -_INFINITE)
+    best = (covered + errors).argmax(1, keepdim=True)
     earlier = torch.ones(len(keep), len(keep), dtype=torch.bool).triu(1)
-    breaks = torch.cat([(threshold - overlaps.gather(1, best))[rest, 0], (overlaps[keep] - threshold)[earlier]])
+    breaks = torch.cat([(threshold - covered.gather(1, best))[rest, 0], (overlaps[keep] - threshold)[earlier]])
     allowed = torch.cat([errors.gather(1, best)[rest, 0], errors[keep][earlier]])
     if not len(breaks):
         return order
