@@ -116,7 +116,7 @@ class TraceEvidence:
         if reference is None or new_reference is None:
             return None
         return Sample(
-            legacy=whole(self.legacy, pair.legacy),
+            legacy=whole(self.legacy, self.legacy.by_key[pair.legacy.key]),
             reference=whole(self.reference, reference),
             spread=self.spread.get(pair.legacy.key, ZERO),
             new=whole(self.new, pair.new),
