@@ -105,7 +105,7 @@ _KEPT = (
     ),
     click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
 )
-_GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
+GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
 
 
 def _with(*options: Callable) -> Callable:
@@ -194,7 +194,7 @@ def demo(json: bool, **settings: Any) -> None:
     """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
     from . import commands
 
-    sys.exit(commands.check(file=_GOLDEN, checkpoint=None, as_json=json, **settings))
+    sys.exit(commands.check(file=GOLDEN, checkpoint=None, as_json=json, **settings))
 
 
 @cli.command(epilog=_EXIT_CODES)

@@ -28,9 +28,13 @@ def sketch(tensor: Tensor) -> Tensor:
         return flat
     code = flat.isnan() * 1.0 + flat.isposinf() * 2.0 + flat.isneginf() * 3.0
     finite = flat.where(code == 0, torch.zeros(()))
-    signs = _signs(flat.numel())
-    projections = [(values * sign).sum()[None] * flat.numel() ** -0.5 for values in (finite, code) for sign in signs]
-    return torch.cat([flat[_positions(flat.numel())], *projections])
+    return torch.cat([flat[_positions(flat.numel())], _projections(finite), _projections(code)])
+
+
+def _projections(values: Tensor) -> Tensor:
+    if not values.any():
+        return torch.zeros(PROJECTIONS, dtype=torch.float64)
+    return torch.stack([(values * sign).sum() for sign in _signs(values.numel())]) * values.numel() ** -0.5
 
 
 def _positions(numel: int) -> Tensor:

@@ -18,6 +18,8 @@ COMMANDS = [
     ("parity", "-h"),
     ("parity", "run", "-h"),
     ("parity", "demo", "-h"),
+    ("parity", "capture", "-h"),
+    ("parity", "check", "-h"),
     ("parity", "compare", "-h"),
 ]
 

@@ -13,9 +13,9 @@ from parity.trace import Trace
 from .conftest import PLANTED, PLANTED_ERRORS
 
 
-def test_demo_matches_and_leaves_nothing_behind(parity, tmp_path, monkeypatch):
+def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    result = parity("demo", "--json")
+    result = tiny("--json")
     assert result.exit_code == 0, result.output
     verdict = json.loads(result.stdout)
     assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"] > 1500
@@ -89,6 +89,28 @@ def test_fixed_tolerance_accepts_what_it_says(tiny):
                  "fixed", "--rtol", "1e-2", "--atol", "1e-1", "-q")  # fmt: skip
     assert loose.exit_code == 0, loose.output
     assert "within fixed tolerance" in loose.stdout
+
+
+def test_float64_on_both_sides(tiny):
+    result = tiny("--dtype", "float64", "--json")
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["identical"] == verdict["records"] > 1500
+    assert {side["dtype"] for side in verdict["provenance"].values()} == {"float64"}
+
+
+@pytest.mark.parametrize("variant", ["tiny_5scale", "tiny_swinl", "tiny_1class"])
+def test_other_variants(parity, variant):
+    result = parity("run", "--family", "mmdet_ddq", "--variant", variant, "-q")
+    assert result.exit_code == 0, result.output
+
+
+def test_derived_tolerance_finds_what_exact_finds(tiny):
+    result = tiny("--tolerance", "derived", "--new-adapter", PLANTED / "wrong_norm_eps.py", "--json")
+    assert result.exit_code == 1, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["first_divergence"]["where"] == "decoder.norm"
+    assert "float64" in verdict["first_divergence"]["record"]["note"]
 
 
 def test_table_fits_80_columns_and_closes_with_the_verdict(tiny):

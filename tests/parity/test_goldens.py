@@ -1,0 +1,80 @@
+"""The port against what the official repo computed, recorded in golden files; needs no legacy code.
+
+Recorded with ``tools/record_goldens.sh`` from jshilong/DDQ, branch ddq_detr, commit 80c7d5f.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from parity import golden
+from parity.cli import GOLDEN
+
+from .conftest import PLANTED, PLANTED_ERRORS
+
+FOLDER = Path(__file__).parents[1] / "golden" / "ddq_detr"
+FILES = {GOLDEN.stem: GOLDEN, **{path.stem: path for path in sorted(FOLDER.glob("*.npz"))}}
+CASES = {
+    "above_10000_tokens", "batch_without_objects", "below_10000_tokens", "fewer_tokens_than_queries", "five_scales",
+    "image_without_objects", "many_objects", "one_class", "one_image", "one_object", "swin", "tall", "wide",
+    "ddq_detr.tiny_4scale",
+}  # fmt: skip
+
+
+def test_every_case_has_its_file_and_all_are_small():
+    assert FILES.keys() == CASES
+    assert sum(path.stat().st_size for path in FILES.values()) < 10e6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_from_the_official_commit_with_float64_and_decisions(case):
+    recorded = golden.load(FILES[case])
+    provenance = recorded.provenance
+    assert (provenance["code_base"], provenance["commit"]) == ("jshilong/DDQ@ddq_detr", "80c7d5f")
+    versions = {name: module["version"] for name, module in provenance["modules"].items()}
+    assert versions == {"mmdet": "3.0.0rc6", "mmcv": "2.0.0rc4", "mmengine": "0.6.0", "projects": ""}
+    kinds = {record.kind for record in recorded.records}
+    assert kinds == {"param", "module_in", "module_out", "tap", "basis", "loss", "grad"}
+    names = {key.split("/")[1] for key in recorded.decisions}
+    assert names >= {"distinct", "dense", "detections", "noise.rand_like"} or "without" in case
+    computed = [record for record in recorded.records if record.is_float and record.kind != "param"]
+    assert all(record.key in recorded.values for record in computed)
+    # double precision is not single precision written wide
+    some = [recorded.values[record.key].reference for record in computed if record.name == "decoder.norm"]
+    assert any((values != values.float()).any() for values in some)
+
+
+@pytest.fixture
+def check(parity):
+    """Return a function that checks the port against a golden file and gives the verdict."""
+
+    def call(case, *arguments, exit_code=0):
+        result = parity("check", FILES[case], *arguments, "--json")
+        assert result.exit_code == exit_code, result.output
+        return json.loads(result.stdout)
+
+    return call
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_match_on_one_thread_with_the_plainest_kernels(check, case):
+    verdict = check(case, "--threads", "1", "--cpu-capability", "default")
+    assert verdict["verdict"] == "MATCH" and verdict["accepted"] == verdict["records"] > 1500
+    coverage = verdict["coverage"]
+    assert coverage["paired_leaf_calls"] == coverage["legacy_leaf_calls"] > 300
+    assert coverage["unaccounted"] == [] and coverage["gradients_on_one_side"] == []
+
+
+@pytest.mark.parametrize("arguments", [("--threads", "2"), ("--threads", "1"), ("--cpu-capability", "avx2")], ids=str)
+def test_match_whatever_the_threads_and_kernels(check, arguments):
+    if "avx2" in arguments and "AVX" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("this CPU has no AVX2")
+    assert check(GOLDEN.stem, *arguments)["verdict"] == "MATCH"
+
+
+@pytest.mark.parametrize(("error", "_check", "where"), PLANTED_ERRORS)
+def test_planted_error_exits_1_and_names_where_it_starts(check, error, _check, where):
+    verdict = check(GOLDEN.stem, "--new-adapter", PLANTED / f"{error}.py", exit_code=1)
+    assert verdict["first_divergence"]["where"] == where
