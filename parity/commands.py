@@ -118,6 +118,7 @@ def check(
         check_run_folder(out, force)
         recorded = golden.load(file)
         prepared = prepare(recorded.task, sources, where)
+        recorded.check_given(prepared)  # before the folder of an earlier run is emptied
         with _run_folder(out) as folder:
             verdict = golden_runs.check(recorded, sources, where, prepared, folder, _progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
