@@ -119,11 +119,21 @@ def test_values_that_differ_in_the_sign_of_zero_only_are_kept_apart(recorded, tm
     assert not back[one].legacy.signbit() and back[two].legacy.signbit()
 
 
+def test_equal_values_with_another_spread_are_kept_apart(recorded, tmp_path):
+    one, two = list(recorded.values)[:2]
+    zero = torch.zeros(1, dtype=torch.float64)
+    values = {one: Values(zero, zero, Norms(1.0, 0.5)), two: Values(zero, zero, Norms(2.0, 0.5))}
+    golden.save(replace(recorded, values=values), tmp_path / "g.npz")
+    back = golden.load(tmp_path / "g.npz").values
+    assert [back[key].spread.max for key in (one, two)] == [1.0, 2.0]
+
+
 def test_same_content_gives_the_same_bytes(recorded, saved, tmp_path, monkeypatch):
     os.utime(saved, (0, 0))
     monkeypatch.setattr("time.time", lambda: 2e9)
-    shuffled = dict(reversed(recorded.decisions.items()))
-    golden.save(replace(recorded, decisions=shuffled), tmp_path / "again.npz")
+    names = ("decisions", "given", "provenance", "coverage")
+    shuffled = {name: dict(reversed(getattr(recorded, name).items())) for name in names}
+    golden.save(replace(recorded, **shuffled), tmp_path / "again.npz")
     golden.save(golden.load(saved), tmp_path / "reloaded.npz")
     assert saved.read_bytes() == (tmp_path / "again.npz").read_bytes() == (tmp_path / "reloaded.npz").read_bytes()
 

@@ -195,6 +195,12 @@ def test_what_is_not_finite_has_a_code_and_counts_as_zero(value, code):
     assert found[CODES].abs().tolist() == pytest.approx([code * numel**-0.5] * PROJECTIONS)
 
 
+@pytest.mark.parametrize("value", [0.0, NAN, INF], ids=str)
+def test_constant_tensor_is_like_any_other(value):
+    tensor = torch.full((400,), value)
+    assert torch.allclose(sketch(tensor), by_hand(tensor.tolist()), atol=1e-14, equal_nan=True)
+
+
 def test_moved_nan_is_seen():
     one, two = noise(400), noise(400)
     one[10], two[11] = NAN, NAN

@@ -245,6 +245,13 @@ def test_slots_tell_the_kind_of_decision(decision, numbers, error, expected, dty
     assert margin(decision, numbers, error) == expected
 
 
+def test_margin_is_worked_out_in_double_precision():
+    # in float32 2^24 + 1 is 2^24
+    cost = torch.tensor([[2.0**24, 2.0**24], [0.0, 1.0]])
+    found = margin(dict(rows=indices(0, 1), cols=indices(0, 1)), dict(cost=cost), dict(cost=0.0))
+    assert found == Margin("cost", 1.0, 0.0)
+
+
 def crowd(seed, count=40):
     """Return ``count`` boxes around a few places, so that many overlap by more and by less than any threshold."""
     centre = draw(4, 2, seed=seed)[torch.arange(count) % 4] + draw(count, 2, seed=seed + 1) * 0.1
