@@ -60,7 +60,7 @@ def _describe_missing(record: Record) -> Divergence:
     caller = record.scope or DETECTOR
     call = f"call {record.call} of the {record.phase} phase"
     if record.kind == "module_in":
-        quoted = f"`{record.scope}`" if record.scope else DETECTOR
+        quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (record.scope, record.scope), text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
@@ -100,8 +100,12 @@ def _last_run(last_run: dict[str, int], parameter: str) -> int:
 def _describe(comparison: Comparison) -> Divergence:
     legacy, record = comparison.pair.legacy, comparison.pair.new
     caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
-    quoted = f"`{record.scope}`" if record.scope else DETECTOR
+    quoted = _quoted(record.scope)
     call = f"call {record.call} of the {record.phase} phase"
+    if record.kind in ("module_in", "basis", "tap") and comparison.pair.scope != record.scope:
+        owner = comparison.pair.scope or DETECTOR
+        text = f"{_capital(_quoted(comparison.pair.scope))} does not come to `{record.name}` ({call}); {quoted} does."
+        return Divergence(owner, (legacy.scope, comparison.pair.scope), text, comparison)
     if record.kind == "module_out":
         slot = f", output {record.slot}" if record.slot else ""
         text = f"`{record.name}` ({call}{slot}) gives another output for equal inputs."
@@ -121,6 +125,10 @@ def _describe(comparison: Comparison) -> Divergence:
         "grad": f"The gradient of `{record.name}` differs; everything forward is equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)
+
+
+def _quoted(scope: str) -> str:
+    return f"`{scope}`" if scope else DETECTOR
 
 
 def _capital(text: str) -> str:

@@ -115,7 +115,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
     if sample is None:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
-    reason = objection(sample)
+    reason = objection(sample, gradient=record.kind == "grad")
     difference = measure(sample.legacy, sample.new)
     if reason:
         difference = replace(difference, note=reason)

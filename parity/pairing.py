@@ -58,10 +58,17 @@ class Unpaired:
 
 @dataclass(frozen=True)
 class Pair:
-    """A legacy record and its twin."""
+    """A legacy record and its twin.
+
+    Attributes:
+        legacy: the record.
+        new: its twin.
+        scope: the legacy record's scope under its name on the new side.
+    """
 
     legacy: Record
     new: Record
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def pair(
     translate = _translator(mapping)
     twins = _by_key(new, lambda record: record.name)
     ours = _by_key(legacy, translate)
-    pairs = tuple(Pair(record, twins[key]) for key, record in ours.items() if key in twins)
+    scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
+    pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
     return Pairing(

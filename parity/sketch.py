@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 SAMPLES, PROJECTIONS = 32, 8
+_BLOCK = 1 << 16  # elements whose signs are made at once
 
 
 def sketch(tensor: Tensor) -> Tensor:
@@ -26,15 +27,19 @@ def sketch(tensor: Tensor) -> Tensor:
     flat = tensor.detach().cpu().reshape(-1).double()
     if flat.numel() <= SAMPLES + PROJECTIONS:
         return flat
-    code = flat.isnan() * 1.0 + flat.isposinf() * 2.0 + flat.isneginf() * 3.0
-    finite = flat.where(code == 0, torch.zeros(()))
+    finite, code = flat, torch.zeros(())
+    if not flat.isfinite().all():
+        code = (flat.isnan() * 1 + flat.isposinf() * 2 + flat.isneginf() * 3).double()
+        finite = flat.where(code == 0, torch.zeros(()))
     return torch.cat([flat[_positions(flat.numel())], _projections(finite), _projections(code)])
 
 
 def _projections(values: Tensor) -> Tensor:
-    if not values.any():
-        return torch.zeros(PROJECTIONS, dtype=torch.float64)
-    return torch.stack([(values * sign).sum() for sign in _signs(values.numel())]) * values.numel() ** -0.5
+    sums = torch.zeros(PROJECTIONS, dtype=torch.float64)
+    if values.any():
+        for number, block in enumerate(values.split(_BLOCK)):
+            sums += _signs(number)[:, : len(block)] @ block
+    return sums * values.numel() ** -0.5
 
 
 def _positions(numel: int) -> Tensor:
@@ -42,12 +47,12 @@ def _positions(numel: int) -> Tensor:
     return torch.from_numpy(drawn.astype(np.int64))
 
 
-@lru_cache(maxsize=64)
-def _signs(numel: int) -> list[Tensor]:
-    """Return +1 and -1 per element, as int8, for each projection."""
-    bits = _mixed(np.arange(numel, dtype=np.uint64))
-    rows = (((bits >> np.uint64(7 * k)) & np.uint64(1)).astype(np.int8) for k in range(PROJECTIONS))
-    return [torch.from_numpy(1 - 2 * row) for row in rows]
+@lru_cache(maxsize=32)
+def _signs(number: int) -> Tensor:
+    """Return +1 and -1 for the elements of one block, [PROJECTIONS, _BLOCK]."""
+    bits = _mixed(np.arange(_BLOCK, dtype=np.uint64) + np.uint64(number * _BLOCK))
+    rows = [1.0 - 2.0 * ((bits >> np.uint64(7 * k)) & np.uint64(1)).astype(np.float64) for k in range(PROJECTIONS)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

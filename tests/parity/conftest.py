@@ -15,8 +15,8 @@ PLANTED_ERRORS = [
     ("wrong_eps", "loss", "decoder"),
     ("wrong_norm_eps", "forward", "decoder.norm"),
     ("off_by_one_layer", "forward", "bbox_head"),
-    ("always_active", "forward", "bbox_head"),
-    ("mask_row_1", "forward", "bbox_head"),
+    ("always_active", "forward", "decoder"),
+    ("mask_row_1", "forward", "decoder"),
     ("wrong_nms_threshold", "forward", "the detector"),
     ("no_padding_mask", "forward", "the detector"),
 ]
