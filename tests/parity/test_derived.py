@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parity.compare import Tolerance
-from parity.derived import CEILING, FACTOR, FLOAT64_SHARE, LAST_PLACES, bound, objection
+from parity.derived import CEILING, FACTOR, FLOAT64_SHARE, JUMP, LAST_PLACES, bound, objection
 from parity.evidence import ZERO, Norms, Sample, TraceEvidence, norms, spreads
 from parity.verdict import MATCH, MISMATCH, judge
 
@@ -21,7 +21,7 @@ def f64(values):
 
 
 def test_constants_are_what_the_hand_computed_cases_below_assume():
-    assert (FACTOR, LAST_PLACES, CEILING, FLOAT64_SHARE) == (8.0, 4 * ULP, 0.05, 2.0**-20)
+    assert (FACTOR, LAST_PLACES, CEILING, JUMP, FLOAT64_SHARE) == (8.0, 4 * ULP, 0.05, 0.5, 2.0**-20)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,35 @@ def test_objection(case, says):
     assert objection(case) == says
 
 
+@pytest.mark.parametrize("spread", [ZERO, SPREAD, Norms(9.0, 9.0)], ids=str)
+def test_bound_of_a_gradient_is_half_its_size_whatever_the_spread(spread):
+    any_values = f64([4.0, 0.0, 0.0, 0.0])
+    found = bound(Sample(any_values, any_values, spread, any_values, any_values), gradient=True)
+    assert found == Norms(2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        # a jump in float32, of one element or of all
+        (sample([4.0, 0.0, 0.0, 0.0], new=[4.0, 0.0, 0.0, 2.0]), ""),
+        (sample([4.0, 0.0, 0.0, 0.0], new=[4.0, 0.0, 0.0, 2.125]), "max error 2.1, allowed 2"),
+        (sample([4.0, 0.0, 0.0, 0.0], new=[4.0, 1.0, 1.0, 1.75]), "rms error 1.1, allowed 1"),
+        (sample([1.0], new=[-1.0]), "max error 2, allowed 0.5"),
+        # the bound in float64 is as sharp as any: 4 ulp of 4 times 2^-20 are 2^-39
+        (sample([4.0, 0.0], new=[5.0, 0.0], new_reference=[4.0 + 2.0**-39, 0.0]), ""),
+        (sample([4.0, 0.0], new_reference=[4.0 + 2.0**-38, 0.0]), "max error in float64 3.6e-12, allowed 1.8e-12"),
+        (sample([4.0], new_reference=[4.0 + 2.0**-27], spread=SPREAD), ""),
+        (sample([4.0], new_reference=[4.0 + 2.0**-26], spread=SPREAD), "max error in float64 1.5e-08, allowed 7.5e-09"),
+        (sample([0.0, 0.0], new=[0.0, 1e-30]), "max error 1e-30, allowed 0"),
+        (sample([NAN, 1.0], new=[1.0, NAN]), "NaN or Inf in other places"),
+        (sample([1.0, 1.0], new_reference=[1.0, INF]), "NaN or Inf in other places in float64"),
+    ],
+)
+def test_objection_to_a_gradient(case, says):
+    assert objection(case, gradient=True) == says
+
+
 def test_legacy_side_never_objects_to_itself():
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
@@ -244,6 +273,20 @@ def test_more_than_noise_is_rejected(judged):
 def test_noise_of_the_legacy_side_is_room_for_the_new_one(judged):
     near = [SAME, out(1.0 + 100 * ULP, 2.0, -4.0)]
     assert judged([SAME, OUT], near, runs=[[SAME, out(1.0, 2.0 + 16 * ULP, -4.0)]]).outcome == MATCH
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("grad", MATCH), ("loss", MISMATCH), ("module_out", MISMATCH)])
+def test_jump_in_float32_is_accepted_of_gradients_only(judged, kind, outcome):
+    legacy, new = Rec(kind, "m", [1.0, 2.0]), Rec(kind, "m", [1.25, 2.0])
+    assert judged([SAME, legacy], [SAME, new]).outcome == outcome
+
+
+def test_gradient_must_be_sharp_in_float64(judged):
+    legacy, new = Rec("grad", "m", [1.0, 2.0]), Rec("grad", "m", [1.25, 2.0])
+    other = widened([SAME, legacy], m=f64([1.0 + 2.0**-30, 2.0]))
+    verdict = judged([SAME, legacy], [SAME, new], new_reference=other)
+    assert verdict.outcome == MISMATCH
+    assert rejected(verdict) == {("grad", "m", ""): "max error in float64 9.3e-10, allowed 9.1e-13"}
 
 
 def test_difference_that_only_float64_shows_is_rejected(judged):

@@ -75,6 +75,16 @@ def test_larger_tensor_becomes_48_numbers_worked_out_by_hand(shape):
     assert torch.allclose(found, by_hand(tensor.reshape(-1).tolist()), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("place", [0, 65_535, 65_536, 131_071, 131_072, 139_999])
+def test_signs_of_a_long_tensor_go_on_from_block_to_block(place):
+    tensor = torch.zeros(140_000)
+    tensor[place] = 140_000**0.5
+    signs = [1 - 2 * (splitmix(place) >> 7 * k & 1) for k in range(PROJECTIONS)]
+    assert sketch(tensor)[FINITE].tolist() == pytest.approx(signs, rel=1e-6)
+    tensor[place] = INF
+    assert sketch(tensor)[CODES].tolist() == pytest.approx([2.0 * s / 140_000**0.5 for s in signs], rel=1e-12)
+
+
 def test_numbers_are_mixed_as_published():
     # first outputs of splitmix64 with seed 0, from the reference implementation
     published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC, 0x1B39896A51A8749B]
@@ -226,7 +236,7 @@ def test_error_of_a_sketch_has_the_size_of_the_error_of_the_tensor(scale, seed):
 
 
 def test_same_under_one_and_two_threads():
-    tensor = noise(40_000)
+    tensor = noise(100_000)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):

@@ -259,11 +259,11 @@ def crowd(seed, count=40):
     return torch.cat([centre - extent / 2, centre + extent / 2], 1), draw(count, seed=seed + 3)
 
 
-SEEDS = range(0, 120, 10)
+SEEDS = range(0, 80, 10)
 
 
 @pytest.mark.parametrize("max_num", [5, 20, 1000])
-@pytest.mark.parametrize("error", [1e-7, 1e-4, 1e-3, 1e-2])
+@pytest.mark.parametrize("error", [1e-7, 1e-3, 1e-2])
 def test_nms_of_numbers_within_the_error_is_a_tie(error, max_num):
     others = 0
     for seed in SEEDS:
