@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from legacy_adapters.trace_writer import Record
+
 from .derived import decision_margin, objection
 from .evidence import Evidence
 from .pairing import Pair
@@ -87,6 +89,9 @@ def compare_all(
     for pair in pairs:
         if pair.legacy.digest == pair.new.digest:
             yield Comparison(pair, True, True, None)
+        elif evidence is not None and _is_decision(pair.new, evidence.new):
+            found = decision_margin(pair, evidence)
+            yield Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
         elif (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
             note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
             yield Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
@@ -107,19 +112,22 @@ def _compare(pair: Pair, expected: Tensor, found: Tensor, tolerance: Tolerance) 
 
 def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
     record = pair.legacy
-    if record.kind == "tap" and not record.is_float:
-        found = decision_margin(pair, evidence)
-        return Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
     # both sides load the same weights, so these have no rounding of their own
     sample = evidence.sample(pair) if record.is_float and record.kind != "param" else None
     if sample is None:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
+        what = "other weights" if record.kind == "param" else what
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     reason = objection(sample, gradient=record.kind == "grad")
     difference = measure(sample.legacy, sample.new)
     if reason:
         difference = replace(difference, note=reason)
     return Comparison(pair, False, not reason, difference)
+
+
+def _is_decision(record: Record, trace: Trace) -> bool:
+    """Tell a decision from other taps, e.g. the labels of the result."""
+    return record.kind == "tap" and bool(trace.slots(record.phase, "basis", record.name, record.call))
 
 
 def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:

@@ -3,7 +3,8 @@
 Two bounds, each for the largest error and for its root mean square:
 
 - in the precision of the run, ``FACTOR`` times the largest error that the legacy code itself showed over several runs,
-  plus a few units in the last place, and at most ``CEILING`` of the record's size; for gradients ``JUMP`` of it;
+  plus a few units in the last place, and at most ``CEILING`` of the record's size; for gradients ``JUMP`` of it; but
+  always twice that error;
 - in float64, ``FLOAT64_SHARE`` of the rounding allowed for float32. Rounding in float64 is 2^-29 of that in float32, so
   2^-20 leaves 500 times the room that it needs, and still shows what float32 noise would hide.
 
@@ -15,8 +16,6 @@ the sharp bound is the one in float64, where no kink is that close.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 
@@ -39,10 +38,13 @@ def rounding(sample: Sample) -> Norms:
 
 def bound(sample: Sample, gradient: bool = False) -> Norms:
     """Return the largest error that is accepted in the precision of the run."""
-    size, explained = norms(sample.reference), rounding(sample)
+    size, explained, spread = norms(sample.reference), rounding(sample), sample.spread
     if gradient:
-        return Norms(JUMP * size.max, JUMP * size.rms)
-    return Norms(min(explained.max, CEILING * size.max), min(explained.rms, CEILING * size.rms))
+        allowed = Norms(JUMP * size.max, JUMP * size.rms)
+    else:
+        allowed = Norms(min(explained.max, CEILING * size.max), min(explained.rms, CEILING * size.rms))
+    # what cancels to nearly nothing has more rounding than size
+    return allowed | Norms(2 * spread.max, 2 * spread.rms)
 
 
 def objection(sample: Sample, gradient: bool = False) -> str:
@@ -64,21 +66,26 @@ def objection(sample: Sample, gradient: bool = False) -> str:
 
 
 def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
-    """Tell how far the legacy decision is from being right on what the new side decides on.
+    """Tell how far both decisions are from being right on what the new side decides on; return the worse.
+
+    The legacy decision must be explained by the errors of the basis. So must the new one: else a side that decides
+    wrongly on the right numbers would pass.
 
     Args:
         pair: of tap records, of one slot of the decision.
         evidence: has the whole decision and the errors of its basis.
     """
-    wanted = (pair.new.phase, "basis", pair.new.name, pair.new.call)
-    twins = [record for record in evidence.new.records if record.key[:4] == wanted]
+    new, tap = evidence.new, pair.new
+    basis = new.slots(tap.phase, "basis", tap.name, tap.call)
     errors = {}
-    for twin in twins:
-        legacy = replace(twin, digest="")  # taps have one name on both sides, so the keys are equal
-        sample = evidence.sample(Pair(legacy, twin))
-        errors[twin.slot] = 0.0 if sample is None else bound(sample).max
-    basis = {twin.slot: evidence.new.tensor(twin) for twin in twins}
-    return margin(evidence.decision(pair.legacy), basis, errors)
+    for slot, record in basis.items():
+        # taps have one name on both sides, so the key is that of the legacy record, too
+        sample = evidence.sample(Pair(record, record))
+        errors[slot] = 0.0 if sample is None else bound(sample).max
+    numbers = {slot: new.tensor(record) for slot, record in basis.items()}
+    own = {slot: new.tensor(record) for slot, record in new.slots(*tap.key[:4]).items()}
+    margins = [margin(decision, numbers, errors) for decision in (evidence.decision(pair.legacy), own)]
+    return min(margins, key=lambda found: found.is_tie)
 
 
 def _code(values: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,9 @@ import hashlib
 import io
 import json
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +41,11 @@ _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest",
 _PORTABLE = (
     "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu", "machine",
     "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
+)  # fmt: skip
+#: What numpy, zipfile and torch raise on damaged or foreign content.
+_NOT_A_GOLDEN = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+    RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
 
 
@@ -84,7 +91,7 @@ class Golden:
             GoldenError: naming what differs.
         """
         for what, digest in digests(prepared).items():
-            if digest != self.given[what]:
+            if digest != self.given.get(what):
                 raise GoldenError(
                     f"The golden file was recorded with other {what}: pass the same --checkpoint, "
                     "or record it again with this version."
@@ -196,8 +203,14 @@ def save(golden: Golden, path: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _packed(tensors: list[Tensor]) -> np.ndarray:
@@ -215,7 +228,7 @@ def load(path: Path) -> Golden:
     try:
         with np.load(content, allow_pickle=False) as archive:
             return _from_arrays(path, {name: archive[name] for name in archive.files})
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except _NOT_A_GOLDEN as error:
         raise GoldenError(f"{path} is not a golden file or is damaged: {type(error).__name__} {error}.") from error
 
 

@@ -115,7 +115,7 @@ def _gap(comparison: Comparison | None) -> str:
     if comparison is None or comparison.difference is None:
         return "0"
     gap = comparison.difference.max_abs
-    return "shape" if math.isnan(gap) else f"{gap:.3g}"
+    return "n/a" if math.isnan(gap) else f"{gap:.3g}"
 
 
 def _record_name(comparison: Comparison) -> str:

@@ -81,6 +81,17 @@ class Trace:
         """The records by what identifies them."""
         return {record.key: record for record in self.records}
 
+    def slots(self, phase: str, kind: str, name: str, call: int) -> dict[str, Record]:
+        """Return the records of one value by slot, e.g. the ``rows`` and ``cols`` of a matching."""
+        return self._by_value.get((phase, kind, name, call), {})
+
+    @cached_property
+    def _by_value(self) -> dict[tuple[str, str, str, int], dict[str, Record]]:
+        found: dict[tuple[str, str, str, int], dict[str, Record]] = {}
+        for record in self.records:
+            found.setdefault(record.key[:4], {})[record.slot] = record
+        return found
+
     def verify(self) -> None:
         """Check every stored tensor against its digest.
 

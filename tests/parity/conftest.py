@@ -19,6 +19,7 @@ PLANTED_ERRORS = [
     ("mask_row_1", "forward", "decoder"),
     ("wrong_nms_threshold", "forward", "the detector"),
     ("no_padding_mask", "forward", "the detector"),
+    ("ascending_dense", "loss", "the detector"),
 ]
 
 

@@ -53,12 +53,13 @@ def test_norms_join_to_the_larger_of_each():
         # without any spread a few units in the last place
         ([4.0, -4.0], ZERO, 16 * ULP, 16 * ULP),
         (1.0, ZERO, 4 * ULP, 4 * ULP),
-        # never more than 5 % of the size
-        ([4.0, 0.0, 0.0, 0.0], Norms(1.0, 2.0**-12), 0.2, 2.0**-9 + 8 * ULP),
-        ([4.0, 0.0, 0.0, 0.0], Norms(1.0, 1.0), 0.2, 0.1),
-        ([4.0, 4.0], Norms(INF, INF), 0.2, 0.2),
-        # of nothing nothing
-        ([0.0, 0.0], Norms(1.0, 1.0), 0.0, 0.0),
+        # at most 5 % of the size
+        ([4.0, 0.0, 0.0, 0.0], Norms(0.0625, 2.0**-12), 0.2, 2.0**-9 + 8 * ULP),
+        ([4.0, 0.0, 0.0, 0.0], Norms(0.0625, 0.03125), 0.2, 0.1),
+        # but always twice the spread: what cancels to nothing has more rounding than size
+        ([4.0, 4.0], Norms(0.25, 0.125), 0.5, 0.25),
+        ([0.0, 0.0], Norms(1.0, 0.5), 2.0, 1.0),
+        ([0.0, 0.0], ZERO, 0.0, 0.0),
         ([], ZERO, 0.0, 0.0),
         # what is not finite does not count
         ([INF, 4.0, NAN], ZERO, 16 * ULP, 16 * ULP),
@@ -118,11 +119,13 @@ EDGE64 = EDGE * 2.0**-20
             "rms error in float64 3.7e-09, allowed 9.3e-10",
         ),
         # the legacy side's own noise may be large, 5 % of the size is enough
-        (sample([20.0], new=[21.0], spread=Norms(9.0, 9.0)), ""),
-        (sample([20.0], new=[21.125], spread=Norms(9.0, 9.0)), "max error 1.1, allowed 1"),
-        # zero is exact
-        (sample([0.0, 0.0], spread=SPREAD), ""),
-        (sample([0.0, 0.0], new=[0.0, 1e-30], spread=SPREAD), "max error 1e-30, allowed 0"),
+        (sample([20.0], new=[21.0], spread=Norms(0.5, 0.5)), ""),
+        (sample([20.0], new=[21.125], spread=Norms(0.5, 0.5)), "max error 1.1, allowed 1"),
+        # zero is exact, unless it comes of a sum that cancels
+        (sample([0.0, 0.0]), ""),
+        (sample([0.0, 0.0], new=[0.0, 1e-30]), "max error 1e-30, allowed 0"),
+        (sample([0.0, 0.0], new=[0.0, 2.0**-9], spread=SPREAD), ""),
+        (sample([0.0, 0.0], new=[0.0, 2.0**-8], spread=SPREAD), "max error 0.0039, allowed 0.002"),
         (sample([]), ""),
         # NaN and Inf in the same places of either precision
         (sample([NAN, 1.0], new=[NAN, 1.0 + 2.0**-10], spread=SPREAD), ""),
@@ -144,11 +147,14 @@ def test_objection(case, says):
     assert objection(case) == says
 
 
-@pytest.mark.parametrize("spread", [ZERO, SPREAD, Norms(9.0, 9.0)], ids=str)
-def test_bound_of_a_gradient_is_half_its_size_whatever_the_spread(spread):
+@pytest.mark.parametrize(
+    ("spread", "allowed"),
+    [(ZERO, Norms(2.0, 1.0)), (SPREAD, Norms(2.0, 1.0)), (Norms(9.0, 9.0), Norms(18.0, 18.0))],
+    ids=str,
+)
+def test_bound_of_a_gradient_is_half_its_size_or_twice_the_spread(spread, allowed):
     any_values = f64([4.0, 0.0, 0.0, 0.0])
-    found = bound(Sample(any_values, any_values, spread, any_values, any_values), gradient=True)
-    assert found == Norms(2.0, 1.0)
+    assert bound(Sample(any_values, any_values, spread, any_values, any_values), gradient=True) == allowed
 
 
 @pytest.mark.parametrize(
@@ -316,7 +322,7 @@ def test_weights_that_differ_in_the_last_bit_are_rejected(judged):
         return Rec("param", "fc.weight", [value], phase="weights")
 
     verdict = judged([weight(1.0), OUT], [weight(1.0 + ULP), OUT], runs=[[weight(1.5), OUT]])
-    assert verdict.outcome == MISMATCH and set(rejected(verdict)) == {("param", "fc.weight", "")}
+    assert verdict.outcome == MISMATCH and rejected(verdict) == {("param", "fc.weight", ""): "other weights"}
 
 
 @pytest.mark.parametrize("kind", ["module_out", "module_in", "loss", "grad", "basis"])
@@ -327,7 +333,6 @@ def test_whole_numbers_and_booleans_that_are_no_decision_are_rejected(judged, ki
     assert rejected(verdict) == {(kind, "m", ""): "other whole numbers or booleans"}
 
 
-@pytest.mark.xfail(reason="decision_margin takes any whole-number tap for a decision", raises=ValueError, strict=True)
 def test_whole_numbers_of_a_tap_without_basis_are_rejected(judged):
     def result(*labels):
         return [Rec("tap", "result", list(labels), "labels"), Rec("tap", "result", [0.5, 0.25], "scores")]
@@ -412,7 +417,6 @@ def test_decision_is_accepted_if_it_is_a_tie(judged, legacy, new, note):
     assert decided and all(c.accepted is is_tie and c.difference.note == note for c in decided)
 
 
-@pytest.mark.xfail(reason="only the legacy decision is tried on the new basis, the new one is not", strict=True)
 @pytest.mark.parametrize(
     ("legacy", "new", "quantity"),
     [
