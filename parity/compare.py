@@ -11,7 +11,7 @@ from torch import Tensor
 
 from legacy_adapters.trace_writer import Record
 
-from .derived import decision_margin, objection
+from .derived import Finding, decision_margin, examine
 from .evidence import Evidence
 from .pairing import Pair
 from .trace import Trace
@@ -66,12 +66,14 @@ class Comparison:
         identical: same dtype, shape and bits.
         accepted: equal under the tolerance.
         difference: None if identical.
+        finding: under a derived tolerance, what was measured and allowed; else None, as for decisions.
     """
 
     pair: Pair
     identical: bool
     accepted: bool
     difference: Difference | None
+    finding: Finding | None = None
 
 
 def compare_all(
@@ -118,11 +120,11 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
         what = "other weights" if record.kind == "param" else what
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
-    reason = objection(sample, gradient=record.kind == "grad")
+    finding = examine(sample, gradient=record.kind == "grad")
     difference = measure(sample.legacy, sample.new)
-    if reason:
-        difference = replace(difference, note=reason)
-    return Comparison(pair, False, not reason, difference)
+    if finding.objection:
+        difference = replace(difference, note=finding.objection)
+    return Comparison(pair, False, not finding.objection, difference, finding)
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:

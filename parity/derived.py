@@ -17,7 +17,10 @@ the sharp bound is the one in float64, where no kink is that close.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
 
 from .evidence import Evidence, Norms, Sample, norms
 from .pairing import Pair
@@ -47,22 +50,53 @@ def bound(sample: Sample, gradient: bool = False) -> Norms:
     return allowed | Norms(2 * spread.max, 2 * spread.rms)
 
 
-def objection(sample: Sample, gradient: bool = False) -> str:
-    """Say why the new values are not accepted; empty if they are."""
+@dataclass(frozen=True)
+class Finding:
+    """How far a record of the new side is from the reference, and how far it may be.
+
+    Attributes:
+        error: in the precision of the run.
+        allowed: for ``error``.
+        error64: in float64.
+        allowed64: for ``error64``.
+        objection: why it is not accepted; empty if it is.
+    """
+
+    error: Norms
+    allowed: Norms
+    error64: Norms
+    allowed64: Norms
+    objection: str
+
+
+def examine(sample: Sample, gradient: bool = False) -> Finding:
+    """Measure the new values against the reference and judge them."""
     explained = rounding(sample)
     allowed64 = Norms(explained.max * FLOAT64_SHARE, explained.rms * FLOAT64_SHARE)
+    allowed = bound(sample, gradient)
+    error, error64 = norms(sample.new - sample.reference), norms(sample.new_reference - sample.reference)
     runs = (
-        ("", sample.new, sample.legacy, bound(sample, gradient)),
-        (" in float64", sample.new_reference, sample.reference, allowed64),
+        ("", sample.new, sample.legacy, error, allowed),
+        (" in float64", sample.new_reference, sample.reference, error64, allowed64),
     )
-    for run, found, expected, allowed in runs:
-        if not torch.equal(_code(found), _code(expected)):
-            return f"NaN or Inf in other places{run}"
-        error = norms(found - sample.reference)
-        for which in ("max", "rms"):
-            if getattr(error, which) > getattr(allowed, which):
-                return f"{which} error{run} {getattr(error, which):.2g}, allowed {getattr(allowed, which):.2g}"
+    said = next((text for text in (_objection(*run) for run in runs) if text), "")
+    return Finding(error, allowed, error64, allowed64, said)
+
+
+def _objection(run: str, found: Tensor, expected: Tensor, error: Norms, allowed: Norms) -> str:
+    if not torch.equal(_code(found), _code(expected)):
+        return f"NaN or Inf in other places{run}"
+    for which in ("max", "rms"):
+        if getattr(error, which) > getattr(allowed, which):
+            return f"{which} error{run} {getattr(error, which):.2g}, allowed {getattr(allowed, which):.2g}"
     return ""
+
+
+def constants() -> dict[str, float]:
+    """Return the numbers the bounds are made with, for the report."""
+    return dict(
+        factor=FACTOR, last_places=LAST_PLACES, ceiling=CEILING, gradient_ceiling=JUMP, float64_share=FLOAT64_SHARE
+    )
 
 
 def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
@@ -88,6 +122,6 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
     return min(margins, key=lambda found: found.is_tie)
 
 
-def _code(values: torch.Tensor) -> torch.Tensor:
+def _code(values: Tensor) -> Tensor:
     """Return 0 where finite, 1 NaN, 2 +Inf, 3 -Inf."""
     return values.isnan() * 1 + values.isposinf() * 2 + values.isneginf() * 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from . import derived
 from .blame import Divergence
-from .compare import FIXED, Comparison
+from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .golden import Golden
 from .pairing import LEGACY, NEW, Unpaired
 from .verdict import MATCH, Verdict
@@ -193,7 +194,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "exit_code": verdict.exit_code,
         "summary": closing_line(verdict),
         "reasons": list(verdict.reasons),
-        "tolerance": {"name": verdict.tolerance.name, "rtol": verdict.tolerance.rtol, "atol": verdict.tolerance.atol},
+        "tolerance": _tolerance_dict(verdict.tolerance),
         "records": len(verdict.comparisons),
         "identical": sum(comparison.identical for comparison in verdict.comparisons),
         "accepted": sum(comparison.accepted for comparison in verdict.comparisons),
@@ -214,6 +215,12 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         },
         "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
     }
+
+
+def _tolerance_dict(tolerance: Tolerance) -> dict[str, Any]:
+    if tolerance.name == DERIVED:
+        return {"name": tolerance.name, **derived.constants()}
+    return {"name": tolerance.name, "rtol": tolerance.rtol, "atol": tolerance.atol}
 
 
 def _unpaired_line(item: Unpaired) -> str:
@@ -241,4 +248,5 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
         "max_abs": difference.max_abs if difference is not None and math.isfinite(difference.max_abs) else None,
         "differing_share": difference.differing if difference else 0.0,
         "note": difference.note if difference else "",
+        "derived": None if comparison.finding is None else asdict(comparison.finding),
     }  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parity.compare import Tolerance
-from parity.derived import CEILING, FACTOR, FLOAT64_SHARE, JUMP, LAST_PLACES, bound, objection
+from parity.derived import CEILING, FACTOR, FLOAT64_SHARE, JUMP, LAST_PLACES, bound, examine
 from parity.evidence import ZERO, Norms, Sample, TraceEvidence, norms, spreads
 from parity.verdict import MATCH, MISMATCH, judge
 
@@ -144,7 +144,7 @@ EDGE64 = EDGE * 2.0**-20
     ],
 )
 def test_objection(case, says):
-    assert objection(case) == says
+    assert examine(case).objection == says
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_bound_of_a_gradient_is_half_its_size_or_twice_the_spread(spread, allowe
     ],
 )
 def test_objection_to_a_gradient(case, says):
-    assert objection(case, gradient=True) == says
+    assert examine(case, gradient=True).objection == says
 
 
 def test_legacy_side_never_objects_to_itself():
@@ -184,7 +184,7 @@ def test_legacy_side_never_objects_to_itself():
     for _ in range(20):
         reference = torch.randn(100, generator=generator, dtype=torch.float64)
         legacy = reference + torch.randn(100, generator=generator, dtype=torch.float64) * 1e-6
-        assert objection(Sample(legacy, reference, norms(legacy - reference), legacy, reference)) == ""
+        assert examine(Sample(legacy, reference, norms(legacy - reference), legacy, reference)).objection == ""
 
 
 def test_spread_is_the_largest_error_of_all_runs(tmp_path):
@@ -456,3 +456,10 @@ def test_decision_of_another_call_is_not_mixed_in(judged):
 
     verdict = judged([SAME, *calls([0], [1], 0.5)], [SAME, *calls([1], [1], 0.5 + ULP)])
     assert verdict.outcome == MATCH
+
+
+def test_what_was_measured_and_allowed_can_be_read_in_the_finding():
+    found = examine(sample([4.0, 0.0], new=[4.0, 1.0], new_reference=[4.0, 0.5], spread=Norms(0.0625, 0.03125)))
+    assert (found.error.max, found.error64.max, found.allowed.max) == (1.0, 0.5, 0.2)
+    assert found.allowed64.max == (0.5 + 16 * ULP) * FLOAT64_SHARE
+    assert found.objection.startswith("max error 1,")

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from converters import layout
 from converters.cli import cli
 from ddq_port import configs
+from parity import golden
+from parity.cli import GOLDEN
 from parity.prepare import seeded_batch, seeded_weights
 
 from .conftest import PLANTED, PLANTED_ERRORS
@@ -64,11 +66,48 @@ def test_fewer_tokens_than_queries(official):
         ("--size", "128x128", "--objects", "40"),
         ("--size", "48x640", "--objects", "2"),
         ("--size", "640x48", "--objects", "2"),
+        ("--size", "616x768"),
+        ("--size", "640x800"),
+        ("--size", "128x160,96x128", "--dtype", "float64"),
     ],
-    ids=["image without objects", "batch without objects", "one object", "more objects than groups", "wide", "tall"],
+    ids=[
+        "image without objects",
+        "batch without objects",
+        "one object",
+        "more objects than groups",
+        "wide",
+        "tall",
+        "9,864 tokens",
+        "10,630 tokens",
+        "float64",
+    ],
 )
 def test_edge_case(official, arguments):
     assert_complete_match(official(*arguments))
+
+
+@pytest.mark.parametrize("variant", ["tiny_5scale", "tiny_swinl", "tiny_1class"])
+def test_variant(official, variant):
+    assert_complete_match(official("--size", "128x160,96x128", variant=variant))
+
+
+def test_derived_tolerance(official):
+    assert_complete_match(official("--size", "96x128", "--tolerance", "derived"))
+
+
+def test_golden_file_is_recorded_again_with_the_same_records(parity, tmp_path):
+    again = tmp_path / "again.npz"
+    arguments = ("--family", "ddq_detr", "--variant", "tiny_4scale", "--legacy-repo", REPO)
+    recorded = golden.load(GOLDEN).provenance
+    here = dict(
+        torch=torch.__version__, threads=torch.get_num_threads(), cpu_capability=torch.backends.cpu.get_cpu_capability()
+    )
+    for name, value in here.items():
+        if recorded[name] != value:
+            pytest.skip(f"the golden file was recorded with {name} {recorded[name]}, here it is {value}")
+    result = parity("capture", again, *arguments, "--size", "128x160,96x128", "-q")
+    assert result.exit_code == 0, result.output
+    assert golden.load(again).records == golden.load(GOLDEN).records
 
 
 def test_replayed_decisions(official):
