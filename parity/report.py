@@ -134,6 +134,17 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     )
     for line in exclusion_lines(verdict):
         console.print(f"  excluded {line}", markup=False, highlight=False)
+    for line in tie_lines(verdict):
+        console.print(f"  decided otherwise: {line}", markup=False, highlight=False)
+
+
+def tie_lines(verdict: Verdict) -> list[str]:
+    """Return one line per decision that differs and was accepted, with its margin."""
+    return [
+        f"{c.pair.new.phase} {c.pair.new.name}#{c.pair.new.call} {c.pair.new.slot}: {c.difference.note}"
+        for c in verdict.comparisons
+        if c.pair.new.kind == "tap" and not c.pair.new.is_float and c.accepted and c.difference is not None
+    ]
 
 
 def exclusion_lines(verdict: Verdict) -> list[str]:
@@ -202,6 +213,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
             for s in stages(verdict.comparisons)
         ],
+        "ties": tie_lines(verdict),
         "first_divergence": _divergence_dict(verdict),
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "coverage": {

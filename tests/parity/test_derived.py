@@ -8,6 +8,7 @@ import torch
 from parity.compare import Tolerance
 from parity.derived import CEILING, FACTOR, FLOAT64_SHARE, JUMP, LAST_PLACES, bound, examine
 from parity.evidence import ZERO, Norms, Sample, TraceEvidence, norms, spreads
+from parity.report import as_dict
 from parity.verdict import MATCH, MISMATCH, judge
 
 from .synthetic import INF, NAN, SAME_NAMES, Rec, write_trace
@@ -463,3 +464,16 @@ def test_what_was_measured_and_allowed_can_be_read_in_the_finding():
     assert (found.error.max, found.error64.max, found.allowed.max) == (1.0, 0.5, 0.2)
     assert found.allowed64.max == (0.5 + 16 * ULP) * FLOAT64_SHARE
     assert found.objection.startswith("max error 1,")
+
+
+def test_report_gives_ties_measurements_and_the_numbers_used(judged):
+    records = [OUT, *selection([0, 1], [0.5, 0.5])]
+    verdict = judged(records, [out(1.0, 2.0, -3.0), *selection([1, 0], [0.5, 0.5])])
+    found = as_dict(verdict)
+    assert found["ties"] == ["train dense#0 keep: tie: score margin 0, error 4.8e-07"]
+    assert found["tolerance"] == {
+        "name": "derived", "factor": 8.0, "last_places": 2.0**-21, "ceiling": 0.05, "gradient_ceiling": 0.5,
+        "float64_share": 2.0**-20,
+    }  # fmt: skip
+    (neck,) = (entry for entry in found["differing"] if entry["name"] == "neck")
+    assert neck["derived"]["error"]["max"] == 1.0 and not neck["accepted"]
