@@ -118,12 +118,35 @@ def _recorded_decision(replay: Mapping[str, torch.Tensor], phase: str, name: str
 
 
 def random_taps() -> Sequence[Tap]:
-    """Return the taps of torch's random draws in use by contrastive denoising (``*_like``) and DropPath (``rand``)."""
+    """Return the taps of torch's random draws in use by contrastive denoising (``*_like``) and DropPath (``rand``).
+
+    All draws of a phase are numbered in one sequence, and what each asked for is recorded: a replayed draw is taken as
+    it is, so another order, shape or range would not show otherwise.
+    """
     return [
-        Tap(torch, "rand", lambda *a, **k: "noise.rand", _read_draw, _write_rand, random=True),
-        Tap(torch, "rand_like", lambda *a, **k: "noise.rand_like", _read_draw, _write_draw, random=True),
-        Tap(torch, "randint_like", lambda *a, **k: "noise.randint_like", _read_draw, _write_draw, random=True),
+        Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand),
+        Tap(torch, "rand_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_rand_like),
+        Tap(torch, "randint_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_randint_like),
     ]
+
+
+def _noise(*args: Any, **kwargs: Any) -> str:
+    return "noise"
+
+
+def _asked_rand(*size: Any, **kwargs: Any) -> Dict[str, Any]:
+    shape = size[0] if size and isinstance(size[0], (tuple, list)) else size
+    return {"rand.shape": torch.tensor([int(extent) for extent in shape], dtype=torch.int64)}
+
+
+def _asked_rand_like(like: torch.Tensor, **kwargs: Any) -> Dict[str, Any]:
+    return {"rand_like.shape": torch.tensor(like.shape, dtype=torch.int64)}
+
+
+def _asked_randint_like(like: torch.Tensor, *bounds: int, **kwargs: Any) -> Dict[str, Any]:
+    low, high = bounds if len(bounds) == 2 else (kwargs.get("low", 0), bounds[0] if bounds else kwargs["high"])
+    shape = torch.tensor(like.shape, dtype=torch.int64)
+    return {"randint_like.shape": shape, "randint_like.low": low, "randint_like.high": high}
 
 
 def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
@@ -131,7 +154,15 @@ def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
 
 
 def _write_draw(decision: Decision, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return decision["draw"].to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
+    return _fitting(decision["draw"], like.shape).to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
+
+
+def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return the draw, in its first part or repeated where another shape is asked for; the difference is on record."""
+    if tuple(draw.shape) == tuple(shape) or not draw.numel():
+        return draw
+    numel = int(torch.Size(shape).numel())
+    return draw.reshape(-1).repeat(numel // draw.numel() + 1)[:numel].reshape(tuple(shape))
 
 
 def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:

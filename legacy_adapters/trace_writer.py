@@ -48,7 +48,8 @@ class Record:
 
     Attributes:
         phase: ``predict`` (eval mode) or ``train``; ``weights`` for what was loaded.
-        kind: ``module_in``, ``module_out``, ``tap``, ``basis`` (of a tap's decision), ``loss``, ``grad`` or ``param``.
+        kind: ``module_in``, ``module_out``, ``tap``, ``basis`` (of a tap's decision), ``loss``, ``grad``, ``param`` or
+            ``state`` (parameters and buffers after the training step's forward and backward).
         name: module path, tap name, loss term or parameter name.
         call: how often this name was recorded before in this phase, from 0.
         slot: place inside the value: argument name, tuple index, dict key, dotted; ``""`` for a plain tensor.

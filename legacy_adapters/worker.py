@@ -81,6 +81,7 @@ def _run_checks(
 
     from legacy_adapters.taps import installed
 
+    loaded = sorted(model.state_dict())
     with installed(adapter.taps(model), recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
@@ -101,6 +102,10 @@ def _run_checks(
                     for name, param in sorted(model.named_parameters()):
                         if param.grad is not None:
                             recorder.add("grad", name, 0, param.grad)
+                # loaded names only: what a training step sets as an attribute may be in the state dict a second time
+                after = model.state_dict()
+                for name in loaded:
+                    recorder.add("state", name, 0, after[name])
 
 
 def _gradient_coverage(model: Any) -> dict:

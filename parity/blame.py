@@ -74,6 +74,7 @@ _KINDS = {
     "basis": "basis of tap",
     "loss": "loss term",
     "grad": "gradient",
+    "state": "state of",
 }
 
 
@@ -122,6 +123,7 @@ def _describe(comparison: Comparison) -> Divergence:
     text = {
         "param": f"The weights differ before anything runs: `{record.name}`.",
         "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
+        "state": f"Training leaves `{record.name}` otherwise; outputs, losses and gradients are equal.",
         "grad": f"The gradient of `{record.name}` differs; everything forward is equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)

@@ -93,6 +93,8 @@ def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
             raise FileExistsError(f"{file} exists; choose another name or pass --force.")
         if not file.absolute().parent.is_dir():
             raise FileNotFoundError(f"{file.absolute().parent} is not a folder.")
+        if not os.access(file.absolute().parent, os.W_OK):
+            raise PermissionError(f"{file.absolute().parent} cannot be written to.")
         check_legacy(task, sources)
         prepared = prepare(task, sources, machine)
         with _run_folder(None) as folder:

@@ -118,7 +118,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
     sample = evidence.sample(pair) if record.is_float and record.kind != "param" else None
     if sample is None:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
-        what = "other weights" if record.kind == "param" else what
+        what = {"param": "other weights", "state": "changed by training on one side only"}.get(record.kind, what)
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     finding = examine(sample, gradient=record.kind == "grad")
     difference = measure(sample.legacy, sample.new)
@@ -129,7 +129,11 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 def _is_decision(record: Record, trace: Trace) -> bool:
     """Tell a decision from other taps, e.g. the labels of the result."""
-    return record.kind == "tap" and bool(trace.slots(record.phase, "basis", record.name, record.call))
+    return (
+        record.kind == "tap"
+        and not record.is_float
+        and bool(trace.slots(record.phase, "basis", record.name, record.call))
+    )
 
 
 def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:

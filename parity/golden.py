@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.taps import decision_key
-from legacy_adapters.trace_writer import Key, Record, content_digest
+from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
 from .evidence import Norms, Sample
 from .evidence import Values as ValuesOf
 from .pairing import LEGACY, Pair
-from .settings import Task
+from .settings import SettingsError, Task
 from .sides import Prepared
 from .sketch import sketch
 from .trace import Trace
@@ -134,12 +134,15 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         decisions: of ``legacy``.
     """
     sketch_of = sketches()
+    weights = {record.name: record.digest for record in legacy.records if record.kind == "param"}
     values = {
         record.key: Values(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
         )
         for record in legacy.records
-        if record.is_float and record.kind != "param"
+        if record.is_float
+        and record.kind != "param"
+        and not (record.kind == "state" and record.digest == weights.get(record.name))
     }
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
@@ -224,12 +227,16 @@ def load(path: Path) -> Golden:
         GoldenError: if it is none, damaged, or of another format version.
         OSError: if it cannot be read.
     """
+    if not path.is_file():
+        raise GoldenError(f"{path} is not a file; `ddq-parity capture` makes golden files.")
     content = io.BytesIO(path.read_bytes())
     try:
         with np.load(content, allow_pickle=False) as archive:
             return _from_arrays(path, {name: archive[name] for name in archive.files})
+    except SettingsError as error:
+        raise GoldenError(f"{path} is not a golden file that can be used: {error}") from error
     except _NOT_A_GOLDEN as error:
-        raise GoldenError(f"{path} is not a golden file or is damaged: {type(error).__name__} {error}.") from error
+        raise GoldenError(f"{path} is not a golden file, or it is damaged ({type(error).__name__}).") from error
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
@@ -239,10 +246,14 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
     lengths = arrays["lengths"].tolist()
     columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
     kept = [Values(one, two, Norms(*errors)) for one, two, errors in zip(*columns, arrays["spread"].tolist())]
+    if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
+        raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
     records, values = [], {}
     for *row, place in header["records"]:
         fields = dict(zip(_COLUMNS, row))
         record = Record(**{**fields, "shape": tuple(fields["shape"])})
+        if record.dtype not in DTYPES.values():
+            raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")
         records.append(record)
         if place >= 0:
             values[record.key] = kept[place]
@@ -251,7 +262,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
     objects = None if task["objects"] is None else tuple(task["objects"])
     return Golden(
         task=Task(**{**task, "sizes": sizes, "objects": objects, "checks": tuple(task["checks"])}),
-        given=header["given"],
+        given=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],
         records=tuple(records),

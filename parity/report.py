@@ -64,11 +64,9 @@ def stage_of(comparison: Comparison) -> str:
     record = comparison.pair.new
     if record.kind == "param":
         return "weights"
-    part = {"loss": "losses", "grad": "gradients"}.get(record.kind)
-    if record.kind == "basis":
-        part = "decisions"
-    if record.kind == "tap":
-        part = "noise" if record.name.startswith("noise.") else record.name if record.name == "result" else "decisions"
+    part = {"loss": "losses", "grad": "gradients", "state": "state afterwards"}.get(record.kind)
+    if record.kind in ("tap", "basis"):
+        part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
     return f"{_PHASES.get(record.phase, record.phase)}: {part or record.name.split('.')[0]}"
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from legacy_adapters.job import CHECKS
+
 from .compare import Tolerance
 
 NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
+
+
+SIDES = (32, 8192)  # least and most pixels of an image's side
+MOST = 10_000  # objects of an image
 
 
 class SettingsError(Exception):
@@ -33,6 +39,22 @@ class Task:
     objects: tuple[int, ...] | None
     seed: int
     checks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for size in self.sizes or (None,):
+            if not (isinstance(size, tuple) and len(size) == 2 and all(_is_number(x, *SIDES) for x in size)):
+                raise SettingsError(f"Sizes {self.sizes} are not (h, w) from {SIDES[0]} to {SIDES[1]} pixels each.")
+        counts = self.objects
+        if counts is not None and not (len(counts) == len(self.sizes) and all(_is_number(n, 0, MOST) for n in counts)):
+            raise SettingsError(f"Objects {counts} are not a number from 0 to {MOST} for each of the images.")
+        if not _is_number(self.seed, 0, 2**63 - 1):
+            raise SettingsError(f"Seed {self.seed!r} is not a whole number from 0 to 2^63 - 1.")
+        if not self.checks or not set(self.checks) <= set(CHECKS):
+            raise SettingsError(f"Checks {self.checks} are not some of {', '.join(CHECKS)}.")
+
+
+def _is_number(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and least <= value <= most
 
 
 @dataclass(frozen=True)

@@ -137,4 +137,4 @@ def _iou(one: Tensor, two: Tensor) -> Tensor:
 def _iou_error(one: Tensor, two: Tensor, error: float) -> Tensor:
     """Bound the error of the IoU of all pairs, if every coordinate may be off by ``error``."""
     extents = [(boxes[:, 2:] - boxes[:, :2]).amin(-1).clamp(min=error) for boxes in (one, two)]
-    return 8 * error / torch.minimum(extents[0][:, None], extents[1][None])
+    return (8 * error / torch.minimum(extents[0][:, None], extents[1][None])).clamp(max=0.5)

@@ -50,7 +50,7 @@ def test_replay_without_the_decision_says_which_is_missing(tmp_path):
 
 
 def test_replayed_draw_takes_the_dtype_of_the_caller(tmp_path):
-    forced = {"train/noise.rand_like/0/draw": torch.tensor([0.25, 0.5])}
+    forced = {"train/noise/0/draw": torch.tensor([0.25, 0.5])}
     result, _ = use(
         tmp_path, taps.random_taps(), lambda: torch.rand_like(torch.zeros(2, dtype=torch.float64)), replay=forced
     )

@@ -47,7 +47,7 @@ RUN = [
     Rec("tap", "distinct", [1, 2], slot="keep", phase="predict", scope="head"),
     Rec("tap", "result", 0.5, slot="scores", phase="predict"),
     Rec("module_out", "backbone", [1.0, 2.0]),
-    Rec("tap", "noise.boxes", 0.1, scope="head"),
+    Rec("tap", "noise", 0.1, scope="head"),
     Rec("loss", "total", 3.0),
     Rec("grad", "head.weight", 0.1),
 ]
