@@ -236,7 +236,7 @@ def load(path: Path) -> Golden:
     except SettingsError as error:
         raise GoldenError(f"{path} is not a golden file that can be used: {error}") from error
     except _NOT_A_GOLDEN as error:
-        raise GoldenError(f"{path} is not a golden file, or it is damaged ({type(error).__name__}).") from error
+        raise GoldenError(f"{path} is not a golden file or is damaged: {type(error).__name__}.") from error
 
 
 def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:

@@ -69,3 +69,17 @@ def test_functions_are_put_back_also_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError):
         use(tmp_path, [*taps.random_taps(), taps.detections_tap()], lambda: 1 / 0)
     assert torch.rand_like is rand_like and torch.Tensor.topk is topk
+
+
+def test_draws_are_numbered_in_one_sequence_and_what_they_ask_for_is_recorded(tmp_path):
+    def draw():
+        like = torch.zeros(2, 3)
+        torch.rand_like(like), torch.randint_like(like, 7), torch.randint_like(like, 1, 5), torch.rand((4, 1))
+
+    _, records = use(tmp_path, taps.random_taps(), draw)
+    assert [(r.call, r.slot) for r in records if r.kind == "basis"] == [
+        (0, "rand_like.shape"),
+        (1, "randint_like.shape"), (1, "randint_like.low"), (1, "randint_like.high"),
+        (2, "randint_like.shape"), (2, "randint_like.low"), (2, "randint_like.high"),
+        (3, "rand.shape"),
+    ]  # fmt: skip

@@ -20,6 +20,10 @@ PLANTED_ERRORS = [
     ("wrong_nms_threshold", "forward", "the detector"),
     ("no_padding_mask", "forward", "the detector"),
     ("ascending_dense", "loss", "the detector"),
+    ("fewer_dense", "loss", "the detector"),
+    ("fewer_detections", "forward", "bbox_head"),
+    ("changed_state", "loss", "level_embed"),
+    ("short_label_noise", "loss", "the detector"),
 ]
 
 

@@ -82,8 +82,11 @@ def test_what_is_kept_of_a_record(recorded):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("objects", [None, (0,), (3, 0)], ids=str)
-@pytest.mark.parametrize("sizes", [((64, 96),), ((64, 96), (32, 32))], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "objects"),
+    [(((64, 96),), None), (((64, 96),), (0,)), (((64, 96), (32, 32)), None), (((64, 96), (32, 32)), (3, 0))],
+    ids=str,
+)
 def test_every_task_survives(recorded, tmp_path, sizes, objects):
     task = Task("ddq_detr", "tiny_4scale", sizes, objects, 2**63 - 1, ("grad",))
     golden.save(replace(recorded, task=task), tmp_path / "g.npz")
@@ -351,8 +354,46 @@ def test_file_whose_parts_do_not_fit_is_refused(saved, tmp_path, change):
 
 def test_missing_file_and_folder_are_input_errors(tmp_path):
     for path in (tmp_path / "missing.npz", tmp_path):
-        with pytest.raises(OSError):
+        with pytest.raises(golden.GoldenError, match="is not a file"):
             golden.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("sizes", [], "Sizes"),
+        ("sizes", [[-64, 64]], "Sizes"),
+        ("sizes", [["a", 64]], "Sizes"),
+        ("sizes", [[10**9, 10**9]], "Sizes"),
+        ("objects", [1, 2, 3], "Objects"),
+        ("objects", [-1], "Objects"),
+        ("seed", "x", "Seed"),
+        ("seed", -1, "Seed"),
+        ("checks", [], "Checks"),
+        ("checks", ["walk"], "Checks"),
+    ],
+)
+def test_task_that_cannot_be_run_is_refused(recorded, tmp_path, field, value, says):
+    golden.save(recorded, tmp_path / "g.npz")
+    with np.load(tmp_path / "g.npz") as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays["header"].tobytes())
+    header["task"][field] = value
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(tmp_path / "g.npz", **arrays)
+    with pytest.raises(golden.GoldenError, match=says):
+        golden.load(tmp_path / "g.npz")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_rounding_error_that_is_no_number_is_refused(recorded, tmp_path, value):
+    golden.save(recorded, tmp_path / "g.npz")
+    with np.load(tmp_path / "g.npz") as archive:
+        arrays = dict(archive)
+    arrays["spread"][0, 0] = value
+    np.savez(tmp_path / "g.npz", **arrays)
+    with pytest.raises(golden.GoldenError, match="rounding errors"):
+        golden.load(tmp_path / "g.npz")
 
 
 def near(trace_of, seed=9, size=1e-7):

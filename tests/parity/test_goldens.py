@@ -75,7 +75,18 @@ def test_match_whatever_the_threads_and_kernels(check, arguments):
     assert check(GOLDEN.stem, *arguments)["verdict"] == "MATCH"
 
 
-@pytest.mark.parametrize("error", ["wrong_norm_eps", "swapped_branch", "ascending_dense"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "wrong_norm_eps",
+        "swapped_branch",
+        "ascending_dense",
+        "fewer_dense",
+        "fewer_detections",
+        "changed_state",
+        "short_label_noise",
+    ],
+)
 def test_planted_error_exits_1_and_names_where_it_starts(check, error):
     verdict = check(GOLDEN.stem, "--new-adapter", PLANTED / f"{error}.py", exit_code=1)
     assert verdict["first_divergence"]["where"] == PLACES[error]

@@ -69,8 +69,11 @@ def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, whe
     assert verdict["summary"].startswith("MISMATCH") and verdict["summary"].endswith(f"First at {where}.")
 
 
-def test_replay_does_not_hide_a_wrong_decision(tiny):
-    result = tiny("--check", "forward", "--replay", "--new-adapter", PLANTED / "wrong_nms_threshold.py", "-q")
+@pytest.mark.parametrize(
+    "error", ["wrong_nms_threshold", "ascending_dense", "fewer_dense", "fewer_detections", "short_label_noise"]
+)
+def test_replay_does_not_hide_a_wrong_decision_or_request(tiny, error):
+    result = tiny("--replay", "--new-adapter", PLANTED / f"{error}.py", "-q")
     assert result.exit_code == 1, result.output
 
 
