@@ -16,7 +16,7 @@ PLANTED_ERRORS = [
     ("wrong_norm_eps", "forward", "decoder.norm"),
     ("off_by_one_layer", "forward", "bbox_head"),
     ("always_active", "forward", "decoder"),
-    ("mask_row_1", "forward", "decoder"),
+    ("mask_row_2", "forward", "decoder"),
     ("wrong_nms_threshold", "forward", "the detector"),
     ("no_padding_mask", "forward", "the detector"),
     ("ascending_dense", "loss", "the detector"),
