@@ -35,6 +35,8 @@ class Job:
         perturb: seed of a perturbation of weights and images by one unit in the last place; None for none.
         replay: decisions bundle to force, or None.
         decide: make and record own decisions also under replay; False takes the replayed ones as they are.
+        gradient_flow: with ``grad``, record gradients over the borders of module calls, where this torch can.
+        force: file of values to go on with instead of own ones, see :mod:`legacy_adapters.forcing`; None for none.
     """
 
     family: str
@@ -54,6 +56,8 @@ class Job:
     perturb: Optional[int] = None
     replay: Optional[str] = None
     decide: bool = True
+    gradient_flow: bool = True
+    force: Optional[str] = None
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
 
+from .forcing import Change, Forcing, changed, joined
+from .gradients import OUT, GradientFlow
 from .trace_writer import TraceWriter
 
 #: Methods besides ``forward`` by which mmdet's heads are entered.
@@ -27,23 +29,33 @@ def flatten(value: Any, slot: str = "") -> Iterator[Tuple[str, torch.Tensor]]:
         yield slot, torch.tensor(value)
     elif isinstance(value, dict):
         for key in value:
-            yield from flatten(value[key], _join(slot, str(key)))
+            yield from flatten(value[key], joined(slot, str(key)))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from flatten(item, _join(slot, str(index)))
+            yield from flatten(item, joined(slot, str(index)))
 
 
-def _join(slot: str, part: str) -> str:
-    return part if not slot else slot + "." + part
+def named_arguments(bound: inspect.BoundArguments) -> Dict[str, Any]:
+    """Return a call's arguments by parameter name, so that positional and keyword calls record alike."""
+    named = dict(bound.arguments)
+    rest = _rest(bound.signature)
+    named.update(named.pop(rest, {}))
+    return named
 
 
-def named_arguments(signature: inspect.Signature, args: tuple, kwargs: dict) -> Dict[str, Any]:
-    """Return the call's arguments by parameter name, so that positional and keyword calls record alike."""
-    bound = dict(signature.bind(*args, **kwargs).arguments)
-    for parameter in signature.parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            bound.update(bound.pop(parameter.name, {}))
-    return bound
+def _change_arguments(bound: inspect.BoundArguments, change: Change) -> None:
+    rest = _rest(bound.signature)
+    for name, value in bound.arguments.items():
+        if name == rest:
+            bound.arguments[name] = {key: changed(item, change, key) for key, item in value.items()}
+        else:
+            bound.arguments[name] = changed(value, change, name)
+
+
+def _rest(signature: inspect.Signature) -> str:
+    """Return the name of the parameter that takes further keyword arguments, if there is one."""
+    kinds = {parameter.kind: parameter.name for parameter in signature.parameters.values()}
+    return kinds.get(inspect.Parameter.VAR_KEYWORD, "")
 
 
 class Recorder:
@@ -51,10 +63,14 @@ class Recorder:
 
     Args:
         writer: where the records go.
+        gradient_flow: record gradients over the borders of module calls, too.
+        forcing: values of another run to go on with instead of the model's own, or None. Records are its own.
     """
 
-    def __init__(self, writer: TraceWriter) -> None:
+    def __init__(self, writer: TraceWriter, gradient_flow: bool = False, forcing: Optional[Forcing] = None) -> None:
         self.writer = writer
+        self._flow = GradientFlow(self._add_gradient) if gradient_flow else None
+        self._forcing = forcing
         self.phase = ""
         self.calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -72,6 +88,8 @@ class Recorder:
             yield
         finally:
             self.phase = ""
+            if self._flow is not None:
+                self._flow.clear()
 
     def next_call(self, kind: str, name: str) -> int:
         """Return the call index of the next value of this kind and name."""
@@ -84,6 +102,23 @@ class Recorder:
         if self.phase:
             for slot, tensor in flatten(value):
                 self.writer.add(self.phase, kind, name, call, slot, tensor, self._running[-1])
+
+    def _add_gradient(
+        self, kind: str, name: str, call: int, slot: str, gradient: torch.Tensor, scope: str
+    ) -> Optional[torch.Tensor]:
+        """Record a gradient on its way back; return another one to go on with, or None."""
+        if not self.phase:
+            return None
+        self.writer.add(self.phase, kind, name, call, slot, gradient, scope)
+        if self._forcing is None or kind != OUT:
+            return None
+        return self._forcing.value((self.phase, kind, name, call, slot), gradient)
+
+    def _forced(self, kind: str, name: str, call: int) -> Change:
+        def change(slot: str, tensor: torch.Tensor) -> Optional[torch.Tensor]:
+            return self._forcing.value((self.phase, kind, name, call, slot), tensor)
+
+        return change
 
     def attach(self, model: nn.Module) -> None:
         """Wrap the ``forward`` of every submodule.
@@ -122,14 +157,24 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             if not self.phase:
                 return forward(*args, **kwargs)
-            call = self.next_call("module", name)
+            call, scope = self.next_call("module", name), self._running[-1]
             if is_leaf:
                 self.calls[self.phase, name] += 1
             self._executed.add(name)
-            self.add("module_in", name, call, named_arguments(signature, args, kwargs))
+            bound = signature.bind(*args, **kwargs)
+            self.add("module_in", name, call, named_arguments(bound))
+            if self._forcing is not None:
+                _change_arguments(bound, self._forced("module_in", name, call))
+            entered = None
+            if self._flow is not None:
+                entered = self._flow.enter(name, call, scope, flatten(named_arguments(bound)))
             with self._inside(name):
-                result = forward(*args, **kwargs)
+                result = forward(*bound.args, **bound.kwargs)
             self.add("module_out", name, call, result)
+            if entered is not None:
+                self._flow.leave(entered, name, call, scope, flatten(result))
+            if self._forcing is not None:
+                result = changed(result, self._forced("module_out", name, call))
             return result
 
         return recorded

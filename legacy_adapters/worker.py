@@ -37,6 +37,8 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
+    from legacy_adapters import gradients
+    from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
@@ -52,14 +54,15 @@ def run(job: Any) -> None:
     batch = Batch.from_tensors(load_file(job.inputs), job.device, dtype)
     replay = load_file(job.replay) if job.replay else None
 
-    recorder = Recorder(TraceWriter(job.trace))
+    gradient_flow = "grad" in job.checks and job.gradient_flow and gradients.supported()
+    recorder = Recorder(TraceWriter(job.trace), gradient_flow, Forcing(job.force) if job.force else None)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
-    provenance = dict(_environment(job), **adapter.provenance(job.options))
+    provenance = dict(_environment(job), gradient_flow=gradient_flow, **adapter.provenance(job.options))
     with computing_in(job.dtype):
         _run_checks(job, adapter, model, batch, recorder, replay)
     recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(model)))

@@ -17,6 +17,8 @@ from .pairing import Pair
 from .trace import Trace
 
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
+#: Kinds of records that backward makes.
+GRADIENTS = ("grad", "in_grad", "out_grad")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
         what = {"param": "other weights", "state": "changed by training on one side only"}.get(record.kind, what)
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
-    finding = examine(sample, gradient=record.kind == "grad")
+    finding = examine(sample, gradient=record.kind in GRADIENTS)
     difference = measure(sample.legacy, sample.new)
     if finding.objection:
         difference = replace(difference, note=finding.objection)

@@ -10,6 +10,9 @@ from converters.mapping import Mapping
 from legacy_adapters.trace_writer import Key, Record
 
 LEGACY, NEW = "legacy", "new"
+#: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
+OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad")
+OF_PARAMETERS = ("param", "grad", "state")
 
 
 class DuplicateRecordError(ValueError):
@@ -103,16 +106,15 @@ def pair(
 
 
 def _translator(mapping: Mapping) -> Callable[[Record], str]:
-    cache: dict[tuple[str, str], str] = {}
+    rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
+    cache: dict[tuple[bool, str], str] = {}
 
     def translate(record: Record) -> str:
-        if record.kind not in ("module_in", "module_out", "param", "grad", "state"):
+        if record.kind not in rules:
             return record.name
-        key = (record.kind[:6], record.name)
+        key = (record.kind in OF_MODULES, record.name)
         if key not in cache:
-            name = (
-                mapping.map_module(record.name) if record.kind.startswith("module") else mapping.target_of(record.name)
-            )
+            name = rules[record.kind](record.name)
             cache[key] = record.name if name is None else name
         return cache[key]
 

@@ -65,6 +65,8 @@ def stage_of(comparison: Comparison) -> str:
     if record.kind == "param":
         return "weights"
     part = {"loss": "losses", "grad": "gradients", "state": "state afterwards"}.get(record.kind)
+    if record.kind in ("in_grad", "out_grad"):
+        part = "gradient flow"
     if record.kind in ("tap", "basis"):
         part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
     return f"{_PHASES.get(record.phase, record.phase)}: {part or record.name.split('.')[0]}"

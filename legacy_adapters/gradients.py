@@ -1,0 +1,161 @@
+"""Record the gradients that flow backward over the borders of module calls.
+
+``out_grad`` is the gradient of a module's output, ``in_grad`` what this call alone contributes to the gradient of its
+input. Backward, a call's ``out_grad`` comes before what happens inside it, its ``in_grad`` after: the mirror image of
+inputs and outputs. So the first difference tells whose backward is wrong, also where everything forward is equal.
+
+The graph is only looked at, never changed: hooks on tensors give totals, hooks on the nodes that a call has made give
+its share. Hooks stay with a tensor's value when it is overwritten in place later only from torch 2.0 on, and the order
+of nodes can be asked for only from 2.1 on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import torch
+
+#: A place where gradients add up: the node that made a tensor, and which of its outputs that is.
+Border = Tuple[Any, int]
+#: Takes kind, name, call, slot, gradient and scope; gives the gradient to go on with, or None to leave it.
+Add = Callable[[str, str, int, str, torch.Tensor, str], Optional[torch.Tensor]]
+
+IN, OUT = "in_grad", "out_grad"
+
+
+def supported() -> bool:
+    """Tell whether this torch can say in which order nodes were made."""
+    return hasattr(_new_node(), "_sequence_nr")
+
+
+@dataclass
+class _Share:
+    """One input or output of one call; for an input, what the call has contributed so far."""
+
+    kind: str
+    name: str
+    call: int
+    slot: str
+    scope: str
+    gradient: Optional[torch.Tensor] = None
+
+
+@dataclass
+class _Shares:
+    """Who takes and who gives the tensor at one border, in forward order."""
+
+    takers: List[_Share] = field(default_factory=list)
+    givers: List[_Share] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A call that has begun.
+
+    Attributes:
+        started: sequence number; nodes of the call have this or a larger one.
+        inputs: its inputs that need a gradient.
+    """
+
+    started: int
+    inputs: Dict[Border, List[_Share]]
+
+
+class GradientFlow:
+    """Follow gradients over the borders of calls.
+
+    Args:
+        add: records a gradient and may replace it.
+    """
+
+    def __init__(self, add: Add) -> None:
+        self._add = add
+        self._borders: Dict[Border, _Shares] = {}
+
+    def enter(self, name: str, call: int, scope: str, inputs: Iterator[Tuple[str, torch.Tensor]]) -> Optional[Entered]:
+        """Note a call's ``inputs``, by slot, before it begins; None if no gradients are computed."""
+        if not torch.is_grad_enabled():
+            return None
+        entered = Entered(_new_node()._sequence_nr(), {})
+        for slot, tensor in inputs:
+            if tensor.requires_grad:
+                border = _border_of(tensor)
+                share = _Share(IN, name, call, slot, scope)
+                self._shares(border, tensor).takers.append(share)
+                entered.inputs.setdefault(border, []).append(share)
+        return entered
+
+    def leave(
+        self, entered: Entered, name: str, call: int, scope: str, outputs: Iterator[Tuple[str, torch.Tensor]]
+    ) -> None:
+        """Note the call's ``outputs``, by slot, and watch the nodes between them and its inputs."""
+        found = []
+        for slot, tensor in outputs:
+            if tensor.requires_grad:
+                border = _border_of(tensor)
+                self._shares(border, tensor).givers.append(_Share(OUT, name, call, slot, scope))
+                found.append(border[0])
+        if entered.inputs:
+            _watch(found, entered)
+
+    def clear(self) -> None:
+        """Let go of the graph."""
+        self._borders.clear()
+
+    def _shares(self, border: Border, tensor: torch.Tensor) -> _Shares:
+        if border not in self._borders:
+            shares = self._borders[border] = _Shares()
+            tensor.register_hook(lambda gradient: self._arrived(shares, gradient))
+        return self._borders[border]
+
+    def _arrived(self, shares: _Shares, gradient: torch.Tensor) -> Optional[torch.Tensor]:
+        """Record what came in from all takers, later calls first; then what all givers get, outer modules first."""
+        for share in reversed(shares.takers):
+            if share.gradient is not None:
+                self._add(share.kind, share.name, share.call, share.slot, share.gradient, share.scope)
+                share.gradient = None
+        replaced = None
+        for share in reversed(shares.givers):
+            other = self._add(share.kind, share.name, share.call, share.slot, gradient, share.scope)
+            replaced = other if other is not None else replaced
+        return replaced
+
+
+def _watch(ends: List[Any], entered: Entered) -> None:
+    """Hook every node of the call whose gradient goes straight to one of its inputs."""
+    seen = set()
+    stack = list(ends)
+    while stack:
+        node = stack.pop()
+        # nodes that accumulate into parameters have the largest number, and nothing behind them
+        if node in seen or node._sequence_nr() < entered.started:
+            continue
+        seen.add(node)
+        targets = [(index, entered.inputs[edge]) for index, edge in enumerate(node.next_functions)
+                   if edge in entered.inputs]  # fmt: skip
+        if targets:
+            node.register_hook(_adding(targets))
+        stack += [edge[0] for edge in node.next_functions if edge[0] is not None]
+
+
+def _adding(targets: List[Tuple[int, List[_Share]]]) -> Callable:
+    def hook(gradients: Tuple[Optional[torch.Tensor], ...], _: Any) -> None:
+        for index, shares in targets:
+            gradient = gradients[index]
+            if gradient is not None:
+                for share in shares:
+                    share.gradient = gradient if share.gradient is None else share.gradient + gradient
+
+    return hook
+
+
+def _border_of(tensor: torch.Tensor) -> Border:
+    if tensor.grad_fn is not None:
+        return tensor.grad_fn, tensor.output_nr
+    # a leaf: its gradient adds up in a node that only another node leads to
+    return tensor.view_as(tensor).grad_fn.next_functions[0]
+
+
+def _new_node() -> Any:
+    return torch.ones((), requires_grad=True).view(()).grad_fn
