@@ -35,6 +35,10 @@ class Forcing:
         self._digests: Dict[Key, str] = {(r[0], r[1], r[2], r[3], r[4]): r[5] for r in index["records"]}
         self._open: Dict[str, Any] = {}
 
+    def has(self, key: Key) -> bool:
+        """Tell whether the other side has a value under ``key``."""
+        return key in self._digests
+
     def value(self, key: Key, own: torch.Tensor) -> Optional[torch.Tensor]:
         """Return the other side's tensor where it differs from ``own``; None if it does not or cannot take its place."""
         digest = self._digests.get(key)

@@ -18,9 +18,6 @@ import torch
 
 #: A place where gradients add up: the node that made a tensor, and which of its outputs that is.
 Border = Tuple[Any, int]
-#: Takes kind, name, call, slot, gradient and scope; gives the gradient to go on with, or None to leave it.
-Add = Callable[[str, str, int, str, torch.Tensor, str], Optional[torch.Tensor]]
-
 IN, OUT = "in_grad", "out_grad"
 
 
@@ -30,7 +27,7 @@ def supported() -> bool:
 
 
 @dataclass
-class _Share:
+class Share:
     """One input or output of one call; for an input, what the call has contributed so far."""
 
     kind: str
@@ -41,12 +38,17 @@ class _Share:
     gradient: Optional[torch.Tensor] = None
 
 
+#: Records the gradient of an input or output. The last argument says that what a call contributed to it differs from
+#: the forced run already. Gives the gradient to go on with where that is not this one, else None.
+Add = Callable[[Share, torch.Tensor, bool], Optional[torch.Tensor]]
+
+
 @dataclass
 class _Shares:
     """Who takes and who gives the tensor at one border, in forward order."""
 
-    takers: List[_Share] = field(default_factory=list)
-    givers: List[_Share] = field(default_factory=list)
+    takers: List[Share] = field(default_factory=list)
+    givers: List[Share] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Entered:
     """
 
     started: int
-    inputs: Dict[Border, List[_Share]]
+    inputs: Dict[Border, List[Share]]
 
 
 class GradientFlow:
@@ -67,10 +69,11 @@ class GradientFlow:
 
     Args:
         add: records a gradient and may replace it.
+        is_missing: tells whether a call that contributed nothing does contribute in the forced run.
     """
 
-    def __init__(self, add: Add) -> None:
-        self._add = add
+    def __init__(self, add: Add, is_missing: Callable[[Share], bool]) -> None:
+        self._add, self._is_missing = add, is_missing
         self._borders: Dict[Border, _Shares] = {}
 
     def enter(self, name: str, call: int, scope: str, inputs: Iterator[Tuple[str, torch.Tensor]]) -> Optional[Entered]:
@@ -81,7 +84,7 @@ class GradientFlow:
         for slot, tensor in inputs:
             if tensor.requires_grad:
                 border = _border_of(tensor)
-                share = _Share(IN, name, call, slot, scope)
+                share = Share(IN, name, call, slot, scope)
                 self._shares(border, tensor).takers.append(share)
                 entered.inputs.setdefault(border, []).append(share)
         return entered
@@ -94,7 +97,7 @@ class GradientFlow:
         for slot, tensor in outputs:
             if tensor.requires_grad:
                 border = _border_of(tensor)
-                self._shares(border, tensor).givers.append(_Share(OUT, name, call, slot, scope))
+                self._shares(border, tensor).givers.append(Share(OUT, name, call, slot, scope))
                 found.append(border[0])
         if entered.inputs:
             _watch(found, entered)
@@ -111,13 +114,19 @@ class GradientFlow:
 
     def _arrived(self, shares: _Shares, gradient: torch.Tensor) -> Optional[torch.Tensor]:
         """Record what came in from all takers, later calls first; then what all givers get, outer modules first."""
+        explained, replaced = False, None
         for share in reversed(shares.takers):
-            if share.gradient is not None:
-                self._add(share.kind, share.name, share.call, share.slot, share.gradient, share.scope)
+            if share.gradient is None:
+                explained |= self._is_missing(share)
+            else:
+                other = self._add(share, share.gradient, False)
+                if other is not None:
+                    explained = True
+                    # all that arrived came from this call
+                    replaced = other if torch.equal(share.gradient, gradient) else replaced
                 share.gradient = None
-        replaced = None
         for share in reversed(shares.givers):
-            other = self._add(share.kind, share.name, share.call, share.slot, gradient, share.scope)
+            other = self._add(share, gradient, explained)
             replaced = other if other is not None else replaced
         return replaced
 
@@ -139,7 +148,7 @@ def _watch(ends: List[Any], entered: Entered) -> None:
         stack += [edge[0] for edge in node.next_functions if edge[0] is not None]
 
 
-def _adding(targets: List[Tuple[int, List[_Share]]]) -> Callable:
+def _adding(targets: List[Tuple[int, List[Share]]]) -> Callable:
     def hook(gradients: Tuple[Optional[torch.Tensor], ...], _: Any) -> None:
         for index, shares in targets:
             gradient = gradients[index]

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from .forcing import Change, Forcing, changed, joined
-from .gradients import OUT, GradientFlow
-from .trace_writer import TraceWriter
+from .gradients import GradientFlow, Share
+from .trace_writer import Key, TraceWriter
 
 #: Methods besides ``forward`` by which mmdet's heads are entered.
 ENTRY_POINTS = ("loss", "predict")
@@ -69,7 +69,7 @@ class Recorder:
 
     def __init__(self, writer: TraceWriter, gradient_flow: bool = False, forcing: Optional[Forcing] = None) -> None:
         self.writer = writer
-        self._flow = GradientFlow(self._add_gradient) if gradient_flow else None
+        self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
         self.calls: Counter = Counter()
@@ -103,16 +103,24 @@ class Recorder:
             for slot, tensor in flatten(value):
                 self.writer.add(self.phase, kind, name, call, slot, tensor, self._running[-1])
 
-    def _add_gradient(
-        self, kind: str, name: str, call: int, slot: str, gradient: torch.Tensor, scope: str
-    ) -> Optional[torch.Tensor]:
-        """Record a gradient on its way back; return another one to go on with, or None."""
+    def _add_gradient(self, share: Share, gradient: torch.Tensor, explained: bool) -> Optional[torch.Tensor]:
+        """Record a gradient on its way back; see :data:`legacy_adapters.gradients.Add`.
+
+        In a forced run, an output's gradient that differs because a module contributed something else to it is not an
+        error of the code around that module: the forced one is recorded.
+        """
         if not self.phase:
             return None
-        self.writer.add(self.phase, kind, name, call, slot, gradient, scope)
-        if self._forcing is None or kind != OUT:
-            return None
-        return self._forcing.value((self.phase, kind, name, call, slot), gradient)
+        other = None if self._forcing is None else self._forcing.value(self._key(share), gradient)
+        own = other if explained and other is not None else gradient
+        self.writer.add(self.phase, share.kind, share.name, share.call, share.slot, own, share.scope)
+        return other
+
+    def _is_missing(self, share: Share) -> bool:
+        return self._forcing is not None and self._forcing.has(self._key(share))
+
+    def _key(self, share: Share) -> Key:
+        return self.phase, share.kind, share.name, share.call, share.slot
 
     def _forced(self, kind: str, name: str, call: int) -> Change:
         def change(slot: str, tensor: torch.Tensor) -> Optional[torch.Tensor]:

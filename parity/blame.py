@@ -35,7 +35,8 @@ def first_divergence(
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
     A module's inputs are recorded before its output and inner modules before outer ones. So a first difference in an
-    output blames that module, whose inputs were equal; one in an input blames the code that made the call.
+    output blames that module, whose inputs were equal; one in an input blames the code that made the call. Backward it
+    is the other way round: a first difference in the gradient of an output blames the code that uses the output.
 
     Args:
         comparisons: all pairs, in legacy recording order.
@@ -52,7 +53,7 @@ def first_divergence(
     first = rejected[0]
     if first.pair.new.kind == "grad":
         first = _deepest_gradient(rejected, comparisons)
-    return _describe(first)
+    return describe(first)
 
 
 def _describe_missing(record: Record) -> Divergence:
@@ -63,12 +64,16 @@ def _describe_missing(record: Record) -> Divergence:
         quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (record.scope, record.scope), text, None)
+    if record.kind == "out_grad":
+        text = f"Backward, no gradient comes from the code of {_quoted(record.scope)} to `{record.name}` ({call})."
+        return Divergence(caller, (record.scope, record.scope), text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
     return Divergence(record.name if record.kind not in ("tap", "basis") else caller, None, text, None)
 
 
 _KINDS = {
     "module_out": "output of",
+    "in_grad": "gradient of an input of",
     "param": "weight",
     "tap": "tap",
     "basis": "basis of tap",
@@ -98,7 +103,8 @@ def _last_run(last_run: dict[str, int], parameter: str) -> int:
     return -1
 
 
-def _describe(comparison: Comparison) -> Divergence:
+def describe(comparison: Comparison) -> Divergence:
+    """Say what a rejected comparison means if everything before it was equal."""
     legacy, record = comparison.pair.legacy, comparison.pair.new
     caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
     quoted = _quoted(record.scope)
@@ -114,6 +120,13 @@ def _describe(comparison: Comparison) -> Divergence:
     if record.kind == "module_in":
         text = f"The code of {quoted} calls `{record.name}` ({call}) with another `{record.slot}`."
         return Divergence(caller, callers, text, comparison)
+    if record.kind == "in_grad":
+        text = f"Backward, `{record.name}` ({call}) makes another gradient of its `{record.slot}` from equal ones."
+        return Divergence(record.name, (legacy.name, record.name), text, comparison)
+    if record.kind == "out_grad":
+        slot = f" {record.slot}" if record.slot else ""
+        text = f"Backward, the code of {quoted} makes another gradient of output{slot} of `{record.name}` ({call})."
+        return Divergence(caller, callers, text, comparison)
     if record.kind == "basis":
         text = f"{_capital(quoted)} decides on another `{record.slot}`: tap `{record.name}` ({call})."
         return Divergence(caller, callers, text, comparison)
@@ -124,7 +137,7 @@ def _describe(comparison: Comparison) -> Divergence:
         "param": f"The weights differ before anything runs: `{record.name}`.",
         "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
         "state": f"Training leaves `{record.name}` otherwise; outputs, losses and gradients are equal.",
-        "grad": f"The gradient of `{record.name}` differs; everything forward is equal.",
+        "grad": f"The gradient of `{record.name}` differs; all gradients that flow between modules are equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)
 

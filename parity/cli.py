@@ -155,6 +155,11 @@ def cli() -> None:
     is_flag=True,
     help="Force the legacy side's decisions (NMS, top-k, matching) and random draws on the new side.",
 )
+@click.option(
+    "--isolate",
+    is_flag=True,
+    help="Run the new side once more, every module on what its legacy twin was given: shows each one's own error.",
+)
 @_with(*_MACHINE, *_KEPT, *_OUTPUT)
 def run(json: bool, **settings: Any) -> None:
     """Run both sides on the same weights and inputs; compare."""

@@ -52,8 +52,8 @@ _INPUT_ERRORS = (
 
 
 def run(
-    *, out: Path | None, force: bool, as_json: bool, quiet: bool, replay: bool, dtype: str, tolerance: str,
-    rtol: float, atol: float, **settings: Any,
+    *, out: Path | None, force: bool, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
+    tolerance: str, rtol: float, atol: float, **settings: Any,
 ) -> int:  # fmt: skip
     """Run both sides and print the verdict. Return the exit code.
 
@@ -63,6 +63,7 @@ def run(
         as_json: print JSON instead of the table.
         quiet: print the verdict line only.
         replay: as in :class:`RunOptions`.
+        isolate: as in :class:`RunOptions`.
         dtype: as in :class:`RunOptions`.
         tolerance: by name.
         rtol: of ``fixed``.
@@ -70,7 +71,7 @@ def run(
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
     task, sources, machine = _settings(settings)
-    options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay)
+    options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
 
     def work() -> Verdict:
         check_run_folder(out, force)

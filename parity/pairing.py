@@ -93,7 +93,7 @@ def pair(
     Raises:
         DuplicateRecordError: if one side has two records of one key.
     """
-    translate = _translator(mapping)
+    translate = translator(mapping)
     twins = _by_key(new, lambda record: record.name)
     ours = _by_key(legacy, translate)
     scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
@@ -105,7 +105,8 @@ def pair(
     )
 
 
-def _translator(mapping: Mapping) -> Callable[[Record], str]:
+def translator(mapping: Mapping) -> Callable[[Record], str]:
+    """Return a function that gives the name a legacy record has on the new side."""
     rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
     cache: dict[tuple[bool, str], str] = {}
 

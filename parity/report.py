@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from . import derived
-from .blame import Divergence
+from .blame import Divergence, describe
 from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .golden import Golden
+from .isolation import Isolation, Place
 from .pairing import LEGACY, NEW, Unpaired
 from .verdict import MATCH, Verdict
 
+MOST_PLACES = 10
 _PHASES = {"predict": "inference", "train": "training"}
 
 
@@ -82,8 +84,10 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
     if not quiet:
         for side, provenance in verdict.provenance.items():
             console.print(provenance_line(side, provenance), markup=False, highlight=False)
-        console.print(_table(verdict.comparisons))
+        console.print(_table(verdict))
         _print_coverage(verdict, console)
+        if verdict.isolation is not None:
+            _print_isolation(verdict.isolation, console)
         if verdict.divergence is not None:
             _print_divergence(verdict.divergence, class_lines(verdict), console)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
@@ -97,18 +101,22 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     return f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {threads} threads, {capability}"
 
 
-def _table(comparisons: Sequence[Comparison]) -> Table:
-    found = stages(comparisons)
+def _table(verdict: Verdict) -> Table:
+    found = stages(verdict.comparisons)
+    alone = {stage.name: stage for stage in stages(verdict.isolation.comparisons)} if verdict.isolation else {}
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
-    for title in ("records", "equal", "max diff"):
+    for title in ("records", "equal", *(["alone"] if alone else []), "max diff"):
         table.add_column(title, justify="right", no_wrap=True)
     # the only column that rich may shrink: of columns that all refuse to wrap it takes from each alike
     table.add_column("worst record" if any(stage.worst for stage in found) else "")
     for stage in found:
         style = None if stage.accepted == stage.records else "bold red"
         name = Text(_record_name(stage.worst) if stage.worst else "", no_wrap=True, overflow="ellipsis")
-        table.add_row(Text(stage.name), str(stage.records), str(stage.accepted), _gap(stage.worst), name, style=style)
+        counts = [stage.records, stage.accepted]
+        if alone:
+            counts.append(alone[stage.name].accepted if stage.name in alone else 0)
+        table.add_row(Text(stage.name), *map(str, counts), _gap(stage.worst), name, style=style)
     return table
 
 
@@ -154,6 +162,28 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
         f"{count} x {exclusion.side} {exclusion.kind} {exclusion.name} {exclusion.slot}: {exclusion.reason}"
         for exclusion, count in counts.items()
         if exclusion is not None
+    ]
+
+
+def _print_isolation(isolation: Isolation, console: Console) -> None:
+    found = isolation.places
+    if not found:
+        console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
+        return
+    title = f"isolated: {len(found)} place{'s' * (len(found) > 1)} compute{'s' * (len(found) == 1)} something else"
+    console.print(f"{title} by {'themselves' if len(found) > 1 else 'itself'}", highlight=False)
+    for line in place_lines(isolation)[:MOST_PLACES]:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if len(found) > MOST_PLACES:
+        console.print(f"  and {len(found) - MOST_PLACES} more; see --json", markup=False, highlight=False)
+
+
+def place_lines(isolation: Isolation) -> list[str]:
+    """Return a line per place: what differs there first, by how much alone, and with what came before."""
+    return [
+        f"{place.where}: {place.records} records, first {place.first.pair.new.kind} {_record_name(place.first)} "
+        f"{_gap(place.first)} (accumulated {_gap(place.accumulated)})"
+        for place in isolation.places
     ]
 
 
@@ -214,6 +244,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             for s in stages(verdict.comparisons)
         ],
         "ties": tie_lines(verdict),
+        "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
         "first_divergence": _divergence_dict(verdict),
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "coverage": {
@@ -249,6 +280,17 @@ def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
         "message": divergence.message,
         "code": class_lines(verdict),
         "record": _comparison_dict(divergence.comparison) if divergence.comparison else None,
+    }
+
+
+def _place_dict(place: Place) -> dict[str, Any]:
+    accumulated = place.accumulated
+    return {
+        "where": place.where,
+        "message": describe(place.first).message,
+        "records": place.records,
+        "first": _comparison_dict(place.first),
+        "accumulated": None if accumulated is None else _comparison_dict(accumulated),
     }
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from converters import families
 from legacy_adapters import families as legacy_families
@@ -14,12 +15,16 @@ from legacy_adapters.trace_writer import Key
 from .compare import DERIVED
 from .evidence import Norms, TraceEvidence, Values, spreads, whole
 from .exclusions import EXCLUSIONS
+from .isolation import write_forcing
+from .pairing import NEW
 from .settings import RunOptions, Sources, Task
 from .sides import Prepared, Sides
 from .trace import Trace, decisions
-from .verdict import Verdict, judge
+from .verdict import Verdict, judge, with_isolation
 
 Progress = Callable[[str], None]
+
+ISOLATED = "isolated"
 
 #: Runs of the legacy side whose errors make its spread, beside the first: other threads, other CPU kernels, weights
 #: and images perturbed in their last bit.
@@ -45,7 +50,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     """Run both sides in ``folder``, which must exist and be empty, and judge.
 
     Leaves there: the options, weights and inputs of both sides, ``legacy`` and ``new`` traces, their logs and, with
-    ``replay`` or a derived tolerance, the decisions bundle.
+    ``replay``, ``isolate`` or a derived tolerance, the decisions bundle and the further traces these need.
 
     Args:
         options: what to do.
@@ -61,18 +66,46 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     sides = Sides(task, options.sources, options.machine, prepared, folder)
     progress(f"running the legacy side ({task.family} {task.variant})")
     legacy = sides.legacy(dtype=options.dtype)
-    replay = sides.write_decisions(decisions(legacy)) if options.replay or derived else None
-    measured = measure_legacy(sides, legacy, replay, progress) if derived else None
+    bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived or options.isolate else None
+    measured = measure_legacy(sides, legacy, bundle, progress) if derived else None
+    known = _Known(options, sides, legacy, measured, progress)
     progress(f"running the new side ({options.sources.new_adapter.stem})")
-    new = sides.new(dtype=options.dtype, replay=replay)
+    verdict = _judged(known, NEW, bundle if options.replay or derived else None)
+    if options.isolate:
+        progress("running the new side again, every module on what its twin was given")
+        verdict = with_isolation(verdict, _judged(known, ISOLATED, bundle, forced=True))
+    return verdict
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a run of the new side is compared with, and how."""
+
+    options: RunOptions
+    sides: Sides
+    legacy: Trace
+    measured: Measured | None
+    progress: Progress
+
+
+def _judged(known: _Known, run: str, replay: str | None, forced: bool = False) -> Verdict:
+    """Run the new side, for a derived tolerance also in float64, and judge."""
+    options, legacy, measured = known.options, known.legacy, known.measured
+    mapping = families.mapping(options.task.family, options.task.variant)
+
+    def new_side(name: str, twin: Trace, **changes: Any) -> Trace:
+        force = write_forcing(known.sides.folder / f"{name}.forced.json", twin, mapping) if forced else None
+        gradient_flow = legacy.provenance.get("gradient_flow", False)
+        return known.sides.new(name, replay=replay, gradient_flow=gradient_flow, force=force, **changes)
+
+    new = new_side(run, legacy, dtype=options.dtype)
     evidence = None
     if measured is not None:
-        progress("running the new side in float64")
-        new_reference = sides.new("new64", dtype="float64", replay=replay, decide=False)
+        known.progress("running it in float64")
+        new_reference = new_side(f"{run}64", measured.reference, dtype="float64", decide=False)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, new_reference)
-    progress("comparing")
-    mapping = families.mapping(task.family, task.variant)
-    return judge(legacy, new, mapping, EXCLUSIONS[task.family], options.tolerance, evidence)
+    known.progress("comparing")
+    return judge(legacy, new, mapping, EXCLUSIONS[options.task.family], options.tolerance, evidence)
 
 
 @dataclass(frozen=True)

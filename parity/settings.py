@@ -102,6 +102,7 @@ class RunOptions:
         dtype: ``float32`` or ``float64``, of both sides.
         tolerance: what counts as equal.
         replay: force the legacy side's discrete decisions and random draws on the new side.
+        isolate: run the new side once more, every module on what its twin was given.
     """
 
     task: Task
@@ -110,3 +111,4 @@ class RunOptions:
     dtype: str
     tolerance: Tolerance
     replay: bool
+    isolate: bool = False

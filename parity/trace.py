@@ -92,6 +92,10 @@ class Trace:
             found.setdefault(record.key[:4], {})[record.slot] = record
         return found
 
+    def shard_of(self, digest: str) -> str:
+        """Return the name of the file that holds the tensor of this digest."""
+        return self._shards[digest]
+
     def verify(self) -> None:
         """Check every stored tensor against its digest.
 

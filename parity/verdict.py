@@ -12,6 +12,7 @@ from legacy_adapters.trace_writer import Record, zeros_digest
 from .blame import Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .evidence import Evidence
+from .isolation import Isolation, places
 from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair
 from .trace import Trace
 
@@ -23,8 +24,8 @@ MAX_EXCLUDED_SHARE = 0.02
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
-_MAY_BE_ABSENT = ("gpu",)
-_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype")
+_MAY_BE_ABSENT = ("gpu", "gradient_flow")
+_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
 
 
 class Recording(Protocol):
@@ -69,6 +70,7 @@ class Verdict:
         divergence: the first place where the sides part, if they do.
         provenance: of both sides.
         classes: of both sides' modules, by path.
+        isolation: what the new side's modules compute by themselves; None if they were not run so.
     """
 
     outcome: str
@@ -79,6 +81,7 @@ class Verdict:
     divergence: Divergence | None
     provenance: dict[str, dict[str, Any]]
     classes: dict[str, dict[str, str]]
+    isolation: Isolation | None = None
 
     @property
     def exit_code(self) -> int:
@@ -118,6 +121,24 @@ def judge(
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance, classes)
+
+
+def with_isolation(verdict: Verdict, isolated: Verdict) -> Verdict:
+    """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
+
+    Args:
+        verdict: of the ordinary run.
+        isolated: of the run in which every module was given its twin's inputs.
+    """
+    found = places(isolated.comparisons, verdict.comparisons)
+    merged = replace(verdict, isolation=Isolation(isolated.comparisons, found))
+    if not found:
+        return merged
+    merged = replace(merged, divergence=isolated.divergence)
+    if verdict.outcome == MATCH:
+        reasons = (f"{len(found)} places compute something else by themselves.",)
+        return replace(merged, outcome=MISMATCH, reasons=reasons)
+    return merged
 
 
 def _confirmed(item: Unpaired) -> Unpaired:
