@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from safetensors import safe_open
 
 from .trace_writer import Key
-
-#: Takes a slot and a tensor; gives the tensor to use instead, or None to keep it.
-Change = Callable[[str, torch.Tensor], Optional[torch.Tensor]]
 
 
 class Forcing:
@@ -40,7 +37,7 @@ class Forcing:
         return key in self._digests
 
     def value(self, key: Key, own: torch.Tensor) -> Optional[torch.Tensor]:
-        """Return the other side's tensor where it differs from ``own``; None if it does not or cannot take its place."""
+        """Return the other side's tensor if it differs from ``own`` and can take its place, else None."""
         digest = self._digests.get(key)
         if digest is None:
             return None
@@ -74,30 +71,3 @@ def _same_bits(one: torch.Tensor, two: torch.Tensor) -> bool:
         whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
         one, two = one.contiguous().view(whole), two.contiguous().view(whole)
     return torch.equal(one, two)
-
-
-def changed(value: Any, change: Change, slot: str = "") -> Any:
-    """Return ``value`` with some tensors and numbers in its tuples, lists and dicts replaced; itself if none is.
-
-    Slots are those of :func:`legacy_adapters.recorder.flatten`.
-    """
-    if isinstance(value, torch.Tensor):
-        other = change(slot, value)
-        return value if other is None else other
-    if isinstance(value, (bool, int, float)):
-        other = change(slot, torch.tensor(value))
-        return value if other is None else other.item()
-    if isinstance(value, dict):
-        items = {key: changed(item, change, joined(slot, str(key))) for key, item in value.items()}
-        return value if all(items[key] is value[key] for key in value) else items
-    if isinstance(value, (list, tuple)):
-        found: List[Any] = [changed(item, change, joined(slot, str(index))) for index, item in enumerate(value)]
-        if all(one is two for one, two in zip(found, value)):
-            return value
-        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
-    return value
-
-
-def joined(slot: str, part: str) -> str:
-    """Return the slot of ``part`` inside ``slot``."""
-    return part if not slot else slot + "." + part

@@ -36,6 +36,7 @@ class Job:
         replay: decisions bundle to force, or None.
         decide: make and record own decisions also under replay; False takes the replayed ones as they are.
         gradient_flow: with ``grad``, record gradients over the borders of module calls, where this torch can.
+        target: fields of :class:`legacy_adapters.extract.Target`, a call to save; None for none.
         force: file of values to go on with instead of own ones, see :mod:`legacy_adapters.forcing`; None for none.
     """
 
@@ -58,6 +59,7 @@ class Job:
     decide: bool = True
     gradient_flow: bool = True
     force: Optional[str] = None
+    target: Optional[Dict[str, Any]] = None
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:

@@ -5,57 +5,19 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import torch
 from torch import nn
 
-from .forcing import Change, Forcing, changed, joined
+from .extract import Target, save_call
+from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .trace_writer import Key, TraceWriter
+from .values import Change, change_arguments, changed, flatten, named_arguments
 
 #: Methods besides ``forward`` by which mmdet's heads are entered.
 ENTRY_POINTS = ("loss", "predict")
-
-
-def flatten(value: Any, slot: str = "") -> Iterator[Tuple[str, torch.Tensor]]:
-    """Yield (slot, tensor) for every tensor and number inside tuples, lists and dicts; other objects are left out.
-
-    A number becomes a 0-d tensor, so that a differing normalisation factor is seen.
-    """
-    if isinstance(value, torch.Tensor):
-        yield slot, value
-    elif isinstance(value, (bool, int, float)):
-        yield slot, torch.tensor(value)
-    elif isinstance(value, dict):
-        for key in value:
-            yield from flatten(value[key], joined(slot, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from flatten(item, joined(slot, str(index)))
-
-
-def named_arguments(bound: inspect.BoundArguments) -> Dict[str, Any]:
-    """Return a call's arguments by parameter name, so that positional and keyword calls record alike."""
-    named = dict(bound.arguments)
-    rest = _rest(bound.signature)
-    named.update(named.pop(rest, {}))
-    return named
-
-
-def _change_arguments(bound: inspect.BoundArguments, change: Change) -> None:
-    rest = _rest(bound.signature)
-    for name, value in bound.arguments.items():
-        if name == rest:
-            bound.arguments[name] = {key: changed(item, change, key) for key, item in value.items()}
-        else:
-            bound.arguments[name] = changed(value, change, name)
-
-
-def _rest(signature: inspect.Signature) -> str:
-    """Return the name of the parameter that takes further keyword arguments, if there is one."""
-    kinds = {parameter.kind: parameter.name for parameter in signature.parameters.values()}
-    return kinds.get(inspect.Parameter.VAR_KEYWORD, "")
 
 
 class Recorder:
@@ -65,10 +27,18 @@ class Recorder:
         writer: where the records go.
         gradient_flow: record gradients over the borders of module calls, too.
         forcing: values of another run to go on with instead of the model's own, or None. Records are its own.
+        target: a call whose arguments are saved, or None.
     """
 
-    def __init__(self, writer: TraceWriter, gradient_flow: bool = False, forcing: Optional[Forcing] = None) -> None:
+    def __init__(
+        self,
+        writer: TraceWriter,
+        gradient_flow: bool = False,
+        forcing: Optional[Forcing] = None,
+        target: Optional[Target] = None,
+    ) -> None:
         self.writer = writer
+        self._target = target
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
@@ -137,7 +107,7 @@ class Recorder:
         for name, module in model.named_modules():
             self.classes[name] = "{}.{}".format(type(module).__module__, type(module).__qualname__)
             if name:
-                module.forward = self._recorded(name, module.forward, is_leaf=not any(True for _ in module.children()))
+                module.forward = self._recorded(model, name, module)
                 for method in ENTRY_POINTS:
                     if hasattr(module, method):
                         setattr(module, method, self._followed(name, getattr(module, method)))
@@ -157,7 +127,8 @@ class Recorder:
 
         return followed
 
-    def _recorded(self, name: str, forward: Callable, is_leaf: bool) -> Callable:
+    def _recorded(self, model: nn.Module, name: str, module: nn.Module) -> Callable:
+        forward, is_leaf = module.forward, not any(True for _ in module.children())
         signature = inspect.signature(forward)
         if is_leaf:
             self.leaf_modules.append(name)
@@ -172,7 +143,9 @@ class Recorder:
             bound = signature.bind(*args, **kwargs)
             self.add("module_in", name, call, named_arguments(bound))
             if self._forcing is not None:
-                _change_arguments(bound, self._forced("module_in", name, call))
+                change_arguments(bound, self._forced("module_in", name, call))
+            if self._target is not None and self._target.is_call(self.phase, name, call):
+                save_call(self._target, model, bound)
             entered = None
             if self._flow is not None:
                 entered = self._flow.enter(name, call, scope, flatten(named_arguments(bound)))

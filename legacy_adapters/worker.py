@@ -38,6 +38,7 @@ def run(job: Any) -> None:
     from safetensors.torch import load_file
 
     from legacy_adapters import gradients
+    from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
     from legacy_adapters.precision import computing_in, perturb
@@ -55,7 +56,9 @@ def run(job: Any) -> None:
     replay = load_file(job.replay) if job.replay else None
 
     gradient_flow = "grad" in job.checks and job.gradient_flow and gradients.supported()
-    recorder = Recorder(TraceWriter(job.trace), gradient_flow, Forcing(job.force) if job.force else None)
+    forcing = Forcing(job.force) if job.force else None
+    target = Target(**job.target) if job.target else None
+    recorder = Recorder(TraceWriter(job.trace), gradient_flow, forcing, target)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
