@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch import Tensor
 from legacy_adapters.trace_writer import Key, Record
 
 from .pairing import Pair
-from .trace import Trace
+from .trace import Trace, TraceError
 
 #: Gives the float64 values by which a record of a trace is judged: the whole tensor, or a sketch of it.
 Values = Callable[[Trace, Record], Tensor]
@@ -90,6 +92,23 @@ def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> 
                 error = norms(values(run, record) - values(reference, twin))
                 found[record.key] = found.get(record.key, ZERO) | error
     return found
+
+
+def save_spread(spread: Mapping[Key, Norms], path: Path) -> None:
+    """Write what :func:`spreads` gives as JSON."""
+    path.write_text(json.dumps([[*key, error.max, error.rms] for key, error in spread.items()]))
+
+
+def load_spread(path: Path) -> dict[Key, Norms]:
+    """Read what :func:`save_spread` wrote.
+
+    Raises:
+        TraceError: if the file is not there or is something else.
+    """
+    try:
+        return {(a, b, c, d, e): Norms(top, rms) for a, b, c, d, e, top, rms in json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError) as error:
+        raise TraceError(f"{path} cannot be read ({error}); make the run again.") from error
 
 
 @dataclass(frozen=True)

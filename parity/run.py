@@ -6,25 +6,22 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from converters import families
 from legacy_adapters import families as legacy_families
 from legacy_adapters.trace_writer import Key
 
 from .compare import DERIVED
-from .evidence import Norms, TraceEvidence, Values, spreads, whole
+from .evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
 from .exclusions import EXCLUSIONS
-from .isolation import write_forcing
-from .pairing import NEW
+from .isolate import FLOAT64, SPREAD, RunFolder, isolate
+from .pairing import LEGACY, NEW
 from .settings import RunOptions, Sources, Task
 from .sides import Prepared, Sides
 from .trace import Trace, decisions
-from .verdict import Verdict, judge, with_isolation
+from .verdict import Verdict, judge
 
 Progress = Callable[[str], None]
-
-ISOLATED = "isolated"
 
 #: Runs of the legacy side whose errors make its spread, beside the first: other threads, other CPU kernels, weights
 #: and images perturbed in their last bit.
@@ -66,46 +63,24 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     sides = Sides(task, options.sources, options.machine, prepared, folder)
     progress(f"running the legacy side ({task.family} {task.variant})")
     legacy = sides.legacy(dtype=options.dtype)
-    bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived or options.isolate else None
+    bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived else None
     measured = measure_legacy(sides, legacy, bundle, progress) if derived else None
-    known = _Known(options, sides, legacy, measured, progress)
+    flow = legacy.provenance.get("gradient_flow", False)
+    replay = bundle if options.replay or derived else None
     progress(f"running the new side ({options.sources.new_adapter.stem})")
-    verdict = _judged(known, NEW, bundle if options.replay or derived else None)
-    if options.isolate:
-        progress("running the new side again, every module on what its twin was given")
-        verdict = with_isolation(verdict, _judged(known, ISOLATED, bundle, forced=True))
-    return verdict
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What a run of the new side is compared with, and how."""
-
-    options: RunOptions
-    sides: Sides
-    legacy: Trace
-    measured: Measured | None
-    progress: Progress
-
-
-def _judged(known: _Known, run: str, replay: str | None, forced: bool = False) -> Verdict:
-    """Run the new side, for a derived tolerance also in float64, and judge."""
-    options, legacy, measured = known.options, known.legacy, known.measured
-    mapping = families.mapping(options.task.family, options.task.variant)
-
-    def new_side(name: str, twin: Trace, **changes: Any) -> Trace:
-        force = write_forcing(known.sides.folder / f"{name}.forced.json", twin, mapping) if forced else None
-        gradient_flow = legacy.provenance.get("gradient_flow", False)
-        return known.sides.new(name, replay=replay, gradient_flow=gradient_flow, force=force, **changes)
-
-    new = new_side(run, legacy, dtype=options.dtype)
+    new = sides.new(dtype=options.dtype, replay=replay, gradient_flow=flow)
     evidence = None
     if measured is not None:
-        known.progress("running it in float64")
-        new_reference = new_side(f"{run}64", measured.reference, dtype="float64", decide=False)
-        evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, new_reference)
-    known.progress("comparing")
-    return judge(legacy, new, mapping, EXCLUSIONS[options.task.family], options.tolerance, evidence)
+        save_spread(measured.spread, folder / SPREAD)
+        progress("running the new side in float64")
+        again = sides.new(NEW + FLOAT64, dtype="float64", replay=replay, decide=False, gradient_flow=flow)
+        evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
+    progress("comparing")
+    mapping = families.mapping(task.family, task.variant)
+    verdict = judge(legacy, new, mapping, EXCLUSIONS[task.family], options.tolerance, evidence)
+    if options.isolate:
+        verdict = isolate(RunFolder.load(folder), verdict, progress)
+    return verdict
 
 
 @dataclass(frozen=True)
@@ -124,7 +99,7 @@ class Measured:
 def measure_legacy(sides: Sides, legacy: Trace, replay: str, progress: Progress, values: Values = whole) -> Measured:
     """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run."""
     progress("running the legacy side in float64")
-    reference = sides.legacy("legacy64", dtype="float64", replay=replay, decide=False)
+    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", replay=replay, decide=False)
 
     def runs() -> Iterator[Trace]:
         yield legacy

@@ -27,6 +27,8 @@ from .prepare import seeded_batch, seeded_weights
 from .settings import Machine, SettingsError, Sources, Task
 from .trace import Trace
 
+DECISIONS = "decisions.safetensors"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -128,7 +130,7 @@ class Sides:
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
         """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
-        path = self.folder / "decisions.safetensors"
+        path = self.folder / DECISIONS
         save_file(dict(bundle), str(path))
         return str(path)
 

@@ -1,0 +1,117 @@
+"""Run the new side in isolation, in the folder of a run that was made before."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from converters import families
+from legacy_adapters.job import Job
+from legacy_adapters.launch import run_side
+
+from .compare import DERIVED, Tolerance
+from .evidence import TraceEvidence, load_spread
+from .exclusions import EXCLUSIONS
+from .isolation import write_forcing
+from .pairing import LEGACY, NEW
+from .sides import DECISIONS
+from .trace import Trace, TraceError, decisions
+from .verdict import Verdict, judge, with_isolation
+
+Progress = Callable[[str], None]
+
+ISOLATED, FLOAT64 = "isolated", "64"
+SPREAD = "spread.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What ``run`` leaves in a folder.
+
+    Attributes:
+        folder: where.
+        tolerance: of the run.
+        time_limit: seconds for each process.
+    """
+
+    folder: Path
+    tolerance: Tolerance
+    time_limit: float
+
+    @classmethod
+    def load(cls, folder: Path) -> RunFolder:
+        """Read the options of a kept run.
+
+        Raises:
+            TraceError: if the folder holds none.
+        """
+        try:
+            options = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            tolerance, limit = Tolerance(**options["tolerance"]), float(options["machine"]["time_limit"])
+        except FileNotFoundError:
+            raise TraceError(f"{folder} holds no run; make one with `ddq-parity run ... --out {folder}`.") from None
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"{folder}/run.json is not of `ddq-parity run`: {type(error).__name__} {error}."
+            raise TraceError(message) from error
+        return cls(folder.absolute(), tolerance, limit)
+
+    def job(self, run: str) -> Job:
+        """Return the job of a run of the new side that was made here.
+
+        Raises:
+            TraceError: if it is not here.
+        """
+        path = self.folder / f"{run}.job.json"
+        if not path.is_file():
+            raise TraceError(f"{self.folder} has no {path.name}; make the run again with `ddq-parity run ... --out`.")
+        # the folder may have been moved
+        weights, inputs = self.folder / f"{NEW}.weights.safetensors", self.folder / "inputs.safetensors"
+        return replace(Job.load(str(path)), weights=str(weights), inputs=str(inputs))
+
+    def run_new(self, name: str, like: str, **changes: Any) -> Trace:
+        """Run the new side once more, as it was run as ``like``; other arguments are fields of the job that change."""
+        trace, status = str(self.folder / name), str(self.folder / f"{name}.status.json")
+        job = replace(self.job(like), trace=trace, status=status, **changes)
+        run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False)
+        return Trace.load(self.folder / name)
+
+
+def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
+    """Run the new side again, every module on what its twin was given; add what that shows to ``verdict``.
+
+    Args:
+        kept: of the ordinary run; gets further traces, ``isolated`` and for a derived tolerance ``isolated64``.
+        verdict: of the ordinary run.
+        progress: is told each step.
+
+    Raises:
+        TraceError: if the folder lacks something.
+        legacy_adapters.launch.SideError: if a side crashes or takes too long.
+    """
+    folder = kept.folder
+    legacy = Trace.load(folder / LEGACY)
+    family, variant = legacy.provenance["family"], legacy.provenance["variant"]
+    mapping = families.mapping(family, variant)
+    if not (folder / DECISIONS).exists():
+        save_file(decisions(legacy), str(folder / DECISIONS))
+
+    def forced(run: str, twin: Trace) -> Trace:
+        name = run.replace(NEW, ISOLATED)
+        force = write_forcing(folder / f"{name}.forced.json", twin, mapping)
+        return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS))
+
+    progress("running the new side again, every module on what its twin was given")
+    isolated = forced(NEW, legacy)
+    evidence = None
+    if kept.tolerance.name == DERIVED:
+        progress("and so in float64")
+        reference = Trace.load(folder / (LEGACY + FLOAT64))
+        twin = forced(NEW + FLOAT64, reference)
+        evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
+    return with_isolation(verdict, judge(legacy, isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
