@@ -49,9 +49,11 @@ def save_call(target: Target, model: nn.Module, bound: inspect.BoundArguments) -
     tensors: Dict[str, torch.Tensor] = {}
     modules: Dict[int, str] = {id(module): name for name, module in model.named_modules()}
     used: List[str] = []
+    places: Dict[int, str] = {}
 
     def expression(value: Any, slot: str) -> str:
         if isinstance(value, torch.Tensor):
+            slot = places.setdefault(id(value), slot)  # given twice, it is one tensor
             tensors[slot] = value.detach().cpu().clone().contiguous()
             return "t[{!r}]".format(slot)
         if value is None or isinstance(value, (bool, int, float, str)):

@@ -217,6 +217,24 @@ def compare(json: bool, **arguments: Any) -> None:
     sys.exit(commands.compare(as_json=json, **arguments))
 
 
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the script. [default: RUN/reproducer]"
+)
+@click.option("--force", is_flag=True, help="Replace an earlier script in --out.")
+@_with(*_OUTPUT)
+def bisect(json: bool, **arguments: Any) -> None:
+    """Find what computes something else by itself in RUN, a folder kept by `run --out`.
+
+    Runs the new side in isolation, names every place whose own computation differs, and writes a short script that
+    shows the first with one module alone.
+    """
+    from . import commands
+
+    sys.exit(commands.bisect(as_json=json, **arguments))
+
+
 def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:
     """Fill in the default sizes and rename what has another name on the command line."""
     tiny = settings["variant"].startswith("tiny")

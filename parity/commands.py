@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +23,14 @@ from legacy_adapters.launch import SideError
 
 from . import capture as golden_runs
 from . import golden, report
+from .bisect import Bisection
+from .bisect import bisect as find_first
 from .compare import FIXED, Tolerance
 from .exclusions import EXCLUSIONS
 from .golden import GoldenError
+from .isolate import RunFolder
 from .pairing import DuplicateRecordError
+from .reproducer import SCRIPT
 from .run import check_legacy
 from .run import run as run_parity
 from .settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task
@@ -157,15 +161,40 @@ def compare(
     return _judged(work, as_json, quiet)
 
 
+def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bool) -> int:
+    """Isolate in the folder of a kept run and write a script that shows the first error. Return the exit code."""
+    folder = out or run / "reproducer"
+
+    def work() -> Bisection:
+        kept = RunFolder.load(run)
+        check_script_folder(folder, force)
+        with tempfile.TemporaryDirectory(prefix=".reproducer-", dir=run) as made:
+            found = find_first(kept, Path(made).absolute(), _progress(quiet))
+            if found.script is not None:
+                _replace_folder(Path(made), folder)
+        return replace(found, script=folder / found.script.name) if found.script else found
+
+    found, code = _done(work)
+    if found is None:
+        return code
+    return _told(found.verdict, as_json, quiet, found.script)
+
+
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
     verdict, code = _done(work)
-    if verdict is None:
-        return code
+    return code if verdict is None else _told(verdict, as_json, quiet)
+
+
+def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = None) -> int:
+    """Print a verdict and return its exit code."""
     try:
         if as_json:
-            sys.stdout.write(json.dumps(report.as_dict(verdict), indent=1) + "\n")
+            shown = report.as_dict(verdict)
+            if script is not None:
+                shown["script"] = str(script)
+            sys.stdout.write(json.dumps(shown, indent=1) + "\n")
         else:
-            report.print_verdict(verdict, _Console(), quiet)
+            report.print_verdict(verdict, _Console(), quiet, script)
         sys.stdout.flush()
     except BrokenPipeError:
         # the reader went away; the exit code is still the verdict
@@ -241,6 +270,26 @@ def check_run_folder(out: Path | None, force: bool) -> None:
         raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
     if not force:
         raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")
+
+
+def check_script_folder(folder: Path, force: bool) -> None:
+    """Refuse a folder for a script that may not be replaced.
+
+    Raises:
+        FileExistsError: if it holds an earlier script and ``force`` is not set, or something else.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / SCRIPT).is_file():
+        raise FileExistsError(f"{folder} is not empty and holds no {SCRIPT}; choose another --out.")
+    if not force:
+        raise FileExistsError(f"{folder} holds an earlier {SCRIPT}; choose another --out or pass --force.")
+
+
+def _replace_folder(made: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(made, folder)
 
 
 @contextmanager

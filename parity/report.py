@@ -79,8 +79,15 @@ def _size(comparison: Comparison) -> float:
     return math.inf if math.isnan(gap) else gap
 
 
-def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
-    """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``."""
+def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
+    """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``.
+
+    Args:
+        verdict: to be told.
+        console: to write to.
+        quiet: the last line only.
+        script: that shows the first error alone.
+    """
     if not quiet:
         for side, provenance in verdict.provenance.items():
             console.print(provenance_line(side, provenance), markup=False, highlight=False)
@@ -90,6 +97,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool) -> None:
             _print_isolation(verdict.isolation, console)
         if verdict.divergence is not None:
             _print_divergence(verdict.divergence, class_lines(verdict), console)
+        if script is not None:
+            console.print(f"shown alone by: python {script}", markup=False, highlight=False, soft_wrap=True)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
 
 
