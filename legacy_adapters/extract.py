@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Dict, List
 
 import torch
@@ -26,8 +26,9 @@ class Target:
         name: path of the module.
         call: from 0.
         folder: must exist; gets the tensors (``arguments.safetensors``) and ``call.json``: ``arguments``, a Python
-            expression per argument name, with tensors as ``t["..."]`` and modules as ``model.get_submodule("...")``;
-            ``modules``, the paths of these; ``opaque``, the first argument that has no expression, else "".
+            expression per argument name, with tensors as ``t["..."]``, modules as ``model.get_submodule("...")`` and
+            classes as ``load("module:Class")``; ``modules``, the paths of the modules; ``opaque``, the first argument
+            that has no expression, else "".
     """
 
     phase: str
@@ -58,6 +59,13 @@ def save_call(target: Target, model: nn.Module, bound: inspect.BoundArguments) -
             return "t[{!r}]".format(slot)
         if value is None or isinstance(value, (bool, int, float, str)):
             return repr(value)
+        if is_dataclass(value) and not isinstance(value, type):
+            parts = ", ".join(
+                "{}={}".format(field.name, expression(getattr(value, field.name), "{}.{}".format(slot, field.name)))
+                for field in fields(value)
+                if field.init
+            )
+            return "load('{}:{}')({})".format(type(value).__module__, type(value).__qualname__, parts)
         if id(value) in modules:
             used.append(modules[id(value)])
             return "model.get_submodule({!r})".format(modules[id(value)])

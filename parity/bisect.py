@@ -19,7 +19,6 @@ from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import Record
 
 from . import reproducer
-from .blame import describe
 from .compare import DERIVED, FIXED, GRADIENTS, Comparison
 from .evidence import TraceEvidence, load_spread
 from .exclusions import EXCLUSIONS
@@ -65,7 +64,7 @@ def bisect(kept: RunFolder, out: Path, progress: Progress) -> Bisection:
     """
     verdict = isolate(kept, _ordinary(kept), progress)
     found = verdict.isolation.places if verdict.isolation is not None else ()
-    if not found or found[0].first.pair.new.kind == "param":
+    if not found or found[0].record.kind == "param":
         return Bisection(verdict, found[0] if found else None, None)
     progress("writing a script that shows it")
     return Bisection(verdict, found[0], _reproduced(kept, verdict, found[0], out))
@@ -82,17 +81,23 @@ def _ordinary(kept: RunFolder) -> Verdict:
     return judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
 
 
-def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path:
-    first = place.first
+def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path | None:
+    """Write a script of the module alone or, if that does not show the error, of the detector."""
+    finding = place.alone.finding if place.alone is not None else None
     # what only float64 shows is reproduced in float64
-    suffix = FLOAT64 if first.finding is not None and " in float64" in first.finding.objection else ""
+    suffix = FLOAT64 if finding is not None and " in float64" in finding.objection else ""
     legacy, isolated = (Trace.load(kept.folder / (name + suffix)) for name in (LEGACY, ISOLATED))
-    call = enclosing_call(first.pair.new, isolated.records)
-    spec = _extracted(kept, suffix, call, out) if call is not None else None
     source = _Source(verdict, place, kept.job(ISOLATED + suffix), legacy)
-    if call is None or spec is None:
-        return reproducer.write(_of_detector(source, out), out)
-    return reproducer.write(_of_module(source, call, spec, out), out)
+    call = enclosing_call(place.record, isolated.records)
+    spec = _extracted(kept, suffix, call, out) if call is not None else None
+    if call is not None and spec is not None:
+        script = reproducer.write(_of_module(source, call, spec, out), out)
+        if reproducer.shows(script):
+            return script
+        for path in out.iterdir():
+            path.unlink()
+    script = reproducer.write(_of_detector(source, out), out)
+    return script if reproducer.shows(script) else None
 
 
 def enclosing_call(record: Record, records: Sequence[Record]) -> Call | None:
@@ -177,7 +182,7 @@ class _Source:
         """Say what differs, against what."""
         sides = (self.verdict.provenance[side] for side in (LEGACY, NEW))
         legacy, new = (" ".join(str(p[k]) for k in ("code_base", "commit") if k in p) for p in sides)
-        return f"{describe(self.place.first).message}\n{new} against {legacy}, {self.job.variant}."
+        return f"{self.place.message}\n{new} against {legacy}, {self.job.variant}."
 
     def allowed(self, comparison: Comparison) -> float:
         """Return the largest difference that the run's tolerance accepts."""
@@ -202,7 +207,7 @@ class _Source:
 def _of_module(source: _Source, call: Call, spec: dict[str, Any], out: Path) -> Reproducer:
     """Make the script of one call; it needs the arguments in ``out``."""
     phase, name, number = call
-    record = source.place.first.pair.new
+    record = source.place.record
     comparisons = source.verdict.isolation.comparisons if source.verdict.isolation else ()
     of_call = [c for c in comparisons if (c.pair.new.phase, c.pair.new.name, c.pair.new.call) == call]
     shown = [c for c in of_call if c.pair.new.kind == "module_out"]
@@ -236,7 +241,7 @@ def _of_module(source: _Source, call: Call, spec: dict[str, Any], out: Path) -> 
 
 def _of_detector(source: _Source, out: Path) -> Reproducer:
     """Make the script of the whole detector on the inputs of the run."""
-    record, job = source.place.first.pair.new, source.job
+    record, job = source.place.record, source.job
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
         "from legacy_adapters.inputs import Batch\n",

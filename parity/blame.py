@@ -47,7 +47,7 @@ def first_divergence(
     position = {id(record): index for index, record in enumerate(order)}
     lost = min(missing, key=lambda record: position[id(record)], default=None)
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
-        return _describe_missing(lost)
+        return describe_missing(lost)
     if not rejected:
         return None
     first = rejected[0]
@@ -56,7 +56,7 @@ def first_divergence(
     return describe(first)
 
 
-def _describe_missing(record: Record) -> Divergence:
+def describe_missing(record: Record) -> Divergence:
     """Describe a legacy record without a twin; module paths are the legacy side's."""
     caller = record.scope or DETECTOR
     call = f"call {record.call} of the {record.phase} phase"

@@ -8,14 +8,14 @@ module, or by the code that calls it; several errors are seen apart from each ot
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.mapping import Mapping
 from legacy_adapters.trace_writer import Record
 
-from .blame import describe
+from .blame import describe, describe_missing
 from .compare import Comparison
 from .pairing import translator
 from .trace import Trace
@@ -30,14 +30,18 @@ class Place:
 
     Attributes:
         where: module path, parameter or loss term; ``the detector`` for the detector's own code.
-        records: how many of its records differ by themselves.
-        first: the first of them, in the isolated run.
-        accumulated: the same record in the ordinary run, with what came before; None if that has no such record.
+        message: what differs first, one sentence.
+        records: how many of its records differ by themselves, or are missing.
+        record: the first of them; of the legacy side if it is missing.
+        alone: its comparison in the isolated run; None if it is missing.
+        accumulated: its comparison in the ordinary run, with what came before; None if that has none.
     """
 
     where: str
+    message: str
     records: int
-    first: Comparison
+    record: Record
+    alone: Comparison | None
     accumulated: Comparison | None
 
 
@@ -67,21 +71,29 @@ def write_forcing(path: Path, legacy: Trace, mapping: Mapping) -> str:
     return str(path)
 
 
-def places(isolated: Iterable[Comparison], accumulated: Iterable[Comparison]) -> tuple[Place, ...]:
+def places(
+    isolated: Iterable[Comparison], missing: Sequence[Record], accumulated: Iterable[Comparison]
+) -> tuple[Place, ...]:
     """Group what differs by itself by the place to blame, in the order of the first difference of each.
 
     Left out is what says nothing of its own: a gradient that several modules give on, after the first of them; and what
-    is inside a module whose input has another shape, because it could not be given its twin's.
+    is inside a module that lacks an input or gets one of another shape, because it could not be given its twin's.
+
+    Args:
+        isolated: of the isolated run.
+        missing: records of the legacy side that the isolated run should have and has not.
+        accumulated: of the ordinary run.
     """
     ordinary = {comparison.pair.new.key: comparison for comparison in accumulated}
-    found: dict[str, list[Comparison]] = {}
-    strangers: set[tuple[str, str]] = set()
+    strangers = {(record.phase, record.name) for record in missing if record.kind == "module_in"}
+    found = _lost(missing, strangers)
     given_on = ""
     for comparison in isolated:
         record = comparison.pair.new
         if comparison.accepted:
             continue
-        where = describe(comparison).where
+        told = describe(comparison)
+        where = told.where
         if any((record.phase, path) in strangers for path in _paths(where)):
             continue
         if record.kind == "module_in" and _form(record) != _form(comparison.pair.legacy):
@@ -91,10 +103,23 @@ def places(isolated: Iterable[Comparison], accumulated: Iterable[Comparison]) ->
         given_on = record.digest
         if record.kind == "grad":
             where = next((path for path in _paths(where) if path in found), where)
-        found.setdefault(where, []).append(comparison)
-    return tuple(
-        Place(where, len(group), group[0], ordinary.get(group[0].pair.new.key)) for where, group in found.items()
-    )
+        known = found.get(where)
+        if known is None:
+            found[where] = Place(where, told.message, 1, record, comparison, ordinary.get(record.key))
+        else:
+            found[where] = replace(known, records=known.records + 1)
+    return tuple(found.values())
+
+
+def _lost(missing: Sequence[Record], strangers: Set[tuple[str, str]]) -> dict[str, Place]:
+    """Group the arguments that callers do not give, but for callers that are strangers themselves."""
+    found: dict[str, Place] = {}
+    for record in missing:
+        told = describe_missing(record)
+        if record.kind == "module_in" and not any((record.phase, path) in strangers for path in _paths(record.scope)):
+            known = found.setdefault(told.where, Place(told.where, told.message, 0, record, None, None))
+            found[told.where] = replace(known, records=known.records + 1)
+    return found
 
 
 def _form(record: Record) -> tuple[str, tuple[int, ...]]:

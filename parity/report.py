@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from legacy_adapters.trace_writer import Record
+
 from . import derived
-from .blame import Divergence, describe
+from .blame import Divergence
 from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .golden import Golden
 from .isolation import Isolation, Place
@@ -121,7 +123,7 @@ def _table(verdict: Verdict) -> Table:
     table.add_column("worst record" if any(stage.worst for stage in found) else "")
     for stage in found:
         style = None if stage.accepted == stage.records else "bold red"
-        name = Text(_record_name(stage.worst) if stage.worst else "", no_wrap=True, overflow="ellipsis")
+        name = Text(_record_name(stage.worst.pair.new) if stage.worst else "", no_wrap=True, overflow="ellipsis")
         counts = [stage.records, stage.accepted]
         if alone:
             counts.append(alone[stage.name].accepted if stage.name in alone else 0)
@@ -136,8 +138,7 @@ def _gap(comparison: Comparison | None) -> str:
     return "n/a" if math.isnan(gap) else f"{gap:.3g}"
 
 
-def _record_name(comparison: Comparison) -> str:
-    record = comparison.pair.new
+def _record_name(record: Record) -> str:
     slot = f".{record.slot}" if record.slot else ""
     return f"{record.name}#{record.call}{slot}"
 
@@ -190,8 +191,8 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
 def place_lines(isolation: Isolation) -> list[str]:
     """Return a line per place: what differs there first, by how much alone, and with what came before."""
     return [
-        f"{place.where}: {place.records} records, first {place.first.pair.new.kind} {_record_name(place.first)} "
-        f"{_gap(place.first)} (accumulated {_gap(place.accumulated)})"
+        f"{place.where}: {place.records} records, first {place.record.kind} {_record_name(place.record)} "
+        + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
         for place in isolation.places
     ]
 
@@ -293,13 +294,12 @@ def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
 
 
 def _place_dict(place: Place) -> dict[str, Any]:
-    accumulated = place.accumulated
     return {
         "where": place.where,
-        "message": describe(place.first).message,
+        "message": place.message,
         "records": place.records,
-        "first": _comparison_dict(place.first),
-        "accumulated": None if accumulated is None else _comparison_dict(accumulated),
+        "alone": None if place.alone is None else _comparison_dict(place.alone),
+        "accumulated": None if place.accumulated is None else _comparison_dict(place.accumulated),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from legacy_adapters.job import Job
 
+DIFFERS = 1
 SCRIPT, WEIGHTS, EXPECTED = "reproduce.py", "weights.safetensors", "expected.safetensors"
 
 
@@ -51,7 +54,15 @@ def write(reproducer: Reproducer, folder: Path) -> Path:
     return path
 
 
+def shows(script: Path) -> bool:
+    """Run a script and tell whether it shows a difference."""
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, check=False)
+    return ran.returncode == DIFFERS and b"WRONG" in ran.stdout
+
+
 def _script(reproducer: Reproducer) -> str:
+    text = reproducer.call + "".join(reproducer.prepare)
+    load = "from pkgutil import resolve_name as load\n" if "load('" in text else ""
     job, prepare = reproducer.job, "".join(f"    {line}\n" for line in reproducer.prepare)
     return f'''"""{reproducer.title}
 
@@ -62,7 +73,7 @@ Ends with 1 while that is so and with 0 once it is not. Needs the code under tes
 import runpy
 import sys
 from pathlib import Path
-
+{load}
 import torch
 from safetensors.torch import load_file
 

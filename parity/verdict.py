@@ -130,7 +130,8 @@ def with_isolation(verdict: Verdict, isolated: Verdict) -> Verdict:
         verdict: of the ordinary run.
         isolated: of the run in which every module was given its twin's inputs.
     """
-    found = places(isolated.comparisons, verdict.comparisons)
+    missing = [item.record for item in isolated.coverage.unaccounted if item.side == LEGACY]
+    found = places(isolated.comparisons, missing, verdict.comparisons)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, found))
     if not found:
         return merged

@@ -1,0 +1,24 @@
+"""The port with an error backward only: the gradient of a branch is doubled."""
+
+import torch
+
+from parity.adapters import ddq_port
+from parity.adapters.ddq_port import *  # noqa: F403
+
+
+class _Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+def build(options, device):
+    model = ddq_port.build(options, device)
+    branch = model.bbox_head.reg_branches[1][2]
+    right = branch.forward
+    branch.forward = lambda input: _Doubled.apply(right(input))
+    return model
