@@ -2,8 +2,8 @@
 
 import torch
 
-from parity.adapters import ddq_port
 from parity.adapters.ddq_port import *  # noqa: F403
+from parity.adapters.ddq_port import build as right_build
 
 
 class _Doubled(torch.autograd.Function):
@@ -17,7 +17,7 @@ class _Doubled(torch.autograd.Function):
 
 
 def build(options, device):
-    model = ddq_port.build(options, device)
+    model = right_build(options, device)
     branch = model.bbox_head.reg_branches[1][2]
     right = branch.forward
     branch.forward = lambda input: _Doubled.apply(right(input))
