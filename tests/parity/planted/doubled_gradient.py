@@ -20,5 +20,5 @@ def build(options, device):
     model = right_build(options, device)
     branch = model.bbox_head.reg_branches[1][2]
     right = branch.forward
-    branch.forward = lambda input: _Doubled.apply(right(input))
+    branch.forward = lambda x: _Doubled.apply(right(x))
     return model

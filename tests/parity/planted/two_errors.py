@@ -21,5 +21,5 @@ def build(options, device):
     model.encoder.layers[1].norms[0].eps = 1e-4
     branch = model.bbox_head.reg_branches[1][2]
     right = branch.forward
-    branch.forward = lambda input: _Doubled.apply(right(input))
+    branch.forward = lambda x: _Doubled.apply(right(x))
     return model
