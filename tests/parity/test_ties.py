@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ddq_port.ops.nms import batched_nms_keep
-from parity.ties import Margin, margin, matching_margin, nms_margin, ranking_regret
+from parity.ties import Margin, margin, matching_margin, nms_margin, ranking_margin
 
 from .synthetic import INF, NAN
 
@@ -76,12 +76,12 @@ def test_margin_reads_as_one_line():
     ids=str,
 )
 def test_regret_of_a_ranking(chosen, scores, regret):
-    assert ranking_regret(indices(*chosen), f64(scores)) == regret
+    assert ranking_margin(indices(*chosen), f64(scores), 0.0).value == regret
 
 
 def test_ranking_with_nan_is_no_tie():
-    assert not Margin("score", ranking_regret(indices(0, 1), f64([1.0, NAN, 0.5])), 100.0).is_tie
-    assert not Margin("score", ranking_regret(indices(0, 2), f64([1.0, NAN, 0.5])), 100.0).is_tie
+    assert not ranking_margin(indices(0, 1), f64([1.0, NAN, 0.5]), 50.0).is_tie
+    assert not ranking_margin(indices(0, 2), f64([1.0, NAN, 0.5]), 50.0).is_tie
 
 
 COST = [[1.0, 2.0], [0.5, 3.0]]  # best: 2.0 + 0.5; the other: 1.0 + 3.0
@@ -324,9 +324,9 @@ def test_topk_of_numbers_within_the_error_is_a_tie(error):
         scores = draw(300, seed=seed)
         chosen = wobble(scores, error, seed + 1).topk(50)[1]
         others += not torch.equal(chosen, scores.topk(50)[1])
-        assert Margin("score", ranking_regret(chosen, scores), 2 * error).is_tie, seed
-        assert ranking_regret(scores.topk(50)[1], scores) == 0.0
-        assert ranking_regret(scores.roll(1).topk(50)[1], scores) > 0.1
+        assert ranking_margin(chosen, scores, error).is_tie, seed
+        assert ranking_margin(scores.topk(50)[1], scores, 0.0).value == 0.0
+        assert ranking_margin(scores.roll(1).topk(50)[1], scores, 0.0).value > 0.1
     assert others or error < 1e-3
 
 
