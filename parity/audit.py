@@ -136,11 +136,11 @@ def _closest_scores(name: str, upper: Tensor, lower: Tensor, scores: Tensor, whe
 
 def _closest(name: str, quantity: str, gaps: Tensor, ulps: Tensor, one: Tensor, two: Tensor, where: str) -> Way:
     exact = gaps == 0
-    if bool(exact.all()):
-        text = where.format(int(one[0]), int(two[0])) if len(one) else ""
-        return Way(name, quantity, _INFINITE, _INFINITE, int(exact.sum()), text)
-    place = int(torch.where(exact, _INFINITE, ulps).argmin())
+    open_gaps = ~exact & gaps.isfinite()
+    place = int(torch.where(open_gaps, ulps, _INFINITE).argmin() if open_gaps.any() else exact.int().argmax())
     text = where.format(int(one[place]), int(two[place]))
+    if not open_gaps.any():
+        return Way(name, quantity, _INFINITE, _INFINITE, int(exact.sum()), text)
     return Way(name, quantity, gaps[place].item(), ulps[place].item(), int(exact.sum()), text)
 
 

@@ -69,7 +69,7 @@ class DecisionDifference:
 
     @property
     def worst(self) -> Trial | None:
-        """Return the trial that is farthest from a tie; the new decision on the legacy numbers where all are alike."""
+        """Return the trial that is farthest from a tie; what crosses sides before what does not."""
         return max(self.trials, key=_badness, default=None)
 
     @property
@@ -94,9 +94,10 @@ class DecisionDifference:
         return "a tie" if self.accepted else "explained by the difference of its numbers"
 
 
-def _badness(trial: Trial) -> tuple[float, bool]:
+def _badness(trial: Trial) -> tuple[float, bool, bool]:
     over = trial.margin.value - trial.margin.allowed
-    return math.inf if math.isnan(over) else max(over, 0.0), trial.numbers == LEGACY
+    over = math.inf if math.isnan(over) else max(over, 0.0)
+    return over, trial.numbers == LEGACY, trial.decision == LEGACY
 
 
 def differing_decisions(
@@ -174,6 +175,7 @@ def _gaps(legacy: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, 
     gaps = {}
     for slot, one in legacy.items():
         one, two = one.double(), new[slot].double()
-        gap = torch.where(one == two, 0.0, (one - two).abs()).nan_to_num(nan=math.inf)
+        same = (one == two) | (one.isnan() & two.isnan())
+        gap = torch.where(same, 0.0, (one - two).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
         gaps[slot] = gap.max().item() if gap.numel() else 0.0
     return gaps

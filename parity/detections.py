@@ -120,7 +120,7 @@ def _gaps(one: Tensor, two: Tensor) -> Tensor:
     """Return the score difference of all pairs; 0 for NaN on both sides, infinite for NaN on one."""
     both = one[:, None].isnan() & two[None].isnan()
     same = both | (one[:, None] == two[None])
-    return torch.where(same, 0.0, (one[:, None] - two[None]).abs()).nan_to_num(nan=math.inf)
+    return torch.where(same, 0.0, (one[:, None] - two[None]).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def _left(detections: Detections, matched: set[int]) -> tuple[Detection, ...]:

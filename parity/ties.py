@@ -178,7 +178,7 @@ def nms_margin(keep: Tensor, basis: Mapping[str, Tensor], box_error: float, scor
     found = [_kept_too_many(keep, basis, box_error)] if len(rises) else []
     for block in rest.nonzero()[:, 0].split(_BLOCK) if rest.any() else ():
         found.append(_dropped_too_many(block, keep, basis, box_error, score_error))
-    return max(found, key=lambda one: one.value - one.allowed, default=order)
+    return max(found, key=lambda one: (max(one.value - one.allowed, 0.0), one.value), default=order)
 
 
 def _kept_too_many(keep: Tensor, basis: Mapping[str, Tensor], box_error: float) -> Margin:
@@ -186,8 +186,8 @@ def _kept_too_many(keep: Tensor, basis: Mapping[str, Tensor], box_error: float) 
     boxes, threshold = basis["boxes"][keep], basis["iou_threshold"].item()
     overlaps, errors = iou(boxes, boxes), _iou_error(boxes, boxes, box_error + SHIFT_ROUNDING)
     earlier = torch.ones(len(keep), len(keep), dtype=torch.bool).triu(1)
-    breaks = torch.where(earlier, overlaps - threshold - errors, -_INFINITE)
-    one, two = divmod(int(breaks.argmax()), len(keep))
+    gaps = torch.where(earlier, overlaps - threshold, -_INFINITE)
+    one, two = divmod(_worst(gaps, errors), len(keep))
     gap, allowed = overlaps[one, two].item() - threshold, errors[one, two].item()
     covered = f"{int(keep[one])} covers it with IoU {overlaps[one, two].item():.7g}, threshold {threshold:.7g}"
     witness = f"keeps {int(keep[two])}, though the kept {covered}" if gap > 0 else ""
@@ -206,11 +206,17 @@ def _dropped_too_many(
     covered = torch.where(better, overlaps, -_INFINITE)
     best = (covered + errors).argmax(1, keepdim=True)
     gaps, allowed = threshold - covered.gather(1, best)[:, 0], errors.gather(1, best)[:, 0]
-    worst = int((gaps - allowed).argmax())
+    worst = _worst(gaps, allowed)
     gap, most = gaps[worst].item(), threshold - gaps[worst].item()
     cover = f"covers with more than IoU {most:.7g}, threshold {threshold:.7g}" if better[worst].any() else "outranks"
     witness = f"drops {int(dropped[worst])}, which no better kept box {cover}" if gap > 0 else ""
     return Margin("IoU", max(gap, 0.0), allowed[worst].item(), witness)
+
+
+def _worst(gaps: Tensor, allowed: Tensor) -> int:
+    """Return the flat index of the gap that exceeds what is allowed most; if none does, of the largest."""
+    excess = gaps - allowed
+    return int(excess.argmax() if bool((excess > 0).any()) else gaps.argmax())
 
 
 def iou(one: Tensor, two: Tensor) -> Tensor:
