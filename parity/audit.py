@@ -174,20 +174,19 @@ def nms_ways(keep: Tensor, basis: Mapping[str, Tensor]) -> list[Way]:
     for block in scan.blocks():
         scan.add(block)
     free = torch.tensor(scan.free, dtype=torch.int64)
-    ways = [*_order(keep, scores), *(_cut(keep, free, scores) if scan.is_cut else [])]
-    return [*ways, *scan.overlap(), *scan.rival()]
+    return [*_order(keep, scores), *_cut(keep, free, scores), *scan.overlap(), *scan.rival()]
 
 
 class _Scan:
     """Goes through the boxes that an NMS did not keep, best first, until none behind can be closer.
 
-    ``free`` gathers those that no kept box covers, which only the cut keeps out.
+    ``free`` gathers those that no kept box covers, which only the cut keeps out; without a cut there are none.
     """
 
     def __init__(self, keep: Tensor, basis: Mapping[str, Tensor]) -> None:
         self._keep, self._boxes, self._scores = keep, basis["boxes"], basis["scores"]
         self._threshold = basis["iou_threshold"].item()
-        self.is_cut = len(keep) == int(basis["max_num"])
+        self._is_cut = len(keep) == int(basis["max_num"])
         largest = self._boxes.abs().max().item() if self._boxes.numel() else 0.0
         self._unit = float(np.spacing(np.float32(largest)))  # of a coordinate
         self.free: list[int] = []
@@ -200,7 +199,7 @@ class _Scan:
         left = rest.nonzero()[:, 0]
         left = left[self._scores[left].argsort(descending=True, stable=True)]
         for block in left.split(_BLOCK) if len(left) and len(self._keep) else ():
-            if self.is_cut and self.free and self._least_ulps(block[0]) > self._closest:
+            if self._is_cut and self.free and self._least_ulps(block[0]) > self._closest:
                 return
             yield block
 
@@ -217,7 +216,7 @@ class _Scan:
         covers = better & (overlaps > self._threshold)
         covered = covers.any(1)
         # what ranks behind the last kept box was not looked at; rounding may have covered what was
-        seen = (scores > last) | (covered & (scores == last)) if self.is_cut else torch.ones_like(covered)
+        seen = (scores > last) | (covered & (scores == last)) if self._is_cut else torch.ones_like(covered)
         self.free += block[~covered & ~seen].tolist()
         if seen.any():
             above = torch.where(better, (overlaps - self._threshold) / slopes, -_INFINITE)[seen]

@@ -208,8 +208,10 @@ def _dropped_too_many(
     gaps, allowed = threshold - covered.gather(1, best)[:, 0], errors.gather(1, best)[:, 0]
     worst = _worst(gaps, allowed)
     gap, most = gaps[worst].item(), threshold - gaps[worst].item()
-    cover = f"covers with more than IoU {most:.7g}, threshold {threshold:.7g}" if better[worst].any() else "outranks"
-    witness = f"drops {int(dropped[worst])}, which no better kept box {cover}" if gap > 0 else ""
+    reason = f"which no better kept box covers with more than IoU {most:.7g}, threshold {threshold:.7g}"
+    if not better[worst].any():
+        reason = "although no kept box has a better score"
+    witness = f"drops {int(dropped[worst])}, {reason}" if gap > 0 else ""
     return Margin("IoU", max(gap, 0.0), allowed[worst].item(), witness)
 
 

@@ -212,6 +212,23 @@ def test_boxes_far_below_the_cut_change_nothing():
     assert named(many)["overlap"][0] == named(few)["overlap"][0]
 
 
+def many_covered(last):
+    """Return boxes that the first covers by 0.75, so many that they are not looked at in one go, and one more."""
+    boxes = f64([strip(1.0), *[strip(0.75)] * 1200, last])
+    return boxes, torch.linspace(0.875, 0.5, len(boxes), dtype=torch.float64)
+
+
+def test_without_a_cut_the_last_of_many_boxes_may_be_the_closest():
+    boxes, scores = many_covered(strip(0.5 + 2.0**-10))
+    ways = named(nms_ways(indices(0), basis(boxes, scores, 0.5, 9)))
+    assert ways["overlap"][0] == 2.0**-10 and ways["overlap"][3] == "1201 behind 0" and "cut" not in ways
+
+
+def test_best_one_behind_the_cut_may_come_after_many_that_are_covered():
+    boxes, scores = many_covered(APART)
+    assert named(nms_ways(indices(0), basis(boxes, scores, 0.5, 1)))["cut"][0] == 0.375
+
+
 def test_overlap_that_only_float32_found_too_large_is_close():
     # an IoU of 0.5 to the last place of float64, which the recorded NMS took for more
     ways = named(nms_ways(indices(0), basis(f64([strip(1.0), strip(0.5)]), f64([0.75, 0.5]), 0.5 + 1e-9, 9)))

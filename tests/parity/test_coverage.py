@@ -76,6 +76,14 @@ def test_lone_call_passes_with_a_written_exclusion_of_what_it_recorded(tmp_path,
     assert other.outcome == INCOMPARABLE and [lone.name for lone in other.coverage.lone_calls] == ["extra"]
 
 
+def test_exclusion_of_one_output_does_not_account_for_a_call_with_two(tmp_path):
+    outputs = [Rec("module_out", "extra", slot=slot) for slot in "01"]
+    exclusion = Exclusion(LEGACY, "module_out", "extra", "1", "a mask nobody reads")
+    verdict = judged(tmp_path, [*filler(100), *outputs], filler(100), exclusions=(exclusion,),
+                     on_legacy=dict(leaf_calls={"extra": 1}))  # fmt: skip
+    assert verdict.outcome == INCOMPARABLE and [lone.name for lone in verdict.coverage.lone_calls] == ["extra"]
+
+
 @pytest.mark.parametrize(
     ("calls", "excluded", "expected"), [(50, 1, MATCH), (49, 1, INCOMPARABLE), (100, 2, MATCH), (99, 2, INCOMPARABLE)]
 )

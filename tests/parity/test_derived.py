@@ -419,6 +419,7 @@ def test_decision_is_accepted_if_it_is_a_tie(judged, legacy, new, note):
     (told,) = verdict.decisions
     assert told.accepted is told.is_explained is is_tie and told.allowance == "derived error"
     assert told.reading == "a tie" if is_tie else told.reading.startswith("no tie")
+    assert all(note.endswith(f"error {trial.margin.allowed:.2g}") for trial in told.trials)
 
 
 def test_draw_of_another_dtype_is_no_decision_and_rejected(judged):
