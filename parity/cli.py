@@ -15,7 +15,7 @@ from converters.console import OneLineGroup
 from ddq_port import __version__
 from legacy_adapters import families
 
-from .params import CheckList, CountList, Device, SizeList
+from .params import AT_RISK_ULPS, CheckList, CountList, Device, SizeList
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -233,6 +233,35 @@ def bisect(json: bool, **arguments: Any) -> None:
     from . import commands
 
     sys.exit(commands.bisect(as_json=json, **arguments))
+
+
+@cli.command(
+    epilog="""\b
+Exit codes:
+  0  audited
+  1  a decision breaks its own rule on the numbers it rests on
+  2  usage or bad input
+  3  the trace holds no decision
+  70 a bug in ddq-parity itself"""
+)
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option(
+    "--ulps",
+    type=click.FloatRange(0),
+    default=AT_RISK_ULPS,
+    show_default=True,
+    help="At risk is what numbers so many units in the last place off would turn.",
+)
+@click.option("--worst", type=click.IntRange(1), default=20, show_default=True, help="List so many of the closest.")
+@_with(*_OUTPUT)
+def audit(json: bool, **arguments: Any) -> None:
+    """Tell how close each decision (NMS, top-k, matching) of a TRACE kept by `run --out` came to being otherwise.
+
+    Decisions at risk may fall otherwise on another machine, although nothing is wrong.
+    """
+    from . import commands
+
+    sys.exit(commands.audit(as_json=json, **arguments))
 
 
 def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:

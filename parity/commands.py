@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,8 +22,9 @@ from converters import errors, families
 from legacy_adapters.families import RepoError
 from legacy_adapters.launch import SideError
 
+from . import audit as near_ties
+from . import audit_report, golden, report
 from . import capture as golden_runs
-from . import golden, report
 from .bisect import Bisection
 from .bisect import bisect as find_first
 from .compare import FIXED, Tolerance
@@ -180,6 +182,24 @@ def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bo
     return _told(found.verdict, as_json, quiet, found.script)
 
 
+def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -> int:
+    """Print how close the decisions of a trace are to ties. Return the exit code."""
+    if math.isnan(ulps):  # click's range lets it through
+        raise click.BadParameter("--ulps is NaN; give a number from 0 on.")
+    decisions, code = _done(lambda: near_ties.audit(Trace.load(trace)))
+    if decisions is None:
+        return code
+
+    def render() -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(audit_report.as_dict(decisions, ulps), indent=1) + "\n")
+        else:
+            audit_report.print_audit(decisions, ulps, worst, _Console(), quiet)
+
+    _written(render)
+    return audit_report.exit_code(decisions)
+
+
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
     verdict, code = _done(work)
     return code if verdict is None else _told(verdict, as_json, quiet)
@@ -187,7 +207,8 @@ def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
 
 def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = None) -> int:
     """Print a verdict and return its exit code."""
-    try:
+
+    def render() -> None:
         if as_json:
             shown = report.as_dict(verdict)
             if script is not None:
@@ -195,11 +216,18 @@ def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = No
             sys.stdout.write(json.dumps(shown, indent=1) + "\n")
         else:
             report.print_verdict(verdict, _Console(), quiet, script)
+
+    _written(render)
+    return verdict.exit_code
+
+
+def _written(render: Callable[[], None]) -> None:
+    """Write to stdout; if the reader went away, the exit code is still the verdict."""
+    try:
+        render()
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader went away; the exit code is still the verdict
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return verdict.exit_code
 
 
 def _done(work: Callable[[], T]) -> tuple[T | None, int]:

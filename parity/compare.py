@@ -14,6 +14,7 @@ from legacy_adapters.trace_writer import Record
 from .derived import Finding, decision_margin, examine
 from .evidence import Evidence
 from .pairing import Pair
+from .ties import is_of_decision
 from .trace import Trace
 
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
@@ -130,12 +131,10 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:
-    """Tell a decision from other taps, e.g. the labels of the result."""
-    return (
-        record.kind == "tap"
-        and not record.is_float
-        and bool(trace.slots(record.phase, "basis", record.name, record.call))
-    )
+    """Tell a decision from other taps: the labels of the result, a draw of whole numbers."""
+    if record.kind != "tap" or record.is_float:
+        return False
+    return is_of_decision(trace.slots(record.phase, "basis", record.name, record.call))
 
 
 def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:

@@ -111,24 +111,29 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
         evidence: has the whole decision and the errors of its basis.
     """
     new, tap = evidence.new, pair.new
-    basis = new.slots(tap.phase, "basis", tap.name, tap.call)
-    errors = {}
-    for slot, record in basis.items():
-        # taps have one name on both sides, so the key is that of the legacy record, too
-        sample = evidence.sample(Pair(record, record))
-        errors[slot] = 0.0 if sample is None else bound(sample).max
-    numbers = {slot: new.tensor(record) for slot, record in basis.items()}
-    own = {slot: new.tensor(record) for slot, record in new.slots(*tap.key[:4]).items()}
-    legacy = evidence.decision(pair.legacy)
-    if "boxes" not in basis and _lengths(legacy) != _lengths(own):
+    errors = basis_errors(evidence, tap.phase, tap.name, tap.call)
+    numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
+    own, legacy = new.values_of(*tap.key[:4]), evidence.decision(pair.legacy)
+    lengths, expected = _lengths(own), _lengths(legacy)
+    if "boxes" not in numbers and lengths != expected:
         # only of an NMS does the basis say how many are chosen
-        return Margin("length", max(abs(_lengths(legacy)[slot] - length) for slot, length in _lengths(own).items()), 0)
+        return Margin("length", max(abs(expected.get(slot, 0) - length) for slot, length in lengths.items()), 0)
     margins = [margin(decision, numbers, errors) for decision in (legacy, own)]
     return min(margins, key=lambda found: found.is_tie)
 
 
+def basis_errors(evidence: Evidence, phase: str, name: str, call: int) -> dict[str, float]:
+    """Return the largest error accepted in each slot of the new side's basis of one decision."""
+    errors = {}
+    for slot, record in evidence.new.slots(phase, "basis", name, call).items():
+        # taps have one name on both sides, so the key is that of the legacy record, too
+        sample = evidence.sample(Pair(record, record))
+        errors[slot] = 0.0 if sample is None else bound(sample).max
+    return errors
+
+
 def _lengths(decision: Mapping[str, Tensor]) -> dict[str, int]:
-    return {slot: len(chosen) for slot, chosen in decision.items()}
+    return {slot: chosen.numel() for slot, chosen in decision.items()}
 
 
 def _code(values: Tensor) -> Tensor:

@@ -143,4 +143,4 @@ class TraceEvidence:
         )
 
     def decision(self, record: Record) -> dict[str, Tensor]:
-        return {r.slot: self.legacy.tensor(r) for r in self.legacy.records if r.key[:4] == record.key[:4]}
+        return self.legacy.values_of(*record.key[:4])

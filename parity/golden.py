@@ -84,6 +84,12 @@ class Golden:
     values: Mapping[Key, Values] = field(repr=False)
     decisions: Mapping[str, Tensor] = field(repr=False)
 
+    def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
+        """Return the tensors of one value by slot: of a tap; of anything else there are sketches only, so none."""
+        prefix = decision_key(phase, name, call, "")
+        bundle = self.decisions.items() if kind == "tap" else ()
+        return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
+
     def check_given(self, prepared: Prepared) -> None:
         """Refuse weights or inputs other than those it was recorded with.
 
@@ -172,9 +178,7 @@ class GoldenEvidence:
         )
 
     def decision(self, record: Record) -> dict[str, Tensor]:
-        prefix = decision_key(record.phase, record.name, record.call, "")
-        bundle = self.golden.decisions
-        return {key.removeprefix(prefix): tensor for key, tensor in bundle.items() if key.startswith(prefix)}
+        return self.golden.values_of(*record.key[:4])
 
 
 def save(golden: Golden, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +16,13 @@ from rich.text import Text
 
 from legacy_adapters.trace_writer import Record
 
-from . import derived
+from . import derived, sections
 from .blame import Divergence
 from .compare import DERIVED, FIXED, Comparison, Tolerance
+from .decisions import DecisionDifference
 from .golden import Golden
 from .isolation import Isolation, Place
-from .pairing import LEGACY, NEW, Unpaired
+from .pairing import LEGACY, NEW
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
@@ -78,7 +80,12 @@ def stage_of(comparison: Comparison) -> str:
 
 def _size(comparison: Comparison) -> float:
     gap = comparison.difference.max_abs if comparison.difference else 0.0
-    return math.inf if math.isnan(gap) else gap
+    return math.inf if math.isnan(gap) or _is_choice(comparison) else gap
+
+
+def _is_choice(comparison: Comparison) -> bool:
+    """Tell a record of indices or labels: how far two of these are apart says nothing."""
+    return comparison.pair.new.kind == "tap" and not comparison.pair.new.is_float
 
 
 def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
@@ -98,7 +105,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         if verdict.isolation is not None:
             _print_isolation(verdict.isolation, console)
         if verdict.divergence is not None:
-            _print_divergence(verdict.divergence, class_lines(verdict), console)
+            _print_divergence(verdict, console)
         if script is not None:
             console.print(f"shown alone by: python {script}", markup=False, highlight=False, soft_wrap=True)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
@@ -135,7 +142,7 @@ def _gap(comparison: Comparison | None) -> str:
     if comparison is None or comparison.difference is None:
         return "0"
     gap = comparison.difference.max_abs
-    return "n/a" if math.isnan(gap) else f"{gap:.3g}"
+    return "n/a" if math.isnan(gap) or _is_choice(comparison) else f"{gap:.3g}"
 
 
 def _record_name(record: Record) -> str:
@@ -151,9 +158,12 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         highlight=False,
     )
     for line in exclusion_lines(verdict):
-        console.print(f"  excluded {line}", markup=False, highlight=False)
-    for line in tie_lines(verdict):
-        console.print(f"  decided otherwise: {line}", markup=False, highlight=False)
+        _print_wrapped(f"  excluded {line}", console)
+    lines = [*sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
+    if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
+        lines += sections.detection_lines(verdict.detections)
+    for line in lines:
+        _print_wrapped(line, console)
 
 
 def tie_lines(verdict: Verdict) -> list[str]:
@@ -183,7 +193,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
     title = f"isolated: {len(found)} place{'s' * (len(found) > 1)} compute{'s' * (len(found) == 1)} something else"
     console.print(f"{title} by {'themselves' if len(found) > 1 else 'itself'}", highlight=False)
     for line in place_lines(isolation)[:MOST_PLACES]:
-        console.print(f"  {line}", markup=False, highlight=False)
+        _print_wrapped(f"  {line}", console)
     if len(found) > MOST_PLACES:
         console.print(f"  and {len(found) - MOST_PLACES} more; see --json", markup=False, highlight=False)
 
@@ -197,14 +207,44 @@ def place_lines(isolation: Isolation) -> list[str]:
     ]
 
 
-def _print_divergence(divergence: Divergence, classes: list[str], console: Console) -> None:
-    difference = divergence.comparison.difference if divergence.comparison else None
+def _print_divergence(verdict: Verdict, console: Console) -> None:
+    divergence = verdict.divergence
+    if divergence is None:
+        return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
-    if difference is not None:
-        share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
-        console.print(f"  {difference.note or share}", markup=False, highlight=False)
-    for line in classes:
-        console.print(f"  {line}", markup=False, highlight=False)
+    for line in [*_difference_lines(verdict, divergence), *class_lines(verdict)]:
+        _print_wrapped(f"  {line}", console)
+
+
+def _print_wrapped(line: str, console: Console) -> None:
+    """Print a line; where it goes on in the next, that is set in four more columns."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    for part in textwrap.wrap(line, console.width, subsequent_indent=indent, break_on_hyphens=False):
+        console.print(part, markup=False, highlight=False, soft_wrap=True)
+
+
+def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
+    """Say how large the difference is; of a decision, and of what one rests on, how far it is from a tie."""
+    comparison = divergence.comparison
+    if comparison is None or comparison.difference is None:
+        return []
+    difference, decision = comparison.difference, decision_at(verdict, comparison)
+    share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
+    if not comparison.pair.new.shape:
+        share = f"differs by {difference.max_abs:.3g}"
+    if decision is None:
+        return [difference.note or share]
+    lines = [difference.note or share] if comparison.pair.new.kind == "basis" else []
+    return [*lines, sections.decision_line(decision), *filter(None, [sections.witness_line(decision)])]
+
+
+def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference | None:
+    """Return the decision that a tap or a basis record is part of, if it differs."""
+    record = comparison.pair.new
+    if record.kind not in ("tap", "basis"):
+        return None
+    place = (record.phase, record.name, record.call)
+    return next((found for found in verdict.decisions if (found.phase, found.name, found.call) == place), None)
 
 
 def class_lines(verdict: Verdict) -> list[str]:
@@ -239,7 +279,6 @@ def golden_line(golden: Golden, file: Path) -> str:
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
     """Return the verdict as plain data for ``--json``."""
-    coverage = verdict.coverage
     return {
         "verdict": verdict.outcome,
         "exit_code": verdict.exit_code,
@@ -257,15 +296,9 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
         "first_divergence": _divergence_dict(verdict),
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
-        "coverage": {
-            "legacy_leaf_calls": coverage.legacy_leaf_calls,
-            "paired_leaf_calls": coverage.paired_leaf_calls,
-            "excluded": exclusion_lines(verdict),
-            "excluded_records": len(coverage.excluded_records),
-            "unaccounted": [_unpaired_line(item) for item in coverage.unaccounted],
-            "never_executed": {side: list(names) for side, names in coverage.never_executed.items()},
-            "gradients_on_one_side": list(coverage.gradients_on_one_side),
-        },
+        "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
+        "detections": [sections.image_dict(image) for image in verdict.detections],
+        "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
         "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
     }
 
@@ -276,20 +309,17 @@ def _tolerance_dict(tolerance: Tolerance) -> dict[str, Any]:
     return {"name": tolerance.name, "rtol": tolerance.rtol, "atol": tolerance.atol}
 
 
-def _unpaired_line(item: Unpaired) -> str:
-    record = item.record
-    return f"{item.side} {record.phase} {record.kind} {record.name}#{record.call} {record.slot}".rstrip()
-
-
 def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
     divergence = verdict.divergence
     if divergence is None:
         return None
+    decision = decision_at(verdict, divergence.comparison) if divergence.comparison else None
     return {
         "where": divergence.where,
         "message": divergence.message,
         "code": class_lines(verdict),
         "record": _comparison_dict(divergence.comparison) if divergence.comparison else None,
+        "decision": None if decision is None else sections.decision_dict(decision),
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -20,6 +21,17 @@ _COVERAGE = {"leaf_calls": list, "never_executed": list, "without_gradient": lis
 
 class TraceError(Exception):
     """A folder is not a complete trace; the message is one line."""
+
+
+class Recording(Protocol):
+    """What one side recorded: a trace, or a golden file."""
+
+    provenance: dict[str, Any]
+    coverage: dict[str, Any]
+    records: tuple[Record, ...]
+
+    def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
+        """Return the tensors of one value by slot; empty if they are not at hand."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,10 @@ class Trace:
         """Return the records of one value by slot, e.g. the ``rows`` and ``cols`` of a matching."""
         return self._by_value.get((phase, kind, name, call), {})
 
+    def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
+        """Return the tensors of one value by slot; empty if it was not recorded."""
+        return {slot: self.tensor(record) for slot, record in self.slots(phase, kind, name, call).items()}
+
     @cached_property
     def _by_value(self) -> dict[tuple[str, str, str, int], dict[str, Record]]:
         found: dict[tuple[str, str, str, int], dict[str, Record]] = {}
@@ -96,14 +112,16 @@ class Trace:
         """Return the name of the file that holds the tensor of this digest."""
         return self._shards[digest]
 
-    def verify(self) -> None:
-        """Check every stored tensor against its digest.
+    def verify(self, kinds: Collection[str] | None = None) -> None:
+        """Check every stored tensor against its digest, or those of records of the given ``kinds`` only.
 
         Raises:
             TraceError: naming the first record whose tensor is not what was recorded.
         """
         checked = set()
         for record in self.records:
+            if kinds is not None and record.kind not in kinds:
+                continue
             if record.digest not in checked and content_digest(self.tensor(record)) != record.digest:
                 raise TraceError(
                     f"{self.folder}: the tensor of {record.kind} `{record.name}` is not what was recorded."

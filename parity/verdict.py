@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from converters.mapping import Mapping
-from legacy_adapters.trace_writer import Record, zeros_digest
+from legacy_adapters.trace_writer import zeros_digest
 
 from .blame import Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
+from .coverage import Coverage, cover
+from .decisions import DecisionDifference, differing_decisions
+from .detections import ImageMatch, matched_images
 from .evidence import Evidence
 from .isolation import Isolation, places
 from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair
-from .trace import Trace
+from .trace import Recording, Trace
 
 MATCH, MISMATCH, INCOMPARABLE = "MATCH", "MISMATCH", "INCOMPARABLE"
 EXIT_CODES = {MATCH: 0, MISMATCH: 1, INCOMPARABLE: 3}
@@ -24,37 +26,10 @@ MAX_EXCLUDED_SHARE = 0.02
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+#: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
+_COMPUTED = ("module_out", "loss", "grad")
 _MAY_BE_ABSENT = ("gpu", "gradient_flow")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
-
-
-class Recording(Protocol):
-    """What one side recorded: a trace, or a golden file."""
-
-    provenance: dict[str, Any]
-    coverage: dict[str, Any]
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of the legacy side was compared.
-
-    Attributes:
-        legacy_leaf_calls: calls of modules without children on the legacy side.
-        paired_leaf_calls: those with a twin call on the new side.
-        excluded_records: unpaired records covered by a written exclusion.
-        unaccounted: unpaired records that are not.
-        never_executed: leaf modules of either side that never ran, by side.
-        gradients_on_one_side: parameters that got a gradient on one side only.
-    """
-
-    legacy_leaf_calls: int
-    paired_leaf_calls: int
-    excluded_records: tuple[Unpaired, ...]
-    unaccounted: tuple[Unpaired, ...]
-    never_executed: dict[str, tuple[str, ...]]
-    gradients_on_one_side: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,6 +45,8 @@ class Verdict:
         divergence: the first place where the sides part, if they do.
         provenance: of both sides.
         classes: of both sides' modules, by path.
+        decisions: how far from a tie the decisions that differ are.
+        detections: of each image, how those of both sides pair.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
     """
 
@@ -81,6 +58,8 @@ class Verdict:
     divergence: Divergence | None
     provenance: dict[str, dict[str, Any]]
     classes: dict[str, dict[str, str]]
+    decisions: tuple[DecisionDifference, ...] = ()
+    detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
 
     @property
@@ -105,22 +84,25 @@ def judge(
     pairing = pair(legacy.records, new.records, mapping, exclusions)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
     unpaired = tuple(_confirmed(item) for item in pairing.unpaired)
-    coverage = _coverage(legacy, new, mapping, unpaired)
-    missing = [item.record for item in coverage.unaccounted if item.side == LEGACY]
+    covered = cover(legacy, new, mapping, unpaired)
+    missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     divergence = first_divergence(comparisons, missing, legacy.records)
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in comparisons)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif rejected:
-        lost = f" {len(coverage.unaccounted)} have no twin." if coverage.unaccounted else ""
+        lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
         outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
     else:
-        reasons = _coverage_reasons(comparisons, coverage, legacy.provenance.get("checks") or [])
+        reasons = _coverage_reasons(comparisons, covered, legacy.provenance.get("checks") or [])
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
-    return Verdict(outcome, tuple(reasons), tolerance, comparisons, coverage, divergence, provenance, classes)
+    return Verdict(
+        outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
+        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new),
+    )  # fmt: skip
 
 
 def with_isolation(verdict: Verdict, isolated: Verdict) -> Verdict:
@@ -163,41 +145,14 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
     return tuple(reasons)
 
 
-def _coverage(legacy: Recording, new: Recording, mapping: Mapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
-    new_calls = Counter({(c["phase"], c["name"]): c["count"] for c in new.coverage["leaf_calls"]})
-    total = paired = 0
-    for entry in legacy.coverage["leaf_calls"]:
-        twin = mapping.map_module(entry["name"]) or entry["name"]
-        total += entry["count"]
-        paired += min(entry["count"], new_calls[entry["phase"], twin])
-    return Coverage(
-        legacy_leaf_calls=total,
-        paired_leaf_calls=paired,
-        excluded_records=tuple(item for item in unpaired if item.exclusion is not None),
-        unaccounted=tuple(item for item in unpaired if item.exclusion is None),
-        never_executed={
-            LEGACY: tuple(legacy.coverage["never_executed"]),
-            NEW: tuple(new.coverage["never_executed"]),
-        },
-        gradients_on_one_side=_one_sided(legacy, new, mapping),
-    )
-
-
-def _one_sided(legacy: Recording, new: Recording, mapping: Mapping) -> tuple[str, ...]:
-    targets = (mapping.target_of(name) for name in legacy.coverage["without_gradient"])
-    ours = {name for name in targets if name is not None}  # a dropped parameter has no twin to differ from
-    return tuple(sorted(ours ^ set(new.coverage["without_gradient"])))
-
-
 def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, checks: list[str]) -> list[str]:
     compared = {(c.pair.new.phase, c.pair.new.kind) for c in comparisons}
     reasons = [
         f"Check {name} was asked for and nothing of it was compared."
         for name in checks
-        if _EVIDENCE[name] not in compared
+        if _EVIDENCE.get(name) not in compared
     ]
-    computed = [c for c in comparisons if c.pair.new.kind != "param"]
-    if not computed:
+    if not any(kind in _COMPUTED for _, kind in compared):
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
     if coverage.unaccounted:
         first = coverage.unaccounted[0]
@@ -207,12 +162,19 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, c
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
     excluded = sum(item.side == LEGACY for item in coverage.excluded_records)
-    share = excluded / max(1, excluded + len(comparisons))
-    if share > MAX_EXCLUDED_SHARE:
-        reasons.append(f"{share:.1%} of the legacy records are excluded; at most {MAX_EXCLUDED_SHARE:.0%} may be.")
-    missing = coverage.legacy_leaf_calls - coverage.paired_leaf_calls
-    if missing:
-        reasons.append(f"{missing} of {coverage.legacy_leaf_calls} leaf calls of the legacy side have no twin.")
+    shares = (
+        ("records", excluded, excluded + len(comparisons)),
+        ("leaf calls", coverage.excluded_leaf_calls, coverage.legacy_leaf_calls),
+    )
+    for what, part, whole in shares:
+        share = part / max(1, whole)
+        if share > MAX_EXCLUDED_SHARE:
+            reasons.append(f"{share:.1%} of the legacy {what} are excluded; at most {MAX_EXCLUDED_SHARE:.0%} may be.")
+    if coverage.missing_calls(LEGACY):
+        missing = f"{coverage.missing_calls(LEGACY)} of {coverage.legacy_leaf_calls}"
+        reasons.append(f"{missing} leaf calls of the legacy side have no twin.")
+    if coverage.missing_calls(NEW):
+        reasons.append(f"{coverage.missing_calls(NEW)} leaf calls of the new side have no twin.")
     if coverage.gradients_on_one_side:
         names = ", ".join(f"`{name}`" for name in coverage.gradients_on_one_side[:3])
         reasons.append(f"Parameters get a gradient on one side only: {names}.")

@@ -50,7 +50,7 @@ class Rec:
 
 def write_trace(
     folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
-    never_executed: tuple[str, ...] = (), **provenance: Any,
+    never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (), **provenance: Any,
 ) -> Trace:  # fmt: skip
     """Write and load a trace; ``leaf_calls`` counts calls in the training phase, ``provenance`` overrides."""
     writer = TraceWriter(str(folder))
@@ -61,7 +61,7 @@ def write_trace(
         leaf_calls=calls,
         never_executed=list(never_executed),
         without_gradient=list(without_gradient),
-        frozen=[],
+        frozen=list(frozen),
         classes={},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)

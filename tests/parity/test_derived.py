@@ -416,6 +416,24 @@ def test_decision_is_accepted_if_it_is_a_tie(judged, legacy, new, note):
     assert verdict.outcome == (MATCH if is_tie else MISMATCH)
     decided = [c for c in verdict.comparisons if c.pair.new.kind == "tap" and not c.identical]
     assert decided and all(c.accepted is is_tie and c.difference.note == note for c in decided)
+    (told,) = verdict.decisions
+    assert told.accepted is told.is_explained is is_tie and told.allowance == "derived error"
+    assert told.reading == "a tie" if is_tie else told.reading.startswith("no tie")
+    assert all(note.endswith(f"error {trial.margin.allowed:.2g}") for trial in told.trials)
+
+
+def test_draw_of_another_dtype_is_no_decision_and_rejected(judged):
+    def noise(dtype):
+        return [Rec("basis", "noise", [2], "rand.shape"), Rec("tap", "noise", torch.ones(2, dtype=dtype), "draw")]
+
+    verdict = judged([SAME, *noise(torch.float32)], [SAME, *noise(torch.int64)])
+    assert verdict.outcome == MISMATCH and rejected(verdict) == {("tap", "noise", "draw"): "F32[2] became I64[2]"}
+
+
+def test_other_slots_of_a_decision_are_no_tie(judged):
+    legacy, new = matching([1, 0], [[1.0, 2.0], [0.5, 3.0]]), matching([1, 0], [[1.0, 2.0], [0.5, 3.0]])
+    new[1] = Rec("tap", "match", [1, 0], "rows")
+    assert judged([SAME, legacy[0], legacy[1]], [SAME, *new]).outcome == MISMATCH
 
 
 @pytest.mark.parametrize(

@@ -432,3 +432,8 @@ def test_decision_of_a_golden_file_is_judged_as_a_tie(saved, tmp_path):
     verdict = judge(back, side, SAME_NAMES, (), Tolerance("derived"), GoldenEvidence(back, side, twins))
     (rejected,) = (c for c in verdict.comparisons if not c.accepted)
     assert rejected.difference.note.startswith("no tie: score margin 0.25, error")
+    # the file holds no scores of the legacy side, so its decision is tried on those of the new one
+    (told,) = verdict.decisions
+    assert [(trial.decision, trial.numbers) for trial in told.trials] == [("new", "new"), ("legacy", "new")]
+    assert told.gaps == {} and told.allowance == "derived error" and not told.is_explained
+    assert told.reading == "no tie" and told.worst.margin.value == 0.25

@@ -68,6 +68,9 @@ def test_match_on_one_thread_with_the_plainest_kernels(check, case):
     coverage = verdict["coverage"]
     assert coverage["paired_leaf_calls"] == coverage["legacy_leaf_calls"] > 300
     assert coverage["unaccounted"] == [] and coverage["gradients_on_one_side"] == []
+    assert coverage["lone_calls"] == [] and not any(coverage["losses_only_on"].values())
+    images = verdict["detections"]
+    assert images and all(image["matched"] == image["legacy"] == image["new"] > 0 for image in images)
 
 
 @pytest.mark.parametrize("arguments", [("--threads", "2"), ("--threads", "1"), ("--cpu-capability", "avx2")], ids=str)

@@ -1,6 +1,7 @@
 """Live runs against mmdet 3.3.0's own DDQDETR at tiny width: clean, replayed, trained, and with planted errors."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -22,6 +23,11 @@ def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
     assert verdict["coverage"]["paired_leaf_calls"] == verdict["coverage"]["legacy_leaf_calls"] > 300
     assert verdict["coverage"]["unaccounted"] == [] and not verdict["coverage"]["gradients_on_one_side"]
     assert verdict["coverage"]["excluded_records"] < 0.02 * verdict["records"]
+    images = verdict["detections"]
+    assert [(image["matched"], image["legacy"], image["new"], image["score_gap"]) for image in images] == [
+        (50, 50, 50, 0.0)
+    ] * 2
+    assert verdict["decisions"] == [] and not any(verdict["coverage"]["lone_modules"].values())
     assert {"weights", "training: losses", "training: gradients", "training: noise"} <= {
         stage["name"] for stage in verdict["stages"]
     }
@@ -39,6 +45,37 @@ def test_decisions_are_not_degenerate(tiny, tmp_path):
     trace = Trace.load(tmp_path / "run" / "legacy")
     decoder = [r for r in trace.records if r.kind == "tap" and r.name == "distinct"][2:]
     assert {bool((trace.tensor(r) == 0).any()) for r in decoder} == {True, False}
+
+
+def test_audit_lists_the_decisions_of_both_phases(tiny, parity, tmp_path):
+    assert tiny("--out", tmp_path / "run", "-q").exit_code == 0
+    result = parity("audit", tmp_path / "run" / "new", "--json")
+    assert result.exit_code == 0, result.output
+    decisions = json.loads(result.stdout)["decisions"]
+    counts = Counter((decision["phase"], decision["name"]) for decision in decisions)
+    assert counts == {
+        ("predict", "distinct"): 6, ("predict", "detections"): 2, ("train", "distinct"): 6, ("train", "dense"): 2,
+        ("train", "match"): 8, ("train", "dense_match"): 8,
+    }  # fmt: skip
+    assert all(decision["ways"] and not decision["fault"] for decision in decisions)
+    # the other side made the same decisions on the same numbers
+    legacy = parity("audit", tmp_path / "run" / "legacy", "--json")
+    assert json.loads(legacy.stdout)["decisions"] == decisions
+
+
+@pytest.mark.parametrize(
+    ("error", "check", "quantity", "says"),
+    [
+        ("wrong_nms_threshold", "forward", "IoU", "iou_threshold differs by 0.3"),
+        ("ascending_dense", "loss", "score", "it breaks the rule on its own numbers"),
+        ("fewer_detections", "forward", "length", "no tie"),
+    ],
+)
+def test_wrong_decision_is_told_by_its_margin(tiny, error, check, quantity, says):
+    result = tiny("--check", check, "--new-adapter", PLANTED / f"{error}.py", "--json")
+    decision = json.loads(result.stdout)["first_divergence"]["decision"]
+    assert not decision["explained"] and decision["reading"].endswith(says) and decision["witness"]
+    assert quantity in {trial["quantity"] for trial in decision["trials"] if not trial["is_tie"]}
 
 
 def test_replayed_decisions_match_too(tiny, tmp_path):

@@ -203,6 +203,121 @@ def test_coverage_is_told_with_the_reason_of_every_exclusion(tmp_path):
     assert strict(verdict)["coverage"]["excluded"] == ["3 x new module_out decoder 2.*: an output here"]
 
 
+def selection(keep, scores):
+    """Return a choice and the scores it rests on, as the head of a detector makes it."""
+    return [
+        Rec("basis", "dense", scores, "scores", phase="predict", scope="head"),
+        Rec("tap", "dense", keep, "keep", phase="predict", scope="head"),
+    ]
+
+
+OUT = Rec("module_out", "m", phase="predict")
+
+
+def test_first_divergence_of_a_decision_is_told_by_its_margin_and_not_by_its_indices(tmp_path):
+    verdict = judged(tmp_path, [OUT, *selection([0], [0.875, 0.25])], [OUT, *selection([1], [0.875, 0.25])])
+    text = printed(verdict)
+    told = text[text.index("first divergence: `head` decides otherwise") :].splitlines()
+    assert told[2:-1] == [
+        "  predict dense#0: score margin 0.62 on equal numbers: no tie: it breaks the",
+        "      rule on its own numbers",
+        "  the new side leaves out 0 (0.875) and takes 1 (0.25)",
+    ]
+    assert "elements differ" not in text and "decided otherwise: 1 no tie" in text
+    # how far apart two indices are says nothing
+    (row,) = [line for line in text.splitlines() if line.startswith("inference: decisions")]
+    assert row.split()[2:5] == ["2", "1", "n/a"]
+
+
+def test_first_divergence_of_a_basis_tells_what_becomes_of_the_decision(tmp_path):
+    near = 0.5 + 2.0**-20
+    verdict = judged(tmp_path, [OUT, *selection([0], [0.5, 0.25])], [OUT, *selection([1], [0.25, near])])
+    text = " ".join(printed(verdict).split())
+    assert "`head` decides on another `scores`" in text and "100.0% of the elements differ, largest by 0.25" in text
+    assert "predict dense#0: score margin 0.25, measured difference explains 0.5: explained by the difference" in text
+
+
+def test_difference_of_a_single_number_is_told_without_shares(tmp_path):
+    text = printed(two_tensors(tmp_path, 1.0, 1.5))
+    assert "\n  differs by 0.5\n" in text and "elements" not in text
+
+
+def result(scores, labels, boxes):
+    values = dict(bboxes=torch.tensor(boxes).reshape(-1, 4), scores=scores, labels=torch.tensor(labels))
+    return [Rec("tap", "result", value, slot, phase="predict") for slot, value in values.items()]
+
+
+CAT, DOG = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 70.0]
+
+
+def test_detections_are_told_where_they_differ(tmp_path):
+    legacy = result([0.75, 0.5], [1, 2], [CAT, DOG])
+    new = result([0.5, 0.25], [2, 1], [DOG, [80.0, 80.0, 90.0, 90.0]])
+    verdict = judged(tmp_path, [OUT, *legacy], [OUT, *new])
+    text = printed(verdict)
+    assert (
+        "detections, matched one to one\n"
+        "  image 0: 1 matched of 2 / 2, worst IoU 1, largest score gap 0\n"
+        "    legacy only: label 1 score 0.75\n"
+        "    new only: label 1 score 0.25\n"
+    ) in text
+    (image,) = strict(verdict)["detections"]
+    assert image == {
+        "image": 0, "legacy": 2, "new": 2, "matched": 1, "in_another_order": 0, "worst_iou": 1.0, "score_gap": 0.0,
+        "unmatched": {
+            "legacy": [{"row": 0, "label": 1, "score": 0.75}], "new": [{"row": 1, "label": 1, "score": 0.25}],
+        },
+    }  # fmt: skip
+
+
+def test_detections_in_another_order_are_told_to_be_the_same(tmp_path):
+    legacy, new = result([0.5, 0.5], [1, 2], [CAT, DOG]), result([0.5, 0.5], [2, 1], [DOG, CAT])
+    text = " ".join(printed(judged(tmp_path, [OUT, *legacy], [OUT, *new])).split())
+    assert "image 0: 2 matched of 2 / 2, 2 in another order, worst IoU 1, largest score gap 0" in text
+
+
+def test_detections_that_are_equal_are_in_the_json_only(tmp_path):
+    records = [OUT, *result([0.75, 0.5], [1, 2], [CAT, DOG])]
+    verdict = judged(tmp_path, records, records)
+    assert "detections" not in printed(verdict)
+    assert [(i["matched"], i["legacy"], i["new"]) for i in strict(verdict)["detections"]] == [(2, 2, 2)]
+
+
+def test_detections_of_many_images_keep_to_few_lines_of_80_columns(tmp_path):
+    sides = []
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        records = [OUT]
+        for image in range(9):
+            boxes = torch.rand(300, 2, generator=generator) * 1e5
+            values = dict(
+                bboxes=torch.cat([boxes, boxes + 5], 1), scores=torch.rand(300, generator=generator),
+                labels=torch.randint(0, 10**9, (300,), generator=generator),
+            )  # fmt: skip
+            records += [Rec("tap", "result", v, slot, image, "predict") for slot, v in values.items()]
+        sides.append(records)
+    verdict = judged(tmp_path, *sides)
+    lines = printed(verdict).splitlines()[:-1]
+    told = lines[lines.index("detections, matched one to one") : lines.index("  and 5 more images, see --json") + 1]
+    assert len(told) == 14 and max(map(len, lines)) <= 80
+    assert told[1] == "  image 0: 0 matched of 300 / 300" and told[2].endswith(" more)")
+    assert len(strict(verdict)["detections"][8]["unmatched"]["new"]) == 300
+
+
+def test_score_that_is_no_number_is_null_in_json(tmp_path):
+    legacy, new = result([NAN, 0.5], [1, 2], [CAT, DOG]), result([0.5, 0.5], [1, 3], [CAT, DOG])
+    (image,) = strict(judged(tmp_path, [OUT, *legacy], [OUT, *new]))["detections"]
+    assert image["score_gap"] is None and image["matched"] == 1
+
+
+def test_coverage_is_printed_and_cut(tmp_path):
+    verdict = judged(tmp_path, [OUT], [OUT], on_legacy=dict(leaf_calls={f"decoder.layers.{i}": 1 for i in range(99)}),
+                     on_new=dict(never_executed=tuple(f"decoder.layers.{i}" for i in range(99))))  # fmt: skip
+    lines = printed(verdict).splitlines()
+    assert "  ran on the legacy side only: decoder.layers.0 x1 (train) (+98 more)" in lines
+    assert sum("decoder.layers" in line for line in lines) == 2
+
+
 def test_no_color_is_honoured(tmp_path, monkeypatch):
     verdict = two_tensors(tmp_path, [1.0], [2.0])
     monkeypatch.setenv("TERM", "xterm-256color")

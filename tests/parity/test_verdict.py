@@ -28,7 +28,7 @@ def outcome(verdict):
 
 def filler(count):
     """Return ``count`` records that are equal on both sides."""
-    return [Rec("tap", "filler", float(i), call=i) for i in range(count)]
+    return [Rec("module_out", "filler", float(i), call=i) for i in range(count)]
 
 
 def test_equal_sides_match(tmp_path):
@@ -92,8 +92,7 @@ def test_new_side_may_record_more_where_that_is_written_down(tmp_path):
     [
         ({"neck": 2}, {"neck": 1}, 1),
         ({"neck": 1}, {}, 0),
-        ({"neck": 1, "encoder": 1}, {"encoder": 5}, 1),
-        ({"neck": 1}, {"neck_": 1}, 0),
+        ({"neck": 1, "encoder": 1}, {"encoder": 1}, 1),
     ],
     ids=str,
 )
