@@ -6,7 +6,7 @@ from parity.blame import first_divergence
 from parity.compare import compare_all
 from parity.pairing import pair
 
-from .synthetic import EXACT, SAME_NAMES, Rec, write_trace
+from .synthetic import EXACT, SAME_NAMES, Rec, judged, write_trace
 
 A = [1.0]
 
@@ -74,7 +74,7 @@ def test_equal_runs_part_nowhere(blamed):
         ((7,), "decoder", "output 1) gives another output"),
         ((8,), "the detector", "The detector decides otherwise: tap `result`"),
         ((9,), "loss_cls", "loss term `loss_cls` differs"),
-        ((10,), "decoder.norm.weight", "gradient of `decoder.norm.weight` differs; everything forward is equal"),
+        ((10,), "decoder.norm.weight", "differs; all gradients that flow between modules are equal"),
         # an error carries on: the first place counts, and an inner module comes before the one that holds it
         ((4, 5, 6, 7, 8, 9, 10), "decoder.layers.0.norm", "gives another output"),
         ((5, 6, 7, 9, 10), "decoder.layers.0", "gives another output"),
@@ -147,3 +147,33 @@ def test_inference_says_nothing_about_the_order_of_backward(blamed):
         out("neck"), out("head"), out("neck", phase="predict"), Rec("grad", "head.weight"), Rec("grad", "neck.weight"),
     ]  # fmt: skip
     assert blamed(records, 3, 4).where == "head.weight"
+
+
+#: backward: the head's code uses the decoder's output, the decoder's code the layer's
+BACKWARD = [
+    Rec("out_grad", "decoder", slot="1", scope=""),  # 0
+    Rec("out_grad", "decoder.layers.0", scope="decoder"),  # 1
+    Rec("in_grad", "decoder.layers.0.norm", slot="x", scope="decoder.layers.0"),  # 2
+    Rec("in_grad", "decoder.layers.0", slot="x", scope="decoder"),  # 3
+    Rec("grad", "decoder.layers.0.norm.weight"),  # 4
+]
+
+
+@pytest.mark.parametrize(
+    ("differing", "where", "says"),
+    [
+        ((0, 1, 2, 3, 4), "the detector", "the code of the detector makes another gradient of output 1 of `decoder`"),
+        ((1, 2, 3, 4), "decoder", "the code of `decoder` makes another gradient of output of `decoder.layers.0`"),
+        ((2, 3), "decoder.layers.0.norm", "`decoder.layers.0.norm` (call 0 of the train phase) makes another gradient"),
+        ((3,), "decoder.layers.0", "makes another gradient of its `x` from equal ones"),
+        ((4,), "decoder.layers.0.norm.weight", "all gradients that flow between modules are equal"),
+    ],
+)
+def test_backward_the_first_place_counts_too(blamed, differing, where, says):
+    divergence = blamed(BACKWARD, *differing)
+    assert divergence.where == where and says in divergence.message
+
+
+def test_gradient_that_does_not_come_is_blamed_on_the_code_that_uses_the_output(tmp_path):
+    verdict = judged(tmp_path, BACKWARD[:2], BACKWARD[:1])
+    assert verdict.divergence.where == "decoder" and "no gradient comes" in verdict.divergence.message
