@@ -169,6 +169,7 @@ class GoldenEvidence:
             spread=values.spread,
             new=sketch(self.new.tensor(pair.new)),
             new_reference=sketch(self.new_reference.tensor(twin)),
+            sketched=True,
         )
 
     def decision(self, record: Record) -> dict[str, Tensor]:

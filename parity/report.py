@@ -17,6 +17,7 @@ from . import derived
 from .blame import Divergence
 from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .golden import Golden
+from .metrics import Metrics
 from .pairing import LEGACY, NEW, Unpaired
 from .verdict import MATCH, Verdict
 
@@ -161,8 +162,21 @@ def _print_divergence(divergence: Divergence, classes: list[str], console: Conso
     if difference is not None:
         share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
         console.print(f"  {difference.note or share}", markup=False, highlight=False)
+        if difference.metrics is not None and difference.metrics.ulps is not None:
+            console.print(f"  {figures(difference.metrics)}", markup=False, highlight=False)
     for line in classes:
         console.print(f"  {line}", markup=False, highlight=False)
+
+
+def figures(metrics: Metrics) -> str:
+    """Return what was measured in one line, but for the share of differing elements."""
+    said = [
+        f"max {metrics.max_abs:.3g}", f"relative {metrics.max_rel:.3g}", f"mean {metrics.mean_abs:.3g}",
+        f"cosine {metrics.cosine:.9g}", f"{metrics.ulps} ULP",
+    ]  # fmt: skip
+    counts = (("NaN", metrics.nan), ("Inf", metrics.inf))
+    said += [f"{what} {legacy} and {new}" for what, (legacy, new) in counts if legacy or new]
+    return ", ".join(said)
 
 
 def class_lines(verdict: Verdict) -> list[str]:
@@ -255,8 +269,28 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
         "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
-        "max_abs": difference.max_abs if difference is not None and math.isfinite(difference.max_abs) else None,
+        "max_abs": _number(difference.max_abs) if difference is not None else None,
         "differing_share": difference.differing if difference else 0.0,
+        "metrics": _metrics_dict(difference.metrics) if difference is not None else None,
         "note": difference.note if difference else "",
         "derived": None if comparison.finding is None else asdict(comparison.finding),
     }  # fmt: skip
+
+
+def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
+    if metrics is None:
+        return None
+    return {
+        "elements": metrics.elements,
+        "max_rel": _number(metrics.max_rel),
+        "mean_abs": _number(metrics.mean_abs),
+        "cosine": _number(metrics.cosine),
+        "ulps": metrics.ulps,
+        "nan": dict(zip((LEGACY, NEW), metrics.nan)),
+        "inf": dict(zip((LEGACY, NEW), metrics.inf)),
+    }
+
+
+def _number(value: float) -> float | None:
+    """Return what JSON has a number for."""
+    return value if math.isfinite(value) else None
