@@ -34,11 +34,11 @@ class Fingerprints:
     def of(self, data: memoryview) -> bytes:
         """Return the fingerprint of ``data``."""
         count = max(0, len(data) - _SHIFT) // (8 * _WORDS) * _WORDS
-        shifted = self._helper.submit(_products, data, _SHIFT, count, self._keys[1])
-        products = _products(data, 0, count, self._keys[0])
-        fingerprint = hashlib.sha256(products.tobytes())
-        fingerprint.update(shifted.result().tobytes())
-        fingerprint.update(data[8 * count :])
+        fingerprint = hashlib.sha256(data[8 * count :])
+        if count:
+            shifted = self._helper.submit(_products, data, _SHIFT, count, self._keys[1])
+            fingerprint.update(_products(data, 0, count, self._keys[0]))
+            fingerprint.update(shifted.result())
         return fingerprint.digest()
 
 
@@ -46,6 +46,6 @@ def _random_words() -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(os.urandom(8 * _WORDS), np.int64).copy())
 
 
-def _products(data: memoryview, offset: int, count: int, key: torch.Tensor) -> np.ndarray:
+def _products(data: memoryview, offset: int, count: int, key: torch.Tensor) -> bytes:
     words = torch.from_numpy(np.frombuffer(data, np.int64, count, offset))
-    return torch.mv(words.view(-1, _WORDS), key).numpy()
+    return torch.mv(words.view(-1, _WORDS), key).numpy().tobytes()
