@@ -49,7 +49,7 @@ def together(*several: Numbers) -> Iterator[tuple[Tensor, ...]]:
     shapes = {tuple(numbers.shape) for numbers in several}
     if len(shapes) > 1:
         raise ValueError(f"Tensors of shapes {sorted(shapes)} cannot be compared element by element.")
-    return zip(*map(pieces, several))
+    return zip(*map(pieces, several), strict=True)  # strict also runs each to its end, where checks are
 
 
 def doubles(piece: Tensor) -> np.ndarray:

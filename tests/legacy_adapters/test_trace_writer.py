@@ -130,7 +130,12 @@ LARGE = 3 << 18  # float32 elements of a tensor that two threads take care of
 
 
 def test_large_tensor_has_the_digest_of_its_bytes_and_comes_back(tmp_path):
-    tensors = [torch.randn(LARGE), torch.randn(LARGE + 1).bfloat16(), torch.randn(1024, LARGE // 1024).t(), torch.ones(3)]
+    tensors = [
+        torch.randn(LARGE),
+        torch.randn(LARGE + 1).bfloat16(),
+        torch.randn(1024, LARGE // 1024).t(),
+        torch.ones(3),
+    ]
     trace = finished(tmp_path / "t", *tensors)
     assert [record.digest for record in trace.records] == [content_digest(tensor) for tensor in tensors]
     assert all(torch.equal(trace.tensor(record), tensor) for record, tensor in zip(trace.records, tensors))
