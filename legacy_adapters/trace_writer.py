@@ -3,7 +3,8 @@
 A tensor is written once, under the SHA-256 of its dtype, shape and bytes; records refer to it by that digest. So an
 input that equals an earlier output costs no space, and two equal records of two traces are known to be equal
 without reading them. Tensors go to disk at the moment they are recorded, hence no clone is kept and a later
-in-place operation of the model cannot change a record; peak memory is one tensor.
+in-place operation of the model cannot change a record; peak memory is one tensor. A large one is written and hashed at
+the same time, by two threads; if its fingerprint was seen before, neither is done.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
 import torch
 
+from .fingerprint import Fingerprints
 from .job import write_json
 
 FORMAT_VERSION = 1
@@ -23,6 +26,7 @@ INDEX_NAME = "index.json"
 _HEADER_BYTES = 1 << 18  # room for the JSON header of one shard, padded with spaces as safetensors allows
 _MAX_TENSORS = 1000
 _MAX_SHARD_BYTES = 1 << 30
+_LARGE = 1 << 20  # bytes from which a second thread pays
 
 DTYPES = {
     torch.float64: "F64",
@@ -92,10 +96,16 @@ class _Shard:
     def full(self) -> bool:
         return len(self.entries) >= _MAX_TENSORS or self.size >= _MAX_SHARD_BYTES
 
-    def add(self, digest: str, dtype: str, shape: Tuple[int, ...], data: memoryview) -> None:
+    def write(self, data: memoryview) -> int:
+        """Append the bytes of a tensor and return where they begin; :meth:`enter` must follow."""
+        start = self.size
         self._file.write(data)
-        self.entries[digest] = dict(dtype=dtype, shape=list(shape), data_offsets=[self.size, self.size + data.nbytes])
         self.size += data.nbytes
+        return start
+
+    def enter(self, digest: str, dtype: str, shape: Tuple[int, ...], start: int) -> None:
+        """Name the tensor that was written last."""
+        self.entries[digest] = dict(dtype=dtype, shape=list(shape), data_offsets=[start, self.size])
 
     def close(self) -> None:
         header = json.dumps(self.entries, separators=(",", ":")).encode().ljust(_HEADER_BYTES)
@@ -118,6 +128,9 @@ class TraceWriter:
         self._shards: List[str] = []
         self._shard: Optional[_Shard] = None
         self._where: Dict[str, str] = {}
+        self._helper = ThreadPoolExecutor(1)
+        self._fingerprints = Fingerprints(self._helper)
+        self._seen: Dict[Tuple[str, Tuple[int, ...], bytes], str] = {}
 
     def add(
         self, phase: str, kind: str, name: str, call: int, slot: str, tensor: torch.Tensor, scope: str = ""
@@ -126,12 +139,31 @@ class TraceWriter:
         value = tensor.detach()
         dtype, shape = DTYPES[value.dtype], tuple(value.shape)
         data = tensor_bytes(value)
-        key = _digest(dtype, shape, data)
-        if key not in self._where:
+        digest = self._stored(dtype, shape, data) if data.nbytes < _LARGE else self._stored_large(dtype, shape, data)
+        self.records.append(Record(phase, kind, name, call, slot, dtype, shape, digest, scope))
+
+    def _stored(self, dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
+        """Store what is not there yet and return its digest."""
+        digest = _digest(dtype, shape, data)
+        if digest not in self._where:
             shard = self._current_shard()
-            shard.add(key, dtype, shape, data)
-            self._where[key] = os.path.basename(shard.path)
-        self.records.append(Record(phase, kind, name, call, slot, dtype, shape, key, scope))
+            shard.enter(digest, dtype, shape, shard.write(data))
+            self._where[digest] = os.path.basename(shard.path)
+        return digest
+
+    def _stored_large(self, dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
+        content = dtype, shape, self._fingerprints.of(data)
+        if content not in self._seen:
+            shard = self._current_shard()
+            hashing = self._helper.submit(_digest, dtype, shape, data)
+            try:
+                start = shard.write(data)
+            finally:
+                digest = hashing.result()  # ``data`` belongs to the model and must not be read later
+            shard.enter(digest, dtype, shape, start)
+            self._where[digest] = os.path.basename(shard.path)
+            self._seen[content] = digest
+        return self._seen[content]
 
     def _current_shard(self) -> _Shard:
         if self._shard is not None and self._shard.full:
@@ -144,6 +176,7 @@ class TraceWriter:
 
     def finish(self, provenance: dict, coverage: dict) -> None:
         """Close the shards and publish the index."""
+        self._helper.shutdown()
         if self._shard is not None:
             self._shard.close()
             self._shard = None
@@ -168,10 +201,15 @@ def zeros_digest(dtype: str, shape: Tuple[int, ...]) -> str:
     return content_digest(torch.zeros(shape, dtype=by_name[dtype]))
 
 
+def content_hash(dtype: str, shape: Tuple[int, ...]) -> "hashlib._Hash":
+    """Return the hash whose hex digest, once it was fed a tensor's bytes, is the tensor's content address."""
+    return hashlib.sha256(repr((dtype, shape)).encode() + b"\0")
+
+
 def _digest(dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
-    digest = hashlib.sha256(repr((dtype, shape)).encode() + b"\0")
-    digest.update(data)
-    return digest.hexdigest()
+    content = content_hash(dtype, shape)
+    content.update(data)
+    return content.hexdigest()
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:

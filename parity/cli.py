@@ -209,7 +209,9 @@ def demo(json: bool, **settings: Any) -> None:
 @click.option(
     "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{_FIXED_HELP}."
 )
-@_with(*_BOUNDS, *_OUTPUT)
+@_with(*_BOUNDS)
+@click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
+@_with(*_OUTPUT)
 def compare(json: bool, **arguments: Any) -> None:
     """Compare two traces kept by `run --out`."""
     from . import commands

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from legacy_adapters.trace_writer import Record
 
 from .derived import Finding, decision_margin, examine
 from .evidence import Evidence
+from .metrics import Metrics, measure_pieces
+from .metrics import measure as measure_numbers
 from .pairing import Pair
+from .parallel import in_order
+from .pieces import Numbers, together
 from .ties import is_of_decision
-from .trace import Trace
+from .trace import Trace, TraceError
 
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 #: Kinds of records that backward makes.
@@ -53,11 +58,18 @@ class Difference:
         max_abs: largest absolute difference over the elements finite on both sides; NaN if shapes or dtypes differ.
         differing: share of elements with other bits or values, in [0, 1].
         note: what cannot be said in numbers, e.g. other shapes; else empty.
+        metrics: all that was measured; None if nothing could be.
     """
 
     max_abs: float
     differing: float
     note: str
+    metrics: Metrics | None = None
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Difference:
+        """Return what is said of ``metrics``."""
+        return cls(metrics.max_abs, metrics.differing, metrics.note, metrics)
 
 
 @dataclass(frozen=True)
@@ -84,35 +96,69 @@ def compare_all(
 ) -> Iterator[Comparison]:
     """Compare pair by pair; identical tensors are told by their digests and not read.
 
+    Tensors are read and measured on as many threads as there are processors, each in pieces. Two contents are compared
+    once, however many pairs have them.
+
     Args:
         legacy: not read under ``derived``; ``evidence`` has its values then.
         new: the other side.
         pairs: of their records.
         tolerance: what counts as equal.
         evidence: for ``derived``.
+
+    Raises:
+        TraceError: if a tensor cannot be read or is not what was recorded.
     """
+    pairs = tuple(pairs)
+    work = {}
+    for pair in pairs:
+        if pair.legacy.digest != pair.new.digest:
+            work.setdefault(_work_of(pair, evidence), partial(_compare_one, legacy, new, pair, tolerance, evidence))
+    done = dict(zip(work, in_order(work.values())))
     for pair in pairs:
         if pair.legacy.digest == pair.new.digest:
             yield Comparison(pair, True, True, None)
-        elif evidence is not None and _is_decision(pair.new, evidence.new):
-            found = decision_margin(pair, evidence)
-            yield Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
-        elif (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
-            note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
-            yield Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
-        elif evidence is not None:
-            yield _compare_derived(pair, evidence)
         else:
-            yield _compare(pair, legacy.tensor(pair.legacy), new.tensor(pair.new), tolerance)
+            yield replace(done[_work_of(pair, evidence)], pair=pair)
+
+
+def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
+    """Return what two pairs have in common whose comparison is the same."""
+    return pair.new.key if evidence is not None else (pair.legacy.digest, pair.new.digest)
+
+
+def _compare_one(legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None) -> Comparison:
+    if evidence is not None and _is_decision(pair.new, evidence.new):
+        found = decision_margin(pair, evidence)
+        return Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
+    if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
+        note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
+        return Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
+    if evidence is not None:
+        return _compare_derived(pair, evidence)
+    comparison = _compare(pair, legacy.stored(pair.legacy), new.stored(pair.new), tolerance)
+    if comparison.difference.metrics.same_bits:
+        legacy.check(pair.legacy)
+        new.check(pair.new)
+        raise TraceError(f"{new.folder} is damaged: equal tensors of `{pair.new.name}` have other digests.")
+    return comparison
 
 
 def _kind(record: object) -> str:
     return f"{record.dtype}{list(record.shape)}"
 
 
-def _compare(pair: Pair, expected: Tensor, found: Tensor, tolerance: Tolerance) -> Comparison:
-    difference = measure(expected, found)
-    return Comparison(pair, False, accepted(expected, found, tolerance), difference)
+def _compare(pair: Pair, expected: Numbers, found: Numbers, tolerance: Tolerance) -> Comparison:
+    within = tolerance.name != EXACT  # the digests differ, so some bit does
+
+    def watched() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal within
+        for one, two in together(expected, found):
+            within = within and accepted(one, two, tolerance)
+            yield one, two
+
+    difference = Difference.of(measure_pieces(watched(), expected.dtype))
+    return Comparison(pair, False, within, difference)
 
 
 def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
@@ -125,6 +171,8 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     finding = examine(sample, gradient=record.kind in GRADIENTS)
     difference = measure(sample.legacy, sample.new)
+    if sample.sketched:
+        difference = replace(difference, metrics=replace(difference.metrics, ulps=None))
     if finding.objection:
         difference = replace(difference, note=finding.objection)
     return Comparison(pair, False, not finding.objection, difference, finding)
@@ -138,31 +186,13 @@ def _is_decision(record: Record, trace: Trace) -> bool:
 
 
 def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
-    """Tell whether ``found`` equals ``expected`` under ``tolerance``; dtypes and shapes are equal already."""
-    if tolerance.name == EXACT:
-        return False  # the digests differ, so some bit does
+    """Tell whether a piece is within a fixed ``tolerance`` of the expected one; dtypes and shapes are equal."""
     if not expected.is_floating_point():
-        return torch.equal(expected, found)
-    return torch.allclose(found.double(), expected.double(), tolerance.rtol, tolerance.atol, equal_nan=True)
+        return bool(np.array_equal(expected.numpy(), found.numpy()))
+    one, two = expected.double().numpy(), found.double().numpy()
+    return bool(np.allclose(two, one, tolerance.rtol, tolerance.atol, equal_nan=True))
 
 
-def measure(expected: Tensor, found: Tensor) -> Difference:
+def measure(expected: Numbers, found: Numbers) -> Difference:
     """Measure the difference of two tensors of one dtype and shape."""
-    if not expected.numel():
-        return Difference(0.0, 0.0, "")
-    if not expected.is_floating_point():
-        unequal = expected != found
-        gap = (expected.double() - found.double()).abs().max().item()
-        return Difference(gap, unequal.double().mean().item(), "")
-    one, two = expected.double(), found.double()
-    finite = one.isfinite() & two.isfinite()
-    gap = (one - two)[finite].abs()
-    nan_moved = int((one.isnan() != two.isnan()).sum())
-    inf_moved = int((one.isinf() | two.isinf()).logical_and(one != two).logical_and(~one.isnan() & ~two.isnan()).sum())
-    counts = ((nan_moved, "NaN on one side only"), (inf_moved, "Inf against another value"))
-    notes = [f"{count} {what}" for count, what in counts if count]
-    both_nan = one.isnan() & two.isnan()
-    differing = ((one != two) & ~both_nan).double().mean().item()
-    if differing == 0.0 and not notes:
-        notes = ["signs of zero or payloads of NaN differ"]
-    return Difference(gap.max().item() if gap.numel() else 0.0, differing, ", ".join(notes))
+    return Difference.of(measure_numbers(expected, found))

@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from .evidence import Evidence, Norms, Sample, norms
+from .evidence import Evidence, Norms, Sample, Size, gap, norms
 from .pairing import Pair
+from .pieces import doubles, together
 from .ties import Margin, margin
 
 FACTOR = 8.0
@@ -34,15 +35,18 @@ JUMP = 0.5
 FLOAT64_SHARE = 2.0**-20
 
 
-def rounding(sample: Sample) -> Norms:
+def bound(sample: Sample, gradient: bool = False) -> Norms:
+    """Return the largest error that is accepted in the precision of the run."""
+    return _bound(norms(sample.reference), sample.spread, gradient)
+
+
+def _rounding(size: Norms, spread: Norms) -> Norms:
     """Return the error that rounding in the precision of the run explains."""
-    size, spread = norms(sample.reference), sample.spread
     return Norms(FACTOR * spread.max + LAST_PLACES * size.max, FACTOR * spread.rms + LAST_PLACES * size.rms)
 
 
-def bound(sample: Sample, gradient: bool = False) -> Norms:
-    """Return the largest error that is accepted in the precision of the run."""
-    size, explained, spread = norms(sample.reference), rounding(sample), sample.spread
+def _bound(size: Norms, spread: Norms, gradient: bool) -> Norms:
+    explained = _rounding(size, spread)
     if gradient:
         allowed = Norms(JUMP * size.max, JUMP * size.rms)
     else:
@@ -71,26 +75,37 @@ class Finding:
 
 
 def examine(sample: Sample, gradient: bool = False) -> Finding:
-    """Measure the new values against the reference and judge them."""
-    explained = rounding(sample)
+    """Measure the new values against the reference and judge them, piece by piece."""
+    size, error, error64 = Size(), Size(), Size()
+    moved = moved64 = False
+    for pieces in together(sample.legacy, sample.reference, sample.new, sample.new_reference):
+        legacy, reference, new, new_reference = map(doubles, pieces)
+        size.add(reference)
+        error.add(gap(new, reference))
+        error64.add(gap(new_reference, reference))
+        moved = moved or _moved(legacy, new)
+        moved64 = moved64 or _moved(reference, new_reference)
+    allowed = _bound(size.norms(), sample.spread, gradient)
+    explained = _rounding(size.norms(), sample.spread)
     allowed64 = Norms(explained.max * FLOAT64_SHARE, explained.rms * FLOAT64_SHARE)
-    allowed = bound(sample, gradient)
-    error, error64 = norms(sample.new - sample.reference), norms(sample.new_reference - sample.reference)
-    runs = (
-        ("", sample.new, sample.legacy, error, allowed),
-        (" in float64", sample.new_reference, sample.reference, error64, allowed64),
+    said = _objection("", moved, error.norms(), allowed) or _objection(
+        " in float64", moved64, error64.norms(), allowed64
     )
-    said = next((text for text in (_objection(*run) for run in runs) if text), "")
-    return Finding(error, allowed, error64, allowed64, said)
+    return Finding(error.norms(), allowed, error64.norms(), allowed64, said)
 
 
-def _objection(run: str, found: Tensor, expected: Tensor, error: Norms, allowed: Norms) -> str:
-    if not torch.equal(_code(found), _code(expected)):
+def _objection(run: str, moved: bool, error: Norms, allowed: Norms) -> str:
+    if moved:
         return f"NaN or Inf in other places{run}"
     for which in ("max", "rms"):
         if not getattr(error, which) <= getattr(allowed, which):
             return f"{which} error{run} {getattr(error, which):.2g}, allowed {getattr(allowed, which):.2g}"
     return ""
+
+
+def _moved(expected: np.ndarray, found: np.ndarray) -> bool:
+    """Tell whether NaN or one of the infinities is in other places."""
+    return any(not np.array_equal(test(expected), test(found)) for test in (np.isnan, np.isposinf, np.isneginf))
 
 
 def constants() -> dict[str, float]:
@@ -134,8 +149,3 @@ def basis_errors(evidence: Evidence, phase: str, name: str, call: int) -> dict[s
 
 def _lengths(decision: Mapping[str, Tensor]) -> dict[str, int]:
     return {slot: chosen.numel() for slot, chosen in decision.items()}
-
-
-def _code(values: Tensor) -> Tensor:
-    """Return 0 where finite, 1 NaN, 2 +Inf, 3 -Inf."""
-    return values.isnan() * 1 + values.isposinf() * 2 + values.isneginf() * 3

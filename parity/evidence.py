@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from legacy_adapters.trace_writer import Key, Record
 
 from .pairing import Pair
-from .trace import Trace, TraceError
+from .parallel import in_order
+from .pieces import Numbers, doubles, together
+from .trace import StoredTensor, Trace, TraceError
 
-#: Gives the float64 values by which a record of a trace is judged: the whole tensor, or a sketch of it.
-Values = Callable[[Trace, Record], Tensor]
+#: Gives the values by which a record of a trace is judged: the whole tensor, or a sketch of it.
+Values = Callable[[Trace, Record], Numbers]
 
 
-def whole(trace: Trace, record: Record) -> Tensor:
-    """Return the record's tensor as float64."""
-    return trace.tensor(record).double()
+def whole(trace: Trace, record: Record) -> StoredTensor:
+    """Return the record's tensor, to be read in pieces."""
+    return trace.stored(record)
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,55 @@ class Norms:
 ZERO = Norms(0.0, 0.0)
 
 
-def norms(tensor: Tensor) -> Norms:
-    """Measure ``tensor``; zero if nothing in it is finite."""
-    finite = tensor[tensor.isfinite()].double()
-    if not finite.numel():
-        return ZERO
-    return Norms(finite.abs().max().item(), finite.square().mean().sqrt().item())
+class Size:
+    """Norms of a tensor that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._largest = 0.0
+        self._squares: list[float] = []
+        self._finite = 0
+
+    def add(self, piece: np.ndarray) -> None:
+        """Take in a float64 piece."""
+        finite = np.isfinite(piece)
+        if not finite.all():
+            piece = piece[finite]
+        if piece.size:
+            with np.errstate(over="ignore"):
+                self._squares.append(float(np.square(piece).sum()))
+            self._largest = max(self._largest, float(np.abs(piece).max()))
+            self._finite += piece.size
+
+    def norms(self) -> Norms:
+        """Return the norms of all pieces so far; zero if nothing in them is finite."""
+        return Norms(self._largest, math.sqrt(math.fsum(self._squares) / self._finite)) if self._finite else ZERO
+
+
+def norms(numbers: Numbers) -> Norms:
+    """Measure a tensor; zero if nothing in it is finite."""
+    size = Size()
+    for (piece,) in together(numbers):
+        size.add(doubles(piece))
+    return size.norms()
+
+
+def distance(one: Numbers, two: Numbers) -> Norms:
+    """Measure the difference of two tensors of one shape, where it is finite."""
+    size = Size()
+    for pair in together(one, two):
+        size.add(gap(*map(doubles, pair)))
+    return size.norms()
+
+
+def gap(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Return the difference of two float64 pieces."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return one - two
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The values by which one pair is judged, all float64 and of one shape.
+    """The values by which one pair is judged, all of one shape and taken in float64.
 
     Attributes:
         legacy: what the legacy side computed in its own precision.
@@ -58,13 +101,15 @@ class Sample:
             kernels, with weights and images perturbed in their last bit.
         new: what the new side computed.
         new_reference: what it computes in float64 under the same decisions.
+        sketched: these are sketches of the tensors.
     """
 
-    legacy: Tensor
-    reference: Tensor
+    legacy: Numbers
+    reference: Numbers
     spread: Norms
-    new: Tensor
-    new_reference: Tensor
+    new: Numbers
+    new_reference: Numbers
+    sketched: bool = False
 
 
 class Evidence(Protocol):
@@ -86,12 +131,22 @@ def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> 
     """
     found: dict[Key, Norms] = {}
     for run in runs:
-        for record in run.records:
-            twin = reference.by_key.get(record.key)
-            if record.is_float and twin is not None:
-                error = norms(values(run, record) - values(reference, twin))
-                found[record.key] = found.get(record.key, ZERO) | error
+        twins = [
+            (record, reference.by_key[record.key])
+            for record in run.records
+            if record.is_float and record.key in reference.by_key
+        ]
+        # a module's input is often another's output: measured once
+        contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
+        tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
+        errors = dict(zip(contents, in_order(tasks)))
+        for record, twin in twins:
+            found[record.key] = found.get(record.key, ZERO) | errors[record.digest, twin.digest]
     return found
+
+
+def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: Values) -> Norms:
+    return distance(values(run, record), values(reference, twin))
 
 
 def save_spread(spread: Mapping[Key, Norms], path: Path) -> None:
@@ -132,7 +187,7 @@ class TraceEvidence:
     def sample(self, pair: Pair) -> Sample | None:
         reference = self.reference.by_key.get(pair.legacy.key)
         new_reference = self.new_reference.by_key.get(pair.new.key)
-        if reference is None or new_reference is None:
+        if reference is None or new_reference is None or {reference.shape, new_reference.shape} != {pair.new.shape}:
             return None
         return Sample(
             legacy=whole(self.legacy, self.legacy.by_key[pair.legacy.key]),

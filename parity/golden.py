@@ -121,7 +121,7 @@ def sketches() -> ValuesOf:
 
     def sketch_of(trace: Trace, record: Record) -> Tensor:
         if record.digest not in known:
-            known[record.digest] = sketch(trace.tensor(record))
+            known[record.digest] = sketch(trace.stored(record))
         return known[record.digest]
 
     return sketch_of
@@ -173,8 +173,9 @@ class GoldenEvidence:
             legacy=values.legacy,
             reference=values.reference,
             spread=values.spread,
-            new=sketch(self.new.tensor(pair.new)),
-            new_reference=sketch(self.new_reference.tensor(twin)),
+            new=sketch(self.new.stored(pair.new)),
+            new_reference=sketch(self.new_reference.stored(twin)),
+            sketched=True,
         )
 
     def decision(self, record: Record) -> dict[str, Tensor]:

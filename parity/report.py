@@ -22,6 +22,7 @@ from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .decisions import DecisionDifference
 from .golden import Golden
 from .isolation import Isolation, Place
+from .metrics import Metrics
 from .pairing import LEGACY, NEW
 from .verdict import MATCH, Verdict
 
@@ -233,7 +234,9 @@ def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
     if not comparison.pair.new.shape:
         share = f"differs by {difference.max_abs:.3g}"
     if decision is None:
-        return [difference.note or share]
+        metrics = difference.metrics
+        shown = [figures(metrics)] if metrics is not None and metrics.ulps is not None else []
+        return [difference.note or share, *shown]
     lines = [difference.note or share] if comparison.pair.new.kind == "basis" else []
     return [*lines, sections.decision_line(decision), *filter(None, [sections.witness_line(decision)])]
 
@@ -245,6 +248,17 @@ def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference 
         return None
     place = (record.phase, record.name, record.call)
     return next((found for found in verdict.decisions if (found.phase, found.name, found.call) == place), None)
+
+
+def figures(metrics: Metrics) -> str:
+    """Return what was measured in one line, but for the share of differing elements."""
+    said = [
+        f"max {metrics.max_abs:.3g}", f"relative {metrics.max_rel:.3g}", f"mean {metrics.mean_abs:.3g}",
+        f"cosine {metrics.cosine:.9g}", f"{metrics.ulps} ULP",
+    ]  # fmt: skip
+    counts = (("NaN", metrics.nan), ("Inf", metrics.inf))
+    said += [f"{what} {legacy} and {new}" for what, (legacy, new) in counts if legacy or new]
+    return ", ".join(said)
 
 
 def class_lines(verdict: Verdict) -> list[str]:
@@ -338,8 +352,28 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
         "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
-        "max_abs": difference.max_abs if difference is not None and math.isfinite(difference.max_abs) else None,
+        "max_abs": _number(difference.max_abs) if difference is not None else None,
         "differing_share": difference.differing if difference else 0.0,
+        "metrics": _metrics_dict(difference.metrics) if difference is not None else None,
         "note": difference.note if difference else "",
         "derived": None if comparison.finding is None else asdict(comparison.finding),
     }  # fmt: skip
+
+
+def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
+    if metrics is None:
+        return None
+    return {
+        "elements": metrics.elements,
+        "max_rel": _number(metrics.max_rel),
+        "mean_abs": _number(metrics.mean_abs),
+        "cosine": _number(metrics.cosine),
+        "ulps": metrics.ulps,
+        "nan": dict(zip((LEGACY, NEW), metrics.nan)),
+        "inf": dict(zip((LEGACY, NEW), metrics.inf)),
+    }
+
+
+def _number(value: float) -> float | None:
+    """Return what JSON has a number for."""
+    return value if math.isfinite(value) else None

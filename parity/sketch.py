@@ -7,39 +7,62 @@ elements, so that errors of sketches compare like errors of tensors.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .pieces import PIECE, Numbers, pieces
+
 SAMPLES, PROJECTIONS = 32, 8
-_BLOCK = 1 << 16  # elements whose signs are made at once
+_BLOCK = 2 * PIECE  # elements whose signs are made at once
 
 
-def sketch(tensor: Tensor) -> Tensor:
-    """Return a float64 vector that stands for ``tensor``.
+def sketch(numbers: Numbers) -> Tensor:
+    """Return a float64 vector that stands for a tensor, which is read once and in pieces.
 
     A tensor of up to 40 elements is kept whole. A larger one becomes 32 sampled elements, then 8 sums of all finite
     elements with random signs over the square root of their number, then 8 such sums of a code of the elements that
     are not finite (1 NaN, 2 +Inf, 3 -Inf). Positions and signs depend on the number of elements only.
     """
-    flat = tensor.detach().cpu().reshape(-1).double()
-    if flat.numel() <= SAMPLES + PROJECTIONS:
-        return flat
-    finite, code = flat, torch.zeros(())
-    if not flat.isfinite().all():
-        code = (flat.isnan() * 1 + flat.isposinf() * 2 + flat.isneginf() * 3).double()
-        finite = flat.where(code == 0, torch.zeros(()))
-    return torch.cat([flat[_positions(flat.numel())], _projections(finite), _projections(code)])
+    count = math.prod(numbers.shape)
+    if count <= SAMPLES + PROJECTIONS:
+        return torch.cat([torch.zeros(0, dtype=torch.float64), *(piece.double() for piece in pieces(numbers))])
+    positions = _positions(count)
+    samples = torch.empty(SAMPLES, dtype=torch.float64)
+    sums = torch.zeros(2, PROJECTIONS, dtype=torch.float64)
+    for number, block in enumerate(_blocks(numbers)):
+        here = positions // _BLOCK == number
+        samples[here] = block[positions[here] % _BLOCK]
+        sums += _projections(number, block)
+    return torch.cat([samples, *(sums * count**-0.5)])
 
 
-def _projections(values: Tensor) -> Tensor:
-    sums = torch.zeros(PROJECTIONS, dtype=torch.float64)
-    if values.any():
-        for number, block in enumerate(values.split(_BLOCK)):
-            sums += _signs(number)[:, : len(block)] @ block
-    return sums * values.numel() ** -0.5
+def _blocks(numbers: Numbers) -> Iterator[Tensor]:
+    """Yield the tensor in float64, ``_BLOCK`` elements at a time; a block is valid until the next is asked for."""
+    block = torch.empty(_BLOCK, dtype=torch.float64)
+    filled = 0
+    for piece in pieces(numbers):
+        block[filled : filled + len(piece)] = piece
+        filled += len(piece)
+        if filled == _BLOCK:
+            yield block
+            filled = 0
+    if filled:
+        yield block[:filled]
+
+
+def _projections(number: int, block: Tensor) -> Tensor:
+    """Return what one block adds to the sums of finite elements and of codes, [2, PROJECTIONS]."""
+    signs = _signs(number)[:, : len(block)]
+    if block.isfinite().all():
+        return torch.stack([signs @ block, torch.zeros(PROJECTIONS, dtype=torch.float64)])
+    code = (block.isnan() * 1 + block.isposinf() * 2 + block.isneginf() * 3).double()
+    finite = block.where(code == 0, torch.zeros(()))
+    return torch.stack([signs @ finite, signs @ code])
 
 
 def _positions(numel: int) -> Tensor:

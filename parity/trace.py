@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor
 
 from legacy_adapters.taps import decision_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_digest
+from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, tensor_bytes
+
+from .parallel import in_order
+from .pieces import PIECE
+from .shard import TORCH_DTYPES, Shard, TraceError
 
 #: What ``coverage`` of an index must hold.
 _COVERAGE = {"leaf_calls": list, "never_executed": list, "without_gradient": list, "classes": dict}
 
 
-class TraceError(Exception):
-    """A folder is not a complete trace; the message is one line."""
+_PIECES_AT_ONCE = 8  # read from disk
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """The tensor of one record, read when it is needed; see :class:`parity.pieces.Stored`.
+
+    Attributes:
+        trace: that it is of.
+        record: that it is of.
+    """
+
+    trace: Trace = field(repr=False)
+    record: Record
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return TORCH_DTYPES[self.record.dtype]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.record.shape
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield the tensor flat, in pieces of ``PIECE`` elements and a rest.
+
+        Raises:
+            TraceError: if its shard cannot be read or, in a checked trace and after the last piece, if it is not what
+                was recorded.
+        """
+        block = torch.empty(_PIECES_AT_ONCE * PIECE, dtype=self.dtype)
+        for count in self.trace.read_into(self.record, block):
+            yield from block[:count].split(PIECE)
 
 
 class Recording(Protocol):
@@ -43,21 +78,24 @@ class Trace:
         provenance: code base, versions, files, device, threads, seed.
         coverage: leaf calls, modules never executed, parameters without gradient.
         records: in recording order.
+        checked: whether every tensor that is read is checked against its digest.
     """
 
     folder: Path
     provenance: dict[str, Any]
     coverage: dict[str, Any]
     records: tuple[Record, ...]
+    checked: bool
     _shards: dict[str, str] = field(repr=False)
-    _open: dict[str, Any] = field(default_factory=dict, repr=False)
+    _files: dict[str, Shard] = field(repr=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Trace:
-        """Read the index and check that the shards are there.
+    def load(cls, folder: Path, checked: bool = False) -> Trace:
+        """Read the index and check that the shards are whole and hold what it names; their tensors are not read.
 
         Raises:
-            TraceError: if the folder holds no trace, one of another format version, or one that lacks a shard.
+            TraceError: if the folder holds no trace, one of another format version, or one that lacks a shard or a part
+                of one.
         """
         path = folder / INDEX_NAME
         try:
@@ -67,12 +105,12 @@ class Trace:
         except (OSError, ValueError) as error:
             raise TraceError(f"{path} cannot be read: {error}.") from error
         try:
-            return cls._from_index(folder, path, index)
+            return cls._from_index(folder, path, index, checked)
         except (KeyError, TypeError, AttributeError) as error:
             raise TraceError(f"{path} is malformed: {type(error).__name__} {error}.") from error
 
     @classmethod
-    def _from_index(cls, folder: Path, path: Path, index: dict[str, Any]) -> Trace:
+    def _from_index(cls, folder: Path, path: Path, index: dict[str, Any], checked: bool) -> Trace:
         if index.get("format_version") != FORMAT_VERSION:
             raise TraceError(f"{path} has format version {index.get('format_version')}; expected {FORMAT_VERSION}.")
         records = tuple(Record(**{**record, "shape": tuple(record["shape"])}) for record in index["records"])
@@ -80,13 +118,18 @@ class Trace:
         for name, kind in _COVERAGE.items():
             if not isinstance(coverage[name], kind):
                 raise TypeError(f"coverage.{name}")
-        trace = cls(folder, dict(index["provenance"]), coverage, records, dict(index["shards"]))
-        for shard in sorted(set(trace._shards.values())):
-            trace._opened(shard)
-        missing = [record for record in records if record.digest not in trace._shards]
-        if missing:
-            raise TraceError(f"{path} names no shard for {missing[0].kind} `{missing[0].name}`.")
-        return trace
+        shards = dict(index["shards"])
+        files = {shard: _opened(folder, shard) for shard in sorted(set(shards.values()))}
+        for record in records:
+            if record.digest not in shards:
+                raise TraceError(f"{path} names no shard for {record.kind} `{record.name}`.")
+            place = files[shards[record.digest]].places.get(record.digest)
+            if place is None or (place.dtype, place.shape) != (record.dtype, record.shape):
+                raise TraceError(
+                    f"{folder} is damaged: {shards[record.digest]} has no {record.dtype}{list(record.shape)} of "
+                    f"{record.kind} `{record.name}`."
+                )
+        return cls(folder, dict(index["provenance"]), coverage, records, checked, shards, files)
 
     @cached_property
     def by_key(self) -> dict[Key, Record]:
@@ -118,44 +161,79 @@ class Trace:
         Raises:
             TraceError: naming the first record whose tensor is not what was recorded.
         """
-        checked = set()
-        for record in self.records:
-            if kinds is not None and record.kind not in kinds:
-                continue
-            if record.digest not in checked and content_digest(self.tensor(record)) != record.digest:
-                raise TraceError(
-                    f"{self.folder}: the tensor of {record.kind} `{record.name}` is not what was recorded."
-                )
-            checked.add(record.digest)
+        first = {r.digest: r for r in reversed(self.records) if kinds is None or r.kind in kinds}
+        stored = sorted(first.values(), key=self._offset)
+        for _ in in_order(partial(self.check, record) for record in stored):
+            pass
+
+    def _offset(self, record: Record) -> tuple[str, int]:
+        shard = self._shards[record.digest]
+        return shard, self._files[shard].places[record.digest].start
+
+    def check(self, record: Record) -> None:
+        """Check the stored tensor of ``record`` against its digest.
+
+        Raises:
+            TraceError: if it is not what was recorded, or cannot be read.
+        """
+        block = torch.empty(_PIECES_AT_ONCE * PIECE, dtype=TORCH_DTYPES[record.dtype])
+        for _ in self.read_into(record, block, checked=True):
+            pass
 
     def tensor(self, record: Record) -> Tensor:
-        """Read the tensor of ``record``.
+        """Read the whole tensor of ``record``.
 
         Raises:
             TraceError: if its shard is damaged.
         """
-        try:
-            return self._opened(self._shards[record.digest]).get_tensor(record.digest)
-        except SafetensorError as error:
-            raise TraceError(f"{self.folder} is damaged: {error}.") from error
+        tensor = torch.empty(record.shape, dtype=TORCH_DTYPES[record.dtype])
+        for _ in self.read_into(record, tensor.reshape(-1)):
+            pass
+        return tensor
 
-    def _opened(self, shard: str) -> Any:
-        """Return the shard's reader; opening checks its header and size."""
-        path = self.folder / shard
-        if not path.is_file():
-            raise TraceError(f"{self.folder} lacks its shard {shard}.")
-        try:
-            if shard not in self._open:
-                self._open[shard] = safe_open(str(path), framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise TraceError(f"{path} is damaged: {error}.") from error
-        return self._open[shard]
+    def stored(self, record: Record) -> StoredTensor:
+        """Return the tensor of ``record``, to be read in pieces."""
+        return StoredTensor(self, record)
+
+    def read_into(self, record: Record, block: Tensor, checked: bool | None = None) -> Iterator[int]:
+        """Read the tensor of ``record`` into ``block``, from its beginning again each time, until there is no more.
+
+        Args:
+            record: of this trace.
+            block: flat, of the record's dtype.
+            checked: as of the trace, unless given.
+
+        Yields:
+            how many elements of ``block`` were read.
+
+        Raises:
+            TraceError: if its shard cannot be read or, if checked, in the end, if it is not what was recorded.
+        """
+        shard = self._files[self._shards[record.digest]]
+        place = shard.places[record.digest]
+        buffer = tensor_bytes(block)
+        content = content_hash(record.dtype, record.shape) if (self.checked if checked is None else checked) else None
+        for start in range(0, place.nbytes, len(buffer) or 1):
+            part = buffer[: place.nbytes - start]
+            shard.read(place.start + start, part)
+            if content is not None:
+                content.update(part)
+            yield len(part) // block.element_size()
+        if content is not None and content.hexdigest() != record.digest:
+            raise TraceError(f"{self.folder}: the tensor of {record.kind} `{record.name}` is not what was recorded.")
+
+
+def _opened(folder: Path, shard: str) -> Shard:
+    path = folder / shard
+    if not path.is_file():
+        raise TraceError(f"{folder} lacks its shard {shard}.")
+    return Shard.open(path)
 
 
 def decisions(trace: Trace) -> dict[str, Tensor]:
     """Return the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
     return {
-        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record).clone()
+        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record)
         for record in trace.records
         if record.kind == "tap"
     }

@@ -1,12 +1,14 @@
 """What is written is what was there at that moment, once."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.trace_writer import TraceWriter, content_digest
 from parity.trace import Trace, TraceError
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
@@ -122,3 +124,67 @@ def test_many_tensors_go_to_several_shards(tmp_path):
     trace = finished(tmp_path / "t", *(torch.tensor([float(i)]) for i in range(1500)))
     assert len(list((tmp_path / "t").glob("*.safetensors"))) == 2
     assert trace.tensor(trace.records[1499]).item() == 1499
+
+
+LARGE = 3 << 18  # float32 elements of a tensor that two threads take care of
+
+
+def test_large_tensor_has_the_digest_of_its_bytes_and_comes_back(tmp_path):
+    tensors = [
+        torch.randn(LARGE),
+        torch.randn(LARGE + 1).bfloat16(),
+        torch.randn(1024, LARGE // 1024).t(),
+        torch.ones(3),
+    ]
+    trace = finished(tmp_path / "t", *tensors)
+    assert [record.digest for record in trace.records] == [content_digest(tensor) for tensor in tensors]
+    assert all(torch.equal(trace.tensor(record), tensor) for record, tensor in zip(trace.records, tensors))
+    trace.verify()
+    assert len(load_file(tmp_path / "t" / "trace-00001.safetensors")) == len(tensors)
+
+
+def test_equal_large_tensors_are_stored_once(tmp_path):
+    tensor = torch.randn(LARGE)
+    changed = tensor.clone()
+    changed[LARGE // 2] *= -1
+    trace = finished(tmp_path / "t", tensor, tensor.clone(), changed, tensor.reshape(2, -1), tensor)
+    digests = [record.digest for record in trace.records]
+    assert digests[0] == digests[1] == digests[4] and len(set(digests)) == 3
+    assert (tmp_path / "t" / "trace-00001.safetensors").stat().st_size < 3.2 * 4 * LARGE
+    assert torch.equal(trace.tensor(trace.records[2]), changed)
+
+
+def test_later_in_place_change_of_a_large_tensor_does_not_reach_the_record(tmp_path):
+    writer = TraceWriter(str(tmp_path / "t"))
+    tensor = torch.zeros(LARGE)
+    for number in range(3):
+        writer.add("predict", "module_out", "m", number, "", tensor)
+        tensor += 1
+        tensor.data.copy_(tensor.data.clone())  # and what torch's own count of changes does not see
+        tensor.data[0] = -number
+    writer.finish({}, COVERAGE)
+    trace = Trace.load(tmp_path / "t")
+    assert [trace.tensor(record)[:2].tolist() for record in trace.records] == [[0, 0], [0, 1], [-1, 2]]
+
+
+def test_records_keep_their_order_whatever_their_size(tmp_path):
+    sizes = (1, LARGE, 2, LARGE, 3, LARGE // 2, 4)
+    trace = finished(tmp_path / "t", *(torch.full((size,), float(index)) for index, size in enumerate(sizes)))
+    assert [(r.name, r.shape) for r in trace.records] == [(f"m{i}", (size,)) for i, size in enumerate(sizes)]
+    assert [trace.tensor(record)[0].item() for record in trace.records] == list(range(len(sizes)))
+
+
+def test_disk_that_is_full_is_an_error_of_the_caller(tmp_path):
+    code = (
+        "import resource, sys, torch\n"
+        "from legacy_adapters.trace_writer import TraceWriter\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))\n"
+        f"writer = TraceWriter({str(tmp_path / 't')!r})\n"
+        "try:\n"
+        f"    writer.add('predict', 'module_out', 'm', 0, '', torch.randn({2 * LARGE}))\n"
+        "except OSError as error:\n"
+        "    print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "OSError\n", done.stderr
+    assert not (tmp_path / "t" / "index.json").exists()

@@ -231,14 +231,14 @@ def test_traces_of_another_family_or_variant_are_refused(parity, kept_run):
         assert result.exit_code == 2 and "was recorded for mmdet_ddq tiny_4scale" in one_line(result)
 
 
-def test_trace_with_a_changed_byte_is_refused(parity, kept_run, tmp_path):
+def test_trace_with_a_changed_byte_is_refused_with_verify(parity, kept_run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(kept_run, copy)
     shard = copy / "new" / "trace-00001.safetensors"
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    result = compare_kept(parity, copy)
+    result = compare_kept(parity, copy, "--verify")
     assert result.exit_code == 2 and "is not what was recorded" in one_line(result)
 
 

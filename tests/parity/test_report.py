@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 
 import pytest
@@ -397,3 +398,49 @@ def test_command_line_exits_3_when_nothing_was_compared(parity, tmp_path):
     folders = (tmp_path / "legacy", tmp_path / "new")
     result = parity("compare", *folders, "--family", "mmdet_ddq", "--variant", "tiny_4scale", "-q")
     assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Nothing")
+
+
+def test_figures_of_every_differing_record_are_in_the_json(tmp_path):
+    legacy = [Rec("module_out", "m", [1.0, 2.0, NAN, INF]), Rec("module_out", "n", [2]), Rec("module_out", "o", [1.0])]
+    new = [Rec("module_out", "m", [1.0, 2.5, NAN, 1.0]), Rec("module_out", "n", [5]), Rec("module_out", "o", [1])]
+    one, two, three = (item["metrics"] for item in strict(judged(tmp_path, legacy, new))["differing"])
+    assert one == {
+        "elements": 4, "max_rel": 0.25, "mean_abs": 0.25, "cosine": pytest.approx(6 / math.sqrt(5 * 7.25)),
+        "ulps": 1 << 21, "nan": {"legacy": 1, "new": 1}, "inf": {"legacy": 1, "new": 0},
+    }  # fmt: skip
+    assert (two["ulps"], two["mean_abs"], two["max_rel"], two["cosine"]) == (3, 3.0, 1.5, 1.0)
+    assert three is None  # other dtypes: nothing to measure
+
+
+def test_figures_that_are_no_numbers_are_null_in_the_json(tmp_path):
+    huge = torch.tensor([1.7e308], dtype=torch.float64)
+    (item,) = strict(two_tensors(tmp_path / "a", huge, -huge))["differing"]
+    assert item["metrics"]["mean_abs"] is None and item["metrics"]["cosine"] == -1.0
+    (item,) = strict(two_tensors(tmp_path / "b", [0.0], [1.0]))["differing"]
+    assert item["metrics"]["cosine"] is None and item["metrics"]["max_rel"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "says"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], "  max 0.5, relative 0.25, mean 0.25, cosine 0.996545758, 2097152 ULP\n"),
+        ([1.0, NAN], [1.0, 1.0], "  max 0, relative 0, mean 0, cosine 1, 0 ULP, NaN 1 and 0\n"),
+        ([INF, 1.0], [1.0, 1.0], "0 ULP, Inf 1 and 0\n"),
+        ([1], [3], "  max 2, relative 2, mean 2, cosine 1, 2 ULP\n"),
+    ],
+    ids=str,
+)
+def test_first_divergence_gives_the_figures_in_a_line(tmp_path, legacy, new, says):
+    text = printed(two_tensors(tmp_path, legacy, new))
+    assert says in text and max(map(len, text.splitlines())) <= 80
+
+
+def test_figures_are_left_out_where_nothing_was_measured(tmp_path):
+    assert "ULP" not in printed(two_tensors(tmp_path, [1.0], [1]))
+
+
+def test_widest_figures_keep_to_80_columns(tmp_path):
+    legacy = torch.tensor([1.2345e-30, NAN, INF, 3.4e38])
+    verdict = two_tensors(tmp_path, legacy, torch.tensor([-1.2345e30, 1.0, -INF, -3.4e38]))
+    *body, _ = printed(verdict).splitlines()
+    assert max(map(len, body)) <= 80 and "ULP" in "".join(body)

@@ -1,0 +1,151 @@
+"""A trace whose bytes changed after it was recorded: one clear line, or a verdict that stays what it was."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from parity.pieces import PIECE
+from parity.trace import Trace, TraceError
+
+from .synthetic import Rec, write_trace
+
+WHERE = ("--family", "mmdet_ddq", "--variant", "tiny_4scale")
+TINY = dict(family="mmdet_ddq", variant="tiny_4scale")
+EQUAL, OTHER = torch.linspace(0, 1, 3 * PIECE), torch.linspace(1, 2, 9 * PIECE)
+MATCHES, DIFFERS = "MATCH", "MISMATCH"
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """Return a function that writes two traces: ``a`` is equal, ``b`` is a little off if they shall not match."""
+
+    def write(outcome=DIFFERS):
+        off = 0.0 if outcome == MATCHES else 0.25
+        folders = tmp_path / "legacy", tmp_path / "new"
+        for folder, change in zip(folders, (0.0, off)):
+            write_trace(folder, Rec("module_out", "a", EQUAL), Rec("module_out", "b", OTHER + change), **TINY)
+        return folders
+
+    return write
+
+
+def tensor_at(folder, name):
+    """Return the path of the shard with the record's tensor, and where its bytes lie."""
+    trace = Trace.load(folder)
+    record = next(record for record in trace.records if record.name == name)
+    index = json.loads((folder / "index.json").read_text())
+    path = folder / index["shards"][record.digest]
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    offsets = json.loads(data[8:start])[record.digest]["data_offsets"]
+    return path, start + offsets[0], start + offsets[1]
+
+
+def flip(folder, name, place):
+    """Change one bit of the tensor of the record ``name``, in its first, middle or last byte."""
+    path, start, end = tensor_at(folder, name)
+    with path.open("r+b") as file:
+        file.seek({"first": start, "middle": (start + end) // 2, "last": end - 1}[place])
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def refused(result):
+    assert result.exit_code == 2 and not result.stdout
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+FIXED = ("--tolerance", "fixed", "--rtol", "0", "--atol")
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize("outcome", [MATCHES, DIFFERS])
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_flipped_bit_is_refused_with_verify_and_changes_no_exact_verdict(parity, sides, outcome, name, place, damaged):
+    folders = sides(outcome)
+    sound = parity("compare", *folders, *WHERE, "-q")
+    flip(folders[damaged], name, place)
+    assert f"`{name}` is not what was recorded" in refused(parity("compare", *folders, *WHERE, "--verify"))
+    result = parity("compare", *folders, *WHERE, "-q")
+    assert (result.stdout, result.exit_code) == (sound.stdout, sound.exit_code) and sound.stdout.startswith(outcome)
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("damaged", [0, 1])
+@pytest.mark.parametrize("atol", ["0.1", "0.5"])
+def test_flipped_bit_of_what_a_tolerance_is_applied_to_is_refused(parity, sides, place, damaged, atol):
+    folders = sides()
+    flip(folders[damaged], "b", place)
+    assert "module_out `b` is not what was recorded" in refused(parity("compare", *folders, *WHERE, *FIXED, atol))
+
+
+@pytest.mark.parametrize("tolerance", [(), (*FIXED, "0.5")], ids=["exact", "fixed"])
+def test_damage_that_makes_tensors_equal_does_not_make_them_match(parity, sides, tolerance):
+    """Digests say that the tensors differed; bytes that say otherwise are not the ones that were recorded."""
+    folders = sides()
+    (one, start, end), (two, *_) = tensor_at(folders[0], "b"), tensor_at(folders[1], "b")
+    content = one.read_bytes()[start:end]
+    with two.open("r+b") as file:
+        file.seek(tensor_at(folders[1], "b")[1])
+        file.write(content)
+    line = refused(parity("compare", *folders, *WHERE, *tolerance))
+    assert f"{folders[1]}: the tensor of module_out `b` is not what was recorded" in line
+
+
+@pytest.mark.parametrize("options", [(), (*FIXED, "0.5"), ("--verify",)], ids=["exact", "fixed", "verify"])
+@pytest.mark.parametrize("outcome", [MATCHES, DIFFERS])
+@pytest.mark.parametrize("change", ["cut", "longer", "header", "no header", "empty", "gone", "other", "renamed"])
+def test_shard_that_is_not_whole_is_always_refused(parity, sides, tmp_path, change, outcome, options):
+    folders = sides(outcome)
+    (shard,) = folders[1].glob("*.safetensors")
+    data = shard.read_bytes()
+    if change == "gone":
+        shard.unlink()
+    elif change == "other":  # a whole shard of another trace
+        write_trace(tmp_path / "foreign", Rec("module_out", "a", [1.0]))
+        shutil.copy(tmp_path / "foreign" / shard.name, shard)
+    elif change == "renamed":
+        index = (folders[1] / "index.json").read_text()
+        (folders[1] / "index.json").write_text(index.replace(shard.name, "trace-00002.safetensors"))
+    else:
+        changed = {
+            "cut": data[:-1], "longer": data + b"\0", "header": data[:8] + b"[" + data[9:],
+            "no header": b"\xff" * 8 + data[8:], "empty": b"",
+        }  # fmt: skip
+        shard.write_bytes(changed[change])
+    line = refused(parity("compare", *folders, *WHERE, *options))
+    assert str(folders[1]) in line and ("damaged" in line or "lacks its shard" in line)
+
+
+@pytest.mark.parametrize("field", ["dtype", "shape"])
+def test_index_that_says_otherwise_than_its_shard_is_refused(parity, sides, field):
+    folders = sides()
+    index = json.loads((folders[1] / "index.json").read_text())
+    index["records"][0][field] = {"dtype": "I32", "shape": [1, 3 * PIECE]}[field]
+    (folders[1] / "index.json").write_text(json.dumps(index))
+    assert "is damaged" in refused(parity("compare", *folders, *WHERE))
+
+
+def test_shard_that_shrinks_while_it_is_compared_is_an_error(sides):
+    folder = sides()[1]
+    trace = Trace.load(folder)
+    (shard,) = folder.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-8])
+    with pytest.raises(TraceError, match="it ends before byte"):
+        trace.tensor(trace.records[1])
+
+
+def test_what_is_read_of_a_checked_trace_is_checked(sides):
+    folder = sides()[1]
+    flip(folder, "b", "last")
+    plain, checked = Trace.load(folder), Trace.load(folder, checked=True)
+    assert plain.tensor(plain.records[1]).shape == OTHER.shape
+    for read in (checked.tensor, lambda record: list(checked.stored(record).pieces())):
+        read(checked.records[0])
+        with pytest.raises(TraceError, match="`b` is not what was recorded"):
+            read(checked.records[1])
