@@ -56,6 +56,7 @@ class Recorder:
     def __init__(self, writer: TraceWriter) -> None:
         self.writer = writer
         self.phase = ""
+        self._modules = True
         self.calls: Counter = Counter()
         self.leaf_modules: List[str] = []
         self.classes: Dict[str, str] = {}
@@ -64,9 +65,9 @@ class Recorder:
         self._next: Counter = Counter()
 
     @contextmanager
-    def in_phase(self, phase: str) -> Iterator[None]:
-        """Label what follows with ``phase`` and count calls from 0."""
-        self.phase = phase
+    def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
+        """Label what follows with ``phase`` and count calls from 0; ``modules=False`` counts module calls only."""
+        self.phase, self._modules = phase, modules
         self._next.clear()
         try:
             yield
@@ -126,6 +127,9 @@ class Recorder:
             if is_leaf:
                 self.calls[self.phase, name] += 1
             self._executed.add(name)
+            if not self._modules:
+                with self._inside(name):
+                    return forward(*args, **kwargs)
             self.add("module_in", name, call, named_arguments(signature, args, kwargs))
             with self._inside(name):
                 result = forward(*args, **kwargs)

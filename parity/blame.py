@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
 from .compare import Comparison
 
 DETECTOR = "the detector"
+OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Divergence:
     """The first place where the new side computes something else.
 
     Attributes:
-        where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code.
+        where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code; in training
+            also ``the optimizer``, ``the schedule`` and ``gradient clipping``.
         modules: path of the blamed module on the legacy and on the new side; None where no module is blamed.
         message: one sentence for a person.
         comparison: the pair it was seen on; None if the new side lacks the record.
@@ -50,15 +53,17 @@ def first_divergence(
     if not rejected:
         return None
     first = rejected[0]
+    if step_of(first.pair.new.phase) is not None:
+        return _describe_step(first, comparisons)
     if first.pair.new.kind == "grad":
-        first = _deepest_gradient(rejected, comparisons)
+        first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
     return _describe(first)
 
 
 def _describe_missing(record: Record) -> Divergence:
     """Describe a legacy record without a twin; module paths are the legacy side's."""
     caller = record.scope or DETECTOR
-    call = f"call {record.call} of the {record.phase} phase"
+    call = _call(record)
     if record.kind == "module_in":
         quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
@@ -75,6 +80,9 @@ _KINDS = {
     "loss": "loss term",
     "grad": "gradient",
     "state": "state of",
+    "clip": "norm for clipping",
+    "setting": "optimizer's setting of",
+    "optim_state": "optimizer's state of",
 }
 
 
@@ -102,7 +110,7 @@ def _describe(comparison: Comparison) -> Divergence:
     legacy, record = comparison.pair.legacy, comparison.pair.new
     caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
     quoted = _quoted(record.scope)
-    call = f"call {record.call} of the {record.phase} phase"
+    call = _call(record)
     if record.kind in ("module_in", "basis", "tap") and comparison.pair.scope != record.scope:
         owner = comparison.pair.scope or DETECTOR
         text = f"{_capital(_quoted(comparison.pair.scope))} does not come to `{record.name}` ({call}); {quoted} does."
@@ -127,6 +135,56 @@ def _describe(comparison: Comparison) -> Divergence:
         "grad": f"The gradient of `{record.name}` differs; everything forward is equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)
+
+
+def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) -> Divergence:
+    """Describe the first difference in a step of a training; steps record in the order in which they compute."""
+    record = comparison.pair.new
+    if record.kind in ("tap", "basis"):
+        return _describe(comparison)
+    step, name, slot = f"step {step_of(record.phase)}", record.name, record.slot
+    if record.kind == "setting":
+        return _describe_setting(comparison, comparisons, step)
+    if record.kind == "clip":
+        what = (
+            "come to another norm, though each is equal" if slot == "total_norm" else f"are clipped by another {slot}"
+        )
+        return Divergence(CLIPPING, None, f"In {step} all gradients together {what}.", comparison)
+    text = {
+        "loss": f"In {step} the loss term `{name}` differs; everything up to there is equal.",
+        "grad": f"In {step} the gradient of `{name}` differs, the first on the way back; all losses are equal.",
+        "optim_state": f"In {step} the optimizer's `{slot}` of `{name}` differs; gradients and settings are equal.",
+        "state": f"After {step} `{name}` differs; its gradient, settings and optimizer state are equal.",
+    }[record.kind]
+    return Divergence(name, None, text, comparison)
+
+
+def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step: str) -> Divergence:
+    """Tell a setting of single parameters from one of all; a learning rate that starts equal is the schedule's."""
+    phase, _, _, _, slot = first.pair.new.key
+    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == (phase, "setting", slot)]
+    names = [c.pair.new.name for c in alike if not c.accepted]
+    if len(names) == len(alike):
+        where = SCHEDULE if slot == "lr" else OPTIMIZER
+        text = f"In {step} the `{slot}` of all {len(names)} parameters differs"
+    else:
+        where = _common_module(names)
+        text = f"In {step} the `{slot}` of {len(names)} of {len(alike)} parameters differs, all of `{where}`"
+    return Divergence(where, None, f"{text}.", first)
+
+
+def _common_module(names: Sequence[str]) -> str:
+    """Return the path that all names begin with; one name's is itself."""
+    paths = [name.split(".") for name in names]
+    shared = 0
+    while all(len(path) > shared for path in paths) and len({path[shared] for path in paths}) == 1:
+        shared += 1
+    return ".".join(paths[0][:shared]) or OPTIMIZER
+
+
+def _call(record: Record) -> str:
+    step = step_of(record.phase)
+    return f"call {record.call} " + (f"of the {record.phase} phase" if step is None else f"in step {step}")
 
 
 def _quoted(scope: str) -> str:

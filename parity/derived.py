@@ -13,6 +13,12 @@ the official DDQ-DETR at tiny width made up to 16 times the error of its first r
 Gradients are worse: where a kink of the model (ReLU, bilinear sampling, a clamp) lies between two roundings they jump,
 by up to 13 % of a tensor's size and by 380 times what six runs had shown. In float32 they are checked for sanity only;
 the sharp bound is the one in float64, where no kink is that close.
+
+In training every step starts from the legacy side's state, for over several steps errors grow without limit. Averages
+of gradients jump as these do, averages of squares as squares do. And what AdamW does with a gradient is nearly its
+sign: an element whose gradient is hardly more than rounding may go the other way. So in the precision of the run a
+parameter may be off by twice the way that its tensor goes in that step (``MOVES``). In float64 such gradients are far
+below AdamW's eps and move nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +29,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .evidence import Evidence, Norms, Sample, norms
+from legacy_adapters.trace_writer import Record
+
+from .evidence import ZERO, Evidence, Norms, Sample, norms
 from .pairing import Pair
 from .ties import Margin, margin
 
@@ -31,6 +39,8 @@ FACTOR = 8.0
 LAST_PLACES = 4 * 2.0**-23
 CEILING = 0.05
 JUMP = 0.5
+SQUARE_JUMP = (1 + JUMP) ** 2 - 1
+MOVES = 2.0
 FLOAT64_SHARE = 2.0**-20
 
 
@@ -40,15 +50,15 @@ def rounding(sample: Sample) -> Norms:
     return Norms(FACTOR * spread.max + LAST_PLACES * size.max, FACTOR * spread.rms + LAST_PLACES * size.rms)
 
 
-def bound(sample: Sample, gradient: bool = False) -> Norms:
-    """Return the largest error that is accepted in the precision of the run."""
+def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
+    """Return the largest error that is accepted in the precision of the run, at least ``slack``."""
     size, explained, spread = norms(sample.reference), rounding(sample), sample.spread
     if gradient:
         allowed = Norms(JUMP * size.max, JUMP * size.rms)
     else:
         allowed = Norms(min(explained.max, CEILING * size.max), min(explained.rms, CEILING * size.rms))
     # what cancels to nearly nothing has more rounding than size
-    return allowed | Norms(2 * spread.max, 2 * spread.rms)
+    return allowed | Norms(2 * spread.max, 2 * spread.rms) | slack
 
 
 @dataclass(frozen=True)
@@ -70,11 +80,11 @@ class Finding:
     objection: str
 
 
-def examine(sample: Sample, gradient: bool = False) -> Finding:
-    """Measure the new values against the reference and judge them."""
+def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Finding:
+    """Measure the new values against the reference and judge them; arguments as of :func:`bound`."""
     explained = rounding(sample)
     allowed64 = Norms(explained.max * FLOAT64_SHARE, explained.rms * FLOAT64_SHARE)
-    allowed = bound(sample, gradient)
+    allowed = bound(sample, gradient, slack)
     error, error64 = norms(sample.new - sample.reference), norms(sample.new_reference - sample.reference)
     runs = (
         ("", sample.new, sample.legacy, error, allowed),
@@ -96,8 +106,33 @@ def _objection(run: str, found: Tensor, expected: Tensor, error: Norms, allowed:
 def constants() -> dict[str, float]:
     """Return the numbers the bounds are made with, for the report."""
     return dict(
-        factor=FACTOR, last_places=LAST_PLACES, ceiling=CEILING, gradient_ceiling=JUMP, float64_share=FLOAT64_SHARE
+        factor=FACTOR,
+        last_places=LAST_PLACES,
+        ceiling=CEILING,
+        gradient_ceiling=JUMP,
+        square_ceiling=SQUARE_JUMP,
+        moves=MOVES,
+        float64_share=FLOAT64_SHARE,
     )
+
+
+def follows_gradients(record: Record) -> bool:
+    """Tell whether a record jumps where a gradient does, in proportion to it."""
+    return record.kind == "grad" or (record.kind, record.slot) in (
+        ("optim_state", "exp_avg"), ("clip", "total_norm"),
+    )  # fmt: skip
+
+
+def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
+    """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
+    if (record.kind, record.slot) == ("optim_state", "exp_avg_sq"):
+        size = norms(sample.reference)
+        return Norms(SQUARE_JUMP * size.max, SQUARE_JUMP * size.rms)
+    start = evidence.before(record)
+    if start is None:
+        return ZERO
+    moved = norms(sample.reference - start)
+    return Norms(MOVES * moved.max, MOVES * moved.rms)
 
 
 def decision_margin(pair: Pair, evidence: Evidence) -> Margin:

@@ -176,6 +176,9 @@ class GoldenEvidence:
         bundle = self.golden.decisions
         return {key.removeprefix(prefix): tensor for key, tensor in bundle.items() if key.startswith(prefix)}
 
+    def before(self, record: Record) -> Tensor | None:
+        return None  # a golden file holds no training
+
 
 def save(golden: Golden, path: Path) -> None:
     """Write a golden file, to a temporary name first; the same content gives the same bytes."""

@@ -106,7 +106,7 @@ def _translator(mapping: Mapping) -> Callable[[Record], str]:
     cache: dict[tuple[str, str], str] = {}
 
     def translate(record: Record) -> str:
-        if record.kind not in ("module_in", "module_out", "param", "grad", "state"):
+        if record.kind not in ("module_in", "module_out", "param", "grad", "state", "setting", "optim_state"):
             return record.name
         key = (record.kind[:6], record.name)
         if key not in cache:

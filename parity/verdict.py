@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from converters.mapping import Mapping
+from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Record, zeros_digest
 
 from .blame import Divergence, first_divergence
@@ -23,8 +25,12 @@ MAX_EXCLUDED_SHARE = 0.02
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+#: Kinds that every step of a training must have left; an optimizer may be without state.
+_STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 _MAY_BE_ABSENT = ("gpu",)
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype")
+#: With check train.
+_TRAINING_EQUAL = ("steps", "clip_order", "epoch_length")
 
 
 class Recording(Protocol):
@@ -113,7 +119,7 @@ def judge(
         lost = f" {len(coverage.unaccounted)} have no twin." if coverage.unaccounted else ""
         outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
     else:
-        reasons = _coverage_reasons(comparisons, coverage, legacy.provenance.get("checks") or [])
+        reasons = _coverage_reasons(comparisons, coverage, legacy.provenance)
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
@@ -131,6 +137,8 @@ def _confirmed(item: Unpaired) -> Unpaired:
 
 def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
     names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == EXACT else ())
+    if "train" in (legacy.provenance.get("checks") or ()):
+        names += _TRAINING_EQUAL
     reasons = []
     for name in names:
         one, two = legacy.provenance.get(name), new.provenance.get(name)
@@ -167,13 +175,21 @@ def _one_sided(legacy: Recording, new: Recording, mapping: Mapping) -> tuple[str
     return tuple(sorted(ours ^ set(new.coverage["without_gradient"])))
 
 
-def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, checks: list[str]) -> list[str]:
+def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, Any]) -> Iterator[str]:
     compared = {(c.pair.new.phase, c.pair.new.kind) for c in comparisons}
-    reasons = [
-        f"Check {name} was asked for and nothing of it was compared."
-        for name in checks
-        if _EVIDENCE[name] not in compared
-    ]
+    for check in provenance.get("checks") or []:
+        if check == "train":
+            steps = [phase_of(number) for number in range(1, provenance["steps"] + 1)]
+            missing = [(step, kind) for step in steps for kind in _STEP_EVIDENCE if (step, kind) not in compared]
+            if missing or not steps:
+                step, kind = missing[0] if missing else ("no step", "record")
+                yield f"Check train was asked for and no {kind} of {step} was compared."
+        elif _EVIDENCE[check] not in compared:
+            yield f"Check {check} was asked for and nothing of it was compared."
+
+
+def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, provenance: dict[str, Any]) -> list[str]:
+    reasons = list(_unproven_checks(comparisons, provenance))
     computed = [c for c in comparisons if c.pair.new.kind != "param"]
     if not computed:
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
