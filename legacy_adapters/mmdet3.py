@@ -88,12 +88,12 @@ class EngineTraining(Training):
         self.model, self.wrapper, self.schedulers = model, wrapper, schedulers
         self.optimizer = wrapper.optimizer
 
-    def watch(self, gradients: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
+    def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
         wrapper, backward = self.wrapper, self.wrapper.backward
 
         def watched(*args: Any, **kwargs: Any) -> None:
             backward(*args, **kwargs)
-            gradients()
+            backward_done()
 
         wrapper.backward = watched
         if wrapper.clip_grad_kwargs:

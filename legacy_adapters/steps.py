@@ -1,7 +1,7 @@
 """Train a model for some steps, as its code base does it, and record every step in a phase of its own.
 
-Per step, in this order: taps and their basis, loss terms, gradients in the order in which backward reached them, the
-norm they are clipped by, the settings of each parameter's group, the optimizer's state, all weights and buffers.
+Per step, in this order: taps and their basis, loss terms, the settings of each parameter's group, gradients in the
+order in which backward reached them, the norm they are clipped by, the optimizer's state, all weights and buffers.
 Module calls are counted, not recorded.
 
 A training is free, or each step starts from the state that another side's step left (*forced*). Errors grow from step
@@ -51,11 +51,11 @@ class Training:
 
     optimizer: torch.optim.Optimizer
 
-    def watch(self, gradients: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
+    def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
         """Take what observes an update.
 
         Args:
-            gradients: to be called between backward and clipping.
+            backward_done: to be called between backward and clipping.
             clip: makes of the function that clips the one to be called instead; its first argument is the parameters.
         """
         raise NotImplementedError
@@ -123,7 +123,7 @@ class StepLoop:
         self.reached: Set[str] = set()
         for name, param in self._trained.items():
             param.register_hook(self._note(name))
-        training.watch(self._record_gradients, self._clipping)
+        training.watch(self._record_backward, self._clipping)
 
     def run(self, step_losses: Callable[[int], Any]) -> None:
         """Put the weights back and train; ``step_losses`` gives the loss terms and their sum for a step from 1 on."""
@@ -140,7 +140,6 @@ class StepLoop:
                     self.recorder.add("loss", name, 0, value)
                 self.recorder.add("loss", "total", 0, total)
                 self.training.update(total)
-                self._record_settings()
                 # first: what it might change belongs to this step, and is lost where the next one is forced
                 self.training.advance(epoch_length is not None and step % epoch_length == 0)
                 self._record_state()
@@ -175,7 +174,9 @@ class StepLoop:
 
         return note
 
-    def _record_gradients(self) -> None:
+    def _record_backward(self) -> None:
+        for name, _, group in self._grouped():
+            self.recorder.add("setting", name, 0, _numbers(group, _SETTINGS))
         for name in dict.fromkeys([*self._visited, *self._trained]):
             gradient = self._trained[name].grad
             if gradient is not None:
@@ -204,10 +205,6 @@ class StepLoop:
             for param in group["params"]:
                 if param.requires_grad:
                     yield self._names[id(param)], param, group
-
-    def _record_settings(self) -> None:
-        for name, _, group in self._grouped():
-            self.recorder.add("setting", name, 0, _numbers(group, _SETTINGS))
 
     def _record_state(self) -> None:
         for name, param, _ in self._grouped():

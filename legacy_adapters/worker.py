@@ -61,12 +61,13 @@ def run(job: Any) -> None:
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
     provenance = dict(_environment(job), **adapter.provenance(job.options))
+    parameters = dict(model.named_parameters())  # training may add names
     with computing_in(job.dtype):
         loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
         _run_checks(job, adapter, model, batch, recorder, replay, loop)
     provenance.update(loop.provenance() if loop is not None else {})
     reached = loop.reached if loop is not None else set()
-    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(model, reached)))
+    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
 
 
 def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
@@ -122,15 +123,11 @@ def _run_checks(
             loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
 
 
-def _gradient_coverage(model: Any, reached: Set[str]) -> dict:
-    """List frozen parameters, and others without a gradient now that are not among those ``reached`` before."""
-    without = sorted(
-        name
-        for name, param in model.named_parameters()
-        if param.requires_grad and param.grad is None and name not in reached
-    )
-    frozen = sorted(name for name, param in model.named_parameters() if not param.requires_grad)
-    return dict(without_gradient=without, frozen=frozen)
+def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:
+    """List frozen parameters, and the others that have no gradient and are not among those ``reached`` earlier."""
+    trained = {name: param for name, param in sorted(parameters.items()) if param.requires_grad}
+    without = [name for name, param in trained.items() if param.grad is None and name not in reached]
+    return dict(without_gradient=without, frozen=sorted(set(parameters) - set(trained)))
 
 
 def _set_numerics(threads: int) -> None:

@@ -68,6 +68,10 @@ def _describe_missing(record: Record) -> Divergence:
         quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (record.scope, record.scope), text, None)
+    if record.kind in ("setting", "clip"):
+        without = "clip gradients" if record.kind == "clip" else f"train `{record.name}`"
+        text = f"In step {step_of(record.phase)} the new side's optimizer does not {without} as the legacy side's does."
+        return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
     return Divergence(record.name if record.kind not in ("tap", "basis") else caller, None, text, None)
 
@@ -80,8 +84,6 @@ _KINDS = {
     "loss": "loss term",
     "grad": "gradient",
     "state": "state of",
-    "clip": "norm for clipping",
-    "setting": "optimizer's setting of",
     "optim_state": "optimizer's state of",
 }
 
@@ -145,14 +147,16 @@ def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) ->
     step, name, slot = f"step {step_of(record.phase)}", record.name, record.slot
     if record.kind == "setting":
         return _describe_setting(comparison, comparisons, step)
+    if record.kind == "clip" and slot == "total_norm":
+        text = f"In {step} the norm of all gradients together differs, though each is equal: another order or choice."
+        return Divergence(CLIPPING, None, text, comparison)
     if record.kind == "clip":
-        what = (
-            "come to another norm, though each is equal" if slot == "total_norm" else f"are clipped by another {slot}"
-        )
-        return Divergence(CLIPPING, None, f"In {step} all gradients together {what}.", comparison)
+        return Divergence(CLIPPING, None, f"In {step} gradients are clipped by another `{slot}`.", comparison)
+    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind) == (record.phase, record.kind)]
+    count = f"{sum(not c.accepted for c in alike)} of {len(alike)}"
     text = {
         "loss": f"In {step} the loss term `{name}` differs; everything up to there is equal.",
-        "grad": f"In {step} the gradient of `{name}` differs, the first on the way back; all losses are equal.",
+        "grad": f"In {step} {count} gradients differ, `{name}` first on the way back; losses and settings are equal.",
         "optim_state": f"In {step} the optimizer's `{slot}` of `{name}` differs; gradients and settings are equal.",
         "state": f"After {step} `{name}` differs; its gradient, settings and optimizer state are equal.",
     }[record.kind]
@@ -165,12 +169,12 @@ def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step
     alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == (phase, "setting", slot)]
     names = [c.pair.new.name for c in alike if not c.accepted]
     if len(names) == len(alike):
-        where = SCHEDULE if slot == "lr" else OPTIMIZER
-        text = f"In {step} the `{slot}` of all {len(names)} parameters differs"
+        where, whose = SCHEDULE if slot == "lr" else OPTIMIZER, f"all {len(names)} parameters"
     else:
         where = _common_module(names)
-        text = f"In {step} the `{slot}` of {len(names)} of {len(alike)} parameters differs, all of `{where}`"
-    return Divergence(where, None, f"{text}.", first)
+        place = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
+        whose = f"{len(names)} of {len(alike)} parameters{place}"
+    return Divergence(where, None, f"In {step} `{slot}` differs for {whose}.", first)
 
 
 def _common_module(names: Sequence[str]) -> str:

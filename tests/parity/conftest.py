@@ -26,6 +26,25 @@ PLANTED_ERRORS = [
     ("short_label_noise", "loss", "the detector"),
 ]
 
+#: Errors of training: file in ``planted``, the place that must be named, a part of the message. Epochs of 2 steps.
+TRAINING_ERRORS = [
+    ("wrong_betas", "the optimizer", "In step 1 `betas` differs for all 203 parameters"),
+    ("wrong_adam_eps", "the optimizer", "In step 1 `eps` differs for all 203 parameters"),
+    ("wrong_bias_correction", "backbone.layer2.0.conv1.weight", "After step 1 "),
+    ("no_decay", "query_map.weight", "In step 1 `weight_decay` differs for 1 of 203 parameters: `query_map.weight`"),
+    ("untrained_parameter", "level_embed", "In step 1 the new side's optimizer does not train `level_embed`"),
+    ("fast_backbone", "backbone", "In step 1 `initial_lr` differs for 15 of 203 parameters: `backbone`"),
+    ("short_warmup", "the schedule", "In step 2 `lr` differs for all 203 parameters"),
+    ("stuck_schedule", "the schedule", "In step 3 `lr` differs for all 203 parameters"),
+    ("early_decay", "the schedule", "In step 3 `lr` differs for all 203 parameters"),
+    ("loose_clip", "gradient clipping", "In step 1 gradients are clipped by another `max_norm`"),
+    ("no_clip", "gradient clipping", "In step 1 the new side's optimizer does not clip gradients"),
+    ("kept_gradients", "bbox_head.aux_cls_branches.2.bias", "In step 2 203 of 203 gradients differ"),
+    ("reset_average", "query_map.bias", "In step 2 the optimizer's `exp_avg` of `query_map.bias` differs"),
+    ("nudged_parameter", "level_embed", "After step 2 `level_embed` differs"),
+    ("drifting_loss", "loss_bbox", "In step 3 the loss term `loss_bbox` differs"),
+]
+
 
 @pytest.fixture
 def parity():
