@@ -29,22 +29,22 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.frozen = nn.Linear(3, 3).requires_grad_(False)
-        self.first = nn.Linear(3, 3)
+        self.base = nn.Linear(3, 3)
         self.branches = nn.ModuleList([nn.Linear(3, 1)])
         self.unused = nn.Linear(3, 1)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x):
-        self.first.duplicates = self.branches
+        self.base.duplicates = self.branches
         self.seen += 1
-        return self.branches[0](self.first(self.frozen(x)).relu())
+        return self.branches[0](self.base(self.frozen(x)).relu())
 
 
 class Toy(Training):
     """AdamW with another learning rate for the branches, clipping, and a rate that doubles with every step."""
 
     def __init__(self, net, max_norm=0.5):
-        groups = [dict(params=list(net.frozen.parameters()) + list(net.first.parameters()), lr=1e-2)]
+        groups = [dict(params=list(net.frozen.parameters()) + list(net.base.parameters()), lr=1e-2)]
         groups.append(dict(params=list(net.branches.parameters()) + list(net.unused.parameters()), lr=1e-3))
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.1)
         self.clip, self.max_norm, self.epochs = torch.nn.utils.clip_grad_norm_, max_norm, []
@@ -125,7 +125,7 @@ def test_records_of_a_step_and_their_order(tmp_path):
 def test_gradients_come_in_the_order_in_which_backward_reaches_them(tmp_path):
     trace, _, _ = trained(tmp_path / "t", Plan(1))
     modules = [name.rpartition(".")[0] for name in by_name(trace, 1, "grad")]
-    assert modules == ["branches.0", "branches.0", "first", "first"]
+    assert modules == ["branches.0", "branches.0", "base", "base"]
 
 
 def test_gradients_are_those_before_clipping_and_the_norm_is_theirs(tmp_path):
@@ -141,9 +141,9 @@ def test_settings_are_those_of_the_step_in_double_precision(tmp_path):
     trace, _, _ = trained(tmp_path / "t", Plan(3))
     for step, factor in ((1, 1), (2, 2), (3, 4)):
         rates = by_name(trace, step, "setting", "lr")
-        assert rates["first.weight"].dtype == torch.float64
-        assert (rates["first.weight"].item(), rates["branches.0.bias"].item()) == (1e-2 * factor, 1e-3 * factor)
-    assert by_name(trace, 1, "setting", "betas")["first.bias"].tolist() == [0.9, 0.999]
+        assert rates["base.weight"].dtype == torch.float64
+        assert (rates["base.weight"].item(), rates["branches.0.bias"].item()) == (1e-2 * factor, 1e-3 * factor)
+    assert by_name(trace, 1, "setting", "betas")["base.bias"].tolist() == [0.9, 0.999]
     assert by_name(trace, 1, "setting", "weight_decay")["unused.bias"].item() == 0.1
 
 
@@ -165,7 +165,7 @@ def test_module_calls_are_counted_and_not_recorded(tmp_path):
     trace, _, _ = trained(tmp_path / "t", Plan(2))
     assert not any(record.kind.startswith("module") for record in trace.records)
     counts = {(c["phase"], c["name"]): c["count"] for c in trace.coverage["leaf_calls"]}
-    assert counts["step 1", "first"] == counts["step 2", "branches.0"] == 1
+    assert counts["step 1", "base"] == counts["step 2", "branches.0"] == 1
     assert trace.coverage["never_executed"] == ["unused"]
 
 
@@ -173,7 +173,7 @@ def test_weights_and_gradients_of_what_ran_before_are_put_back(tmp_path):
     def disturbed(net):
         net(inputs(9)).sum().backward()
         with torch.no_grad():
-            net.first.weight.add_(1.0)
+            net.base.weight.add_(1.0)
 
     clean, _, _ = trained(tmp_path / "a", Plan(2))
     again, _, _ = trained(tmp_path / "b", Plan(2), before=disturbed)
@@ -204,11 +204,11 @@ def test_clip_order_changes_the_order_of_the_norms_and_nothing_else(tmp_path):
 
             self.clip = spy
 
-    own = ["first.weight", "first.bias", "branches.0.weight", "branches.0.bias"]
+    own = ["base.weight", "base.bias", "branches.0.weight", "branches.0.bias"]
     trained(tmp_path / "own", Plan(1), make=Spied)
-    twin = ("branches.0.bias", "not.here", "first.weight")
+    twin = ("branches.0.bias", "not.here", "base.weight")
     trained(tmp_path / "twin", Plan(1, clip_names=twin), make=Spied)
-    assert orders == [own, ["branches.0.bias", "first.weight", "first.bias", "branches.0.weight"]]
+    assert orders == [own, ["branches.0.bias", "base.weight", "base.bias", "branches.0.weight"]]
 
 
 def test_optimizer_with_a_foreign_parameter_is_refused(tmp_path):
@@ -236,18 +236,19 @@ def test_forced_steps_start_from_the_recorded_state_and_keep_the_own_counter(tmp
     assert {int(count) for count in by_name(forced, 3, "optim_state", "step").values()} == {3}
 
 
-def test_forced_counter_that_is_wrong_stays_wrong(tmp_path):
+def test_forced_counter_that_went_wrong_stays_wrong(tmp_path):
     trained(tmp_path / "a", Plan(3))
 
-    class Behind(Toy):
+    class Ahead(Toy):
         def advance(self, epoch_ended):
             super().advance(epoch_ended)
-            for state in self.optimizer.state.values():
-                state["step"].fill_(1)
+            if len(self.epochs) == 1:
+                for state in self.optimizer.state.values():
+                    state["step"] += 5
 
     states = RecordedStates(str(tmp_path / "a"), {})
-    forced, _, _ = trained(tmp_path / "forced", Plan(3, states=states), make=Behind)
-    assert {int(count) for count in by_name(forced, 3, "optim_state", "step").values()} == {1}
+    forced, _, _ = trained(tmp_path / "forced", Plan(3, states=states), make=Ahead)
+    assert {int(count) for count in by_name(forced, 3, "optim_state", "step").values()} == {8}
 
 
 def test_what_changes_a_state_between_steps_is_recorded_before_the_next_is_forced(tmp_path):
@@ -260,20 +261,20 @@ def test_what_changes_a_state_between_steps_is_recorded_before_the_next_is_force
 
         def advance(self, epoch_ended):
             super().advance(epoch_ended)
-            self.net.first.bias.data.add_(1.0)
+            self.net.base.bias.data.add_(1.0)
 
     states = RecordedStates(str(tmp_path / "a"), {})
     forced, _, _ = trained(tmp_path / "forced", Plan(2, states=states), make=Nudged)
     for step in (1, 2):
-        gap = by_name(forced, step, "state")["first.bias"] - by_name(recorded, step, "state")["first.bias"]
+        gap = by_name(forced, step, "state")["base.bias"] - by_name(recorded, step, "state")["base.bias"]
         assert torch.allclose(gap, torch.ones(3))
 
 
 def test_states_are_found_under_this_sides_names(tmp_path):
     trained(tmp_path / "a", Plan(1))
-    renamed = RecordedStates(str(tmp_path / "a"), {"ours.weight": "first.weight"})
+    renamed = RecordedStates(str(tmp_path / "a"), {"ours.weight": "base.weight"})
     names = {name for _, name, _, _ in renamed.after("step 1")}
-    assert "ours.weight" in names and "first.weight" not in names and "first.bias" in names
+    assert "ours.weight" in names and "base.weight" not in names and "base.bias" in names
     assert list(renamed.after("step 2")) == []
 
 

@@ -1,11 +1,18 @@
 """Run ``ddq-parity`` in this process; its sides run in processes of their own as always."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from converters.families import mapping
 from parity.cli import cli
+from parity.compare import Tolerance
+from parity.exclusions import EXCLUSIONS
+from parity.settings import Machine, Sources, Task
+from parity.sides import Sides, prepare
+from parity.verdict import judge
 
 PLANTED = Path(__file__).parent / "planted"
 
@@ -44,6 +51,21 @@ TRAINING_ERRORS = [
     ("nudged_parameter", "level_embed", "After step 2 `level_embed` differs"),
     ("drifting_loss", "loss_bbox", "In step 3 the loss term `loss_bbox` differs"),
 ]
+
+
+def training_judge(folder, family, legacy_repo=None):
+    """Train the legacy side for 4 steps; return a function that trains an adapter in ``planted`` and judges it."""
+    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2)
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
+    prepared = prepare(task, sources, machine)
+    legacy = Sides(task, sources, machine, prepared, folder).legacy()
+
+    def run(error):
+        sides = Sides(task, replace(sources, new_adapter=PLANTED / f"{error}.py"), machine, prepared, folder)
+        with sides.passing(sides.new("new", twin=legacy.records)) as new:
+            return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+
+    return run
 
 
 @pytest.fixture

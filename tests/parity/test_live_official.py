@@ -17,8 +17,9 @@ from ddq_port import configs
 from parity import golden
 from parity.cli import GOLDEN
 from parity.prepare import seeded_batch, seeded_weights
+from parity.verdict import MISMATCH
 
-from .conftest import PLANTED, PLANTED_ERRORS, TRAINING_ERRORS
+from .conftest import PLANTED, PLANTED_ERRORS, TRAINING_ERRORS, training_judge
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
@@ -146,13 +147,16 @@ def test_training_of_a_variant(official, variant):
     assert_complete_match(official("--check", "train", "--steps", "3", variant=variant))
 
 
+@pytest.fixture(scope="module")
+def trained_against(tmp_path_factory):
+    return training_judge(tmp_path_factory.mktemp("training"), "ddq_detr", Path(REPO))
+
+
 @pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
-def test_planted_error_of_training_is_named_with_its_step(official, error, where, says):
-    training = ("--check", "train", "--steps", "4", "--epoch-length", "2")
-    result = official("--size", "64x64", *training, "--new-adapter", PLANTED / f"{error}.py")
-    assert result.exit_code == 1, result.output
-    found = json.loads(result.stdout)["first_divergence"]
-    assert found["where"] == where and says in found["message"]
+def test_planted_error_of_training_is_named_with_its_step(trained_against, error, where, says):
+    verdict = trained_against(error)
+    assert verdict.outcome == MISMATCH
+    assert verdict.divergence.where == where and says in verdict.divergence.message
 
 
 @pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)

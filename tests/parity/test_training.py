@@ -1,18 +1,12 @@
 """Check train against mmdet 3.3.0's own DDQDETR at tiny width: clean, and with planted errors of the training."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
-from converters import families
-from parity.compare import Tolerance
-from parity.exclusions import EXCLUSIONS
-from parity.settings import Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.verdict import MISMATCH, judge
+from parity.verdict import MATCH, MISMATCH
 
-from .conftest import PLANTED, TRAINING_ERRORS
+from .conftest import TRAINING_ERRORS, training_judge
 
 STEPS = ("--check", "train", "--steps", "4", "--epoch-length", "2")
 
@@ -44,29 +38,19 @@ def test_training_joins_the_other_checks_and_starts_from_the_same_weights(tiny, 
 
 
 @pytest.fixture(scope="module")
-def against_legacy(tmp_path_factory):
-    """Return a function that trains with an adapter in ``planted`` and judges it; the legacy side trains once."""
-    folder = tmp_path_factory.mktemp("training")
-    task = Task("mmdet_ddq", "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2)
-    machine, sources = Machine("cpu", 1, None, 300.0), Sources()
-    prepared = prepare(task, sources, machine)
-    legacy = Sides(task, sources, machine, prepared, folder).legacy()
-
-    def run(error):
-        chosen = replace(sources, new_adapter=PLANTED / f"{error}.py")
-        sides = Sides(task, chosen, machine, prepared, folder)
-        with sides.passing(sides.new(error, twin=legacy.records)) as new:
-            mapping = families.mapping(task.family, task.variant)
-            return judge(legacy, new, mapping, EXCLUSIONS[task.family], Tolerance())
-
-    return run
+def trained(tmp_path_factory):
+    return training_judge(tmp_path_factory.mktemp("training"), "mmdet_ddq")
 
 
 @pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
-def test_planted_error_is_named_with_its_step(against_legacy, error, where, says):
-    verdict = against_legacy(error)
+def test_planted_error_is_named_with_its_step(trained, error, where, says):
+    verdict = trained(error)
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where == where and says in verdict.divergence.message
+
+
+def test_same_comparison_without_an_error_matches(trained):
+    assert trained("../../../parity/adapters/ddq_port").outcome == MATCH
 
 
 def test_adapter_that_cannot_train_is_told(tiny, tmp_path):
