@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
-CHECKS = ("forward", "loss", "grad")
+CHECKS = ("forward", "loss", "grad", "train")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Job:
         inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
         status: file to write ``{"ok": bool, "error": str, "traceback": str}`` to.
-        checks: some of ``forward``, ``loss``, ``grad``; ``grad`` implies ``loss``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``.
         seed: of torch's random generator, set anew before each phase.
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
@@ -38,6 +38,12 @@ class Job:
         gradient_flow: with ``grad``, record gradients over the borders of module calls, where this torch can.
         target: fields of :class:`legacy_adapters.extract.Target`, a call to save; None for none.
         force: file of values to go on with instead of own ones, see :mod:`legacy_adapters.forcing`; None for none.
+        step_inputs: for ``train``, the file of each step's batch.
+        epoch_length: steps after which an epoch ends; None for never.
+        clip_order: ``twin`` or ``own``, written into the trace.
+        clip_names: parameters in the order in which their norms are summed; none for the optimizer's own.
+        states: trace whose states each step starts from; None for where this side's own last step ended.
+        state_names: names in that trace of this side's parameters and buffers, where they differ.
     """
 
     family: str
@@ -60,6 +66,12 @@ class Job:
     gradient_flow: bool = True
     force: Optional[str] = None
     target: Optional[Dict[str, Any]] = None
+    step_inputs: Tuple[str, ...] = ()
+    epoch_length: Optional[int] = None
+    clip_order: str = "twin"
+    clip_names: Tuple[str, ...] = ()
+    states: Optional[str] = None
+    state_names: Dict[str, str] = field(default_factory=dict)
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
@@ -69,7 +81,8 @@ class Job:
     def load(cls, path: str) -> "Job":
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-        fields["checks"] = tuple(fields["checks"])
+        for name in ("checks", "step_inputs", "clip_names"):
+            fields[name] = tuple(fields[name])
         return cls(**fields)
 
 

@@ -6,11 +6,12 @@ import hashlib
 import os
 import runpy
 import sys
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 import torch
 
 from .inputs import Batch
+from .steps import Training
 
 #: (w, h) scale from the original to the given image; not 1 and not equal, so that a wrong rescaling is seen.
 SCALE_FACTOR = (0.75, 0.8)
@@ -24,16 +25,22 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
         overrides_path: a plain Python file whose ``model`` dict is merged into the config's; ``""`` for none.
     """
     from mmdet.registry import MODELS
-    from mmengine.config import Config
     from mmengine.registry import DefaultScope
 
-    config = Config.fromfile(config_path)
+    config = load_config(config_path)
     if overrides_path:
         config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
     config.model.backbone.init_cfg = None
     if DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
     return MODELS.build(config.model)
+
+
+def load_config(path: str) -> Any:
+    """Read a config with the mmengine of the running process."""
+    from mmengine.config import Config
+
+    return Config.fromfile(path)
 
 
 def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
@@ -72,6 +79,69 @@ def losses(model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
     terms = model.loss(batch.images, data_samples(batch, with_gt=True))
     total, _ = model.parse_losses(terms)
     return terms, total
+
+
+class EngineTraining(Training):
+    """Train as mmengine's Runner does: with an optimizer wrapper, and schedulers that advance behind the step."""
+
+    def __init__(self, model: Any, wrapper: Any, schedulers: List[Any]) -> None:
+        self.model, self.wrapper, self.schedulers = model, wrapper, schedulers
+        self.optimizer = wrapper.optimizer
+
+    def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
+        wrapper, backward = self.wrapper, self.wrapper.backward
+
+        def watched(*args: Any, **kwargs: Any) -> None:
+            backward(*args, **kwargs)
+            backward_done()
+
+        wrapper.backward = watched
+        if wrapper.clip_grad_kwargs:
+            wrapper.clip_func = clip(wrapper.clip_func)
+
+    def context(self) -> ContextManager:
+        return self.wrapper.optim_context(self.model)
+
+    def update(self, total: torch.Tensor) -> None:
+        self.wrapper.update_params(total)
+
+    def advance(self, epoch_ended: bool) -> None:
+        for by_epoch in (False, True) if epoch_ended else (False,):
+            for scheduler in self.schedulers:
+                if scheduler.by_epoch == by_epoch:
+                    scheduler.step()
+
+
+def training(model: Any, config: Any, epoch_length: Optional[int]) -> EngineTraining:
+    """Build optimizer, gradient clipping and schedulers as the running process's mmengine makes them of a config.
+
+    Args:
+        model: before its first run.
+        config: an mmengine config with ``optim_wrapper``, ``train_cfg`` and ``param_scheduler``.
+        epoch_length: steps of an epoch; None if no epoch ends.
+    """
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    default_args = dict(optimizer=wrapper)
+    if epoch_length is not None:
+        default_args["epoch_length"] = epoch_length
+    given = config.get("param_scheduler") or []
+    schedulers = [
+        PARAM_SCHEDULERS.build(_with_end(scheduler, config, epoch_length), default_args=default_args)
+        for scheduler in (given if isinstance(given, (list, tuple)) else [given])
+    ]
+    return EngineTraining(model, wrapper, schedulers)
+
+
+def _with_end(scheduler: Dict[str, Any], config: Any, epoch_length: Optional[int]) -> Dict[str, Any]:
+    """Return a scheduler's config with the end that the Runner gives it: that of the training."""
+    epochs, steps = config.train_cfg.get("max_epochs"), config.train_cfg.get("max_iters")
+    if steps is None and epochs is not None and epoch_length is not None:
+        steps = epochs * epoch_length
+    end = epochs if scheduler.get("by_epoch", True) else steps
+    return dict(scheduler) if end is None else dict(dict(end=end), **scheduler)
 
 
 def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:

@@ -42,6 +42,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
+        self._modules = True
         self.calls: Counter = Counter()
         self.leaf_modules: List[str] = []
         self.classes: Dict[str, str] = {}
@@ -50,9 +51,9 @@ class Recorder:
         self._next: Counter = Counter()
 
     @contextmanager
-    def in_phase(self, phase: str) -> Iterator[None]:
-        """Label what follows with ``phase`` and count calls from 0."""
-        self.phase = phase
+    def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
+        """Label what follows with ``phase`` and count calls from 0; ``modules=False`` counts module calls only."""
+        self.phase, self._modules = phase, modules
         self._next.clear()
         try:
             yield
@@ -140,6 +141,9 @@ class Recorder:
             if is_leaf:
                 self.calls[self.phase, name] += 1
             self._executed.add(name)
+            if not self._modules:
+                with self._inside(name):
+                    return forward(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             self.add("module_in", name, call, named_arguments(bound))
             if self._forcing is not None:

@@ -51,9 +51,11 @@ class Record:
     """One recorded value.
 
     Attributes:
-        phase: ``predict`` (eval mode) or ``train``; ``weights`` for what was loaded.
+        phase: ``predict`` (eval mode) or ``train``; ``weights`` for what was loaded; ``step 1``, ``step 2`` ... for the
+            steps of a training.
         kind: ``module_in``, ``module_out``, ``tap``, ``basis`` (of a tap's decision), ``loss``, ``grad``, ``param`` or
-            ``state`` (parameters and buffers after the training step's forward and backward).
+            ``state`` (parameters and buffers after the training step's forward and backward); of a training's steps
+            also ``clip`` (what gradients are clipped by), ``setting`` (of a parameter's group) and ``optim_state``.
         name: module path, tap name, loss term or parameter name.
         call: how often this name was recorded before in this phase, from 0.
         slot: place inside the value: argument name, tuple index, dict key, dotted; ``""`` for a plain tensor.

@@ -12,7 +12,7 @@ import platform
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Set
 
 PACKAGE = "legacy_adapters"
 
@@ -37,7 +37,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import gradients
+    from legacy_adapters import gradients, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
@@ -66,9 +66,13 @@ def run(job: Any) -> None:
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
     provenance = dict(_environment(job), gradient_flow=gradient_flow, **adapter.provenance(job.options))
+    parameters = dict(model.named_parameters())  # training may add names
     with computing_in(job.dtype):
-        _run_checks(job, adapter, model, batch, recorder, replay)
-    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(model)))
+        loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
+        _run_checks(job, adapter, model, batch, recorder, replay, loop)
+    provenance.update(loop.provenance() if loop is not None else {})
+    reached = loop.reached if loop is not None else set()
+    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
 
 
 def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
@@ -81,10 +85,17 @@ def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
 
 
 def _run_checks(
-    job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any, replay: Optional[Dict[str, Any]]
+    job: Any,
+    adapter: ModuleType,
+    model: Any,
+    batch: Any,
+    recorder: Any,
+    replay: Optional[Dict[str, Any]],
+    loop: Optional[Any],
 ) -> None:
     import torch
 
+    from legacy_adapters import steps
     from legacy_adapters.taps import installed
 
     loaded = sorted(model.state_dict())
@@ -112,12 +123,16 @@ def _run_checks(
                 after = model.state_dict()
                 for name in loaded:
                     recorder.add("state", name, 0, after[name])
+        if loop is not None:
+            torch.manual_seed(job.seed)
+            loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
 
 
-def _gradient_coverage(model: Any) -> dict:
-    without = sorted(name for name, param in model.named_parameters() if param.requires_grad and param.grad is None)
-    frozen = sorted(name for name, param in model.named_parameters() if not param.requires_grad)
-    return dict(without_gradient=without, frozen=frozen)
+def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:
+    """List frozen parameters, and the others that have no gradient and are not among those ``reached`` earlier."""
+    trained = {name: param for name, param in sorted(parameters.items()) if param.requires_grad}
+    without = [name for name, param in trained.items() if param.grad is None and name not in reached]
+    return dict(without_gradient=without, frozen=sorted(set(parameters) - set(trained)))
 
 
 def _set_numerics(threads: int) -> None:

@@ -19,7 +19,8 @@ from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import Record
 
 from . import reproducer
-from .compare import DERIVED, FIXED, GRADIENTS, Comparison
+from .compare import DERIVED, FIXED, Comparison
+from .derived import GRADIENTS
 from .evidence import TraceEvidence, load_spread
 from .exclusions import EXCLUSIONS
 from .isolate import FLOAT64, ISOLATED, SPREAD, Progress, RunFolder, isolate

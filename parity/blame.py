@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
 from .compare import Comparison
 
 DETECTOR = "the detector"
+OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class Divergence:
     """The first place where the new side computes something else.
 
     Attributes:
-        where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code.
+        where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code; in training
+            also ``the optimizer``, ``the schedule`` and ``gradient clipping``.
         modules: path of the blamed module on the legacy and on the new side; None where no module is blamed.
         message: one sentence for a person.
         comparison: the pair it was seen on; None if the new side lacks the record.
@@ -51,15 +54,15 @@ def first_divergence(
     if not rejected:
         return None
     first = rejected[0]
-    if first.pair.new.kind == "grad":
-        first = _deepest_gradient(rejected, comparisons)
-    return describe(first)
+    if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
+        first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
+    return describe(first, comparisons)
 
 
 def describe_missing(record: Record) -> Divergence:
     """Describe a legacy record without a twin; module paths are the legacy side's."""
     caller = record.scope or DETECTOR
-    call = f"call {record.call} of the {record.phase} phase"
+    call = _call(record)
     if record.kind == "module_in":
         quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
@@ -67,6 +70,10 @@ def describe_missing(record: Record) -> Divergence:
     if record.kind == "out_grad":
         text = f"Backward, no gradient comes from the code of {_quoted(record.scope)} to `{record.name}` ({call})."
         return Divergence(caller, (record.scope, record.scope), text, None)
+    if record.kind in ("setting", "clip"):
+        without = "clip gradients" if record.kind == "clip" else f"train `{record.name}`"
+        text = f"In step {step_of(record.phase)} the new side's optimizer does not {without} as the legacy side's does."
+        return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
     return Divergence(record.name if record.kind not in ("tap", "basis") else caller, None, text, None)
 
@@ -80,6 +87,7 @@ _KINDS = {
     "loss": "loss term",
     "grad": "gradient",
     "state": "state of",
+    "optim_state": "optimizer's state of",
 }
 
 
@@ -103,12 +111,19 @@ def _last_run(last_run: dict[str, int], parameter: str) -> int:
     return -1
 
 
-def describe(comparison: Comparison) -> Divergence:
-    """Say what a rejected comparison means if everything before it was equal."""
+def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> Divergence:
+    """Say what a rejected comparison means if everything before it was equal.
+
+    Args:
+        comparison: to describe.
+        comparisons: all, to tell how many are alike in the step of a training.
+    """
+    if step_of(comparison.pair.new.phase) is not None and comparison.pair.new.kind not in ("tap", "basis"):
+        return _describe_step(comparison, comparisons)
     legacy, record = comparison.pair.legacy, comparison.pair.new
     caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
     quoted = _quoted(record.scope)
-    call = f"call {record.call} of the {record.phase} phase"
+    call = _call(record)
     if record.kind in ("module_in", "basis", "tap") and comparison.pair.scope != record.scope:
         owner = comparison.pair.scope or DETECTOR
         text = f"{_capital(_quoted(comparison.pair.scope))} does not come to `{record.name}` ({call}); {quoted} does."
@@ -140,6 +155,56 @@ def describe(comparison: Comparison) -> Divergence:
         "grad": f"The gradient of `{record.name}` differs; all gradients that flow between modules are equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)
+
+
+def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) -> Divergence:
+    """Describe the first difference in a step of a training; steps record in the order in which they compute."""
+    record = comparison.pair.new
+    step, name, slot = f"step {step_of(record.phase)}", record.name, record.slot
+    if record.kind == "setting":
+        return _describe_setting(comparison, comparisons, step)
+    if record.kind == "clip" and slot == "total_norm":
+        text = f"In {step} the norm of all gradients together differs, though each is equal: another order or choice."
+        return Divergence(CLIPPING, None, text, comparison)
+    if record.kind == "clip":
+        return Divergence(CLIPPING, None, f"In {step} gradients are clipped by another `{slot}`.", comparison)
+    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind) == (record.phase, record.kind)]
+    count = f"{sum(not c.accepted for c in alike)} of {len(alike)}"
+    text = {
+        "loss": f"In {step} the loss term `{name}` differs; everything up to there is equal.",
+        "grad": f"In {step} {count} gradients differ, `{name}` first on the way back; losses and settings are equal.",
+        "optim_state": f"In {step} the optimizer's `{slot}` of `{name}` differs; gradients and settings are equal.",
+        "state": f"After {step} `{name}` differs; its gradient, settings and optimizer state are equal.",
+    }[record.kind]
+    return Divergence(name, None, text, comparison)
+
+
+def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step: str) -> Divergence:
+    """Tell a setting of single parameters from one of all; a learning rate that starts equal is the schedule's."""
+    phase, _, _, _, slot = first.pair.new.key
+    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == (phase, "setting", slot)]
+    names = [c.pair.new.name for c in alike if not c.accepted]
+    if len(names) == len(alike):
+        where, whose = SCHEDULE if slot == "lr" else OPTIMIZER, f"all {len(names)} parameters"
+    else:
+        where = _common_module(names)
+        place = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
+        whose = f"{len(names)} of {len(alike)} parameters{place}"
+    return Divergence(where, None, f"In {step} `{slot}` differs for {whose}.", first)
+
+
+def _common_module(names: Sequence[str]) -> str:
+    """Return the path that all names begin with; one name's is itself."""
+    paths = [name.split(".") for name in names]
+    shared = 0
+    while all(len(path) > shared for path in paths) and len({path[shared] for path in paths}) == 1:
+        shared += 1
+    return ".".join(paths[0][:shared]) or OPTIMIZER
+
+
+def _call(record: Record) -> str:
+    step = step_of(record.phase)
+    return f"call {record.call} " + (f"of the {record.phase} phase" if step is None else f"in step {step}")
 
 
 def _quoted(scope: str) -> str:

@@ -15,7 +15,7 @@ from converters.console import OneLineGroup
 from ddq_port import __version__
 from legacy_adapters import families
 
-from .params import AT_RISK_ULPS, CheckList, CountList, Device, SizeList
+from .params import AT_RISK_ULPS, CHECKS, CheckList, CountList, Device, SizeList
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -55,7 +55,35 @@ _TASK = (
         show_default=True,
         help="Of inputs, weights and random draws.",
     ),
-    click.option("--check", type=CheckList(), default="forward,loss,grad", show_default=True, help="What to compare."),
+)
+_CHECK = (
+    click.option(
+        "--check",
+        type=CheckList(("forward", "loss", "grad")),
+        default="forward,loss,grad",
+        show_default=True,
+        help="What to compare.",
+    ),
+)
+_TRAINING = (
+    click.option(
+        "--check",
+        type=CheckList(CHECKS),
+        default="forward,loss,grad",
+        show_default=True,
+        help="What to compare; train: some optimizer steps.",
+    ),
+    click.option("--steps", type=click.IntRange(1, 100_000), help="Optimizer steps of check train. [default: 5]"),
+    click.option(
+        "--epoch-length",
+        type=click.IntRange(1),
+        help="Steps after which an epoch ends, for schedules by epoch. [default: it never ends]",
+    ),
+    click.option(
+        "--clip-order",
+        type=click.Choice(["twin", "own"]),
+        help="Sum norms of gradients in the legacy side's order of parameters or each side in its own. [default: twin]",
+    ),
 )
 _CHECKPOINT = (
     click.option(
@@ -134,7 +162,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=_EXIT_CODES)
-@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_NEW, *_TASK)
+@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_NEW, *_TASK, *_TRAINING)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
@@ -170,7 +198,7 @@ def run(json: bool, **settings: Any) -> None:
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_TASK, *_MACHINE)
+@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_TASK, *_CHECK, *_MACHINE)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not tell the steps.")
 def capture(**settings: Any) -> None:
@@ -273,7 +301,20 @@ def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **se
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
         raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
-    return dict(sizes=sizes, checks=check, **settings)
+    training = _training("train" in check, **{name: settings.pop(name, None) for name in _TRAINING_OPTIONS})
+    return dict(sizes=sizes, checks=check, **training, **settings)
+
+
+_TRAINING_OPTIONS = ("steps", "epoch_length", "clip_order")
+
+
+def _training(asked: bool, **given: Any) -> dict[str, Any]:
+    """Fill in the defaults of check train; refuse its options without it, for they would do nothing."""
+    idle = [name for name, value in given.items() if value is not None and not asked]
+    if idle:
+        raise click.BadParameter(f"--{idle[0].replace('_', '-')} needs check train; add it to --check.")
+    defaults = dict(steps=5 if asked else 0, epoch_length=None, clip_order="twin")
+    return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
 def main() -> None:

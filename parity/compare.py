@@ -12,7 +12,7 @@ from torch import Tensor
 
 from legacy_adapters.trace_writer import Record
 
-from .derived import Finding, decision_margin, examine
+from .derived import Finding, decision_margin, examine, follows_gradients, training_slack
 from .evidence import Evidence
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
@@ -23,8 +23,6 @@ from .ties import is_of_decision
 from .trace import Trace, TraceError
 
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
-#: Kinds of records that backward makes.
-GRADIENTS = ("grad", "in_grad", "out_grad")
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,10 @@ class Tolerance:
             raise ValueError(f"Tolerance {self.name!r} is unknown; expected exact, fixed or derived.")
         if not all(math.isfinite(bound) and bound >= 0 for bound in (self.rtol, self.atol)):
             raise ValueError(f"rtol {self.rtol} and atol {self.atol} must be finite and not negative.")
+
+
+#: A learning rate is computed in double precision by a few operations; no tensor's rounding is in it.
+_SETTINGS = Tolerance(FIXED, rtol=2.0**-44)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ def compare_all(
 
 def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
     """Return what two pairs have in common whose comparison is the same."""
-    return pair.new.key if evidence is not None else (pair.legacy.digest, pair.new.digest)
+    if evidence is not None:
+        return pair.new.key
+    return pair.legacy.digest, pair.new.digest, _is_setting(pair.new)
 
 
 def _compare_one(legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None) -> Comparison:
@@ -150,6 +154,8 @@ def _kind(record: object) -> str:
 
 def _compare(pair: Pair, expected: Numbers, found: Numbers, tolerance: Tolerance) -> Comparison:
     within = tolerance.name != EXACT  # the digests differ, so some bit does
+    if within and _is_setting(pair.new):
+        tolerance = _SETTINGS
 
     def watched() -> Iterator[tuple[Tensor, Tensor]]:
         nonlocal within
@@ -169,13 +175,20 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
         what = {"param": "other weights", "state": "changed by training on one side only"}.get(record.kind, what)
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
-    finding = examine(sample, gradient=record.kind in GRADIENTS)
+    if _is_setting(record):
+        return _compare(pair, sample.legacy, sample.new, _SETTINGS)
+    finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
     difference = measure(sample.legacy, sample.new)
     if sample.sketched:
         difference = replace(difference, metrics=replace(difference.metrics, ulps=None))
     if finding.objection:
         difference = replace(difference, note=finding.objection)
     return Comparison(pair, False, not finding.objection, difference, finding)
+
+
+def _is_setting(record: Record) -> bool:
+    """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
+    return record.kind == "setting" or (record.kind == "clip" and record.slot != "total_norm")
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:

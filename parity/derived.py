@@ -13,6 +13,12 @@ the official DDQ-DETR at tiny width made up to 16 times the error of its first r
 Gradients are worse: where a kink of the model (ReLU, bilinear sampling, a clamp) lies between two roundings they jump,
 by up to 13 % of a tensor's size and by 380 times what six runs had shown. In float32 they are checked for sanity only;
 the sharp bound is the one in float64, where no kink is that close.
+
+In training every step starts from the legacy side's state, for over several steps errors grow without limit. Averages
+of gradients jump as these do, averages of squares as squares do. And what AdamW does with a gradient is nearly its
+sign: an element whose gradient is hardly more than rounding may go the other way. So in the precision of the run a
+parameter may be off by twice the way that its tensor goes in that step (``MOVES``). In float64 such gradients are far
+below AdamW's eps and move nothing.
 """
 
 from __future__ import annotations
@@ -23,21 +29,27 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from .evidence import Evidence, Norms, Sample, Size, gap, norms
+from legacy_adapters.trace_writer import Record
+
+from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
 from .pairing import Pair
 from .pieces import doubles, together
 from .ties import Margin, margin
 
+#: Kinds of records that backward makes.
+GRADIENTS = ("grad", "in_grad", "out_grad")
 FACTOR = 8.0
 LAST_PLACES = 4 * 2.0**-23
 CEILING = 0.05
 JUMP = 0.5
+SQUARE_JUMP = (1 + JUMP) ** 2 - 1
+MOVES = 2.0
 FLOAT64_SHARE = 2.0**-20
 
 
-def bound(sample: Sample, gradient: bool = False) -> Norms:
-    """Return the largest error that is accepted in the precision of the run."""
-    return _bound(norms(sample.reference), sample.spread, gradient)
+def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
+    """Return the largest error that is accepted in the precision of the run, at least ``slack``."""
+    return _bound(norms(sample.reference), sample.spread, gradient, slack)
 
 
 def _rounding(size: Norms, spread: Norms) -> Norms:
@@ -45,14 +57,14 @@ def _rounding(size: Norms, spread: Norms) -> Norms:
     return Norms(FACTOR * spread.max + LAST_PLACES * size.max, FACTOR * spread.rms + LAST_PLACES * size.rms)
 
 
-def _bound(size: Norms, spread: Norms, gradient: bool) -> Norms:
+def _bound(size: Norms, spread: Norms, gradient: bool, slack: Norms) -> Norms:
     explained = _rounding(size, spread)
     if gradient:
         allowed = Norms(JUMP * size.max, JUMP * size.rms)
     else:
         allowed = Norms(min(explained.max, CEILING * size.max), min(explained.rms, CEILING * size.rms))
     # what cancels to nearly nothing has more rounding than size
-    return allowed | Norms(2 * spread.max, 2 * spread.rms)
+    return allowed | Norms(2 * spread.max, 2 * spread.rms) | slack
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,14 @@ class Finding:
     objection: str
 
 
-def examine(sample: Sample, gradient: bool = False) -> Finding:
-    """Measure the new values against the reference and judge them, piece by piece."""
+def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Finding:
+    """Measure the new values against the reference and judge them, piece by piece.
+
+    Args:
+        sample: the values.
+        gradient: they jump where a gradient does.
+        slack: least error that is accepted in the precision of the run.
+    """
     size, error, error64 = Size(), Size(), Size()
     moved = moved64 = False
     for pieces in together(sample.legacy, sample.reference, sample.new, sample.new_reference):
@@ -85,7 +103,7 @@ def examine(sample: Sample, gradient: bool = False) -> Finding:
         error64.add(gap(new_reference, reference))
         moved = moved or _moved(legacy, new)
         moved64 = moved64 or _moved(reference, new_reference)
-    allowed = _bound(size.norms(), sample.spread, gradient)
+    allowed = _bound(size.norms(), sample.spread, gradient, slack)
     explained = _rounding(size.norms(), sample.spread)
     allowed64 = Norms(explained.max * FLOAT64_SHARE, explained.rms * FLOAT64_SHARE)
     said = _objection("", moved, error.norms(), allowed) or _objection(
@@ -111,8 +129,33 @@ def _moved(expected: np.ndarray, found: np.ndarray) -> bool:
 def constants() -> dict[str, float]:
     """Return the numbers the bounds are made with, for the report."""
     return dict(
-        factor=FACTOR, last_places=LAST_PLACES, ceiling=CEILING, gradient_ceiling=JUMP, float64_share=FLOAT64_SHARE
+        factor=FACTOR,
+        last_places=LAST_PLACES,
+        ceiling=CEILING,
+        gradient_ceiling=JUMP,
+        square_ceiling=SQUARE_JUMP,
+        moves=MOVES,
+        float64_share=FLOAT64_SHARE,
     )
+
+
+def follows_gradients(record: Record) -> bool:
+    """Tell whether a record jumps where a gradient does, in proportion to it."""
+    return record.kind in GRADIENTS or (record.kind, record.slot) in (
+        ("optim_state", "exp_avg"), ("clip", "total_norm"),
+    )  # fmt: skip
+
+
+def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
+    """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
+    if (record.kind, record.slot) == ("optim_state", "exp_avg_sq"):
+        size = norms(sample.reference)
+        return Norms(SQUARE_JUMP * size.max, SQUARE_JUMP * size.rms)
+    start = evidence.before(record)
+    if start is None:
+        return ZERO
+    moved = distance(sample.reference, start)
+    return Norms(MOVES * moved.max, MOVES * moved.rms)
 
 
 def decision_margin(pair: Pair, evidence: Evidence) -> Margin:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from legacy_adapters.steps import phase_of, step_of
 from legacy_adapters.trace_writer import Key, Record
 
 from .pairing import Pair
@@ -123,6 +124,9 @@ class Evidence(Protocol):
     def decision(self, record: Record) -> dict[str, Tensor]:
         """Return the whole decision of the legacy side that ``record`` is a slot of."""
 
+    def before(self, record: Record) -> Numbers | None:
+        """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
+
 
 def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
@@ -199,3 +203,10 @@ class TraceEvidence:
 
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.legacy.values_of(*record.key[:4])
+
+    def before(self, record: Record) -> StoredTensor | None:
+        step = step_of(record.phase)
+        if step is None or record.kind != "state":
+            return None
+        phase, kind = ("weights", "param") if step == 1 else (phase_of(step - 1), "state")
+        return whole(self.legacy, self.legacy.by_key[phase, kind, record.name, record.call, record.slot])

@@ -181,6 +181,9 @@ class GoldenEvidence:
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.golden.values_of(*record.key[:4])
 
+    def before(self, record: Record) -> Tensor | None:
+        return None  # a golden file holds no training
+
 
 def save(golden: Golden, path: Path) -> None:
     """Write a golden file, to a temporary name first; the same content gives the same bytes."""

@@ -104,7 +104,8 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     def forced(run: str, twin: Trace) -> Trace:
         name = run.replace(NEW, ISOLATED)
         force = write_forcing(folder / f"{name}.forced.json", twin, mapping)
-        return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS))
+        checks = tuple(check for check in kept.job(run).checks if check != "train")
+        return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS), checks=checks)
 
     progress("running the new side again, every module on what its twin was given")
     isolated = forced(NEW, legacy)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.mapping import Mapping
+from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
 from .blame import describe, describe_missing
@@ -90,7 +91,7 @@ def places(
     given_on = ""
     for comparison in isolated:
         record = comparison.pair.new
-        if comparison.accepted:
+        if comparison.accepted or step_of(record.phase) is not None:  # no module is forced in steps of a training
             continue
         told = describe(comparison)
         where = told.where

@@ -12,7 +12,7 @@ from legacy_adapters.trace_writer import Key, Record
 LEGACY, NEW = "legacy", "new"
 #: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
 OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad")
-OF_PARAMETERS = ("param", "grad", "state")
+OF_PARAMETERS = ("param", "grad", "state", "setting", "optim_state")
 
 
 class DuplicateRecordError(ValueError):

@@ -53,6 +53,12 @@ def seeded_batch(
     return Batch(images, tuple(sizes), bboxes, labels)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of a training step's batch: another one for every step and for every ``seed``."""
+    digest = hashlib.sha256(f"step {step} of {seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
 def _blobs(h: int, w: int, generator: Generator) -> Tensor:
     """Return [3, h, w]: structure at two scales plus noise, so that neighbouring tokens differ but are related."""
     image = _noise((3, h, w), generator) * 0.3

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from legacy_adapters.steps import OWN, TWIN, step_of
 from legacy_adapters.trace_writer import Record
 
 from . import derived, sections
@@ -28,6 +29,16 @@ from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
 _PHASES = {"predict": "inference", "train": "training"}
+_PARTS = {
+    "loss": "losses",
+    "in_grad": "gradient flow",
+    "out_grad": "gradient flow",
+    "grad": "gradients",
+    "clip": "clip norm",
+    "setting": "settings",
+    "optim_state": "optimizer state",
+    "state": "state afterwards",
+}
 
 
 @dataclass(frozen=True)
@@ -71,12 +82,11 @@ def stage_of(comparison: Comparison) -> str:
     record = comparison.pair.new
     if record.kind == "param":
         return "weights"
-    part = {"loss": "losses", "grad": "gradients", "state": "state afterwards"}.get(record.kind)
-    if record.kind in ("in_grad", "out_grad"):
-        part = "gradient flow"
+    part = _PARTS.get(record.kind)
     if record.kind in ("tap", "basis"):
         part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
-    return f"{_PHASES.get(record.phase, record.phase)}: {part or record.name.split('.')[0]}"
+    phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
+    return f"{phase}: {part or record.name.split('.')[0]}"
 
 
 def _size(comparison: Comparison) -> float:
@@ -148,7 +158,8 @@ def _gap(comparison: Comparison | None) -> str:
 
 def _record_name(record: Record) -> str:
     slot = f".{record.slot}" if record.slot else ""
-    return f"{record.name}#{record.call}{slot}"
+    step = step_of(record.phase)
+    return f"{record.name}#{record.call}{slot}" if step is None else f"step {step} {record.name}#{record.call}{slot}"
 
 
 def _print_coverage(verdict: Verdict, console: Console) -> None:
@@ -158,6 +169,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         f"records excluded {len(coverage.excluded_records)}, unaccounted {len(coverage.unaccounted)}",
         highlight=False,
     )
+    for line in training_lines(verdict):
+        console.print(line, markup=False, highlight=False)
     for line in exclusion_lines(verdict):
         _print_wrapped(f"  excluded {line}", console)
     lines = [*sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
@@ -165,6 +178,25 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
         _print_wrapped(line, console)
+
+
+def training_lines(verdict: Verdict) -> list[str]:
+    """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
+    told = verdict.provenance
+    if not told[LEGACY].get("steps"):
+        return []
+    first = told[LEGACY]
+    orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
+    groups = [
+        f"{side} {p.get('optimizer')} with {p.get('optimizer_groups')} groups, {p.get('frozen_in_groups')} frozen"
+        for side, p in told.items()
+    ]
+    ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
+    start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
+    return [
+        f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
+        f"  {'; '.join(groups)}: of those only the state afterwards is compared",
+    ]
 
 
 def tie_lines(verdict: Verdict) -> list[str]:
@@ -278,8 +310,8 @@ def closing_line(verdict: Verdict) -> str:
         tolerance = verdict.tolerance
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
         accepted = "" if identical == total else f", {total} within {tolerance.name} tolerance{bounds}"
-        forced = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
-        return f"MATCH {identical} of {total} records bit-identical{accepted}{forced}"
+        replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
+        return f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
     where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
 
@@ -306,6 +338,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
             for s in stages(verdict.comparisons)
         ],
+        "steps": _steps(verdict.comparisons),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
         "first_divergence": _divergence_dict(verdict),
@@ -315,6 +348,34 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
         "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
     }
+
+
+def _steps(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Count per step of a training, and name the largest difference of each kind."""
+    groups: dict[int, list[Comparison]] = {}
+    for comparison in comparisons:
+        step = step_of(comparison.pair.new.phase)
+        if step is not None:
+            groups.setdefault(step, []).append(comparison)
+    return [
+        {
+            "step": step,
+            "records": len(group),
+            "identical": sum(c.identical for c in group),
+            "accepted": sum(c.accepted for c in group),
+            "max_abs": _largest(group),
+        }
+        for step, group in groups.items()
+    ]
+
+
+def _largest(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for comparison in comparisons:
+        if comparison.difference is not None and math.isfinite(comparison.difference.max_abs):
+            part = stage_of(comparison).removeprefix("steps: ")
+            found[part] = max(found.get(part, 0.0), comparison.difference.max_abs)
+    return found
 
 
 def _tolerance_dict(tolerance: Tolerance) -> dict[str, Any]:

@@ -64,16 +64,17 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     progress(f"running the legacy side ({task.family} {task.variant})")
     legacy = sides.legacy(dtype=options.dtype)
     bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived else None
-    measured = measure_legacy(sides, legacy, bundle, progress) if derived else None
+    states = str(legacy.folder) if derived and task.steps else None
+    measured = measure_legacy(sides, legacy, bundle, progress, states=states) if derived else None
     flow = legacy.provenance.get("gradient_flow", False)
-    replay = bundle if options.replay or derived else None
+    given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records)
     progress(f"running the new side ({options.sources.new_adapter.stem})")
-    new = sides.new(dtype=options.dtype, replay=replay, gradient_flow=flow)
+    new = sides.new(dtype=options.dtype, **given)
     evidence = None
     if measured is not None:
         save_spread(measured.spread, folder / SPREAD)
         progress("running the new side in float64")
-        again = sides.new(NEW + FLOAT64, dtype="float64", replay=replay, decide=False, gradient_flow=flow)
+        again = sides.new(NEW + FLOAT64, dtype="float64", decide=False, **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
     mapping = families.mapping(task.family, task.variant)
@@ -96,16 +97,22 @@ class Measured:
     spread: dict[Key, Norms]
 
 
-def measure_legacy(sides: Sides, legacy: Trace, replay: str, progress: Progress, values: Values = whole) -> Measured:
-    """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run."""
+def measure_legacy(
+    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: Values = whole, states: str | None = None
+) -> Measured:
+    """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run.
+
+    With ``states``, a trace's folder, every step of a training starts from the state recorded there: errors that grow
+    from step to step would measure the chaos of training, not the rounding of a step.
+    """
     progress("running the legacy side in float64")
-    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", replay=replay, decide=False)
+    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", replay=replay, decide=False, states=states)
 
     def runs() -> Iterator[Trace]:
         yield legacy
         for number, changes in enumerate(REPEATS, 1):
             progress(f"measuring the rounding of the legacy side, run {number} of {len(REPEATS)}")
-            with sides.passing(sides.legacy(f"repeat{number}", replay=replay, **changes)) as trace:
+            with sides.passing(sides.legacy(f"repeat{number}", replay=replay, states=states, **changes)) as trace:
                 yield trace
 
     return Measured(reference, spreads(runs(), reference, values))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legacy_adapters.job import CHECKS
+from legacy_adapters.steps import OWN, TWIN
 
 from .compare import Tolerance
 
@@ -14,6 +15,7 @@ NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
 
 SIDES = (32, 8192)  # least and most pixels of an image's side
 MOST = 10_000  # objects of an image
+MOST_STEPS = 100_000
 
 
 class SettingsError(Exception):
@@ -30,7 +32,11 @@ class Task:
         sizes: (h, w) of each image of the batch.
         objects: number of objects of each image; None draws it.
         seed: of inputs, weights and the models' random draws.
-        checks: some of ``forward``, ``loss``, ``grad``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``train``.
+        steps: of ``train``; 0 without it.
+        epoch_length: steps after which an epoch ends; None for never.
+        clip_order: ``twin`` sums the norms of gradients in the legacy side's order on both sides, ``own`` in each
+            side's own.
     """
 
     family: str
@@ -39,6 +45,9 @@ class Task:
     objects: tuple[int, ...] | None
     seed: int
     checks: tuple[str, ...]
+    steps: int = 0
+    epoch_length: int | None = None
+    clip_order: str = TWIN
 
     def __post_init__(self) -> None:
         for size in self.sizes or (None,):
@@ -51,6 +60,12 @@ class Task:
             raise SettingsError(f"Seed {self.seed!r} is not a whole number from 0 to 2^63 - 1.")
         if not self.checks or not set(self.checks) <= set(CHECKS):
             raise SettingsError(f"Checks {self.checks} are not some of {', '.join(CHECKS)}.")
+        if not _is_number(self.steps, *((1, MOST_STEPS) if "train" in self.checks else (0, 0))):
+            raise SettingsError(f"Steps {self.steps!r} are not 1 to {MOST_STEPS} with check train, or 0 without it.")
+        if self.epoch_length is not None and not _is_number(self.epoch_length, 1, 2**63 - 1):
+            raise SettingsError(f"Epoch length {self.epoch_length!r} is not a number of steps from 1 on.")
+        if self.clip_order not in (TWIN, OWN):
+            raise SettingsError(f"Clip order {self.clip_order!r} is neither {TWIN} nor {OWN}.")
 
 
 def _is_number(value: object, least: int, most: int) -> bool:
@@ -112,3 +127,7 @@ class RunOptions:
     tolerance: Tolerance
     replay: bool
     isolate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.isolate and not set(self.task.checks) - {"train"}:
+            raise SettingsError("Steps of a training cannot be isolated; check forward, loss or grad as well.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from converters import checkpoint, detect, engine, families, layout
+from converters.mapping import Mapping as NameMapping
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
 from legacy_adapters.inputs import Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
+from legacy_adapters.steps import TWIN, phase_of
+from legacy_adapters.trace_writer import Record
 
 from .pairing import LEGACY, NEW
-from .prepare import seeded_batch, seeded_weights
+from .prepare import seeded_batch, seeded_weights, step_seed
 from .settings import Machine, SettingsError, Sources, Task
 from .trace import Trace
 
@@ -54,6 +57,11 @@ def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
         raise SettingsError(f"Device {machine.device} is not available to torch here; use --device cpu.")
     batch = seeded_batch(task.sizes, task.seed, _num_classes(task), task.objects)
     return Prepared(both_layouts(task, sources.checkpoint), batch)
+
+
+def step_batch(task: Task, step: int) -> Batch:
+    """Make the batch of a training step, from 1 on: fresh images and objects, of the task's sizes."""
+    return seeded_batch(task.sizes, step_seed(task.seed, step), _num_classes(task), task.objects)
 
 
 def both_layouts(task: Task, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
@@ -103,6 +111,7 @@ class Sides:
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
             save_file(contiguous, str(self._weights(side)))
         save_file(prepared.batch.to_tensors(), str(self.folder / "inputs.safetensors"))
+        self._step_inputs = tuple(self._write_step(step) for step in range(1, task.steps + 1))
 
     def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
         """Run the legacy side and return its trace ``folder/run``.
@@ -121,9 +130,18 @@ class Sides:
         run_side(run, job, self.folder, python, self.machine.time_limit, isolated=sources.legacy_python is not None)
         return Trace.load(self.folder / run)
 
-    def new(self, run: str = NEW, **changes: Any) -> Trace:
-        """Run the new side; arguments as in :meth:`legacy`."""
+    def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
+        """Run the new side.
+
+        Args:
+            run: as in :meth:`legacy`.
+            twin: the legacy side's records; they tell in which order a training sums the norms of gradients.
+            **changes: as in :meth:`legacy`.
+        """
         options = {"config": str(configs.path(configs.VARIANTS[self.task.variant]))}
+        names = twin_names(twin, families.mapping(self.task.family, self.task.variant))
+        changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
+        changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
         job = self._job(run, NEW, self.sources.new_adapter.resolve(), options, changes)
         run_side(run, job, self.folder, sys.executable, self.machine.time_limit, isolated=False)
         return Trace.load(self.folder / run)
@@ -139,6 +157,12 @@ class Sides:
         """Give ``trace`` and remove it from the folder afterwards."""
         yield trace
         shutil.rmtree(trace.folder)
+
+    def _write_step(self, step: int) -> str:
+        path = self.folder / "steps" / f"{step:05d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save_file(step_batch(self.task, step).to_tensors(), str(path))
+        return str(path)
 
     def _weights(self, side: str) -> Path:
         return self.folder / f"{side}.weights.safetensors"
@@ -158,8 +182,25 @@ class Sides:
             threads=self.machine.threads,
             cpu_capability=self.machine.cpu_capability,
             device=self.machine.device,
+            step_inputs=self._step_inputs,
+            epoch_length=self.task.epoch_length,
+            clip_order=self.task.clip_order,
         )
         return replace(job, **changes)
+
+
+def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dict[str, str]]:
+    """Return new name -> legacy name of what the first training step of the legacy side recorded.
+
+    Under ``setting`` stand the parameters in the order of its optimizer, under ``state`` all weights and buffers.
+    """
+    first, found = phase_of(1), {"setting": {}, "state": {}}
+    for record in records:
+        if record.phase == first and record.kind in found:
+            name = mapping.target_of(record.name)
+            if name is not None:
+                found[record.kind][name] = record.name
+    return found
 
 
 def _legacy_options(family: legacy_families.LegacyFamily, task: Task, sources: Sources) -> dict[str, str]:

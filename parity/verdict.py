@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
+from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import zeros_digest
 
 from .blame import Divergence, first_divergence
@@ -26,10 +28,14 @@ MAX_EXCLUDED_SHARE = 0.02
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+#: Kinds that every step of a training must have left; an optimizer may be without state.
+_STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
 _COMPUTED = ("module_out", "loss", "grad")
 _MAY_BE_ABSENT = ("gpu", "gradient_flow")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
+#: With check train.
+_TRAINING_EQUAL = ("steps", "clip_order", "epoch_length")
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def judge(
         lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
         outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
     else:
-        reasons = _coverage_reasons(comparisons, covered, legacy.provenance.get("checks") or [])
+        reasons = _coverage_reasons(comparisons, covered, legacy.provenance)
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
@@ -135,6 +141,8 @@ def _confirmed(item: Unpaired) -> Unpaired:
 
 def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
     names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == EXACT else ())
+    if "train" in (legacy.provenance.get("checks") or ()):
+        names += _TRAINING_EQUAL
     reasons = []
     for name in names:
         one, two = legacy.provenance.get(name), new.provenance.get(name)
@@ -145,14 +153,22 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
     return tuple(reasons)
 
 
-def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, checks: list[str]) -> list[str]:
+def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, Any]) -> Iterator[str]:
     compared = {(c.pair.new.phase, c.pair.new.kind) for c in comparisons}
-    reasons = [
-        f"Check {name} was asked for and nothing of it was compared."
-        for name in checks
-        if _EVIDENCE.get(name) not in compared
-    ]
-    if not any(kind in _COMPUTED for _, kind in compared):
+    for check in provenance.get("checks") or []:
+        if check == "train":
+            steps = [phase_of(number) for number in range(1, provenance["steps"] + 1)]
+            missing = [(step, kind) for step in steps for kind in _STEP_EVIDENCE if (step, kind) not in compared]
+            if missing or not steps:
+                step, kind = missing[0] if missing else ("no step", "record")
+                yield f"Check train was asked for and no {kind} of {step} was compared."
+        elif _EVIDENCE.get(check) not in compared:
+            yield f"Check {check} was asked for and nothing of it was compared."
+
+
+def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, provenance: dict[str, Any]) -> list[str]:
+    reasons = list(_unproven_checks(comparisons, provenance))
+    if not any(comparison.pair.new.kind in _COMPUTED for comparison in comparisons):
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
     if coverage.unaccounted:
         first = coverage.unaccounted[0]

@@ -41,6 +41,12 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
     return mmdet3.build_model(os.path.join(repo, options["config"]), options["overrides"])
 
 
+def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Optional[int]) -> mmdet3.EngineTraining:
+    """Make optimizer and schedulers of the repo's config, with the repo's mmengine."""
+    config = mmdet3.load_config(os.path.join(options["repo"], options["config"]))
+    return mmdet3.training(model, config, epoch_length)
+
+
 def supply_mmcv_ops() -> None:
     """Install the stand-in for mmcv's compiled ops where it is at hand; an mmcv built in place is used before it."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import torch
 
@@ -26,6 +26,12 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
     import mmdet.models  # noqa: F401  (registers its modules)
 
     return mmdet3.build_model(mmdet3.packaged_config(options["config"]), options["overrides"])
+
+
+def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Optional[int]) -> mmdet3.EngineTraining:
+    """Make optimizer and schedulers of mmdet's config."""
+    config = mmdet3.load_config(mmdet3.packaged_config(options["config"]))
+    return mmdet3.training(model, config, epoch_length)
 
 
 def taps(model: torch.nn.Module) -> List[Tap]:

@@ -25,6 +25,11 @@ def build(options: dict[str, Any], device: str) -> torch.nn.Module:
     return mmdet3.build_model(options["config"])
 
 
+def training(model: torch.nn.Module, options: dict[str, Any], epoch_length: int | None) -> mmdet3.EngineTraining:
+    """Make optimizer and schedulers of the detector's config."""
+    return mmdet3.training(model, mmdet3.load_config(options["config"]), epoch_length)
+
+
 def taps(model: torch.nn.Module) -> list[Tap]:
     """Watch query selection, both matchings, the noise and the final top-k."""
 

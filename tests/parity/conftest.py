@@ -1,11 +1,18 @@
 """Run ``ddq-parity`` in this process; its sides run in processes of their own as always."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from converters.families import mapping
 from parity.cli import cli
+from parity.compare import Tolerance
+from parity.exclusions import EXCLUSIONS
+from parity.settings import Machine, Sources, Task
+from parity.sides import Sides, prepare
+from parity.verdict import judge
 
 PLANTED = Path(__file__).parent / "planted"
 
@@ -25,6 +32,40 @@ PLANTED_ERRORS = [
     ("changed_state", "loss", "level_embed"),
     ("short_label_noise", "loss", "the detector"),
 ]
+
+#: Errors of training: file in ``planted``, the place that must be named, a part of the message. Epochs of 2 steps.
+TRAINING_ERRORS = [
+    ("wrong_betas", "the optimizer", "In step 1 `betas` differs for all 203 parameters"),
+    ("wrong_adam_eps", "the optimizer", "In step 1 `eps` differs for all 203 parameters"),
+    ("wrong_bias_correction", "backbone.layer2.0.conv1.weight", "After step 1 "),
+    ("no_decay", "query_map.weight", "In step 1 `weight_decay` differs for 1 of 203 parameters: `query_map.weight`"),
+    ("untrained_parameter", "level_embed", "In step 1 the new side's optimizer does not train `level_embed`"),
+    ("fast_backbone", "backbone", "In step 1 `initial_lr` differs for 15 of 203 parameters: `backbone`"),
+    ("short_warmup", "the schedule", "In step 2 `lr` differs for all 203 parameters"),
+    ("stuck_schedule", "the schedule", "In step 3 `lr` differs for all 203 parameters"),
+    ("early_decay", "the schedule", "In step 3 `lr` differs for all 203 parameters"),
+    ("loose_clip", "gradient clipping", "In step 1 gradients are clipped by another `max_norm`"),
+    ("no_clip", "gradient clipping", "In step 1 the new side's optimizer does not clip gradients"),
+    ("kept_gradients", "bbox_head.aux_cls_branches.2.bias", "In step 2 203 of 203 gradients differ"),
+    ("reset_average", "query_map.bias", "In step 2 the optimizer's `exp_avg` of `query_map.bias` differs"),
+    ("nudged_parameter", "level_embed", "After step 2 `level_embed` differs"),
+    ("drifting_loss", "loss_bbox", "In step 3 the loss term `loss_bbox` differs"),
+]
+
+
+def training_judge(folder, family, legacy_repo=None):
+    """Train the legacy side for 4 steps; return a function that trains an adapter in ``planted`` and judges it."""
+    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2)
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
+    prepared = prepare(task, sources, machine)
+    legacy = Sides(task, sources, machine, prepared, folder).legacy()
+
+    def run(error):
+        sides = Sides(task, replace(sources, new_adapter=PLANTED / f"{error}.py"), machine, prepared, folder)
+        with sides.passing(sides.new("new", twin=legacy.records)) as new:
+            return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+
+    return run
 
 
 @pytest.fixture

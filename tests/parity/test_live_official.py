@@ -17,8 +17,9 @@ from ddq_port import configs
 from parity import golden
 from parity.cli import GOLDEN
 from parity.prepare import seeded_batch, seeded_weights
+from parity.verdict import MISMATCH
 
-from .conftest import PLANTED, PLANTED_ERRORS
+from .conftest import PLANTED, PLANTED_ERRORS, TRAINING_ERRORS, training_judge
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
@@ -120,6 +121,42 @@ def test_provenance_proves_that_the_repos_own_code_ran(official):
     assert versions == {"mmdet": "3.0.0rc6", "mmcv": "2.0.0rc4", "mmengine": "0.6.0", "projects": ""}
     assert all(Path(module["file"]).is_relative_to(Path(REPO).resolve()) for module in legacy["modules"].values())
     assert legacy["commit"] == "80c7d5f"
+
+
+def test_training_of_50_steps_is_bit_identical_in_twin_order(official):
+    arguments = ("--size", "128x160,96x128", "--check", "train", "--steps", "50", "--epoch-length", "20")
+    verdict = assert_complete_match(official(*arguments))
+    assert [step["step"] for step in verdict["steps"]] == list(range(1, 51))
+    assert all(step["identical"] == step["records"] > 2000 for step in verdict["steps"])
+    groups = {side: (p["optimizer_groups"], p["frozen_in_groups"]) for side, p in verdict["provenance"].items()}
+    assert groups == {"legacy": (248, 45), "new": (203, 0)}  # two versions of mmengine
+
+
+def test_training_in_own_order_parts_at_the_norm_and_is_within_derived_tolerance(official):
+    arguments = ("--size", "128x160,96x128", "--check", "train", "--steps", "8", "--clip-order", "own")
+    exact = json.loads(official(*arguments).stdout)
+    if exact["verdict"] != "MATCH":  # the last bit of a sum is a property of the machine, too
+        assert exact["first_divergence"]["where"] == "gradient clipping"
+    derived = official(*arguments[:-3], "2", "--clip-order", "own", "--tolerance", "derived")
+    assert derived.exit_code == 0, derived.output
+    assert json.loads(derived.stdout)["provenance"]["new"]["forced"] is True
+
+
+@pytest.mark.parametrize("variant", ["tiny_5scale", "tiny_swinl", "tiny_1class"])
+def test_training_of_a_variant(official, variant):
+    assert_complete_match(official("--check", "train", "--steps", "3", variant=variant))
+
+
+@pytest.fixture(scope="module")
+def trained_against(tmp_path_factory):
+    return training_judge(tmp_path_factory.mktemp("training"), "ddq_detr", Path(REPO))
+
+
+@pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
+def test_planted_error_of_training_is_named_with_its_step(trained_against, error, where, says):
+    verdict = trained_against(error)
+    assert verdict.outcome == MISMATCH
+    assert verdict.divergence.where == where and says in verdict.divergence.message
 
 
 @pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)

@@ -1,0 +1,255 @@
+"""Train a model for some steps, as its code base does it, and record every step in a phase of its own.
+
+Per step, in this order: taps and their basis, loss terms, the settings of each parameter's group, gradients in the
+order in which backward reached them, the norm they are clipped by, the optimizer's state, all weights and buffers.
+Module calls are counted, not recorded.
+
+A training is free, or each step starts from the state that another side's step left (*forced*). Errors grow from step
+to step without limit, so only forced steps can be judged by what rounding explains.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+import torch
+from safetensors.numpy import load_file
+
+from .inputs import Batch
+from .job import Job
+from .precision import perturb
+from .recorder import Recorder
+from .states import RecordedStates
+
+TWIN, OWN = "twin", "own"
+_PHASE = "step "
+#: Of an optimizer's groups; what else is there says how it is computed, not what.
+_SETTINGS = ("initial_lr", "lr", "weight_decay", "betas", "eps", "momentum")
+_CLIP_SETTINGS = ("max_norm", "norm_type", "clip_value")
+
+
+def phase_of(step: int) -> str:
+    """Name the phase of a step; the first is step 1."""
+    return _PHASE + str(step)
+
+
+def step_of(phase: str) -> Optional[int]:
+    """Return the step that ``phase`` names, None for other phases."""
+    number = phase[len(_PHASE) :]
+    return int(number) if phase.startswith(_PHASE) and number.isdigit() else None
+
+
+class Training:
+    """How a code base trains; an adapter's ``training`` returns one, made with the code base's own functions.
+
+    Attributes:
+        optimizer: torch's, whose groups and state are recorded.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
+        """Take what observes an update.
+
+        Args:
+            backward_done: to be called between backward and clipping.
+            clip: makes of the function that clips the one to be called instead; its first argument is the parameters.
+        """
+        raise NotImplementedError
+
+    def context(self) -> ContextManager:
+        """Return what the losses are to be computed within."""
+        return nullcontext()
+
+    def update(self, total: torch.Tensor) -> None:
+        """Propagate back from the loss, clip, step and clear the gradients."""
+        raise NotImplementedError
+
+    def advance(self, epoch_ended: bool) -> None:
+        """Set learning rates for the next step."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Attributes:
+        steps: how many.
+        epoch_length: steps after which an epoch ends; None for never.
+        clip_order: ``twin`` or ``own``, told in the provenance.
+        clip_names: parameters in the order to sum their norms in, others behind them; none for the optimizer's own.
+        states: what to start each step from; None for where the last one ended.
+        perturb: seed of a perturbation of these states by one unit in the last place; None for none.
+    """
+
+    steps: int
+    epoch_length: Optional[int] = None
+    clip_order: str = TWIN
+    clip_names: Tuple[str, ...] = ()
+    states: Optional[RecordedStates] = None
+    perturb: Optional[int] = None
+
+
+class StepLoop:
+    """A training of some steps, each recorded.
+
+    To be made before the model runs for the first time: some code bases set attributes in training, and an optimizer
+    made later would find these parameters twice.
+
+    Args:
+        training: of the model's code base.
+        model: with the weights to start from; they are kept and put back by :meth:`run`.
+        recorder: gets the records; attached to the model.
+        plan: how to train.
+
+    Raises:
+        ValueError: if the optimizer has a parameter that the model has not.
+    """
+
+    def __init__(self, training: Training, model: torch.nn.Module, recorder: Recorder, plan: Plan) -> None:
+        self.training, self.model, self.recorder, self.plan = training, model, recorder, plan
+        self._start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        parameters = dict(model.named_parameters())
+        self._names = {id(param): name for name, param in parameters.items()}
+        self._trained = {name: param for name, param in parameters.items() if param.requires_grad}
+        self._place = {id(parameters[name]): i for i, name in enumerate(plan.clip_names) if name in parameters}
+        if any(id(p) not in self._names for group in training.optimizer.param_groups for p in group["params"]):
+            raise ValueError("the optimizer holds a parameter that is none of the model's; its steps cannot be named")
+        self._visited: List[str] = []
+        self.reached: Set[str] = set()
+        for name, param in self._trained.items():
+            param.register_hook(self._note(name))
+        training.watch(self._record_backward, self._clipping)
+
+    def run(self, step_losses: Callable[[int], Any]) -> None:
+        """Put the weights back and train; ``step_losses`` gives the loss terms and their sum for a step from 1 on."""
+        epoch_length = self.plan.epoch_length
+        self._reset()
+        self.model.train()
+        for step in range(1, self.plan.steps + 1):
+            if step > 1 and self.plan.states is not None:
+                self._force(phase_of(step - 1), self.plan.states)
+            with self.recorder.in_phase(phase_of(step), modules=False):
+                with self.training.context():
+                    terms, total = step_losses(step)
+                for name, value in terms.items():
+                    self.recorder.add("loss", name, 0, value)
+                self.recorder.add("loss", "total", 0, total)
+                self.training.update(total)
+                # first: what it might change belongs to this step, and is lost where the next one is forced
+                self.training.advance(epoch_length is not None and step % epoch_length == 0)
+                self._record_state()
+
+    def provenance(self) -> Dict[str, Any]:
+        """Tell how it was trained, by which optimizer, and how many frozen parameters stand in its groups."""
+        optimizer, plan = self.training.optimizer, self.plan
+        grouped = [param for group in optimizer.param_groups for param in group["params"]]
+        return dict(
+            steps=plan.steps,
+            clip_order=plan.clip_order,
+            forced=plan.states is not None,
+            epoch_length="endless" if plan.epoch_length is None else plan.epoch_length,
+            optimizer=type(optimizer).__name__,
+            optimizer_groups=len(optimizer.param_groups),
+            frozen_in_groups=sum(not param.requires_grad for param in grouped),
+        )
+
+    def _reset(self) -> None:
+        self.reached.update(name for name, param in self._trained.items() if param.grad is not None)
+        self._visited.clear()
+        for param in self.model.parameters():
+            param.grad = None
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                if name in self._start:
+                    tensor.copy_(self._start[name])
+
+    def _note(self, name: str) -> Callable[[torch.Tensor], None]:
+        def note(gradient: torch.Tensor) -> None:
+            self._visited.append(name)
+
+        return note
+
+    def _record_backward(self) -> None:
+        for name, _, group in self._grouped():
+            self.recorder.add("setting", name, 0, _numbers(group, _SETTINGS))
+        for name in dict.fromkeys([*self._visited, *self._trained]):
+            gradient = self._trained[name].grad
+            if gradient is not None:
+                self.reached.add(name)
+                self.recorder.add("grad", name, 0, gradient)
+        self._visited.clear()
+
+    def _clipping(self, clip: Callable) -> Callable:
+        signature = inspect.signature(clip)
+
+        def clipping(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+            ordered = sorted(parameters, key=lambda param: self._place.get(id(param), len(self._place)))
+            given = signature.bind(ordered, *args, **kwargs)
+            given.apply_defaults()
+            result = clip(ordered, *args, **kwargs)
+            if result is not None:
+                self.recorder.add("clip", "gradients", 0, {"total_norm": result})
+            self.recorder.add("clip", "gradients", 0, _numbers(given.arguments, _CLIP_SETTINGS))
+            return result
+
+        return clipping
+
+    def _grouped(self) -> Iterator[Tuple[str, torch.Tensor, Dict[str, Any]]]:
+        """Yield name, parameter and group, in the optimizer's order; frozen parameters are in some groups, too."""
+        for group in self.training.optimizer.param_groups:
+            for param in group["params"]:
+                if param.requires_grad:
+                    yield self._names[id(param)], param, group
+
+    def _record_state(self) -> None:
+        for name, param, _ in self._grouped():
+            self.recorder.add("optim_state", name, 0, self.training.optimizer.state.get(param, {}))
+        # what training sets as an attribute may be in the state dict a second time: the names of the start only
+        after = self.model.state_dict()
+        for name in sorted(self._start):
+            self.recorder.add("state", name, 0, after[name])
+
+    def _force(self, phase: str, states: RecordedStates) -> None:
+        weights, kept = self.model.state_dict(), self.training.optimizer.state
+        with torch.no_grad():
+            for kind, name, slot, value in states.after(phase):
+                held = weights.get(name) if kind == "state" else kept.get(self._trained.get(name), {}).get(slot)
+                # the optimizer's counter stays this side's own: it is compared, and nothing rounds in it
+                if held is not None and held.shape == value.shape and slot != "step":
+                    held.copy_(value)
+        if self.plan.perturb is not None:
+            perturb([*self.model.parameters(), *self.model.buffers()], self.plan.perturb)
+
+
+def _numbers(values: Dict[str, Any], names: Sequence[str]) -> Dict[str, torch.Tensor]:
+    """Return the named settings in double precision, in which the code base computes with them."""
+    found = {name: values[name] for name in names if values.get(name) is not None}
+    return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in found.items()}
+
+
+def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) -> StepLoop:
+    """Make the training that ``job`` asks for.
+
+    Raises:
+        AttributeError: if the adapter cannot train.
+    """
+    if not hasattr(adapter, "training"):
+        raise AttributeError("the adapter {} has no function `training`, which check train needs".format(job.adapter))
+    states = None if job.states is None else RecordedStates(job.states, job.state_names)
+    plan = Plan(len(job.step_inputs), job.epoch_length, job.clip_order, job.clip_names, states, job.perturb)
+    return StepLoop(adapter.training(model, job.options, job.epoch_length), model, recorder, plan)
+
+
+def batch_of(job: Job, step: int) -> Batch:
+    """Read the batch of a step, perturbed like the weights where the job asks for that."""
+    # by numpy: torch's reader names torch.float32 and would be widened in a float64 run
+    tensors = {name: torch.from_numpy(array) for name, array in load_file(job.step_inputs[step - 1]).items()}
+    batch = Batch.from_tensors(tensors, job.device, getattr(torch, job.dtype))
+    if job.perturb is not None:
+        perturb([batch.images], job.perturb)
+    return batch

@@ -1,0 +1,59 @@
+"""Check train against mmdet 3.3.0's own DDQDETR at tiny width: clean, and with planted errors of the training."""
+
+import json
+
+import pytest
+
+from parity.verdict import MATCH, MISMATCH
+
+from .conftest import TRAINING_ERRORS, training_judge
+
+STEPS = ("--check", "train", "--steps", "4", "--epoch-length", "2")
+
+
+def test_training_matches_in_twin_order(tiny, tmp_path):
+    result = tiny(*STEPS, "--json", sizes="64x64")
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"]
+    assert [step["step"] for step in verdict["steps"]] == [1, 2, 3, 4]
+    assert all(step["identical"] == step["records"] > 2000 for step in verdict["steps"])
+    found = {stage["name"]: stage["records"] for stage in verdict["stages"]}
+    assert found["steps: gradients"] == 4 * 203 and found["steps: optimizer state"] == 4 * 203 * 3
+    assert found["steps: settings"] == 4 * 203 * 5 and found["steps: state afterwards"] == 4 * 308
+    assert verdict["coverage"]["paired_leaf_calls"] == verdict["coverage"]["legacy_leaf_calls"] > 500
+    conditions = verdict["provenance"]["new"]
+    assert (conditions["steps"], conditions["clip_order"], conditions["epoch_length"]) == (4, "twin", 2)
+
+
+def test_training_joins_the_other_checks_and_starts_from_the_same_weights(tiny, tmp_path):
+    alone = tiny("--check", "train", "--steps", "1", "--out", tmp_path / "alone", sizes="64x64")
+    joined = tiny("--check", "grad,train,forward", "--steps", "1", "--out", tmp_path / "joined", sizes="64x64")
+    assert alone.exit_code == joined.exit_code == 0, alone.output + joined.output
+    steps = []
+    for run in ("alone", "joined"):
+        index = json.loads((tmp_path / run / "legacy" / "index.json").read_text())
+        steps.append([record for record in index["records"] if record["phase"] == "step 1"])
+    assert steps[0] == steps[1] and len(steps[0]) > 2000
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return training_judge(tmp_path_factory.mktemp("training"), "mmdet_ddq")
+
+
+@pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
+def test_planted_error_is_named_with_its_step(trained, error, where, says):
+    verdict = trained(error)
+    assert verdict.outcome == MISMATCH
+    assert verdict.divergence.where == where and says in verdict.divergence.message
+
+
+def test_same_comparison_without_an_error_matches(trained):
+    assert trained("../../../parity/adapters/ddq_port").outcome == MATCH
+
+
+def test_adapter_that_cannot_train_is_told(tiny, tmp_path):
+    (tmp_path / "old.py").write_text("from parity.adapters.ddq_port import *\ndel training\n")
+    result = tiny(*STEPS, "--new-adapter", tmp_path / "old.py", "-q", sizes="64x64")
+    assert result.exit_code == 4 and "has no function `training`" in result.stderr.splitlines()[-1]
