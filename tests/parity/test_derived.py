@@ -296,6 +296,12 @@ def test_gradient_must_be_sharp_in_float64(judged):
     assert rejected(verdict) == {("grad", "m", ""): "max error in float64 9.3e-10, allowed 9.1e-13"}
 
 
+def test_float64_twin_of_another_shape_is_no_twin(judged):
+    other = widened([SAME, OUT], neck=f64([1.0, 2.0]))
+    verdict = judged([SAME, OUT], [SAME, out(1.0 + ULP, 2.0, -4.0)], new_reference=other)
+    assert rejected(verdict) == {("module_out", "neck", ""): "a float64 twin is missing"}
+
+
 def test_difference_that_only_float64_shows_is_rejected(judged):
     other = widened([SAME, OUT], neck=f64([1.0 + 2.0**-30, 2.0, -4.0]))
     verdict = judged([SAME, OUT], [SAME, out(1.0 + ULP, 2.0, -4.0)], new_reference=other)
