@@ -1,0 +1,32 @@
+"""The port with the fault that the environment variable ``DDQ_FAULT`` names.
+
+By hand, from the root of the repository::
+
+    DDQ_FAULT=swapped_norms_encoder ddq-parity demo --new-adapter tests/faults/adapter.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity.adapters.ddq_port import *  # noqa: F403
+from parity.adapters.ddq_port import build as _right
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from tests.faults.catalogue import FAULTS  # noqa: E402
+from tests.faults.fault import VARIABLE  # noqa: E402
+
+
+def build(options: dict[str, Any], device: str) -> torch.nn.Module:
+    """Build the detector and plant the fault in it."""
+    model = _right(options, device)
+    FAULTS[os.environ[VARIABLE]].apply(model)
+    return model
