@@ -51,8 +51,8 @@ class Finding:
         """Tell whether it named the very place."""
         if not self.detects(fault):
             return False
-        if not self.where:
-            return fault.where in self.message
+        if not self.where:  # a trace that is refused, or compared with another task's, has no first difference
+            return fault.place == TRACE and fault.where in self.message
         return self.where == fault.where and fault.says in self.message
 
 
@@ -165,6 +165,6 @@ def shift(expected: Tensor, found: Tensor) -> float | None:
         return None
     one, two = expected.double(), found.double()
     moved = max(abs((one.mean() - two.mean()).item()), abs((one.std() - two.std()).item()))
-    relative = moved / max(one.std().item(), 1e-300)
-    worst = max(moved, relative)
+    spread = one.std().item()
+    worst = max(moved, moved / spread) if spread else float("inf")
     return worst if worst < float("inf") else None

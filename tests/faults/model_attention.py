@@ -11,7 +11,7 @@ from mmcv.ops import multi_scale_deform_attn
 from torch import Tensor, nn
 
 from .fault import Fault
-from .planting import Apply, around, output, replaced, replacing, setting, shadowing
+from .planting import Apply, around, calling, output, replaced, replacing, setting, shadowing
 
 _HEADS = 8
 
@@ -51,9 +51,11 @@ def _normalised_by_height_first(offsets: Tensor, shapes: Tensor) -> Tensor:
 
 
 def _with_grid_sample(path: str, **changes: Any) -> Apply:
+    def sample(right: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        return right(*args, **{**kwargs, **changes})
+
     def changed(right: Callable, *arguments: Tensor) -> Tensor:
-        sample = F.grid_sample
-        with replaced(F, "grid_sample", lambda *args, **kwargs: sample(*args, **{**kwargs, **changes})):
+        with replaced(F, "grid_sample", calling(F.grid_sample, sample)):
             return right(*arguments[:-1])
 
     return _sampling(path, changed)
@@ -81,19 +83,18 @@ def _levels_weighted_backwards(right: Callable, *arguments: Tensor) -> Tensor:
 
 def _attention(path: str, change: Callable[[dict[str, Tensor]], None]) -> Apply:
     """Change the weights with which one ``nn.MultiheadAttention`` computes, not those it holds."""
-    attend = F.multi_head_attention_forward
     places = {"in_proj_weight": 5, "in_proj_bias": 6, "out_proj_weight": 11}  # among its arguments
 
-    def changed(*args: Any, **kwargs: Any) -> Any:
+    def attend(right: Callable, *args: Any, **kwargs: Any) -> Any:
         weights = {name: args[place] for name, place in places.items()}
         change(weights)
         positional = list(args)
         for name, place in places.items():
             positional[place] = weights[name]
-        return attend(*positional, **kwargs)
+        return right(*positional, **kwargs)
 
     def forward(right: Callable, *args: Any, **kwargs: Any) -> Any:
-        with replaced(F, "multi_head_attention_forward", changed):
+        with replaced(F, "multi_head_attention_forward", calling(F.multi_head_attention_forward, attend)):
             return right(*args, **kwargs)
 
     return around(path, "forward", forward)

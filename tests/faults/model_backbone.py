@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fault import DETECTOR, INCOMPARABLE, Fault
-from .planting import Apply, around, at, output, replaced, replacing, result, setting, shadowing, together
+from .planting import Apply, around, calling, output, replaced, replacing, result, setting, shadowing, together
 
 Dicts = tuple[dict[str, Any], dict[str, Any]]
 
@@ -116,8 +116,10 @@ def _image_shape_transposed(right: Callable, feats: tuple[Tensor, ...], samples:
 
 
 def _smooth_mask(right: Callable, feats: tuple[Tensor, ...], samples: list) -> Dicts:
-    interpolate = F.interpolate
-    with replaced(F, "interpolate", lambda x, size: interpolate(x, size, mode="bilinear")):
+    def smooth(interpolate: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        return interpolate(*args, **kwargs, mode="bilinear")
+
+    with replaced(F, "interpolate", calling(F.interpolate, smooth)):
         return right(feats, samples)
 
 
@@ -131,7 +133,7 @@ def _levels_embedded_backwards(right: Callable, *args: Any) -> Dicts:
 
 
 def _trainable(path: str, flag: bool) -> Apply:
-    return lambda model: at(model, path).requires_grad_(flag) and None
+    return setting(path, requires_grad=flag)
 
 
 FAULTS = (
@@ -167,7 +169,7 @@ FAULTS = (
     Fault("norm_weight_not_loaded", "not loaded", "neck.convs.0.gn.weight",
           _no_buffers("neck.convs.0.gn", "weight", 1.0)),
     Fault("frozen_stage_trains", "frozen", "backbone.layer1.0.conv1.weight",
-          _trainable("backbone.layer1.0.conv1.weight", True), outcome=INCOMPARABLE),
+          together(_trainable("backbone.layer1.0.conv1.weight", True), setting("backbone", frozen_stages=0)), outcome=INCOMPARABLE),
     Fault("frozen_by_mistake", "frozen", "neck.convs.0.conv.weight",
           _trainable("neck.convs.0.conv.weight", False), outcome=INCOMPARABLE),
     Fault("half_precision_convolution", "dtype cast", "neck.convs.0.conv", output("neck.convs.0.conv", _half)),

@@ -28,8 +28,8 @@ def _active(rule: Callable[[Tensor], Tensor]) -> Apply:
     return patching(decoder, "still_distinct", changed)
 
 
-def _survivors_see_survivors(right: Callable, survivors: Tensor) -> Tensor:
-    return ~(survivors[:, :, None] & survivors[:, None, :])
+def _only_survivors_are_seen(right: Callable, survivors: Tensor) -> Tensor:
+    return ~survivors[:, None, :].expand_as(right(survivors))
 
 
 def _rotated_branches(right: Callable, *args: Any, **kwargs: Any) -> DecoderOutput:
@@ -116,8 +116,8 @@ FAULTS = (
     Fault("mask_row_2", "mask row", "decoder", _active(lambda survivors: survivors | survivors[2])),
     Fault("mask_row_last", "mask row", "decoder", _active(lambda survivors: survivors | survivors[-1])),
     Fault("always_active", "mask row", "decoder", _active(torch.ones_like)),
-    Fault("survivors_see_survivors_only", "attention mask", "decoder",
-          patching(decoder, "attention_block", _survivors_see_survivors), says="`self_attn_mask`"),
+    Fault("only_survivors_are_seen", "attention mask", "decoder",
+          patching(decoder, "attention_block", _only_survivors_are_seen), says="`self_attn_mask`"),
     Fault("dropped_queries_not_masked", "attention mask", "decoder",
           patching(decoder, "attention_block", lambda right, survivors: torch.zeros_like(right(survivors))),
           says="`self_attn_mask`"),

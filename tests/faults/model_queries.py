@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddq_port.models.ddq_detr import detector, queries
@@ -20,8 +21,7 @@ _NOISE = "`noise`"
 
 def _proposal_size(memory_and_proposals: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     memory, proposals = memory_and_proposals
-    size = (proposals[..., 2:].sigmoid() * 2).logit()
-    return memory, torch.cat([proposals[..., :2], size], -1)
+    return memory, proposals + proposals.new_tensor([0.0, 0.0, 0.5, 0.5])
 
 
 def _memory_changed_in_place(memory: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,10 +113,7 @@ def _dense_see_all(right: Callable, mask: Tensor, num_dense: int) -> Tensor:
 
 
 def _padded_with_ones(right: Callable, items: list[Tensor], length: int) -> Tensor:
-    padded = right(items, length)
-    for row, item in zip(padded, items):
-        row[len(item) :] = 1.0
-    return padded
+    return torch.stack([F.pad(item, (0, 0, 0, length - len(item)), value=1.0) for item in items])
 
 
 def _padded_with_last(right: Callable, items: list[Tensor], length: int) -> Tensor:
