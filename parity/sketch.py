@@ -34,6 +34,19 @@ def sketch(tensor: Tensor) -> Tensor:
     return torch.cat([flat[_positions(flat.numel())], _projections(finite), _projections(code)])
 
 
+def marked(found: Tensor, expected: Tensor) -> Tensor:
+    """Return the sketch ``found`` with NaN for each sum over what is not finite that is another than ``expected``'s.
+
+    These sums are exact and tell where NaN and infinities are: a difference is never one of rounding, however small it
+    is beside the tensor's numbers.
+    """
+    whole = SAMPLES + PROJECTIONS
+    if len(found) <= whole or len(found) != len(expected):
+        return found
+    other = found[whole:] != expected[whole:]
+    return torch.cat([found[:whole], found[whole:].masked_fill(other, float("nan"))])
+
+
 def _projections(values: Tensor) -> Tensor:
     sums = torch.zeros(PROJECTIONS, dtype=torch.float64)
     if values.any():
