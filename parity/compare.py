@@ -91,7 +91,7 @@ def compare_all(
     for pair in pairs:
         if pair.legacy.digest == pair.new.digest:
             yield Comparison(pair, True, True, None)
-        elif evidence is not None and _is_decision(pair.new, evidence.new):
+        elif evidence is not None and _is_decision(pair.new, evidence.new) and pair.legacy.dtype == pair.new.dtype:
             found = decision_margin(pair, evidence)
             yield Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
         elif (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
