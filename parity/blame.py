@@ -30,7 +30,10 @@ class Divergence:
 
 
 def first_divergence(
-    comparisons: Sequence[Comparison], missing: Sequence[Record] = (), order: Sequence[Record] = ()
+    comparisons: Sequence[Comparison],
+    missing: Sequence[Record] = (),
+    order: Sequence[Record] = (),
+    added: Sequence[Record] = (),
 ) -> Divergence | None:
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
@@ -41,6 +44,7 @@ def first_divergence(
         comparisons: all pairs, in legacy recording order.
         missing: legacy records that the new side should have and has not.
         order: all legacy records, in recording order.
+        added: records that only the new side has, in its recording order; the first counts if there is nothing else.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
     position = {id(record): index for index, record in enumerate(order)}
@@ -48,7 +52,7 @@ def first_divergence(
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
         return _describe_missing(lost)
     if not rejected:
-        return None
+        return _describe_added(added[0]) if added else None
     first = rejected[0]
     if first.pair.new.kind == "grad":
         first = _deepest_gradient(rejected, comparisons)
@@ -64,7 +68,21 @@ def _describe_missing(record: Record) -> Divergence:
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (record.scope, record.scope), text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
-    return Divergence(record.name if record.kind not in ("tap", "basis") else caller, None, text, None)
+    return Divergence(_owner(record), None, text, None)
+
+
+def _describe_added(record: Record) -> Divergence:
+    """Describe a record of the new side without a twin."""
+    call = f"call {record.call} of the {record.phase} phase"
+    if record.kind == "module_in":
+        text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
+        return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
+    text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the new side has no twin."
+    return Divergence(_owner(record), None, text, None)
+
+
+def _owner(record: Record) -> str:
+    return (record.scope or DETECTOR) if record.kind in ("tap", "basis") else record.name
 
 
 _KINDS = {
