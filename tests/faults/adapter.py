@@ -14,19 +14,28 @@ from typing import Any
 
 import torch
 
+from parity.adapters import ddq_port
 from parity.adapters.ddq_port import *  # noqa: F403
-from parity.adapters.ddq_port import build as _right
 
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from tests.faults.catalogue import FAULTS  # noqa: E402
-from tests.faults.fault import VARIABLE  # noqa: E402
+from tests.faults.fault import TRAINING, VARIABLE  # noqa: E402
 
 
 def build(options: dict[str, Any], device: str) -> torch.nn.Module:
     """Build the detector and plant the fault in it."""
-    model = _right(options, device)
-    FAULTS[os.environ[VARIABLE]].apply(model)
+    model, fault = ddq_port.build(options, device), FAULTS[os.environ[VARIABLE]]
+    if fault.place != TRAINING:
+        fault.apply(model)
     return model
+
+
+def training(model: torch.nn.Module, *arguments: Any) -> Any:
+    """Make the training and plant the fault in it."""
+    made, fault = ddq_port.training(model, *arguments), FAULTS[os.environ[VARIABLE]]
+    if fault.place == TRAINING:
+        fault.apply(made)
+    return made
