@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from parity.adapters import ddq_port
+from parity.adapters import ddq_port as right
 from parity.adapters.ddq_port import *  # noqa: F403
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ from tests.faults.fault import TRAINING, VARIABLE  # noqa: E402
 
 def build(options: dict[str, Any], device: str) -> torch.nn.Module:
     """Build the detector and plant the fault in it."""
-    model, fault = ddq_port.build(options, device), FAULTS[os.environ[VARIABLE]]
+    model, fault = right.build(options, device), FAULTS[os.environ[VARIABLE]]
     if fault.place != TRAINING:
         fault.apply(model)
     return model
@@ -35,7 +35,7 @@ def build(options: dict[str, Any], device: str) -> torch.nn.Module:
 
 def training(model: torch.nn.Module, *arguments: Any) -> Any:
     """Make the training and plant the fault in it."""
-    made, fault = ddq_port.training(model, *arguments), FAULTS[os.environ[VARIABLE]]
+    made, fault = right.training(model, *arguments), FAULTS[os.environ[VARIABLE]]
     if fault.place == TRAINING:
         fault.apply(made)
     return made

@@ -7,30 +7,29 @@ threads itself: a fork of a process with a pool of OpenMP threads hangs.
 
 from __future__ import annotations
 
+import ddq_port.models  # noqa: F401  # isort: skip  (supplies mmcv._ext before mmdet asks)
+
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
-from legacy_adapters import launch
+import mmdet.models  # noqa: F401
+import torch
+
+import parity.capture  # noqa: F401
+from ddq_port import configs
+from legacy_adapters import launch, worker
 from legacy_adapters.job import Job
+from parity import sides
+from parity.adapters import ddq_port as adapter
 
 
 def preload() -> None:
-    """Import torch, mmdet, both adapters' modules and build one model, all on one thread."""
-    import torch
-
+    """Import what both adapters import and build one model, all on one thread."""
     torch.set_num_threads(1)
-    import parity.capture  # noqa: F401
-    from ddq_port import configs
-    from parity.adapters import ddq_port as adapter  # supplies mmcv._ext before mmdet asks for it
-
-    import mmdet.models  # noqa: F401  # isort: skip
-
     adapter.build({"config": str(configs.path(configs.VARIANTS["tiny_4scale"]))}, "cpu")
 
 
@@ -54,9 +53,9 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise launch.SideError(side, f"was stopped after the time limit of {time_limit:g} s.", "")
-    status = launch._read_status(Path(job.status))
-    if status is None:
+    if not Path(job.status).is_file():
         raise launch.SideError(side, "ended without a report.", log_file.read_text(errors="replace"))
+    status = json.loads(Path(job.status).read_text())
     if not status["ok"]:
         raise launch.SideError(side, f"crashed: {status['error']}", status["traceback"])
 
@@ -68,8 +67,6 @@ def _work(job_file: Path, log_file: Path) -> None:
         log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        from legacy_adapters import worker
-
         code = worker.main(str(job_file))
     finally:
         os._exit(code)
@@ -84,8 +81,6 @@ def _ended(pid: int, time_limit: float) -> bool:
     return False
 
 
-@contextmanager
-def sides_in_forks() -> Iterator[None]:
-    """Make :class:`parity.sides.Sides` run its sides in forks of this process."""
-    with mock.patch("parity.sides.run_side", run_side):
-        yield
+def use_forks() -> None:
+    """Make :class:`parity.sides.Sides` run its sides in forks of this process from now on."""
+    sides.run_side = run_side

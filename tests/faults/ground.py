@@ -23,13 +23,13 @@ from parity.verdict import Verdict, judge
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
 #: Legacy side under exact tolerance: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
 EXACT_FAMILY = "mmdet_ddq"
-_GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
+GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
 
 #: Golden files of the official code by the setting they were recorded in.
 SETTINGS = {
     "plain": GOLDEN,
-    "few": _GOLDENS / "fewer_tokens_than_queries.npz",
-    "swin": _GOLDENS / "swin.npz",
+    "few": GOLDENS / "fewer_tokens_than_queries.npz",
+    "swin": GOLDENS / "swin.npz",
 }
 
 
