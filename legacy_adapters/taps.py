@@ -27,8 +27,8 @@ class Tap:
         attribute: name of the function there.
         name: gives the tap's name from the call's arguments, e.g. ``distinct``; None means "do not record this call".
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
-        write: takes a decision and the call's arguments and gives the result the function would have returned; None
-            if the tap is only watched.
+        write: takes a decision and the call's arguments and gives the result the function would have returned, or
+            None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
         random: a draw, not a decision: a replayed one is taken as it is, the function is not called.
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
             a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
@@ -97,7 +97,8 @@ def _tapped(
             recorder.add("basis", name, call, tap.basis(*args, **kwargs))
         forced = None
         if replay is not None and tap.write is not None:
-            forced = tap.write(_recorded_decision(replay, recorder.phase, name, call), *args, **kwargs)
+            decision = _recorded_decision(replay, decision_key(recorder.phase, name, call, ""), tap.random)
+            forced = tap.write(decision, *args, **kwargs) if decision else None
         # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
         skip = forced is not None and (tap.random or not decide)
         own = forced if skip else original(*args, **kwargs)
@@ -107,10 +108,10 @@ def _tapped(
     return tapped
 
 
-def _recorded_decision(replay: Mapping[str, torch.Tensor], phase: str, name: str, call: int) -> Decision:
-    prefix = decision_key(phase, name, call, "")
+def _recorded_decision(replay: Mapping[str, torch.Tensor], prefix: str, may_be_absent: bool) -> Decision:
+    """Return the decision; a draw that the other side did not make may be absent: it is drawn, and has no twin."""
     found = {key[len(prefix) :]: value for key, value in replay.items() if key.startswith(prefix)}
-    if not found:
+    if not found and not may_be_absent:
         raise ReplayError(
             "the decisions bundle holds no decision {}; it was recorded with other inputs or checks".format(prefix)
         )
@@ -166,7 +167,13 @@ def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
-    return decision["draw"].to(device=device, dtype=dtype or torch.get_default_dtype())
+    shape = _asked_rand(*size)["rand.shape"].tolist()
+    return _fitting(decision["draw"], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
+
+
+def within(indices: torch.Tensor, length: int) -> bool:
+    """Tell whether all ``indices`` point into something that long."""
+    return not indices.numel() or int(indices.max()) < length
 
 
 def detections_tap() -> Tap:
@@ -174,7 +181,7 @@ def detections_tap() -> Tap:
 
     def write(decision: Decision, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         indices = decision["indices"].to(scores.device)
-        return scores.gather(-1, indices), indices
+        return (scores.gather(-1, indices), indices) if within(indices, scores.size(-1)) else None
 
     def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
         return {"indices": result[1]}
@@ -193,6 +200,8 @@ def matching_tap(owner: Any, name: str) -> Tap:
         return {"rows": torch.as_tensor(rows), "cols": torch.as_tensor(cols)}
 
     def write(decision: Decision, cost: Any, *args: Any, **kwargs: Any) -> Any:
+        if not (within(decision["rows"], cost.shape[0]) and within(decision["cols"], cost.shape[1])):
+            return None
         return decision["rows"].cpu().numpy(), decision["cols"].cpu().numpy()
 
     def basis(cost: Any, *args: Any, **kwargs: Any) -> Dict[str, Any]:

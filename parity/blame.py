@@ -33,7 +33,10 @@ class Divergence:
 
 
 def first_divergence(
-    comparisons: Sequence[Comparison], missing: Sequence[Record] = (), order: Sequence[Record] = ()
+    comparisons: Sequence[Comparison],
+    missing: Sequence[Record] = (),
+    order: Sequence[Record] = (),
+    added: Sequence[Record] = (),
 ) -> Divergence | None:
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
@@ -45,6 +48,7 @@ def first_divergence(
         comparisons: all pairs, in legacy recording order.
         missing: legacy records that the new side should have and has not.
         order: all legacy records, in recording order.
+        added: records that only the new side has, in its recording order; the first counts if there is nothing else.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
     position = {id(record): index for index, record in enumerate(order)}
@@ -52,7 +56,7 @@ def first_divergence(
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
         return describe_missing(lost)
     if not rejected:
-        return None
+        return _describe_added(added[0]) if added else None
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
@@ -75,7 +79,21 @@ def describe_missing(record: Record) -> Divergence:
         text = f"In step {step_of(record.phase)} the new side's optimizer does not {without} as the legacy side's does."
         return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
-    return Divergence(record.name if record.kind not in ("tap", "basis") else caller, None, text, None)
+    return Divergence(_owner(record), None, text, None)
+
+
+def _describe_added(record: Record) -> Divergence:
+    """Describe a record of the new side without a twin."""
+    call = f"call {record.call} of the {record.phase} phase"
+    if record.kind == "module_in":
+        text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
+        return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
+    text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the new side has no twin."
+    return Divergence(_owner(record), None, text, None)
+
+
+def _owner(record: Record) -> str:
+    return (record.scope or DETECTOR) if record.kind in ("tap", "basis") else record.name
 
 
 _KINDS = {

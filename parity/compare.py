@@ -132,7 +132,7 @@ def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
 
 
 def _compare_one(legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None) -> Comparison:
-    if evidence is not None and _is_decision(pair.new, evidence.new):
+    if evidence is not None and _is_decision(pair.new, evidence.new) and pair.legacy.dtype == pair.new.dtype:
         found = decision_margin(pair, evidence)
         return Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
     if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):

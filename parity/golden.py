@@ -31,7 +31,7 @@ from .evidence import Values as ValuesOf
 from .pairing import LEGACY, Pair
 from .settings import SettingsError, Task
 from .sides import Prepared
-from .sketch import sketch
+from .sketch import marked, sketch
 from .trace import Trace
 
 FORMAT_VERSION = 1
@@ -163,6 +163,7 @@ class GoldenEvidence:
     golden: Golden
     new: Trace
     new_reference: Trace
+    _sketch: ValuesOf = field(default_factory=sketches, repr=False)
 
     def sample(self, pair: Pair) -> Sample | None:
         values = self.golden.values.get(pair.legacy.key)
@@ -173,8 +174,8 @@ class GoldenEvidence:
             legacy=values.legacy,
             reference=values.reference,
             spread=values.spread,
-            new=sketch(self.new.stored(pair.new)),
-            new_reference=sketch(self.new_reference.stored(twin)),
+            new=marked(self._sketch(self.new, pair.new), values.legacy),
+            new_reference=marked(self._sketch(self.new_reference, twin), values.reference),
             sketched=True,
         )
 

@@ -41,6 +41,19 @@ def sketch(numbers: Numbers) -> Tensor:
     return torch.cat([samples, *(sums * count**-0.5)])
 
 
+def marked(found: Tensor, expected: Tensor) -> Tensor:
+    """Return the sketch ``found`` with NaN for each sum over what is not finite that is another than ``expected``'s.
+
+    These sums are exact and tell where NaN and infinities are: a difference is never one of rounding, however small it
+    is beside the tensor's numbers.
+    """
+    whole = SAMPLES + PROJECTIONS
+    if len(found) <= whole or len(found) != len(expected):
+        return found
+    other = found[whole:] != expected[whole:]
+    return torch.cat([found[:whole], found[whole:].masked_fill(other, float("nan"))])
+
+
 def _blocks(numbers: Numbers) -> Iterator[Tensor]:
     """Yield the tensor in float64, ``_BLOCK`` elements at a time; a block is valid until the next is asked for."""
     block = torch.empty(_BLOCK, dtype=torch.float64)

@@ -92,7 +92,8 @@ def judge(
     unpaired = tuple(_confirmed(item) for item in pairing.unpaired)
     covered = cover(legacy, new, mapping, unpaired)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
-    divergence = first_divergence(comparisons, missing, legacy.records)
+    added = [item.record for item in covered.unaccounted if item.side == NEW]
+    divergence = first_divergence(comparisons, missing, legacy.records, added)
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in comparisons)
     if conditions:

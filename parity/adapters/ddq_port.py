@@ -52,8 +52,9 @@ def taps(model: torch.nn.Module) -> list[Tap]:
 
 
 def _selection(owner: Any, attribute: str, name: str, basis: Callable[..., dict[str, Any]]) -> Tap:
-    def write(decision: dict[str, Tensor], like: Tensor, *args: Any) -> Tensor:
-        return decision["keep"].to(like.device)
+    def write(decision: dict[str, Tensor], like: Tensor, *args: Any) -> Tensor | None:
+        keep = decision["keep"].to(like.device)
+        return keep if tap_lib.within(keep, len(like)) else None
 
     return Tap(owner, attribute, lambda *args: name, lambda result, *args: {"keep": result}, write, basis=basis)
 

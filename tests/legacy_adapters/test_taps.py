@@ -49,6 +49,41 @@ def test_replay_without_the_decision_says_which_is_missing(tmp_path):
         use(tmp_path, [taps.matching_tap(owner, "match")], lambda: owner.linear_sum_assignment(COST), replay={})
 
 
+def test_draw_that_the_other_side_did_not_make_is_drawn_and_recorded(tmp_path):
+    forced = {"train/noise/0/draw": torch.tensor([0.25, 0.5])}
+    like = torch.zeros(2)
+    result, records = use(
+        tmp_path, taps.random_taps(), lambda: [torch.rand_like(like), torch.rand_like(like)], replay=forced
+    )
+    assert result[0].tolist() == [0.25, 0.5] and result[1].tolist() != result[0].tolist()
+    assert [r.call for r in records if r.kind == "tap"] == [0, 1]
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(2, 3), lambda: torch.rand_like(torch.zeros(2, 3))])
+def test_replayed_draw_of_another_shape_takes_the_shape_asked_for(tmp_path, draw):
+    forced = {"train/noise/0/draw": torch.tensor([0.25, 0.5])}
+    result, _ = use(tmp_path, taps.random_taps(), draw, replay=forced)
+    assert result.tolist() == [[0.25, 0.5, 0.25], [0.5, 0.25, 0.5]]
+
+
+@pytest.mark.parametrize("decide", [True, False])
+@pytest.mark.parametrize(("rows", "cols"), [([0, 2], [0, 1]), ([0, 1], [0, 2])], ids=["rows", "columns"])
+def test_matching_that_does_not_fit_is_not_forced(tmp_path, rows, cols, decide):
+    owner = types.SimpleNamespace(linear_sum_assignment=linear_sum_assignment)
+    forced = {"train/match/0/rows": torch.tensor(rows), "train/match/0/cols": torch.tensor(cols)}
+    recorder = Recorder(TraceWriter(str(tmp_path / "t")))
+    with taps.installed([taps.matching_tap(owner, "match")], recorder, forced, decide), recorder.in_phase("train"):
+        result = owner.linear_sum_assignment(COST)
+    assert [r.tolist() for r in result] == [[0, 1], [1, 0]]
+
+
+def test_detections_that_do_not_fit_are_not_forced(tmp_path):
+    forced = {"train/detections/0/indices": torch.tensor([3, 0])}
+    scores = torch.tensor([0.1, 0.2, 0.3])
+    (values, indices), _ = use(tmp_path, [taps.detections_tap()], lambda: scores.topk(2), replay=forced)
+    assert indices.tolist() == [2, 1]
+
+
 def test_replayed_draw_takes_the_dtype_of_the_caller(tmp_path):
     forced = {"train/noise/0/draw": torch.tensor([0.25, 0.5])}
     result, _ = use(

@@ -4,7 +4,8 @@ import pytest
 
 from parity.blame import first_divergence
 from parity.compare import compare_all
-from parity.pairing import pair
+from parity.pairing import NEW, Exclusion, pair
+from parity.verdict import INCOMPARABLE
 
 from .synthetic import EXACT, SAME_NAMES, Rec, judged, write_trace
 
@@ -177,3 +178,36 @@ def test_backward_the_first_place_counts_too(blamed, differing, where, says):
 def test_gradient_that_does_not_come_is_blamed_on_the_code_that_uses_the_output(tmp_path):
     verdict = judged(tmp_path, BACKWARD[:2], BACKWARD[:1])
     assert verdict.divergence.where == "decoder" and "no gradient comes" in verdict.divergence.message
+
+
+@pytest.mark.parametrize(
+    ("added", "where", "says"),
+    [
+        (into("decoder.layers.0.norm", call=1, scope="decoder.layers.0"), "decoder.layers.0", "once more"),
+        (
+            into("decoder", "mask"),
+            "the detector",
+            "calls `decoder` (call 0 of the train phase) once more, or with `mask`",
+        ),
+        (out("decoder", slot="2"), "decoder", "output of `decoder` (call 0 of the train phase) of the new side"),
+        (Rec("tap", "noise", slot="draw", scope="backbone"), "backbone", "tap `noise`"),
+        (Rec("grad", "backbone.weight"), "backbone.weight", "gradient `backbone.weight`"),
+        (Rec("loss", "loss_mask"), "loss_mask", "loss term `loss_mask`"),
+    ],
+    ids=["call", "argument", "output", "draw", "gradient", "loss"],
+)
+def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_path, added, where, says):
+    verdict = judged(tmp_path, RUN, [*RUN, added])
+    assert verdict.outcome == INCOMPARABLE and verdict.divergence.where == where and says in verdict.divergence.message
+
+
+def test_difference_counts_before_a_record_of_the_new_side_without_a_twin(tmp_path):
+    added = into("backbone", call=0)
+    changed = [Rec(r.kind, r.name, [5.0] if i == 5 else r.values, r.slot, r.call, r.phase, r.scope)
+               for i, r in enumerate(RUN)]  # fmt: skip
+    assert judged(tmp_path, RUN, [added, *changed]).divergence.where == "decoder.layers.0"
+
+
+def test_excluded_record_of_the_new_side_is_not_named(tmp_path):
+    rule = (Exclusion(NEW, "module_in", "decoder", "mask", "given here only"),)
+    assert judged(tmp_path, RUN, [*RUN, into("decoder", "mask")], exclusions=rule).divergence is None

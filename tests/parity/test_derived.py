@@ -467,6 +467,13 @@ def test_error_of_a_basis_is_the_legacy_sides_own(judged):
     assert choice.difference.note == "tie: score margin 0.00024, error 0.0039"  # 2 * 8 * 2^-12
 
 
+def test_equal_decision_of_another_dtype_is_no_tie(judged):
+    basis, keep = selection([1, 0], [0.25, 0.5])
+    other = Rec(keep.kind, keep.name, keep.tensor.int(), keep.slot, keep.call, keep.phase)
+    verdict = judged([SAME, basis, keep], [SAME, basis, other])
+    assert verdict.outcome == MISMATCH and list(rejected(verdict).values()) == ["I64[2] became I32[2]"]
+
+
 def test_nms_that_keeps_another_box_is_no_tie(judged):
     verdict = judged([SAME, *distinct([1], [UNIT, APART])], [SAME, *distinct([0], [UNIT, APART])])
     assert verdict.outcome == MISMATCH and "no tie" in rejected(verdict)["tap", "distinct", "keep"]

@@ -13,7 +13,7 @@ import torch
 
 from parity import golden
 from parity.compare import Tolerance
-from parity.evidence import Norms
+from parity.evidence import Norms, spreads
 from parity.golden import GoldenError, GoldenEvidence, Values
 from parity.pairing import LEGACY, NEW
 from parity.settings import Task
@@ -25,6 +25,7 @@ from .golden_files import (
     PREPARED,
     PROVENANCE,
     RECORDS,
+    TASK,
     arrays_of,
     header_of,
     noise,
@@ -32,7 +33,7 @@ from .golden_files import (
     rewritten,
     widened,
 )
-from .synthetic import SAME_NAMES, write_trace
+from .synthetic import INF, NAN, SAME_NAMES, Rec, write_trace
 
 
 @pytest.fixture
@@ -437,3 +438,23 @@ def test_decision_of_a_golden_file_is_judged_as_a_tie(saved, tmp_path):
     assert [(trial.decision, trial.numbers) for trial in told.trials] == [("new", "new"), ("legacy", "new")]
     assert told.gaps == {} and told.allowance == "derived error" and not told.is_explained
     assert told.reading == "no tie" and told.worst.margin.value == 0.25
+
+
+@pytest.mark.parametrize("in_float64", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize("value", [NAN, INF, -INF], ids=str)
+def test_one_element_of_a_large_gradient_that_is_not_finite_is_rejected(tmp_path, value, in_float64):
+    # its code moves the sums of a sketch by 1 / 64, which is little beside half of the gradient's size
+    gradient = Rec("grad", "fc.weight", noise(64, 64) * 100)
+    broken = replace(gradient, values=gradient.tensor.clone())
+    broken.tensor[7, 9] = value
+    legacy = write_trace(tmp_path / "legacy", gradient)
+    reference = write_trace(tmp_path / "reference", widened(gradient))
+    spread = spreads([legacy], reference, golden.sketches())
+    recorded = golden.distil(TASK, PREPARED, legacy, reference, spread, {})
+    # as on another machine, the float32 values are not the very same bits, else float64 is not looked at
+    nearly = replace(gradient, values=gradient.tensor * (1 + 2**-22))
+    new = write_trace(tmp_path / "new", nearly if in_float64 else broken)
+    twins = write_trace(tmp_path / "new64", widened(broken if in_float64 else gradient))
+    verdict = judge(recorded, new, SAME_NAMES, (), Tolerance("derived"), GoldenEvidence(recorded, new, twins))
+    assert verdict.outcome == MISMATCH
+    assert "NaN or Inf in other places" in verdict.comparisons[0].difference.note

@@ -1,0 +1,41 @@
+"""The port with the fault that the environment variable ``DDQ_FAULT`` names.
+
+By hand, from the root of the repository::
+
+    DDQ_FAULT=swapped_norms_encoder ddq-parity demo --new-adapter tests/faults/adapter.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parity.adapters import ddq_port as right
+from parity.adapters.ddq_port import *  # noqa: F403
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from tests.faults.catalogue import FAULTS  # noqa: E402
+from tests.faults.fault import TRAINING, VARIABLE  # noqa: E402
+
+
+def build(options: dict[str, Any], device: str) -> torch.nn.Module:
+    """Build the detector and plant the fault in it."""
+    model, fault = right.build(options, device), FAULTS[os.environ[VARIABLE]]
+    if fault.place != TRAINING:
+        fault.apply(model)
+    return model
+
+
+def training(model: torch.nn.Module, *arguments: Any) -> Any:
+    """Make the training and plant the fault in it."""
+    made, fault = right.training(model, *arguments), FAULTS[os.environ[VARIABLE]]
+    if fault.place == TRAINING:
+        fault.apply(made)
+    return made

@@ -1,0 +1,170 @@
+"""Measure a fault: what the parity engine says of it under exact and under derived tolerance."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from legacy_adapters.launch import SideError
+from parity.compare import DERIVED, EXACT, Comparison
+from parity.pairing import NEW, DuplicateRecordError
+from parity.trace import Trace, TraceError
+from parity.verdict import Verdict
+
+from .edits import Edit
+from .fault import REFUSED, TRACE, VARIABLE, WEIGHTS, Fault
+from .ground import Ground, NewSide
+
+TOLERANCES = (EXACT, DERIVED)
+CRASH = "CRASH"
+ADAPTER = Path(__file__).with_name("adapter.py")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the engine said of one fault under one tolerance.
+
+    Attributes:
+        outcome: the verdict; ``REFUSED`` if the trace was not accepted as input; ``CRASH`` if the side crashed.
+        where: first place that was named; empty if none was.
+        message: the sentence that goes with it, or why it was refused.
+    """
+
+    outcome: str
+    where: str
+    message: str
+
+    def detects(self, fault: Fault) -> bool:
+        """Tell whether it ended as this fault must."""
+        return self.outcome == fault.outcome
+
+    def names(self, fault: Fault) -> bool:
+        """Tell whether it named the very place."""
+        if not self.detects(fault):
+            return False
+        if not self.where:  # a trace that is refused, or compared with another task's, has no first difference
+            return fault.place == TRACE and fault.where in self.message
+        return self.where == fault.where and fault.says in self.message
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that was seen of one fault.
+
+    Attributes:
+        name: of the fault.
+        findings: by tolerance.
+        shift: by how much mean and standard deviation of the first differing record moved, the larger of the two;
+            None if they cannot be compared.
+        seconds: that it took.
+    """
+
+    name: str
+    findings: Mapping[str, Finding]
+    shift: float | None
+    seconds: float
+
+
+class Bench:
+    """Measures faults in ``folder``; a setting is recorded when it is first needed.
+
+    Use it inside :func:`tests.faults.forked.sides_in_forks`, else every side takes a process from scratch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._grounds: dict[tuple[str, str], Ground] = {}
+
+    def measure(self, fault: Fault) -> Measurement:
+        """Plant ``fault`` and compare under both tolerances."""
+        start = time.monotonic()
+        findings, shift = {}, None
+        for tolerance in TOLERANCES:
+            try:
+                ground = self._ground(fault.setting, tolerance)
+                with self._planted(ground, fault) as new:
+                    verdict = ground.judge(new)
+                    findings[tolerance] = _finding(verdict)
+                    if tolerance == EXACT:
+                        shift = _shift(verdict, ground.legacy, new.trace)
+            except (TraceError, DuplicateRecordError) as error:
+                findings[tolerance] = Finding(REFUSED, "", str(error))
+            except SideError as error:
+                findings[tolerance] = Finding(CRASH, "", f"{error} {error.details}")
+        return Measurement(fault.name, findings, shift, time.monotonic() - start)
+
+    def _ground(self, setting: str, tolerance: str) -> Ground:
+        key = (setting, tolerance)
+        if key not in self._grounds:
+            self._grounds[key] = Ground.record(setting, tolerance, self.folder / "-".join(key))
+        return self._grounds[key]
+
+    @contextmanager
+    def _planted(self, ground: Ground, fault: Fault) -> Iterator[NewSide]:
+        work = self.folder / "work"
+        work.mkdir()
+        try:
+            if fault.place == TRACE:
+                yield _edited(ground.clean, fault, work / "edited")
+            elif fault.place == WEIGHTS:
+                with ground.run(weights=str(_weights(ground, fault, work))) as new:
+                    yield new
+            else:
+                with mock.patch.dict(os.environ, {VARIABLE: fault.name}), ground.run(adapter=str(ADAPTER)) as new:
+                    yield new
+        finally:
+            shutil.rmtree(work)
+
+
+def _edited(clean: NewSide, fault: Fault, folder: Path) -> NewSide:
+    edit = Edit(clean.trace)
+    fault.apply(edit)
+    edit.write(folder)
+    trace = Trace.load(folder)
+    trace.verify()
+    return NewSide(trace, clean.reference)
+
+
+def _weights(ground: Ground, fault: Fault, work: Path) -> Path:
+    state = load_file(str(ground.sides.folder / f"{NEW}.weights.safetensors"))
+    fault.apply(state)
+    save_file(state, str(work / "weights.safetensors"))
+    return work / "weights.safetensors"
+
+
+def _finding(verdict: Verdict) -> Finding:
+    divergence = verdict.divergence
+    if divergence is None:
+        return Finding(verdict.outcome, "", " ".join(verdict.reasons))
+    return Finding(verdict.outcome, divergence.where, divergence.message)
+
+
+def _shift(verdict: Verdict, legacy: Trace, new: Trace) -> float | None:
+    first: Comparison | None = verdict.divergence.comparison if verdict.divergence else None
+    if first is None:
+        return None
+    return shift(legacy.tensor(first.pair.legacy), new.tensor(first.pair.new))
+
+
+def shift(expected: Tensor, found: Tensor) -> float | None:
+    """Return by how much mean and standard deviation differ, the larger of the two.
+
+    Both absolute and in standard deviations of ``expected``, whichever is more, so that neither small numbers nor
+    large ones hide a change. None for fewer than two elements, other shapes and dtypes, and what is not finite.
+    """
+    if expected.numel() < 2 or (expected.shape, expected.dtype) != (found.shape, found.dtype):
+        return None
+    one, two = expected.double(), found.double()
+    moved = max(abs((one.mean() - two.mean()).item()), abs((one.std() - two.std()).item()))
+    spread = one.std().item()
+    worst = max(moved, moved / spread) if spread else float("inf")
+    return worst if worst < float("inf") else None

@@ -1,0 +1,104 @@
+"""Clean runs under derived tolerance, over variants, seeds, sizes, threads and CPU kernels: none may raise an alarm."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters import families
+from parity import capture, golden
+from parity.cli import GOLDEN
+from parity.compare import DERIVED, Tolerance
+from parity.evidence import TraceEvidence
+from parity.exclusions import EXCLUSIONS
+from parity.run import measure_legacy
+from parity.settings import Machine, Sources, Task
+from parity.sides import Sides, prepare
+from parity.trace import decisions
+from parity.verdict import MATCH, Verdict, judge
+
+from .ground import EXACT_FAMILY, GOLDENS, MACHINE
+
+#: Of the new side; the legacy side is measured once per case.
+MACHINES = (dict(threads=1), dict(threads=2), dict(threads=1, cpu_capability="default"))
+_CHECKS = ("forward", "loss", "grad")
+_SIZES = (((128, 160), (96, 128)), ((96, 96),), ((64, 192), (160, 64)))
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A clean run that was not a match, and where the sides were said to part."""
+
+    case: str
+    outcome: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LiveCase:
+    """mmdet 3.3.0's own DDQ-DETR, measured live, against the port on each of :data:`MACHINES`."""
+
+    variant: str
+    seed: int
+    sizes: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
+        return f"{self.variant}, seed {self.seed}, {sizes}"
+
+    def verdicts(self, folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Yield what machine the new side ran on and the verdict."""
+        task = Task(EXACT_FAMILY, self.variant, self.sizes, None, self.seed, _CHECKS)
+        sides = Sides(task, Sources(), MACHINE, prepare(task, Sources(), MACHINE), folder)
+        legacy = sides.legacy()
+        replay = sides.write_decisions(decisions(legacy))
+        measured = measure_legacy(sides, legacy, replay, progress=lambda step: None)
+        mapping, exclusions = families.mapping(task.family, task.variant), EXCLUSIONS[task.family]
+        for number, machine in enumerate(MACHINES):
+            new = sides.new(f"new{number}", replay=replay, **machine)
+            wide = sides.new(f"wide{number}", dtype="float64", replay=replay, decide=False, **machine)
+            evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, wide)
+            yield str(machine), judge(legacy, new, mapping, exclusions, Tolerance(DERIVED), evidence)
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """The official code's recorded numbers against the port."""
+
+    file: Path
+    threads: int
+
+    def __str__(self) -> str:
+        return f"golden file {self.file.stem}, threads {self.threads}"
+
+    def verdicts(self, folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Yield one verdict."""
+        recorded = golden.load(self.file)
+        machine = Machine("cpu", self.threads, None, 300.0)
+        prepared = prepare(recorded.task, Sources(), machine)
+        yield "", capture.check(recorded, Sources(), machine, prepared, folder, progress=lambda step: None)
+
+
+def cases() -> list[LiveCase | GoldenCase]:
+    """Return what is run: 12 live cases on 3 machines each and 14 golden files, 50 runs together."""
+    variants = ("tiny_4scale", "tiny_5scale", "tiny_swinl", "tiny_1class")
+    live = [LiveCase(variant, seed, _SIZES[seed % len(_SIZES)]) for variant in variants for seed in (1, 2, 3)]
+    files = [GOLDEN, *sorted(GOLDENS.glob("*.npz"))]
+    return [*live, *(GoldenCase(file, 1 + number % 2) for number, file in enumerate(files))]
+
+
+def alarms(case: LiveCase | GoldenCase, folder: Path) -> tuple[int, list[Alarm]]:
+    """Run ``case`` in ``folder``, which is made and removed; return the number of runs and the false alarms."""
+    folder.mkdir()
+    try:
+        verdicts = list(case.verdicts(folder))
+    finally:
+        shutil.rmtree(folder)
+    wrong = [
+        Alarm(f"{case} {machine}", verdict.outcome, verdict.divergence.message if verdict.divergence else "")
+        for machine, verdict in verdicts
+        if verdict.outcome != MATCH
+    ]
+    return len(verdicts), wrong

@@ -1,0 +1,141 @@
+"""Run the whole suite in some processes and sum it up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from multiprocessing.pool import Pool
+from pathlib import Path
+
+from . import forked
+from .bench import TOLERANCES, Bench, Measurement
+from .clean import Alarm, GoldenCase, LiveCase, alarms
+from .fault import Fault
+
+#: A fault is quiet if mean and standard deviation of the first differing record stay within this.
+QUIET = 1e-4
+Progress = Callable[[str], None]
+
+_bench: Bench | None = None
+_folder: Path | None = None
+
+
+def _start(folder: str) -> None:
+    """Prepare a worker: everything imported, sides in forks of it, a folder of its own."""
+    global _bench, _folder
+    forked.preload()
+    forked.use_forks()
+    _folder = Path(tempfile.mkdtemp(dir=folder))
+    _bench = Bench(_folder)
+
+
+def _measure(name: str) -> Measurement:
+    from .catalogue import FAULTS
+
+    return _bench.measure(FAULTS[name])
+
+
+def _check(case: LiveCase | GoldenCase) -> tuple[str, int, list[Alarm]]:
+    return (str(case), *alarms(case, _folder / "clean"))
+
+
+@contextmanager
+def pool(workers: int) -> Iterator[Pool]:
+    """Give a pool of processes that can measure; their folders are removed in the end."""
+    with tempfile.TemporaryDirectory(prefix="ddq-faults-") as folder:
+        # not forked from this one, which may run threads
+        with multiprocessing.get_context("spawn").Pool(workers, _start, (folder,)) as started:
+            yield started
+
+
+def measure_all(started: Pool, faults: Sequence[Fault], progress: Progress) -> dict[str, Measurement]:
+    """Measure faults; return the measurements by name, in the order of ``faults``."""
+    found: dict[str, Measurement] = {}
+    for done in started.imap_unordered(_measure, [fault.name for fault in faults]):
+        found[done.name] = done
+        progress(f"{len(found)} of {len(faults)} faults: {done.name}, {done.seconds:.1f} s")
+    return {fault.name: found[fault.name] for fault in faults}
+
+
+def check_all(started: Pool, cases: Sequence[LiveCase | GoldenCase], progress: Progress) -> tuple[int, list[Alarm]]:
+    """Do the clean runs; return their number and the false alarms."""
+    total, found = 0, []
+    for case, runs, wrong in started.imap_unordered(_check, cases):
+        total += runs
+        found += wrong
+        progress(f"{total} clean runs: {case}")
+    return total, found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of a run of the suite.
+
+    Attributes:
+        faults: that were measured.
+        measurements: of each, by name.
+        clean_runs: number of clean runs.
+        alarms: clean runs that were not a match.
+    """
+
+    faults: Sequence[Fault]
+    measurements: dict[str, Measurement]
+    clean_runs: int
+    alarms: Sequence[Alarm]
+
+    @property
+    def quiet(self) -> list[str]:
+        """Names of the faults that move mean and standard deviation by less than :data:`QUIET`."""
+        shifts = ((fault.name, self.measurements[fault.name].shift) for fault in self.faults)
+        return [name for name, shift in shifts if shift is not None and shift <= QUIET]
+
+    def missed(self, tolerance: str) -> list[Fault]:
+        """Return the faults that were not detected."""
+        return [f for f in self.faults if not self.measurements[f.name].findings[tolerance].detects(f)]
+
+    def misnamed(self, tolerance: str) -> list[Fault]:
+        """Return the faults that were detected and not named at the very place."""
+        seen = (f for f in self.faults if self.measurements[f.name].findings[tolerance].detects(f))
+        return [f for f in seen if not self.measurements[f.name].findings[tolerance].names(f)]
+
+    @property
+    def good(self) -> bool:
+        """Tell whether all are detected, 95 % named, and no clean run raised an alarm."""
+        enough = all(
+            not self.missed(name) and len(self.misnamed(name)) <= 0.05 * len(self.faults) for name in TOLERANCES
+        )
+        return enough and not self.alarms
+
+    def lines(self) -> Iterator[str]:
+        """Yield the figures as text."""
+        kinds = Counter(fault.kind for fault in self.faults)
+        if self.faults:
+            yield f"faults      {len(self.faults)} of {len(kinds)} kinds, at most {max(kinds.values())} of a kind"
+            places = Counter(fault.place for fault in self.faults)
+            yield "planted in  " + ", ".join(f"{place} {count}" for place, count in places.items())
+            yield f"quiet       {len(self.quiet)} keep mean and standard deviation within {QUIET:g}"
+            yield from chain.from_iterable(self._tolerance_lines(name) for name in TOLERANCES)
+        if self.clean_runs:
+            yield f"clean runs  {self.clean_runs}, false alarms {len(self.alarms)}"
+            yield from (f"  {alarm.outcome} {alarm.case}: {alarm.message}" for alarm in self.alarms)
+
+    def _tolerance_lines(self, tolerance: str) -> Iterator[str]:
+        missed, misnamed, total = self.missed(tolerance), self.misnamed(tolerance), len(self.faults)
+        named = total - len(missed) - len(misnamed)
+        yield f"{tolerance:<10}  detected {total - len(missed)} of {total}, named {named} ({named / total:.1%})"
+        for fault in missed:
+            found = self.measurements[fault.name].findings[tolerance]
+            yield f"  missed    {fault.name}: {found.outcome} instead of {fault.outcome}; {found.message[:300]}"
+        for fault in misnamed:
+            found = self.measurements[fault.name].findings[tolerance]
+            yield f"  misnamed  {fault.name}: {found.where or 'nothing'} instead of {fault.where}; {found.message}"
+
+    def kinds(self) -> Iterator[str]:
+        """Yield the number of faults of each kind."""
+        for kind, count in sorted(Counter(fault.kind for fault in self.faults).items()):
+            yield f"  {count}  {kind}"
