@@ -29,7 +29,7 @@ def test_every_case_has_its_file_and_all_are_small():
     assert sum(path.stat().st_size for path in FILES.values()) < 10e6
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sorted(CASES))
 def test_recorded_from_the_official_commit_with_float64_and_decisions(case):
     recorded = golden.load(FILES[case])
     provenance = recorded.provenance
