@@ -124,24 +124,27 @@ def training(model: Any, config: Any, epoch_length: Optional[int]) -> EngineTrai
     from mmengine.registry import PARAM_SCHEDULERS
 
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    epochs, steps = _training_length(config, epoch_length)
+    if steps is not None:
+        wrapper.initialize_count_status(model, 0, steps)
     default_args = dict(optimizer=wrapper)
     if epoch_length is not None:
         default_args["epoch_length"] = epoch_length
     given = config.get("param_scheduler") or []
-    schedulers = [
-        PARAM_SCHEDULERS.build(_with_end(scheduler, config, epoch_length), default_args=default_args)
-        for scheduler in (given if isinstance(given, (list, tuple)) else [given])
-    ]
+    schedulers = []
+    for scheduler in given if isinstance(given, (list, tuple)) else [given]:
+        end = epochs if scheduler.get("by_epoch", True) else steps
+        cfg = dict(scheduler) if end is None else dict(dict(end=end), **scheduler)
+        schedulers.append(PARAM_SCHEDULERS.build(cfg, default_args=default_args))
     return EngineTraining(model, wrapper, schedulers)
 
 
-def _with_end(scheduler: Dict[str, Any], config: Any, epoch_length: Optional[int]) -> Dict[str, Any]:
-    """Return a scheduler's config with the end that the Runner gives it: that of the training."""
+def _training_length(config: Any, epoch_length: Optional[int]) -> Tuple[Optional[int], Optional[int]]:
+    """Return the epochs and steps of the config's whole training, None where they are not known."""
     epochs, steps = config.train_cfg.get("max_epochs"), config.train_cfg.get("max_iters")
     if steps is None and epochs is not None and epoch_length is not None:
         steps = epochs * epoch_length
-    end = epochs if scheduler.get("by_epoch", True) else steps
-    return dict(scheduler) if end is None else dict(dict(end=end), **scheduler)
+    return epochs, steps
 
 
 def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
