@@ -12,6 +12,8 @@ from converters import families
 from .compare import DERIVED, Tolerance
 from .exclusions import EXCLUSIONS
 from .golden import Golden, GoldenEvidence, distil, sketches
+from .isolate import FLOAT64
+from .pairing import NEW
 from .run import measure_legacy
 from .settings import Machine, Sources, Task
 from .sides import Prepared, Sides
@@ -52,9 +54,10 @@ def check(
     sides = Sides(golden.task, sources, machine, prepared, folder)
     replay = sides.write_decisions(golden.decisions)
     progress(f"running the new side ({sources.new_adapter.stem})")
-    new = sides.new(replay=replay)
+    given = dict(replay=replay, gradient_flow=golden.provenance.get("gradient_flow", False))
+    new = sides.new(**given)
     progress("running the new side in float64")
-    new_reference = sides.new("new64", dtype="float64", replay=replay, decide=False)
+    new_reference = sides.new(NEW + FLOAT64, dtype="float64", decide=False, **given)
     progress("comparing")
     mapping = families.mapping(golden.task.family, golden.task.variant)
     exclusions = EXCLUSIONS[golden.task.family]
