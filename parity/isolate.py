@@ -115,4 +115,5 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = Trace.load(folder / (LEGACY + FLOAT64))
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    return with_isolation(verdict, judge(legacy, isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
+    alone = judge(legacy, isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
+    return with_isolation(verdict, alone, legacy.records)

@@ -8,7 +8,7 @@ module, or by the code that calls it; several errors are seen apart from each ot
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,54 +73,50 @@ def write_forcing(path: Path, legacy: Trace, mapping: Mapping) -> str:
 
 
 def places(
-    isolated: Iterable[Comparison], missing: Sequence[Record], accumulated: Iterable[Comparison]
+    isolated: Iterable[Comparison],
+    missing: Iterable[Record],
+    accumulated: Iterable[Comparison],
+    order: Sequence[Record],
 ) -> tuple[Place, ...]:
     """Group what differs by itself by the place to blame, in the order of the first difference of each.
 
-    Left out is what says nothing of its own: a gradient that several modules give on, after the first of them; and what
-    is inside a module that lacks an input or gets one of another shape, because it could not be given its twin's.
+    Left out is what says nothing of its own: a gradient that several modules give on, after the first of them; what is
+    inside a module that lacks an input or gets one of another shape, because it could not be given its twin's; and
+    steps of a training, in which no module is forced.
 
     Args:
         isolated: of the isolated run.
         missing: records of the legacy side that the isolated run should have and has not.
         accumulated: of the ordinary run.
+        order: all legacy records, in recording order.
     """
+    position = {record.key: index for index, record in enumerate(order)}
     ordinary = {comparison.pair.new.key: comparison for comparison in accumulated}
-    strangers = {(record.phase, record.name) for record in missing if record.kind == "module_in"}
-    found = _lost(missing, strangers)
+    wrong: list[tuple[int, Record, Comparison | None]] = [
+        (position[record.key], record, None) for record in missing if record.kind == "module_in"
+    ]
+    wrong += [(position[c.pair.legacy.key], c.pair.new, c) for c in isolated if not c.accepted]
+    strangers = {(record.phase, record.name) for _, record, comparison in wrong if comparison is None}
+    found: dict[str, Place] = {}
     given_on = ""
-    for comparison in isolated:
-        record = comparison.pair.new
-        if comparison.accepted or step_of(record.phase) is not None:  # no module is forced in steps of a training
+    for _, record, comparison in sorted(wrong, key=lambda item: item[0]):
+        if step_of(record.phase) is not None:
             continue
-        told = describe(comparison)
+        told = describe_missing(record) if comparison is None else describe(comparison)
         where = told.where
         if any((record.phase, path) in strangers for path in _paths(where)):
             continue
-        if record.kind == "module_in" and _form(record) != _form(comparison.pair.legacy):
-            strangers.add((record.phase, record.name))
-        if record.kind == "out_grad" and record.digest == given_on:
-            continue
-        given_on = record.digest
+        if comparison is not None:
+            if record.kind == "module_in" and _form(record) != _form(comparison.pair.legacy):
+                strangers.add((record.phase, record.name))
+            if record.kind == "out_grad" and record.digest == given_on:
+                continue
+            given_on = record.digest
         if record.kind == "grad":
             where = next((path for path in _paths(where) if path in found), where)
-        known = found.get(where)
-        if known is None:
-            found[where] = Place(where, told.message, 1, record, comparison, ordinary.get(record.key))
-        else:
-            found[where] = replace(known, records=known.records + 1)
+        known = found.setdefault(where, Place(where, told.message, 0, record, comparison, ordinary.get(record.key)))
+        found[where] = replace(known, records=known.records + 1)
     return tuple(found.values())
-
-
-def _lost(missing: Sequence[Record], strangers: Set[tuple[str, str]]) -> dict[str, Place]:
-    """Group the arguments that callers do not give, but for callers that are strangers themselves."""
-    found: dict[str, Place] = {}
-    for record in missing:
-        told = describe_missing(record)
-        if record.kind == "module_in" and not any((record.phase, path) in strangers for path in _paths(record.scope)):
-            known = found.setdefault(told.where, Place(told.where, told.message, 0, record, None, None))
-            found[told.where] = replace(known, records=known.records + 1)
-    return found
 
 
 def _form(record: Record) -> tuple[str, tuple[int, ...]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
 from legacy_adapters.steps import phase_of
-from legacy_adapters.trace_writer import zeros_digest
+from legacy_adapters.trace_writer import Record, zeros_digest
 
 from .blame import Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
@@ -112,15 +112,16 @@ def judge(
     )  # fmt: skip
 
 
-def with_isolation(verdict: Verdict, isolated: Verdict) -> Verdict:
+def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record]) -> Verdict:
     """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
 
     Args:
         verdict: of the ordinary run.
         isolated: of the run in which every module was given its twin's inputs.
+        order: all legacy records, in recording order.
     """
     missing = [item.record for item in isolated.coverage.unaccounted if item.side == LEGACY]
-    found = places(isolated.comparisons, missing, verdict.comparisons)
+    found = places(isolated.comparisons, missing, verdict.comparisons, order)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, found))
     if not found:
         return merged
