@@ -19,7 +19,7 @@ from . import (
 )
 from .fault import Fault
 
-_MODULES = (
+MODULES = (
     model_backbone,
     model_attention,
     model_decoder,
@@ -31,4 +31,4 @@ _MODULES = (
     traces,
 )
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in chain.from_iterable(m.FAULTS for m in _MODULES)}
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in chain.from_iterable(m.FAULTS for m in MODULES)}
