@@ -45,7 +45,7 @@ RIGHT = {
         (TORN, Finding("MATCH", "", ""), False, False),
         (TORN, Finding(REFUSED, "", "the index cannot be read"), True, False),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", None) or getattr(value, "outcome", str(value)),
 )
 def test_finding_must_be_of_the_right_sort_and_name_the_very_place(fault, finding, detected, named):
     assert (finding.detects(fault), finding.names(fault)) == (detected, named)
@@ -100,7 +100,7 @@ def test_missed_and_misnamed_faults_and_false_alarms_are_listed():
         ([2.0, 2.0], [2.0, 2.1], None),
         ([1.0, 2.0], [1.0, float("nan")], None),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", None) or getattr(value, "outcome", str(value)),
 )
 def test_shift_of_mean_and_deviation(expected, found, moved):
     result = shift(torch.tensor(expected), torch.tensor(found))
