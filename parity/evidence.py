@@ -209,4 +209,5 @@ class TraceEvidence:
         if step is None or record.kind != "state":
             return None
         phase, kind = ("weights", "param") if step == 1 else (phase_of(step - 1), "state")
-        return whole(self.legacy, self.legacy.by_key[phase, kind, record.name, record.call, record.slot])
+        start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
+        return None if start is None else whole(self.legacy, start)

@@ -37,6 +37,17 @@ def test_training_joins_the_other_checks_and_starts_from_the_same_weights(tiny, 
     assert steps[0] == steps[1] and len(steps[0]) > 2000
 
 
+def test_kept_traces_of_a_training_are_compared_again(tiny, parity, tmp_path):
+    assert tiny(*STEPS, "--out", tmp_path / "run", sizes="64x64").exit_code == 0
+    sides = (tmp_path / "run" / "legacy", tmp_path / "run" / "new")
+    again = parity("compare", *sides, "--family", "mmdet_ddq", "--variant", "tiny_4scale")
+    assert again.exit_code == 0 and "4 training steps, in epochs of 2;" in again.stdout
+    index = sides[1] / "index.json"
+    index.write_text(index.read_text().replace('"clip_order":"twin"', '"clip_order":"own"'))
+    other = parity("compare", *sides, "--family", "mmdet_ddq", "--variant", "tiny_4scale")
+    assert other.exit_code == 3 and "clip_order is twin on the legacy side and own on the new one" in other.stdout
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     return training_judge(tmp_path_factory.mktemp("training"), "mmdet_ddq")
