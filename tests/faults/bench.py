@@ -26,6 +26,7 @@ from .ground import Ground, NewSide
 
 TOLERANCES = (EXACT, DERIVED)
 CRASH = "CRASH"
+MISSED, MISNAMED, NAMED = "missed", "misnamed", "named"
 ADAPTER = Path(__file__).with_name("adapter.py")
 
 
@@ -43,17 +44,15 @@ class Finding:
     where: str
     message: str
 
-    def detects(self, fault: Fault) -> bool:
-        """Tell whether it ended as this fault must."""
-        return self.outcome == fault.outcome
-
-    def names(self, fault: Fault) -> bool:
-        """Tell whether it named the very place."""
-        if not self.detects(fault):
-            return False
+    def judged(self, fault: Fault) -> str:
+        """Tell whether ``fault`` was missed (it did not end as such a fault must), misnamed, or named."""
+        if self.outcome != fault.outcome:
+            return MISSED
         if not self.where:  # a trace that is refused, or compared with another task's, has no first difference
-            return fault.place == TRACE and fault.where in self.message
-        return self.where == fault.where and fault.says in self.message
+            found = fault.place == TRACE and fault.where in self.message
+        else:
+            found = self.where == fault.where and fault.says in self.message
+        return NAMED if found else MISNAMED
 
 
 @dataclass(frozen=True)

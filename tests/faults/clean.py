@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters import families
+from legacy_adapters.launch import SideError
 from parity import capture, golden
 from parity.cli import GOLDEN
 from parity.compare import DERIVED, Tolerance
@@ -19,6 +20,7 @@ from parity.sides import Sides, prepare
 from parity.trace import decisions
 from parity.verdict import MATCH, Verdict, judge
 
+from .bench import CRASH
 from .ground import EXACT_FAMILY, GOLDENS, MACHINE
 
 #: Of the new side; the legacy side is measured once per case.
@@ -90,15 +92,20 @@ def cases() -> list[LiveCase | GoldenCase]:
 
 
 def alarms(case: LiveCase | GoldenCase, folder: Path) -> tuple[int, list[Alarm]]:
-    """Run ``case`` in ``folder``, which is made and removed; return the number of runs and the false alarms."""
+    """Run ``case`` in ``folder``, which is made and removed; return the number of runs and the false alarms.
+
+    A crash counts as one, and its run is not counted.
+    """
     folder.mkdir()
+    runs, wrong = 0, []
     try:
-        verdicts = list(case.verdicts(folder))
+        for machine, verdict in case.verdicts(folder):
+            runs += 1
+            if verdict.outcome != MATCH:
+                said = verdict.divergence.message if verdict.divergence else " ".join(verdict.reasons)
+                wrong.append(Alarm(f"{case} {machine}", verdict.outcome, said))
+    except SideError as error:
+        wrong.append(Alarm(str(case), CRASH, f"{error} {error.details}"))
     finally:
         shutil.rmtree(folder)
-    wrong = [
-        Alarm(f"{case} {machine}", verdict.outcome, verdict.divergence.message if verdict.divergence else "")
-        for machine, verdict in verdicts
-        if verdict.outcome != MATCH
-    ]
-    return len(verdicts), wrong
+    return runs, wrong

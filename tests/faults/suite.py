@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.pool import Pool
 from pathlib import Path
+from unittest import mock
 
 from . import forked
-from .bench import TOLERANCES, Bench, Measurement
+from .bench import MISNAMED, MISSED, TOLERANCES, Bench, Measurement
 from .clean import Alarm, GoldenCase, LiveCase, alarms
 from .fault import Fault
 
@@ -47,18 +49,24 @@ def _check(case: LiveCase | GoldenCase) -> tuple[str, int, list[Alarm]]:
 @contextmanager
 def pool(workers: int) -> Iterator[Pool]:
     """Give a pool of processes that can measure; their folders are removed in the end."""
-    with tempfile.TemporaryDirectory(prefix="ddq-faults-") as folder:
-        # not forked from this one, which may run threads
-        with multiprocessing.get_context("spawn").Pool(workers, _start, (folder,)) as started:
-            yield started
+    # not forked from this process, which may have run threads; they must not make threads of OpenMP either
+    with (
+        tempfile.TemporaryDirectory(prefix="ddq-faults-") as folder,
+        mock.patch.dict(os.environ, OMP_NUM_THREADS="1"),
+        multiprocessing.get_context("spawn").Pool(workers, _start, (folder,)) as started,
+    ):
+        yield started
 
 
 def measure_all(started: Pool, faults: Sequence[Fault], progress: Progress) -> dict[str, Measurement]:
     """Measure faults; return the measurements by name, in the order of ``faults``."""
     found: dict[str, Measurement] = {}
+    by_name = {fault.name: fault for fault in faults}
     for done in started.imap_unordered(_measure, [fault.name for fault in faults]):
         found[done.name] = done
-        progress(f"{len(found)} of {len(faults)} faults: {done.name}, {done.seconds:.1f} s")
+        fault = by_name[done.name]
+        said = ", ".join(f"{name} {finding.judged(fault)}" for name, finding in done.findings.items())
+        progress(f"{len(found)} of {len(faults)} faults: {done.name}: {said}; {done.seconds:.1f} s")
     return {fault.name: found[fault.name] for fault in faults}
 
 
@@ -96,12 +104,11 @@ class Summary:
 
     def missed(self, tolerance: str) -> list[Fault]:
         """Return the faults that were not detected."""
-        return [f for f in self.faults if not self.measurements[f.name].findings[tolerance].detects(f)]
+        return [f for f in self.faults if self.measurements[f.name].findings[tolerance].judged(f) == MISSED]
 
     def misnamed(self, tolerance: str) -> list[Fault]:
         """Return the faults that were detected and not named at the very place."""
-        seen = (f for f in self.faults if self.measurements[f.name].findings[tolerance].detects(f))
-        return [f for f in seen if not self.measurements[f.name].findings[tolerance].names(f)]
+        return [f for f in self.faults if self.measurements[f.name].findings[tolerance].judged(f) == MISNAMED]
 
     @property
     def good(self) -> bool:

@@ -9,7 +9,7 @@ from parity.compare import DERIVED, EXACT
 from parity.trace import Trace, TraceError
 
 from ..parity.synthetic import Rec, write_trace
-from .bench import CRASH, Finding, Measurement, shift
+from .bench import CRASH, MISNAMED, MISSED, NAMED, Finding, Measurement, shift
 from .clean import Alarm, GoldenCase, cases
 from .edits import Edit, chosen
 from .fault import DETECTOR, INCOMPARABLE, MISMATCH, REFUSED, TRACE, Fault
@@ -31,24 +31,24 @@ RIGHT = {
 
 
 @pytest.mark.parametrize(
-    ("fault", "finding", "detected", "named"),
+    ("fault", "finding", "judged"),
     [
-        *((fault, finding, True, True) for fault, finding in RIGHT.items()),
-        (CODE, Finding("MATCH", "", ""), False, False),
-        (CODE, Finding(CRASH, "", "decoder"), False, False),
-        (CODE, Finding(INCOMPARABLE, "decoder", "tap `distinct`"), False, False),
-        (CODE, Finding(MISMATCH, "decoder.layers.0", "tap `distinct`"), True, False),
-        (CODE, Finding(MISMATCH, "decoder", "tap `dense`"), True, False),
-        (CODE, Finding(MISMATCH, "", "decoder, tap `distinct`"), True, False),
-        (LOST, Finding(MISMATCH, DETECTOR, ""), False, False),
-        (LOST, Finding(INCOMPARABLE, "", "1 records have no twin: module_in of the detector"), True, False),
-        (TORN, Finding("MATCH", "", ""), False, False),
-        (TORN, Finding(REFUSED, "", "the index cannot be read"), True, False),
+        *((fault, finding, NAMED) for fault, finding in RIGHT.items()),
+        (CODE, Finding("MATCH", "", ""), MISSED),
+        (CODE, Finding(CRASH, "", "decoder"), MISSED),
+        (CODE, Finding(INCOMPARABLE, "decoder", "tap `distinct`"), MISSED),
+        (CODE, Finding(MISMATCH, "decoder.layers.0", "tap `distinct`"), MISNAMED),
+        (CODE, Finding(MISMATCH, "decoder", "tap `dense`"), MISNAMED),
+        (CODE, Finding(MISMATCH, "", "decoder, tap `distinct`"), MISNAMED),
+        (LOST, Finding(MISMATCH, DETECTOR, ""), MISSED),
+        (LOST, Finding(INCOMPARABLE, "", "1 records have no twin: module_in of the detector"), MISNAMED),
+        (TORN, Finding("MATCH", "", ""), MISSED),
+        (TORN, Finding(REFUSED, "", "the index cannot be read"), MISNAMED),
     ],
     ids=lambda value: getattr(value, "name", None) or getattr(value, "outcome", str(value)),
 )
-def test_finding_must_be_of_the_right_sort_and_name_the_very_place(fault, finding, detected, named):
-    assert (finding.detects(fault), finding.names(fault)) == (detected, named)
+def test_finding_must_be_of_the_right_sort_and_name_the_very_place(fault, finding, judged):
+    assert finding.judged(fault) == judged
 
 
 def summary(exact, derived, alarms=(), shifts=None):
