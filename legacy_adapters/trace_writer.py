@@ -4,7 +4,8 @@ A tensor is written once, under the SHA-256 of its dtype, shape and bytes; recor
 input that equals an earlier output costs no space, and two equal records of two traces are known to be equal
 without reading them. Tensors go to disk at the moment they are recorded, hence no clone is kept and a later
 in-place operation of the model cannot change a record; peak memory is one tensor. A large one is written and hashed at
-the same time, by two threads; if its fingerprint was seen before, neither is done.
+the same time, by two threads; if it is the tensor that was recorded before and its fingerprint is still the same,
+neither is done.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
 import torch
 
-from .fingerprint import Fingerprints
+from .fingerprint import PARTS, Fingerprints
 from .job import write_json
 
 FORMAT_VERSION = 1
@@ -99,7 +101,7 @@ class _Shard:
         return len(self.entries) >= _MAX_TENSORS or self.size >= _MAX_SHARD_BYTES
 
     def write(self, data: memoryview) -> int:
-        """Append the bytes of a tensor and return where they begin; :meth:`enter` must follow."""
+        """Append the bytes of a tensor and return where they begin; :meth:`enter` or :meth:`drop` must follow."""
         start = self.size
         self._file.write(data)
         self.size += data.nbytes
@@ -109,11 +111,26 @@ class _Shard:
         """Name the tensor that was written last."""
         self.entries[digest] = dict(dtype=dtype, shape=list(shape), data_offsets=[start, self.size])
 
+    def drop(self, start: int) -> None:
+        """Take back the tensor that was written last."""
+        self._file.seek(8 + _HEADER_BYTES + start)
+        self._file.truncate()
+        self.size = start
+
     def close(self) -> None:
         header = json.dumps(self.entries, separators=(",", ":")).encode().ljust(_HEADER_BYTES)
         self._file.seek(0)
         self._file.write(_HEADER_BYTES.to_bytes(8, "little") + header)
         self._file.close()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A large tensor that was recorded; ``tensor`` refers to it as long as it lives."""
+
+    tensor: "weakref.ref[torch.Tensor]"
+    fingerprint: Tuple[bytes, ...]
+    digest: str
 
 
 class TraceWriter:
@@ -131,8 +148,8 @@ class TraceWriter:
         self._shard: Optional[_Shard] = None
         self._where: Dict[str, str] = {}
         self._helper = ThreadPoolExecutor(1)
-        self._fingerprints = Fingerprints(self._helper)
-        self._seen: Dict[Tuple[str, Tuple[int, ...], bytes], str] = {}
+        self._fingerprints = Fingerprints()
+        self._last: Dict[tuple, _Known] = {}
 
     def add(
         self, phase: str, kind: str, name: str, call: int, slot: str, tensor: torch.Tensor, scope: str = ""
@@ -141,7 +158,7 @@ class TraceWriter:
         value = tensor.detach()
         dtype, shape = DTYPES[value.dtype], tuple(value.shape)
         data = tensor_bytes(value)
-        digest = self._stored(dtype, shape, data) if data.nbytes < _LARGE else self._stored_large(dtype, shape, data)
+        digest = self._stored(dtype, shape, data) if data.nbytes < _LARGE else self._stored_large(tensor, data)
         self.records.append(Record(phase, kind, name, call, slot, dtype, shape, digest, scope))
 
     def _stored(self, dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
@@ -153,19 +170,37 @@ class TraceWriter:
             self._where[digest] = os.path.basename(shard.path)
         return digest
 
-    def _stored_large(self, dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
-        content = dtype, shape, self._fingerprints.of(data)
-        if content not in self._seen:
-            shard = self._current_shard()
-            hashing = self._helper.submit(_digest, dtype, shape, data)
-            try:
-                start = shard.write(data)
-            finally:
-                digest = hashing.result()  # ``data`` belongs to the model and must not be read later
-            shard.enter(digest, dtype, shape, start)
-            self._where[digest] = os.path.basename(shard.path)
-            self._seen[content] = digest
-        return self._seen[content]
+    def _stored_large(self, tensor: torch.Tensor, data: memoryview) -> str:
+        dtype, shape = DTYPES[tensor.dtype], tuple(tensor.shape)
+        place = tensor.data_ptr(), tensor.stride(), dtype, shape
+        known = self._last.get(place)
+        if known is None or known.tensor() is None or known.fingerprint != self._fingerprint(data):
+            known = self._last[place] = self._written(tensor, dtype, shape, data)
+        return known.digest
+
+    def _fingerprint(self, data: memoryview) -> Tuple[bytes, ...]:
+        others = [self._helper.submit(self._fingerprints.part, number, data) for number in PARTS[1:]]
+        return (self._fingerprints.part(PARTS[0], data), *(other.result() for other in others))
+
+    def _written(self, tensor: torch.Tensor, dtype: str, shape: Tuple[int, ...], data: memoryview) -> "_Known":
+        """Write a tensor and meanwhile learn what it is; if it is there already, take it back."""
+
+        def learn() -> _Known:
+            fingerprint = tuple(self._fingerprints.part(number, data) for number in PARTS)
+            return _Known(weakref.ref(tensor), fingerprint, _digest(dtype, shape, data))
+
+        learning = self._helper.submit(learn)
+        shard = self._current_shard()
+        try:
+            start = shard.write(data)
+        finally:
+            known = learning.result()  # ``data`` is the model's and must not be read later
+        if known.digest in self._where:
+            shard.drop(start)
+        else:
+            shard.enter(known.digest, dtype, shape, start)
+            self._where[known.digest] = os.path.basename(shard.path)
+        return known
 
     def _current_shard(self) -> _Shard:
         if self._shard is not None and self._shard.full:

@@ -1,11 +1,9 @@
 """Equal bytes have equal fingerprints; bytes that differ at all, anywhere, have others."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 
-from legacy_adapters.fingerprint import Fingerprints
+from legacy_adapters.fingerprint import PARTS, Fingerprints
 
 WORDS = 1 << 13  # of a row
 SIZES = (0, 1, 4, 8 * WORDS - 1, 8 * WORDS, 8 * WORDS + 3, 8 * WORDS + 4, 3 * 8 * WORDS + 1001)
@@ -13,9 +11,15 @@ SIZES = (0, 1, 4, 8 * WORDS - 1, 8 * WORDS, 8 * WORDS + 3, 8 * WORDS + 4, 3 * 8 
 
 @pytest.fixture
 def fingerprint():
-    with ThreadPoolExecutor(1) as helper:
-        fingerprints = Fingerprints(helper)
-        yield lambda array: fingerprints.of(memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1)))
+    return fingerprint_of(Fingerprints())
+
+
+def fingerprint_of(fingerprints):
+    def of(array):
+        data = memoryview(np.ascontiguousarray(array).view(np.uint8).reshape(-1))
+        return tuple(fingerprints.part(number, data) for number in PARTS)
+
+    return of
 
 
 def numbers(count, seed=0):
@@ -77,6 +81,5 @@ def test_zeros_of_either_sign(fingerprint):
 
 
 def test_key_is_drawn_anew():
-    data = memoryview(numbers(4 * WORDS).view(np.uint8))
-    with ThreadPoolExecutor(1) as helper:
-        assert Fingerprints(helper).of(data) != Fingerprints(helper).of(data)
+    x = numbers(4 * WORDS)
+    assert fingerprint_of(Fingerprints())(x) != fingerprint_of(Fingerprints())(x)
