@@ -56,7 +56,7 @@ def first_divergence(
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
         return describe_missing(lost)
     if not rejected:
-        return _describe_added(added[0]) if added else None
+        return _describe_added(_cause(added)) if added else None
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
@@ -82,12 +82,23 @@ def describe_missing(record: Record) -> Divergence:
     return Divergence(_owner(record), None, text, None)
 
 
+def _cause(added: Sequence[Record]) -> Record:
+    """Return the first record; of the gradients that flow for a parameter which gets one, that parameter's."""
+    if added[0].kind not in ("in_grad", "out_grad"):
+        return added[0]
+    return next((record for record in added if record.kind == "grad"), added[0])
+
+
 def _describe_added(record: Record) -> Divergence:
     """Describe a record of the new side without a twin."""
     call = f"call {record.call} of the {record.phase} phase"
     if record.kind == "module_in":
         text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
+    if record.kind in ("setting", "clip"):
+        what = "clips gradients" if record.kind == "clip" else f"trains `{record.name}`"
+        text = f"In step {step_of(record.phase)} the new side's optimizer {what}, the legacy side's does not."
+        return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the new side has no twin."
     return Divergence(_owner(record), None, text, None)
 
@@ -99,6 +110,7 @@ def _owner(record: Record) -> str:
 _KINDS = {
     "module_out": "output of",
     "in_grad": "gradient of an input of",
+    "out_grad": "gradient of an output of",
     "param": "weight",
     "tap": "tap",
     "basis": "basis of tap",

@@ -1,5 +1,8 @@
 """The tiny configs, which are also merged into the configs of other code bases."""
 
+import ddq_port  # noqa: F401  # isort: skip  (supplies mmcv._ext before mmdet asks)
+
+import mmdet.models  # noqa: F401  (registers mmdet's detectors)
 import pytest
 
 from converters import layout

@@ -6,12 +6,14 @@ import sys
 
 import click
 
-from .fault import MODEL, TRACE, WEIGHTS
+from .fault import MODEL, TRACE, TRAINING, WEIGHTS
 
 
 @click.command()
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes to measure in.")
-@click.option("--place", type=click.Choice([MODEL, WEIGHTS, TRACE]), help="Only faults that are planted there.")
+@click.option(
+    "--place", type=click.Choice([MODEL, WEIGHTS, TRACE, TRAINING]), help="Only faults that are planted there."
+)
 @click.option("--fault", "names", multiple=True, help="Only this fault; may be repeated.")
 @click.option("--faults/--no-faults", "with_faults", default=True, help="Measure the faults.")
 @click.option("--clean/--no-clean", "with_clean", default=True, help="Do the clean runs.")

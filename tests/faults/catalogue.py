@@ -15,6 +15,7 @@ from . import (
     model_losses,
     model_queries,
     traces,
+    training,
     weights,
 )
 from .fault import Fault
@@ -29,6 +30,7 @@ MODULES = (
     model_backward,
     weights,
     traces,
+    training,
 )
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in chain.from_iterable(m.FAULTS for m in MODULES)}

@@ -21,7 +21,7 @@ from parity.trace import decisions
 from parity.verdict import MATCH, Verdict, judge
 
 from .bench import CRASH
-from .ground import EXACT_FAMILY, GOLDENS, MACHINE
+from .ground import GOLDENS, LIVE_FAMILY, MACHINE
 
 #: Of the new side; the legacy side is measured once per case.
 MACHINES = (dict(threads=1), dict(threads=2), dict(threads=1, cpu_capability="default"))
@@ -52,7 +52,7 @@ class LiveCase:
 
     def verdicts(self, folder: Path) -> Iterator[tuple[str, Verdict]]:
         """Yield what machine the new side ran on and the verdict."""
-        task = Task(EXACT_FAMILY, self.variant, self.sizes, None, self.seed, _CHECKS)
+        task = Task(LIVE_FAMILY, self.variant, self.sizes, None, self.seed, _CHECKS)
         sides = Sides(task, Sources(), MACHINE, prepare(task, Sources(), MACHINE), folder)
         legacy = sides.legacy()
         replay = sides.write_decisions(decisions(legacy))

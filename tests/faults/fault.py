@@ -26,11 +26,11 @@ class Fault:
         where: what must be named as the first place where the sides part: module, parameter or loss term. Of a trace
             that is refused or compared under other conditions: what the message must name.
         apply: plants it. Takes what the place gives: the built model; the dict of weights, to be changed; the
-            :class:`~tests.faults.edits.Edit` of a trace; the :class:`~tests.faults.training.Training` steps.
+            :class:`~tests.faults.edits.Edit` of a trace; the training that the adapter makes.
         place: where it is planted.
         says: what the sentence that names the place must hold besides, e.g. the tap.
         outcome: what it must end in.
-        setting: name of the :class:`~tests.faults.bench.Setting` that shows it.
+        setting: name of the setting that shows it (:mod:`tests.faults.ground`).
     """
 
     name: str

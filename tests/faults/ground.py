@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from converters import families
 from parity import golden
 from parity.cli import GOLDEN
 from parity.compare import DERIVED, EXACT, Tolerance
+from parity.evidence import TraceEvidence
 from parity.exclusions import EXCLUSIONS
 from parity.golden import Golden, GoldenEvidence
+from parity.run import Measured, measure_legacy
 from parity.settings import Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.trace import Trace
+from parity.sides import Prepared, Sides, prepare
+from parity.trace import Trace, decisions
 from parity.verdict import Verdict, judge
 
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
-#: Legacy side under exact tolerance: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
-EXACT_FAMILY = "mmdet_ddq"
+#: Legacy side where it runs: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
+LIVE_FAMILY = "mmdet_ddq"
 GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
 
+#: Setting of the faults of a training: golden files hold none, so its legacy side always runs.
+STEPS = "steps"
+STEPS_TASK = Task(LIVE_FAMILY, "tiny_4scale", ((64, 64),), None, 0, ("train",), steps=4, epoch_length=2)
 #: Golden files of the official code by the setting they were recorded in.
 SETTINGS = {
     "plain": GOLDEN,
@@ -47,29 +53,39 @@ class Ground:
 
     Attributes:
         task: what is computed.
-        legacy: a live trace under exact tolerance, a golden file under derived tolerance.
+        legacy: a live trace, or the golden file.
         sides: run the new side.
-        replay: the golden file's decisions and draws; None under exact tolerance.
+        measured: rounding of a live legacy side under derived tolerance, else None.
+        given: what the new side is given of the legacy side, by field of its job: decisions and draws, states.
     """
 
     task: Task
     legacy: Trace | Golden
     sides: Sides
-    replay: str | None = field(default=None)
+    measured: Measured | None = None
+    given: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def record(cls, setting: str, tolerance: str, folder: Path) -> Ground:
-        """Prepare a setting in ``folder``; under exact tolerance this runs the legacy side."""
+        """Prepare a setting in ``folder``; with anything but a golden file this runs the legacy side."""
+        if setting == STEPS:
+            return cls._live(STEPS_TASK, tolerance, folder)
         recorded = golden.load(SETTINGS[setting])
-        family = EXACT_FAMILY if tolerance == EXACT else recorded.task.family
-        task = replace(recorded.task, family=family)
-        prepared = prepare(task, Sources(), MACHINE)
-        folder.mkdir()
-        sides = Sides(task, Sources(), MACHINE, prepared, folder)
         if tolerance == EXACT:
-            return cls(task, sides.legacy(), sides)
-        recorded.check_given(prepared)
-        return cls(task, recorded, sides, sides.write_decisions(recorded.decisions))
+            return cls._live(replace(recorded.task, family=LIVE_FAMILY), EXACT, folder)
+        sides = _sides(recorded.task, folder, check=recorded.check_given)
+        return cls(recorded.task, recorded, sides, given=dict(replay=sides.write_decisions(recorded.decisions)))
+
+    @classmethod
+    def _live(cls, task: Task, tolerance: str, folder: Path) -> Ground:
+        sides = _sides(task, folder)
+        legacy = sides.legacy()
+        given = dict(twin=legacy.records)
+        if tolerance == EXACT:
+            return cls(task, legacy, sides, given=given)
+        given |= dict(replay=sides.write_decisions(decisions(legacy)), states=str(legacy.folder))
+        measured = measure_legacy(sides, legacy, given["replay"], lambda step: None, states=given["states"])
+        return cls(task, legacy, sides, measured, given)
 
     @cached_property
     def clean(self) -> NewSide:
@@ -86,17 +102,28 @@ class Ground:
                 shutil.rmtree(self.sides.folder / name, ignore_errors=True)
 
     def _run(self, name: str, **changes: object) -> NewSide:
-        trace = self.sides.new(name, replay=self.replay, **changes)
-        if self.replay is None:
+        trace = self.sides.new(name, **self.given, **changes)
+        if "replay" not in self.given:
             return NewSide(trace, None)
-        reference = self.sides.new(f"{name}64", dtype="float64", replay=self.replay, decide=False, **changes)
+        reference = self.sides.new(f"{name}64", dtype="float64", decide=False, **self.given, **changes)
         return NewSide(trace, reference)
 
     def judge(self, new: NewSide) -> Verdict:
         """Compare, as ``ddq-parity run`` and ``ddq-parity check`` do."""
         mapping = families.mapping(self.task.family, self.task.variant)
-        exclusions = EXCLUSIONS[self.task.family]
+        tolerance = Tolerance(EXACT if new.reference is None else DERIVED)
+        return judge(self.legacy, new.trace, mapping, EXCLUSIONS[self.task.family], tolerance, self._evidence(new))
+
+    def _evidence(self, new: NewSide) -> GoldenEvidence | TraceEvidence | None:
         if new.reference is None:
-            return judge(self.legacy, new.trace, mapping, exclusions, Tolerance(EXACT))
-        evidence = GoldenEvidence(self.legacy, new.trace, new.reference)
-        return judge(self.legacy, new.trace, mapping, exclusions, Tolerance(DERIVED), evidence)
+            return None
+        if self.measured is None:
+            return GoldenEvidence(self.legacy, new.trace, new.reference)
+        return TraceEvidence(self.legacy, self.measured.reference, self.measured.spread, new.trace, new.reference)
+
+
+def _sides(task: Task, folder: Path, check: Callable[[Prepared], None] = lambda prepared: None) -> Sides:
+    prepared = prepare(task, Sources(), MACHINE)
+    check(prepared)
+    folder.mkdir()
+    return Sides(task, Sources(), MACHINE, prepared, folder)

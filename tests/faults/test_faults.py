@@ -1,4 +1,4 @@
-"""Planted faults are detected and named; all those of weights and traces, and a fixed choice of those of the model.
+"""Planted faults are detected and named: all those of weights and traces, a fixed choice of model and training.
 
 ``python -m tests.faults`` measures all of them, and the clean runs.
 """
@@ -9,15 +9,18 @@ import pytest
 
 from .bench import NAMED, TOLERANCES
 from .catalogue import FAULTS, MODULES
-from .fault import MODEL, TRACE, WEIGHTS
+from .fault import MODEL, TRACE, TRAINING, WEIGHTS
 from .suite import measure_all, pool
 
-#: Of every part of the model, of every way in which a decision, a draw or a record can be missing, of every setting.
+#: Of every part of the model and of the training, of every way in which a decision, a draw or a record can be missing,
+#: of every setting.
 CHOICE = (
-    "batches_counted", "distinct_as_int32", "dropped_queries_not_masked", "eps_layer_norm", "frozen_stage_trains",
-    "heads_rolled_in_cross_attention", "labels_from_one", "level_starts_shifted", "norm_called_once_more",
-    "offsets_normalised_by_height_first", "one_draw_more", "one_element", "position_of_first_layer", "quality_beta",
-    "queries_padded_with_last", "sigmoid_twice_on_dense", "term_renamed", "three_positives", "window_not_shifted",
+    "average_forgotten", "backbone_as_fast_as_the_rest", "batches_counted", "betas", "decay_in_the_gradient",
+    "distinct_as_int32", "dropped_queries_not_masked", "eps_layer_norm", "frozen_stage_trains",
+    "gradients_of_one_module_kept", "head_not_clipped", "heads_rolled_in_cross_attention", "labels_from_one",
+    "level_starts_shifted", "norm_called_once_more", "offsets_normalised_by_height_first", "one_draw_more",
+    "one_element", "position_of_first_layer", "quality_beta", "queries_padded_with_last", "schedule_stuck",
+    "sigmoid_twice_on_dense", "term_renamed", "three_positives", "window_not_shifted",
 )  # fmt: skip
 CHOSEN = [fault for fault in FAULTS.values() if fault.place in (WEIGHTS, TRACE) or fault.name in CHOICE]
 
@@ -26,8 +29,8 @@ def test_there_are_enough_faults_of_enough_kinds():
     assert len(FAULTS) == sum(len(module.FAULTS) for module in MODULES), "two faults have one name"
     kinds = Counter(fault.kind for fault in FAULTS.values())
     assert len(FAULTS) >= 100 and len(kinds) >= 30 and max(kinds.values()) <= 4
-    assert {fault.place for fault in FAULTS.values()} == {MODEL, WEIGHTS, TRACE}
-    assert set(CHOICE) <= FAULTS.keys() and all(FAULTS[name].place == MODEL for name in CHOICE)
+    assert {fault.place for fault in FAULTS.values()} == {MODEL, WEIGHTS, TRACE, TRAINING}
+    assert set(CHOICE) <= FAULTS.keys() and all(FAULTS[name].place in (MODEL, TRAINING) for name in CHOICE)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .fault import TRAINING, Fault
+from .ground import STEPS
 from .planting import wrap
 
 Apply = Callable[[Any], None]
@@ -20,7 +21,7 @@ _OPTIMIZER, _SCHEDULE, _CLIPPING = "the optimizer", "the schedule", "gradient cl
 
 
 def _fault(name: str, kind: str, where: str, apply: Apply, says: str = "") -> Fault:
-    return Fault(name, kind, where, apply, place=TRAINING, says=says, setting="steps")
+    return Fault(name, kind, where, apply, place=TRAINING, says=says, setting=STEPS)
 
 
 def _all_groups(**values: Any) -> Apply:

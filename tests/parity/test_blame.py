@@ -193,12 +193,25 @@ def test_gradient_that_does_not_come_is_blamed_on_the_code_that_uses_the_output(
         (Rec("tap", "noise", slot="draw", scope="backbone"), "backbone", "tap `noise`"),
         (Rec("grad", "backbone.weight"), "backbone.weight", "gradient `backbone.weight`"),
         (Rec("loss", "loss_mask"), "loss_mask", "loss term `loss_mask`"),
+        (Rec("out_grad", "decoder", slot="2"), "decoder", "gradient of an output of `decoder`"),
+        (Rec("in_grad", "decoder", slot="x"), "decoder", "gradient of an input of `decoder`"),
+        (Rec("setting", "neck.weight", slot="lr", phase="step 1"), "neck.weight", "trains `neck.weight`"),
+        (Rec("optim_state", "neck.weight", slot="exp_avg", phase="step 1"), "neck.weight", "optimizer's state of"),
+        (Rec("clip", "gradients", slot="max_norm", phase="step 1"), "gradient clipping", "clips gradients"),
     ],
-    ids=["call", "argument", "output", "draw", "gradient", "loss"],
+    ids="call argument output draw gradient loss out_grad in_grad setting moment clip".split(),
 )
 def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_path, added, where, says):
     verdict = judged(tmp_path, RUN, [*RUN, added])
     assert verdict.outcome == INCOMPARABLE and verdict.divergence.where == where and says in verdict.divergence.message
+
+
+def test_parameter_that_gets_a_gradient_is_named_before_the_gradients_that_flow_for_it(tmp_path):
+    flow = [Rec("out_grad", "decoder", slot="1"), Rec("in_grad", "decoder.layers.0", slot="x", scope="decoder")]
+    flowing = judged(tmp_path / "flow", RUN, [*RUN, *flow])
+    assert flowing.divergence.where == "decoder"
+    trained = judged(tmp_path / "trained", RUN, [*RUN, *flow, Rec("grad", "backbone.weight")])
+    assert trained.divergence.where == "backbone.weight"
 
 
 def test_difference_counts_before_a_record_of_the_new_side_without_a_twin(tmp_path):
