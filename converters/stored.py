@@ -180,10 +180,7 @@ class Storage:
 
     def _verify(self, found: int) -> None:
         if self._crc32 is not None and found != self._crc32:
-            raise self._source.fault(
-                f"record {self.name} is damaged (its CRC-32 is {found:08x}, expected {self._crc32:08x}); copy or "
-                "download the file again"
-            )
+            raise self._source.fault(damaged(self.name, found, self._crc32))
         self._crc32 = None
 
 
@@ -214,11 +211,13 @@ class StoredTensor:
             MalformedError: If that is no tensor, reaches beyond its storage, or takes more than `most_bytes`, which is
                 possible where it repeats elements.
         """
-        stride = row_major(shape) if stride is None else stride
         if dtype not in ITEM_SIZES:
             raise MalformedError(f"a tensor has the unknown dtype {dtype}")
-        if len(shape) != len(stride) or len(shape) > _MOST_DIMENSIONS or not _naturals((offset, *shape, *stride)):
-            raise MalformedError("a tensor is described by something else than a storage and whole numbers")
+        _check_numbers((offset,), shape)
+        stride = row_major(shape) if stride is None else stride
+        if len(shape) != len(stride):
+            raise MalformedError(f"a tensor of {len(shape)} dimensions has {len(stride)} strides")
+        _check_numbers(stride)
         self.dtype, self.shape, self.stride, self.offset, self.storage = dtype, shape, stride, offset, storage
         held = storage.nbytes // ITEM_SIZES[dtype]
         if offset + self._span() > held:
@@ -363,14 +362,23 @@ class StoredTensor:
         return np.ndarray(self.shape, f"V{self.itemsize}", span, strides=steps).tobytes()
 
 
+def damaged(name: str, found: int, expected: int) -> str:
+    """Say that a record's check sum is wrong."""
+    return f"record {name} is damaged (CRC-32 {found:08x}, expected {expected:08x}); copy or download the file again"
+
+
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of a row-major tensor, in elements."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
-        step *= max(size, 1) if type(size) is int else 1
+        step *= max(size, 1)
     return tuple(reversed(strides))
 
 
-def _naturals(numbers: tuple[object, ...]) -> bool:
-    return all(type(number) is int and 0 <= number < 2**62 for number in numbers)
+def _check_numbers(*groups: tuple[object, ...]) -> None:
+    for numbers in groups:
+        if len(numbers) > _MOST_DIMENSIONS:
+            raise MalformedError(f"a tensor has {len(numbers)} dimensions, expected at most {_MOST_DIMENSIONS}")
+        if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+            raise MalformedError("a tensor is described by something else than a storage and whole numbers")
