@@ -8,7 +8,7 @@ from typing import Any
 from converters.errors import MalformedError
 from converters.inert_pickle import Foreign, NumpyArray
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (int, float, bool, type(None))
 _MOST_ITEMS, _DEEPEST = 200_000, 64
 _LEFT_OUT = object()
 
@@ -32,6 +32,8 @@ class _Copy:
         self._left = _MOST_ITEMS
 
     def of(self, value: Any, depth: int) -> Any:
+        if type(value) is str:
+            return value.encode("utf-8", "backslashreplace").decode()  # halves of characters, which no file can hold
         if type(value) in _PLAIN:
             return value
         pairs, items = _contents(value)
