@@ -168,7 +168,7 @@ def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     decoded: dict[str, Any] = dict(metadata)
     if "dataset_meta" in metadata:
         try:
-            decoded["dataset_meta"] = json.loads(metadata["dataset_meta"])
-        except ValueError:
+            decoded["dataset_meta"] = plain(json.loads(metadata["dataset_meta"]))
+        except (ValueError, RecursionError):
             decoded["dataset_meta"] = metadata["dataset_meta"]
     return decoded
