@@ -155,16 +155,25 @@ def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping:
     for entry in ledger.of(DROP_DUPLICATE):
         match = mapping.match(entry.source)
         twin = None if match is None else match.twin
-        if twin is None or twin not in state_dict or not same_bits(state_dict[entry.source], state_dict[twin]):
-            differing.append((entry.source, twin, twin in state_dict))
+        fault = _fault_of_twin(state_dict, entry.source, twin, mapping)
+        if fault is not None:
+            differing.append((entry.source, twin, fault))
     if differing:
-        key, twin, present = differing[0]
-        fault = "differs from it" if present else "has no such twin"
+        key, twin, fault = differing[0]
         more = f" (and {len(differing) - 1} more like it)" if len(differing) > 1 else ""
         raise errors.DuplicateDiffersError(
             f"Key `{key}` should repeat `{twin}` bit by bit but {fault}{more}; "
             "decide which of the two holds the weights and remove the other."
         )
+
+
+def _fault_of_twin(state_dict: Mapping[str, Tensor], key: str, twin: str | None, mapping: KeyMapping) -> str | None:
+    """Say why `key` cannot be left out for `twin`; None where it can."""
+    if twin is None or twin not in state_dict:
+        return "has no such twin"
+    if mapping.match(twin) is None:
+        return "that is matched by no rule"
+    return None if same_bits(state_dict[key], state_dict[twin]) else "differs from it"
 
 
 def _check_layout(produced: Mapping[str, Tensor], layout: Layout) -> None:

@@ -108,7 +108,8 @@ class Mapping:
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
 
     Raises:
-        MappingError: If a pattern is malformed, wildcards differ, or rules repeat or overlap.
+        MappingError: If a pattern is malformed, wildcards differ, rules repeat or overlap, or a duplicate is dropped
+            together with its twin.
     """
 
     family: str
@@ -122,6 +123,7 @@ class Mapping:
         _check_overlaps(
             "target", [(index, rule.target) for index, rule in enumerate(self.rules) if rule.target is not None]
         )
+        _check_twins(self.rules)
 
     @cached_property
     def _sources(self) -> tuple[Pattern, ...]:
@@ -199,7 +201,8 @@ class Mapping:
         segments = tuple(target.split("."))
         head, rest = segments[: len(segments) - len(cut.rest)], segments[len(segments) - len(cut.rest) :]
         if len(cut.rest) > len(segments) or rest != cut.rest:
-            yield _Place(".".join(fill_segments(segments, cut.bindings)), exact=False)
+            bindings = (*cut.bindings[:-1], f"{cut.bindings[-1]}.**") if cut.goes_on else cut.bindings
+            yield _Place(".".join(fill_segments(segments, bindings)), exact=False)
             return
         if cut.goes_on:
             head = segments[: len(head) + 1]
@@ -224,13 +227,13 @@ class Mapping:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one rule puts the keys of a module: right below `path`, or somewhere under it where not exact."""
+    """Where one rule puts the keys of a module: right below `path`, or, where not exact, at the pattern `path`."""
 
     path: str
     exact: bool
 
     def inside(self, module: str) -> bool:
-        return self.path == module or f"{self.path}.".startswith(f"{module}.")
+        return self.path.startswith(f"{module}.") or (self.exact and self.path == module)
 
 
 def _check_rule(index: int, rule: Rule) -> None:
@@ -262,3 +265,15 @@ def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
             raise MappingError(
                 f"Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in common."
             )
+
+
+def _check_twins(rules: tuple[Rule, ...]) -> None:
+    """Refuse a duplicate whose twin is dropped, too: of the two, one has to stay."""
+    drops = [(index, rule) for index, rule in enumerate(rules) if rule.target is None]
+    for i, copy in drops:
+        for j, rule in drops:
+            if isinstance(copy, DropDuplicateOf) and intersect(Pattern(copy.twin), Pattern(rule.source)):
+                raise MappingError(
+                    f"Rule {i} drops `{copy.source}` as a duplicate of `{copy.twin}`, which rule {j} drops; "
+                    "name the key that is kept."
+                )
