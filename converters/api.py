@@ -4,38 +4,55 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters import __version__, checkpoint, detect, engine, families, layout, writer
 from converters.errors import AlreadyConvertedError, OutputExistsError
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
+from converters.options import DEFAULTS, Options
 
-_KEPT_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
 
 
 @dataclass(frozen=True)
-class FileConversion:
-    """What was converted, into what, and the ledger of it."""
+class Plan:
+    """What a conversion comes to, before anything is written.
 
-    source: Path
-    destination: Path
+    Attributes:
+        source: The checkpoint as it was read.
+        options: What was asked for.
+        detection: What the source is.
+        ledger: What becomes of every key of the state dict.
+        state_dict: The tensors to write, by key, sorted.
+        changes: For each key whose values are not those of the source: what was done to them, in words.
+        parts: What is written beside the state dict and `meta`, by its name at the top level of a `.pth`.
+        meta: The plain metadata to write.
+    """
+
+    source: checkpoint.Checkpoint
+    options: Options
     detection: detect.Detection
-    to: str
     ledger: Ledger
-    tensors: int
+    state_dict: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
         return {
-            "source": str(self.source),
-            "destination": str(self.destination),
+            "source": str(self.source.path),
             "family": self.detection.family,
             "variant": self.detection.variant,
             "from": self.detection.side,
-            "to": self.to,
-            "tensors": self.tensors,
+            "to": self.options.to,
+            "options": self.options.as_dict(),
+            "tensors": len(self.state_dict),
             "kept": self.ledger.count(KEEP),
             "renamed": self.ledger.count(RENAME),
             "duplicates_dropped": self.ledger.count(DROP_DUPLICATE),
@@ -45,53 +62,85 @@ class FileConversion:
         }
 
 
+@dataclass(frozen=True)
+class FileConversion:
+    """What was converted, and into what."""
+
+    plan: Plan
+    destination: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for `--json`."""
+        return {**self.plan.as_dict(), "destination": str(self.destination)}
+
+
+def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
+    """Work out what a conversion comes to; nothing is written.
+
+    Raises:
+        CheckpointError: If the source cannot be read.
+        AlreadyConvertedError: If the source has the layout asked for already, and nothing else is to be done.
+        ConversionError: If the source does not fit.
+        UnknownFamilyError: If there is no such family or variant.
+        OSError: If the source cannot be read.
+    """
+    if options.family is not None and options.variant is not None:
+        families.variant(options.family, options.variant)
+    loaded = checkpoint.read(source)
+    found = detect.detect(loaded.state_dict, options.family, options.variant)
+    step = engine.canonicalise if found.side == options.to else engine.convert
+    result = step(
+        loaded.state_dict,
+        families.mapping(found.family, found.variant),
+        options.to,
+        layout.load(found.variant, found.family, options.to),
+        options.allow_unmapped,
+    )
+    if result.ledger.changes_nothing and not options.changes_more_than_names:
+        raise AlreadyConvertedError(_nothing_to_do(source, found))
+    meta = _meta(loaded.meta, found, options)
+    planned = Plan(loaded, options, found, result.ledger, result.state_dict, meta)
+    # every further step takes a plan and returns one with other tensors, changes or parts
+    return _stripped(planned) if options.strip else planned
+
+
 def convert_file(
-    source: str | Path,
-    destination: str | Path,
-    to: str = layout.NEW,
-    family: str | None = None,
-    variant: str | None = None,
-    allow_unmapped: bool = False,
-    force: bool = False,
+    source: str | Path, destination: str | Path, options: Options = DEFAULTS, force: bool = False
 ) -> FileConversion:
-    """Convert the checkpoint `source` to the layout `to` and write it to `destination`.
+    """Convert the checkpoint `source` and write it to `destination`.
 
     Args:
         source: A `.pth` or `.safetensors` checkpoint.
         destination: The file to write; its suffix chooses the format.
-        to: `new` or `legacy`; a source of that layout is rid of what the mapping drops.
-        family: Take the source for this family instead of detecting it.
-        variant: Take the source for this variant instead of detecting it.
-        allow_unmapped: Leave out source keys that no rule matches.
+        options: What is asked for.
         force: Replace an existing destination.
 
     Raises:
         CheckpointError: If the source cannot be read, or the destination cannot be a checkpoint.
         OutputExistsError: If the destination exists and `force` is not set, or is the source.
-        AlreadyConvertedError: If the source has the layout `to` already, and nothing to drop.
-        ConversionError: If the source does not fit.
-        UnknownFamilyError: If there is no such family or variant.
+        AlreadyConvertedError, ConversionError, UnknownFamilyError: As `plan` says.
         OSError: If a file cannot be read or written.
+    """
+    check_destination(source, destination, force)
+    planned = plan(source, options)
+    writer.write(destination, planned.state_dict, planned.meta, force)
+    return FileConversion(planned, Path(destination))
+
+
+def check_destination(source: str | Path, destination: str | Path, force: bool) -> None:
+    """Refuse a destination before any work is done for it.
+
+    Raises:
+        CheckpointError, OutputExistsError: As `convert_file` says.
     """
     if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
         raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
     writer.check_destination(destination, force)
-    if family is not None and variant is not None:
-        families.variant(family, variant)
-    loaded = checkpoint.read(source)
-    found = detect.detect(loaded.state_dict, family, variant)
-    step = engine.canonicalise if found.side == to else engine.convert
-    result = step(
-        loaded.state_dict,
-        families.mapping(found.family, found.variant),
-        to,
-        layout.load(found.variant, found.family, to),
-        allow_unmapped,
-    )
-    if result.ledger.changes_nothing:
-        raise AlreadyConvertedError(_nothing_to_do(source, found))
-    writer.write(destination, result.state_dict, _meta(loaded.meta, found, to), force)
-    return FileConversion(Path(source), Path(destination), found, to, result.ledger, len(result.state_dict))
+
+
+def _stripped(planned: Plan) -> Plan:
+    meta = {name: planned.meta[name] for name in _CLASS_META if name in planned.meta}
+    return replace(planned, meta=meta, parts={})
 
 
 def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
@@ -103,13 +152,13 @@ def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
     )
 
 
-def _meta(source: Mapping[str, Any], found: detect.Detection, to: str) -> dict[str, Any]:
-    kept = {name: source[name] for name in _KEPT_META if name in source}
+def _meta(source: Mapping[str, Any], found: detect.Detection, options: Options) -> dict[str, Any]:
+    kept = {name: source[name] for name in _CLASS_META if name in source}
     return {
         **kept,
         "family": found.family,
         "variant": found.variant,
-        "layout": to,
+        "layout": options.to,
         "tool": "ddq-convert",
         "tool_version": __version__,
     }

@@ -17,7 +17,16 @@ _LABEL = 14
 
 def verdict(done: FileConversion) -> str:
     """Return the closing line of a conversion; it starts with CONVERTED and stays one line."""
-    ledger = done.ledger
+    return f"CONVERTED {_counts(done)} -> {done.destination}"
+
+
+def plan_lines(done: FileConversion) -> list[str]:
+    """Return every key of the plan, and a closing line that starts with PLANNED."""
+    return [*ledger_lines(done.plan.ledger.entries, 2), f"PLANNED {_counts(done)} -> {done.destination}"]
+
+
+def _counts(done: FileConversion) -> str:
+    ledger = done.plan.ledger
     counts = [
         f"{ledger.count(KEEP)} kept",
         f"{ledger.count(RENAME)} renamed",
@@ -25,7 +34,7 @@ def verdict(done: FileConversion) -> str:
     ]
     counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
     counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
-    return f"CONVERTED {done.tensors} tensors: {', '.join(counts)} -> {done.destination}"
+    return f"{len(done.plan.state_dict)} tensors: {', '.join(counts)}"
 
 
 def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
