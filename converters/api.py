@@ -6,17 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from converters import __version__, checkpoint, detect, engine, families, layout, writer
-from converters.errors import AlreadyConvertedError, OutputExistsError
+from converters import __version__, checkpoint, detect, engine, families, hashing, layout, manifest, writer
+from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
+from converters.manifest import FileDigest, SideManifest
+from converters.mapping import Mapping as KeyMapping
 from converters.options import DEFAULTS, Options
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
+from converters.publication import Publication
+from converters.stored import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Plan:
         source: The checkpoint as it was read.
         options: What was asked for.
         detection: What the source is.
+        rules: The mapping that was applied, in its direction.
         ledger: What becomes of every key of the state dict.
         state_dict: The tensors to write, by key, sorted.
         changes: For each key whose values are not those of the source: what was done to them, in words.
@@ -37,8 +37,9 @@ class Plan:
     source: checkpoint.Checkpoint
     options: Options
     detection: detect.Detection
+    rules: KeyMapping
     ledger: Ledger
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, StoredTensor]
     meta: Mapping[str, Any]
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
@@ -64,14 +65,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class FileConversion:
-    """What was converted, and into what."""
+    """What was converted, and into what; of a dry run there are no files and no manifest."""
 
     plan: Plan
     destination: Path
+    manifest: manifest.Manifest | None = None
+    files: tuple[FileDigest, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
-        return {**self.plan.as_dict(), "destination": str(self.destination)}
+        return {
+            **self.plan.as_dict(),
+            "destination": str(self.destination),
+            "files": [asdict(file) for file in self.files],
+        }
 
 
 def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
@@ -99,7 +106,7 @@ def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
     if result.ledger.changes_nothing and not options.changes_more_than_names:
         raise AlreadyConvertedError(_nothing_to_do(source, found))
     meta = _meta(loaded.meta, found, options)
-    planned = Plan(loaded, options, found, result.ledger, result.state_dict, meta)
+    planned = Plan(loaded, options, found, result.rules, result.ledger, result.state_dict, meta)
     # every further step takes a plan and returns one with other tensors, changes or parts
     return _stripped(planned) if options.strip else planned
 
@@ -107,7 +114,7 @@ def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
 def convert_file(
     source: str | Path, destination: str | Path, options: Options = DEFAULTS, force: bool = False
 ) -> FileConversion:
-    """Convert the checkpoint `source` and write it to `destination`.
+    """Convert the checkpoint `source` and write it to `destination`, with a manifest beside it.
 
     Args:
         source: A `.pth` or `.safetensors` checkpoint.
@@ -116,15 +123,39 @@ def convert_file(
         force: Replace an existing destination.
 
     Raises:
-        CheckpointError: If the source cannot be read, or the destination cannot be a checkpoint.
+        CheckpointError: If the source cannot be read or changes meanwhile, or the destination cannot be a checkpoint.
         OutputExistsError: If the destination exists and `force` is not set, or is the source.
         AlreadyConvertedError, ConversionError, UnknownFamilyError: As `plan` says.
         OSError: If a file cannot be read or written.
     """
+    source, destination = Path(source), Path(destination)
     check_destination(source, destination, force)
+    before = _state(source)
     planned = plan(source, options)
-    writer.write(destination, planned.state_dict, planned.meta, force)
-    return FileConversion(planned, Path(destination))
+    record = prove(planned)
+    embedded = {} if options.strip else {manifest.KEY: record.to_json()}
+    with Publication(destination, force) as publication:
+        meta = {**planned.meta, **embedded}
+        files = writer.write(
+            publication, destination, planned.state_dict, meta, planned.parts, planned.options.shard_size
+        )
+        writer.write_side(publication, destination, SideManifest(record, files))
+        if _state(source) != before:
+            raise CheckpointError(f"The source `{source}` changed while it was read; convert it when it is complete.")
+        publication.commit(writer.obsolete(destination, files))
+    return FileConversion(planned, destination, record, files)
+
+
+def prove(planned: Plan) -> manifest.Manifest:
+    """Read and hash everything that a plan is about.
+
+    Raises:
+        CheckpointError: If the source is damaged.
+        OSError: If it cannot be read.
+    """
+    tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
+    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    return manifest.build(planned, files, digests)
 
 
 def check_destination(source: str | Path, destination: str | Path, force: bool) -> None:
@@ -138,8 +169,14 @@ def check_destination(source: str | Path, destination: str | Path, force: bool) 
     writer.check_destination(destination, force)
 
 
+def _state(source: Path) -> tuple[tuple[int, ...], ...]:
+    """Return what changes when a checkpoint's files are written to, or replaced."""
+    stats = [path.stat() for path in checkpoint.files(source)] if source.exists() else []
+    return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
 def _stripped(planned: Plan) -> Plan:
-    meta = {name: planned.meta[name] for name in _CLASS_META if name in planned.meta}
+    meta = {name: planned.meta[name] for name in checkpoint.CLASS_META if name in planned.meta}
     return replace(planned, meta=meta, parts={})
 
 
@@ -153,7 +190,7 @@ def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
 
 
 def _meta(source: Mapping[str, Any], found: detect.Detection, options: Options) -> dict[str, Any]:
-    kept = {name: source[name] for name in _CLASS_META if name in source}
+    kept = {name: source[name] for name in checkpoint.CLASS_META if name in source}
     return {
         **kept,
         "family": found.family,

@@ -83,6 +83,27 @@ def convert(
 
 
 @cli.command(epilog=_EXIT_CODES)
+@click.argument("dst", type=click.Path())
+@click.option("--source", metavar="SRC", type=click.Path(), help="Check SRC too, and convert it again in memory.")
+@click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_VERIFY_JSON", help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
+    """Check the converted file DST against its manifest.
+
+    Every tensor's digest, the layout, the rules, the bytes of the whole file; and that the manifest in DST and
+    DST.manifest.json agree.
+    """
+    with exit_codes():
+        from converters import render, verification
+
+        checked = verification.verify_file(dst, source)
+    if as_json:
+        click.echo(json.dumps(checked.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo(render.verified(checked))
+
+
+@cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
 @click.option(
     "--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_INSPECT_JSON", help="Print the description as JSON."

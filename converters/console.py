@@ -61,7 +61,7 @@ def exit_codes() -> Iterator[None]:
     """Turn the errors of the library into exit codes."""
     try:
         yield
-    except errors.ConversionError as error:
+    except (errors.ConversionError, errors.VerificationError) as error:
         raise Failure(str(error), UNFIT) from error
     except (
         errors.CheckpointError,

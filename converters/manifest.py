@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from converters import __version__, families
 from converters.errors import VerificationError
 from converters.mapping import DropDuplicateOf, Rename, Rule
 from converters.mapping import Mapping as KeyMapping
+from converters.stored import StoredTensor
+
+if TYPE_CHECKING:
+    from converters.api import Plan
 
 KEY = "ddq_manifest"  # where a file keeps it: in the metadata of .safetensors, in `meta` of .pth
 SIDE_SUFFIX = ".manifest.json"
-_VERSION = 1
+EDITED = "it was edited after the conversion: its content has another digest than it says"
+_FORMAT, _VERSION = "ddq-manifest", 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Manifest:
     """Everything that a conversion did.
 
     Attributes:
-        source: The source file.
+        source: The source file; of shards the index, then every shard.
         family: Family of the source.
         variant: Variant of the source.
         source_layout: `legacy` or `new`.
@@ -91,7 +98,7 @@ class Manifest:
         rest_sha256: Digest of everything plain beside the tensors: metadata, numbers and texts.
     """
 
-    source: FileDigest
+    source: tuple[FileDigest, ...]
     family: str
     variant: str
     source_layout: str
@@ -107,7 +114,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Write the manifest, one tensor per line; the same manifest gives the same bytes."""
-        return _lined({"format": "ddq-manifest", "version": _VERSION, **_plain(self), "digest": self.digest})
+        return _lined({"format": _FORMAT, "version": _VERSION, **_plain(self), "digest": self.digest})
 
     @property
     def digest(self) -> str:
@@ -121,27 +128,123 @@ class Manifest:
         Raises:
             VerificationError: If it is no manifest of this version, or was edited.
         """
-        try:
+        with _reading():
+            read = cls.from_dict(json.loads(text))
+            if read.to_json() != text:
+                raise VerificationError(EDITED)
+            return read
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+        """Read the fields of a manifest out of plain data.
+
+        Raises:
+            VerificationError: If they are not there, or were edited.
+        """
+        with _reading():
+            if data["format"] != _FORMAT:
+                raise ValueError("another format")
+            if data["version"] != _VERSION:
+                raise VerificationError("it was written by another version of ddq-convert; verify it with that")
+            found = {field.name: data[field.name] for field in fields(cls)}
+            if data["digest"] != digest_of(found):
+                raise VerificationError(EDITED)
+            records = {
+                name: tuple(_record(kind, item) for item in found[name])
+                for name, kind in (("source", FileDigest), ("tensors", Line), ("left_out", Left), ("parts", Part))
+            }
+            return cls(**{**found, "rules": tuple(found["rules"]), **records})
+
+
+@dataclass(frozen=True)
+class SideManifest:
+    """What stands beside a converted file: its manifest, and the files as a whole, in the order of their names."""
+
+    manifest: Manifest
+    files: tuple[FileDigest, ...]
+
+    def to_json(self) -> str:
+        """Write both; the same content gives the same bytes."""
+        files = [asdict(file) for file in self.files]
+        return _lined({**json.loads(self.manifest.to_json()), "files": files, "files_digest": digest_of(files)})
+
+    @classmethod
+    def from_json(cls, text: str) -> SideManifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            VerificationError: As `Manifest.from_json` does.
+        """
+        with _reading():
             data = json.loads(text)
-            if data.pop("format") != "ddq-manifest":
-                raise ValueError("format")
-            if data.pop("version") != _VERSION:
-                raise VerificationError("it was written by another version of ddq-convert")
-            digest = data.pop("digest")
-            if digest != digest_of(data):
-                raise VerificationError("it was edited: its content does not have its own digest")
-            return cls(
-                **{
-                    **data,
-                    "source": _record(FileDigest, data["source"]),
-                    "rules": tuple(data["rules"]),
-                    "tensors": tuple(_record(Line, item) for item in data["tensors"]),
-                    "left_out": tuple(_record(Left, item) for item in data["left_out"]),
-                    "parts": tuple(_record(Part, item) for item in data["parts"]),
-                }
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise VerificationError(f"it is no manifest of ddq-convert ({type(error).__name__})") from error
+            side = cls(Manifest.from_dict(data), tuple(_record(FileDigest, item) for item in data["files"]))
+            if side.to_json() != text:
+                raise VerificationError(EDITED)
+            return side
+
+
+def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str]) -> Manifest:
+    """Write down a plan.
+
+    Args:
+        planned: What is done.
+        source: The source's files.
+        digests: SHA-256 of every tensor that `written_tensors` names.
+    """
+    origins = {entry.target: entry for entry in planned.ledger.entries if entry.target is not None}
+    lines = (
+        Line(
+            target=key,
+            source=origins[key].source,
+            action=origins[key].action,
+            rule=origins[key].rule,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            sha256=digests[key],
+            changes=tuple(planned.changes.get(key, ())),
+        )
+        for key, tensor in sorted(planned.state_dict.items())
+    )
+    left = (
+        Left(entry.source, entry.action, entry.rule, _reason(planned.rules, entry.rule))
+        for entry in planned.ledger.entries
+        if entry.target not in planned.state_dict
+    )
+    parts = (
+        Part(path, tensor.dtype, tensor.shape, digests[path])
+        for path, tensor in sorted(part_tensors(planned.parts).items())
+    )
+    return Manifest(
+        source=tuple(source),
+        family=planned.detection.family,
+        variant=planned.detection.variant,
+        source_layout=planned.detection.side,
+        target_layout=planned.options.to,
+        mapping_version=mapping_version(families.mapping(planned.detection.family, planned.detection.variant)),
+        rules=tuple(rule_text(rule) for rule in planned.rules.rules),
+        options=planned.options.as_dict(),
+        tool_version=__version__,
+        tensors=tuple(lines),
+        left_out=tuple(left),
+        parts=tuple(parts),
+        rest_sha256=rest_digest(planned.meta, planned.parts),
+    )
+
+
+def part_tensors(parts: Mapping[str, Any]) -> dict[str, StoredTensor]:
+    """Return the tensors beside the state dict by the path at which each stands: `/optimizer/state/0/exp_avg`."""
+    return dict(_tensors(parts, ""))
+
+
+def rest_digest(meta: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    """Return a digest of all that is no tensor; it is the same for `.pth` and `.safetensors`."""
+    kept = {name: text for name, text in meta_text(meta).items() if name not in (KEY, "format")}
+    return digest_of([kept, _skeleton(parts)])
+
+
+def meta_text(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Return metadata as safetensors keeps it: text as it is, everything else as JSON."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in meta.items()}
 
 
 def digest_of(data: Any) -> str:
@@ -171,6 +274,40 @@ def first_difference(recorded: Manifest, found: Manifest) -> str | None:
         if one != two:
             return _difference(name.replace("_", " "), one, two)
     return None
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise VerificationError(f"it is no manifest of ddq-convert ({type(error).__name__})") from error
+
+
+def _reason(rules: KeyMapping, index: int | None) -> str:
+    return "no rule matched, and that was allowed" if index is None else rules.rules[index].reason
+
+
+def _tensors(tree: Any, path: str) -> Iterator[tuple[str, StoredTensor]]:
+    if isinstance(tree, StoredTensor):
+        yield path, tree
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _tensors(value, f"{path}/{key}")
+    elif isinstance(tree, (list, tuple)):
+        for index, value in enumerate(tree):
+            yield from _tensors(value, f"{path}/{index}")
+
+
+def _skeleton(tree: Any) -> Any:
+    """Return a tree as JSON can tell it, its order and its types included, without the tensors."""
+    if isinstance(tree, StoredTensor):
+        return ["tensor"]
+    if isinstance(tree, Mapping):
+        return ["dict", [[_skeleton(key), _skeleton(value)] for key, value in tree.items()]]
+    if isinstance(tree, (list, tuple)):
+        return [type(tree).__name__, [_skeleton(value) for value in tree]]
+    return [type(tree).__name__, repr(tree)]
 
 
 def _difference(name: str, one: Any, two: Any) -> str:

@@ -69,13 +69,12 @@ class Publication:
             refuse_existing(self._files)
         published: list[Path] = []
         try:
-            for path in self._files:
-                with naming(path):
+            with naming(self._main):
+                for path in self._files:
                     self._save(path)
-            for path in sorted(self._files, key=lambda path: path == self._main):
-                with naming(path):
+                for path in sorted(self._files, key=lambda path: path == self._main):
                     os.replace(self._files[path].name, path)
-                published.append(path)
+                    published.append(path)
         except BaseException:
             self._undo(published)
             raise

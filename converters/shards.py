@@ -1,4 +1,4 @@
-"""A checkpoint in several `.safetensors` files and an index that says which tensor is in which, as Hugging Face does."""
+"""A checkpoint in several `.safetensors` files, with an index that says what is where, as Hugging Face has it."""
 
 from __future__ import annotations
 

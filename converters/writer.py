@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from converters import manifest, shards
 from converters.errors import CheckpointError
-from converters.manifest import FileDigest
+from converters.manifest import FileDigest, SideManifest, meta_text
 from converters.publication import Publication, naming, refuse_existing
 from converters.stored import StoredTensor
 
@@ -28,8 +28,13 @@ _SAFETENSORS_DTYPES = {
     "int32": "I32",
     "int16": "I16",
     "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
     "uint8": "U8",
     "bool": "BOOL",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
 }
 SUFFIXES = (".pth", ".safetensors")
 _QUEUED = 8  # pieces of a file that wait to be hashed at most
@@ -57,6 +62,12 @@ def outputs(destination: Path) -> list[Path]:
     """Name every file that a conversion into `destination` may write, as far as it is there or sure to be."""
     several = [*shards.existing_shards(destination), shards.index_path(destination)]
     return [destination, side_path(destination), *(several if destination.suffix == ".safetensors" else ())]
+
+
+def obsolete(destination: Path, written: Iterable[FileDigest]) -> list[Path]:
+    """Name the files of an earlier conversion into `destination` that the new one did not write again."""
+    names = {destination.with_name(file.name) for file in written} | {side_path(destination)}
+    return [path for path in outputs(destination) if path not in names]
 
 
 def side_path(destination: Path) -> Path:
@@ -93,9 +104,10 @@ def write(
     if destination.suffix == ".pth":
         if shard_size is not None:
             raise CheckpointError(f"The output `{destination}` is a .pth, which --shard-size cannot split.")
+        content = _to_torch({"meta": meta, "state_dict": state_dict, **dict(sorted(parts.items()))})
         with naming(destination):
             file = publication.open(destination)
-            _save_pth(file, state_dict, meta, parts)
+            _save_pth(file, content)
             return (_digest(destination.name, file),)
     if parts:
         raise CheckpointError(
@@ -108,9 +120,15 @@ def write(
     return _save_shards(publication, destination, state_dict, meta, groups)
 
 
-def meta_text(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Return metadata as safetensors keeps it: text as it is, everything else as JSON."""
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in meta.items()}
+def write_side(publication: Publication, destination: Path, side: SideManifest) -> None:
+    """Write the manifest beside a destination into a temporary file of a publication.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = side_path(destination)
+    with naming(path):
+        publication.open(path).write(side.to_json().encode())
 
 
 def _save_shards(
@@ -142,14 +160,11 @@ def _save_safetensors(
     # wide dtypes first keeps every tensor aligned to its item size
     keys = sorted(tensors, key=lambda key: (-tensors[key].itemsize, key))
     header = _safetensors_header(keys, tensors, {**meta, "format": "pt"})
-    with naming(path):
-        file = _HashedFile(publication.open(path))
-    with file:
+    with _HashedFile(path, publication.open(path)) as file:
         file.write(header)
         for key in keys:
             for chunk in tensors[key].chunks():
-                with naming(path):
-                    file.write(chunk)
+                file.write(chunk)
     return FileDigest(path.name, file.size, file.sha256)
 
 
@@ -177,9 +192,9 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
 class _HashedFile:
     """A file whose bytes are hashed by another thread while they are written."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.size = 0
-        self._file = file
+        self._path, self._file = path, file
         self._digest = hashlib.sha256()
         self._pieces: Queue[bytes | memoryview | None] = Queue(_QUEUED)
         self._thread = Thread(target=self._hash, daemon=True)
@@ -191,7 +206,8 @@ class _HashedFile:
 
     def write(self, piece: bytes | memoryview) -> None:
         self._pieces.put(piece)
-        self._file.write(piece)
+        with naming(self._path):
+            self._file.write(piece)
         self.size += len(piece)
 
     def __enter__(self) -> _HashedFile:
@@ -207,15 +223,12 @@ class _HashedFile:
             self._digest.update(piece)
 
 
-def _save_pth(
-    file: IO[bytes], state_dict: Mapping[str, StoredTensor], meta: Mapping[str, Any], parts: Mapping[str, Any]
-) -> None:
+def _save_pth(file: IO[bytes], content: Mapping[str, Any]) -> None:
     """Save with torch, through a file object: by path, torch would write the temporary name into the file."""
     import torch
 
-    content = {"meta": dict(meta), "state_dict": state_dict, **dict(sorted(parts.items()))}
     try:
-        torch.save(_to_torch(content), file)
+        torch.save(content, file)
     except RuntimeError as error:
         # a write that fails leaves the archive unclosed; torch then reports that, and not the disk that is full
         if isinstance(error.__context__, OSError):
