@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import CheckpointError, one_line
-from converters.inert_pickle import TensorRef
+from converters import safetensors_file, shards
+from converters.errors import CheckpointError, MalformedError, listed, one_line
+from converters.stored import SourceFile, StoredTensor
 from converters.torch_zip import TorchZip
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model")
+CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
 _PLAIN = (str, int, float, bool, type(None))
 _STAND_IN = object()
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds, tensors read, everything else made harmless.
+    """What a file holds; tensors are still in it, and everything that could act is made inert.
 
     Attributes:
         path: The file.
         format: `pth` or `safetensors`.
         state_dict: The model's tensors by key, without a `module.` that all keys had.
+        content: What stands beside the state dict at the top level, tensors as `StoredTensor`, unknown objects as
+            `inert_pickle.Foreign`; empty for safetensors.
         meta: The plain part (text, numbers, lists, dicts) of the file's `meta`.
         foreign: Names of the globals in the pickle that were replaced by inert stand-ins.
         other_keys: Top-level keys beside the state dict and `meta`, such as `optimizer`.
@@ -35,14 +40,33 @@ class Checkpoint:
 
     path: Path
     format: str
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, StoredTensor]
+    content: Mapping[Any, Any]
     meta: Mapping[str, Any]
     foreign: tuple[str, ...]
     other_keys: tuple[str, ...]
 
+    def to_torch(self) -> dict[str, Tensor]:
+        """Read the state dict as tensors of torch.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+            OSError: If it cannot be read.
+        """
+        return {key: tensor.to_torch() for key, tensor in self.state_dict.items()}
+
+    def check(self) -> None:
+        """Verify the check sums of all that the state dict lies in.
+
+        Raises:
+            CheckpointError, OSError: As `to_torch` does.
+        """
+        for storage in {tensor.storage: None for tensor in self.state_dict.values()}:
+            storage.check()
+
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; its format is told by its content, not by its suffix.
+    """Read what a checkpoint holds, but not yet its tensors; its format is told by its content, not by its suffix.
 
     Raises:
         CheckpointError: If there is no such file, or it is empty, truncated or no checkpoint.
@@ -52,83 +76,116 @@ def read(path: str | Path) -> Checkpoint:
     if not path.is_file():
         fault = "is not a regular file" if path.exists() else "does not exist"
         raise CheckpointError(f"The checkpoint `{path}` {fault}, expected a .pth or .safetensors file.")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
+    if path.name.endswith(shards.INDEX_SUFFIX):
+        return _read_shards(path)
+    source = SourceFile(path)
+    if not source.size:
         raise CheckpointError(f"The checkpoint `{path}` is empty; copy or download it again.")
     try:
-        return _reader(head)(path)
-    except CheckpointError as error:
+        return _reader(source.read(0, min(16, source.size)))(source)
+    except MalformedError as error:
+        raise source.fault(one_line(error)) from error
+
+
+def files(path: Path) -> list[Path]:
+    """Name the files of a checkpoint: itself, and behind an index its shards.
+
+    Raises:
+        CheckpointError: If it ends like an index and is none.
+        OSError: If an index cannot be read.
+    """
+    if not path.name.endswith(shards.INDEX_SUFFIX):
+        return [path]
+    return [path, *(path.with_name(name) for name in sorted(set(_index(path).files.values())))]
+
+
+def _index(path: Path) -> shards.Index:
+    try:
+        return shards.Index.load(path)
+    except MalformedError as error:
         raise CheckpointError(f"Cannot read the checkpoint `{path}`: {one_line(error)}.") from error
 
 
-def _reader(head: bytes) -> Callable[[Path], Checkpoint]:
+def _reader(head: bytes) -> Callable[[SourceFile], Checkpoint]:
     if head[:4] == b"PK\x03\x04":
         return _read_torch_zip
     if head[8:9] == b"{":
         return _read_safetensors
     if head[:1] == b"\x80":
-        raise CheckpointError(
+        raise MalformedError(
             "it is a bare pickle, as torch wrote before 1.6; load it with torch there and save it again"
         )
-    raise CheckpointError("it is neither a torch zip file nor a safetensors file")
+    raise MalformedError("it is neither a torch zip file nor a safetensors file")
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(source: SourceFile) -> Checkpoint:
+    found = safetensors_file.read(source)
+    if not found.tensors:
+        raise MalformedError("it holds no tensors")
+    meta = _decoded(found.metadata)
+    return Checkpoint(source.path, "safetensors", _strip_module(found.tensors), {}, meta, (), ())
 
+
+def _read_shards(path: Path) -> Checkpoint:
+    index = _index(path)
+    held = {name: _shard(path.with_name(name)) for name in sorted(set(index.files.values()))}
+    missing = sorted(key for key, name in index.files.items() if key not in held[name])
+    unlisted = sorted(key for name in held for key in held[name] if index.files.get(key) != name)
+    if missing or unlisted:
+        fault = f"lack {listed(missing)}" if missing else f"hold {listed(unlisted)}, which it does not list"
+        raise CheckpointError(f"Cannot read the checkpoint `{path}`: its shards {fault}.")
+    tensors = {key: held[name][key] for key, name in index.files.items()}
+    metadata = {name: text for name, text in index.metadata.items() if isinstance(text, str)}
+    return Checkpoint(path, "safetensors", _strip_module(tensors), {}, _decoded(metadata), (), ())
+
+
+def _shard(path: Path) -> dict[str, StoredTensor]:
+    source = SourceFile(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-            metadata = dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"the safetensors library refuses it ({one_line(error)}); the file is truncated or damaged"
-        ) from error
-    if not tensors:
-        raise CheckpointError("it holds no tensors")
-    return Checkpoint(path, "safetensors", _strip_module(tensors), _decoded(metadata), (), ())
+        return safetensors_file.read(source).tensors
+    except MalformedError as error:
+        raise source.fault(one_line(error)) from error
 
 
-def _read_torch_zip(path: Path) -> Checkpoint:
-    with TorchZip(path) as archive:
-        content, foreign = archive.unpickle()
-        refs, rest = _find_state_dict(content)
-        tensors = {key: archive.tensor(ref) for key, ref in refs.items()}
-    meta = _plain(rest.pop("meta", {}))
+def _read_torch_zip(source: SourceFile) -> Checkpoint:
+    with TorchZip(source) as archive:
+        found = archive.unpickle()
+    state_dict, rest = _find_state_dict(found.content)
+    meta = _plain(rest.get("meta", {}))
     return Checkpoint(
-        path,
+        source.path,
         "pth",
-        _strip_module(tensors),
+        _strip_module(state_dict),
+        rest,
         meta if isinstance(meta, dict) else {},
-        foreign,
-        tuple(sorted(str(key) for key in rest)),
+        found.foreign,
+        tuple(sorted(str(key) for key in rest if key != "meta")),
     )
 
 
-def _find_state_dict(content: Any) -> tuple[dict[str, TensorRef], dict[Any, Any]]:
+def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[Any, Any]]:
     """Return the state dict, still unread, and what stands beside it at the top level."""
     if not isinstance(content, dict):
-        raise CheckpointError("its top level is not a dict")
+        raise MalformedError("its top level is not a dict")
     for name in _WRAPPERS:
         if isinstance(content.get(name), dict):
             return _checked(content[name], f"`{name}`"), {key: content[key] for key in content if key != name}
     return _checked(content, "its top level"), {}
 
 
-def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, TensorRef]:
+def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, StoredTensor]:
     if not state_dict:
-        raise CheckpointError(f"{where} holds no tensors")
+        raise MalformedError(f"{where} holds no tensors")
     for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, TensorRef):
-            raise CheckpointError(
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            raise MalformedError(
                 f"{where} is no state dict: `{key}` is not a plain tensor (looked for "
                 f"{', '.join(_WRAPPERS)} and a top level of tensors)"
             )
     return state_dict
 
 
-def _strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_module(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Take away the prefix that DistributedDataParallel leaves, if every key has it."""
     if all(key.startswith("module.") for key in tensors):
         return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
@@ -148,9 +205,7 @@ def _plain(value: Any) -> Any:
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     """Undo the JSON in which a safetensors file keeps what is not text."""
     decoded: dict[str, Any] = dict(metadata)
-    if "dataset_meta" in metadata:
-        try:
-            decoded["dataset_meta"] = json.loads(metadata["dataset_meta"])
-        except ValueError:
-            decoded["dataset_meta"] = metadata["dataset_meta"]
+    for name in CLASS_META:
+        with suppress(KeyError, ValueError):
+            decoded[name] = json.loads(metadata[name])
     return decoded

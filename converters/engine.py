@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from converters import errors
 from converters.errors import listed
 from converters.layout import LEGACY, NEW, Layout, class_counts, spec_of
 from converters.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
 from converters.mapping import Mapping as KeyMapping
+from converters.stored import StoredTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+AnyTensor: TypeAlias = "StoredTensor | Tensor"  # all that is asked of it is dtype and shape, and bits where keys repeat
+
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted state dict, keys sorted, and the ledger of how it came about.
+    """A converted state dict, keys sorted, the ledger of how it came about, and the rules in their direction.
 
     The tensors are those of the source, not copies.
     """
 
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, AnyTensor]
     ledger: Ledger
+    rules: KeyMapping
 
 
 def convert(
-    state_dict: Mapping[str, Tensor],
+    state_dict: Mapping[str, AnyTensor],
     mapping: KeyMapping,
     direction: str,
     target_layout: Layout,
@@ -49,12 +53,12 @@ def convert(
             misshapen or mistyped key.
         ValueError: If `direction` is not a side.
     """
-    rules = mapping.inverse() if _is_legacy(direction) else mapping
-    return _applied(state_dict, rules, target_layout, allow_unmapped)
+    source = NEW if _is_legacy(direction) else LEGACY
+    return _applied(state_dict, rules_between(mapping, source, direction), target_layout, allow_unmapped)
 
 
 def canonicalise(
-    state_dict: Mapping[str, Tensor],
+    state_dict: Mapping[str, AnyTensor],
     mapping: KeyMapping,
     side: str,
     layout: Layout,
@@ -75,8 +79,17 @@ def canonicalise(
         ConversionError: As `convert` does.
         ValueError: If `side` is not a side.
     """
-    rules = mapping if _is_legacy(side) else mapping.inverse()
-    return _applied(state_dict, rules.canonical(), layout, allow_unmapped)
+    return _applied(state_dict, rules_between(mapping, side, side), layout, allow_unmapped)
+
+
+def rules_between(mapping: KeyMapping, source: str, target: str) -> KeyMapping:
+    """Return the rules that take a state dict of side `source` to side `target`, which may be the same.
+
+    Raises:
+        ValueError: If one of them is not a side.
+    """
+    rules = mapping if _is_legacy(source) else mapping.inverse()
+    return rules.canonical() if _is_legacy(source) == _is_legacy(target) else rules
 
 
 def _is_legacy(side: str) -> bool:
@@ -86,7 +99,7 @@ def _is_legacy(side: str) -> bool:
 
 
 def _applied(
-    state_dict: Mapping[str, Tensor], rules: KeyMapping, target_layout: Layout, allow_unmapped: bool
+    state_dict: Mapping[str, AnyTensor], rules: KeyMapping, target_layout: Layout, allow_unmapped: bool
 ) -> Conversion:
     _check_class_count(state_dict, rules, target_layout)
     ledger = Ledger(tuple(_entries(state_dict, rules)))
@@ -95,17 +108,17 @@ def _applied(
     _check_duplicates(state_dict, ledger, rules)
     produced = {entry.target: state_dict[entry.source] for entry in ledger.entries if entry.target is not None}
     _check_layout(produced, target_layout)
-    return Conversion(dict(sorted(produced.items())), ledger)
+    return Conversion(dict(sorted(produced.items())), ledger, rules)
 
 
-def same_bits(first: Tensor, second: Tensor) -> bool:
+def same_bits(first: AnyTensor, second: AnyTensor) -> bool:
     """Tell whether two tensors have the same dtype, shape and bits; NaN equals the same NaN, 0.0 is not -0.0."""
-    import torch
-
     if spec_of(first) != spec_of(second):
         return False
-    flat = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))
-    return torch.equal(*flat)
+    one, other = (
+        tensor if isinstance(tensor, StoredTensor) else StoredTensor.from_torch(tensor) for tensor in (first, second)
+    )
+    return all(left == right for left, right in zip(one.chunks(), other.chunks(), strict=True))
 
 
 def _entries(keys: Iterable[str], mapping: KeyMapping) -> Iterable[Entry]:
@@ -117,7 +130,7 @@ def _entries(keys: Iterable[str], mapping: KeyMapping) -> Iterable[Entry]:
             yield Entry(key, match.target, match.rule, match.action)
 
 
-def _check_class_count(state_dict: Mapping[str, Tensor], mapping: KeyMapping, layout: Layout) -> None:
+def _check_class_count(state_dict: Mapping[str, AnyTensor], mapping: KeyMapping, layout: Layout) -> None:
     expected = sorted(class_counts(layout.tensors, mapping.class_keys))
     specs = {key: spec_of(tensor) for key, tensor in sorted(state_dict.items())}
     found = class_counts(specs, mapping.class_keys)
@@ -150,7 +163,7 @@ def _check_unmapped(ledger: Ledger, mapping: KeyMapping) -> None:
         )
 
 
-def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping: KeyMapping) -> None:
+def _check_duplicates(state_dict: Mapping[str, AnyTensor], ledger: Ledger, mapping: KeyMapping) -> None:
     differing = []
     for entry in ledger.of(DROP_DUPLICATE):
         match = mapping.match(entry.source)
@@ -167,7 +180,7 @@ def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping:
         )
 
 
-def _fault_of_twin(state_dict: Mapping[str, Tensor], key: str, twin: str | None, mapping: KeyMapping) -> str | None:
+def _fault_of_twin(state_dict: Mapping[str, AnyTensor], key: str, twin: str | None, mapping: KeyMapping) -> str | None:
     """Say why `key` cannot be left out for `twin`; None where it can."""
     if twin is None or twin not in state_dict:
         return "has no such twin"
@@ -176,7 +189,7 @@ def _fault_of_twin(state_dict: Mapping[str, Tensor], key: str, twin: str | None,
     return None if same_bits(state_dict[key], state_dict[twin]) else "differs from it"
 
 
-def _check_layout(produced: Mapping[str, Tensor], layout: Layout) -> None:
+def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     unexpected = sorted(produced.keys() - layout.tensors.keys())
     if unexpected:
         raise errors.UnexpectedKeyError(

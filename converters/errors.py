@@ -9,12 +9,20 @@ class CheckpointError(Exception):
     """A file cannot be read as a checkpoint."""
 
 
+class MalformedError(CheckpointError):
+    """What is wrong inside a file, said without its name."""
+
+
 class OutputExistsError(Exception):
     """The file to write is already there and nobody asked to replace it."""
 
 
 class AlreadyConvertedError(Exception):
     """The source already has the layout that was asked for."""
+
+
+class VerificationError(Exception):
+    """A file is not what its manifest says, or has none."""
 
 
 class UnknownFamilyError(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import os
 import pickle
 import zipfile
@@ -15,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from converters import checkpoint, writer
-from converters.errors import CheckpointError, OutputExistsError
+from converters import checkpoint
+from converters.errors import CheckpointError
 
 
 class HistoryBuffer:
@@ -78,7 +76,7 @@ def test_every_dtype_is_read_right(tmp_path: Path, dtype: torch.dtype) -> None:
     for path in (_save(tmp_path / "a.pth", {"state_dict": {"x": tensor}}), tmp_path / "a.safetensors"):
         if path.suffix == ".safetensors":
             save_file({"x": tensor}, path)
-        found = checkpoint.read(path).state_dict["x"]
+        found = checkpoint.read(path).state_dict["x"].to_torch()
         assert found.dtype == dtype and torch.equal(found, tensor)
 
 
@@ -96,8 +94,8 @@ def test_views_strides_and_shared_storages(tmp_path: Path) -> None:
     }
     found = checkpoint.read(_save(tmp_path / "a.pth", state)).state_dict
     assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
-    assert found["shared_a"].data_ptr() == found["shared_b"].data_ptr()
+    assert all(torch.equal(found[key].to_torch(), state[key]) for key in state)
+    assert found["shared_a"].storage is found["shared_b"].storage
 
 
 @pytest.mark.parametrize(
@@ -217,8 +215,8 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     at = bytes(data).find(torch.arange(1000.0).numpy().tobytes()[:400])
     data[at + 100] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match="data/0 cannot be read .*CRC"):
-        checkpoint.read(path)
+    with pytest.raises(CheckpointError, match="record a/data/0 is damaged .*CRC"):
+        checkpoint.read(path).check()
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:
@@ -265,7 +263,7 @@ def _tensor_pickle(numel: int, offset: int, size: int, stride: int) -> bytes:
 
 def test_hand_written_pickle_is_read(tmp_path: Path) -> None:
     path = _with_pickle(tmp_path / "a.pth", _tensor_pickle(1000, 10, 5, 2))
-    assert checkpoint.read(path).state_dict["x"].tolist() == [10.0, 12.0, 14.0, 16.0, 18.0]
+    assert checkpoint.read(path).to_torch()["x"].tolist() == [10.0, 12.0, 14.0, 16.0, 18.0]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +271,7 @@ def test_hand_written_pickle_is_read(tmp_path: Path) -> None:
     [
         (10**9, 0, 10, 1, "storage 0 declares 4000000000 bytes, its record holds 4000"),
         (1000, 990, 20, 1, "reaches beyond its storage of 1000"),
-        (1000, 0, 10**9, 0, "reaches beyond its storage of 1000"),
+        (1000, 0, 10**9, 0, "repeats its elements up to more bytes than the file has"),
         (1000, 0, 2, 5000, "reaches beyond its storage of 1000"),
         (1000, -1, 5, 1, "something else than a storage and whole numbers"),
         (1000, 5, 3, -2, "something else than a storage and whole numbers"),
@@ -302,84 +300,6 @@ def test_malformed_pickles_are_refused(tmp_path: Path, data: bytes, message: str
         checkpoint.read(_with_pickle(tmp_path / "a.pth", data))
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_written_files_read_back_and_repeat_their_bytes(tmp_path: Path, suffix: str) -> None:
-    base = torch.arange(12.0)
-    state = {"b": base.reshape(3, 4).t(), "a": torch.tensor(7), "c": base[:3], "d": torch.zeros(0, 2)}
-    meta = {"variant": "v", "family": "f", "dataset_meta": {"classes": ["x", "y"]}, "layout": "new"}
-    first, second = tmp_path / f"one{suffix}", tmp_path / f"another{suffix}"
-    writer.write(first, state, meta)
-    writer.write(second, dict(reversed(state.items())), dict(reversed(meta.items())))
-    assert first.read_bytes() == second.read_bytes()
-    found = checkpoint.read(first)
-    assert dict(found.meta) == meta
-    assert all(torch.equal(found.state_dict[key], state[key]) for key in state)
-    assert all(tensor.is_contiguous() for tensor in found.state_dict.values())
-
-
-def test_safetensors_are_aligned_to_their_items(tmp_path: Path) -> None:
-    writer.write(tmp_path / "a.safetensors", {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(2)}, {})
-    data = (tmp_path / "a.safetensors").read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    assert length % 8 == 0 and header["b"]["data_offsets"] == [0, 8] and header["a"]["data_offsets"] == [8, 11]
-
-
-def test_written_files_are_read_by_the_libraries(tmp_path: Path) -> None:
-    state = {"x": torch.randn(3, 2), "n": torch.tensor(5), "h": torch.ones(3).half()}
-    writer.write(tmp_path / "a.pth", state, {"family": "f"})
-    writer.write(tmp_path / "a.safetensors", state, {"family": "f"})
-    loaded = torch.load(tmp_path / "a.pth", weights_only=True)
-    assert loaded["meta"] == {"family": "f"} and list(loaded["state_dict"]) == ["h", "n", "x"]
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        assert file.metadata() == {"family": "f"}
-        assert all(torch.equal(file.get_tensor(key), state[key]) for key in state)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, failing: str
-) -> None:
-    def fail(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="No space"):
-        writer.write(tmp_path / f"a{suffix}", {"x": torch.ones(1)}, {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    path.write_text("old")
-    with pytest.raises(CheckpointError, match="Key `x` has dtype complex64, which is not written to .safetensors"):
-        writer.write(path, {"x": torch.ones(1, dtype=torch.complex64)}, {}, force=True)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_destinations_are_checked_first(tmp_path: Path) -> None:
-    (tmp_path / "a.pth").write_text("old")
-    (tmp_path / "folder.pth").mkdir()
-    for name, error, message in [
-        ("a.pth", OutputExistsError, "pass --force"),
-        ("a.bin", CheckpointError, "expected .pth or .safetensors"),
-        ("no/a.pth", CheckpointError, "folder of the output .* does not exist"),
-        ("folder.pth", CheckpointError, "is a folder"),
-    ]:
-        with pytest.raises(error, match=message):
-            writer.check_destination(tmp_path / name, force=False)
-
-
-def test_new_files_follow_the_umask(tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        writer.write(tmp_path / "a.pth", {"x": torch.ones(1)}, {})
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640
-
-
 def test_reading_does_not_need_the_optimizer(tmp_path: Path) -> None:
     """Only the state dict's storages are read: a damaged optimizer does not matter, nor does it take memory."""
     content = {"state_dict": {"x": torch.ones(3)}, "optimizer": {"m": torch.arange(1000.0)}}
@@ -389,4 +309,4 @@ def test_reading_does_not_need_the_optimizer(tmp_path: Path) -> None:
     data[bytes(data).find(torch.arange(1000.0).numpy().tobytes()[:400]) + 50] ^= 1
     path = tmp_path / "a.pth"
     path.write_bytes(bytes(data))
-    assert torch.equal(checkpoint.read(path).state_dict["x"], torch.ones(3))
+    assert torch.equal(checkpoint.read(path).to_torch()["x"], torch.ones(3))
