@@ -10,7 +10,7 @@ from typing import Any
 
 from converters import __version__, checkpoint, detect, engine, families, hashing, layout, manifest, writer
 from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError
-from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
+from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
 from converters.options import DEFAULTS, Options
@@ -59,7 +59,20 @@ class Plan:
             "duplicates_dropped": self.ledger.count(DROP_DUPLICATE),
             "dropped": self.ledger.count(DROP),
             "unmapped": self.ledger.count(UNMAPPED),
-            "ledger": [asdict(entry) for entry in self.ledger.entries],
+            "ledger": [self._line(entry) for entry in self.ledger.entries],
+        }
+
+    def tensor(self, entry: Entry) -> StoredTensor:
+        """Return the tensor that is written for a line of the ledger, or the source's where none is."""
+        return self.source.state_dict[entry.source] if entry.target is None else self.state_dict[entry.target]
+
+    def _line(self, entry: Entry) -> dict[str, Any]:
+        tensor = self.tensor(entry)
+        return {
+            **asdict(entry),
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "changes": list(self.changes.get(entry.target, ())),
         }
 
 
@@ -129,9 +142,8 @@ def convert_file(
         OSError: If a file cannot be read or written.
     """
     source, destination = Path(source), Path(destination)
-    check_destination(source, destination, force)
     before = _state(source)
-    planned = plan(source, options)
+    planned = plan_file(source, destination, options, force).plan
     record = prove(planned)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
     with Publication(destination, force) as publication:
@@ -146,6 +158,22 @@ def convert_file(
     return FileConversion(planned, destination, record, files)
 
 
+def plan_file(
+    source: str | Path, destination: str | Path, options: Options = DEFAULTS, force: bool = False
+) -> FileConversion:
+    """Do all of `convert_file` that can be done without writing: a dry run.
+
+    Raises:
+        As `convert_file` does.
+    """
+    if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
+        raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
+    writer.check_destination(destination, force)
+    planned = plan(source, options)
+    writer.check_format(Path(destination), planned.state_dict, planned.parts, options.shard_size)
+    return FileConversion(planned, Path(destination))
+
+
 def prove(planned: Plan) -> manifest.Manifest:
     """Read and hash everything that a plan is about.
 
@@ -156,17 +184,6 @@ def prove(planned: Plan) -> manifest.Manifest:
     tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
     files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
     return manifest.build(planned, files, digests)
-
-
-def check_destination(source: str | Path, destination: str | Path, force: bool) -> None:
-    """Refuse a destination before any work is done for it.
-
-    Raises:
-        CheckpointError, OutputExistsError: As `convert_file` says.
-    """
-    if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
-        raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
-    writer.check_destination(destination, force)
 
 
 def _state(source: Path) -> tuple[tuple[int, ...], ...]:

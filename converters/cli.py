@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -44,7 +43,7 @@ def cli() -> None:
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
 @click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
 @click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would become of each tensor, write nothing.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 @click.option(
     "--json",
@@ -65,18 +64,14 @@ def convert(
     with exit_codes():
         from converters import api, render
 
-        asked = Options(**options)
-        if dry_run:
-            api.check_destination(src, dst, force)
-            done = api.FileConversion(api.plan(src, asked), Path(dst))
-        else:
-            done = api.convert_file(src, dst, asked, force)
-    if verbose and not quiet:
+        step = api.plan_file if dry_run else api.convert_file
+        done = step(src, dst, Options(**options), force)
+    if verbose and not quiet and not dry_run:
         for line in render.ledger_lines(done.plan.ledger.entries, verbose):
             message(line)
     if as_json:
         click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))
-    elif dry_run:
+    elif dry_run and not quiet:
         click.echo("\n".join(render.plan_lines(done)))
     elif not quiet:
         click.echo(render.verdict(done))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry
 
 if TYPE_CHECKING:
-    from converters.api import FileConversion
+    from converters.api import FileConversion, Plan
     from converters.inspection import Inspection
     from converters.verification import Verification
 
-_LABEL = 14
+_LABEL, _WIDTH = 14, 79
+_ACTIONS = {DROP_DUPLICATE: "repeated"}  # in a column of the plan
 
 
 def verdict(done: FileConversion) -> str:
@@ -23,8 +24,39 @@ def verdict(done: FileConversion) -> str:
 
 
 def plan_lines(done: FileConversion) -> list[str]:
-    """Return every key of the plan, and a closing line that starts with PLANNED."""
-    return [*ledger_lines(done.plan.ledger.entries, 2), f"PLANNED {_counts(done)} -> {done.destination}"]
+    """Return a dry run as a table of every tensor of the source, and a closing line that starts with PLANNED."""
+    plan, found = done.plan, done.plan.detection
+    rows = [_row("action", "dtype", "shape", "tensor")]
+    for entry in plan.ledger.entries:
+        tensor = plan.tensor(entry)
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, entry.source))
+        rows += [_row("", "", "", note) for note in _notes(plan, entry)]
+    total = sum(tensor.nbytes for tensor in plan.state_dict.values())
+    return [
+        f"{found.family} {found.variant}, {found.side} -> {plan.options.to}",
+        *(line for row in rows for line in row),
+        f"PLANNED {_counts(done)}, {total / 1e6:.1f} MB -> {done.destination}; nothing written",
+    ]
+
+
+def _notes(plan: Plan, entry: Entry) -> list[str]:
+    """Say of a tensor what its row has no column for."""
+    notes = [f"-> {entry.target}"] if entry.action == RENAME else []
+    match = plan.rules.match(entry.source) if entry.action == DROP_DUPLICATE else None
+    notes += [f"same as {match.twin}"] if match is not None else []
+    return [*notes, *plan.changes.get(entry.target, ())]
+
+
+def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
+    """Return a row of the plan; a text that does not fit goes on below itself, at a dot."""
+    head = f"{action:<9}{dtype:<9}{shape:<14}"
+    lines, room = [], _WIDTH - len(head)
+    while len(text) > room:
+        cut = text.rfind(".", 0, room) + 1 or room
+        lines.append(head + text[:cut])
+        head, text = " " * len(head), text[cut:]
+    return [*lines, (head + text).rstrip()]
 
 
 def _counts(done: FileConversion) -> str:
@@ -78,7 +110,7 @@ def inspection_lines(seen: Inspection) -> list[str]:
 def _paragraph(label: str, text: str) -> list[str]:
     return textwrap.wrap(
         f"{label:<{_LABEL}}{text}",
-        width=79,
+        width=_WIDTH,
         subsequent_indent=" " * _LABEL,
         break_long_words=False,
         break_on_hyphens=False,

@@ -58,6 +58,30 @@ def check_destination(path: str | Path, force: bool) -> None:
         refuse_existing(outputs(path))
 
 
+def check_format(
+    destination: Path, state_dict: Mapping[str, StoredTensor], parts: Mapping[str, Any], shard_size: int | None
+) -> None:
+    """Refuse what the destination's format cannot hold.
+
+    Raises:
+        CheckpointError: If a `.pth` is to be split, or a `.safetensors` to hold an unusual dtype or more than tensors.
+    """
+    if destination.suffix == ".pth":
+        if shard_size is not None:
+            raise CheckpointError(f"The output `{destination}` is a .pth, which --shard-size cannot split.")
+        return
+    if parts:
+        raise CheckpointError(
+            f"The output `{destination}` is a .safetensors, which has no place for {', '.join(sorted(parts))}; "
+            "write a .pth."
+        )
+    for key, tensor in sorted(state_dict.items()):
+        if tensor.dtype not in _SAFETENSORS_DTYPES:
+            raise CheckpointError(
+                f"Key `{key}` has dtype {tensor.dtype}, which is not written to .safetensors; use .pth."
+            )
+
+
 def outputs(destination: Path) -> list[Path]:
     """Name every file that a conversion into `destination` may write, as far as it is there or sure to be."""
     several = [*shards.existing_shards(destination), shards.index_path(destination)]
@@ -97,23 +121,17 @@ def write(
         Every file, in the order of its name.
 
     Raises:
-        CheckpointError: If the format cannot hold what should be written, or the source is damaged.
+        CheckpointError: As `check_format` says, or if the source is damaged.
         OSError: If a file cannot be read or written.
     """
+    check_format(destination, state_dict, parts, shard_size)
     state_dict, meta = dict(sorted(state_dict.items())), dict(sorted(meta.items()))
     if destination.suffix == ".pth":
-        if shard_size is not None:
-            raise CheckpointError(f"The output `{destination}` is a .pth, which --shard-size cannot split.")
         content = _to_torch({"meta": meta, "state_dict": state_dict, **dict(sorted(parts.items()))})
         with naming(destination):
             file = publication.open(destination)
             _save_pth(file, content)
             return (_digest(destination.name, file),)
-    if parts:
-        raise CheckpointError(
-            f"The output `{destination}` is a .safetensors, which has no place for {', '.join(sorted(parts))}; "
-            "write a .pth."
-        )
     groups = shards.split({key: tensor.nbytes for key, tensor in state_dict.items()}, shard_size or 2**63)
     if len(groups) == 1:
         return (_save_safetensors(publication, destination, state_dict, meta),)
@@ -175,10 +193,6 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
     for key in keys:
         tensor = tensors[key]
         begin, end = end, end + tensor.nbytes
-        if tensor.dtype not in _SAFETENSORS_DTYPES:
-            raise CheckpointError(
-                f"Key `{key}` has dtype {tensor.dtype}, which is not written to .safetensors; use .pth."
-            )
         header[key] = {
             "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
             "shape": list(tensor.shape),
