@@ -9,15 +9,58 @@ from typing import TYPE_CHECKING
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry
 
 if TYPE_CHECKING:
-    from converters.api import FileConversion
+    from converters.api import FileConversion, Plan
     from converters.inspection import Inspection
+    from converters.verification import Verification
 
-_LABEL = 14
+_LABEL, _WIDTH = 14, 79
+_ACTIONS = {DROP_DUPLICATE: "repeated"}  # in a column of the plan
 
 
 def verdict(done: FileConversion) -> str:
     """Return the closing line of a conversion; it starts with CONVERTED and stays one line."""
-    ledger = done.ledger
+    shards = f" and {len(done.files) - 1} shards" if len(done.files) > 1 else ""
+    return f"CONVERTED {_counts(done)} -> {done.destination.with_name(done.files[-1].name)}{shards}"
+
+
+def plan_lines(done: FileConversion) -> list[str]:
+    """Return a dry run as a table of every tensor of the source, and a closing line that starts with PLANNED."""
+    plan, found = done.plan, done.plan.detection
+    rows = [_row("action", "dtype", "shape", "tensor")]
+    for entry in plan.ledger.entries:
+        tensor = plan.tensor(entry)
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, entry.source))
+        rows += [_row("", "", "", note) for note in _notes(plan, entry)]
+    total = sum(tensor.nbytes for tensor in plan.state_dict.values())
+    return [
+        f"{found.family} {found.variant}, {found.side} -> {plan.options.to}",
+        *(line for row in rows for line in row),
+        f"PLANNED {_counts(done)}, {total / 1e6:.1f} MB -> {done.destination}; nothing written",
+    ]
+
+
+def _notes(plan: Plan, entry: Entry) -> list[str]:
+    """Say of a tensor what its row has no column for."""
+    notes = [f"-> {entry.target}"] if entry.action == RENAME else []
+    match = plan.rules.match(entry.source) if entry.action == DROP_DUPLICATE else None
+    notes += [f"same as {match.twin}"] if match is not None else []
+    return [*notes, *plan.changes.get(entry.target, ())]
+
+
+def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
+    """Return a row of the plan; a text that does not fit goes on below itself, at a dot."""
+    head = f"{action:<9}{dtype:<9}{shape:<14}"
+    lines, room = [], _WIDTH - len(head)
+    while len(text) > room:
+        cut = text.rfind(".", 0, room) + 1 or room
+        lines.append(head + text[:cut])
+        head, text = " " * len(head), text[cut:]
+    return [*lines, (head + text).rstrip()]
+
+
+def _counts(done: FileConversion) -> str:
+    ledger = done.plan.ledger
     counts = [
         f"{ledger.count(KEEP)} kept",
         f"{ledger.count(RENAME)} renamed",
@@ -25,7 +68,16 @@ def verdict(done: FileConversion) -> str:
     ]
     counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
     counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
-    return f"CONVERTED {done.tensors} tensors: {', '.join(counts)} -> {done.destination}"
+    return f"{len(done.plan.state_dict)} tensors: {', '.join(counts)}"
+
+
+def verified(checked: Verification) -> str:
+    """Return the closing line of a verification; it starts with VERIFIED and stays one line."""
+    origin = checked.manifest.source[0]
+    source = f"source {origin.name} ({origin.sha256[:12]}) not read"
+    if checked.source is not None:
+        source = f"the same conversion of {checked.source} gives the same"
+    return f"VERIFIED {len(checked.manifest.tensors)} tensors of {checked.path}; {source}"
 
 
 def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
@@ -58,7 +110,7 @@ def inspection_lines(seen: Inspection) -> list[str]:
 def _paragraph(label: str, text: str) -> list[str]:
     return textwrap.wrap(
         f"{label:<{_LABEL}}{text}",
-        width=79,
+        width=_WIDTH,
         subsequent_indent=" " * _LABEL,
         break_long_words=False,
         break_on_hyphens=False,
