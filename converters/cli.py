@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import click
@@ -117,4 +118,5 @@ def inspect(src: str, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; the entry point of `ddq-convert`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwind, so that temporary files are removed
     cli(prog_name="ddq-convert")
