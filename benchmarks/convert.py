@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import multiprocessing
 import os
 import platform
 import shutil
@@ -19,9 +20,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-
-import torch
 
 from benchmarks import enlarged
 from converters import layout
@@ -132,7 +132,7 @@ def _large(folder: Path, rounds: int) -> list[Row]:
     layouts, source, new = folder / "layouts", folder / "large.pth", folder / "large.safetensors"
     enlarged.write_layouts(layouts)
     enlarged.register(layouts)
-    largest = _checkpoint(source, enlarged.NAME)
+    largest = _checkpoint(source, enlarged.NAME, layouts)
     command = [sys.executable, "-m", "benchmarks.enlarged", str(layouts), "convert", str(source), str(new)]
     plain, made = _turns(rounds, lambda: _copied(source, folder / "copy"), lambda: _fresh(new, command))
     size, allowed = f"{source.stat().st_size / 1e9:.2f} GB", TIMES * _median(plain) + MORE
@@ -148,8 +148,22 @@ def _large(folder: Path, rounds: int) -> list[Row]:
     ]
 
 
-def _checkpoint(path: Path, variant: str) -> int:
+def _checkpoint(path: Path, variant: str, layouts: Path | None = None) -> int:
     """Write a legacy checkpoint as training leaves it; return the bytes of its largest tensor."""
+    # in a process of its own: the memory of this one counts as that of every process it starts
+    process = multiprocessing.get_context("spawn").Process(target=_save, args=(path, variant, layouts))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"The checkpoint of {variant} could not be written.")
+    return max(4 * math.prod(spec.shape) for spec in layout.load(variant).tensors.values() if spec.dtype == "float32")
+
+
+def _save(path: Path, variant: str, layouts: Path | None) -> None:
+    import torch
+
+    if layouts is not None:
+        enlarged.register(layouts)
     generator = torch.Generator().manual_seed(0)
     state = {
         key: torch.randint(0, 1000, spec.shape)
@@ -160,7 +174,6 @@ def _checkpoint(path: Path, variant: str) -> int:
     branches = [key for key in state if key.startswith("bbox_head.aux_reg_branches.")]
     state |= {key.replace("bbox_head.", "decoder."): state[key] for key in branches}
     torch.save({"meta": {"epoch": 12}, "state_dict": state}, path)
-    return max(tensor.nbytes for tensor in state.values())
 
 
 def _turns(rounds: int, *works: Callable[[], Cost]) -> list[list[Cost]]:
@@ -217,7 +230,7 @@ def _machine(rounds: int) -> str:
     )
     return (
         f"{rounds} rounds, in turns; {processor}, {len(os.sched_getaffinity(0))} cores; "
-        f"Python {platform.python_version()}, torch {torch.__version__}; commit {commit.stdout.strip()}"
+        f"Python {platform.python_version()}, torch {metadata.version('torch')}; commit {commit.stdout.strip()}"
     )
 
 
