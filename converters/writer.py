@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from queue import Queue
+from queue import Queue, SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ _SAFETENSORS_DTYPES = {
 }
 SUFFIXES = (".pth", ".safetensors")
 _QUEUED = 8  # pieces of a file that wait to be hashed at most
+_SYNCED = 1 << 25  # bytes after which a file is brought to the disk, so that this does not wait for its end
 
 
 def check_destination(path: Path, force: bool) -> list[Path]:
@@ -209,14 +210,16 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
 
 
 class _HashedFile:
-    """A file whose bytes are hashed by another thread while they are written."""
+    """A file that two more threads hash and bring to the disk while it is written."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.size = 0
         self._path, self._file = path, file
         self._digest = hashlib.sha256()
         self._pieces: Queue[bytes | memoryview | None] = Queue(_QUEUED)
-        self._thread = Thread(target=self._hash, daemon=True)
+        self._due: SimpleQueue[bool] = SimpleQueue()
+        self._errors: list[OSError] = []
+        self._threads = (Thread(target=self._hash, daemon=True), Thread(target=self._sync, daemon=True))
 
     @property
     def sha256(self) -> str:
@@ -227,19 +230,37 @@ class _HashedFile:
         self._pieces.put(piece)
         with naming(self._path):
             self._file.write(piece)
-        self.size += len(piece)
+            if self._errors:
+                raise self._errors[0]
+        before, self.size = self.size, self.size + len(piece)
+        if before // _SYNCED < self.size // _SYNCED:
+            self._due.put(True)
 
     def __enter__(self) -> _HashedFile:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         self._pieces.put(None)
-        self._thread.join()
+        self._due.put(False)
+        for thread in self._threads:
+            thread.join()
+        if self._errors and kind is None:
+            with naming(self._path):
+                raise self._errors[0]
 
     def _hash(self) -> None:
         while (piece := self._pieces.get()) is not None:
             self._digest.update(piece)
+
+    def _sync(self) -> None:
+        while self._due.get():
+            try:
+                os.fdatasync(self._file.fileno())
+            except OSError as error:  # the system tells it once: not again to who syncs later
+                self._errors.append(error)
+                return
 
 
 def _save_pth(file: IO[bytes], content: Mapping[str, Any]) -> None:
