@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from converters import __version__, checkpoint, detect, engine, families, hashing, layout, manifest, writer
-from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError
+from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError, VerificationError, listed
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
@@ -143,18 +144,16 @@ def convert_file(
     """
     source, destination = Path(source), Path(destination)
     before = _state(source)
-    planned = plan_file(source, destination, options, force).plan
+    planned, replaceable = _prepared(source, destination, options, force)
     record = prove(planned)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
-    with Publication(destination, force) as publication:
+    with Publication(destination.parent, partial(writer.is_output, destination), replaceable) as opened:
         meta = {**planned.meta, **embedded}
-        files = writer.write(
-            publication, destination, planned.state_dict, meta, planned.parts, planned.options.shard_size
-        )
-        writer.write_side(publication, destination, SideManifest(record, files))
+        files = writer.write(opened, destination, planned.state_dict, meta, planned.parts, options.shard_size)
+        writer.write_side(opened, destination, SideManifest(record, files))
         if _state(source) != before:
             raise CheckpointError(f"The source `{source}` changed while it was read; convert it when it is complete.")
-        publication.commit(writer.obsolete(destination, files))
+        opened.commit(last=destination.with_name(files[-1].name))
     return FileConversion(planned, destination, record, files)
 
 
@@ -166,12 +165,7 @@ def plan_file(
     Raises:
         As `convert_file` does.
     """
-    if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
-        raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
-    writer.check_destination(destination, force)
-    planned = plan(source, options)
-    writer.check_format(Path(destination), planned.state_dict, planned.parts, options.shard_size)
-    return FileConversion(planned, Path(destination))
+    return FileConversion(_prepared(Path(source), Path(destination), options, force)[0], Path(destination))
 
 
 def prove(planned: Plan) -> manifest.Manifest:
@@ -183,7 +177,44 @@ def prove(planned: Plan) -> manifest.Manifest:
     """
     tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
     files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    _check_origin(planned, digests)
     return manifest.build(planned, files, digests)
+
+
+def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
+    """Compare a source that was itself converted with the manifest that it holds."""
+    text, path = planned.source.meta.get(manifest.KEY), planned.source.path
+    if not isinstance(text, str):
+        return
+    try:
+        recorded = {line.target: line.sha256 for line in manifest.Manifest.from_json(text).tensors}
+    except VerificationError as error:
+        raise CheckpointError(f"Cannot trust the manifest inside the source `{path}`: {error}.") from error
+    compared = planned.state_dict.keys() - planned.changes.keys()
+    damaged = [
+        entry.source
+        for entry in planned.ledger.entries
+        if entry.target in compared and digests[entry.target] != recorded.get(entry.source)
+    ]
+    if damaged:
+        raise CheckpointError(
+            f"The source `{path}` is damaged or was changed: {len(damaged)} tensor(s) do not have the SHA-256 that its "
+            f"own manifest recorded: {listed(damaged)}; convert the original again."
+        )
+
+
+def _prepared(source: Path, destination: Path, options: Options, force: bool) -> tuple[Plan, list[Path]]:
+    """Return the plan, and the files that may be replaced."""
+    for path in checkpoint.files(source):
+        if destination.exists() and path.exists() and os.path.samefile(path, destination):
+            raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
+    replaceable = writer.check_destination(destination, force)
+    planned = plan(source, options)
+    for path in checkpoint.files(source):
+        if any(os.path.samefile(path, other) for other in replaceable):
+            raise OutputExistsError(f"The destination `{destination}` would replace `{path}` of the source itself.")
+    writer.check_format(destination, planned.state_dict, planned.parts, options.shard_size)
+    return planned, replaceable
 
 
 def _state(source: Path) -> tuple[tuple[int, ...], ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import signal
+from typing import Any, NoReturn
 
 import click
 
@@ -117,4 +118,10 @@ def inspect(src: str, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; the entry point of `ddq-convert`."""
+    signal.signal(signal.SIGTERM, _unwind)
     cli(prog_name="ddq-convert")
+
+
+def _unwind(number: int, frame: object) -> NoReturn:
+    """End like an interruption does, so that temporary files are removed."""
+    raise click.Abort
