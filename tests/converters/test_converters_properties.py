@@ -12,16 +12,15 @@ import pytest
 import torch
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from converters import engine, errors
-from converters.layout import Layout, TensorSpec
+from converters.layout import Layout, TensorSpec, spec_of
 from converters.ledger import Entry, Ledger
 from converters.mapping import Drop, DropDuplicateOf, Mapping, Rename, Rule
 from converters.pattern import Pattern, intersect
 from tests.converters import rule_sets as reference
 
-StateDict = dict[str, Tensor]
+StateDict = dict[str, engine.AnyTensor]
 SEGMENTS = st.text(st.characters(exclude_characters=".*"), min_size=1, max_size=3)
 
 
@@ -43,11 +42,8 @@ def _converted(rules: tuple[Rule, ...], state: StateDict) -> engine.Conversion:
     return engine.convert(state, Mapping("f", rules), "new", reference.layout_of(expected))
 
 
-def _bytes(state: StateDict) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
-    return {
-        key: (tensor.dtype, tuple(tensor.shape), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        for key, tensor in state.items()
-    }
+def _bytes(state: StateDict) -> dict[str, tuple[TensorSpec, bytes]]:
+    return {key: (spec_of(tensor), reference.content(tensor)) for key, tensor in state.items()}
 
 
 @given(reference.patterns(), st.sampled_from(reference.KEYS))
@@ -182,8 +178,8 @@ def test_a_duplicate_that_differs_in_one_bit_is_refused(
     rules, state = case
     changed = data.draw(st.sampled_from([key for key in state if reference.outcome(rules, key).twin is not None]))
     assume(state[changed].numel())
-    flat = state[changed].reshape(-1).view(torch.uint8)
-    flat[data.draw(st.integers(0, len(flat) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    bits = 8 * len(reference.content(state[changed]))
+    state[changed] = reference.copied_tensor(state[changed], data.draw(st.integers(0, bits - 1)))
     with pytest.raises(errors.DuplicateDiffersError, match=f"^Key `{re.escape(changed)}` should repeat"):
         _converted(rules, state)
 
