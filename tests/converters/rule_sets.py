@@ -105,7 +105,7 @@ def patterns(draw: st.DrawFn, longest: int = 4, first: tuple[str, ...] = (*LETTE
 
 
 @st.composite
-def _with_wildcards_of(draw: st.DrawFn, pattern: str, most: int) -> str:
+def with_wildcards_of(draw: st.DrawFn, pattern: str, most: int) -> str:
     """Draw a pattern of at most `most` segments with the wildcards of another one, in their order."""
     parts = [segment for segment in pattern.split(".") if segment in WILDCARDS]
     for _ in range(draw(st.integers(min_value=0 if parts else 1, max_value=min(2, most - len(parts))))):
@@ -119,7 +119,7 @@ def rules(draw: st.DrawFn, first: tuple[str, ...] = (*LETTERS, *WILDCARDS), kind
     pattern, kind = draw(patterns(3, first)), draw(st.sampled_from(kinds))
     if kind == "k":
         return Keep(pattern)
-    return Drop(pattern, "unused") if kind == "d" else Rename(pattern, draw(_with_wildcards_of(pattern, 4)))
+    return Drop(pattern, "unused") if kind == "d" else Rename(pattern, draw(with_wildcards_of(pattern, 4)))
 
 
 @st.composite
@@ -138,7 +138,7 @@ def rule_sets_with_a_copy(draw: st.DrawFn) -> tuple[Rule, ...]:
 @st.composite
 def copies(draw: st.DrawFn, rule: Rule) -> DropDuplicateOf:
     """Draw a rule for duplicates of what another rule takes; no key that starts with a letter is one."""
-    source = f"copy.{draw(_with_wildcards_of(rule.source, 3))}"
+    source = f"copy.{draw(with_wildcards_of(rule.source, 3))}"
     return DropDuplicateOf(source, rule.source, "saved twice")
 
 

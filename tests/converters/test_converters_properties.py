@@ -83,6 +83,18 @@ def test_a_mapping_is_refused_if_and_only_if_two_rules_share_a_key(rules: list[R
         Mapping("f", tuple(rules))
 
 
+@given(st.data(), reference.patterns(2), st.permutations(reference.LETTERS))
+def test_rules_that_produce_one_key_are_refused(data: st.DataObject, tail: str, heads: list[str]) -> None:
+    sources = [f"{head}.{tail}" for head in heads]
+    targets = [data.draw(reference.with_wildcards_of(tail, 4)) for _ in heads]
+    rules = tuple(Rename(source, target) for source, target in zip(sources, targets))
+    if reference.share_a_key(*targets):
+        with pytest.raises(errors.MappingError, match=r"^(Duplicate rule 1|Rules 0 and 1 overlap): .*target"):
+            Mapping("f", rules)
+    else:
+        Mapping("f", rules)
+
+
 @given(ANY_RULES)
 def test_every_key_goes_where_its_only_rule_says(rules: tuple[Rule, ...]) -> None:
     mapping = Mapping("f", rules)
