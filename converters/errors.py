@@ -29,6 +29,10 @@ class UnknownFamilyError(Exception):
     """No such family, or no such variant of it."""
 
 
+class ClassMapError(Exception):
+    """A class map cannot be read, or asks for classes that are not there."""
+
+
 class ConversionError(Exception):
     """A checkpoint was read, but does not fit what it should be converted with."""
 
@@ -71,6 +75,10 @@ class ShapeMismatchError(ConversionError):
 
 class DtypeMismatchError(ConversionError):
     """A tensor has another dtype than the target layout says."""
+
+
+class CastError(ConversionError):
+    """A number cannot be held in the dtype that was asked for."""
 
 
 def listed(items: Iterable[str], shown: int = 3) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -45,6 +45,12 @@ class Layout:
         """Return the layout that `mapping` makes of this one."""
         pairs = ((mapping.target_of(key), spec) for key, spec in self.tensors.items())
         return Layout(self.variant, dict(sorted((key, spec) for key, spec in pairs if key is not None)))
+
+    def with_classes(self, class_keys: Iterable[str], count: int) -> Layout:
+        """Return the layout of the same model with another number of classes."""
+        keys = {key for same in class_counts(self.tensors, class_keys).values() for key in same}
+        changed = {key: replace(self.tensors[key], shape=(count, *self.tensors[key].shape[1:])) for key in keys}
+        return replace(self, tensors={**self.tensors, **changed})
 
     def to_json(self) -> str:
         """Write the layout as JSON, one key per line, sorted; the same layout gives the same bytes."""
