@@ -140,6 +140,8 @@ def _read_shards(path: Path) -> Checkpoint:
 
 
 def _shard(path: Path) -> dict[str, StoredTensor]:
+    if not path.is_file():
+        raise CheckpointError(f"The shard `{path}` does not exist, though the index names it.")
     source = SourceFile(path)
     try:
         return safetensors_file.read(source).tensors

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TypeVar
 
 from converters.manifest import FileDigest
@@ -48,8 +50,31 @@ def _file_work(path: Path) -> Callable[[], FileDigest]:
 
 
 def _in_threads(works: list[Callable[[], object]]) -> list:
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    """Call every work, by as many threads as there are processors, in order; the first error ends it."""
+    done: dict[int, object] = {}
+    errors: list[BaseException] = []
+    waiting: SimpleQueue[tuple[int, Callable[[], object]]] = SimpleQueue()
+    for item in enumerate(works):
+        waiting.put(item)
+
+    def run() -> None:
+        with suppress(Empty):
+            while not errors:
+                number, work = waiting.get_nowait()
+                try:
+                    done[number] = work()
+                except BaseException as error:
+                    errors.append(error)
+
+    threads = [Thread(target=run) for _ in range(len(os.sched_getaffinity(0)))]
+    for thread in threads:
+        thread.start()
     try:
-        return list(pool.map(lambda work: work(), works))
-    finally:
-        pool.shutdown(cancel_futures=True)
+        for thread in threads:
+            thread.join()
+    except BaseException as error:  # an interrupt, which comes to the main thread alone
+        errors.append(error)
+        raise
+    if errors:
+        raise errors[0]
+    return [done[number] for number in range(len(works))]

@@ -321,8 +321,16 @@ def _difference(name: str, one: Any, two: Any) -> str:
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
-    # through JSON, so that tuples are lists as they are after reading
-    return json.loads(json.dumps(asdict(manifest)))
+    """Return the fields as JSON has them after reading: records as dicts, tuples as lists."""
+    return {name: _jsonable(value) for name, value in vars(manifest).items()}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, (FileDigest, Line, Left, Part)):
+        return {name: list(item) if isinstance(item, tuple) else item for name, item in vars(value).items()}
+    return value
 
 
 def _record(kind: type, item: Mapping[str, Any]) -> Any:

@@ -11,6 +11,8 @@ from typing import ClassVar
 from converters.errors import MappingError, UnmappedKeyError
 from converters.pattern import Cut, Pattern, fill_segments, intersect
 
+_HEAD = 3  # segments that rules are looked up by; enough to tell the branches of one list from those of another
+
 
 @dataclass(frozen=True)
 class Rename:
@@ -129,13 +131,28 @@ class Mapping:
     def _sources(self) -> tuple[Pattern, ...]:
         return tuple(Pattern(rule.source) for rule in self.rules)
 
+    @cached_property
+    def _targets(self) -> tuple[Pattern | None, ...]:
+        return tuple(None if rule.target is None else Pattern(rule.target) for rule in self.rules)
+
+    @cached_property
+    def _by_head(self) -> dict[tuple[str, ...], list[int]]:
+        """The rules by the literal segments that their patterns begin with, up to `_HEAD` of them."""
+        found: dict[tuple[str, ...], list[int]] = {}
+        for index, pattern in enumerate(self._sources):
+            found.setdefault(pattern.head[:_HEAD], []).append(index)
+        return found
+
     def match(self, key: str) -> Match | None:
         """Find the rule that takes `key`; None where no rule does."""
-        for index, pattern in enumerate(self._sources):
-            bindings = pattern.match(key)
+        segments = tuple(key.split(".", _HEAD)[:_HEAD])
+        heads = (segments[:length] for length in range(len(segments) + 1))
+        for index in (index for head in heads for index in self._by_head.get(head, ())):
+            bindings = self._sources[index].match(key)
             if bindings is not None:
                 rule = self.rules[index]
-                target = None if rule.target is None else Pattern(rule.target).fill(bindings)
+                target = self._targets[index]
+                target = None if target is None else target.fill(bindings)
                 twin = Pattern(rule.twin).fill(bindings) if isinstance(rule, DropDuplicateOf) else None
                 return Match(index, rule.action, target, twin)
         return None
@@ -258,12 +275,13 @@ def _check_rule(index: int, rule: Rule) -> None:
 
 
 def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
-    for (i, first), (j, second) in combinations(patterns, 2):
-        if first == second:
-            raise MappingError(f"Duplicate rule {j}: its {side} `{second}` already stands in rule {i}.")
-        if intersect(Pattern(first), Pattern(second)):
+    # one object per pattern, which then takes its text apart once
+    for (i, first), (j, second) in combinations([(index, Pattern(text)) for index, text in patterns], 2):
+        if first.text == second.text:
+            raise MappingError(f"Duplicate rule {j}: its {side} `{second.text}` already stands in rule {i}.")
+        if intersect(first, second):
             raise MappingError(
-                f"Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in common."
+                f"Rules {i} and {j} overlap: their {side}s `{first.text}` and `{second.text}` have keys in common."
             )
 
 
