@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "api",
+    "casting",
     "checkpoint",
+    "classes",
     "detect",
+    "diff",
     "engine",
     "errors",
     "families",

@@ -58,7 +58,7 @@ def cast(
         lost = losses(tensor, dtype)
         if lost.overflows:
             raise CastError(
-                f"{lost.overflows} of {tensor.numel()} elements of key `{key}` would become infinite as {dtype} (largest "
+                f"{lost.overflows} of {tensor.numel()} elements of key `{key}` would be infinite as {dtype} (largest "
                 f"{lost.largest:.6g}); choose a dtype with a wider range, such as bf16."
             )
         done[key] = StoredTensor(dtype, tensor.shape, CastStorage(tensor, dtype))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from converters import __version__
-from converters.console import ByteSize, OneLineGroup, exit_codes, message
+from converters.console import DONE, UNFIT, ByteSize, OneLineGroup, exit_codes, message
 from converters.options import Options
 
 _EXIT_CODES = """\b
@@ -118,6 +118,37 @@ def inspect(src: str, as_json: bool) -> None:
         click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
     else:
         click.echo("\n".join(render.inspection_lines(seen)))
+
+
+@cli.command(
+    epilog="""\b
+Exit codes:
+  0  equal
+  1  different
+  2  usage or bad input (missing file, not a checkpoint, damaged)
+"""
+)
+@click.argument("a", type=click.Path())
+@click.argument("b", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_DIFF_JSON", help="Print all differences as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option("-v", "--verbose", is_flag=True, help="List every differing key.")
+@click.pass_context
+def diff(context: click.Context, a: str, b: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Compare the state dicts of checkpoints A and B: keys, shapes, dtypes, values.
+
+    Of different layouts, keys of A are translated to the layout of B. What training saves twice counts once.
+    """
+    with exit_codes():
+        from converters import diff as differ
+        from converters import render
+
+        found = differ.diff_files(a, b)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo("\n".join(render.diff_lines(found, verbose)))
+    context.exit(DONE if found.is_empty else UNFIT)
 
 
 def main() -> None:

@@ -10,10 +10,12 @@ from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entr
 
 if TYPE_CHECKING:
     from converters.api import FileConversion
+    from converters.diff import Diff, Difference, Side
     from converters.inspection import Inspection
     from converters.verification import Verification
 
 _LABEL = 14
+_SHOWN = 6  # keys of a kind, unless all are asked for
 
 
 def verdict(done: FileConversion) -> str:
@@ -55,6 +57,61 @@ def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
         for entry in entries
         if verbosity > 1 or entry.action != KEEP
     ]
+
+
+def diff_lines(found: Diff, verbose: bool) -> list[str]:
+    """Return counts, then keys, most important first, and a closing line that starts with EQUAL or DIFFERENT."""
+    kinds = {
+        "only in A": [[key] for key in found.only_a],
+        "only in B": [[key] for key in found.only_b],
+        "other shape": [_difference_lines(difference) for difference in found.of("shape")],
+        "other dtype": [_difference_lines(difference) for difference in found.of("dtype")],
+        "other values": [_difference_lines(difference) for difference in found.of("value")],
+    }
+    lines = [
+        *(line for name, side in (("A", found.a), ("B", found.b)) for line in _side_lines(name, side)),
+        *(line for label, text in _compared(found) for line in _paragraph(label, text)),
+        *(f"{label:<{_LABEL}}{len(items)}" for label, items in kinds.items() if items),
+    ]
+    for label, items in kinds.items():
+        shown = items if verbose else items[:_SHOWN]
+        lines += [label] if items else []
+        lines += [f"  {line}" for item in shown for line in item]
+        lines += [f"  and {len(items) - len(shown)} more; --verbose lists all"] if len(shown) < len(items) else []
+    differing = sum(map(len, kinds.values()))
+    total = f"{found.equal + differing} tensors"
+    return [*lines, f"EQUAL {total}" if found.is_empty else f"DIFFERENT {differing} of {total}"]
+
+
+def _side_lines(name: str, side: Side) -> list[str]:
+    known = side.detection
+    what = "unknown layout" if known is None else f"{known.family} {known.variant}, {known.side} side"
+    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}")]
+
+
+def _compared(found: Diff) -> list[tuple[str, str]]:
+    sides = (("A", found.a), ("B", found.b))
+    left = [f"{len(side.duplicates)} duplicates in {name}" for name, side in sides if side.duplicates]
+    unseen = [f"{', '.join(side.not_compared)} of {name}" for name, side in sides if side.not_compared]
+    renamed = f", {found.renamed} of them under another key" if found.renamed else ""
+    facts = [("not compared", "; ".join(unseen))] if unseen else []
+    facts += [("left out", f"{' and '.join(left)}, equal to their twins")] if left else []
+    return [*facts, ("equal", f"{found.equal}{renamed}")]
+
+
+def _difference_lines(difference: Difference) -> list[str]:
+    one, two = difference.spec_a, difference.spec_b
+    keys = [difference.a] if difference.a == difference.b else _arrow(difference.a, difference.b)
+    if difference.differing is None:
+        return [*keys, f"  {one.dtype} {list(one.shape)} against {two.dtype} {list(two.shape)}"]
+    dtypes = "" if one.dtype == two.dtype else f"{one.dtype} against {two.dtype}, "
+    counts = f"{difference.differing} of {difference.elements} elements"
+    return [*keys, f"  {dtypes}{counts}, largest difference {difference.max_abs:.3g}"]
+
+
+def _arrow(one: str, two: str) -> list[str]:
+    line = f"{one} -> {two}"
+    return [line] if len(line) < 78 else [one, f"-> {two}"]
 
 
 def inspection_lines(seen: Inspection) -> list[str]:
