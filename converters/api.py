@@ -90,7 +90,8 @@ def convert_file(
     )
     if result.ledger.changes_nothing:
         raise AlreadyConvertedError(_nothing_to_do(source, found))
-    writer.write(destination, result.state_dict, _meta(loaded.meta, found, to), force)
+    tensors = {key: tensor.to_torch() for key, tensor in result.state_dict.items()}
+    writer.write(destination, tensors, _meta(loaded.meta, found, to), force)
     return FileConversion(Path(source), Path(destination), found, to, result.ledger, len(result.state_dict))
 
 

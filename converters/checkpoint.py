@@ -5,29 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.errors import CheckpointError, one_line
-from converters.inert_pickle import TensorRef
-from converters.torch_zip import TorchZip
+from converters import safetensors_file, torch_legacy, torch_zip
+from converters.errors import CheckpointError, MalformedError, one_line
+from converters.inert_pickle import Foreign, Unpickled
+from converters.plain import plain
+from converters.stored import SourceFile, StoredTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model")
-_PLAIN = (str, int, float, bool, type(None))
-_STAND_IN = object()
+_HEAD = 512  # bytes that tell the format
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds, tensors read, everything else made harmless.
+    """What a file holds; tensors are still in it, and everything that could act is made inert.
 
     Attributes:
         path: The file.
         format: `pth` or `safetensors`.
         state_dict: The model's tensors by key, without a `module.` that all keys had.
+        content: What stands beside the state dict at the top level, tensors as `StoredTensor`, unknown objects as
+            `inert_pickle.Foreign`; empty for safetensors.
         meta: The plain part (text, numbers, lists, dicts) of the file's `meta`.
         foreign: Names of the globals in the pickle that were replaced by inert stand-ins.
         other_keys: Top-level keys beside the state dict and `meta`, such as `optimizer`.
@@ -35,14 +39,33 @@ class Checkpoint:
 
     path: Path
     format: str
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, StoredTensor]
+    content: Mapping[Any, Any]
     meta: Mapping[str, Any]
     foreign: tuple[str, ...]
     other_keys: tuple[str, ...]
 
+    def to_torch(self) -> dict[str, Tensor]:
+        """Read the state dict as tensors of torch.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+            OSError: If it cannot be read.
+        """
+        return {key: tensor.to_torch() for key, tensor in self.state_dict.items()}
+
+    def check(self) -> None:
+        """Verify the check sums of all that the state dict lies in.
+
+        Raises:
+            CheckpointError, OSError: As `to_torch` does.
+        """
+        for storage in {tensor.storage: None for tensor in self.state_dict.values()}:
+            storage.check()
+
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; its format is told by its content, not by its suffix.
+    """Read what a checkpoint holds, but not yet its tensors; its format is told by its content, not by its suffix.
 
     Raises:
         CheckpointError: If there is no such file, or it is empty, truncated or no checkpoint.
@@ -52,97 +75,91 @@ def read(path: str | Path) -> Checkpoint:
     if not path.is_file():
         fault = "is not a regular file" if path.exists() else "does not exist"
         raise CheckpointError(f"The checkpoint `{path}` {fault}, expected a .pth or .safetensors file.")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
+    source = SourceFile(path)
+    if not source.size:
         raise CheckpointError(f"The checkpoint `{path}` is empty; copy or download it again.")
     try:
-        return _reader(head)(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"Cannot read the checkpoint `{path}`: {one_line(error)}.") from error
+        return _reader(source.read(0, min(_HEAD, source.size)))(source)
+    except MalformedError as error:
+        raise source.fault(one_line(error)) from error
 
 
-def _reader(head: bytes) -> Callable[[Path], Checkpoint]:
+def _reader(head: bytes) -> Callable[[SourceFile], Checkpoint]:
     if head[:4] == b"PK\x03\x04":
-        return _read_torch_zip
+        return partial(_read_torch, torch_zip.read)
+    if head[:1] == b"\x80":
+        return partial(_read_torch, torch_legacy.read)
     if head[8:9] == b"{":
         return _read_safetensors
-    if head[:1] == b"\x80":
-        raise CheckpointError(
-            "it is a bare pickle, as torch wrote before 1.6; load it with torch there and save it again"
-        )
-    raise CheckpointError("it is neither a torch zip file nor a safetensors file")
+    raise MalformedError(_other_format(head))
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-            metadata = dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"the safetensors library refuses it ({one_line(error)}); the file is truncated or damaged"
-        ) from error
-    if not tensors:
-        raise CheckpointError("it holds no tensors")
-    return Checkpoint(path, "safetensors", _strip_module(tensors), _decoded(metadata), (), ())
+def _other_format(head: bytes) -> str:
+    """Say what a file is that is no checkpoint, where that helps to get the right one."""
+    if head[257:262] == b"ustar":
+        return "it is a tar file, as torch wrote before 0.1.10; load it with torch.load and save it with torch.save"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS in place of the file; run `git lfs pull`"
+    if head.lstrip()[:9].lower() in (b"<!doctype", b"<html") or head.lstrip()[:5].lower() == b"<html":
+        return "it is a web page, and not the file to download"
+    return "it is neither a torch zip file nor a safetensors file nor what torch wrote before 1.6"
 
 
-def _read_torch_zip(path: Path) -> Checkpoint:
-    with TorchZip(path) as archive:
-        content, foreign = archive.unpickle()
-        refs, rest = _find_state_dict(content)
-        tensors = {key: archive.tensor(ref) for key, ref in refs.items()}
-    meta = _plain(rest.pop("meta", {}))
+def _read_safetensors(source: SourceFile) -> Checkpoint:
+    found = safetensors_file.read(source)
+    if not found.tensors:
+        raise MalformedError("it holds no tensors")
+    meta = _decoded(found.metadata)
+    return Checkpoint(source.path, "safetensors", _strip_module(found.tensors), {}, meta, (), ())
+
+
+def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFile) -> Checkpoint:
+    found = read_format(source)
+    state_dict, rest = _find_state_dict(found.content)
+    meta = plain(rest.get("meta", {}))
     return Checkpoint(
-        path,
+        source.path,
         "pth",
-        _strip_module(tensors),
+        _strip_module(state_dict),
+        rest,
         meta if isinstance(meta, dict) else {},
-        foreign,
-        tuple(sorted(str(key) for key in rest)),
+        found.foreign,
+        tuple(sorted(str(key) for key in rest if key != "meta")),
     )
 
 
-def _find_state_dict(content: Any) -> tuple[dict[str, TensorRef], dict[Any, Any]]:
-    """Return the state dict, still unread, and what stands beside it at the top level."""
+def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[Any, Any]]:
+    """Return the state dict, and what stands beside it at the top level."""
     if not isinstance(content, dict):
-        raise CheckpointError("its top level is not a dict")
+        raise MalformedError(f"its top level is {_kind(content)}, not a dict; save the model's state_dict() alone")
     for name in _WRAPPERS:
         if isinstance(content.get(name), dict):
             return _checked(content[name], f"`{name}`"), {key: content[key] for key in content if key != name}
     return _checked(content, "its top level"), {}
 
 
-def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, TensorRef]:
+def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, StoredTensor]:
     if not state_dict:
-        raise CheckpointError(f"{where} holds no tensors")
+        raise MalformedError(f"{where} holds no tensors")
     for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, TensorRef):
-            raise CheckpointError(
-                f"{where} is no state dict: `{key}` is not a plain tensor (looked for "
-                f"{', '.join(_WRAPPERS)} and a top level of tensors)"
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            what = f"`{key}` is {_kind(value)}" if isinstance(key, str) else f"its key {key!r} is not text"
+            raise MalformedError(
+                f"{where} is no state dict: {what}, not a plain tensor (looked for {', '.join(_WRAPPERS)} and a top "
+                "level of tensors)"
             )
     return state_dict
 
 
-def _strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _kind(value: Any) -> str:
+    return f"made by {value.name}" if isinstance(value, Foreign) else f"of type {type(value).__name__}"
+
+
+def _strip_module(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     """Take away the prefix that DistributedDataParallel leaves, if every key has it."""
     if all(key.startswith("module.") for key in tensors):
         return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return tensors
-
-
-def _plain(value: Any) -> Any:
-    """Copy the plain part of a value; dict and list items that are not plain are left out."""
-    if isinstance(value, dict):
-        items = {key: _plain(item) for key, item in value.items() if isinstance(key, str)}
-        return {key: item for key, item in items.items() if item is not _STAND_IN}
-    if isinstance(value, (list, tuple)):
-        return type(value)(item for item in map(_plain, value) if item is not _STAND_IN)
-    return value if type(value) in _PLAIN else _STAND_IN
 
 
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:

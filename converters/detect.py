@@ -11,7 +11,7 @@ from converters.errors import DetectionError
 from converters.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from converters.engine import AnyTensor
 
 _ENOUGH = 0.5  # share of a layout's keys that must agree; below it even the markers are a coincidence
 
@@ -25,7 +25,7 @@ class Detection:
     side: str
 
 
-def detect(state_dict: Mapping[str, Tensor], family: str | None = None, variant: str | None = None) -> Detection:
+def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, variant: str | None = None) -> Detection:
     """Find the layout that agrees best with a state dict; it need not agree in everything.
 
     So a checkpoint of another number of classes, or with keys too few or too many, is still recognised, and the

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from converters import errors
 from converters.errors import listed
 from converters.layout import LEGACY, NEW, Layout, class_counts, spec_of
 from converters.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
 from converters.mapping import Mapping as KeyMapping
+from converters.stored import StoredTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+AnyTensor: TypeAlias = "StoredTensor | Tensor"  # all that is asked of it is dtype and shape, and bits where keys repeat
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,12 @@ class Conversion:
     The tensors are those of the source, not copies.
     """
 
-    state_dict: Mapping[str, Tensor]
+    state_dict: Mapping[str, AnyTensor]
     ledger: Ledger
 
 
 def convert(
-    state_dict: Mapping[str, Tensor],
+    state_dict: Mapping[str, AnyTensor],
     mapping: KeyMapping,
     direction: str,
     target_layout: Layout,
@@ -54,7 +57,7 @@ def convert(
 
 
 def canonicalise(
-    state_dict: Mapping[str, Tensor],
+    state_dict: Mapping[str, AnyTensor],
     mapping: KeyMapping,
     side: str,
     layout: Layout,
@@ -86,7 +89,7 @@ def _is_legacy(side: str) -> bool:
 
 
 def _applied(
-    state_dict: Mapping[str, Tensor], rules: KeyMapping, target_layout: Layout, allow_unmapped: bool
+    state_dict: Mapping[str, AnyTensor], rules: KeyMapping, target_layout: Layout, allow_unmapped: bool
 ) -> Conversion:
     _check_class_count(state_dict, rules, target_layout)
     ledger = Ledger(tuple(_entries(state_dict, rules)))
@@ -98,14 +101,14 @@ def _applied(
     return Conversion(dict(sorted(produced.items())), ledger)
 
 
-def same_bits(first: Tensor, second: Tensor) -> bool:
+def same_bits(first: AnyTensor, second: AnyTensor) -> bool:
     """Tell whether two tensors have the same dtype, shape and bits; NaN equals the same NaN, 0.0 is not -0.0."""
-    import torch
-
     if spec_of(first) != spec_of(second):
         return False
-    flat = (tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))
-    return torch.equal(*flat)
+    one, other = (
+        tensor if isinstance(tensor, StoredTensor) else StoredTensor.from_torch(tensor) for tensor in (first, second)
+    )
+    return all(left == right for left, right in zip(one.chunks(), other.chunks(), strict=True))
 
 
 def _entries(keys: Iterable[str], mapping: KeyMapping) -> Iterable[Entry]:
@@ -117,7 +120,7 @@ def _entries(keys: Iterable[str], mapping: KeyMapping) -> Iterable[Entry]:
             yield Entry(key, match.target, match.rule, match.action)
 
 
-def _check_class_count(state_dict: Mapping[str, Tensor], mapping: KeyMapping, layout: Layout) -> None:
+def _check_class_count(state_dict: Mapping[str, AnyTensor], mapping: KeyMapping, layout: Layout) -> None:
     expected = sorted(class_counts(layout.tensors, mapping.class_keys))
     specs = {key: spec_of(tensor) for key, tensor in sorted(state_dict.items())}
     found = class_counts(specs, mapping.class_keys)
@@ -150,7 +153,7 @@ def _check_unmapped(ledger: Ledger, mapping: KeyMapping) -> None:
         )
 
 
-def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping: KeyMapping) -> None:
+def _check_duplicates(state_dict: Mapping[str, AnyTensor], ledger: Ledger, mapping: KeyMapping) -> None:
     differing = []
     for entry in ledger.of(DROP_DUPLICATE):
         match = mapping.match(entry.source)
@@ -167,7 +170,7 @@ def _check_duplicates(state_dict: Mapping[str, Tensor], ledger: Ledger, mapping:
         )
 
 
-def _check_layout(produced: Mapping[str, Tensor], layout: Layout) -> None:
+def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     unexpected = sorted(produced.keys() - layout.tensors.keys())
     if unexpected:
         raise errors.UnexpectedKeyError(

@@ -9,6 +9,10 @@ class CheckpointError(Exception):
     """A file cannot be read as a checkpoint."""
 
 
+class MalformedError(CheckpointError):
+    """What is wrong inside a file, said without its name."""
+
+
 class OutputExistsError(Exception):
     """The file to write is already there and nobody asked to replace it."""
 

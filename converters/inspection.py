@@ -68,7 +68,13 @@ def inspect_file(path: str | Path) -> Inspection:
 
 
 def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
-    """Describe a checkpoint that was read."""
+    """Describe a checkpoint that was read, after a look at its check sums.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+        OSError: If it cannot be read.
+    """
+    loaded.check()
     specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
     found = _detected(loaded)
     twins = {} if found is None else _twins(loaded, found)

@@ -16,6 +16,8 @@ from converters.pattern import Pattern
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from converters.stored import StoredTensor
+
 LEGACY, NEW = "legacy", "new"
 _BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
 
@@ -98,7 +100,7 @@ def load(variant: str, family: str = "ddq_detr", side: str = NEW) -> Layout:
     return layout if side == NEW else layout.mapped(mapping.inverse())
 
 
-def spec_of(tensor: Tensor) -> TensorSpec:
+def spec_of(tensor: StoredTensor | Tensor) -> TensorSpec:
     """Describe one tensor."""
     return TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 

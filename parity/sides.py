@@ -71,7 +71,7 @@ def both_layouts(task: Task, checkpoint_file: Path | None) -> dict[str, Mapping[
     if checkpoint_file is None:
         source, side = seeded_weights(targets[LEGACY], task.seed), LEGACY
     else:
-        source = checkpoint.read(checkpoint_file).state_dict
+        source = checkpoint.read(checkpoint_file).to_torch()
         side = detect.detect(source, task.family, task.variant).side
     other = NEW if side == LEGACY else LEGACY
     converted = engine.convert(source, mapping, other, targets[other]).state_dict

@@ -78,7 +78,7 @@ def test_every_dtype_is_read_right(tmp_path: Path, dtype: torch.dtype) -> None:
     for path in (_save(tmp_path / "a.pth", {"state_dict": {"x": tensor}}), tmp_path / "a.safetensors"):
         if path.suffix == ".safetensors":
             save_file({"x": tensor}, path)
-        found = checkpoint.read(path).state_dict["x"]
+        found = checkpoint.read(path).state_dict["x"].to_torch()
         assert found.dtype == dtype and torch.equal(found, tensor)
 
 
@@ -96,8 +96,8 @@ def test_views_strides_and_shared_storages(tmp_path: Path) -> None:
     }
     found = checkpoint.read(_save(tmp_path / "a.pth", state)).state_dict
     assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
-    assert found["shared_a"].data_ptr() == found["shared_b"].data_ptr()
+    assert all(torch.equal(found[key].to_torch(), state[key]) for key in state)
+    assert found["shared_a"].storage is found["shared_b"].storage
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_foreign_globals_are_made_inert(tmp_path: Path) -> None:
     )
     found = checkpoint.read(path)
     assert [name.rpartition(".")[2] for name in found.foreign] == ["ConfigDict", "HistoryBuffer"]
-    assert found.meta == {"epoch": 3, "names": ("a", "b")}
+    assert found.meta == {"epoch": 3, "cfg": {"a": 1}, "names": ("a", "b")}
     assert found.other_keys == ("message_hub", "optimizer")
 
 
@@ -171,7 +171,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, share: float) ->
     [
         (b"", "is empty"),
         (b"hello world, not weights", "neither a torch zip file nor a safetensors file"),
-        (pickle.dumps({"state_dict": {}}, protocol=2), "bare pickle, as torch wrote before 1.6"),
+        (pickle.dumps({"state_dict": {}}, protocol=2), "a pickle, but not one that torch.save wrote"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -192,10 +192,10 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([1, 2], "top level is not a dict"),
+        ([1, 2], "its top level is of type list, not a dict"),
         ({"state_dict": {}}, "holds no tensors"),
-        ({"epoch": 3}, "is no state dict: `epoch` is not a plain tensor"),
-        ({"state_dict": {"x": "text"}}, "`state_dict` is no state dict: `x` is not a plain tensor"),
+        ({"epoch": 3}, "is no state dict: `epoch` is of type int, not a plain tensor"),
+        ({"state_dict": {"x": "text"}}, "`state_dict` is no state dict: `x` is of type str, not a plain tensor"),
     ],
 )
 def test_contents_that_are_no_state_dict(tmp_path: Path, content: Any, message: str) -> None:
@@ -217,8 +217,8 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     at = bytes(data).find(torch.arange(1000.0).numpy().tobytes()[:400])
     data[at + 100] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match="data/0 cannot be read .*CRC"):
-        checkpoint.read(path)
+    with pytest.raises(CheckpointError, match="record a/data/0 is damaged .*CRC"):
+        checkpoint.read(path).check()
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_overlapping_records_are_refused(tmp_path: Path) -> None:
             twin.filename = f"a/data/{index + 1}"
             archive.filelist.append(twin)
         archive.writestr("a/last", "")  # makes zipfile write the directory anew
-    with pytest.raises(CheckpointError, match="its records declare .* bytes, the file has"):
+    with pytest.raises(CheckpointError, match="its record a/data/1 has another header"):
         checkpoint.read(path)
 
 
@@ -265,7 +265,7 @@ def _tensor_pickle(numel: int, offset: int, size: int, stride: int) -> bytes:
 
 def test_hand_written_pickle_is_read(tmp_path: Path) -> None:
     path = _with_pickle(tmp_path / "a.pth", _tensor_pickle(1000, 10, 5, 2))
-    assert checkpoint.read(path).state_dict["x"].tolist() == [10.0, 12.0, 14.0, 16.0, 18.0]
+    assert checkpoint.read(path).to_torch()["x"].tolist() == [10.0, 12.0, 14.0, 16.0, 18.0]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_hand_written_pickle_is_read(tmp_path: Path) -> None:
     [
         (10**9, 0, 10, 1, "storage 0 declares 4000000000 bytes, its record holds 4000"),
         (1000, 990, 20, 1, "reaches beyond its storage of 1000"),
-        (1000, 0, 10**9, 0, "reaches beyond its storage of 1000"),
+        (1000, 0, 10**9, 0, "repeats its elements up to more bytes than the file has"),
         (1000, 0, 2, 5000, "reaches beyond its storage of 1000"),
         (1000, -1, 5, 1, "something else than a storage and whole numbers"),
         (1000, 5, 3, -2, "something else than a storage and whole numbers"),
@@ -290,8 +290,8 @@ def test_tensors_beyond_the_file_are_refused(
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "numbers more objects than it can hold"),
-        (b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00.", "uses BYTEARRAY8|its pickle is malformed"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "holds no tensors"),
+        (b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00.", "it declares 4294967296 bytes, 1 are left"),
         (b"\x80\x02}", "its pickle is malformed"),
         (b"\x80\x02K\x01K\x02R.", "its pickle is malformed"),
         (b"garbage", "its pickle is malformed"),
@@ -313,7 +313,7 @@ def test_written_files_read_back_and_repeat_their_bytes(tmp_path: Path, suffix: 
     assert first.read_bytes() == second.read_bytes()
     found = checkpoint.read(first)
     assert dict(found.meta) == meta
-    assert all(torch.equal(found.state_dict[key], state[key]) for key in state)
+    assert all(torch.equal(found.to_torch()[key], state[key]) for key in state)
     assert all(tensor.is_contiguous() for tensor in found.state_dict.values())
 
 
@@ -389,4 +389,4 @@ def test_reading_does_not_need_the_optimizer(tmp_path: Path) -> None:
     data[bytes(data).find(torch.arange(1000.0).numpy().tobytes()[:400]) + 50] ^= 1
     path = tmp_path / "a.pth"
     path.write_bytes(bytes(data))
-    assert torch.equal(checkpoint.read(path).state_dict["x"], torch.ones(3))
+    assert torch.equal(checkpoint.read(path).to_torch()["x"], torch.ones(3))

@@ -130,7 +130,7 @@ def test_files_go_there_and_back(
     again = _converted(new, back, "--to", "legacy", "--family", "mmdet_ddq")
     assert (there["renamed"], there["duplicates_dropped"]) == (8, built.duplicates)
     assert (again["renamed"], again["duplicates_dropped"], again["family"]) == (8, 0, "mmdet_ddq")
-    assert_same(built.loaded(dict(checkpoint.read(back).state_dict)), built.canonical)
+    assert_same(built.loaded(checkpoint.read(back).to_torch()), built.canonical)
 
 
 @TWO_SIZES
