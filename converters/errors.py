@@ -69,6 +69,14 @@ class DtypeMismatchError(ConversionError):
     """A tensor has another dtype than the target layout says."""
 
 
+class OptimizerError(ConversionError):
+    """An optimizer's state, or a schedule's, does not fit the model."""
+
+
+class PartsError(ConversionError):
+    """A part that was asked for is not there, or cannot be written in that form."""
+
+
 def listed(items: Iterable[str], shown: int = 3) -> str:
     """Join the first few items and count the rest: "`a`, `b`, `c` and 5 more"."""
     names = list(items)

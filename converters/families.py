@@ -28,6 +28,7 @@ class Family:
         layouts: The family that holds the layout files; families with the same new model share them.
         variants: The model sizes.
         rules: The rule table as a function of the number of decoder layers.
+        frozen_groups: Its mmengine makes groups of an optimizer for frozen parameters, too (0.6.0 does, 0.10.7 not).
         class_keys: Patterns of the tensors whose first dimension is the number of classes.
         markers: Keys that every checkpoint of the family has, and that no related detector has together.
     """
@@ -37,6 +38,7 @@ class Family:
     layouts: str
     variants: tuple[Variant, ...]
     rules: Callable[[int], tuple[Rule, ...]]
+    frozen_groups: bool
     class_keys: tuple[str, ...]
     markers: tuple[str, ...]
 
@@ -98,6 +100,7 @@ _FAMILIES = {
         layouts="ddq_detr",
         variants=_DDQ_DETR_VARIANTS,
         rules=_ddq_detr_rules,
+        frozen_groups=True,
         class_keys=_DDQ_DETR_CLASS_KEYS,
         markers=_DDQ_DETR_MARKERS,
     ),
@@ -107,6 +110,7 @@ _FAMILIES = {
         layouts="ddq_detr",
         variants=_DDQ_DETR_VARIANTS,
         rules=_ddq_detr_rules,
+        frozen_groups=False,
         class_keys=_DDQ_DETR_CLASS_KEYS,
         markers=_DDQ_DETR_MARKERS,
     ),
