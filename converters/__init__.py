@@ -22,6 +22,7 @@ _SUBMODULES = (
     "layout",
     "ledger",
     "mapping",
+    "options",
     "writer",
 )
 

@@ -4,38 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from converters import __version__, checkpoint, detect, engine, families, layout, writer
-from converters.errors import AlreadyConvertedError, OutputExistsError
+from converters import __version__, checkpoint, detect, engine, families, hashing, layout, manifest, writer
+from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
-
-_KEPT_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
+from converters.manifest import FileDigest, SideManifest
+from converters.mapping import Mapping as KeyMapping
+from converters.options import DEFAULTS, Options
+from converters.publication import Publication
+from converters.stored import StoredTensor
 
 
 @dataclass(frozen=True)
-class FileConversion:
-    """What was converted, into what, and the ledger of it."""
+class Plan:
+    """What a conversion comes to, before anything is written.
 
-    source: Path
-    destination: Path
+    Attributes:
+        source: The checkpoint as it was read.
+        options: What was asked for.
+        detection: What the source is.
+        rules: The mapping that was applied, in its direction.
+        ledger: What becomes of every key of the state dict.
+        state_dict: The tensors to write, by key, sorted.
+        changes: For each key whose values are not those of the source: what was done to them, in words.
+        parts: What is written beside the state dict and `meta`, by its name at the top level of a `.pth`.
+        meta: The plain metadata to write.
+    """
+
+    source: checkpoint.Checkpoint
+    options: Options
     detection: detect.Detection
-    to: str
+    rules: KeyMapping
     ledger: Ledger
-    tensors: int
+    state_dict: Mapping[str, StoredTensor]
+    meta: Mapping[str, Any]
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
         return {
-            "source": str(self.source),
-            "destination": str(self.destination),
+            "source": str(self.source.path),
             "family": self.detection.family,
             "variant": self.detection.variant,
             "from": self.detection.side,
-            "to": self.to,
-            "tensors": self.tensors,
+            "to": self.options.to,
+            "options": self.options.as_dict(),
+            "tensors": len(self.state_dict),
             "kept": self.ledger.count(KEEP),
             "renamed": self.ledger.count(RENAME),
             "duplicates_dropped": self.ledger.count(DROP_DUPLICATE),
@@ -45,54 +63,121 @@ class FileConversion:
         }
 
 
+@dataclass(frozen=True)
+class FileConversion:
+    """What was converted, and into what; of a dry run there are no files and no manifest."""
+
+    plan: Plan
+    destination: Path
+    manifest: manifest.Manifest | None = None
+    files: tuple[FileDigest, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for `--json`."""
+        return {
+            **self.plan.as_dict(),
+            "destination": str(self.destination),
+            "files": [asdict(file) for file in self.files],
+        }
+
+
+def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
+    """Work out what a conversion comes to; nothing is written.
+
+    Raises:
+        CheckpointError: If the source cannot be read.
+        AlreadyConvertedError: If the source has the layout asked for already, and nothing else is to be done.
+        ConversionError: If the source does not fit.
+        UnknownFamilyError: If there is no such family or variant.
+        OSError: If the source cannot be read.
+    """
+    if options.family is not None and options.variant is not None:
+        families.variant(options.family, options.variant)
+    loaded = checkpoint.read(source)
+    found = detect.detect(loaded.state_dict, options.family, options.variant)
+    step = engine.canonicalise if found.side == options.to else engine.convert
+    result = step(
+        loaded.state_dict,
+        families.mapping(found.family, found.variant),
+        options.to,
+        layout.load(found.variant, found.family, options.to),
+        options.allow_unmapped,
+    )
+    if result.ledger.changes_nothing and not options.changes_more_than_names:
+        raise AlreadyConvertedError(_nothing_to_do(source, found))
+    meta = _meta(loaded.meta, found, options)
+    planned = Plan(loaded, options, found, result.rules, result.ledger, result.state_dict, meta)
+    # every further step takes a plan and returns one with other tensors, changes or parts
+    return _stripped(planned) if options.strip else planned
+
+
 def convert_file(
-    source: str | Path,
-    destination: str | Path,
-    to: str = layout.NEW,
-    family: str | None = None,
-    variant: str | None = None,
-    allow_unmapped: bool = False,
-    force: bool = False,
+    source: str | Path, destination: str | Path, options: Options = DEFAULTS, force: bool = False
 ) -> FileConversion:
-    """Convert the checkpoint `source` to the layout `to` and write it to `destination`.
+    """Convert the checkpoint `source` and write it to `destination`, with a manifest beside it.
 
     Args:
         source: A `.pth` or `.safetensors` checkpoint.
         destination: The file to write; its suffix chooses the format.
-        to: `new` or `legacy`; a source of that layout is rid of what the mapping drops.
-        family: Take the source for this family instead of detecting it.
-        variant: Take the source for this variant instead of detecting it.
-        allow_unmapped: Leave out source keys that no rule matches.
+        options: What is asked for.
         force: Replace an existing destination.
 
     Raises:
-        CheckpointError: If the source cannot be read, or the destination cannot be a checkpoint.
+        CheckpointError: If the source cannot be read or changes meanwhile, or the destination cannot be a checkpoint.
         OutputExistsError: If the destination exists and `force` is not set, or is the source.
-        AlreadyConvertedError: If the source has the layout `to` already, and nothing to drop.
-        ConversionError: If the source does not fit.
-        UnknownFamilyError: If there is no such family or variant.
+        AlreadyConvertedError, ConversionError, UnknownFamilyError: As `plan` says.
         OSError: If a file cannot be read or written.
+    """
+    source, destination = Path(source), Path(destination)
+    check_destination(source, destination, force)
+    before = _state(source)
+    planned = plan(source, options)
+    record = prove(planned)
+    embedded = {} if options.strip else {manifest.KEY: record.to_json()}
+    with Publication(destination, force) as publication:
+        meta = {**planned.meta, **embedded}
+        files = writer.write(
+            publication, destination, planned.state_dict, meta, planned.parts, planned.options.shard_size
+        )
+        writer.write_side(publication, destination, SideManifest(record, files))
+        if _state(source) != before:
+            raise CheckpointError(f"The source `{source}` changed while it was read; convert it when it is complete.")
+        publication.commit(writer.obsolete(destination, files))
+    return FileConversion(planned, destination, record, files)
+
+
+def prove(planned: Plan) -> manifest.Manifest:
+    """Read and hash everything that a plan is about.
+
+    Raises:
+        CheckpointError: If the source is damaged.
+        OSError: If it cannot be read.
+    """
+    tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
+    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    return manifest.build(planned, files, digests)
+
+
+def check_destination(source: str | Path, destination: str | Path, force: bool) -> None:
+    """Refuse a destination before any work is done for it.
+
+    Raises:
+        CheckpointError, OutputExistsError: As `convert_file` says.
     """
     if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
         raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
     writer.check_destination(destination, force)
-    if family is not None and variant is not None:
-        families.variant(family, variant)
-    loaded = checkpoint.read(source)
-    found = detect.detect(loaded.state_dict, family, variant)
-    step = engine.canonicalise if found.side == to else engine.convert
-    result = step(
-        loaded.state_dict,
-        families.mapping(found.family, found.variant),
-        to,
-        layout.load(found.variant, found.family, to),
-        allow_unmapped,
-    )
-    if result.ledger.changes_nothing:
-        raise AlreadyConvertedError(_nothing_to_do(source, found))
-    tensors = {key: tensor.to_torch() for key, tensor in result.state_dict.items()}
-    writer.write(destination, tensors, _meta(loaded.meta, found, to), force)
-    return FileConversion(Path(source), Path(destination), found, to, result.ledger, len(result.state_dict))
+
+
+def _state(source: Path) -> tuple[tuple[int, ...], ...]:
+    """Return what changes when a checkpoint's files are written to, or replaced."""
+    stats = [path.stat() for path in checkpoint.files(source)] if source.exists() else []
+    return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def _stripped(planned: Plan) -> Plan:
+    meta = {name: planned.meta[name] for name in checkpoint.CLASS_META if name in planned.meta}
+    return replace(planned, meta=meta, parts={})
 
 
 def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
@@ -104,13 +189,13 @@ def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
     )
 
 
-def _meta(source: Mapping[str, Any], found: detect.Detection, to: str) -> dict[str, Any]:
-    kept = {name: source[name] for name in _KEPT_META if name in source}
+def _meta(source: Mapping[str, Any], found: detect.Detection, options: Options) -> dict[str, Any]:
+    kept = {name: source[name] for name in checkpoint.CLASS_META if name in source}
     return {
         **kept,
         "family": found.family,
         "variant": found.variant,
-        "layout": to,
+        "layout": options.to,
         "tool": "ddq-convert",
         "tool_version": __version__,
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import safetensors_file, torch_legacy, torch_zip
-from converters.errors import CheckpointError, MalformedError, one_line
+from converters import safetensors_file, shards, torch_legacy, torch_zip
+from converters.errors import CheckpointError, MalformedError, listed, one_line
 from converters.inert_pickle import Foreign, Unpickled
 from converters.plain import plain
 from converters.stored import SourceFile, StoredTensor
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _WRAPPERS = ("state_dict", "model")
 _HEAD = 512  # bytes that tell the format
+CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def read(path: str | Path) -> Checkpoint:
     if not path.is_file():
         fault = "is not a regular file" if path.exists() else "does not exist"
         raise CheckpointError(f"The checkpoint `{path}` {fault}, expected a .pth or .safetensors file.")
+    if path.name.endswith(shards.INDEX_SUFFIX):
+        return _read_shards(path)
     source = SourceFile(path)
     if not source.size:
         raise CheckpointError(f"The checkpoint `{path}` is empty; copy or download it again.")
@@ -82,6 +86,25 @@ def read(path: str | Path) -> Checkpoint:
         return _reader(source.read(0, min(_HEAD, source.size)))(source)
     except MalformedError as error:
         raise source.fault(one_line(error)) from error
+
+
+def files(path: Path) -> list[Path]:
+    """Name the files of a checkpoint: itself, and behind an index its shards.
+
+    Raises:
+        CheckpointError: If it ends like an index and is none.
+        OSError: If an index cannot be read.
+    """
+    if not path.name.endswith(shards.INDEX_SUFFIX):
+        return [path]
+    return [path, *(path.with_name(name) for name in sorted(set(_index(path).files.values())))]
+
+
+def _index(path: Path) -> shards.Index:
+    try:
+        return shards.Index.load(path)
+    except MalformedError as error:
+        raise CheckpointError(f"Cannot read the checkpoint `{path}`: {one_line(error)}.") from error
 
 
 def _reader(head: bytes) -> Callable[[SourceFile], Checkpoint]:
@@ -111,6 +134,29 @@ def _read_safetensors(source: SourceFile) -> Checkpoint:
         raise MalformedError("it holds no tensors")
     meta = _decoded(found.metadata)
     return Checkpoint(source.path, "safetensors", _strip_module(found.tensors), {}, meta, (), ())
+
+
+def _read_shards(path: Path) -> Checkpoint:
+    index = _index(path)
+    held = {name: _shard(path.with_name(name)) for name in sorted(set(index.files.values()))}
+    missing = sorted(key for key, name in index.files.items() if key not in held[name])
+    unlisted = sorted(key for name in held for key in held[name] if index.files.get(key) != name)
+    if missing or unlisted:
+        fault = f"lack {listed(missing)}" if missing else f"hold {listed(unlisted)}, which it does not list"
+        raise CheckpointError(f"Cannot read the checkpoint `{path}`: its shards {fault}.")
+    tensors = {key: held[name][key] for key, name in index.files.items()}
+    metadata = {name: text for name, text in index.metadata.items() if isinstance(text, str)}
+    return Checkpoint(path, "safetensors", _strip_module(tensors), {}, _decoded(metadata), (), ())
+
+
+def _shard(path: Path) -> dict[str, StoredTensor]:
+    if not path.is_file():
+        raise CheckpointError(f"The shard `{path}` does not exist, though the index names it.")
+    source = SourceFile(path)
+    try:
+        return safetensors_file.read(source).tensors
+    except MalformedError as error:
+        raise source.fault(one_line(error)) from error
 
 
 def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFile) -> Checkpoint:
@@ -165,9 +211,7 @@ def _strip_module(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     """Undo the JSON in which a safetensors file keeps what is not text."""
     decoded: dict[str, Any] = dict(metadata)
-    if "dataset_meta" in metadata:
-        try:
-            decoded["dataset_meta"] = json.loads(metadata["dataset_meta"])
-        except ValueError:
-            decoded["dataset_meta"] = metadata["dataset_meta"]
+    for name in CLASS_META:
+        with suppress(KeyError, ValueError):
+            decoded[name] = json.loads(metadata[name])
     return decoded

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import click
 
 from converters import __version__
-from converters.console import OneLineGroup, exit_codes, message
+from converters.console import ByteSize, OneLineGroup, exit_codes, message
+from converters.options import Options
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -39,6 +42,9 @@ def cli() -> None:
 @click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
 @click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
+@click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
+@click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 @click.option(
     "--json",
@@ -50,16 +56,7 @@ def cli() -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
 @click.option("-v", "--verbose", count=True, help="List renamed and dropped keys; twice: all keys.")
 def convert(
-    src: str,
-    dst: str,
-    to: str,
-    family: str | None,
-    variant: str | None,
-    allow_unmapped: bool,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: int,
+    src: str, dst: str, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: int, **options: Any
 ) -> None:
     """Convert checkpoint SRC and write it to DST (.pth or .safetensors).
 
@@ -68,14 +65,42 @@ def convert(
     with exit_codes():
         from converters import api, render
 
-        done = api.convert_file(src, dst, to, family, variant, allow_unmapped, force)
+        asked = Options(**options)
+        if dry_run:
+            api.check_destination(src, dst, force)
+            done = api.FileConversion(api.plan(src, asked), Path(dst))
+        else:
+            done = api.convert_file(src, dst, asked, force)
     if verbose and not quiet:
-        for line in render.ledger_lines(done.ledger.entries, verbose):
+        for line in render.ledger_lines(done.plan.ledger.entries, verbose):
             message(line)
     if as_json:
-        click.echo(json.dumps(done.as_dict(), indent=2, sort_keys=True))
+        click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))
+    elif dry_run:
+        click.echo("\n".join(render.plan_lines(done)))
     elif not quiet:
         click.echo(render.verdict(done))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("dst", type=click.Path())
+@click.option("--source", metavar="SRC", type=click.Path(), help="Check SRC too, and convert it again in memory.")
+@click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_VERIFY_JSON", help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
+    """Check the converted file DST against its manifest.
+
+    Every tensor's digest, the layout, the rules, the bytes of the whole file; and that the manifest in DST and
+    DST.manifest.json agree.
+    """
+    with exit_codes():
+        from converters import render, verification
+
+        checked = verification.verify_file(dst, source)
+    if as_json:
+        click.echo(json.dumps(checked.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo(render.verified(checked))
 
 
 @cli.command(epilog=_EXIT_CODES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,18 @@ class Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class ByteSize(click.ParamType):
+    """A number of bytes such as `5GB`, `500MB` or `64MiB`."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]+) ?([KMGT]?)(i?)B?", str(value).strip(), re.IGNORECASE)
+        if found is None or int(found[1]) == 0:
+            self.fail(f"{value!r} is no size; write it like 5GB, 500MB or 64MiB.", param, ctx)
+        return int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
 
 
 class OneLineGroup(click.Group):
@@ -48,7 +61,7 @@ def exit_codes() -> Iterator[None]:
     """Turn the errors of the library into exit codes."""
     try:
         yield
-    except errors.ConversionError as error:
+    except (errors.ConversionError, errors.VerificationError) as error:
         raise Failure(str(error), UNFIT) from error
     except (
         errors.CheckpointError,

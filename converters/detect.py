@@ -45,7 +45,7 @@ def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, varia
     names = families.families() if family is None else (family,)
     found = [
         (agreement, candidate)
-        for name in names
+        for name in (_first_of_each_layout() if family is None else names)
         if family or _has_markers(specs, name)
         for candidate, agreement in _agreements(specs, name, variant)
     ]
@@ -54,6 +54,14 @@ def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, varia
     if best[1] is None or best[0] < _ENOUGH and not forced:
         raise DetectionError(_unknown(specs, names, variant))
     return best[1]
+
+
+def _first_of_each_layout() -> list[str]:
+    """Name the families of which each is the first with its layouts and rules."""
+    names = families.families()
+    return [
+        name for name in names if all(names.index(name) < names.index(other) for other in families.same_layout(name))
+    ]
 
 
 def _has_markers(specs: Mapping[str, TensorSpec], family: str) -> bool:

@@ -21,13 +21,14 @@ AnyTensor: TypeAlias = "StoredTensor | Tensor"  # all that is asked of it is dty
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted state dict, keys sorted, and the ledger of how it came about.
+    """A converted state dict, keys sorted, the ledger of how it came about, and the rules in their direction.
 
     The tensors are those of the source, not copies.
     """
 
     state_dict: Mapping[str, AnyTensor]
     ledger: Ledger
+    rules: KeyMapping
 
 
 def convert(
@@ -52,8 +53,8 @@ def convert(
             misshapen or mistyped key.
         ValueError: If `direction` is not a side.
     """
-    rules = mapping.inverse() if _is_legacy(direction) else mapping
-    return _applied(state_dict, rules, target_layout, allow_unmapped)
+    source = NEW if _is_legacy(direction) else LEGACY
+    return _applied(state_dict, rules_between(mapping, source, direction), target_layout, allow_unmapped)
 
 
 def canonicalise(
@@ -78,8 +79,17 @@ def canonicalise(
         ConversionError: As `convert` does.
         ValueError: If `side` is not a side.
     """
-    rules = mapping if _is_legacy(side) else mapping.inverse()
-    return _applied(state_dict, rules.canonical(), layout, allow_unmapped)
+    return _applied(state_dict, rules_between(mapping, side, side), layout, allow_unmapped)
+
+
+def rules_between(mapping: KeyMapping, source: str, target: str) -> KeyMapping:
+    """Return the rules that take a state dict of side `source` to side `target`, which may be the same.
+
+    Raises:
+        ValueError: If one of them is not a side.
+    """
+    rules = mapping if _is_legacy(source) else mapping.inverse()
+    return rules.canonical() if _is_legacy(source) == _is_legacy(target) else rules
 
 
 def _is_legacy(side: str) -> bool:
@@ -98,7 +108,7 @@ def _applied(
     _check_duplicates(state_dict, ledger, rules)
     produced = {entry.target: state_dict[entry.source] for entry in ledger.entries if entry.target is not None}
     _check_layout(produced, target_layout)
-    return Conversion(dict(sorted(produced.items())), ledger)
+    return Conversion(dict(sorted(produced.items())), ledger, rules)
 
 
 def same_bits(first: AnyTensor, second: AnyTensor) -> bool:
@@ -158,16 +168,25 @@ def _check_duplicates(state_dict: Mapping[str, AnyTensor], ledger: Ledger, mappi
     for entry in ledger.of(DROP_DUPLICATE):
         match = mapping.match(entry.source)
         twin = None if match is None else match.twin
-        if twin is None or twin not in state_dict or not same_bits(state_dict[entry.source], state_dict[twin]):
-            differing.append((entry.source, twin, twin in state_dict))
+        fault = _fault_of_twin(state_dict, entry.source, twin, mapping)
+        if fault is not None:
+            differing.append((entry.source, twin, fault))
     if differing:
-        key, twin, present = differing[0]
-        fault = "differs from it" if present else "has no such twin"
+        key, twin, fault = differing[0]
         more = f" (and {len(differing) - 1} more like it)" if len(differing) > 1 else ""
         raise errors.DuplicateDiffersError(
             f"Key `{key}` should repeat `{twin}` bit by bit but {fault}{more}; "
             "decide which of the two holds the weights and remove the other."
         )
+
+
+def _fault_of_twin(state_dict: Mapping[str, AnyTensor], key: str, twin: str | None, mapping: KeyMapping) -> str | None:
+    """Say why `key` cannot be left out for `twin`; None where it can."""
+    if twin is None or twin not in state_dict:
+        return "has no such twin"
+    if mapping.match(twin) is None:
+        return "that is matched by no rule"
+    return None if same_bits(state_dict[key], state_dict[twin]) else "differs from it"
 
 
 def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:

@@ -21,6 +21,10 @@ class AlreadyConvertedError(Exception):
     """The source already has the layout that was asked for."""
 
 
+class VerificationError(Exception):
+    """A file is not what its manifest says, or has none."""
+
+
 class UnknownFamilyError(Exception):
     """No such family, or no such variant of it."""
 

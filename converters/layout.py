@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters import families
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from converters.stored import StoredTensor
 
 LEGACY, NEW = "legacy", "new"
+_FOLDER = Path(__file__).parent / "layouts"
 _BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
 
 
@@ -94,10 +95,10 @@ def load(variant: str, family: str = "ddq_detr", side: str = NEW) -> Layout:
         UnknownFamilyError: If there is no such family or variant.
     """
     mapping = families.mapping(family, variant)
+    if side != NEW:
+        return load(variant, family).mapped(mapping.inverse())
     name = f"{families.family(family).layouts}.{variant}.json"
-    text = resources.files("converters").joinpath("layouts", name).read_text(encoding="utf-8")
-    layout = Layout.from_json(variant, text)
-    return layout if side == NEW else layout.mapped(mapping.inverse())
+    return Layout.from_json(variant, (_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def spec_of(tensor: StoredTensor | Tensor) -> TensorSpec:

@@ -11,6 +11,8 @@ from typing import ClassVar
 from converters.errors import MappingError, UnmappedKeyError
 from converters.pattern import Cut, Pattern, fill_segments, intersect
 
+_HEAD = 3  # segments that rules are looked up by; enough to tell the branches of one list from those of another
+
 
 @dataclass(frozen=True)
 class Rename:
@@ -108,7 +110,8 @@ class Mapping:
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
 
     Raises:
-        MappingError: If a pattern is malformed, wildcards differ, or rules repeat or overlap.
+        MappingError: If a pattern is malformed, wildcards differ, rules repeat or overlap, or a duplicate is dropped
+            together with its twin.
     """
 
     family: str
@@ -122,18 +125,34 @@ class Mapping:
         _check_overlaps(
             "target", [(index, rule.target) for index, rule in enumerate(self.rules) if rule.target is not None]
         )
+        _check_twins(self.rules)
 
     @cached_property
     def _sources(self) -> tuple[Pattern, ...]:
         return tuple(Pattern(rule.source) for rule in self.rules)
 
+    @cached_property
+    def _targets(self) -> tuple[Pattern | None, ...]:
+        return tuple(None if rule.target is None else Pattern(rule.target) for rule in self.rules)
+
+    @cached_property
+    def _by_head(self) -> dict[tuple[str, ...], list[int]]:
+        """The rules by the literal segments that their patterns begin with, up to `_HEAD` of them."""
+        found: dict[tuple[str, ...], list[int]] = {}
+        for index, pattern in enumerate(self._sources):
+            found.setdefault(pattern.head[:_HEAD], []).append(index)
+        return found
+
     def match(self, key: str) -> Match | None:
         """Find the rule that takes `key`; None where no rule does."""
-        for index, pattern in enumerate(self._sources):
-            bindings = pattern.match(key)
+        segments = tuple(key.split(".", _HEAD)[:_HEAD])
+        heads = (segments[:length] for length in range(len(segments) + 1))
+        for index in (index for head in heads for index in self._by_head.get(head, ())):
+            bindings = self._sources[index].match(key)
             if bindings is not None:
                 rule = self.rules[index]
-                target = None if rule.target is None else Pattern(rule.target).fill(bindings)
+                target = self._targets[index]
+                target = None if target is None else target.fill(bindings)
                 twin = Pattern(rule.twin).fill(bindings) if isinstance(rule, DropDuplicateOf) else None
                 return Match(index, rule.action, target, twin)
         return None
@@ -199,7 +218,8 @@ class Mapping:
         segments = tuple(target.split("."))
         head, rest = segments[: len(segments) - len(cut.rest)], segments[len(segments) - len(cut.rest) :]
         if len(cut.rest) > len(segments) or rest != cut.rest:
-            yield _Place(".".join(fill_segments(segments, cut.bindings)), exact=False)
+            bindings = (*cut.bindings[:-1], f"{cut.bindings[-1]}.**") if cut.goes_on else cut.bindings
+            yield _Place(".".join(fill_segments(segments, bindings)), exact=False)
             return
         if cut.goes_on:
             head = segments[: len(head) + 1]
@@ -224,13 +244,13 @@ class Mapping:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one rule puts the keys of a module: right below `path`, or somewhere under it where not exact."""
+    """Where one rule puts the keys of a module: right below `path`, or, where not exact, at the pattern `path`."""
 
     path: str
     exact: bool
 
     def inside(self, module: str) -> bool:
-        return self.path == module or f"{self.path}.".startswith(f"{module}.")
+        return self.path.startswith(f"{module}.") or (self.exact and self.path == module)
 
 
 def _check_rule(index: int, rule: Rule) -> None:
@@ -255,10 +275,23 @@ def _check_rule(index: int, rule: Rule) -> None:
 
 
 def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
-    for (i, first), (j, second) in combinations(patterns, 2):
-        if first == second:
-            raise MappingError(f"Duplicate rule {j}: its {side} `{second}` already stands in rule {i}.")
-        if intersect(Pattern(first), Pattern(second)):
+    # one object per pattern, which then takes its text apart once
+    for (i, first), (j, second) in combinations([(index, Pattern(text)) for index, text in patterns], 2):
+        if first.text == second.text:
+            raise MappingError(f"Duplicate rule {j}: its {side} `{second.text}` already stands in rule {i}.")
+        if intersect(first, second):
             raise MappingError(
-                f"Rules {i} and {j} overlap: their {side}s `{first}` and `{second}` have keys in common."
+                f"Rules {i} and {j} overlap: their {side}s `{first.text}` and `{second.text}` have keys in common."
             )
+
+
+def _check_twins(rules: tuple[Rule, ...]) -> None:
+    """Refuse a duplicate whose twin is dropped, too: of the two, one has to stay."""
+    drops = [(index, rule) for index, rule in enumerate(rules) if rule.target is None]
+    for i, copy in drops:
+        for j, rule in drops:
+            if isinstance(copy, DropDuplicateOf) and intersect(Pattern(copy.twin), Pattern(rule.source)):
+                raise MappingError(
+                    f"Rule {i} drops `{copy.source}` as a duplicate of `{copy.twin}`, which rule {j} drops; "
+                    "name the key that is kept."
+                )

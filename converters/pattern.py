@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import takewhile
 
 _ONE = r"([^.]+)"
 _MANY = r"([^.]+(?:\.[^.]+)*)"
@@ -35,6 +36,11 @@ class Pattern:
     @cached_property
     def segments(self) -> tuple[str, ...]:
         return tuple(self.text.split("."))
+
+    @cached_property
+    def head(self) -> tuple[str, ...]:
+        """The segments in front of the first wildcard."""
+        return tuple(takewhile(lambda segment: "*" not in segment, self.segments))
 
     @cached_property
     def wildcards(self) -> tuple[str, ...]:

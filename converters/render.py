@@ -11,13 +11,24 @@ from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entr
 if TYPE_CHECKING:
     from converters.api import FileConversion
     from converters.inspection import Inspection
+    from converters.verification import Verification
 
 _LABEL = 14
 
 
 def verdict(done: FileConversion) -> str:
     """Return the closing line of a conversion; it starts with CONVERTED and stays one line."""
-    ledger = done.ledger
+    shards = f" and {len(done.files) - 1} shards" if len(done.files) > 1 else ""
+    return f"CONVERTED {_counts(done)} -> {done.destination.with_name(done.files[-1].name)}{shards}"
+
+
+def plan_lines(done: FileConversion) -> list[str]:
+    """Return every key of the plan, and a closing line that starts with PLANNED."""
+    return [*ledger_lines(done.plan.ledger.entries, 2), f"PLANNED {_counts(done)} -> {done.destination}"]
+
+
+def _counts(done: FileConversion) -> str:
+    ledger = done.plan.ledger
     counts = [
         f"{ledger.count(KEEP)} kept",
         f"{ledger.count(RENAME)} renamed",
@@ -25,7 +36,16 @@ def verdict(done: FileConversion) -> str:
     ]
     counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
     counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
-    return f"CONVERTED {done.tensors} tensors: {', '.join(counts)} -> {done.destination}"
+    return f"{len(done.plan.state_dict)} tensors: {', '.join(counts)}"
+
+
+def verified(checked: Verification) -> str:
+    """Return the closing line of a verification; it starts with VERIFIED and stays one line."""
+    origin = checked.manifest.source[0]
+    source = f"source {origin.name} ({origin.sha256[:12]}) not read"
+    if checked.source is not None:
+        source = f"the same conversion of {checked.source} gives the same"
+    return f"VERIFIED {len(checked.manifest.tensors)} tensors of {checked.path}; {source}"
 
 
 def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:

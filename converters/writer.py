@@ -1,15 +1,20 @@
-"""Write checkpoints: same input, same bytes; the whole file or none."""
+"""Write checkpoints: same input, same bytes; tensors are copied piece by piece, hashed on the way."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
-from converters.errors import CheckpointError, OutputExistsError
+from converters import manifest, shards
+from converters.errors import CheckpointError
+from converters.manifest import FileDigest, SideManifest, meta_text
+from converters.publication import Publication, naming, refuse_existing
+from converters.stored import StoredTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +28,16 @@ _SAFETENSORS_DTYPES = {
     "int32": "I32",
     "int16": "I16",
     "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
     "uint8": "U8",
     "bool": "BOOL",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
 }
 SUFFIXES = (".pth", ".safetensors")
+_QUEUED = 8  # pieces of a file that wait to be hashed at most
 
 
 def check_destination(path: str | Path, force: bool) -> None:
@@ -34,7 +45,7 @@ def check_destination(path: str | Path, force: bool) -> None:
 
     Raises:
         CheckpointError: If the suffix or the folder is wrong.
-        OutputExistsError: If the file is there already and `force` is not set.
+        OutputExistsError: If the file, or one that belongs to it, is there already and `force` is not set.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -43,67 +54,181 @@ def check_destination(path: str | Path, force: bool) -> None:
         raise CheckpointError(f"The folder of the output `{path}` does not exist; create it first.")
     if path.is_dir():
         raise CheckpointError(f"The output `{path}` is a folder, expected a file name.")
-    if path.exists() and not force:
-        raise OutputExistsError(f"The output `{path}` exists already; pass --force to replace it.")
+    if not force:
+        refuse_existing(outputs(path))
 
 
-def write(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], force: bool = False) -> None:
-    """Write a state dict to `.pth` or `.safetensors`, by the suffix, keys sorted.
+def outputs(destination: Path) -> list[Path]:
+    """Name every file that a conversion into `destination` may write, as far as it is there or sure to be."""
+    several = [*shards.existing_shards(destination), shards.index_path(destination)]
+    return [destination, side_path(destination), *(several if destination.suffix == ".safetensors" else ())]
+
+
+def obsolete(destination: Path, written: Iterable[FileDigest]) -> list[Path]:
+    """Name the files of an earlier conversion into `destination` that the new one did not write again."""
+    names = {destination.with_name(file.name) for file in written} | {side_path(destination)}
+    return [path for path in outputs(destination) if path not in names]
+
+
+def side_path(destination: Path) -> Path:
+    """Name the manifest beside a destination."""
+    return destination.with_name(destination.name + manifest.SIDE_SUFFIX)
+
+
+def write(
+    publication: Publication,
+    destination: Path,
+    state_dict: Mapping[str, StoredTensor],
+    meta: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    shard_size: int | None,
+) -> tuple[FileDigest, ...]:
+    """Write a checkpoint into the temporary files of a publication.
 
     Args:
-        path: The file to write.
+        publication: Where to open them.
+        destination: The file to write; its suffix chooses the format.
         state_dict: The tensors; views and shared storages are written out on their own.
         meta: Plain data; in safetensors, what is not text is kept as JSON.
-        force: Replace an existing file.
+        parts: What else a `.pth` has at its top level.
+        shard_size: Most bytes of tensors in one file.
+
+    Returns:
+        Every file, in the order of its name.
 
     Raises:
-        CheckpointError, OutputExistsError: As `check_destination` says.
-        OSError: If the file cannot be written; nothing is left behind then.
+        CheckpointError: If the format cannot hold what should be written, or the source is damaged.
+        OSError: If a file cannot be read or written.
     """
-    path = Path(path)
-    check_destination(path, force)
-    save = _save_safetensors if path.suffix == ".safetensors" else _save_pth
-    with _published(path) as file:
-        save(file, dict(sorted(state_dict.items())), dict(sorted(meta.items())))
+    state_dict, meta = dict(sorted(state_dict.items())), dict(sorted(meta.items()))
+    if destination.suffix == ".pth":
+        if shard_size is not None:
+            raise CheckpointError(f"The output `{destination}` is a .pth, which --shard-size cannot split.")
+        content = _to_torch({"meta": meta, "state_dict": state_dict, **dict(sorted(parts.items()))})
+        with naming(destination):
+            file = publication.open(destination)
+            _save_pth(file, content)
+            return (_digest(destination.name, file),)
+    if parts:
+        raise CheckpointError(
+            f"The output `{destination}` is a .safetensors, which has no place for {', '.join(sorted(parts))}; "
+            "write a .pth."
+        )
+    groups = shards.split({key: tensor.nbytes for key, tensor in state_dict.items()}, shard_size or 2**63)
+    if len(groups) == 1:
+        return (_save_safetensors(publication, destination, state_dict, meta),)
+    return _save_shards(publication, destination, state_dict, meta, groups)
 
 
-@contextmanager
-def _published(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`; give it that name only if the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # 'x' and not tempfile: the file gets the permissions that the user's umask asks for
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+def write_side(publication: Publication, destination: Path, side: SideManifest) -> None:
+    """Write the manifest beside a destination into a temporary file of a publication.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = side_path(destination)
+    with naming(path):
+        publication.open(path).write(side.to_json().encode())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself last through a power cut, where folders can be opened (not on Windows)."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _save_shards(
+    publication: Publication,
+    destination: Path,
+    state_dict: Mapping[str, StoredTensor],
+    meta: Mapping[str, Any],
+    groups: list[list[str]],
+) -> tuple[FileDigest, ...]:
+    place: dict[str, str] = {}
+    written = []
+    for number, keys in enumerate(groups, 1):
+        path = shards.shard_path(destination, number, len(groups))
+        place |= dict.fromkeys(keys, path.name)
+        tensors = {key: state_dict[key] for key in keys}
+        written.append(_save_safetensors(publication, path, tensors, {}))
+    total = sum(tensor.nbytes for tensor in state_dict.values())
+    path = shards.index_path(destination)
+    with naming(path):
+        file = publication.open(path)
+        file.write(shards.Index({**meta_text(meta), "total_size": total}, place).to_json().encode())
+        return (*written, _digest(path.name, file))
 
 
-def _save_pth(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
+def _save_safetensors(
+    publication: Publication, path: Path, tensors: Mapping[str, StoredTensor], meta: Mapping[str, Any]
+) -> FileDigest:
+    """Write the format itself: the library orders the metadata by a random hash, so its bytes differ between runs."""
+    # wide dtypes first keeps every tensor aligned to its item size
+    keys = sorted(tensors, key=lambda key: (-tensors[key].itemsize, key))
+    header = _safetensors_header(keys, tensors, {**meta, "format": "pt"})
+    with _HashedFile(path, publication.open(path)) as file:
+        file.write(header)
+        for key in keys:
+            for chunk in tensors[key].chunks():
+                file.write(chunk)
+    return FileDigest(path.name, file.size, file.sha256)
+
+
+def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor], meta: Mapping[str, Any]) -> bytes:
+    """Return the length and the JSON header: metadata, then for each tensor its dtype, shape and place."""
+    header: dict[str, Any] = {"__metadata__": meta_text(meta)}
+    end = 0
+    for key in keys:
+        tensor = tensors[key]
+        begin, end = end, end + tensor.nbytes
+        if tensor.dtype not in _SAFETENSORS_DTYPES:
+            raise CheckpointError(
+                f"Key `{key}` has dtype {tensor.dtype}, which is not written to .safetensors; use .pth."
+            )
+        header[key] = {
+            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)
+    return len(data).to_bytes(8, "little") + data
+
+
+class _HashedFile:
+    """A file whose bytes are hashed by another thread while they are written."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.size = 0
+        self._path, self._file = path, file
+        self._digest = hashlib.sha256()
+        self._pieces: Queue[bytes | memoryview | None] = Queue(_QUEUED)
+        self._thread = Thread(target=self._hash, daemon=True)
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that was written, once the block has ended."""
+        return self._digest.hexdigest()
+
+    def write(self, piece: bytes | memoryview) -> None:
+        self._pieces.put(piece)
+        with naming(self._path):
+            self._file.write(piece)
+        self.size += len(piece)
+
+    def __enter__(self) -> _HashedFile:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pieces.put(None)
+        self._thread.join()
+
+    def _hash(self) -> None:
+        while (piece := self._pieces.get()) is not None:
+            self._digest.update(piece)
+
+
+def _save_pth(file: IO[bytes], content: Mapping[str, Any]) -> None:
     """Save with torch, through a file object: by path, torch would write the temporary name into the file."""
     import torch
 
-    compact = {key: _compact(tensor).clone() for key, tensor in state_dict.items()}
     try:
-        torch.save({"meta": meta, "state_dict": compact}, file)
+        torch.save(content, file)
     except RuntimeError as error:
         # a write that fails leaves the archive unclosed; torch then reports that, and not the disk that is full
         if isinstance(error.__context__, OSError):
@@ -111,35 +236,17 @@ def _save_pth(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, An
         raise
 
 
-def _save_safetensors(file: IO[bytes], state_dict: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write the format itself: the library orders the metadata by a random hash, so its bytes differ between runs."""
-    import torch
-
-    # wide dtypes first keeps every tensor aligned to its item size
-    keys = sorted(state_dict, key=lambda key: (-state_dict[key].element_size(), key))
-    file.write(_safetensors_header(keys, state_dict, meta))
-    for key in keys:
-        flat = _compact(state_dict[key]).reshape(-1)
-        if flat.numel():
-            file.write(memoryview(flat.view(torch.uint8).numpy()))
+def _to_torch(tree: Any) -> Tensor | Any:
+    if isinstance(tree, StoredTensor):
+        return tree.to_torch()
+    if isinstance(tree, dict):
+        return {key: _to_torch(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map(_to_torch, tree))
+    return tree
 
 
-def _safetensors_header(keys: list[str], state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    """Return the length and the JSON header: metadata, then for each tensor its dtype, shape and place."""
-    text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in meta.items()}
-    header: dict[str, Any] = {"__metadata__": text}
-    end = 0
-    for key in keys:
-        tensor = state_dict[key]
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in _SAFETENSORS_DTYPES:
-            raise CheckpointError(f"Key `{key}` has dtype {dtype}, which is not written to .safetensors; use .pth.")
-        header[key] = {"dtype": _SAFETENSORS_DTYPES[dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    data = json.dumps(header, separators=(",", ":")).encode()
-    data += b" " * (-len(data) % 8)
-    return len(data).to_bytes(8, "little") + data
-
-
-def _compact(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
+def _digest(name: str, file: IO[bytes]) -> FileDigest:
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256")
+    return FileDigest(name, file.tell(), digest.hexdigest())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import os
 import pickle
 import zipfile
@@ -15,11 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from converters import checkpoint, writer
-from converters.errors import CheckpointError, OutputExistsError
+from converters import checkpoint
+from converters.errors import CheckpointError
 
 
 class HistoryBuffer:
@@ -300,84 +298,6 @@ def test_tensors_beyond_the_file_are_refused(
 def test_malformed_pickles_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         checkpoint.read(_with_pickle(tmp_path / "a.pth", data))
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_written_files_read_back_and_repeat_their_bytes(tmp_path: Path, suffix: str) -> None:
-    base = torch.arange(12.0)
-    state = {"b": base.reshape(3, 4).t(), "a": torch.tensor(7), "c": base[:3], "d": torch.zeros(0, 2)}
-    meta = {"variant": "v", "family": "f", "dataset_meta": {"classes": ["x", "y"]}, "layout": "new"}
-    first, second = tmp_path / f"one{suffix}", tmp_path / f"another{suffix}"
-    writer.write(first, state, meta)
-    writer.write(second, dict(reversed(state.items())), dict(reversed(meta.items())))
-    assert first.read_bytes() == second.read_bytes()
-    found = checkpoint.read(first)
-    assert dict(found.meta) == meta
-    assert all(torch.equal(found.to_torch()[key], state[key]) for key in state)
-    assert all(tensor.is_contiguous() for tensor in found.state_dict.values())
-
-
-def test_safetensors_are_aligned_to_their_items(tmp_path: Path) -> None:
-    writer.write(tmp_path / "a.safetensors", {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(2)}, {})
-    data = (tmp_path / "a.safetensors").read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    assert length % 8 == 0 and header["b"]["data_offsets"] == [0, 8] and header["a"]["data_offsets"] == [8, 11]
-
-
-def test_written_files_are_read_by_the_libraries(tmp_path: Path) -> None:
-    state = {"x": torch.randn(3, 2), "n": torch.tensor(5), "h": torch.ones(3).half()}
-    writer.write(tmp_path / "a.pth", state, {"family": "f"})
-    writer.write(tmp_path / "a.safetensors", state, {"family": "f"})
-    loaded = torch.load(tmp_path / "a.pth", weights_only=True)
-    assert loaded["meta"] == {"family": "f"} and list(loaded["state_dict"]) == ["h", "n", "x"]
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        assert file.metadata() == {"family": "f"}
-        assert all(torch.equal(file.get_tensor(key), state[key]) for key in state)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, failing: str
-) -> None:
-    def fail(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="No space"):
-        writer.write(tmp_path / f"a{suffix}", {"x": torch.ones(1)}, {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    path.write_text("old")
-    with pytest.raises(CheckpointError, match="Key `x` has dtype complex64, which is not written to .safetensors"):
-        writer.write(path, {"x": torch.ones(1, dtype=torch.complex64)}, {}, force=True)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_destinations_are_checked_first(tmp_path: Path) -> None:
-    (tmp_path / "a.pth").write_text("old")
-    (tmp_path / "folder.pth").mkdir()
-    for name, error, message in [
-        ("a.pth", OutputExistsError, "pass --force"),
-        ("a.bin", CheckpointError, "expected .pth or .safetensors"),
-        ("no/a.pth", CheckpointError, "folder of the output .* does not exist"),
-        ("folder.pth", CheckpointError, "is a folder"),
-    ]:
-        with pytest.raises(error, match=message):
-            writer.check_destination(tmp_path / name, force=False)
-
-
-def test_new_files_follow_the_umask(tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        writer.write(tmp_path / "a.pth", {"x": torch.ones(1)}, {})
-    finally:
-        os.umask(old)
-    assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640
 
 
 def test_reading_does_not_need_the_optimizer(tmp_path: Path) -> None:

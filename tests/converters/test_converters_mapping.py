@@ -125,6 +125,14 @@ def test_duplicate_names_its_twin() -> None:
         ((Keep("a..b"),), "Pattern `a..b` in rule 0 has an empty segment."),
         ((Keep("a.x*"),), "Pattern `a.x*` in rule 0 has a wildcard inside a segment."),
         ((Drop("a", " "),), "Rule 0 drops `a` without a reason; write one."),
+        (
+            (DropDuplicateOf("a.*", "b.*", "saved twice"), Drop("b.c", "unused")),
+            "Rule 0 drops `a.*` as a duplicate of `b.*`, which rule 1 drops; name the key that is kept.",
+        ),
+        (
+            (DropDuplicateOf("a.*", "a.*", "saved twice"),),
+            "Rule 0 drops `a.*` as a duplicate of `a.*`, which rule 0 drops; name the key that is kept.",
+        ),
     ],
 )
 def test_contradictory_mapping_is_refused(rules: tuple[Rule, ...], message: str) -> None:
@@ -182,3 +190,14 @@ MODULES = Mapping(
 )
 def test_map_module(path: str, expected: str | None) -> None:
     assert MODULES.map_module(path) == expected
+
+
+@pytest.mark.parametrize(
+    "rule, path",
+    [
+        (Rename("*.a", "*"), "x"),  # x.a becomes the key x, which is no module
+        (Rename("**.a", "**.a.a"), "x"),  # x.a becomes x.a.a, but x.y.a becomes x.y.a.a
+    ],
+)
+def test_a_module_that_only_seems_to_go_somewhere(rule: Rule, path: str) -> None:
+    assert Mapping("f", (rule,)).map_module(path) is None

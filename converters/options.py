@@ -1,0 +1,56 @@
+"""What is asked of a conversion, as plain data: the manifest records it, and `verify` asks the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from converters.errors import ConversionError
+
+NEW = "new"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything beside the source that decides what a conversion writes; plain values only.
+
+    Attributes:
+        to: Layout to write, `new` or `legacy`; a source of that layout is rid of what the mapping drops.
+        family: Take the source for this family instead of detecting it.
+        variant: Take the source for this variant instead of detecting it.
+        allow_unmapped: Leave out source keys that no rule matches.
+        strip: Write weights and class names alone: what inference needs.
+        shard_size: Largest number of bytes of tensors in one file; None writes one file.
+    """
+
+    to: str = NEW
+    family: str | None = None
+    variant: str | None = None
+    allow_unmapped: bool = False
+    strip: bool = False
+    shard_size: int | None = None
+
+    @property
+    def changes_more_than_names(self) -> bool:
+        """Tell whether something is asked for that also makes sense where every key keeps its name."""
+        return self.strip or self.shard_size is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Options:
+        """Undo `as_dict`.
+
+        Raises:
+            ConversionError: If an option is asked for that this version does not know.
+        """
+        unknown = sorted(data.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ConversionError(f"Option `{unknown[0]}` is unknown to this version of ddq-convert; use a newer one.")
+        return cls(**data)
+
+
+DEFAULTS = Options()

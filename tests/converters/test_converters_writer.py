@@ -1,0 +1,297 @@
+"""Writing files that are whole or absent, alone or with their shards."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from converters import checkpoint, shards, writer
+from converters.cli import cli
+from converters.console import ByteSize
+from converters.errors import CheckpointError, OutputExistsError
+from converters.publication import Publication
+from converters.stored import StoredTensor
+
+StateDict = dict[str, Tensor]
+
+
+def _write(
+    path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], force: bool = False, size: int | None = None
+) -> tuple[str, ...]:
+    stored = {key: StoredTensor.from_torch(tensor) for key, tensor in state.items()}
+    with Publication(path, force) as publication:
+        files = writer.write(publication, path, stored, meta, {}, size)
+        publication.commit()
+    return tuple(file.name for file in files)
+
+
+def _convert(*args: object) -> Result:
+    return CliRunner().invoke(cli, ["convert", *map(str, args)])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_written_files_read_back_and_repeat_their_bytes(tmp_path: Path, suffix: str) -> None:
+    base = torch.arange(12.0)
+    state = {"b": base.reshape(3, 4).t(), "a": torch.tensor(7), "c": base[:3], "d": torch.zeros(0, 2)}
+    meta = {
+        "variant": "v",
+        "family": "f",
+        "dataset_meta": {"classes": ["x", "y"]},
+        "PALETTE": [[1, 2]],
+        "layout": "new",
+    }
+    first, second = tmp_path / f"one{suffix}", tmp_path / f"another{suffix}"
+    _write(first, state, meta)
+    _write(second, dict(reversed(state.items())), dict(reversed(meta.items())))
+    assert first.read_bytes() == second.read_bytes()
+    found = checkpoint.read(first)
+    assert {name: value for name, value in found.meta.items() if name != "format"} == meta
+    assert all(torch.equal(found.to_torch()[key], state[key]) for key in state)
+    assert all(tensor.is_contiguous() for tensor in found.state_dict.values())
+
+
+def test_safetensors_are_aligned_to_their_items(tmp_path: Path) -> None:
+    _write(tmp_path / "a.safetensors", {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(2)}, {})
+    data = (tmp_path / "a.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert length % 8 == 0 and header["b"]["data_offsets"] == [0, 8] and header["a"]["data_offsets"] == [8, 11]
+
+
+def test_written_files_are_read_by_the_libraries(tmp_path: Path) -> None:
+    state = {"x": torch.randn(3, 2), "n": torch.tensor(5), "h": torch.ones(3).half()}
+    _write(tmp_path / "a.pth", state, {"family": "f"})
+    _write(tmp_path / "a.safetensors", state, {"family": "f"})
+    loaded = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert loaded["meta"] == {"family": "f"} and list(loaded["state_dict"]) == ["h", "n", "x"]
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"family": "f", "format": "pt"}
+        assert all(torch.equal(file.get_tensor(key), state[key]) for key in state)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, failing: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="No space"):
+        _write(tmp_path / f"a{suffix}", {"x": torch.ones(1)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_text("old")
+    with pytest.raises(CheckpointError, match="Key `x` has dtype complex64, which is not written to .safetensors"):
+        _write(path, {"x": torch.ones(1, dtype=torch.complex64)}, {}, force=True)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_destinations_are_checked_first(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_text("old")
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "b.pth.manifest.json").write_text("old")
+    (tmp_path / "c-00001-of-00002.safetensors").write_text("old")
+    (tmp_path / "d.safetensors.index.json").write_text("old")
+    (tmp_path / "e.safetensors").symlink_to("nowhere")
+    for name, error, message in [
+        ("a.pth", OutputExistsError, "pass --force"),
+        ("b.pth", OutputExistsError, "b.pth.manifest.json` exists already; pass --force"),
+        ("c.safetensors", OutputExistsError, "c-00001-of-00002.safetensors` exists already; pass --force"),
+        ("d.safetensors", OutputExistsError, "d.safetensors.index.json` exists already; pass --force"),
+        ("e.safetensors", OutputExistsError, "pass --force"),
+        ("a.bin", CheckpointError, "expected .pth or .safetensors"),
+        ("no/a.pth", CheckpointError, "folder of the output .* does not exist"),
+        ("folder.pth", CheckpointError, "is a folder"),
+    ]:
+        with pytest.raises(error, match=message):
+            writer.check_destination(tmp_path / name, force=False)
+    writer.check_destination(tmp_path / "c.pth", force=False)  # has no shards
+
+
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        _write(tmp_path / "a.pth", {"x": torch.ones(1)}, {})
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("failing_at", [1, 2, 3])
+@pytest.mark.parametrize("links", [True, False])
+def test_files_are_replaced_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_at: int, links: bool
+) -> None:
+    names = ["main", "side", "fresh"]
+    for name in names[:2]:
+        (tmp_path / name).write_text(f"old {name}")
+    calls, replace = [], os.replace
+
+    def fail_once(source: str, target: Path) -> None:
+        calls.append(Path(target).name)
+        if len(calls) == failing_at:
+            raise PermissionError(errno.EPERM, "not now", str(target))
+        replace(source, target)
+
+    def no_links(*args: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+
+    def publish() -> None:
+        with Publication(tmp_path / "main", force=True) as publication:
+            for name in names:
+                publication.open(tmp_path / name).write(f"new {name}".encode())
+            publication.commit()
+
+    with pytest.raises(PermissionError):
+        publish()
+    assert calls == ["side", "fresh", "main"][:failing_at]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"main": "old main", "side": "old side"}
+    publish()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: f"new {name}" for name in names}
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(OutputExistsError), Publication(tmp_path / "main", force=False) as publication:
+        publication.open(tmp_path / "main").write(b"new")
+        (tmp_path / "main").write_text("of somebody else")
+        publication.commit()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"main": "of somebody else"}
+
+
+def test_leftovers_of_killed_processes_are_removed_and_files_in_use_are_not(tmp_path: Path) -> None:
+    left, used, other = (
+        tmp_path / name
+        for name in (".main.11-0.ddq-convert.tmp", ".main.12-0.ddq-convert.tmp", ".mainly.13-0.ddq-convert.tmp")
+    )
+    for path in (left, used, other):
+        path.write_text("half")
+    with used.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _write(tmp_path / "main.pth", {"x": torch.ones(1)}, {})
+        assert {path.name for path in tmp_path.iterdir()} == {"main.pth", left.name, used.name, other.name}
+        with Publication(tmp_path / "main", force=False) as publication:
+            publication.open(tmp_path / "main")
+            publication.commit()
+    assert {path.name for path in tmp_path.iterdir()} == {"main", "main.pth", used.name, other.name}
+
+
+def test_split_keeps_the_order_and_the_size() -> None:
+    sizes = {"a": 4, "b": 4, "c": 9, "d": 1, "e": 0, "f": 8}
+    assert shards.split(sizes, 8) == [["a", "b"], ["c"], ["d", "e"], ["f"]]
+    assert shards.split(sizes, 100) == [list(sizes)]
+    assert shards.split(sizes, 1) == [["a"], ["b"], ["c"], ["d", "e"], ["f"]]
+
+
+def test_shards_and_their_index(tmp_path: Path) -> None:
+    state = {name: torch.full((size,), float(size)) for name, size in (("a", 2), ("b", 5), ("c", 1))}
+    names = _write(tmp_path / "n.safetensors", state, {"family": "f", "dataset_meta": {"classes": ["x"]}}, size=20)
+    assert names == (
+        "n-00001-of-00003.safetensors",
+        "n-00002-of-00003.safetensors",
+        "n-00003-of-00003.safetensors",
+        "n.safetensors.index.json",
+    )
+    index = json.loads((tmp_path / names[-1]).read_text())
+    assert index["weight_map"] == dict(zip("abc", names)) and index["metadata"]["total_size"] == 32
+    assert all(torch.equal(load_file(tmp_path / name)[key], state[key]) for key, name in index["weight_map"].items())
+    found = checkpoint.read(tmp_path / names[-1])
+    assert found.meta["dataset_meta"] == {"classes": ["x"]}
+    assert all(torch.equal(found.to_torch()[key], state[key]) for key in state)
+
+
+def test_a_size_that_is_not_reached_gives_one_file(tmp_path: Path) -> None:
+    assert _write(tmp_path / "n.safetensors", {"a": torch.ones(2)}, {}, size=8) == ("n.safetensors",)
+
+
+def test_sharded_there_and_back(
+    tmp_path: Path, legacy_file: Path, make_state: Callable[..., StateDict], assert_same: Callable[..., None]
+) -> None:
+    first = _convert(legacy_file, tmp_path / "n.safetensors", "--shard-size", "2MB")
+    index = tmp_path / "n.safetensors.index.json"
+    assert first.exit_code == 0 and first.stdout.endswith(f" -> {index} and 3 shards\n"), first.output
+    assert max(path.stat().st_size for path in tmp_path.glob("n-*")) < 2_100_000
+    assert _convert(index, tmp_path / "back.pth", "--to", "legacy").exit_code == 0
+    assert_same(checkpoint.read(tmp_path / "back.pth").to_torch(), make_state())
+
+
+def test_force_leaves_no_shards_of_an_earlier_run(tmp_path: Path, legacy_file: Path) -> None:
+    dst = tmp_path / "n.safetensors"
+    assert _convert(legacy_file, dst, "--shard-size", "1MB").exit_code == 0
+    assert _convert(legacy_file, dst, "--shard-size", "2MB").exit_code == 2
+    assert _convert(legacy_file, dst, "--shard-size", "2MB", "--force").exit_code == 0
+    assert len(list(tmp_path.glob("n-*"))) == 3
+    assert _convert(legacy_file, dst, "--force").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"legacy.pth", dst.name, f"{dst.name}.manifest.json"}
+
+
+@pytest.mark.parametrize(
+    "size, message",
+    [("0", "is no size"), ("5 apples", "is no size"), ("-1", "is no size"), ("2MB", "is a .pth, which --shard-size")],
+)
+def test_sizes_and_formats_that_cannot_be_split(tmp_path: Path, legacy_file: Path, size: str, message: str) -> None:
+    result = _convert(legacy_file, tmp_path / "n.pth", "--shard-size", size)
+    assert result.exit_code == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["legacy.pth"]
+
+
+@pytest.mark.parametrize(
+    "text, size", [("5GB", 5 * 10**9), ("64MiB", 2**26), ("1k", 1000), ("7", 7), ("2 TB", 2 * 10**12)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert ByteSize().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "is no index of shards"),
+        ("[]", "is no index of shards"),
+        ('{"weight_map": {}}', "lists no tensors"),
+        ('{"weight_map": {"a": "../evil.safetensors"}}', "`../evil.safetensors`, which is no file name"),
+        ('{"weight_map": {"a": 3}}', "`3`, which is no file name"),
+        ('{"weight_map": {"a": ["b"]}}', "is no index of shards"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors"),
+        ('{"weight_map": {"a": "s.safetensors", "z": "s.safetensors"}}', "its shards lack `z`"),
+        ('{"weight_map": {"b": "s.safetensors"}}', "its shards lack `b`"),
+    ],
+)
+def test_bad_indexes(tmp_path: Path, content: str, message: str) -> None:
+    _write(tmp_path / "s.safetensors", {"a": torch.ones(1)}, {})
+    (tmp_path / "s.safetensors.index.json").write_text(content)
+    index = tmp_path / "s.safetensors.index.json"
+    for result in (CliRunner().invoke(cli, ["inspect", str(index)]), _convert(index, tmp_path / "x.pth")):
+        assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and message in result.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_stripped_files_hold_weights_and_class_names_only(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
+    meta = {"dataset_meta": {"classes": ["a"]}, "epoch": 3}
+    torch.save({"meta": meta, "state_dict": make_state(), "optimizer": {"state": {}}}, tmp_path / "a.pth")
+    assert _convert(tmp_path / "a.pth", tmp_path / "s.pth", "--strip").exit_code == 0
+    held = torch.load(tmp_path / "s.pth", weights_only=True)
+    assert held.keys() == {"meta", "state_dict"} and held["meta"] == {"dataset_meta": {"classes": ["a"]}}
+    # a file that needs no renaming can still be stripped
+    assert _convert(tmp_path / "s.pth", tmp_path / "t.safetensors", "--strip").exit_code == 0
+    with safe_open(tmp_path / "t.safetensors", "pt") as file:
+        assert file.metadata() == {"dataset_meta": json.dumps({"classes": ["a"]}), "format": "pt"}
