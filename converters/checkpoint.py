@@ -14,7 +14,7 @@ from converters import safetensors_file, shards, torch_legacy, torch_zip
 from converters.errors import CheckpointError, MalformedError, listed, one_line
 from converters.inert_pickle import Foreign, Unpickled
 from converters.plain import plain
-from converters.stored import SourceFile, StoredTensor
+from converters.stored import SourceFile, StoredTensor, check_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +62,7 @@ class Checkpoint:
         Raises:
             CheckpointError, OSError: As `to_torch` does.
         """
-        for storage in {tensor.storage: None for tensor in self.state_dict.values()}:
-            storage.check()
+        check_all({tensor.storage: None for tensor in self.state_dict.values()})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -198,6 +197,8 @@ def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, StoredTensor]:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Foreign) and value.name == "torch.Tensor":
+        return "a tensor to be conjugated or negated, or of an unknown dtype"
     return f"made by {value.name}" if isinstance(value, Foreign) else f"of type {type(value).__name__}"
 
 

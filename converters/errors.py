@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST_LINE = 2000  # characters
+
 
 class CheckpointError(Exception):
     """A file cannot be read as a checkpoint."""
@@ -88,6 +90,14 @@ def listed(items: Iterable[str], shown: int = 3) -> str:
     return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
 
 
+def printable(text: str) -> str:
+    """Return text with all that a terminal might obey, or cannot print, written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def one_line(error: BaseException) -> str:
-    """Return an error's message with every run of white space made one space."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message, every run of white space made one space, printable and of a length to be read."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE // 2]} [...] {text[-_LONGEST_LINE // 2 :]}"

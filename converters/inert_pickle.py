@@ -33,6 +33,13 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
+_QUANTISED = {
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
+}
 _STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 _PLAIN_TENSORS = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter")
 _NUMPY_KINDS = {"b1": "bool", "c8": "complex64", "c16": "complex128"} | {
@@ -93,14 +100,17 @@ class _NumpyDtype:
 
 @dataclass(eq=False)
 class _StorageType:
+    """A class of storages: the dtype of their elements, or one that is as wide, where they are quantised."""
+
     dtype: str
+    quantised: bool
 
 
 @dataclass(eq=False)
 class _Typed:
-    """A storage, and the dtype of its elements."""
+    """A storage, and the dtype of its elements; None for quantised ones."""
 
-    dtype: str
+    dtype: str | None
     storage: Storage
 
 
@@ -185,7 +195,9 @@ class _Meaning:
         if full in self._known:
             return self._known[full]
         if module in _STORAGE_MODULES and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
+            return _StorageType(_STORAGES[name], False)
+        if module in _STORAGE_MODULES and name in _QUANTISED:
+            return _StorageType(_QUANTISED[name], True)
         if module == "torch" and name in ITEM_SIZES:
             return Dtype(name)
         if full not in self.foreign:
@@ -231,11 +243,10 @@ class _Meaning:
         if pid[0] != "storage" or len(pid) < 5:
             raise ValueError("a persistent id is not that of a storage")
         _, kind, key, _, numel, *more = pid
-        if isinstance(kind, Foreign):  # a quantised one
-            return Foreign(kind.name, pid)
         if type(kind) is not _StorageType or type(key) is not str or type(numel) is not int or not 0 <= numel < 2**62:
             raise ValueError("a storage is not described by a key and a whole number")
-        return _Typed(kind.dtype, self._storage(kind.dtype, key, numel, tuple(more)))
+        storage = self._storage(kind.dtype, key, numel, tuple(more))
+        return _Typed(None if kind.quantised else kind.dtype, storage)
 
     def _tensor(
         self,
@@ -272,7 +283,8 @@ class _Meaning:
     def _typed_tensor(self, function: Any, kind: Any, args: Any, state: Any) -> Any:
         """Rebuild a tensor that has attributes, or one of a subclass; the latter may mean anything by its numbers."""
         name = _name_of(kind)
-        if name in _PLAIN_TENSORS and isinstance(function, _Known) and type(args) is tuple:
+        rebuilds = isinstance(function, _Known) and function.name.startswith("torch._utils._rebuild_")
+        if name in _PLAIN_TENSORS and rebuilds and type(args) is tuple:
             return function.call(*args)
         return Foreign(name, (function, args), state=state)
 

@@ -142,8 +142,8 @@ def _parts(saved: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Mapping[i
     groups, states = saved.get(_GROUPS), saved.get(_STATE)
     if not isinstance(groups, list) or not groups or not isinstance(states, Mapping):
         raise OptimizerError(
-            f"The optimizer holds {listed(map(str, saved))}, expected `state` and `param_groups` of one optimizer; "
-            f"{_ADVICE}."
+            f"The optimizer holds {listed(map(str, saved)) or 'nothing'}, expected `state` and `param_groups` of one "
+            f"optimizer; {_ADVICE}."
         )
     if not all(isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups):
         raise OptimizerError(f"A group of the optimizer has no list `params`; {_ADVICE}.")

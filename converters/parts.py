@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.checkpoint import Checkpoint
-from converters.errors import ConversionError, OptimizerError, PartsError, listed
+from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError, listed
 from converters.inert_pickle import Foreign, NumpyArray
 from converters.optimizer import Regrouped, Slots
 from converters.plain import copied
@@ -24,12 +24,13 @@ from converters.stored import StoredTensor
 
 MODEL, EMA, ALL = "model", "ema", "all"
 KEEPS = (MODEL, EMA, ALL)
-SAFETENSORS = ".safetensors"
+KEPT, REBUILT, LEFT_OUT = "kept", "rebuilt", "left out"
 
 _STATE_DICT, _EMA, _MODULE = "state_dict", "ema_state_dict", "module."
 _OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 _PER_GROUP = ("base_values", "_last_value", "min_values")
+_ADVICE = "pass --keep model to convert the weights alone"
 
 Tensors = Mapping[str, StoredTensor]
 
@@ -66,11 +67,13 @@ class Choice:
         keep: `model` for the training weights alone, `ema` for the averaged ones, `all` for everything.
         state_dict: The weights that the output's state dict is made of.
         beside: The training weights, where the output has both; else None.
+        ema_rest: What else belongs to the averaged weights, such as the number of `steps`.
     """
 
     keep: str
     state_dict: Tensors
     beside: Tensors | None
+    ema_rest: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,30 +109,33 @@ def weights(loaded: Checkpoint) -> Weights:
     return Weights({**loaded.state_dict, **swapped}, averaged, rest)
 
 
-def choose(loaded: Checkpoint, keep: str | None, suffix: str) -> Choice:
-    """Choose what is written to a file of that suffix.
+def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Choice:
+    """Choose what is written.
 
-    By default a .pth gets everything, and a .safetensors the weights that the source's state dict holds, which are the
-    averaged ones where there are any.
+    Args:
+        loaded: The source.
+        keep: `model`, `ema` or `all`. None means everything; of weights alone those that the source's state dict
+            holds, which are the averaged ones where there are any, as for every tool that loads them.
+        weights_only: Why nothing but weights can be written, such as "A .safetensors file"; None if all can.
 
     Raises:
-        PartsError: If there are no averaged weights, or everything is to go into a .safetensors.
+        PartsError: If there are no averaged weights, or everything is asked for where it cannot be written.
     """
     found = weights(loaded)
-    if keep is None:
-        keep = ALL if suffix != SAFETENSORS else MODEL if found.averaged is None else EMA
-    if keep == ALL and suffix == SAFETENSORS:
+    if keep == ALL and weights_only:
         raise PartsError(
-            "A .safetensors file holds weights only; for --keep all name an output that ends in .pth, or pass --keep "
-            "model or --keep ema."
+            f"{weights_only} holds weights only, so --keep all is impossible; write a whole .pth, or pass --keep model "
+            "or --keep ema."
         )
+    if keep is None:
+        keep = ALL if not weights_only else MODEL if found.averaged is None else EMA
     if keep == EMA and found.averaged is None:
         raise PartsError(
-            f"The source holds no `{_EMA}`, so its weights are one set only; pass --keep model to convert that."
+            f"The source holds no `{_EMA}`, so it has one set of weights only; pass --keep model to convert these."
         )
     if keep == MODEL or found.averaged is None:
-        return Choice(keep, found.training, None)
-    return Choice(keep, found.averaged, found.training if keep == ALL else None)
+        return Choice(keep, found.training, None, {})
+    return Choice(keep, found.averaged, found.training if keep == ALL else None, found.ema_rest)
 
 
 def carry(
@@ -148,130 +154,126 @@ def carry(
 
     Raises:
         ConversionError: If a part does not fit the model.
+        CheckpointError: If a part is made to take much time or memory.
     """
     rest = {str(key): value for key, value in loaded.content.items() if key not in (_META, _EMA)}
     if choice.keep != ALL:
         gone = [*([_EMA] if _EMA in loaded.content and choice.keep == MODEL else []), *rest]
-        return Carried({}, tuple(Line(name, "left out", f"--keep {choice.keep}") for name in gone))
-    carrying = _Carrying()
+        return Carried({}, tuple(Line(name, LEFT_OUT, f"--keep {choice.keep}: weights alone") for name in gone))
+    carrying = _Carrying(loaded)
     if choice.beside is not None:
-        carrying.ema(choice.beside, weights(loaded).ema_rest, convert_weights)
+        carrying.ema(choice, convert_weights)
     slots = carrying.optimizer(rest.pop(_OPTIMIZER), regroup) if _OPTIMIZER in rest else None
     if _SCHEDULES in rest:
         carrying.schedules(rest.pop(_SCHEDULES), slots, rebuild=regroup is not None)
     if _HUB in rest or _OPTIMIZER in carrying.parts:
-        carrying.hub(rest.pop(_HUB, None))
+        carrying.hub(rest.pop(_HUB, None), own_config=regroup is None)
     for name, value in rest.items():
-        carrying.plain(name, value)
+        carrying.other(name, value)
     return Carried(carrying.parts, tuple(carrying.lines))
 
 
-def meta(loaded: Checkpoint, side: str, to: str) -> tuple[dict[str, Any], tuple[Line, ...]]:
-    """Return the plain part of the source's `meta` for the layout `to`, and a line if something was left out.
+def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
+    """Return a checkpoint's `meta` for the layout `to`.
 
-    The text of the config, `cfg`, describes the code of its own side: tools build a model of it. It is kept as
+    The text of the config, `cfg`, describes the code of its own side, and tools build a model of it. So it is kept as
     `legacy_cfg` or `new_cfg` when the layout changes, and put back on the way back.
     """
-    found = copied(loaded.content.get(_META, loaded.meta))
-    values = found.value if isinstance(found.value, dict) else {}
-    lines = (Line(_META, "left out", listed(found.left_out)),) if found.left_out else ()
-    return _turned(values, side, to), lines
-
-
-def _turned(values: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
     if side == to:
-        return dict(values)
+        return dict(source)
     own, other = f"{to}_cfg", f"{side}_cfg"
-    turned = {key: value for key, value in values.items() if key not in ("cfg", own)}
-    if "cfg" in values:
-        turned[other] = values["cfg"]
-    if own in values:
-        turned["cfg"] = values[own]
+    turned = {key: value for key, value in source.items() if key not in ("cfg", own)}
+    if "cfg" in source:
+        turned[other] = source["cfg"]
+    if own in source:
+        turned["cfg"] = source[own]
     return turned
 
 
 class _Carrying:
-    """The parts that were carried so far, and a line for each."""
+    """The parts of a checkpoint that were carried so far, and a line for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Checkpoint) -> None:
+        self._path = loaded.path
         self.parts: dict[str, Any] = {}
         self.lines: list[Line] = []
 
-    def ema(self, training: Tensors, rest: Mapping[str, Any], convert_weights: Callable[[Tensors], Tensors]) -> None:
+    def ema(self, choice: Choice, convert_weights: Callable[[Tensors], Tensors]) -> None:
         try:
-            converted = convert_weights(training)
+            training = convert_weights(choice.beside or {})
         except ConversionError as error:
-            raise type(error)(f"In the training weights, which `{_EMA}` holds: {error}") from error
-        others = self._copied(_EMA, rest)
+            raise type(error)(f"The training weights, which stand in `{_EMA}`, do not fit: {error}") from error
+        rest = self._plain(_EMA, choice.ema_rest) or {}
         self._add(
             _EMA,
-            {**{f"{_MODULE}{key}": tensor for key, tensor in converted.items()}, **others},
+            {**{f"{_MODULE}{key}": tensor for key, tensor in training.items()}, **rest},
             "converted",
-            f"{len(converted)} training weights; `{_STATE_DICT}` holds the averaged ones",
+            f"{len(training)} training weights; the averaged ones stand in `state_dict`",
         )
 
     def optimizer(self, saved: Any, regroup: Callable[[Mapping[str, Any]], Regrouped] | None) -> Slots | None:
-        plain = self._copied(_OPTIMIZER, saved, all_of="state")
+        plain = self._plain(_OPTIMIZER, saved, needed=("state", "param_groups"))
         if regroup is None:
-            self._add(_OPTIMIZER, plain, "kept", "its own code's groups")
+            self._add(_OPTIMIZER, plain, KEPT, "for the same code")
             return None
-        made = regroup(plain)
-        self._add(
-            _OPTIMIZER,
-            made.state_dict,
-            "rebuilt",
-            f"{made.source_groups} groups -> {made.target_groups}, state of {made.states} parameters",
-        )
+        made = regroup(plain if isinstance(plain, dict) else {})
+        detail = f"{made.source_groups} groups -> {made.target_groups}; state of {made.states} parameters"
+        self._add(_OPTIMIZER, made.state_dict, REBUILT, detail)
         return made.slots
 
     def schedules(self, saved: Any, slots: Slots | None, rebuild: bool) -> None:
-        plain = self._copied(_SCHEDULES, saved)
+        plain = self._plain(_SCHEDULES, saved)
         if not rebuild:
-            self._add(_SCHEDULES, plain, "kept", "its own code's groups")
+            self._add(_SCHEDULES, plain, KEPT, "for the same code")
         elif slots is None:
-            self.lines.append(Line(_SCHEDULES, "left out", "no optimizer tells which groups they are for"))
+            self.lines.append(Line(_SCHEDULES, LEFT_OUT, "without an optimizer their groups are not known"))
         elif not isinstance(plain, list) or not all(isinstance(schedule, dict) for schedule in plain):
-            raise OptimizerError(
-                f"`{_SCHEDULES}` of the source is no list of schedules, as one optimizer has; pass --keep model to "
-                "convert the weights alone."
-            )
+            raise OptimizerError(f"`{_SCHEDULES}` is no list of schedules, as one optimizer has them; {_ADVICE}.")
         else:
             rebuilt = [_per_group(schedule, slots) for schedule in plain]
-            detail = f"{len(rebuilt)}, for {slots.held} -> {len(slots.taken)} groups (base settings counted)"
-            self._add(_SCHEDULES, rebuilt, "rebuilt", detail)
+            detail = f"{len(rebuilt)} schedules, {slots.held} values each -> {len(slots.taken)}"
+            self._add(_SCHEDULES, rebuilt, REBUILT, detail)
 
-    def hub(self, saved: Any) -> None:
+    def hub(self, saved: Any, own_config: bool) -> None:
         """Carry mmengine's message hub, which `Runner.resume` expects to find.
 
-        Histories of logged numbers are objects, which `torch.load` refuses; their numbers go where a hub looks not.
+        Histories of logged numbers are objects of mmengine, which `torch.load` refuses. Their numbers go to
+        `log_history`, where a hub does not look: it goes on with new histories.
         """
         hub = saved if isinstance(saved, dict) else {}
-        scalars = hub.get("log_scalars", {})
-        histories = {name: _history(value) for name, value in scalars.items()} if isinstance(scalars, dict) else {}
-        known = {name: value for name, value in histories.items() if value is not None}
-        rest = {key: value for key, value in hub.items() if key != "log_scalars"}
-        made = {"runtime_info": {}, "resumed_keys": {}, **self._copied(_HUB, rest), "log_scalars": {}}
-        made["resumed_keys"] = {
-            key: made["resumed_keys"][key] for key in made["resumed_keys"] if key in made["runtime_info"]
-        }
-        made["log_history"] = {**made.get("log_history", {}), **known}
-        self.lines += [
-            Line(f"{_HUB}.log_scalars.{name}", "left out", "no history of numbers") for name in histories.keys() - known
-        ]
-        detail = f"{len(made['runtime_info'])} values; {len(known)} histories are in its `log_history`"
-        self._add(_HUB, made, "kept" if hub else "added", detail if hub else "empty; a Runner resumes with one only")
+        scalars = hub.get("log_scalars")
+        found = {name: _history(value) for name, value in scalars.items()} if isinstance(scalars, dict) else {}
+        histories = {name: history for name, history in found.items() if history is not None}
+        made = self._plain(_HUB, {key: value for key, value in hub.items() if key != "log_scalars"}) or {}
+        info, resumed, earlier = (
+            made[key] if isinstance(made.get(key), dict) else {}
+            for key in ("runtime_info", "resumed_keys", "log_history")
+        )
+        if not own_config:
+            info.pop("cfg", None)  # of the other code; a Runner has its own
+        resumed = {key: value for key, value in resumed.items() if key in info}
+        made |= dict(log_scalars={}, runtime_info=info, resumed_keys=resumed, log_history={**earlier, **histories})
+        lost = f", {len(found) - len(histories)} are not numbers" if len(found) > len(histories) else ""
+        detail = f"{len(info)} values, {len(histories)} histories{lost}"
+        self._add(_HUB, made, KEPT if hub else "added", detail if hub else "empty, for a Runner expects one")
 
-    def plain(self, name: str, value: Any) -> None:
-        self._add(name, self._copied(name, value), "kept", "as it was")
+    def other(self, name: str, value: Any) -> None:
+        plain = self._plain(name, value)
+        if plain is not None:
+            self._add(name, plain, KEPT, "as it was")
 
-    def _copied(self, part: str, value: Any, all_of: str = "") -> Any:
-        """Copy the plain part and tell what was left out; what stands under `all_of` must be plain altogether."""
-        found = copied(value)
-        for place in found.left_out:
-            if all_of and place.startswith(f"{all_of}."):
-                raise OptimizerError(f"`{part}.{place}` of the source is no number and no tensor; pass --keep model.")
-            self.lines.append(Line(f"{part}.{place}".rstrip("."), "left out", "neither number nor text nor tensor"))
-        return {} if found.value is None else found.value
+    def _plain(self, part: str, value: Any, needed: tuple[str, ...] = ()) -> Any:
+        """Copy the plain part and tell what was left out; refuse that below `needed`."""
+        try:
+            found = copied(value)
+        except MalformedError as error:
+            raise CheckpointError(f"Cannot read `{part}` of the checkpoint `{self._path}`: {error}.") from error
+        for place, kind in found.left_out:
+            where = f"{part}.{place}" if place else part
+            if place.startswith(needed):
+                raise OptimizerError(f"`{where}` is an object of {kind}, expected numbers and tensors; {_ADVICE}.")
+            self.lines.append(Line(where, LEFT_OUT, f"an object of {kind}"))
+        return found.value
 
     def _add(self, name: str, value: Any, action: str, detail: str) -> None:
         self.parts[name] = value
@@ -282,11 +284,11 @@ def _per_group(schedule: Any, slots: Slots) -> Any:
     """Copy a schedule's state; lists with one value per group follow the groups, however deep they stand."""
     if isinstance(schedule, dict):
         for name in _PER_GROUP:
-            listed_values = schedule.get(name)
-            if isinstance(listed_values, list) and len(listed_values) != slots.held:
+            values = schedule.get(name)
+            if isinstance(values, list) and len(values) != slots.held:
                 raise OptimizerError(
-                    f"`{name}` of a schedule has {len(listed_values)} values, expected {slots.held}, one per group of "
-                    "the optimizer; pass --keep model to convert the weights alone."
+                    f"`{name}` of a schedule has {len(values)} values, expected {slots.held}, one for each of the "
+                    f"optimizer's groups; {_ADVICE}."
                 )
         return type(schedule)({key: _per_group(value, slots) for key, value in schedule.items()})
     if isinstance(schedule, list) and len(schedule) == slots.held and slots.held > 1:

@@ -11,7 +11,7 @@ from converters.errors import MalformedError
 from converters.inert_pickle import Foreign, NumpyArray
 from converters.stored import StoredTensor
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (int, float, bool, type(None))
 _MOST_ITEMS, _DEEPEST = 200_000, 64
 _LEFT_OUT = object()
 
@@ -64,6 +64,8 @@ class _Copy:
         self.left_out: list[tuple[str, str]] = []
 
     def of(self, value: Any, depth: int, path: str) -> Any:
+        if type(value) is str:
+            return value.encode("utf-8", "backslashreplace").decode()  # halves of characters, which no file can hold
         if type(value) in self._taken:
             return value
         pairs, items = _contents(value)

@@ -19,6 +19,8 @@ def read(source: SourceFile) -> Unpickled:
     """
     records = zip_directory.read(source)
     root = _root(records)
+    if any(record.compressed for record in records.values()):
+        raise MalformedError("its records are compressed, which torch never does")
     order = records.get(f"{root}byteorder")
     if order is not None and zip_directory.content(source, order) != b"little":
         raise MalformedError("it was written on a big-endian machine, which is not supported")

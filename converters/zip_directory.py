@@ -1,10 +1,10 @@
-"""Find the records of a zip file that holds them uncompressed, and nothing else that a zip file may hold."""
+"""Find the records of a zip file, and believe nothing that its directory says before it is looked up."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.errors import MalformedError
 from converters.stored import SourceFile, damaged
@@ -15,18 +15,26 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _LONGEST_COMMENT = 0xFFFF
-_LARGEST_DIRECTORY = 1 << 26
+_LARGEST_DIRECTORY = 1 << 24
 _STORED, _ENCRYPTED = 0, 1
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record: its bytes are those of the file from `begin` on."""
+    """A record: its bytes are those of the file from `begin` on.
+
+    Attributes:
+        header: Where the header before them begins.
+        crc32: Their check sum; None if the file has none, as torch can be told.
+        compressed: Whether the bytes are not the content itself.
+    """
 
     name: str
+    header: int
     begin: int
     nbytes: int
-    crc32: int
+    crc32: int | None
+    compressed: bool
 
 
 def read(source: SourceFile) -> dict[str, Record]:
@@ -35,20 +43,21 @@ def read(source: SourceFile) -> dict[str, Record]:
     The directory at the end says where they are; the header before each record has to agree with it.
 
     Raises:
-        MalformedError: If the file is cut or damaged, a name stands in it twice, records are compressed, encrypted,
-            overlap or reach beyond the file.
+        MalformedError: If the file is cut or damaged, a name stands in it twice, or records are encrypted, overlap or
+            reach beyond the file.
         OSError: If it cannot be read.
     """
     try:
-        entries = _entries(source)
-        records = sorted((_located(source, *entry) for entry in entries), key=lambda record: record.begin)
+        records = sorted((_located(source, entry) for entry in _entries(source)), key=lambda record: record.header)
     except struct.error as error:
         raise MalformedError(f"its zip directory is damaged ({error})") from error
     end = 0
     for record in records:
-        if record.begin < end:
+        if record.header < end:
             raise MalformedError(f"its record {record.name} overlaps another one")
         end = record.begin + record.nbytes
+    if not any(record.crc32 for record in records):
+        records = [replace(record, crc32=None) for record in records]
     return {record.name: record for record in records}
 
 
@@ -60,37 +69,35 @@ def content(source: SourceFile, record: Record) -> bytes:
         OSError: If it cannot be read.
     """
     data = source.read(record.begin, record.nbytes)
-    if zlib.crc32(data) != record.crc32:
-        raise MalformedError(damaged(record.name, zlib.crc32(data), record.crc32))
+    found = zlib.crc32(data)
+    if record.crc32 is not None and found != record.crc32:
+        raise MalformedError(damaged(record.name, found, record.crc32))
     return data
 
 
-def _entries(source: SourceFile) -> list[tuple[str, int, int, int]]:
-    """Return name, position of the header, length and check sum of every record, as the directory has them."""
+def _entries(source: SourceFile) -> list[Record]:
+    """Return every record as the directory has it, with `begin` still unknown."""
     count, length, begin = _directory(source)
     if length > _LARGEST_DIRECTORY or begin + length > source.size:
         raise MalformedError(f"its zip directory declares {length} bytes at {begin}, the file has {source.size}")
-    data, at, found, names = source.read(begin, length), 0, [], set()
+    data, at = source.read(begin, length), 0
+    found: dict[str, Record] = {}
     while at < length:
         signature, _, _, flags, method, _, _, crc, packed, nbytes, *rest = _ENTRY.unpack_from(data, at)
         name_length, extra_length, comment_length, _, _, _, header = rest
         if signature != b"PK\x01\x02":
             raise MalformedError("its zip directory is damaged (an entry without its signature)")
         name = str(data[at + _ENTRY.size :][:name_length], "utf-8", "replace")
-        extra = data[at + _ENTRY.size + name_length :][:extra_length]
-        packed, nbytes, header = _wide(extra, packed, nbytes, header)
-        if method != _STORED or packed != nbytes:
-            raise MalformedError("its records are compressed, which torch never does")
+        nbytes, packed, header = _wide(data[at + _ENTRY.size + name_length :][:extra_length], nbytes, packed, header)
         if flags & _ENCRYPTED:
             raise MalformedError("its records are encrypted, which torch never does")
-        if name in names:
+        if name in found:
             raise MalformedError(f"its record {name} stands in it twice")
-        names.add(name)
-        found.append((name, header, nbytes, crc))
+        found[name] = Record(name, header, 0, packed, crc, method != _STORED or packed != nbytes)
         at += _ENTRY.size + name_length + extra_length + comment_length
     if len(found) != count:
         raise MalformedError(f"its zip directory declares {count} records and lists {len(found)}")
-    return found
+    return list(found.values())
 
 
 def _directory(source: SourceFile) -> tuple[int, int, int]:
@@ -129,17 +136,13 @@ def _wide(extra: bytes, *numbers: int) -> list[int]:
     return [next(replacements) if number == 0xFFFFFFFF else number for number in numbers]
 
 
-def _located(source: SourceFile, name: str, header: int, nbytes: int, crc: int) -> Record:
+def _located(source: SourceFile, record: Record) -> Record:
     """Find where a record's bytes begin: behind its own header, which repeats its name."""
-    fault = f"its record {name} lies outside of the file; the file is truncated or damaged"
-    if header + _LOCAL.size + nbytes > source.size:
-        raise MalformedError(fault)
-    head = source.read(header, min(_LOCAL.size + 1024, source.size - header))
+    head = source.read(record.header, min(_LOCAL.size + 1024, max(0, source.size - record.header)))
     signature, *_, name_length, extra_length = _LOCAL.unpack_from(head)
-    begin = header + _LOCAL.size + name_length + extra_length
-    same = str(head[_LOCAL.size :][:name_length], "utf-8", "replace") == name
-    if signature != b"PK\x03\x04" or not same:
-        raise MalformedError(f"its record {name} has another header than its zip directory says")
-    if begin + nbytes > source.size:
-        raise MalformedError(fault)
-    return Record(name, begin, nbytes, crc)
+    if signature != b"PK\x03\x04" or str(head[_LOCAL.size :][:name_length], "utf-8", "replace") != record.name:
+        raise MalformedError(f"its record {record.name} has another header than its zip directory says")
+    begin = record.header + _LOCAL.size + name_length + extra_length
+    if begin + record.nbytes > source.size:
+        raise MalformedError(f"its record {record.name} ends beyond the file; the file is truncated or damaged")
+    return replace(record, begin=begin)
