@@ -22,7 +22,9 @@ _SUBMODULES = (
     "layout",
     "ledger",
     "mapping",
+    "optimizer",
     "options",
+    "parts",
     "writer",
 )
 
