@@ -170,7 +170,7 @@ def carry(
         carrying.hub(rest.pop(_HUB, None), own_config=regroup is None)
     for name, value in rest.items():
         carrying.other(name, value)
-    return Carried(carrying.parts, tuple(carrying.lines))
+    return Carried(dict(sorted(carrying.parts.items())), tuple(carrying.lines))
 
 
 def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
