@@ -25,7 +25,9 @@ _SUBMODULES = (
     "layout",
     "ledger",
     "mapping",
+    "optimizer",
     "options",
+    "parts",
     "writer",
 )
 

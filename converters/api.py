@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from converters import __version__, checkpoint, detect, engine, families, hashing, layout, manifest, writer
+from converters import (
+    __version__,
+    checkpoint,
+    detect,
+    engine,
+    families,
+    hashing,
+    layout,
+    manifest,
+    optimizer,
+    parts,
+    writer,
+)
 from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
 from converters.options import DEFAULTS, Options
+from converters.parts import Line as PartLine
 from converters.publication import Publication
 from converters.stored import StoredTensor
 
@@ -31,6 +44,7 @@ class Plan:
         state_dict: The tensors to write, by key, sorted.
         changes: For each key whose values are not those of the source: what was done to them, in words.
         parts: What is written beside the state dict and `meta`, by its name at the top level of a `.pth`.
+        part_lines: What became of every part of the source.
         meta: The plain metadata to write.
     """
 
@@ -43,6 +57,7 @@ class Plan:
     meta: Mapping[str, Any]
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
+    part_lines: tuple[PartLine, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
@@ -60,6 +75,7 @@ class Plan:
             "dropped": self.ledger.count(DROP),
             "unmapped": self.ledger.count(UNMAPPED),
             "ledger": [asdict(entry) for entry in self.ledger.entries],
+            "parts": [asdict(line) for line in self.part_lines],
         }
 
 
@@ -81,8 +97,8 @@ class FileConversion:
         }
 
 
-def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
-    """Work out what a conversion comes to; nothing is written.
+def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") -> Plan:
+    """Work out what a conversion to a file of that suffix comes to; nothing is written.
 
     Raises:
         CheckpointError: If the source cannot be read.
@@ -95,20 +111,49 @@ def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
         families.variant(options.family, options.variant)
     loaded = checkpoint.read(source)
     found = detect.detect(loaded.state_dict, options.family, options.variant)
+    chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix))
+    result = _converted(chosen.state_dict, found, options)
+    if result.ledger.changes_nothing and not options.changes_more_than_names:
+        raise AlreadyConvertedError(_nothing_to_do(source, found))
+    carried = parts.carry(
+        loaded,
+        chosen,
+        lambda tensors: _converted(tensors, found, options).state_dict,
+        None if found.side == options.to else _regrouping(found, options.to),
+    )
+    asked = replace(options, keep=chosen.keep)
+    meta = _meta(loaded.meta, found, asked)
+    planned = Plan(loaded, asked, found, result.rules, result.ledger, result.state_dict, meta)
+    # every further step takes a plan and returns one with other tensors, changes or parts
+    planned = replace(planned, parts=carried.parts, part_lines=carried.lines)
+    return _stripped(planned) if options.strip else planned
+
+
+def _weights_only(options: Options, suffix: str) -> str | None:
+    """Say why nothing but weights can be written, if that is so."""
+    if options.strip:
+        return "An output of --strip"
+    return "A .safetensors file" if suffix == ".safetensors" else None
+
+
+def _converted(tensors: Mapping[str, StoredTensor], found: detect.Detection, options: Options) -> engine.Conversion:
     step = engine.canonicalise if found.side == options.to else engine.convert
-    result = step(
-        loaded.state_dict,
+    return step(
+        tensors,
         families.mapping(found.family, found.variant),
         options.to,
         layout.load(found.variant, found.family, options.to),
         options.allow_unmapped,
     )
-    if result.ledger.changes_nothing and not options.changes_more_than_names:
-        raise AlreadyConvertedError(_nothing_to_do(source, found))
-    meta = _meta(loaded.meta, found, options)
-    planned = Plan(loaded, options, found, result.rules, result.ledger, result.state_dict, meta)
-    # every further step takes a plan and returns one with other tensors, changes or parts
-    return _stripped(planned) if options.strip else planned
+
+
+def _regrouping(found: detect.Detection, to: str) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
+    """Return what carries an optimizer's state to the other side."""
+    frozen_groups = to == layout.LEGACY and families.family(found.family).frozen_groups
+    source = layout.load(found.variant, found.family, found.side)
+    target = optimizer.Side(layout.load(found.variant, found.family, to), frozen_groups)
+    rules = engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
+    return lambda saved: optimizer.regroup(saved, source, target, rules.target_of)
 
 
 def convert_file(
@@ -131,7 +176,7 @@ def convert_file(
     source, destination = Path(source), Path(destination)
     check_destination(source, destination, force)
     before = _state(source)
-    planned = plan(source, options)
+    planned = plan(source, options, destination.suffix)
     record = prove(planned)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
     with Publication(destination, force) as publication:
@@ -177,7 +222,7 @@ def _state(source: Path) -> tuple[tuple[int, ...], ...]:
 
 def _stripped(planned: Plan) -> Plan:
     meta = {name: planned.meta[name] for name in checkpoint.CLASS_META if name in planned.meta}
-    return replace(planned, meta=meta, parts={})
+    return replace(planned, meta=meta)
 
 
 def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
@@ -190,9 +235,11 @@ def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
 
 
 def _meta(source: Mapping[str, Any], found: detect.Detection, options: Options) -> dict[str, Any]:
-    kept = {name: source[name] for name in checkpoint.CLASS_META if name in source}
+    kept = {name: value for name, value in source.items() if name != manifest.KEY}
+    if options.keep != parts.ALL:
+        kept = {name: kept[name] for name in checkpoint.CLASS_META if name in kept}
     return {
-        **kept,
+        **parts.meta(kept, found.side, options.to),
         "family": found.family,
         "variant": found.variant,
         "layout": options.to,

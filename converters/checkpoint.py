@@ -6,21 +6,22 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import safetensors_file, shards
+from converters import safetensors_file, shards, torch_legacy, torch_zip
 from converters.errors import CheckpointError, MalformedError, listed, one_line
-from converters.stored import SourceFile, StoredTensor
-from converters.torch_zip import TorchZip
+from converters.inert_pickle import Foreign, Unpickled
+from converters.plain import plain
+from converters.stored import SourceFile, StoredTensor, check_all
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model")
+_HEAD = 512  # bytes that tell the format
 CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
-_PLAIN = (str, int, float, bool, type(None))
-_STAND_IN = object()
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ class Checkpoint:
         Raises:
             CheckpointError, OSError: As `to_torch` does.
         """
-        for storage in {tensor.storage: None for tensor in self.state_dict.values()}:
-            storage.check()
+        check_all({tensor.storage: None for tensor in self.state_dict.values()})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -82,7 +82,7 @@ def read(path: str | Path) -> Checkpoint:
     if not source.size:
         raise CheckpointError(f"The checkpoint `{path}` is empty; copy or download it again.")
     try:
-        return _reader(source.read(0, min(16, source.size)))(source)
+        return _reader(source.read(0, min(_HEAD, source.size)))(source)
     except MalformedError as error:
         raise source.fault(one_line(error)) from error
 
@@ -108,14 +108,23 @@ def _index(path: Path) -> shards.Index:
 
 def _reader(head: bytes) -> Callable[[SourceFile], Checkpoint]:
     if head[:4] == b"PK\x03\x04":
-        return _read_torch_zip
+        return partial(_read_torch, torch_zip.read)
+    if head[:1] == b"\x80":
+        return partial(_read_torch, torch_legacy.read)
     if head[8:9] == b"{":
         return _read_safetensors
-    if head[:1] == b"\x80":
-        raise MalformedError(
-            "it is a bare pickle, as torch wrote before 1.6; load it with torch there and save it again"
-        )
-    raise MalformedError("it is neither a torch zip file nor a safetensors file")
+    raise MalformedError(_other_format(head))
+
+
+def _other_format(head: bytes) -> str:
+    """Say what a file is that is no checkpoint, where that helps to get the right one."""
+    if head[257:262] == b"ustar":
+        return "it is a tar file, as torch wrote before 0.1.10; load it with torch.load and save it with torch.save"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS in place of the file; run `git lfs pull`"
+    if head.lstrip()[:9].lower() in (b"<!doctype", b"<html") or head.lstrip()[:5].lower() == b"<html":
+        return "it is a web page, and not the file to download"
+    return "it is neither a torch zip file nor a safetensors file nor what torch wrote before 1.6"
 
 
 def _read_safetensors(source: SourceFile) -> Checkpoint:
@@ -149,11 +158,10 @@ def _shard(path: Path) -> dict[str, StoredTensor]:
         raise source.fault(one_line(error)) from error
 
 
-def _read_torch_zip(source: SourceFile) -> Checkpoint:
-    with TorchZip(source) as archive:
-        found = archive.unpickle()
+def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFile) -> Checkpoint:
+    found = read_format(source)
     state_dict, rest = _find_state_dict(found.content)
-    meta = _plain(rest.get("meta", {}))
+    meta = plain(rest.get("meta", {}))
     return Checkpoint(
         source.path,
         "pth",
@@ -166,9 +174,9 @@ def _read_torch_zip(source: SourceFile) -> Checkpoint:
 
 
 def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[Any, Any]]:
-    """Return the state dict, still unread, and what stands beside it at the top level."""
+    """Return the state dict, and what stands beside it at the top level."""
     if not isinstance(content, dict):
-        raise MalformedError("its top level is not a dict")
+        raise MalformedError(f"its top level is {_kind(content)}, not a dict; save the model's state_dict() alone")
     for name in _WRAPPERS:
         if isinstance(content.get(name), dict):
             return _checked(content[name], f"`{name}`"), {key: content[key] for key in content if key != name}
@@ -180,11 +188,18 @@ def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, StoredTensor]:
         raise MalformedError(f"{where} holds no tensors")
     for key, value in state_dict.items():
         if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            what = f"`{key}` is {_kind(value)}" if isinstance(key, str) else f"its key {key!r} is not text"
             raise MalformedError(
-                f"{where} is no state dict: `{key}` is not a plain tensor (looked for "
-                f"{', '.join(_WRAPPERS)} and a top level of tensors)"
+                f"{where} is no state dict: {what}, not a plain tensor (looked for {', '.join(_WRAPPERS)} and a top "
+                "level of tensors)"
             )
     return state_dict
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Foreign) and value.name == "torch.Tensor":
+        return "a tensor to be conjugated or negated, or of an unknown dtype"
+    return f"made by {value.name}" if isinstance(value, Foreign) else f"of type {type(value).__name__}"
 
 
 def _strip_module(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -192,16 +207,6 @@ def _strip_module(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     if all(key.startswith("module.") for key in tensors):
         return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return tensors
-
-
-def _plain(value: Any) -> Any:
-    """Copy the plain part of a value; dict and list items that are not plain are left out."""
-    if isinstance(value, dict):
-        items = {key: _plain(item) for key, item in value.items() if isinstance(key, str)}
-        return {key: item for key, item in items.items() if item is not _STAND_IN}
-    if isinstance(value, (list, tuple)):
-        return type(value)(item for item in map(_plain, value) if item is not _STAND_IN)
-    return value if type(value) in _PLAIN else _STAND_IN
 
 
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:

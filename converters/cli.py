@@ -42,6 +42,12 @@ def cli() -> None:
 @click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
 @click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
+@click.option(
+    "--keep",
+    type=click.Choice(["model", "ema", "all"]),
+    help="Training weights, averaged weights, or everything that resuming a training needs (.pth only). [default: "
+    "everything into a .pth; into a .safetensors the weights that SRC gives to a model, averaged if there are any]",
+)
 @click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
 @click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
@@ -54,7 +60,9 @@ def cli() -> None:
     help="Print the result, ledger included, as JSON.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
-@click.option("-v", "--verbose", count=True, help="List renamed and dropped keys; twice: all keys.")
+@click.option(
+    "-v", "--verbose", count=True, help="List renamed and dropped keys, and all other parts; twice: all keys."
+)
 def convert(
     src: str, dst: str, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: int, **options: Any
 ) -> None:
@@ -68,11 +76,11 @@ def convert(
         asked = Options(**options)
         if dry_run:
             api.check_destination(src, dst, force)
-            done = api.FileConversion(api.plan(src, asked), Path(dst))
+            done = api.FileConversion(api.plan(src, asked, Path(dst).suffix), Path(dst))
         else:
             done = api.convert_file(src, dst, asked, force)
     if verbose and not quiet:
-        for line in render.ledger_lines(done.plan.ledger.entries, verbose):
+        for line in [*render.ledger_lines(done.plan.ledger.entries, verbose), *render.part_lines(done.plan.part_lines)]:
             message(line)
     if as_json:
         click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))

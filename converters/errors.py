@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST_LINE = 2000  # characters
+
 
 class CheckpointError(Exception):
     """A file cannot be read as a checkpoint."""
@@ -81,6 +83,14 @@ class CastError(ConversionError):
     """A number cannot be held in the dtype that was asked for."""
 
 
+class OptimizerError(ConversionError):
+    """An optimizer's state, or a schedule's, does not fit the model."""
+
+
+class PartsError(ConversionError):
+    """A part that was asked for is not there, or cannot be written in that form."""
+
+
 def listed(items: Iterable[str], shown: int = 3) -> str:
     """Join the first few items and count the rest: "`a`, `b`, `c` and 5 more"."""
     names = list(items)
@@ -88,6 +98,14 @@ def listed(items: Iterable[str], shown: int = 3) -> str:
     return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
 
 
+def printable(text: str) -> str:
+    """Return text with all that a terminal might obey, or cannot print, written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def one_line(error: BaseException) -> str:
-    """Return an error's message with every run of white space made one space."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message, every run of white space made one space, printable and of a length to be read."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE // 2]} [...] {text[-_LONGEST_LINE // 2 :]}"

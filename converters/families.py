@@ -31,6 +31,7 @@ class Family:
         layouts: The family that holds the layout files; families with the same new model share them.
         variants: The model sizes.
         rules: The rule table as a function of the number of decoder layers.
+        frozen_groups: Its mmengine makes groups of an optimizer for frozen parameters, too (0.6.0 does, 0.10.7 not).
         class_rows: Patterns of the tensors that have one row per class, and how the model initialises such a row.
         markers: Keys that every checkpoint of the family has, and that no related detector has together.
     """
@@ -40,6 +41,7 @@ class Family:
     layouts: str
     variants: tuple[Variant, ...]
     rules: Callable[[int], tuple[Rule, ...]]
+    frozen_groups: bool
     class_rows: Mapping[str, str]
     markers: tuple[str, ...]
 
@@ -108,6 +110,7 @@ _FAMILIES = {
         layouts="ddq_detr",
         variants=_DDQ_DETR_VARIANTS,
         rules=_ddq_detr_rules,
+        frozen_groups=True,
         class_rows=_DDQ_DETR_CLASS_ROWS,
         markers=_DDQ_DETR_MARKERS,
     ),
@@ -117,6 +120,7 @@ _FAMILIES = {
         layouts="ddq_detr",
         variants=_DDQ_DETR_VARIANTS,
         rules=_ddq_detr_rules,
+        frozen_groups=False,
         class_rows=_DDQ_DETR_CLASS_ROWS,
         markers=_DDQ_DETR_MARKERS,
     ),

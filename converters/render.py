@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry
+from converters.parts import LEFT_OUT
 
 if TYPE_CHECKING:
     from converters.api import FileConversion
     from converters.diff import Diff, Difference, Side
     from converters.inspection import Inspection
+    from converters.parts import Line
     from converters.verification import Verification
 
 _LABEL = 14
@@ -21,12 +23,25 @@ _SHOWN = 6  # keys of a kind, unless all are asked for
 def verdict(done: FileConversion) -> str:
     """Return the closing line of a conversion; it starts with CONVERTED and stays one line."""
     shards = f" and {len(done.files) - 1} shards" if len(done.files) > 1 else ""
-    return f"CONVERTED {_counts(done)} -> {done.destination.with_name(done.files[-1].name)}{shards}"
+    return f"CONVERTED {_counts(done)} -> {done.destination.with_name(done.files[-1].name)}{shards}{_parts(done)}"
 
 
 def plan_lines(done: FileConversion) -> list[str]:
     """Return every key of the plan, and a closing line that starts with PLANNED."""
-    return [*ledger_lines(done.plan.ledger.entries, 2), f"PLANNED {_counts(done)} -> {done.destination}"]
+    planned = f"PLANNED {_counts(done)} -> {done.destination}{_parts(done)}"
+    return [*ledger_lines(done.plan.ledger.entries, 2), *part_lines(done.plan.part_lines), planned]
+
+
+def part_lines(lines: Iterable[Line]) -> list[str]:
+    """Return one line per part beside the weights: what became of it."""
+    return [f"{line.action} {line.part}: {line.detail}" for line in lines]
+
+
+def _parts(done: FileConversion) -> str:
+    """Say which parts go with the weights, and if some were left out altogether."""
+    left = [line.part for line in done.plan.part_lines if line.action == LEFT_OUT and "." not in line.part]
+    carried = f" with {', '.join(done.plan.parts)}" if done.plan.parts else ""
+    return carried + (f"{',' if carried else ''} without {', '.join(left)}" if left else "")
 
 
 def _counts(done: FileConversion) -> str:

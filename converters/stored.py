@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,21 +110,20 @@ class Storage:
         nbytes: Its length.
     """
 
-    def __init__(self, name: str, nbytes: int, source: SourceFile, begin: int | None, crc32: int | None) -> None:
+    __slots__ = ("name", "nbytes", "_source", "_begin", "_crc32", "_lock")
+
+    def __init__(
+        self, name: str, nbytes: int, source: SourceFile | bytes, begin: int | None, crc32: int | None
+    ) -> None:
         """Describe the part of `source` from `begin` on; without `crc32` there is nothing to verify it by."""
         self.name, self.nbytes = name, nbytes
         self._source, self._begin, self._crc32 = source, begin, crc32
-        self._memory: bytes | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def of(cls, data: bytes) -> Storage:
         """Hold bytes in memory."""
-        storage = cls.__new__(cls)
-        storage.name, storage.nbytes = "memory", len(data)
-        storage._source, storage._begin, storage._crc32 = None, 0, None
-        storage._memory, storage._lock = data, threading.Lock()
-        return storage
+        return cls("memory", len(data), data, 0, None)
 
     def place(self, begin: int) -> None:
         """Say where the storage begins in its file, for formats that tell so after they have described it."""
@@ -174,17 +173,39 @@ class Storage:
             self._verify(summed)
 
     def _read(self, begin: int, length: int) -> bytes:
-        if self._memory is not None:
-            return self._memory[begin : begin + length]
+        if isinstance(self._source, bytes):
+            return self._source[begin : begin + length]
         return self._source.read(self._begin + begin, length)
 
     def _verify(self, found: int) -> None:
         if self._crc32 is not None and found != self._crc32:
-            raise self._source.fault(
-                f"record {self.name} is damaged (its CRC-32 is {found:08x}, expected {self._crc32:08x}); copy or "
-                "download the file again"
-            )
+            raise self._source.fault(damaged(self.name, found, self._crc32))
         self._crc32 = None
+
+
+def check_all(storages: Iterable[Storage]) -> None:
+    """Verify check sums, two storages at a time.
+
+    Raises:
+        CheckpointError, OSError: As `Storage.check` does, for the first of those that are damaged.
+    """
+    waiting, faults = iter(tuple(enumerate(storages))), {}
+
+    def work() -> None:
+        for index, storage in waiting:
+            try:
+                storage.check()
+            except (CheckpointError, OSError) as error:
+                faults[index] = error
+            if faults:
+                return
+
+    other = threading.Thread(target=work)
+    other.start()
+    work()
+    other.join()
+    if faults:
+        raise faults[min(faults)]
 
 
 class StoredTensor:
@@ -214,11 +235,13 @@ class StoredTensor:
             MalformedError: If that is no tensor, reaches beyond its storage, or takes more than `most_bytes`, which is
                 possible where it repeats elements.
         """
-        stride = row_major(shape) if stride is None else stride
         if dtype not in ITEM_SIZES:
             raise MalformedError(f"a tensor has the unknown dtype {dtype}")
-        if len(shape) != len(stride) or len(shape) > _MOST_DIMENSIONS or not _naturals((offset, *shape, *stride)):
-            raise MalformedError("a tensor is described by something else than a storage and whole numbers")
+        _check_numbers((offset,), shape)
+        stride = row_major(shape) if stride is None else stride
+        if len(shape) != len(stride):
+            raise MalformedError(f"a tensor of {len(shape)} dimensions has {len(stride)} strides")
+        _check_numbers(stride)
         self.dtype, self.shape, self.stride, self.offset, self.storage = dtype, shape, stride, offset, storage
         held = storage.nbytes // ITEM_SIZES[dtype]
         if offset + self._span() > held:
@@ -363,14 +386,23 @@ class StoredTensor:
         return np.ndarray(self.shape, f"V{self.itemsize}", span, strides=steps).tobytes()
 
 
+def damaged(name: str, found: int, expected: int) -> str:
+    """Say that a record's check sum is wrong."""
+    return f"record {name} is damaged (CRC-32 {found:08x}, expected {expected:08x}); copy or download the file again"
+
+
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of a row-major tensor, in elements."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
-        step *= max(size, 1) if type(size) is int else 1
+        step *= max(size, 1)
     return tuple(reversed(strides))
 
 
-def _naturals(numbers: tuple[object, ...]) -> bool:
-    return all(type(number) is int and 0 <= number < 2**62 for number in numbers)
+def _check_numbers(*groups: tuple[object, ...]) -> None:
+    for numbers in groups:
+        if len(numbers) > _MOST_DIMENSIONS:
+            raise MalformedError(f"a tensor has {len(numbers)} dimensions, expected at most {_MOST_DIMENSIONS}")
+        if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+            raise MalformedError("a tensor is described by something else than a storage and whole numbers")

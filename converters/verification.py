@@ -13,6 +13,7 @@ from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
     ConversionError,
+    MalformedError,
     UnknownFamilyError,
     VerificationError,
     listed,
@@ -20,6 +21,7 @@ from converters.errors import (
 from converters.ledger import UNMAPPED
 from converters.manifest import FileDigest, Manifest, SideManifest
 from converters.options import Options
+from converters.plain import copied
 from converters.stored import StoredTensor
 
 
@@ -115,7 +117,8 @@ def _check_embedded(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
 def _check_tensors(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
     """Compare what the file holds with the manifest, then its bytes as a whole."""
     recorded = side.manifest
-    parts = manifest.part_tensors({name: part for name, part in loaded.content.items() if name != "meta"})
+    rest = _beside(path, loaded)
+    parts = manifest.part_tensors(rest)
     _check_set(path, loaded.state_dict, [line.target for line in recorded.tensors])
     _check_set(path, parts, [part.path for part in recorded.parts])
     lines = {**{line.target: line for line in recorded.tensors}, **{part.path: part for part in recorded.parts}}
@@ -136,10 +139,21 @@ def _check_tensors(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
             f"{len(differing)} tensor(s) of `{path}` do not have the recorded SHA-256: {listed(differing)}; the file "
             "was changed or damaged after the conversion."
         )
-    rest = {name: part for name, part in loaded.content.items() if name != "meta"}
     if manifest.rest_digest(loaded.meta, rest) != recorded.rest_sha256:
         raise VerificationError(f"The metadata of `{path}` are not those that were recorded.")
     _check_files(path, files, side.files)
+
+
+def _beside(path: Path, loaded: Checkpoint) -> dict[str, Any]:
+    """Return the parts beside the state dict and `meta`, which are plain in whatever was converted."""
+    try:
+        found = copied({name: part for name, part in loaded.content.items() if name != "meta"})
+    except MalformedError as error:
+        raise VerificationError(f"The file `{path}` is not what was written: {error}.") from error
+    if found.left_out:
+        place, kind = found.left_out[0]
+        raise VerificationError(f"The file `{path}` holds an object of {kind} at `{place}`, which was not written.")
+    return found.value
 
 
 def _check_set(path: Path, found: Iterable[str], recorded: Iterable[str]) -> None:

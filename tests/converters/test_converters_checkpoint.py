@@ -130,7 +130,7 @@ def test_foreign_globals_are_made_inert(tmp_path: Path) -> None:
     )
     found = checkpoint.read(path)
     assert [name.rpartition(".")[2] for name in found.foreign] == ["ConfigDict", "HistoryBuffer"]
-    assert found.meta == {"epoch": 3, "names": ("a", "b")}
+    assert found.meta == {"epoch": 3, "cfg": {"a": 1}, "names": ("a", "b")}
     assert found.other_keys == ("message_hub", "optimizer")
 
 
@@ -169,7 +169,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str, share: float) ->
     [
         (b"", "is empty"),
         (b"hello world, not weights", "neither a torch zip file nor a safetensors file"),
-        (pickle.dumps({"state_dict": {}}, protocol=2), "bare pickle, as torch wrote before 1.6"),
+        (pickle.dumps({"state_dict": {}}, protocol=2), "a pickle, but not one that torch.save wrote"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -190,10 +190,10 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([1, 2], "top level is not a dict"),
+        ([1, 2], "its top level is of type list, not a dict"),
         ({"state_dict": {}}, "holds no tensors"),
-        ({"epoch": 3}, "is no state dict: `epoch` is not a plain tensor"),
-        ({"state_dict": {"x": "text"}}, "`state_dict` is no state dict: `x` is not a plain tensor"),
+        ({"epoch": 3}, "is no state dict: `epoch` is of type int, not a plain tensor"),
+        ({"state_dict": {"x": "text"}}, "`state_dict` is no state dict: `x` is of type str, not a plain tensor"),
     ],
 )
 def test_contents_that_are_no_state_dict(tmp_path: Path, content: Any, message: str) -> None:
@@ -233,7 +233,7 @@ def test_overlapping_records_are_refused(tmp_path: Path) -> None:
             twin.filename = f"a/data/{index + 1}"
             archive.filelist.append(twin)
         archive.writestr("a/last", "")  # makes zipfile write the directory anew
-    with pytest.raises(CheckpointError, match="its records declare .* bytes, the file has"):
+    with pytest.raises(CheckpointError, match="its record a/data/1 has another header"):
         checkpoint.read(path)
 
 
@@ -288,8 +288,8 @@ def test_tensors_beyond_the_file_are_refused(
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "numbers more objects than it can hold"),
-        (b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00.", "uses BYTEARRAY8|its pickle is malformed"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "holds no tensors"),
+        (b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00.", "it declares 4294967296 bytes, 1 are left"),
         (b"\x80\x02}", "its pickle is malformed"),
         (b"\x80\x02K\x01K\x02R.", "its pickle is malformed"),
         (b"garbage", "its pickle is malformed"),

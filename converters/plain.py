@@ -1,0 +1,111 @@
+"""Copy out of a pickle's content what is plain: text, numbers, lists and dicts, and tensors where they are wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from converters.errors import MalformedError
+from converters.inert_pickle import Foreign, NumpyArray
+from converters.stored import StoredTensor
+
+_PLAIN = (int, float, bool, type(None))
+_MOST_ITEMS, _DEEPEST = 200_000, 64
+_LEFT_OUT = object()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The plain part of a value.
+
+    Attributes:
+        value: It, None if there was none.
+        left_out: What is not in it: each place, dotted, and the kind of what stood there.
+    """
+
+    value: Any
+    left_out: tuple[tuple[str, str], ...]
+
+
+def plain(value: Any) -> Any:
+    """Copy the part of a pickle's content that is text, numbers, lists and dicts with text as keys.
+
+    Dicts and lists of other classes, such as mmengine's `ConfigDict`, become plain ones, and numpy's arrays lists;
+    items of any other kind, and what is nested deeper than 64 levels, are left out.
+
+    Raises:
+        MalformedError: If that makes more than 200 000 items.
+        CheckpointError, OSError: If an array cannot be read.
+    """
+    found = _Copy(text_keys=True, also=()).of(value, 0, "")
+    return None if found is _LEFT_OUT else found
+
+
+def copied(value: Any) -> Copied:
+    """Copy what `plain` does and also tensors, bytes, counters and dicts with numbers as keys; tell what is left out.
+
+    All of that is what torch loads with `weights_only`.
+
+    Raises:
+        MalformedError, CheckpointError, OSError: As `plain` does.
+    """
+    copy = _Copy(text_keys=False, also=(StoredTensor, bytes, complex))
+    found = copy.of(value, 0, "")
+    return Copied(None if found is _LEFT_OUT else found, tuple(copy.left_out))
+
+
+class _Copy:
+    def __init__(self, text_keys: bool, also: tuple[type, ...]) -> None:
+        self._left = _MOST_ITEMS
+        self._keys = (str,) if text_keys else (str, int, float, bool)
+        self._taken = _PLAIN + also
+        self.left_out: list[tuple[str, str]] = []
+
+    def of(self, value: Any, depth: int, path: str) -> Any:
+        if type(value) is str:
+            return value.encode("utf-8", "backslashreplace").decode()  # halves of characters, which no file can hold
+        if type(value) in self._taken:
+            return value
+        pairs, items = _contents(value)
+        if depth == _DEEPEST or pairs is None and items is None:
+            return self._leave(value, path)
+        self._left -= len(pairs or ()) + len(items or ())
+        if self._left < 0:
+            raise MalformedError(f"its metadata unfold to more than {_MOST_ITEMS} items")
+        if pairs is not None:
+            kept = {}
+            for key, item in pairs:
+                found = self._below(item, depth, path, key) if type(key) in self._keys else self._leave(key, path)
+                if found is not _LEFT_OUT:
+                    kept[key] = found
+            return Counter(kept) if type(value) is Counter else kept
+        copied = (self._below(item, depth, path, index) for index, item in enumerate(items or ()))
+        return (tuple if type(value) is tuple else list)(item for item in copied if item is not _LEFT_OUT)
+
+    def _below(self, item: Any, depth: int, path: str, key: object) -> Any:
+        return self.of(item, depth + 1, f"{path}.{key}" if path else str(key))
+
+    def _leave(self, value: Any, path: str) -> Any:
+        self.left_out.append((path, value.name if isinstance(value, Foreign) else type(value).__name__))
+        return _LEFT_OUT
+
+
+def _contents(value: Any) -> tuple[Collection[Any] | None, Collection[Any] | None]:
+    """Return the pairs of a dict or the items of a list, and None for the other, or for both."""
+    if isinstance(value, dict):
+        return value.items(), None
+    if isinstance(value, (list, tuple)):
+        return None, value
+    if isinstance(value, NumpyArray) and value.values is not None and value.values.numel() <= _MOST_ITEMS:
+        numbers = value.values.tolist()
+        return None, numbers if isinstance(numbers, list) else [numbers]
+    if not isinstance(value, Foreign) or value.args is None:
+        return None, None
+    given = value.args[0] if len(value.args) == 1 else None
+    if isinstance(given, dict) and value.name.endswith("Dict"):
+        return [*given.items(), *value.pairs], None
+    if value.pairs or value.name.endswith("Dict"):
+        return value.pairs, None
+    return None, value.items or None
