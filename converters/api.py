@@ -10,7 +10,9 @@ from typing import Any
 
 from converters import (
     __version__,
+    casting,
     checkpoint,
+    classes,
     detect,
     engine,
     families,
@@ -21,7 +23,7 @@ from converters import (
     parts,
     writer,
 )
-from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError
+from converters.errors import AlreadyConvertedError, CheckpointError, ClassMapError, OutputExistsError, listed
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
@@ -46,6 +48,7 @@ class Plan:
         parts: What is written beside the state dict and `meta`, by its name at the top level of a `.pth`.
         part_lines: What became of every part of the source.
         meta: The plain metadata to write.
+        notes: What the user should know before using the output, in sentences.
     """
 
     source: checkpoint.Checkpoint
@@ -58,6 +61,7 @@ class Plan:
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_lines: tuple[PartLine, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
@@ -75,6 +79,8 @@ class Plan:
             "dropped": self.ledger.count(DROP),
             "unmapped": self.ledger.count(UNMAPPED),
             "ledger": [asdict(entry) for entry in self.ledger.entries],
+            "changes": dict(self.changes),
+            "notes": self.notes,
             "parts": [asdict(line) for line in self.part_lines],
         }
 
@@ -103,6 +109,7 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     Raises:
         CheckpointError: If the source cannot be read.
         AlreadyConvertedError: If the source has the layout asked for already, and nothing else is to be done.
+        ClassMapError: If the class map does not fit.
         ConversionError: If the source does not fit.
         UnknownFamilyError: If there is no such family or variant.
         OSError: If the source cannot be read.
@@ -111,49 +118,116 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
         families.variant(options.family, options.variant)
     loaded = checkpoint.read(source)
     found = detect.detect(loaded.state_dict, options.family, options.variant)
-    chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix))
-    result = _converted(chosen.state_dict, found, options)
-    if result.ledger.changes_nothing and not options.changes_more_than_names:
-        raise AlreadyConvertedError(_nothing_to_do(source, found))
+    selection = _selection(loaded, found, options)
+    classes_held = None if selection is None else selection.source_classes
+    chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
+    result = _converted(chosen.state_dict, found, options, classes_held)
     carried = parts.carry(
         loaded,
         chosen,
-        lambda tensors: _converted(tensors, found, options).state_dict,
-        None if found.side == options.to else _regrouping(found, options.to),
+        lambda tensors: _converted(tensors, found, options, classes_held).state_dict,
+        None if found.side == options.to else _regrouping(found, options.to, classes_held),
     )
     asked = replace(options, keep=chosen.keep)
     meta = _meta(loaded.meta, found, asked)
     planned = Plan(loaded, asked, found, result.rules, result.ledger, result.state_dict, meta)
     # every further step takes a plan and returns one with other tensors, changes or parts
     planned = replace(planned, parts=carried.parts, part_lines=carried.lines)
+    planned = planned if selection is None else _with_classes(planned, selection)
+    planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
+    changed = planned.changes or planned.meta != meta or options.changes_more_than_names
+    if result.ledger.changes_nothing and not changed:
+        raise AlreadyConvertedError(_nothing_to_do(source, found))
     return _stripped(planned) if options.strip else planned
 
 
-def _weights_only(options: Options, suffix: str) -> str | None:
+def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
+    """Return the layout of what a conversion with these options writes.
+
+    Raises:
+        UnknownFamilyError: If there is no such family or variant.
+    """
+    wanted = _layout(detect.Detection(family, variant, options.to), options.to, options.num_classes)
+    return wanted if options.dtype is None else casting.with_floats(wanted, casting.DTYPES[options.dtype])
+
+
+def _layout(found: detect.Detection, side: str, num_classes: int | None) -> layout.Layout:
+    """Return the layout of one side of the model that was found; None leaves its number of classes as it is."""
+    wanted = layout.load(found.variant, found.family, side)
+    class_keys = families.family(found.family).class_keys
+    return wanted if num_classes is None else wanted.with_classes(class_keys, num_classes)
+
+
+def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: Options) -> classes.Selection | None:
+    """Return which classes the output has, if it is said; a source that disagrees in their number is left for later."""
+    if options.num_classes is None:
+        if options.class_map is not None:
+            raise ClassMapError("A class map needs the number of classes; pass --num-classes, too.")
+        return None
+    specs = {key: layout.spec_of(tensor) for key, tensor in loaded.state_dict.items()}
+    counts = layout.class_counts(specs, families.family(found.family).class_keys)
+    if len(counts) != 1:
+        return None
+    names = classes.class_names(loaded.meta)
+    return classes.select(options.num_classes, options.class_map, next(iter(counts)), names, options.seed)
+
+
+def _weights_only(options: Options, suffix: str, selection: classes.Selection | None) -> str | None:
     """Say why nothing but weights can be written, if that is so."""
     if options.strip:
         return "An output of --strip"
+    if selection is not None and not selection.keeps_rows:
+        return "An output of other classes"
+    if options.dtype is not None:
+        return "An output of --dtype"
     return "A .safetensors file" if suffix == ".safetensors" else None
 
 
-def _converted(tensors: Mapping[str, StoredTensor], found: detect.Detection, options: Options) -> engine.Conversion:
+def _converted(
+    tensors: Mapping[str, StoredTensor], found: detect.Detection, options: Options, num_classes: int | None
+) -> engine.Conversion:
+    mapping = families.mapping(found.family, found.variant)
+    wanted = _layout(found, options.to, num_classes)
+    if options.dtype is not None:
+        rules = engine.rules_between(mapping, found.side, options.to)
+        wanted = casting.accepting_floats(wanted, rules, tensors)
     step = engine.canonicalise if found.side == options.to else engine.convert
-    return step(
-        tensors,
-        families.mapping(found.family, found.variant),
-        options.to,
-        layout.load(found.variant, found.family, options.to),
-        options.allow_unmapped,
-    )
+    return step(tensors, mapping, options.to, wanted, options.allow_unmapped)
 
 
-def _regrouping(found: detect.Detection, to: str) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
+def _regrouping(
+    found: detect.Detection, to: str, num_classes: int | None
+) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
     """Return what carries an optimizer's state to the other side."""
     frozen_groups = to == layout.LEGACY and families.family(found.family).frozen_groups
-    source = layout.load(found.variant, found.family, found.side)
-    target = optimizer.Side(layout.load(found.variant, found.family, to), frozen_groups)
+    source = _layout(found, found.side, num_classes)
+    target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
     rules = engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
     return lambda saved: optimizer.regroup(saved, source, target, rules.target_of)
+
+
+def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
+    """Give the class branches and the label embedding the rows of a selection."""
+    rows = families.family(planned.detection.family).class_rows
+    state_dict, changes = classes.apply(planned.state_dict, rows, selection)
+    note = (
+        f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
+        "--class-map says which of them to take."
+    )
+    notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()
+    meta = classes.with_names(planned.meta, selection)
+    return replace(planned, state_dict=state_dict, changes=changes, meta=meta, notes=notes)
+
+
+def _cast(planned: Plan, dtype: str) -> Plan:
+    """Round the floating tensors to a dtype."""
+    done = casting.cast(planned.state_dict, dtype)
+    changes = {
+        key: planned.changes.get(key, ()) + done.changes.get(key, ()) for key in (planned.changes | done.changes)
+    }
+    lost = f"{sum(done.zeros.values())} elements of {listed(done.zeros)} are so small that they became 0 as {dtype}."
+    notes = (*planned.notes, lost) if done.zeros else planned.notes
+    return replace(planned, state_dict=done.state_dict, changes=changes, notes=notes)
 
 
 def convert_file(

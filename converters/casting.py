@@ -32,9 +32,16 @@ class Losses:
     largest: float = 0.0
 
 
-def cast(
-    state_dict: Mapping[str, StoredTensor], dtype: str
-) -> tuple[dict[str, StoredTensor], dict[str, tuple[str, ...]]]:
+@dataclass(frozen=True)
+class Cast:
+    """Tensors after a cast: what was done to those that changed, in words, and how many elements of which became 0."""
+
+    state_dict: dict[str, StoredTensor]
+    changes: dict[str, tuple[str, ...]]
+    zeros: dict[str, int]
+
+
+def cast(state_dict: Mapping[str, StoredTensor], dtype: str) -> Cast:
     """Round every floating tensor to `dtype`; every NaN becomes the same NaN.
 
     The values are looked at here, but rounded only when they are read, so that memory does not grow.
@@ -43,15 +50,12 @@ def cast(
         state_dict: The tensors by key. Whole numbers, bools and complex numbers are left as they are.
         dtype: `float16`, `bfloat16` or `float32`.
 
-    Returns:
-        The state dict, and for each key that was changed what was done, in words.
-
     Raises:
         CastError: If a finite number would become infinite.
         CheckpointError: If the source is damaged, or torch lacks a dtype.
         OSError: If the source cannot be read.
     """
-    done, changes = dict(state_dict), {}
+    done = Cast(dict(state_dict), {}, {})
     for key, tensor in sorted(state_dict.items()):
         if not is_floating(tensor.dtype) or tensor.dtype == dtype:
             continue
@@ -61,10 +65,12 @@ def cast(
                 f"{lost.overflows} of {tensor.numel()} elements of key `{key}` would be infinite as {dtype} (largest "
                 f"{lost.largest:.6g}); choose a dtype with a wider range, such as bf16."
             )
-        done[key] = StoredTensor(dtype, tensor.shape, CastStorage(tensor, dtype))
+        done.state_dict[key] = StoredTensor(dtype, tensor.shape, CastStorage(tensor, dtype))
+        if lost.zeros:
+            done.zeros[key] = lost.zeros
         zeros = f", {lost.zeros} of {tensor.numel()} elements became 0" if lost.zeros else ""
-        changes[key] = (f"{tensor.dtype} to {dtype}{zeros}",)
-    return done, changes
+        done.changes[key] = (f"{tensor.dtype} to {dtype}{zeros}",)
+    return done
 
 
 def losses(tensor: StoredTensor, dtype: str) -> Losses:

@@ -48,6 +48,16 @@ def cli() -> None:
     help="Training weights, averaged weights, or everything that resuming a training needs (.pth only). [default: "
     "everything into a .pth; into a .safetensors the weights that SRC gives to a model, averaged if there are any]",
 )
+@click.option("--num-classes", type=click.IntRange(min=1), help="Number of classes of DST, for fine-tuning.")
+@click.option(
+    "--class-map",
+    metavar="FILE",
+    type=click.Path(),
+    help='Where these classes come from, as JSON: {"cat": "cat", "new": null}. Target to source class, each by index '
+    "or name; null initialises one. [default: all are kept if SRC has as many, else initialised]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the classes that are initialised.")
+@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), help="Write all floating tensors so.")
 @click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
 @click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
@@ -71,16 +81,21 @@ def convert(
     A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped.
     """
     with exit_codes():
-        from converters import api, render
+        from converters import api, classes, render
 
+        if options["class_map"] is not None:
+            options["class_map"] = classes.read_map(options["class_map"])
         asked = Options(**options)
         if dry_run:
             api.check_destination(src, dst, force)
             done = api.FileConversion(api.plan(src, asked, Path(dst).suffix), Path(dst))
         else:
             done = api.convert_file(src, dst, asked, force)
-    if verbose and not quiet:
-        for line in [*render.ledger_lines(done.plan.ledger.entries, verbose), *render.part_lines(done.plan.part_lines)]:
+    if not quiet:
+        for line in [
+            *(render.plan_details(done.plan, verbose) if verbose else ()),
+            *render.note_lines(done.plan.notes),
+        ]:
             message(line)
     if as_json:
         click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from converters import checkpoint, engine, families
+from converters import checkpoint, engine, families, parts
 from converters.checkpoint import Checkpoint
 from converters.detect import Detection, detect
-from converters.errors import DetectionError
+from converters.errors import DetectionError, PartsError
 from converters.layout import TensorSpec, spec_of
 from converters.ledger import DROP_DUPLICATE
 from converters.mapping import Mapping as KeyMapping
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHAPE, DTYPE, VALUE = "shape", "dtype", "value"
+Tensors: TypeAlias = Mapping[str, StoredTensor]
+_EMA = "ema_state_dict."
 _PIECE = 1 << 20  # elements that are compared at a time
 
 
@@ -33,7 +35,7 @@ class Side:
         tensors: How many tensors its state dict has.
         detection: What it is; None where unknown.
         duplicates: Keys that were left out because they repeat another key bit by bit.
-        not_compared: Top-level keys beside the state dict.
+        not_compared: Top-level keys whose content was not compared.
     """
 
     path: Path
@@ -110,7 +112,7 @@ class Diff:
 
 
 def diff_files(a: str | Path, b: str | Path) -> Diff:
-    """Compare the state dicts of two files.
+    """Compare the weights of two files: their state dicts and, where both hold averaged and training weights, both.
 
     If both have a known layout, keys of the first are translated to the layout of the second. What training saves
     twice is left out where it repeats its twin.
@@ -126,16 +128,18 @@ def diff(a: Checkpoint, b: Checkpoint) -> Diff:
     """Compare two checkpoints that were opened; see `diff_files`."""
     found_a, found_b = _detected(a), _detected(b)
     known = found_a is not None and found_b is not None
-    names_a = _names(a.state_dict, _rules(found_a, found_b.side) if known else None)
-    names_b = _names(b.state_dict, _rules(found_b, found_b.side) if known else None)
+    tensors_a, tensors_b = _tensors(a), _tensors(b)
+    both = tensors_a.keys() & tensors_b.keys()
+    names_a = _Names.of(tensors_a, both, _rules(found_a, found_b.side) if known else None)
+    names_b = _Names.of(tensors_b, both, _rules(found_b, found_b.side) if known else None)
     pairs = [(names_a.keys[name], names_b.keys[name]) for name in sorted(names_a.keys.keys() & names_b.keys.keys())]
-    compared = [_compared(one, a.state_dict[one], two, b.state_dict[two]) for one, two in pairs]
+    compared = [_compared(one, names_a.tensors[one], two, names_b.tensors[two]) for one, two in pairs]
     differences = sorted((found for found in compared if found is not None), key=_importance)
     return Diff(
-        a=Side(a.path, len(a.state_dict), found_a, names_a.duplicates, a.other_keys),
-        b=Side(b.path, len(b.state_dict), found_b, names_b.duplicates, b.other_keys),
-        only_a=_unpaired(a.state_dict, names_a.duplicates, (one for one, _ in pairs)),
-        only_b=_unpaired(b.state_dict, names_b.duplicates, (two for _, two in pairs)),
+        a=_side(a, found_a, names_a, both),
+        b=_side(b, found_b, names_b, both),
+        only_a=names_a.without(one for one, _ in pairs),
+        only_b=names_b.without(two for _, two in pairs),
         differences=tuple(differences),
         equal=compared.count(None),
         renamed=sum(one != two for one, two in pairs),
@@ -144,10 +148,46 @@ def diff(a: Checkpoint, b: Checkpoint) -> Diff:
 
 @dataclass(frozen=True)
 class _Names:
-    """Own keys by the name under which they are compared, and the duplicates that are not."""
+    """The tensors of a file that are compared.
 
+    Attributes:
+        tensors: By their own keys; those of `ema_state_dict` begin so.
+        keys: Own keys by the name under which they are compared.
+        duplicates: Own keys that are not compared, for they repeat another one.
+    """
+
+    tensors: Mapping[str, StoredTensor]
     keys: Mapping[str, str]
     duplicates: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sets: Mapping[str, Tensors], chosen: Iterable[str], rules: KeyMapping | None) -> _Names:
+        """Name the tensors of some sets; of each set by the same rules."""
+        tensors, keys, duplicates = {}, {}, []
+        for prefix in sorted(chosen):
+            own, repeated = _named(sets[prefix], rules)
+            tensors |= {f"{prefix}{key}": tensor for key, tensor in sets[prefix].items()}
+            keys |= {f"{prefix}{name}": f"{prefix}{key}" for name, key in own.items()}
+            duplicates += [f"{prefix}{key}" for key in repeated]
+        return cls(tensors, keys, tuple(duplicates))
+
+    def without(self, paired: Iterable[str]) -> tuple[str, ...]:
+        """Return the own keys that have no counterpart."""
+        return tuple(sorted(set(self.tensors) - set(self.duplicates) - set(paired)))
+
+
+def _tensors(loaded: Checkpoint) -> dict[str, Tensors]:
+    """Return each set of weights that a file holds, by what its keys begin with here."""
+    try:
+        found = parts.weights(loaded)
+    except PartsError:
+        return {"": loaded.state_dict}
+    return {"": found.training} if found.averaged is None else {"": found.averaged, _EMA: found.training}
+
+
+def _side(loaded: Checkpoint, found: Detection | None, names: _Names, compared: Iterable[str]) -> Side:
+    unseen = tuple(key for key in loaded.other_keys if f"{key}." not in compared)
+    return Side(loaded.path, len(loaded.state_dict), found, names.duplicates, unseen)
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:
@@ -161,8 +201,11 @@ def _rules(found: Detection, to: str) -> KeyMapping:
     return engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
 
 
-def _names(state_dict: Mapping[str, StoredTensor], rules: KeyMapping | None) -> _Names:
-    """Name every key as the rules do; one that no rule keeps has its own name, unless another key is called so."""
+def _named(state_dict: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str], list[str]]:
+    """Name every key as the rules do, and list the duplicates.
+
+    A key that no rule keeps has its own name, unless another key is called so.
+    """
     targets: dict[str, str] = {}
     others, duplicates = [], []
     for key, tensor in sorted(state_dict.items()):
@@ -175,11 +218,7 @@ def _names(state_dict: Mapping[str, StoredTensor], rules: KeyMapping | None) -> 
             duplicates.append(key)
         else:
             others.append(key)
-    return _Names({**{key: key for key in others}, **targets}, tuple(duplicates))
-
-
-def _unpaired(state_dict: Iterable[str], duplicates: tuple[str, ...], paired: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(state_dict) - set(duplicates) - set(paired)))
+    return {**{key: key for key in others}, **targets}, duplicates
 
 
 def _compared(a: str, one: StoredTensor, b: str, two: StoredTensor) -> Difference | None:

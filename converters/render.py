@@ -10,7 +10,7 @@ from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entr
 from converters.parts import LEFT_OUT
 
 if TYPE_CHECKING:
-    from converters.api import FileConversion
+    from converters.api import FileConversion, Plan
     from converters.diff import Diff, Difference, Side
     from converters.inspection import Inspection
     from converters.parts import Line
@@ -29,7 +29,18 @@ def verdict(done: FileConversion) -> str:
 def plan_lines(done: FileConversion) -> list[str]:
     """Return every key of the plan, and a closing line that starts with PLANNED."""
     planned = f"PLANNED {_counts(done)} -> {done.destination}{_parts(done)}"
-    return [*ledger_lines(done.plan.ledger.entries, 2), *part_lines(done.plan.part_lines), planned]
+    return [*plan_details(done.plan, 2), planned]
+
+
+def plan_details(planned: Plan, verbosity: int) -> list[str]:
+    """Return what becomes of keys, of values and of other parts, a line each; of kept keys from verbosity 2 on."""
+    changes = [f"change {key}: {'; '.join(done)}" for key, done in planned.changes.items()]
+    return [*ledger_lines(planned.ledger.entries, verbosity), *changes, *part_lines(planned.part_lines)]
+
+
+def note_lines(notes: Iterable[str]) -> list[str]:
+    """Return notes, each a paragraph."""
+    return [line for note in notes for line in textwrap.wrap(f"note: {note}", 79, break_long_words=False)]
 
 
 def part_lines(lines: Iterable[Line]) -> list[str]:
@@ -53,6 +64,7 @@ def _counts(done: FileConversion) -> str:
     ]
     counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
     counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
+    counts += [f"{len(done.plan.changes)} changed"] if done.plan.changes else []
     return f"{len(done.plan.state_dict)} tensors: {', '.join(counts)}"
 
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converters import api, checkpoint, engine, families, hashing, layout, manifest, shards, writer
+from converters import api, checkpoint, engine, families, hashing, manifest, shards, writer
 from converters.checkpoint import Checkpoint
 from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
+    ClassMapError,
     ConversionError,
     MalformedError,
     UnknownFamilyError,
@@ -178,16 +179,17 @@ def _check_files(path: Path, found: list[FileDigest], recorded: tuple[FileDigest
 
 
 def _check_names(path: Path, side: SideManifest) -> None:
-    """Compare the recorded tensors with the layout, where no option changed them."""
+    """Compare the recorded tensors with the layout."""
     recorded = side.manifest
     try:
-        wanted = layout.load(recorded.variant, recorded.family, recorded.target_layout).tensors
-    except UnknownFamilyError as error:
+        options = replace(Options.from_dict(recorded.options), to=recorded.target_layout)
+        wanted = api.layout_after(recorded.family, recorded.variant, options).tensors
+    except (UnknownFamilyError, ConversionError) as error:
         raise VerificationError(f"Cannot check `{path}` against its layout: {error}") from error
     lines = {line.target: line for line in recorded.tensors}
     _check_set(path, lines, wanted)
     for key, line in lines.items():
-        if not line.changes and (line.dtype, line.shape) != (wanted[key].dtype, wanted[key].shape):
+        if (line.dtype, line.shape) != (wanted[key].dtype, wanted[key].shape):
             raise VerificationError(
                 f"Tensor `{key}` of `{path}` is {line.dtype} {list(line.shape)}, the layout of {recorded.variant} has "
                 f"{wanted[key].dtype} {list(wanted[key].shape)}."
@@ -223,7 +225,7 @@ def _check_source(source: Path, recorded: Manifest) -> None:
         )
     try:
         again = api.prove(api.plan(source, Options.from_dict(recorded.options)))
-    except (CheckpointError, ConversionError, UnknownFamilyError, AlreadyConvertedError) as error:
+    except (CheckpointError, ClassMapError, ConversionError, UnknownFamilyError, AlreadyConvertedError) as error:
         raise VerificationError(f"The conversion of `{source}` cannot be repeated: {error}") from error
     difference = manifest.first_difference(recorded, replace(again, source=recorded.source))
     if difference is not None:

@@ -18,8 +18,8 @@ INF, NAN = math.inf, math.nan
 
 
 def _cast(tensor: Tensor, dtype: str) -> tuple[Tensor, tuple[str, ...]]:
-    done, changes = casting.cast({"a.b": StoredTensor.from_torch(tensor)}, dtype)
-    return done["a.b"].to_torch(), changes.get("a.b", ())
+    done = casting.cast({"a.b": StoredTensor.from_torch(tensor)}, dtype)
+    return done.state_dict["a.b"].to_torch(), done.changes.get("a.b", ())
 
 
 @pytest.mark.parametrize("source", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e5m2])
@@ -38,8 +38,8 @@ def test_values_are_those_that_torch_gives(source: torch.dtype, target: str) -> 
 )
 def test_what_is_no_floating_number_is_left_alone(tensor: Tensor) -> None:
     stored = StoredTensor.from_torch(tensor)
-    done, changes = casting.cast({"a": stored}, "float16")
-    assert done["a"] is stored and changes == {}
+    done = casting.cast({"a": stored}, "float16")
+    assert done.state_dict["a"] is stored and done.changes == {} == done.zeros
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_pieces_of_any_size_are_the_whole(source: torch.dtype, target: str, size
 def test_transposed_tensors_are_cast_in_their_order() -> None:
     tensor = torch.arange(6.0).reshape(2, 3)
     stored = StoredTensor("float32", (3, 2), StoredTensor.from_torch(tensor).storage, stride=(1, 3))
-    done = casting.cast({"a": stored}, "float16")[0]["a"]
+    done = casting.cast({"a": stored}, "float16").state_dict["a"]
     assert torch.equal(done.to_torch(), tensor.t().half())
 
 
