@@ -230,3 +230,23 @@ def test_bad_input(tmp_path: Path, legacy_file: Path, make: str, order: int) -> 
     result = _run("diff", *[legacy_file, bad][::order])
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1 and "bad.pth" in result.stderr
+
+
+def test_averaged_and_training_weights_are_both_compared(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
+    training = make_state(duplicates=True)
+    averaged = {key: tensor / 2 if tensor.is_floating_point() else tensor for key, tensor in make_state().items()}
+    copies = {key: tensor for key, tensor in training.items() if key not in averaged}
+    ema = {"steps": torch.tensor(3)} | {f"module.{key}": training[key] for key in averaged}
+    torch.save({"state_dict": averaged | copies, "ema_state_dict": ema, "meta": {}}, tmp_path / "a.pth")
+    assert _run("convert", tmp_path / "a.pth", tmp_path / "all.pth").exit_code == 0
+    both = _run("diff", tmp_path / "a.pth", tmp_path / "all.pth")
+    assert both.exit_code == 0 and both.stdout.splitlines()[-1] == "EQUAL 616 tensors"
+    assert _run("convert", tmp_path / "a.pth", tmp_path / "one.safetensors").exit_code == 0
+    one = _run("diff", tmp_path / "a.pth", tmp_path / "one.safetensors")
+    assert one.exit_code == 0 and one.stdout.splitlines()[-1] == "EQUAL 308 tensors"
+    assert "not compared  ema_state_dict of A" in one.stdout.splitlines()
+    content = torch.load(tmp_path / "all.pth", weights_only=True)
+    content["ema_state_dict"]["module.level_embed"][0, 0] += 1
+    torch.save(content, tmp_path / "all.pth")
+    changed = diff.diff_files(tmp_path / "a.pth", tmp_path / "all.pth")
+    assert [difference.a for difference in changed.differences] == ["ema_state_dict.level_embed"]
