@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,15 @@ from converters import (
     parts,
     writer,
 )
-from converters.errors import AlreadyConvertedError, CheckpointError, ClassMapError, OutputExistsError, listed
-from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Ledger
+from converters.errors import (
+    AlreadyConvertedError,
+    CheckpointError,
+    ClassMapError,
+    OutputExistsError,
+    VerificationError,
+    listed,
+)
+from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
 from converters.options import DEFAULTS, Options
@@ -78,10 +86,22 @@ class Plan:
             "duplicates_dropped": self.ledger.count(DROP_DUPLICATE),
             "dropped": self.ledger.count(DROP),
             "unmapped": self.ledger.count(UNMAPPED),
-            "ledger": [asdict(entry) for entry in self.ledger.entries],
-            "changes": dict(self.changes),
-            "notes": self.notes,
+            "ledger": [self._line(entry) for entry in self.ledger.entries],
+            "notes": list(self.notes),
             "parts": [asdict(line) for line in self.part_lines],
+        }
+
+    def tensor(self, entry: Entry) -> StoredTensor:
+        """Return the tensor that is written for a line of the ledger, or the source's where none is."""
+        return self.source.state_dict[entry.source] if entry.target is None else self.state_dict[entry.target]
+
+    def _line(self, entry: Entry) -> dict[str, Any]:
+        tensor = self.tensor(entry)
+        return {
+            **asdict(entry),
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "changes": list(self.changes.get(entry.target, ())),
         }
 
 
@@ -248,21 +268,29 @@ def convert_file(
         OSError: If a file cannot be read or written.
     """
     source, destination = Path(source), Path(destination)
-    check_destination(source, destination, force)
     before = _state(source)
-    planned = plan(source, options, destination.suffix)
+    planned, replaceable = _prepared(source, destination, options, force)
     record = prove(planned)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
-    with Publication(destination, force) as publication:
+    with Publication(destination.parent, partial(writer.is_output, destination), replaceable) as opened:
         meta = {**planned.meta, **embedded}
-        files = writer.write(
-            publication, destination, planned.state_dict, meta, planned.parts, planned.options.shard_size
-        )
-        writer.write_side(publication, destination, SideManifest(record, files))
+        files = writer.write(opened, destination, planned.state_dict, meta, planned.parts, options.shard_size)
+        writer.write_side(opened, destination, SideManifest(record, files))
         if _state(source) != before:
             raise CheckpointError(f"The source `{source}` changed while it was read; convert it when it is complete.")
-        publication.commit(writer.obsolete(destination, files))
+        opened.commit(last=destination.with_name(files[-1].name))
     return FileConversion(planned, destination, record, files)
+
+
+def plan_file(
+    source: str | Path, destination: str | Path, options: Options = DEFAULTS, force: bool = False
+) -> FileConversion:
+    """Do all of `convert_file` that can be done without writing: a dry run.
+
+    Raises:
+        As `convert_file` does.
+    """
+    return FileConversion(_prepared(Path(source), Path(destination), options, force)[0], Path(destination))
 
 
 def prove(planned: Plan) -> manifest.Manifest:
@@ -274,18 +302,46 @@ def prove(planned: Plan) -> manifest.Manifest:
     """
     tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
     files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    _check_origin(planned, digests)
     return manifest.build(planned, files, digests)
 
 
-def check_destination(source: str | Path, destination: str | Path, force: bool) -> None:
-    """Refuse a destination before any work is done for it.
+def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
+    """Compare a source that was itself converted with the manifest that it holds."""
+    text, path = planned.source.meta.get(manifest.KEY), planned.source.path
+    if not isinstance(text, str):
+        return
+    try:
+        recorded = {line.target: line.sha256 for line in manifest.Manifest.from_json(text).tensors}
+    except VerificationError as error:
+        raise CheckpointError(f"Cannot trust the manifest inside the source `{path}`: {error}.") from error
+    read = planned.source.state_dict
+    damaged = [
+        entry.source
+        for entry in planned.ledger.entries
+        if entry.target is not None
+        and planned.state_dict[entry.target] is read.get(entry.source)
+        and digests[entry.target] != recorded.get(entry.source)
+    ]
+    if damaged:
+        raise CheckpointError(
+            f"The source `{path}` is damaged or was changed: {len(damaged)} tensor(s) do not have the SHA-256 that its "
+            f"own manifest recorded: {listed(damaged)}; convert the original again."
+        )
 
-    Raises:
-        CheckpointError, OutputExistsError: As `convert_file` says.
-    """
-    if os.path.exists(destination) and os.path.exists(source) and os.path.samefile(source, destination):
-        raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
-    writer.check_destination(destination, force)
+
+def _prepared(source: Path, destination: Path, options: Options, force: bool) -> tuple[Plan, list[Path]]:
+    """Return the plan, and the files that may be replaced."""
+    for path in checkpoint.files(source):
+        if destination.exists() and path.exists() and os.path.samefile(path, destination):
+            raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
+    replaceable = writer.check_destination(destination, force)
+    planned = plan(source, options, destination.suffix)
+    for path in checkpoint.files(source):
+        if any(os.path.samefile(path, other) for other in replaceable):
+            raise OutputExistsError(f"The destination `{destination}` would replace `{path}` of the source itself.")
+    writer.check_format(destination, planned.state_dict, planned.parts, options.shard_size)
+    return planned, replaceable
 
 
 def _state(source: Path) -> tuple[tuple[int, ...], ...]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model")
-_HEAD = 512  # bytes that tell the format
 CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
+_HEAD = 512  # bytes that tell the format
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,6 @@ def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     """Undo the JSON in which a safetensors file keeps what is not text."""
     decoded: dict[str, Any] = dict(metadata)
     for name in CLASS_META:
-        with suppress(KeyError, ValueError):
-            decoded[name] = json.loads(metadata[name])
+        with suppress(KeyError, ValueError, RecursionError):
+            decoded[name] = plain(json.loads(metadata[name]))
     return decoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import signal
 from typing import Any
 
 import click
@@ -60,7 +60,7 @@ def cli() -> None:
 @click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), help="Write all floating tensors so.")
 @click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
 @click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
-@click.option("--dry-run", is_flag=True, help="Print the plan, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would become of each tensor, write nothing.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 @click.option(
     "--json",
@@ -85,21 +85,15 @@ def convert(
 
         if options["class_map"] is not None:
             options["class_map"] = classes.read_map(options["class_map"])
-        asked = Options(**options)
-        if dry_run:
-            api.check_destination(src, dst, force)
-            done = api.FileConversion(api.plan(src, asked, Path(dst).suffix), Path(dst))
-        else:
-            done = api.convert_file(src, dst, asked, force)
+        step = api.plan_file if dry_run else api.convert_file
+        done = step(src, dst, Options(**options), force)
     if not quiet:
-        for line in [
-            *(render.plan_details(done.plan, verbose) if verbose else ()),
-            *render.note_lines(done.plan.notes),
-        ]:
+        details = render.details(done.plan, verbose) if verbose and not dry_run else []
+        for line in [*details, *render.note_lines(done.plan.notes)]:
             message(line)
     if as_json:
         click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))
-    elif dry_run:
+    elif dry_run and not quiet:
         click.echo("\n".join(render.plan_lines(done)))
     elif not quiet:
         click.echo(render.verdict(done))
@@ -176,4 +170,5 @@ def diff(context: click.Context, a: str, b: str, as_json: bool, quiet: bool, ver
 
 def main() -> None:
     """Run the command line; the entry point of `ddq-convert`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwind, so that temporary files are removed
     cli(prog_name="ddq-convert")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from converters.errors import MalformedError
 from converters.inert_pickle import Foreign, NumpyArray
 from converters.stored import StoredTensor
 
-_PLAIN = (int, float, bool, type(None))
-_MOST_ITEMS, _DEEPEST = 200_000, 64
+_NUMBERS = (int, float, bool, type(None))
+_MOST, _DEEPEST = 500_000, 64  # a pickle of a few bytes can mean more than any memory holds
 _LEFT_OUT = object()
 
 
@@ -30,13 +30,13 @@ class Copied:
 
 
 def plain(value: Any) -> Any:
-    """Copy the part of a pickle's content that is text, numbers, lists and dicts with text as keys.
+    """Copy the part of a pickle's content that is text, numbers, lists, tuples and dicts with text as keys.
 
     Dicts and lists of other classes, such as mmengine's `ConfigDict`, become plain ones, and numpy's arrays lists;
     items of any other kind, and what is nested deeper than 64 levels, are left out.
 
     Raises:
-        MalformedError: If that makes more than 200 000 items.
+        MalformedError: If that makes more than 500 000 items and characters.
         CheckpointError, OSError: If an array cannot be read.
     """
     found = _Copy(text_keys=True, also=()).of(value, 0, "")
@@ -58,31 +58,43 @@ def copied(value: Any) -> Copied:
 
 class _Copy:
     def __init__(self, text_keys: bool, also: tuple[type, ...]) -> None:
-        self._left = _MOST_ITEMS
+        self._left = _MOST
         self._keys = (str,) if text_keys else (str, int, float, bool)
-        self._taken = _PLAIN + also
+        self._taken = _NUMBERS + also
         self.left_out: list[tuple[str, str]] = []
 
     def of(self, value: Any, depth: int, path: str) -> Any:
+        self._spend(1)
         if type(value) is str:
-            return value.encode("utf-8", "backslashreplace").decode()  # halves of characters, which no file can hold
+            return self._text(value)
         if type(value) in self._taken:
             return value
-        pairs, items = _contents(value)
-        if depth == _DEEPEST or pairs is None and items is None:
+        if depth == _DEEPEST:
             return self._leave(value, path)
-        self._left -= len(pairs or ()) + len(items or ())
-        if self._left < 0:
-            raise MalformedError(f"its metadata unfold to more than {_MOST_ITEMS} items")
+        if isinstance(value, NumpyArray) and value.values is not None:
+            self._spend(value.values.numel())
+            return value.values.tolist()
+        pairs, items = _contents(value)
         if pairs is not None:
             kept = {}
             for key, item in pairs:
                 found = self._below(item, depth, path, key) if type(key) in self._keys else self._leave(key, path)
                 if found is not _LEFT_OUT:
-                    kept[key] = found
+                    kept[self._text(key) if type(key) is str else key] = found
             return Counter(kept) if type(value) is Counter else kept
-        copied = (self._below(item, depth, path, index) for index, item in enumerate(items or ()))
-        return (tuple if type(value) is tuple else list)(item for item in copied if item is not _LEFT_OUT)
+        if items is not None:
+            copied = (self._below(item, depth, path, index) for index, item in enumerate(items))
+            return (tuple if type(value) is tuple else list)(item for item in copied if item is not _LEFT_OUT)
+        return self._leave(value, path)
+
+    def _text(self, text: str) -> str:
+        self._spend(len(text))
+        return text.encode("utf-8", "backslashreplace").decode()  # halves of characters stand in no file
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise MalformedError(f"its metadata unfold to more than {_MOST} items and characters")
 
     def _below(self, item: Any, depth: int, path: str, key: object) -> Any:
         return self.of(item, depth + 1, f"{path}.{key}" if path else str(key))
@@ -92,15 +104,12 @@ class _Copy:
         return _LEFT_OUT
 
 
-def _contents(value: Any) -> tuple[Collection[Any] | None, Collection[Any] | None]:
+def _contents(value: Any) -> tuple[Iterable[tuple[Any, Any]] | None, Iterable[Any] | None]:
     """Return the pairs of a dict or the items of a list, and None for the other, or for both."""
     if isinstance(value, dict):
         return value.items(), None
     if isinstance(value, (list, tuple)):
         return None, value
-    if isinstance(value, NumpyArray) and value.values is not None and value.values.numel() <= _MOST_ITEMS:
-        numbers = value.values.tolist()
-        return None, numbers if isinstance(numbers, list) else [numbers]
     if not isinstance(value, Foreign) or value.args is None:
         return None, None
     given = value.args[0] if len(value.args) == 1 else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -12,20 +13,25 @@ from typing import IO
 from converters.errors import OutputExistsError
 
 _NEW, _OLD = "ddq-convert.tmp", "ddq-convert.old"
+_TEMPORARY = re.compile(rf"\.(.+)\.\d+-\d+\.({re.escape(_NEW)}|{re.escape(_OLD)})")
 
 
 class Publication:
     """Temporary files beside the final names that they get in `commit`, all of them or none.
 
     A temporary file is called `.NAME.PID-N.ddq-convert.tmp` and is locked while it is written: one without a lock was
-    left behind by a process that was killed, and the next publication under that name removes it.
+    left behind by a process that was killed, and the next publication of such a name removes it.
     """
 
-    def __init__(self, main: Path, force: bool) -> None:
-        """Publish `main`, whose name appears last, and whatever else is opened; `force` replaces existing files."""
-        self._main, self._force = main, force
+    def __init__(self, folder: Path, belongs: Callable[[str], bool], replaceable: Collection[Path]) -> None:
+        """Publish in `folder` files whose names `belongs` knows, and replace those that are `replaceable`."""
+        self._folder, self._replaceable = folder, replaceable
         self._files: dict[Path, IO[bytes]] = {}
         self._saved: dict[Path, Path] = {}
+        for path, name in leftovers(folder, belongs).items():
+            # a saved file is removed only if there is another one under its name
+            if path.name.endswith(_NEW) or (folder / name).exists():
+                path.unlink(missing_ok=True)
 
     def __enter__(self) -> Publication:
         return self
@@ -44,18 +50,18 @@ class Publication:
             OSError: If it cannot be made.
         """
         with naming(path):
-            _remove_leftovers(path)
-            file = _temporary(path)
-            self._files[path] = file
+            file = self._files[path] = _opened(path, _NEW)
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file
 
-    def commit(self, obsolete: Iterable[Path] = ()) -> None:
+    def commit(self, last: Path) -> None:
         """Bring everything to the disk, then give every file its name; after an error the old files are there again.
 
+        Replaceable files that were not written anew are removed.
+
         Args:
-            obsolete: Files that the new ones replace though they have other names; removed at the end.
+            last: The file by which readers find the others; it gets its name when they have theirs.
 
         Raises:
             OutputExistsError: If one of the names was taken meanwhile.
@@ -65,28 +71,28 @@ class Publication:
             with naming(path):
                 file.flush()
                 os.fsync(file.fileno())
-        if not self._force:
-            refuse_existing(self._files)
+        refuse_existing(self._files.keys() - set(self._replaceable))
         published: list[Path] = []
         try:
-            with naming(self._main):
+            with naming(last):
                 for path in self._files:
                     self._save(path)
-                for path in sorted(self._files, key=lambda path: path == self._main):
+                for path in sorted(self._files, key=lambda path: path == last):
                     os.replace(self._files[path].name, path)
                     published.append(path)
         except BaseException:
             self._undo(published)
             raise
-        for path in (*self._saved.values(), *obsolete):
+        for path in (*self._saved.values(), *(set(self._replaceable) - self._files.keys())):
             path.unlink(missing_ok=True)
-        _sync_folder(self._main.parent)
+        _sync_folder(self._folder)
 
     def _save(self, path: Path) -> None:
         """Give a file that is about to be replaced a second name."""
-        saved = path.with_name(f".{path.name}.{os.getpid()}.{_OLD}")
         if path.exists():
-            saved.unlink(missing_ok=True)
+            with _opened(path, _OLD) as placeholder:
+                saved = Path(placeholder.name)
+            saved.unlink()
             try:
                 os.link(path, saved)
             except OSError:  # a file system without links
@@ -107,9 +113,16 @@ def refuse_existing(paths: Iterable[Path]) -> None:
     Raises:
         OutputExistsError: If there is a file of one of these names.
     """
-    for path in paths:
+    for path in sorted(paths):
         if os.path.lexists(path):
             raise OutputExistsError(f"The output `{path}` exists already; pass --force to replace it.")
+
+
+def leftovers(folder: Path, belongs: Callable[[str], bool]) -> dict[Path, str]:
+    """Find what killed processes have left in a folder, and the names that they would have given it."""
+    found = {folder / name: _TEMPORARY.fullmatch(name) for name in sorted(os.listdir(folder))}
+    named = {path: match[1] for path, match in found.items() if match is not None}
+    return {path: name for path, name in named.items() if belongs(name) and _abandoned(path)}
 
 
 @contextmanager
@@ -121,24 +134,14 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _temporary(path: Path) -> IO[bytes]:
+def _opened(path: Path, suffix: str) -> IO[bytes]:
     number = 0
     while True:
         try:
             # 'x' and not tempfile: the file gets the permissions that the user's umask asks for
-            return path.with_name(f".{path.name}.{os.getpid()}-{number}.{_NEW}").open("x+b")
+            return path.with_name(f".{path.name}.{os.getpid()}-{number}.{suffix}").open("x+b")
         except FileExistsError:  # of a process with the same number on another machine, or without locks
             number += 1
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes have left of earlier attempts to write `path`."""
-    for name in os.listdir(path.parent):
-        if not name.startswith(f".{path.name}."):
-            continue
-        leftover = path.with_name(name)
-        if name.endswith(f".{_OLD}") and path.exists() or name.endswith(f".{_NEW}") and _abandoned(leftover):
-            leftover.unlink(missing_ok=True)
 
 
 def _abandoned(temporary: Path) -> bool:

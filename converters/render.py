@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from converters.parts import Line
     from converters.verification import Verification
 
-_LABEL = 14
+_LABEL, _WIDTH = 14, 79
 _SHOWN = 6  # keys of a kind, unless all are asked for
+_ACTIONS = {DROP_DUPLICATE: "repeated"}  # in a column of the plan
 
 
 def verdict(done: FileConversion) -> str:
@@ -27,20 +28,51 @@ def verdict(done: FileConversion) -> str:
 
 
 def plan_lines(done: FileConversion) -> list[str]:
-    """Return every key of the plan, and a closing line that starts with PLANNED."""
-    planned = f"PLANNED {_counts(done)} -> {done.destination}{_parts(done)}"
-    return [*plan_details(done.plan, 2), planned]
+    """Return a dry run as a table of every tensor of the source, and a closing line that starts with PLANNED."""
+    plan, found = done.plan, done.plan.detection
+    rows = [_row("action", "dtype", "shape", "tensor")]
+    for entry in plan.ledger.entries:
+        tensor = plan.tensor(entry)
+        shape = "x".join(map(str, tensor.shape)) or "scalar"
+        rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, entry.source))
+        rows += [_row("", "", "", note) for note in _notes(plan, entry)]
+    total = sum(tensor.nbytes for tensor in plan.state_dict.values())
+    return [
+        f"{found.family} {found.variant}, {found.side} -> {plan.options.to}",
+        *(line for row in rows for line in row),
+        *part_lines(plan.part_lines),
+        f"PLANNED {_counts(done)}, {total / 1e6:.1f} MB -> {done.destination}{_parts(done)}; nothing written",
+    ]
 
 
-def plan_details(planned: Plan, verbosity: int) -> list[str]:
+def _notes(plan: Plan, entry: Entry) -> list[str]:
+    """Say of a tensor what its row has no column for."""
+    notes = [f"-> {entry.target}"] if entry.action == RENAME else []
+    match = plan.rules.match(entry.source) if entry.action == DROP_DUPLICATE else None
+    notes += [f"same as {match.twin}"] if match is not None else []
+    return [*notes, *plan.changes.get(entry.target, ())]
+
+
+def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
+    """Return a row of the plan; a text that does not fit goes on below itself, at a dot."""
+    head = f"{action:<9}{dtype:<9}{shape:<14}"
+    lines, room = [], _WIDTH - len(head)
+    while len(text) > room:
+        cut = text.rfind(".", 0, room) + 1 or room
+        lines.append(head + text[:cut])
+        head, text = " " * len(head), text[cut:]
+    return [*lines, (head + text).rstrip()]
+
+
+def details(plan: Plan, verbosity: int) -> list[str]:
     """Return what becomes of keys, of values and of other parts, a line each; of kept keys from verbosity 2 on."""
-    changes = [f"change {key}: {'; '.join(done)}" for key, done in planned.changes.items()]
-    return [*ledger_lines(planned.ledger.entries, verbosity), *changes, *part_lines(planned.part_lines)]
+    changes = [f"change {key}: {'; '.join(done)}" for key, done in plan.changes.items()]
+    return [*ledger_lines(plan.ledger.entries, verbosity), *changes, *part_lines(plan.part_lines)]
 
 
 def note_lines(notes: Iterable[str]) -> list[str]:
     """Return notes, each a paragraph."""
-    return [line for note in notes for line in textwrap.wrap(f"note: {note}", 79, break_long_words=False)]
+    return [line for note in notes for line in textwrap.wrap(f"note: {note}", _WIDTH, break_long_words=False)]
 
 
 def part_lines(lines: Iterable[Line]) -> list[str]:
@@ -162,7 +194,7 @@ def inspection_lines(seen: Inspection) -> list[str]:
 def _paragraph(label: str, text: str) -> list[str]:
     return textwrap.wrap(
         f"{label:<{_LABEL}}{text}",
-        width=79,
+        width=_WIDTH,
         subsequent_indent=" " * _LABEL,
         break_long_words=False,
         break_on_hyphens=False,

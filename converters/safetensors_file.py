@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-_LARGEST_HEADER = 100_000_000  # what the safetensors library allows
+_LARGEST_HEADER = 6_000_000  # bytes, enough for tens of thousands of tensors; a larger one could mean gigabytes
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def read(source: SourceFile) -> Contents:
     """
     length = int.from_bytes(source.read(0, 8), "little") if source.size >= 8 else 0
     begin = 8 + length
-    if begin > source.size or length > _LARGEST_HEADER:
+    if begin <= source.size and length > _LARGEST_HEADER:
+        raise MalformedError(f"its header has {length} bytes, expected at most {_LARGEST_HEADER}")
+    if begin > source.size:
         raise MalformedError(
             f"its header declares {length} bytes, the file has {source.size}; it is truncated or damaged"
         )
@@ -78,8 +81,8 @@ def read(source: SourceFile) -> Contents:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"`{next(key for key in found if keys.count(key) > 1)}` stands in it twice")
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"`{key}` stands in it twice")
     return found
 
 

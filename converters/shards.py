@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def index_path(destination: Path) -> Path:
     return destination.with_name(destination.name + INDEX_SUFFIX)
 
 
-def existing_shards(destination: Path) -> Iterable[Path]:
-    """Find shards of `destination` that are there, of whatever total."""
-    shard = re.compile(re.escape(destination.stem) + r"-\d{5}-of-\d{5}" + re.escape(destination.suffix))
-    return sorted(path for path in destination.parent.iterdir() if shard.fullmatch(path.name))
+def is_shard(destination: Path, name: str) -> bool:
+    """Tell whether a shard of `destination` may have this name, of whatever total."""
+    pattern = re.escape(destination.stem) + r"-\d{5}-of-\d{5}" + re.escape(destination.suffix)
+    return re.fullmatch(pattern, name) is not None

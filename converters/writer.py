@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from queue import Queue
+from queue import Queue, SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
-from converters import manifest, shards
+from converters import manifest, publication, shards
 from converters.errors import CheckpointError
 from converters.manifest import FileDigest, SideManifest, meta_text
-from converters.publication import Publication, naming, refuse_existing
+from converters.publication import Publication, naming
 from converters.stored import StoredTensor
 
 if TYPE_CHECKING:
@@ -38,36 +39,65 @@ _SAFETENSORS_DTYPES = {
 }
 SUFFIXES = (".pth", ".safetensors")
 _QUEUED = 8  # pieces of a file that wait to be hashed at most
+_SYNCED = 1 << 25  # bytes after which a file is brought to the disk, so that this does not wait for its end
 
 
-def check_destination(path: str | Path, force: bool) -> None:
+def check_destination(path: Path, force: bool) -> list[Path]:
     """Refuse a destination before any work is done for it.
+
+    Returns:
+        The files that may be replaced: with `force` all that belong to the destination; without it those that a
+        conversion has left that was killed while it gave its files their names.
 
     Raises:
         CheckpointError: If the suffix or the folder is wrong.
         OutputExistsError: If the file, or one that belongs to it, is there already and `force` is not set.
+        OSError: If the folder cannot be read.
     """
-    path = Path(path)
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f"The output `{path}` has suffix `{path.suffix}`, expected {' or '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise CheckpointError(f"The folder of the output `{path}` does not exist; create it first.")
     if path.is_dir():
         raise CheckpointError(f"The output `{path}` is a folder, expected a file name.")
-    if not force:
-        refuse_existing(outputs(path))
+    there = [path.with_name(name) for name in sorted(os.listdir(path.parent)) if is_output(path, name)]
+    finals = {path.name, shards.index_path(path).name}
+    left = publication.leftovers(path.parent, lambda name: name in finals)
+    if not force and not (left and finals.isdisjoint(found.name for found in there)):
+        publication.refuse_existing(there)
+    return there
 
 
-def outputs(destination: Path) -> list[Path]:
-    """Name every file that a conversion into `destination` may write, as far as it is there or sure to be."""
-    several = [*shards.existing_shards(destination), shards.index_path(destination)]
-    return [destination, side_path(destination), *(several if destination.suffix == ".safetensors" else ())]
+def check_format(
+    destination: Path, state_dict: Mapping[str, StoredTensor], parts: Mapping[str, Any], shard_size: int | None
+) -> None:
+    """Refuse what the destination's format cannot hold.
+
+    Raises:
+        CheckpointError: If a `.pth` is to be split, or a `.safetensors` to hold an unusual dtype or more than tensors.
+    """
+    if destination.suffix == ".pth":
+        if shard_size is not None:
+            raise CheckpointError(f"The output `{destination}` is a .pth, which --shard-size cannot split.")
+        return
+    if parts:
+        raise CheckpointError(
+            f"The output `{destination}` is a .safetensors, which has no place for {', '.join(sorted(parts))}; "
+            "write a .pth."
+        )
+    for key, tensor in sorted(state_dict.items()):
+        if tensor.dtype not in _SAFETENSORS_DTYPES:
+            raise CheckpointError(
+                f"Key `{key}` has dtype {tensor.dtype}, which is not written to .safetensors; use .pth."
+            )
 
 
-def obsolete(destination: Path, written: Iterable[FileDigest]) -> list[Path]:
-    """Name the files of an earlier conversion into `destination` that the new one did not write again."""
-    names = {destination.with_name(file.name) for file in written} | {side_path(destination)}
-    return [path for path in outputs(destination) if path not in names]
+def is_output(destination: Path, name: str) -> bool:
+    """Tell whether a conversion into `destination` may write a file of this name, in the same folder."""
+    if name in (destination.name, side_path(destination).name):
+        return True
+    index = shards.index_path(destination).name
+    return destination.suffix == ".safetensors" and (name == index or shards.is_shard(destination, name))
 
 
 def side_path(destination: Path) -> Path:
@@ -76,17 +106,17 @@ def side_path(destination: Path) -> Path:
 
 
 def write(
-    publication: Publication,
+    files: Publication,
     destination: Path,
     state_dict: Mapping[str, StoredTensor],
     meta: Mapping[str, Any],
     parts: Mapping[str, Any],
     shard_size: int | None,
 ) -> tuple[FileDigest, ...]:
-    """Write a checkpoint into the temporary files of a publication.
+    """Write a checkpoint into temporary files.
 
     Args:
-        publication: Where to open them.
+        files: Where to open them.
         destination: The file to write; its suffix chooses the format.
         state_dict: The tensors; views and shared storages are written out on their own.
         meta: Plain data; in safetensors, what is not text is kept as JSON.
@@ -94,45 +124,39 @@ def write(
         shard_size: Most bytes of tensors in one file.
 
     Returns:
-        Every file, in the order of its name.
+        Every file; the last one is that by which readers find the others.
 
     Raises:
-        CheckpointError: If the format cannot hold what should be written, or the source is damaged.
+        CheckpointError: As `check_format` says, or if the source is damaged.
         OSError: If a file cannot be read or written.
     """
+    check_format(destination, state_dict, parts, shard_size)
     state_dict, meta = dict(sorted(state_dict.items())), dict(sorted(meta.items()))
     if destination.suffix == ".pth":
-        if shard_size is not None:
-            raise CheckpointError(f"The output `{destination}` is a .pth, which --shard-size cannot split.")
         content = _to_torch({"meta": meta, "state_dict": state_dict, **dict(sorted(parts.items()))})
         with naming(destination):
-            file = publication.open(destination)
+            file = files.open(destination)
             _save_pth(file, content)
             return (_digest(destination.name, file),)
-    if parts:
-        raise CheckpointError(
-            f"The output `{destination}` is a .safetensors, which has no place for {', '.join(sorted(parts))}; "
-            "write a .pth."
-        )
     groups = shards.split({key: tensor.nbytes for key, tensor in state_dict.items()}, shard_size or 2**63)
     if len(groups) == 1:
-        return (_save_safetensors(publication, destination, state_dict, meta),)
-    return _save_shards(publication, destination, state_dict, meta, groups)
+        return (_save_safetensors(files, destination, state_dict, meta),)
+    return _save_shards(files, destination, state_dict, meta, groups)
 
 
-def write_side(publication: Publication, destination: Path, side: SideManifest) -> None:
-    """Write the manifest beside a destination into a temporary file of a publication.
+def write_side(files: Publication, destination: Path, side: SideManifest) -> None:
+    """Write the manifest beside a destination into a temporary file.
 
     Raises:
         OSError: If it cannot be written.
     """
     path = side_path(destination)
     with naming(path):
-        publication.open(path).write(side.to_json().encode())
+        files.open(path).write(side.to_json().encode())
 
 
 def _save_shards(
-    publication: Publication,
+    files: Publication,
     destination: Path,
     state_dict: Mapping[str, StoredTensor],
     meta: Mapping[str, Any],
@@ -144,23 +168,23 @@ def _save_shards(
         path = shards.shard_path(destination, number, len(groups))
         place |= dict.fromkeys(keys, path.name)
         tensors = {key: state_dict[key] for key in keys}
-        written.append(_save_safetensors(publication, path, tensors, {}))
+        written.append(_save_safetensors(files, path, tensors, {}))
     total = sum(tensor.nbytes for tensor in state_dict.values())
     path = shards.index_path(destination)
     with naming(path):
-        file = publication.open(path)
+        file = files.open(path)
         file.write(shards.Index({**meta_text(meta), "total_size": total}, place).to_json().encode())
         return (*written, _digest(path.name, file))
 
 
 def _save_safetensors(
-    publication: Publication, path: Path, tensors: Mapping[str, StoredTensor], meta: Mapping[str, Any]
+    files: Publication, path: Path, tensors: Mapping[str, StoredTensor], meta: Mapping[str, Any]
 ) -> FileDigest:
     """Write the format itself: the library orders the metadata by a random hash, so its bytes differ between runs."""
     # wide dtypes first keeps every tensor aligned to its item size
     keys = sorted(tensors, key=lambda key: (-tensors[key].itemsize, key))
     header = _safetensors_header(keys, tensors, {**meta, "format": "pt"})
-    with _HashedFile(path, publication.open(path)) as file:
+    with _HashedFile(path, files.open(path)) as file:
         file.write(header)
         for key in keys:
             for chunk in tensors[key].chunks():
@@ -175,10 +199,6 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
     for key in keys:
         tensor = tensors[key]
         begin, end = end, end + tensor.nbytes
-        if tensor.dtype not in _SAFETENSORS_DTYPES:
-            raise CheckpointError(
-                f"Key `{key}` has dtype {tensor.dtype}, which is not written to .safetensors; use .pth."
-            )
         header[key] = {
             "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -190,14 +210,16 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
 
 
 class _HashedFile:
-    """A file whose bytes are hashed by another thread while they are written."""
+    """A file that two more threads hash and bring to the disk while it is written."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.size = 0
         self._path, self._file = path, file
         self._digest = hashlib.sha256()
         self._pieces: Queue[bytes | memoryview | None] = Queue(_QUEUED)
-        self._thread = Thread(target=self._hash, daemon=True)
+        self._due: SimpleQueue[bool] = SimpleQueue()
+        self._errors: list[OSError] = []
+        self._threads = (Thread(target=self._hash, daemon=True), Thread(target=self._sync, daemon=True))
 
     @property
     def sha256(self) -> str:
@@ -208,19 +230,37 @@ class _HashedFile:
         self._pieces.put(piece)
         with naming(self._path):
             self._file.write(piece)
-        self.size += len(piece)
+            if self._errors:
+                raise self._errors[0]
+        before, self.size = self.size, self.size + len(piece)
+        if before // _SYNCED < self.size // _SYNCED:
+            self._due.put(True)
 
     def __enter__(self) -> _HashedFile:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         self._pieces.put(None)
-        self._thread.join()
+        self._due.put(False)
+        for thread in self._threads:
+            thread.join()
+        if self._errors and kind is None:
+            with naming(self._path):
+                raise self._errors[0]
 
     def _hash(self) -> None:
         while (piece := self._pieces.get()) is not None:
             self._digest.update(piece)
+
+    def _sync(self) -> None:
+        while self._due.get():
+            try:
+                os.fdatasync(self._file.fileno())
+            except OSError as error:  # the system tells it once: not again to who syncs later
+                self._errors.append(error)
+                return
 
 
 def _save_pth(file: IO[bytes], content: Mapping[str, Any]) -> None:

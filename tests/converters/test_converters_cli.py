@@ -336,3 +336,77 @@ def test_source_is_never_its_own_destination(tmp_path: Path, legacy_file: Path) 
     result = _run("convert", legacy_file, legacy_file, "--force")
     _assert_refused(result, 2, "is the source itself", tmp_path, {"legacy.pth"})
     assert legacy_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["-q"], ["-vv"], ["--shard-size", "1MB"], ["--strip"]])
+def test_a_dry_run_writes_nothing(tmp_path: Path, legacy_file: Path, options: list[str]) -> None:
+    result = _run("convert", legacy_file, tmp_path / "a.safetensors", "--dry-run", *options)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["legacy.pth"]
+
+
+def test_the_plan_is_a_table_of_every_tensor(
+    tmp_path: Path, legacy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = _run("convert", legacy_file, "a.pth", "--dry-run").stdout.splitlines()
+    assert lines[:3] == [
+        "ddq_detr tiny_4scale, legacy -> new",
+        "action   dtype    shape         tensor",
+        "keep     float32  16            backbone.bn1.bias",
+    ]
+    at = lines.index("rename   float32  3             bbox_head.cls_branches.4.bias")
+    assert lines[at + 1] == "                                -> bbox_head.aux_cls_branches.3.bias"
+    at = lines.index("repeated float32  64            decoder.aux_reg_branches.0.0.bias")
+    assert lines[at + 1] == "                                same as bbox_head.aux_reg_branches.0.0.bias"
+    assert lines[-1].startswith("PLANNED 308 tensors: 300 kept, 8 renamed, 18 duplicates dropped, ")
+    assert lines[-1].endswith(" MB -> a.pth; nothing written")
+    assert all(len(line) < 80 for line in lines[:-1])
+    assert sum(line.startswith(("keep ", "rename ", "repeated ")) for line in lines) == 326
+
+
+def test_long_keys_of_the_plan_go_on_below(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
+    torch.save(make_state(variant="tiny_swinl"), tmp_path / "a.pth")
+    lines = _run("convert", tmp_path / "a.pth", tmp_path / "b.pth", "--dry-run").stdout.splitlines()
+    assert all(len(line) < 80 for line in lines[:-1])
+    at = next(at for at, line in enumerate(lines) if "relative_position_bias_table" in line and line.startswith(" "))
+    assert lines[at - 1][32:] + lines[at][32:] == "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+
+
+def test_the_plan_as_json(tmp_path: Path, legacy_file: Path) -> None:
+    data = json.loads(_run("convert", legacy_file, tmp_path / "a.pth", "--dry-run", "--json").stdout)
+    assert data["dry_run"] is True and data["files"] == [] and len(data["ledger"]) == 326
+    line = next(line for line in data["ledger"] if line["source"] == "bbox_head.cls_branches.4.bias")
+    assert (line["target"], line["action"]) == ("bbox_head.aux_cls_branches.3.bias", "rename")
+    assert (line["dtype"], line["shape"], line["changes"]) == ("float32", [3], [])
+    written = json.loads(_run("convert", legacy_file, tmp_path / "a.pth", "--json").stdout)
+    assert written["dry_run"] is False and [file["name"] for file in written["files"]] == ["a.pth"]
+    assert {**written, "dry_run": True, "files": []} == data
+
+
+@pytest.mark.parametrize(
+    "make, name, options, code, message",
+    [
+        (_unmapped, "a.pth", [], 1, "matched by no rule"),
+        (_differing, "a.pth", [], 1, "bit by bit but differs"),
+        (_new, "a.pth", [], 2, "already has the new layout"),
+        (_sound, "a.pth", ["--shard-size", "1MB"], 2, "--shard-size cannot split"),
+        (_sound, "src2.pth", [], 2, "exists already"),
+        (_sound, "no/a.pth", [], 2, "does not exist"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(
+    tmp_path: Path,
+    make_state: Callable[..., StateDict],
+    make: Callable[[Path, StateDict], None],
+    name: str,
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
+    make(tmp_path, make_state())
+    (tmp_path / "src2.pth").write_text("old")
+    before = {path.name for path in tmp_path.iterdir()}
+    _assert_refused(
+        _run("convert", tmp_path / "src", tmp_path / name, "--dry-run", *options), code, message, tmp_path, before
+    )

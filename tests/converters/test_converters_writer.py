@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def _write(
     path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], force: bool = False, size: int | None = None
 ) -> tuple[str, ...]:
     stored = {key: StoredTensor.from_torch(tensor) for key, tensor in state.items()}
-    with Publication(path, force) as publication:
-        files = writer.write(publication, path, stored, meta, {}, size)
-        publication.commit()
+    with Publication(path.parent, partial(writer.is_output, path), [path] if force else []) as opened:
+        files = writer.write(opened, path, stored, meta, {}, size)
+        opened.commit(last=path.with_name(files[-1].name))
     return tuple(file.name for file in files)
 
 
@@ -122,7 +123,8 @@ def test_destinations_are_checked_first(tmp_path: Path) -> None:
     ]:
         with pytest.raises(error, match=message):
             writer.check_destination(tmp_path / name, force=False)
-    writer.check_destination(tmp_path / "c.pth", force=False)  # has no shards
+    assert writer.check_destination(tmp_path / "c.pth", force=False) == []  # has no shards
+    assert writer.check_destination(tmp_path / "b.pth", force=True) == [tmp_path / "b.pth.manifest.json"]
 
 
 def test_new_files_follow_the_umask(tmp_path: Path) -> None:
@@ -158,10 +160,10 @@ def test_files_are_replaced_together_or_not_at_all(
         monkeypatch.setattr(os, "link", no_links)
 
     def publish() -> None:
-        with Publication(tmp_path / "main", force=True) as publication:
+        with Publication(tmp_path, names.__contains__, list(tmp_path.iterdir())) as opened:
             for name in names:
-                publication.open(tmp_path / name).write(f"new {name}".encode())
-            publication.commit()
+                opened.open(tmp_path / name).write(f"new {name}".encode())
+            opened.commit(last=tmp_path / "main")
 
     with pytest.raises(PermissionError):
         publish()
@@ -172,28 +174,41 @@ def test_files_are_replaced_together_or_not_at_all(
 
 
 def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(OutputExistsError), Publication(tmp_path / "main", force=False) as publication:
-        publication.open(tmp_path / "main").write(b"new")
+    with pytest.raises(OutputExistsError), Publication(tmp_path, "main".__eq__, []) as opened:
+        opened.open(tmp_path / "main").write(b"new")
         (tmp_path / "main").write_text("of somebody else")
-        publication.commit()
+        opened.commit(last=tmp_path / "main")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"main": "of somebody else"}
 
 
 def test_leftovers_of_killed_processes_are_removed_and_files_in_use_are_not(tmp_path: Path) -> None:
-    left, used, other = (
+    left, shard, used, other, saved = (
         tmp_path / name
-        for name in (".main.11-0.ddq-convert.tmp", ".main.12-0.ddq-convert.tmp", ".mainly.13-0.ddq-convert.tmp")
+        for name in (
+            ".main.safetensors.11-0.ddq-convert.tmp",
+            ".main-00001-of-00002.safetensors.11-0.ddq-convert.tmp",
+            ".main.safetensors.manifest.json.12-0.ddq-convert.tmp",
+            ".mainly.safetensors.13-0.ddq-convert.tmp",
+            ".main.safetensors.14-0.ddq-convert.old",
+        )
     )
-    for path in (left, used, other):
+    for path in (left, shard, used, other, saved):
         path.write_text("half")
     with used.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         _write(tmp_path / "main.pth", {"x": torch.ones(1)}, {})
-        assert {path.name for path in tmp_path.iterdir()} == {"main.pth", left.name, used.name, other.name}
-        with Publication(tmp_path / "main", force=False) as publication:
-            publication.open(tmp_path / "main")
-            publication.commit()
-    assert {path.name for path in tmp_path.iterdir()} == {"main", "main.pth", used.name, other.name}
+        assert len(list(tmp_path.iterdir())) == 6
+        _write(tmp_path / "main.safetensors", {"x": torch.ones(1)}, {})
+        # nobody else has what was saved
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "main.pth",
+            "main.safetensors",
+            used.name,
+            other.name,
+            saved.name,
+        }
+    _write(tmp_path / "main.safetensors", {"x": torch.ones(1)}, {}, force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"main.pth", "main.safetensors", other.name}
 
 
 def test_split_keeps_the_order_and_the_size() -> None:
@@ -243,6 +258,15 @@ def test_force_leaves_no_shards_of_an_earlier_run(tmp_path: Path, legacy_file: P
     assert len(list(tmp_path.glob("n-*"))) == 3
     assert _convert(legacy_file, dst, "--force").exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"legacy.pth", dst.name, f"{dst.name}.manifest.json"}
+
+
+@pytest.mark.parametrize("dst", ["n.safetensors", "n-00001-of-00003.safetensors"])
+def test_a_source_in_shards_is_never_replaced(tmp_path: Path, legacy_file: Path, dst: str) -> None:
+    assert _convert(legacy_file, tmp_path / "n.safetensors", "--shard-size", "2MB").exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = _convert(tmp_path / "n.safetensors.index.json", tmp_path / dst, "--to", "legacy", "--force")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and "the source itself" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(
