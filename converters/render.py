@@ -155,7 +155,7 @@ def _compared(found: Diff) -> list[tuple[str, str]]:
     renamed = f", {found.renamed} of them under another key" if found.renamed else ""
     facts = [("not compared", "; ".join(unseen))] if unseen else []
     facts += [("left out", f"{' and '.join(left)}, equal to their twins")] if left else []
-    return [*facts, ("equal", f"{found.equal}{renamed}")]
+    return [*facts, ("compared", f"{found.equal + len(found.differences)}{renamed}"), ("equal", f"{found.equal}")]
 
 
 def _difference_lines(difference: Difference) -> list[str]:

@@ -271,7 +271,8 @@ def test_a_ledger_is_refused_if_and_only_if_a_key_stands_in_it_twice(pairs: list
     targets = [target for _, target in pairs if target is not None]
     entries = tuple(Entry(source, target, 0, "rename") for source, target in pairs)
     if len(set(sources)) < len(sources) or len(set(targets)) < len(targets):
-        with pytest.raises(errors.CollisionError, match="more than once"):
+        verb = "used" if len(set(sources)) < len(sources) else "produced"
+        with pytest.raises(errors.CollisionError, match=f"{verb} more than once"):
             Ledger(entries)
     else:
         assert Ledger(entries).entries == entries
