@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -170,5 +170,10 @@ def diff(context: click.Context, a: str, b: str, as_json: bool, quiet: bool, ver
 
 def main() -> None:
     """Run the command line; the entry point of `ddq-convert`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwind, so that temporary files are removed
+    signal.signal(signal.SIGTERM, _unwind)
     cli(prog_name="ddq-convert")
+
+
+def _unwind(number: int, frame: object) -> NoReturn:
+    """End like an interruption does, so that temporary files are removed."""
+    raise click.Abort
