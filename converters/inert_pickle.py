@@ -127,8 +127,9 @@ class Unpickled:
     """What a pickle held.
 
     Attributes:
-        content: Python's own containers, numbers and text, `StoredTensor`, `Foreign` and `Dtype`. Containers may be
-            nested very deep, stand in several places, or contain themselves.
+        content: Python's own containers, numbers and text, `StoredTensor`, `Foreign` and `Dtype`. What is understood
+            but stands alone, such as a storage without a tensor, is an object that means nothing elsewhere. Containers
+            may be nested very deep, stand in several places, or contain themselves.
         foreign: Sorted names of the globals that were made inert.
         end: The byte after the pickle.
     """

@@ -16,7 +16,7 @@ from converters.errors import MalformedError
 _MOST_STEPS = 2_000_000
 _MOST_CONTAINERS = 500_000  # and marks; the R50 model with its optimizer has 20 000
 _MOST_ODD_KEYS = 4096  # tuples and other keys that can be made to collide
-_LONGEST_NUMBER = 1024  # bytes
+_LONGEST_NUMBER, _LONGEST_LINE = 1024, 1 << 20  # bytes
 _PLAIN_KEYS = (str, bytes, bool, float, type(None))
 _ODD_KEYS = (int, complex)
 _PARTS = _PLAIN_KEYS + _ODD_KEYS
@@ -161,8 +161,7 @@ class _Machine:
         raise MalformedError(f"its pickle has more than {_MOST_STEPS} opcodes")
 
     def take(self, count: int) -> bytes:
-        """Return the next bytes; how many of them was said by the pickle, so nothing is allocated before they are seen
-        to be there."""
+        """Return the next bytes, once it is sure that there are as many as the pickle says."""
         begin, end = self.position, self.position + count
         if end > self.end:
             raise ValueError(f"it declares {count} bytes, {self.end - begin} are left")
@@ -170,9 +169,9 @@ class _Machine:
         return self.data[begin:end]
 
     def line(self) -> bytes:
-        end = self.data.find(b"\n", self.position)
+        end = self.data.find(b"\n", self.position, self.position + _LONGEST_LINE)
         if end < 0:
-            raise ValueError("it ends in the middle of a line")
+            raise ValueError(f"a line without an end, or of more than {_LONGEST_LINE} bytes")
         return self.take(end + 1 - self.position)[:-1]
 
     def contain(self, container: Any) -> None:
