@@ -190,12 +190,12 @@ def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
         recorded = {line.target: line.sha256 for line in manifest.Manifest.from_json(text).tensors}
     except VerificationError as error:
         raise CheckpointError(f"Cannot trust the manifest inside the source `{path}`: {error}.") from error
-    compared = planned.state_dict.keys() - planned.changes.keys()
-    damaged = [
-        entry.source
+    untouched = {
+        entry.source: entry.target
         for entry in planned.ledger.entries
-        if entry.target in compared and digests[entry.target] != recorded.get(entry.source)
-    ]
+        if entry.target is not None and planned.state_dict[entry.target] is planned.source.state_dict.get(entry.source)
+    }
+    damaged = [key for key, target in untouched.items() if digests[target] != recorded.get(key)]
     if damaged:
         raise CheckpointError(
             f"The source `{path}` is damaged or was changed: {len(damaged)} tensor(s) do not have the SHA-256 that its "
@@ -211,7 +211,7 @@ def _prepared(source: Path, destination: Path, options: Options, force: bool) ->
     replaceable = writer.check_destination(destination, force)
     planned = plan(source, options)
     for path in checkpoint.files(source):
-        if any(os.path.samefile(path, other) for other in replaceable):
+        if any(other.exists() and os.path.samefile(path, other) for other in replaceable):
             raise OutputExistsError(f"The destination `{destination}` would replace `{path}` of the source itself.")
     writer.check_format(destination, planned.state_dict, planned.parts, options.shard_size)
     return planned, replaceable

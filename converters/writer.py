@@ -58,9 +58,9 @@ def check_destination(path: Path, force: bool) -> list[Path]:
         raise CheckpointError(f"The output `{path}` has suffix `{path.suffix}`, expected {' or '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise CheckpointError(f"The folder of the output `{path}` does not exist; create it first.")
-    if path.is_dir():
-        raise CheckpointError(f"The output `{path}` is a folder, expected a file name.")
     there = [path.with_name(name) for name in sorted(os.listdir(path.parent)) if is_output(path, name)]
+    for folder in (output for output in there if output.is_dir()):
+        raise CheckpointError(f"The output `{folder}` is a folder, expected a file name.")
     finals = {path.name, shards.index_path(path).name}
     left = publication.leftovers(path.parent, lambda name: name in finals)
     if not force and not (left and finals.isdisjoint(found.name for found in there)):
