@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "api",
+    "casting",
     "checkpoint",
+    "classes",
     "detect",
+    "diff",
     "engine",
     "errors",
     "families",
@@ -22,7 +25,9 @@ _SUBMODULES = (
     "layout",
     "ledger",
     "mapping",
+    "optimizer",
     "options",
+    "parts",
     "writer",
 )
 

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters import __version__, checkpoint, detect, engine, families, hashing, layout, manifest, writer
-from converters.errors import AlreadyConvertedError, CheckpointError, OutputExistsError, VerificationError, listed
+from converters import (
+    __version__,
+    casting,
+    checkpoint,
+    classes,
+    detect,
+    engine,
+    families,
+    hashing,
+    layout,
+    manifest,
+    optimizer,
+    parts,
+    writer,
+)
+from converters.errors import (
+    AlreadyConvertedError,
+    CheckpointError,
+    ClassMapError,
+    OutputExistsError,
+    VerificationError,
+    listed,
+)
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
 from converters.options import DEFAULTS, Options
+from converters.parts import Line as PartLine
 from converters.publication import Publication
 from converters.stored import StoredTensor
 
@@ -32,7 +54,9 @@ class Plan:
         state_dict: The tensors to write, by key, sorted.
         changes: For each key whose values are not those of the source: what was done to them, in words.
         parts: What is written beside the state dict and `meta`, by its name at the top level of a `.pth`.
+        part_lines: What became of every part of the source.
         meta: The plain metadata to write.
+        notes: What the user should know before using the output, in sentences.
     """
 
     source: checkpoint.Checkpoint
@@ -44,6 +68,8 @@ class Plan:
     meta: Mapping[str, Any]
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
+    part_lines: tuple[PartLine, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
@@ -61,6 +87,8 @@ class Plan:
             "dropped": self.ledger.count(DROP),
             "unmapped": self.ledger.count(UNMAPPED),
             "ledger": [self._line(entry) for entry in self.ledger.entries],
+            "notes": list(self.notes),
+            "parts": [asdict(line) for line in self.part_lines],
         }
 
     def tensor(self, entry: Entry) -> StoredTensor:
@@ -95,12 +123,13 @@ class FileConversion:
         }
 
 
-def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
-    """Work out what a conversion comes to; nothing is written.
+def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") -> Plan:
+    """Work out what a conversion to a file of that suffix comes to; nothing is written.
 
     Raises:
         CheckpointError: If the source cannot be read.
         AlreadyConvertedError: If the source has the layout asked for already, and nothing else is to be done.
+        ClassMapError: If the class map does not fit.
         ConversionError: If the source does not fit.
         UnknownFamilyError: If there is no such family or variant.
         OSError: If the source cannot be read.
@@ -109,20 +138,116 @@ def plan(source: str | Path, options: Options = DEFAULTS) -> Plan:
         families.variant(options.family, options.variant)
     loaded = checkpoint.read(source)
     found = detect.detect(loaded.state_dict, options.family, options.variant)
-    step = engine.canonicalise if found.side == options.to else engine.convert
-    result = step(
-        loaded.state_dict,
-        families.mapping(found.family, found.variant),
-        options.to,
-        layout.load(found.variant, found.family, options.to),
-        options.allow_unmapped,
+    selection = _selection(loaded, found, options)
+    classes_held = None if selection is None else selection.source_classes
+    chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
+    result = _converted(chosen.state_dict, found, options, classes_held)
+    carried = parts.carry(
+        loaded,
+        chosen,
+        lambda tensors: _converted(tensors, found, options, classes_held).state_dict,
+        None if found.side == options.to else _regrouping(found, options.to, classes_held),
     )
-    if result.ledger.changes_nothing and not options.changes_more_than_names:
-        raise AlreadyConvertedError(_nothing_to_do(source, found))
-    meta = _meta(loaded.meta, found, options)
-    planned = Plan(loaded, options, found, result.rules, result.ledger, result.state_dict, meta)
+    asked = replace(options, keep=chosen.keep)
+    meta = _meta(loaded.meta, found, asked)
+    planned = Plan(loaded, asked, found, result.rules, result.ledger, result.state_dict, meta)
     # every further step takes a plan and returns one with other tensors, changes or parts
+    planned = replace(planned, parts=carried.parts, part_lines=carried.lines)
+    planned = planned if selection is None else _with_classes(planned, selection)
+    planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
+    changed = planned.changes or planned.meta != meta or options.changes_more_than_names
+    if result.ledger.changes_nothing and not changed:
+        raise AlreadyConvertedError(_nothing_to_do(source, found))
     return _stripped(planned) if options.strip else planned
+
+
+def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
+    """Return the layout of what a conversion with these options writes.
+
+    Raises:
+        UnknownFamilyError: If there is no such family or variant.
+    """
+    wanted = _layout(detect.Detection(family, variant, options.to), options.to, options.num_classes)
+    return wanted if options.dtype is None else casting.with_floats(wanted, casting.DTYPES[options.dtype])
+
+
+def _layout(found: detect.Detection, side: str, num_classes: int | None) -> layout.Layout:
+    """Return the layout of one side of the model that was found; None leaves its number of classes as it is."""
+    wanted = layout.load(found.variant, found.family, side)
+    class_keys = families.family(found.family).class_keys
+    return wanted if num_classes is None else wanted.with_classes(class_keys, num_classes)
+
+
+def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: Options) -> classes.Selection | None:
+    """Return which classes the output has, if it is said; a source that disagrees in their number is left for later."""
+    if options.num_classes is None:
+        if options.class_map is not None:
+            raise ClassMapError("A class map needs the number of classes; pass --num-classes, too.")
+        return None
+    specs = {key: layout.spec_of(tensor) for key, tensor in loaded.state_dict.items()}
+    counts = layout.class_counts(specs, families.family(found.family).class_keys)
+    if len(counts) != 1:
+        return None
+    names = classes.class_names(loaded.meta)
+    return classes.select(options.num_classes, options.class_map, next(iter(counts)), names, options.seed)
+
+
+def _weights_only(options: Options, suffix: str, selection: classes.Selection | None) -> str | None:
+    """Say why nothing but weights can be written, if that is so."""
+    if options.strip:
+        return "An output of --strip"
+    if selection is not None and not selection.keeps_rows:
+        return "An output of other classes"
+    if options.dtype is not None:
+        return "An output of --dtype"
+    return "A .safetensors file" if suffix == ".safetensors" else None
+
+
+def _converted(
+    tensors: Mapping[str, StoredTensor], found: detect.Detection, options: Options, num_classes: int | None
+) -> engine.Conversion:
+    mapping = families.mapping(found.family, found.variant)
+    wanted = _layout(found, options.to, num_classes)
+    if options.dtype is not None:
+        rules = engine.rules_between(mapping, found.side, options.to)
+        wanted = casting.accepting_floats(wanted, rules, tensors)
+    step = engine.canonicalise if found.side == options.to else engine.convert
+    return step(tensors, mapping, options.to, wanted, options.allow_unmapped)
+
+
+def _regrouping(
+    found: detect.Detection, to: str, num_classes: int | None
+) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
+    """Return what carries an optimizer's state to the other side."""
+    frozen_groups = to == layout.LEGACY and families.family(found.family).frozen_groups
+    source = _layout(found, found.side, num_classes)
+    target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
+    rules = engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
+    return lambda saved: optimizer.regroup(saved, source, target, rules.target_of)
+
+
+def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
+    """Give the class branches and the label embedding the rows of a selection."""
+    rows = families.family(planned.detection.family).class_rows
+    state_dict, changes = classes.apply(planned.state_dict, rows, selection)
+    note = (
+        f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
+        "--class-map says which of them to take."
+    )
+    notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()
+    meta = classes.with_names(planned.meta, selection)
+    return replace(planned, state_dict=state_dict, changes=changes, meta=meta, notes=notes)
+
+
+def _cast(planned: Plan, dtype: str) -> Plan:
+    """Round the floating tensors to a dtype."""
+    done = casting.cast(planned.state_dict, dtype)
+    changes = {
+        key: planned.changes.get(key, ()) + done.changes.get(key, ()) for key in (planned.changes | done.changes)
+    }
+    lost = f"{sum(done.zeros.values())} elements of {listed(done.zeros)} are so small that they became 0 as {dtype}."
+    notes = (*planned.notes, lost) if done.zeros else planned.notes
+    return replace(planned, state_dict=done.state_dict, changes=changes, notes=notes)
 
 
 def convert_file(
@@ -190,12 +315,14 @@ def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
         recorded = {line.target: line.sha256 for line in manifest.Manifest.from_json(text).tensors}
     except VerificationError as error:
         raise CheckpointError(f"Cannot trust the manifest inside the source `{path}`: {error}.") from error
-    untouched = {
-        entry.source: entry.target
+    read = planned.source.state_dict
+    damaged = [
+        entry.source
         for entry in planned.ledger.entries
-        if entry.target is not None and planned.state_dict[entry.target] is planned.source.state_dict.get(entry.source)
-    }
-    damaged = [key for key, target in untouched.items() if digests[target] != recorded.get(key)]
+        if entry.target is not None
+        and planned.state_dict[entry.target] is read.get(entry.source)
+        and digests[entry.target] != recorded.get(entry.source)
+    ]
     if damaged:
         raise CheckpointError(
             f"The source `{path}` is damaged or was changed: {len(damaged)} tensor(s) do not have the SHA-256 that its "
@@ -209,7 +336,7 @@ def _prepared(source: Path, destination: Path, options: Options, force: bool) ->
         if destination.exists() and path.exists() and os.path.samefile(path, destination):
             raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
     replaceable = writer.check_destination(destination, force)
-    planned = plan(source, options)
+    planned = plan(source, options, destination.suffix)
     for path in checkpoint.files(source):
         if any(other.exists() and os.path.samefile(path, other) for other in replaceable):
             raise OutputExistsError(f"The destination `{destination}` would replace `{path}` of the source itself.")
@@ -225,7 +352,7 @@ def _state(source: Path) -> tuple[tuple[int, ...], ...]:
 
 def _stripped(planned: Plan) -> Plan:
     meta = {name: planned.meta[name] for name in checkpoint.CLASS_META if name in planned.meta}
-    return replace(planned, meta=meta, parts={})
+    return replace(planned, meta=meta)
 
 
 def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
@@ -238,9 +365,11 @@ def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
 
 
 def _meta(source: Mapping[str, Any], found: detect.Detection, options: Options) -> dict[str, Any]:
-    kept = {name: source[name] for name in checkpoint.CLASS_META if name in source}
+    kept = {name: value for name, value in source.items() if name != manifest.KEY}
+    if options.keep != parts.ALL:
+        kept = {name: kept[name] for name in checkpoint.CLASS_META if name in kept}
     return {
-        **kept,
+        **parts.meta(kept, found.side, options.to),
         "family": found.family,
         "variant": found.variant,
         "layout": options.to,

@@ -109,10 +109,10 @@ def _index(path: Path) -> shards.Index:
 def _reader(head: bytes) -> Callable[[SourceFile], Checkpoint]:
     if head[:4] == b"PK\x03\x04":
         return partial(_read_torch, torch_zip.read)
+    if head[8:9] == b"{":  # first: the length before it may begin with any byte, a pickle's too
+        return _read_safetensors
     if head[:1] == b"\x80":
         return partial(_read_torch, torch_legacy.read)
-    if head[8:9] == b"{":
-        return _read_safetensors
     raise MalformedError(_other_format(head))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from converters import __version__
-from converters.console import ByteSize, OneLineGroup, exit_codes, message
+from converters.console import DONE, UNFIT, ByteSize, OneLineGroup, exit_codes, message
 from converters.options import Options
 
 _EXIT_CODES = """\b
@@ -42,6 +42,22 @@ def cli() -> None:
 @click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
 @click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
+@click.option(
+    "--keep",
+    type=click.Choice(["model", "ema", "all"]),
+    help="Training weights, averaged weights, or everything that resuming a training needs (.pth only). [default: "
+    "everything into a .pth; into a .safetensors the weights that SRC gives to a model, averaged if there are any]",
+)
+@click.option("--num-classes", type=click.IntRange(min=1), help="Number of classes of DST, for fine-tuning.")
+@click.option(
+    "--class-map",
+    metavar="FILE",
+    type=click.Path(),
+    help='Where these classes come from, as JSON: {"cat": "cat", "new": null}. Target to source class, each by index '
+    "or name; null initialises one. [default: all are kept if SRC has as many, else initialised]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the classes that are initialised.")
+@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), help="Write all floating tensors so.")
 @click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
 @click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
 @click.option("--dry-run", is_flag=True, help="Print what would become of each tensor, write nothing.")
@@ -54,7 +70,9 @@ def cli() -> None:
     help="Print the result, ledger included, as JSON.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
-@click.option("-v", "--verbose", count=True, help="List renamed and dropped keys; twice: all keys.")
+@click.option(
+    "-v", "--verbose", count=True, help="List renamed and dropped keys, and all other parts; twice: all keys."
+)
 def convert(
     src: str, dst: str, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: int, **options: Any
 ) -> None:
@@ -63,12 +81,15 @@ def convert(
     A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped.
     """
     with exit_codes():
-        from converters import api, render
+        from converters import api, classes, render
 
+        if options["class_map"] is not None:
+            options["class_map"] = classes.read_map(options["class_map"])
         step = api.plan_file if dry_run else api.convert_file
         done = step(src, dst, Options(**options), force)
-    if verbose and not quiet and not dry_run:
-        for line in render.ledger_lines(done.plan.ledger.entries, verbose):
+    if not quiet:
+        details = render.details(done.plan, verbose) if verbose and not dry_run else []
+        for line in [*details, *render.note_lines(done.plan.notes)]:
             message(line)
     if as_json:
         click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))
@@ -114,6 +135,37 @@ def inspect(src: str, as_json: bool) -> None:
         click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
     else:
         click.echo("\n".join(render.inspection_lines(seen)))
+
+
+@cli.command(
+    epilog="""\b
+Exit codes:
+  0  equal
+  1  different
+  2  usage or bad input (missing file, not a checkpoint, damaged)
+"""
+)
+@click.argument("a", type=click.Path())
+@click.argument("b", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_DIFF_JSON", help="Print all differences as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option("-v", "--verbose", is_flag=True, help="List every differing key.")
+@click.pass_context
+def diff(context: click.Context, a: str, b: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Compare the state dicts of checkpoints A and B: keys, shapes, dtypes, values.
+
+    Of different layouts, keys of A are translated to the layout of B. What training saves twice counts once.
+    """
+    with exit_codes():
+        from converters import diff as differ
+        from converters import render
+
+        found = differ.diff_files(a, b)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo("\n".join(render.diff_lines(found, verbose)))
+    context.exit(DONE if found.is_empty else UNFIT)
 
 
 def main() -> None:

@@ -68,6 +68,7 @@ def exit_codes() -> Iterator[None]:
         errors.OutputExistsError,
         errors.AlreadyConvertedError,
         errors.UnknownFamilyError,
+        errors.ClassMapError,
     ) as error:
         raise Failure(str(error), BAD_INPUT) from error
     except OSError as error:

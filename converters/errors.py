@@ -31,6 +31,10 @@ class UnknownFamilyError(Exception):
     """No such family, or no such variant of it."""
 
 
+class ClassMapError(Exception):
+    """A class map cannot be read, or asks for classes that are not there."""
+
+
 class ConversionError(Exception):
     """A checkpoint was read, but does not fit what it should be converted with."""
 
@@ -73,6 +77,18 @@ class ShapeMismatchError(ConversionError):
 
 class DtypeMismatchError(ConversionError):
     """A tensor has another dtype than the target layout says."""
+
+
+class CastError(ConversionError):
+    """A number cannot be held in the dtype that was asked for."""
+
+
+class OptimizerError(ConversionError):
+    """An optimizer's state, or a schedule's, does not fit the model."""
+
+
+class PartsError(ConversionError):
+    """A part that was asked for is not there, or cannot be written in that form."""
 
 
 def listed(items: Iterable[str], shown: int = 3) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from converters.errors import UnknownFamilyError
-from converters.mapping import DropDuplicateOf, Keep, Mapping, Rename, Rule
+from converters.mapping import DropDuplicateOf, Keep, Rename, Rule
+from converters.mapping import Mapping as KeyMapping
+
+LINEAR, PRIOR, NORMAL = "linear", "prior", "normal"  # how a row is initialised; `classes` knows what that means
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Family:
         layouts: The family that holds the layout files; families with the same new model share them.
         variants: The model sizes.
         rules: The rule table as a function of the number of decoder layers.
-        class_keys: Patterns of the tensors whose first dimension is the number of classes.
+        frozen_groups: Its mmengine makes groups of an optimizer for frozen parameters, too (0.6.0 does, 0.10.7 not).
+        class_rows: Patterns of the tensors that have one row per class, and how the model initialises such a row.
         markers: Keys that every checkpoint of the family has, and that no related detector has together.
     """
 
@@ -37,8 +41,14 @@ class Family:
     layouts: str
     variants: tuple[Variant, ...]
     rules: Callable[[int], tuple[Rule, ...]]
-    class_keys: tuple[str, ...]
+    frozen_groups: bool
+    class_rows: Mapping[str, str]
     markers: tuple[str, ...]
+
+    @property
+    def class_keys(self) -> tuple[str, ...]:
+        """Patterns of the tensors that have one row per class."""
+        return tuple(self.class_rows)
 
 
 def _ddq_detr_rules(n: int) -> tuple[Rule, ...]:
@@ -84,11 +94,13 @@ _DDQ_DETR_VARIANTS = (
     # behind tiny_4scale: a checkpoint of any other number of classes fits both alike, and the first is reported
     Variant("tiny_1class", decoder_layers=3),
 )
-_DDQ_DETR_CLASS_KEYS = (
-    "bbox_head.cls_branches.*.*",
-    "bbox_head.aux_cls_branches.*.*",
-    "dn_query_generator.label_embedding.weight",
-)
+_DDQ_DETR_CLASS_ROWS = {
+    "bbox_head.cls_branches.*.weight": LINEAR,
+    "bbox_head.cls_branches.*.bias": PRIOR,
+    "bbox_head.aux_cls_branches.*.weight": LINEAR,
+    "bbox_head.aux_cls_branches.*.bias": PRIOR,
+    "dn_query_generator.label_embedding.weight": NORMAL,
+}
 _DDQ_DETR_MARKERS = ("query_map.weight", "bbox_head.aux_cls_branches.0.weight", "decoder.norm.weight")
 
 _FAMILIES = {
@@ -98,7 +110,8 @@ _FAMILIES = {
         layouts="ddq_detr",
         variants=_DDQ_DETR_VARIANTS,
         rules=_ddq_detr_rules,
-        class_keys=_DDQ_DETR_CLASS_KEYS,
+        frozen_groups=True,
+        class_rows=_DDQ_DETR_CLASS_ROWS,
         markers=_DDQ_DETR_MARKERS,
     ),
     "mmdet_ddq": Family(
@@ -107,7 +120,8 @@ _FAMILIES = {
         layouts="ddq_detr",
         variants=_DDQ_DETR_VARIANTS,
         rules=_ddq_detr_rules,
-        class_keys=_DDQ_DETR_CLASS_KEYS,
+        frozen_groups=False,
+        class_rows=_DDQ_DETR_CLASS_ROWS,
         markers=_DDQ_DETR_MARKERS,
     ),
 }
@@ -149,7 +163,7 @@ def variant(family_name: str, name: str) -> Variant:
 
 
 @cache
-def mapping(family_name: str, variant_name: str) -> Mapping:
+def mapping(family_name: str, variant_name: str) -> KeyMapping:
     """Build the mapping from a variant's legacy layout to its new one.
 
     Raises:
@@ -157,7 +171,7 @@ def mapping(family_name: str, variant_name: str) -> Mapping:
     """
     chosen = family(family_name)
     layers = variant(family_name, variant_name).decoder_layers
-    return Mapping(chosen.name, chosen.rules(layers), chosen.class_keys)
+    return KeyMapping(chosen.name, chosen.rules(layers), chosen.class_keys)
 
 
 def same_layout(family_name: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from converters import checkpoint, families
 from converters.checkpoint import Checkpoint
 from converters.detect import Detection, detect
 from converters.engine import same_bits
-from converters.errors import DetectionError
+from converters.errors import DetectionError, PartsError
 from converters.layout import class_counts, spec_of
 from converters.ledger import DROP_DUPLICATE
+from converters.parts import weights
+from converters.stored import StoredTensor
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -78,10 +81,9 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
     specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
     found = _detected(loaded)
     twins = {} if found is None else _twins(loaded, found)
+    trained = _training_weights(loaded)
     differing = tuple(
-        key
-        for key, twin in twins.items()
-        if twin not in specs or not same_bits(loaded.state_dict[key], loaded.state_dict[twin])
+        key for key, twin in twins.items() if twin not in trained or not same_bits(trained[key], trained[twin])
     )
     counted = [
         tensor.numel()
@@ -111,6 +113,14 @@ def _detected(loaded: Checkpoint) -> Detection | None:
         return detect(loaded.state_dict)
     except DetectionError:
         return None
+
+
+def _training_weights(loaded: Checkpoint) -> Mapping[str, StoredTensor]:
+    """Return the weights among which duplicates are equal, which averaged ones are not."""
+    try:
+        return weights(loaded).training
+    except PartsError:
+        return loaded.state_dict
 
 
 def _twins(loaded: Checkpoint, found: Detection) -> dict[str, str]:

@@ -13,6 +13,8 @@ from converters import __version__, families
 from converters.errors import VerificationError
 from converters.mapping import DropDuplicateOf, Rename, Rule
 from converters.mapping import Mapping as KeyMapping
+from converters.parts import Line as PartLine
+from converters.plain import copied
 from converters.stored import StoredTensor
 
 if TYPE_CHECKING:
@@ -78,9 +80,18 @@ class Left:
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor beside the state dict, such as an optimizer's average: where it stands, and its bytes."""
+    """One tensor beside the state dict, such as an optimizer's average.
+
+    Attributes:
+        path: Where it stands in the output.
+        source: Where it stood in the source; None if it was made, or read out of an object.
+        dtype: As torch writes it, less the `torch.`.
+        shape: Of the tensor.
+        sha256: Of its bytes, contiguous and little-endian.
+    """
 
     path: str
+    source: str | None
     dtype: str
     shape: tuple[int, ...]
     sha256: str
@@ -103,6 +114,7 @@ class Manifest:
         tensors: One line per tensor of the output's state dict, sorted by key.
         left_out: One line per tensor of the source that is not in the output, sorted by key.
         parts: One line per tensor beside the state dict.
+        carried: What became of every part of the source beside the state dict and `meta`, in words.
         rest_sha256: Digest of everything plain beside the tensors: metadata, numbers and texts.
     """
 
@@ -118,6 +130,7 @@ class Manifest:
     tensors: tuple[Line, ...]
     left_out: tuple[Left, ...]
     parts: tuple[Part, ...]
+    carried: tuple[PartLine, ...]
     rest_sha256: str
 
     def to_json(self) -> str:
@@ -157,10 +170,7 @@ class Manifest:
             found = {field.name: data[field.name] for field in fields(cls)}
             if data["digest"] != digest_of(found):
                 raise VerificationError(EDITED)
-            records = {
-                name: tuple(_record(kind, item) for item in found[name])
-                for name, kind in (("source", FileDigest), ("tensors", Line), ("left_out", Left), ("parts", Part))
-            }
+            records = {name: tuple(_record(kind, item) for item in found[name]) for name, kind in _RECORDS.items()}
             return cls(**{**found, "rules": tuple(found["rules"]), **records})
 
 
@@ -191,6 +201,10 @@ class SideManifest:
             return side
 
 
+#: The fields of a manifest that hold records, and the kind of these.
+_RECORDS = {"source": FileDigest, "tensors": Line, "left_out": Left, "parts": Part, "carried": PartLine}
+
+
 def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str]) -> Manifest:
     """Write down a plan.
 
@@ -218,8 +232,11 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         for entry in planned.ledger.entries
         if entry.target not in planned.state_dict
     )
+    places = {id(tensor): key for key, tensor in planned.source.state_dict.items()}
+    beside = {name: copied(part).value for name, part in planned.source.content.items() if planned.parts}
+    places |= {id(tensor): path for path, tensor in part_tensors(beside).items()}
     parts = (
-        Part(path, tensor.dtype, tensor.shape, digests[path])
+        Part(path, places.get(id(tensor)), tensor.dtype, tensor.shape, digests[path])
         for path, tensor in sorted(part_tensors(planned.parts).items())
     )
     return Manifest(
@@ -235,6 +252,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         tensors=tuple(lines),
         left_out=tuple(left),
         parts=tuple(parts),
+        carried=planned.part_lines,
         rest_sha256=rest_digest(planned.meta, planned.parts),
     )
 
@@ -336,7 +354,7 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_jsonable(item) for item in value]
-    if isinstance(value, (FileDigest, Line, Left, Part)):
+    if isinstance(value, tuple(_RECORDS.values())):
         return {name: list(item) if isinstance(item, tuple) else item for name, item in vars(value).items()}
     return value
 

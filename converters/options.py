@@ -20,6 +20,12 @@ class Options:
         family: Take the source for this family instead of detecting it.
         variant: Take the source for this variant instead of detecting it.
         allow_unmapped: Leave out source keys that no rule matches.
+        keep: Which parts to write, one of `parts.KEEPS`; None means everything, or the weights alone where nothing
+            else can be written.
+        num_classes: Number of classes of the output; None means those of the variant, which the source must have.
+        class_map: Text of the JSON object that says where the classes come from, as `classes.read_map` returns it.
+        seed: Of the rows of classes that are initialised.
+        dtype: One of `casting.DTYPES`, for every floating tensor.
         strip: Write weights and class names alone: what inference needs.
         shard_size: Largest number of bytes of tensors in one file; None writes one file.
     """
@@ -28,13 +34,18 @@ class Options:
     family: str | None = None
     variant: str | None = None
     allow_unmapped: bool = False
+    keep: str | None = None
+    num_classes: int | None = None
+    class_map: str | None = None
+    seed: int = 0
+    dtype: str | None = None
     strip: bool = False
     shard_size: int | None = None
 
     @property
     def changes_more_than_names(self) -> bool:
         """Tell whether something is asked for that also makes sense where every key keeps its name."""
-        return self.strip or self.shard_size is not None
+        return self.keep is not None or self.strip or self.shard_size is not None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -1,16 +1,32 @@
-"""Copy out of a pickle's content what is text, numbers, lists and dicts."""
+"""Copy out of a pickle's content what is plain: text, numbers, lists and dicts, and tensors where they are wanted."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import MalformedError
 from converters.inert_pickle import Foreign, NumpyArray
+from converters.stored import StoredTensor
 
 _NUMBERS = (int, float, bool, type(None))
 _MOST, _DEEPEST = 500_000, 64  # a pickle of a few bytes can mean more than any memory holds
 _LEFT_OUT = object()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The plain part of a value.
+
+    Attributes:
+        value: It, None if there was none.
+        left_out: What is not in it: each place, dotted, and the kind of what stood there.
+    """
+
+    value: Any
+    left_out: tuple[tuple[str, str], ...]
 
 
 def plain(value: Any) -> Any:
@@ -23,33 +39,53 @@ def plain(value: Any) -> Any:
         MalformedError: If that makes more than 500 000 items and characters.
         CheckpointError, OSError: If an array cannot be read.
     """
-    found = _Copy().of(value, 0)
+    found = _Copy(text_keys=True, also=()).of(value, 0, "")
     return None if found is _LEFT_OUT else found
 
 
-class _Copy:
-    def __init__(self) -> None:
-        self._left = _MOST
+def copied(value: Any) -> Copied:
+    """Copy what `plain` does and also tensors, bytes, counters and dicts with numbers as keys; tell what is left out.
 
-    def of(self, value: Any, depth: int) -> Any:
+    All of that is what torch loads with `weights_only`.
+
+    Raises:
+        MalformedError, CheckpointError, OSError: As `plain` does.
+    """
+    copy = _Copy(text_keys=False, also=(StoredTensor, bytes, complex))
+    found = copy.of(value, 0, "")
+    return Copied(None if found is _LEFT_OUT else found, tuple(copy.left_out))
+
+
+class _Copy:
+    def __init__(self, text_keys: bool, also: tuple[type, ...]) -> None:
+        self._left = _MOST
+        self._keys = (str,) if text_keys else (str, int, float, bool)
+        self._taken = _NUMBERS + also
+        self.left_out: list[tuple[str, str]] = []
+
+    def of(self, value: Any, depth: int, path: str) -> Any:
         self._spend(1)
         if type(value) is str:
             return self._text(value)
-        if type(value) in _NUMBERS:
+        if type(value) in self._taken:
             return value
         if depth == _DEEPEST:
-            return _LEFT_OUT
+            return self._leave(value, path)
         if isinstance(value, NumpyArray) and value.values is not None:
             self._spend(value.values.numel())
             return value.values.tolist()
         pairs, items = _contents(value)
         if pairs is not None:
-            copied = ((self._text(key), self.of(item, depth + 1)) for key, item in pairs if type(key) is str)
-            return {key: item for key, item in copied if item is not _LEFT_OUT}
+            kept = {}
+            for key, item in pairs:
+                found = self._below(item, depth, path, key) if type(key) in self._keys else self._leave(key, path)
+                if found is not _LEFT_OUT:
+                    kept[self._text(key) if type(key) is str else key] = found
+            return Counter(kept) if type(value) is Counter else kept
         if items is not None:
-            kept = [item for item in (self.of(item, depth + 1) for item in items) if item is not _LEFT_OUT]
-            return tuple(kept) if type(value) is tuple else kept
-        return _LEFT_OUT
+            copied = (self._below(item, depth, path, index) for index, item in enumerate(items))
+            return (tuple if type(value) is tuple else list)(item for item in copied if item is not _LEFT_OUT)
+        return self._leave(value, path)
 
     def _text(self, text: str) -> str:
         self._spend(len(text))
@@ -59,6 +95,13 @@ class _Copy:
         self._left -= count
         if self._left < 0:
             raise MalformedError(f"its metadata unfold to more than {_MOST} items and characters")
+
+    def _below(self, item: Any, depth: int, path: str, key: object) -> Any:
+        return self.of(item, depth + 1, f"{path}.{key}" if path else str(key))
+
+    def _leave(self, value: Any, path: str) -> Any:
+        self.left_out.append((path, value.name if isinstance(value, Foreign) else type(value).__name__))
+        return _LEFT_OUT
 
 
 def _contents(value: Any) -> tuple[Iterable[tuple[Any, Any]] | None, Iterable[Any] | None]:

@@ -7,20 +7,24 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry
+from converters.parts import LEFT_OUT
 
 if TYPE_CHECKING:
     from converters.api import FileConversion, Plan
+    from converters.diff import Diff, Difference, Side
     from converters.inspection import Inspection
+    from converters.parts import Line
     from converters.verification import Verification
 
 _LABEL, _WIDTH = 14, 79
+_SHOWN = 6  # keys of a kind, unless all are asked for
 _ACTIONS = {DROP_DUPLICATE: "repeated"}  # in a column of the plan
 
 
 def verdict(done: FileConversion) -> str:
     """Return the closing line of a conversion; it starts with CONVERTED and stays one line."""
     shards = f" and {len(done.files) - 1} shards" if len(done.files) > 1 else ""
-    return f"CONVERTED {_counts(done)} -> {done.destination.with_name(done.files[-1].name)}{shards}"
+    return f"CONVERTED {_counts(done)} -> {done.destination.with_name(done.files[-1].name)}{shards}{_parts(done)}"
 
 
 def plan_lines(done: FileConversion) -> list[str]:
@@ -36,7 +40,8 @@ def plan_lines(done: FileConversion) -> list[str]:
     return [
         f"{found.family} {found.variant}, {found.side} -> {plan.options.to}",
         *(line for row in rows for line in row),
-        f"PLANNED {_counts(done)}, {total / 1e6:.1f} MB -> {done.destination}; nothing written",
+        *part_lines(plan.part_lines),
+        f"PLANNED {_counts(done)}, {total / 1e6:.1f} MB -> {done.destination}{_parts(done)}; nothing written",
     ]
 
 
@@ -59,6 +64,29 @@ def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
     return [*lines, (head + text).rstrip()]
 
 
+def details(plan: Plan, verbosity: int) -> list[str]:
+    """Return what becomes of keys, of values and of other parts, a line each; of kept keys from verbosity 2 on."""
+    changes = [f"change {key}: {'; '.join(done)}" for key, done in plan.changes.items()]
+    return [*ledger_lines(plan.ledger.entries, verbosity), *changes, *part_lines(plan.part_lines)]
+
+
+def note_lines(notes: Iterable[str]) -> list[str]:
+    """Return notes, each a paragraph."""
+    return [line for note in notes for line in textwrap.wrap(f"note: {note}", _WIDTH, break_long_words=False)]
+
+
+def part_lines(lines: Iterable[Line]) -> list[str]:
+    """Return one line per part beside the weights: what became of it."""
+    return [f"{line.action} {line.part}: {line.detail}" for line in lines]
+
+
+def _parts(done: FileConversion) -> str:
+    """Say which parts go with the weights, and if some were left out altogether."""
+    left = [line.part for line in done.plan.part_lines if line.action == LEFT_OUT and "." not in line.part]
+    carried = f" with {', '.join(done.plan.parts)}" if done.plan.parts else ""
+    return carried + (f"{',' if carried else ''} without {', '.join(left)}" if left else "")
+
+
 def _counts(done: FileConversion) -> str:
     ledger = done.plan.ledger
     counts = [
@@ -68,6 +96,7 @@ def _counts(done: FileConversion) -> str:
     ]
     counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
     counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
+    counts += [f"{len(done.plan.changes)} changed"] if done.plan.changes else []
     return f"{len(done.plan.state_dict)} tensors: {', '.join(counts)}"
 
 
@@ -87,6 +116,61 @@ def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
         for entry in entries
         if verbosity > 1 or entry.action != KEEP
     ]
+
+
+def diff_lines(found: Diff, verbose: bool) -> list[str]:
+    """Return counts, then keys, most important first, and a closing line that starts with EQUAL or DIFFERENT."""
+    kinds = {
+        "only in A": [[key] for key in found.only_a],
+        "only in B": [[key] for key in found.only_b],
+        "other shape": [_difference_lines(difference) for difference in found.of("shape")],
+        "other dtype": [_difference_lines(difference) for difference in found.of("dtype")],
+        "other values": [_difference_lines(difference) for difference in found.of("value")],
+    }
+    lines = [
+        *(line for name, side in (("A", found.a), ("B", found.b)) for line in _side_lines(name, side)),
+        *(line for label, text in _compared(found) for line in _paragraph(label, text)),
+        *(f"{label:<{_LABEL}}{len(items)}" for label, items in kinds.items() if items),
+    ]
+    for label, items in kinds.items():
+        shown = items if verbose else items[:_SHOWN]
+        lines += [label] if items else []
+        lines += [f"  {line}" for item in shown for line in item]
+        lines += [f"  and {len(items) - len(shown)} more; --verbose lists all"] if len(shown) < len(items) else []
+    differing = sum(map(len, kinds.values()))
+    total = f"{found.equal + differing} tensors"
+    return [*lines, f"EQUAL {total}" if found.is_empty else f"DIFFERENT {differing} of {total}"]
+
+
+def _side_lines(name: str, side: Side) -> list[str]:
+    known = side.detection
+    what = "unknown layout" if known is None else f"{known.family} {known.variant}, {known.side} side"
+    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}")]
+
+
+def _compared(found: Diff) -> list[tuple[str, str]]:
+    sides = (("A", found.a), ("B", found.b))
+    left = [f"{len(side.duplicates)} duplicates in {name}" for name, side in sides if side.duplicates]
+    unseen = [f"{', '.join(side.not_compared)} of {name}" for name, side in sides if side.not_compared]
+    renamed = f", {found.renamed} of them under another key" if found.renamed else ""
+    facts = [("not compared", "; ".join(unseen))] if unseen else []
+    facts += [("left out", f"{' and '.join(left)}, equal to their twins")] if left else []
+    return [*facts, ("compared", f"{found.equal + len(found.differences)}{renamed}"), ("equal", f"{found.equal}")]
+
+
+def _difference_lines(difference: Difference) -> list[str]:
+    one, two = difference.spec_a, difference.spec_b
+    keys = [difference.a] if difference.a == difference.b else _arrow(difference.a, difference.b)
+    if difference.differing is None:
+        return [*keys, f"  {one.dtype} {list(one.shape)} against {two.dtype} {list(two.shape)}"]
+    dtypes = "" if one.dtype == two.dtype else f"{one.dtype} against {two.dtype}, "
+    counts = f"{difference.differing} of {difference.elements} elements"
+    return [*keys, f"  {dtypes}{counts}, largest difference {difference.max_abs:.3g}"]
+
+
+def _arrow(one: str, two: str) -> list[str]:
+    line = f"{one} -> {two}"
+    return [line] if len(line) < 78 else [one, f"-> {two}"]
 
 
 def inspection_lines(seen: Inspection) -> list[str]:

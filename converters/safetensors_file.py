@@ -93,8 +93,9 @@ def _place(key: str, entry: Any) -> tuple[int, int]:
     numbers = [*offsets, *shape] if isinstance(offsets, list) and isinstance(shape, list) else []
     if len(numbers) < 2 or len(offsets) != 2 or not all(type(number) is int and number >= 0 for number in numbers):
         raise MalformedError(f"its header is damaged (`{key}` has no shape or no place)")
-    if fields.get("dtype") not in DTYPES:
-        raise MalformedError(f"`{key}` has the dtype {fields.get('dtype')}, which is not known")
+    dtype = fields.get("dtype")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise MalformedError(f"`{key}` has the dtype {dtype}, which is not known")
     return offsets[0], offsets[1]
 
 

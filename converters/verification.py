@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converters import api, checkpoint, engine, families, hashing, layout, manifest, shards, writer
+from converters import api, checkpoint, engine, families, hashing, manifest, shards, writer
 from converters.checkpoint import Checkpoint
 from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
+    ClassMapError,
     ConversionError,
+    MalformedError,
     UnknownFamilyError,
     VerificationError,
     listed,
@@ -20,6 +22,7 @@ from converters.errors import (
 from converters.ledger import UNMAPPED
 from converters.manifest import FileDigest, Manifest, SideManifest
 from converters.options import Options
+from converters.plain import copied
 from converters.stored import StoredTensor
 
 
@@ -115,7 +118,8 @@ def _check_embedded(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
 def _check_tensors(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
     """Compare what the file holds with the manifest, then its bytes as a whole."""
     recorded = side.manifest
-    parts = manifest.part_tensors({name: part for name, part in loaded.content.items() if name != "meta"})
+    rest = _beside(path, loaded)
+    parts = manifest.part_tensors(rest)
     _check_set(path, loaded.state_dict, [line.target for line in recorded.tensors])
     _check_set(path, parts, [part.path for part in recorded.parts])
     lines = {**{line.target: line for line in recorded.tensors}, **{part.path: part for part in recorded.parts}}
@@ -136,10 +140,21 @@ def _check_tensors(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
             f"{len(differing)} tensor(s) of `{path}` do not have the recorded SHA-256: {listed(differing)}; the file "
             "was changed or damaged after the conversion."
         )
-    rest = {name: part for name, part in loaded.content.items() if name != "meta"}
     if manifest.rest_digest(loaded.meta, rest) != recorded.rest_sha256:
         raise VerificationError(f"The metadata of `{path}` are not those that were recorded.")
     _check_files(path, [hashing.output_digest(file) for file in checkpoint.files(path)], side.files)
+
+
+def _beside(path: Path, loaded: Checkpoint) -> dict[str, Any]:
+    """Return the parts beside the state dict and `meta`, which are plain in whatever was converted."""
+    try:
+        found = copied({name: part for name, part in loaded.content.items() if name != "meta"})
+    except MalformedError as error:
+        raise VerificationError(f"The file `{path}` is not what was written: {error}.") from error
+    if found.left_out:
+        place, kind = found.left_out[0]
+        raise VerificationError(f"The file `{path}` holds an object of {kind} at `{place}`, which was not written.")
+    return found.value
 
 
 def _check_set(path: Path, found: Iterable[str], recorded: Iterable[str]) -> None:
@@ -164,16 +179,17 @@ def _check_files(path: Path, found: list[FileDigest], recorded: tuple[FileDigest
 
 
 def _check_names(path: Path, side: SideManifest) -> None:
-    """Compare the recorded tensors with the layout, where no option changed them."""
+    """Compare the recorded tensors with the layout."""
     recorded = side.manifest
     try:
-        wanted = layout.load(recorded.variant, recorded.family, recorded.target_layout).tensors
-    except UnknownFamilyError as error:
+        options = replace(Options.from_dict(recorded.options), to=recorded.target_layout)
+        wanted = api.layout_after(recorded.family, recorded.variant, options).tensors
+    except (UnknownFamilyError, ConversionError) as error:
         raise VerificationError(f"Cannot check `{path}` against its layout: {error}") from error
     lines = {line.target: line for line in recorded.tensors}
     _check_set(path, lines, wanted)
     for key, line in lines.items():
-        if not line.changes and (line.dtype, line.shape) != (wanted[key].dtype, wanted[key].shape):
+        if (line.dtype, line.shape) != (wanted[key].dtype, wanted[key].shape):
             raise VerificationError(
                 f"Tensor `{key}` of `{path}` is {line.dtype} {list(line.shape)}, the layout of {recorded.variant} has "
                 f"{wanted[key].dtype} {list(wanted[key].shape)}."
@@ -209,7 +225,7 @@ def _check_source(source: Path, recorded: Manifest) -> None:
         )
     try:
         again = api.prove(api.plan(source, Options.from_dict(recorded.options)))
-    except (CheckpointError, ConversionError, UnknownFamilyError, AlreadyConvertedError) as error:
+    except (CheckpointError, ClassMapError, ConversionError, UnknownFamilyError, AlreadyConvertedError) as error:
         raise VerificationError(f"The conversion of `{source}` cannot be repeated: {error}") from error
     difference = manifest.first_difference(recorded, replace(again, source=recorded.source))
     if difference is not None:

@@ -263,7 +263,7 @@ def _save_pth(file: IO[bytes], content: Mapping[str, Any]) -> None:
 def _to_torch(tree: Any) -> Tensor | Any:
     if isinstance(tree, StoredTensor):
         return tree.to_torch()
-    if isinstance(tree, dict):
+    if type(tree) is dict:
         return {key: _to_torch(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
         return type(tree)(map(_to_torch, tree))

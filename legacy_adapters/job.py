@@ -43,6 +43,10 @@ class Job:
         clip_order: ``twin`` or ``own``, written into the trace.
         clip_names: parameters in the order in which their norms are summed; none for the optimizer's own.
         states: trace whose states each step starts from; None for where this side's own last step ended.
+        resume_at: for ``train``, the step after which the training is stopped and goes on from a checkpoint, with
+            random draws seeded anew; steps up to it are not recorded. 0 for none.
+        checkpoint_to: file to write the checkpoint of that moment to; None for none.
+        checkpoint_from: checkpoint to go on from, in place of taking the steps before; None to take them.
         state_names: names in that trace of this side's parameters and buffers, where they differ.
     """
 
@@ -71,6 +75,9 @@ class Job:
     clip_order: str = "twin"
     clip_names: Tuple[str, ...] = ()
     states: Optional[str] = None
+    resume_at: int = 0
+    checkpoint_to: Optional[str] = None
+    checkpoint_from: Optional[str] = None
     state_names: Dict[str, str] = field(default_factory=dict)
 
     def save(self, path: str) -> None:

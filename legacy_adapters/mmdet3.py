@@ -87,6 +87,7 @@ class EngineTraining(Training):
     def __init__(self, model: Any, wrapper: Any, schedulers: List[Any]) -> None:
         self.model, self.wrapper, self.schedulers = model, wrapper, schedulers
         self.optimizer = wrapper.optimizer
+        self._names = list(model.state_dict())  # before training adds some, as attributes
 
     def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
         wrapper, backward = self.wrapper, self.wrapper.backward
@@ -110,6 +111,44 @@ class EngineTraining(Training):
             for scheduler in self.schedulers:
                 if scheduler.by_epoch == by_epoch:
                     scheduler.step()
+
+    def save(self, path: str, step: int) -> None:
+        """Write what ``Runner.save_checkpoint`` does, less the config's text and the time."""
+        import mmengine
+        from mmengine.logging import MessageHub
+        from mmengine.runner import save_checkpoint
+
+        hub = MessageHub.get_instance("ddq_port_worker")
+        hub.update_info("iter", step)
+        for name, rates in self.wrapper.get_lr().items():
+            hub.update_scalar("train/" + name, rates[0])
+        parts = dict(
+            meta=dict(epoch=0, iter=step, mmengine_version=mmengine.__version__),
+            state_dict=self.model.state_dict(),
+            message_hub=hub.state_dict(),
+            optimizer=self.wrapper.state_dict(),
+            param_schedulers=[scheduler.state_dict() for scheduler in self.schedulers],
+        )
+        save_checkpoint(parts, path)
+
+    def resume(self, path: str, step: int) -> None:
+        """Load what ``Runner.resume`` does: weights, message hub, optimizer, schedules."""
+        from mmengine.logging import MessageHub
+        from mmengine.runner import CheckpointLoader
+
+        parts = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+        if parts["meta"]["iter"] != step:
+            raise ValueError("{} was written after step {}, expected {}".format(path, parts["meta"]["iter"], step))
+        missing = [name for name in self._names if name not in parts["state_dict"]]
+        if missing:
+            raise ValueError("{} lacks {} of the model's keys, first {}".format(path, len(missing), missing[0]))
+        self.model.load_state_dict({name: parts["state_dict"][name] for name in self._names}, strict=False)
+        MessageHub.get_instance("ddq_port_worker").load_state_dict(parts["message_hub"])
+        self.wrapper.load_state_dict(parts["optimizer"])
+        if len(parts["param_schedulers"]) != len(self.schedulers):
+            raise ValueError("{} has {} schedules".format(path, len(parts["param_schedulers"])))
+        for scheduler, state in zip(self.schedulers, parts["param_schedulers"]):
+            scheduler.load_state_dict(state)
 
 
 def training(model: Any, config: Any, epoch_length: Optional[int]) -> EngineTraining:

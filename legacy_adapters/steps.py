@@ -6,6 +6,9 @@ Module calls are counted, not recorded.
 
 A training is free, or each step starts from the state that another side's step left (*forced*). Errors grow from step
 to step without limit, so only forced steps can be judged by what rounding explains.
+
+A training may be stopped: after that step a checkpoint is written, or one is read in place of taking the steps up to
+there, random draws are seeded anew, and what the next step starts from is recorded as left by the step before.
 """
 
 from __future__ import annotations
@@ -72,6 +75,18 @@ class Training:
         """Set learning rates for the next step."""
         raise NotImplementedError
 
+    def save(self, path: str, step: int) -> None:
+        """Write a checkpoint of the moment after ``step``, as the code base's own training loop does."""
+        raise NotImplementedError("this adapter's training writes no checkpoints")
+
+    def resume(self, path: str, step: int) -> None:
+        """Go on from a checkpoint of the moment after ``step``, as the code base's own training loop does.
+
+        Raises:
+            ValueError: if it is one of another moment, or lacks something.
+        """
+        raise NotImplementedError("this adapter's training cannot be resumed")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -84,6 +99,10 @@ class Plan:
         clip_names: parameters in the order to sum their norms in, others behind them; none for the optimizer's own.
         states: what to start each step from; None for where the last one ended.
         perturb: seed of a perturbation of these states by one unit in the last place; None for none.
+        stop: the step after which the training is stopped and goes on; 0 for none.
+        save: file for the checkpoint of that moment, or None.
+        resume: checkpoint to go on from, in place of taking the steps up to there, or None.
+        seed: of random draws after the stop.
     """
 
     steps: int
@@ -92,6 +111,10 @@ class Plan:
     clip_names: Tuple[str, ...] = ()
     states: Optional[RecordedStates] = None
     perturb: Optional[int] = None
+    stop: int = 0
+    save: Optional[str] = None
+    resume: Optional[str] = None
+    seed: int = 0
 
 
 class StepLoop:
@@ -127,22 +150,42 @@ class StepLoop:
 
     def run(self, step_losses: Callable[[int], Any]) -> None:
         """Put the weights back and train; ``step_losses`` gives the loss terms and their sum for a step from 1 on."""
-        epoch_length = self.plan.epoch_length
         self._reset()
         self.model.train()
         for step in range(1, self.plan.steps + 1):
-            if step > 1 and self.plan.states is not None:
-                self._force(phase_of(step - 1), self.plan.states)
-            with self.recorder.in_phase(phase_of(step), modules=False):
-                with self.training.context():
-                    terms, total = step_losses(step)
-                for name, value in terms.items():
-                    self.recorder.add("loss", name, 0, value)
-                self.recorder.add("loss", "total", 0, total)
-                self.training.update(total)
-                # first: what it might change belongs to this step, and is lost where the next one is forced
-                self.training.advance(epoch_length is not None and step % epoch_length == 0)
-                self._record_state()
+            if step > self.plan.stop:
+                if step > 1 and self.plan.states is not None:
+                    self._force(phase_of(step - 1), self.plan.states)
+                with self.recorder.in_phase(phase_of(step), modules=False):
+                    self._take(step, step_losses)
+            elif self.plan.resume is None:
+                self._take(step, step_losses)  # in no phase: not recorded
+            if step == self.plan.stop:
+                self._stop()
+
+    def _take(self, step: int, step_losses: Callable[[int], Any]) -> None:
+        epoch_length = self.plan.epoch_length
+        with self.training.context():
+            terms, total = step_losses(step)
+        for name, value in terms.items():
+            self.recorder.add("loss", name, 0, value)
+        self.recorder.add("loss", "total", 0, total)
+        self.training.update(total)
+        # first: what it might change belongs to this step, and is lost where the next one is forced
+        self.training.advance(epoch_length is not None and step % epoch_length == 0)
+        self._record_state()
+
+    def _stop(self) -> None:
+        """Write the checkpoint, or take one up; record what the next step starts from."""
+        plan = self.plan
+        if plan.save is not None:
+            self.training.save(plan.save, plan.stop)
+        if plan.resume is not None:
+            self.training.resume(plan.resume, plan.stop)
+        torch.manual_seed(plan.seed)
+        with self.recorder.in_phase(phase_of(plan.stop), modules=False):
+            self._record_settings()
+            self._record_state()
 
     def provenance(self) -> Dict[str, Any]:
         """Tell how it was trained, by which optimizer, and how many frozen parameters stand in its groups."""
@@ -152,6 +195,8 @@ class StepLoop:
             steps=plan.steps,
             clip_order=plan.clip_order,
             forced=plan.states is not None,
+            resume_at=plan.stop,
+            resumed=plan.resume is not None,
             epoch_length="endless" if plan.epoch_length is None else plan.epoch_length,
             optimizer=type(optimizer).__name__,
             optimizer_groups=len(optimizer.param_groups),
@@ -175,14 +220,17 @@ class StepLoop:
         return note
 
     def _record_backward(self) -> None:
-        for name, _, group in self._grouped():
-            self.recorder.add("setting", name, 0, _numbers(group, _SETTINGS))
+        self._record_settings()
         for name in dict.fromkeys([*self._visited, *self._trained]):
             gradient = self._trained[name].grad
             if gradient is not None:
                 self.reached.add(name)
                 self.recorder.add("grad", name, 0, gradient)
         self._visited.clear()
+
+    def _record_settings(self) -> None:
+        for name, _, group in self._grouped():
+            self.recorder.add("setting", name, 0, _numbers(group, _SETTINGS))
 
     def _clipping(self, clip: Callable) -> Callable:
         signature = inspect.signature(clip)
@@ -241,7 +289,18 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
     if not hasattr(adapter, "training"):
         raise AttributeError("the adapter {} has no function `training`, which check train needs".format(job.adapter))
     states = None if job.states is None else RecordedStates(job.states, job.state_names)
-    plan = Plan(len(job.step_inputs), job.epoch_length, job.clip_order, job.clip_names, states, job.perturb)
+    plan = Plan(
+        len(job.step_inputs),
+        job.epoch_length,
+        job.clip_order,
+        job.clip_names,
+        states,
+        job.perturb,
+        job.resume_at,
+        job.checkpoint_to,
+        job.checkpoint_from,
+        (job.seed + job.resume_at) % 2**63,
+    )
     return StepLoop(adapter.training(model, job.options, job.epoch_length), model, recorder, plan)
 
 

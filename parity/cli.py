@@ -84,6 +84,11 @@ _TRAINING = (
         type=click.Choice(["twin", "own"]),
         help="Sum norms of gradients in the legacy side's order of parameters or each side in its own. [default: twin]",
     ),
+    click.option(
+        "--resume-at",
+        type=click.IntRange(1),
+        help="Stop the legacy side's training after this step; the new side goes on from its converted checkpoint.",
+    ),
 )
 _CHECKPOINT = (
     click.option(
@@ -305,7 +310,7 @@ def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **se
     return dict(sizes=sizes, checks=check, **training, **settings)
 
 
-_TRAINING_OPTIONS = ("steps", "epoch_length", "clip_order")
+_TRAINING_OPTIONS = ("steps", "epoch_length", "clip_order", "resume_at")
 
 
 def _training(asked: bool, **given: Any) -> dict[str, Any]:
@@ -313,7 +318,7 @@ def _training(asked: bool, **given: Any) -> dict[str, Any]:
     idle = [name for name, value in given.items() if value is not None and not asked]
     if idle:
         raise click.BadParameter(f"--{idle[0].replace('_', '-')} needs check train; add it to --check.")
-    defaults = dict(steps=5 if asked else 0, epoch_length=None, clip_order="twin")
+    defaults = dict(steps=5 if asked else 0, epoch_length=None, clip_order="twin", resume_at=0)
     return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 

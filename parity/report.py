@@ -193,6 +193,8 @@ def training_lines(verdict: Verdict) -> list[str]:
     ]
     ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
     start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
+    if told[NEW].get("resumed"):
+        start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
     return [
         f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",

@@ -62,12 +62,13 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     task, derived = options.task, options.tolerance.name == DERIVED
     sides = Sides(task, options.sources, options.machine, prepared, folder)
     progress(f"running the legacy side ({task.family} {task.variant})")
-    legacy = sides.legacy(dtype=options.dtype)
+    legacy = sides.legacy(dtype=options.dtype, checkpoint_to=sides.stopped)
     bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived else None
     states = str(legacy.folder) if derived and task.steps else None
     measured = measure_legacy(sides, legacy, bundle, progress, states=states) if derived else None
     flow = legacy.provenance.get("gradient_flow", False)
-    given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records)
+    resumed = sides.converted()
+    given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records, checkpoint_from=resumed)
     progress(f"running the new side ({options.sources.new_adapter.stem})")
     new = sides.new(dtype=options.dtype, **given)
     evidence = None
@@ -106,13 +107,14 @@ def measure_legacy(
     from step to step would measure the chaos of training, not the rounding of a step.
     """
     progress("running the legacy side in float64")
-    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", replay=replay, decide=False, states=states)
+    given = dict(replay=replay, states=states, checkpoint_from=sides.stopped)
+    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", decide=False, **given)
 
     def runs() -> Iterator[Trace]:
         yield legacy
         for number, changes in enumerate(REPEATS, 1):
             progress(f"measuring the rounding of the legacy side, run {number} of {len(REPEATS)}")
-            with sides.passing(sides.legacy(f"repeat{number}", replay=replay, states=states, **changes)) as trace:
+            with sides.passing(sides.legacy(f"repeat{number}", **given, **changes)) as trace:
                 yield trace
 
     return Measured(reference, spreads(runs(), reference, values))

@@ -37,6 +37,8 @@ class Task:
         epoch_length: steps after which an epoch ends; None for never.
         clip_order: ``twin`` sums the norms of gradients in the legacy side's order on both sides, ``own`` in each
             side's own.
+        resume_at: step after which the legacy side's training is stopped; the new side goes on from its checkpoint,
+            converted. 0 for both sides to train from the start.
     """
 
     family: str
@@ -48,6 +50,7 @@ class Task:
     steps: int = 0
     epoch_length: int | None = None
     clip_order: str = TWIN
+    resume_at: int = 0
 
     def __post_init__(self) -> None:
         for size in self.sizes or (None,):
@@ -64,6 +67,8 @@ class Task:
             raise SettingsError(f"Steps {self.steps!r} are not 1 to {MOST_STEPS} with check train, or 0 without it.")
         if self.epoch_length is not None and not _is_number(self.epoch_length, 1, 2**63 - 1):
             raise SettingsError(f"Epoch length {self.epoch_length!r} is not a number of steps from 1 on.")
+        if not (self.resume_at == 0 or _is_number(self.resume_at, 1, self.steps - 1)):
+            raise SettingsError(f"Resume at {self.resume_at!r} is not a step before the last of {self.steps}.")
         if self.clip_order not in (TWIN, OWN):
             raise SettingsError(f"Clip order {self.clip_order!r} is neither {TWIN} nor {OWN}.")
 
@@ -131,3 +136,5 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.isolate and not set(self.task.checks) - {"train"}:
             raise SettingsError("Steps of a training cannot be isolated; check forward, loss or grad as well.")
+        if self.task.resume_at and self.dtype != "float32":
+            raise SettingsError(f"Checkpoints hold float32, so a training of {self.dtype} cannot be resumed.")

@@ -15,14 +15,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from converters import checkpoint, detect, engine, families, layout
+from converters import api, checkpoint, detect, engine, families, layout
 from converters.mapping import Mapping as NameMapping
+from converters.options import Options
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
 from legacy_adapters.inputs import Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.steps import TWIN, phase_of
+from legacy_adapters.steps import TWIN
 from legacy_adapters.trace_writer import Record
 
 from .pairing import LEGACY, NEW
@@ -152,6 +153,23 @@ class Sides:
         save_file(dict(bundle), str(path))
         return str(path)
 
+    @property
+    def stopped(self) -> str | None:
+        """Name the file for the checkpoint of a legacy training that is stopped; None if none is."""
+        return str(self.folder / "stopped.pth") if self.task.resume_at else None
+
+    def converted(self) -> str | None:
+        """Convert that checkpoint for the new side, as ``ddq-convert`` does, and name the file; None if there is none.
+
+        Raises:
+            converters.errors: if it cannot be converted.
+        """
+        if self.stopped is None:
+            return None
+        path, options = self.folder / "resumed.pth", Options(family=self.task.family, variant=self.task.variant)
+        api.convert_file(self.stopped, path, options)
+        return str(path)
+
     @contextmanager
     def passing(self, trace: Trace) -> Iterator[Trace]:
         """Give ``trace`` and remove it from the folder afterwards."""
@@ -185,18 +203,21 @@ class Sides:
             step_inputs=self._step_inputs,
             epoch_length=self.task.epoch_length,
             clip_order=self.task.clip_order,
+            resume_at=self.task.resume_at,
         )
         return replace(job, **changes)
 
 
 def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dict[str, str]]:
-    """Return new name -> legacy name of what the first training step of the legacy side recorded.
+    """Return new name -> legacy name of what the first recorded training step of the legacy side left.
 
     Under ``setting`` stand the parameters in the order of its optimizer, under ``state`` all weights and buffers.
     """
-    first, found = phase_of(1), {"setting": {}, "state": {}}
+    first, found = None, {"setting": {}, "state": {}}
     for record in records:
-        if record.phase == first and record.kind in found:
+        if record.kind == "setting":
+            first = first or record.phase
+        if record.phase == first and record.kind in found and first is not None:
             name = mapping.target_of(record.name)
             if name is not None:
                 found[record.kind][name] = record.name

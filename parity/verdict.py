@@ -32,10 +32,10 @@ _EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "g
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
 _COMPUTED = ("module_out", "loss", "grad")
-_MAY_BE_ABSENT = ("gpu", "gradient_flow")
+_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
 #: With check train.
-_TRAINING_EQUAL = ("steps", "clip_order", "epoch_length")
+_TRAINING_EQUAL = ("steps", "clip_order", "epoch_length", "resume_at")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, 
     compared = {(c.pair.new.phase, c.pair.new.kind) for c in comparisons}
     for check in provenance.get("checks") or []:
         if check == "train":
-            steps = [phase_of(number) for number in range(1, provenance["steps"] + 1)]
+            steps = [phase_of(number) for number in range(provenance.get("resume_at", 0) + 1, provenance["steps"] + 1)]
             missing = [(step, kind) for step in steps for kind in _STEP_EVIDENCE if (step, kind) not in compared]
             if missing or not steps:
                 step, kind = missing[0] if missing else ("no step", "record")

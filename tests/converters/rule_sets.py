@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
 
-from converters.layout import Layout, TensorSpec
+from converters.engine import AnyTensor
+from converters.layout import Layout, spec_of
 from converters.mapping import Drop, DropDuplicateOf, Keep, Rename, Rule
+from converters.stored import Storage, StoredTensor, row_major
 
 LETTERS = ("a", "b")
 WILDCARDS = ("*", "**")
@@ -28,6 +29,7 @@ KEYS = tuple(".".join(parts) for n in range(1, 7) for parts in itertools.product
 STATE_KEYS = tuple(f"{head}{key}" for head in ("", "copy.") for key in KEYS if key.count(".") < 4)
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.complex64)
+_KINDS = ("torch", "stored", "strided")
 _SHAPES = ((), (0,), (1,), (3,), (2, 3), (2, 0, 1))
 
 
@@ -103,7 +105,7 @@ def patterns(draw: st.DrawFn, longest: int = 4, first: tuple[str, ...] = (*LETTE
 
 
 @st.composite
-def _with_wildcards_of(draw: st.DrawFn, pattern: str, most: int) -> str:
+def with_wildcards_of(draw: st.DrawFn, pattern: str, most: int) -> str:
     """Draw a pattern of at most `most` segments with the wildcards of another one, in their order."""
     parts = [segment for segment in pattern.split(".") if segment in WILDCARDS]
     for _ in range(draw(st.integers(min_value=0 if parts else 1, max_value=min(2, most - len(parts))))):
@@ -117,7 +119,7 @@ def rules(draw: st.DrawFn, first: tuple[str, ...] = (*LETTERS, *WILDCARDS), kind
     pattern, kind = draw(patterns(3, first)), draw(st.sampled_from(kinds))
     if kind == "k":
         return Keep(pattern)
-    return Drop(pattern, "unused") if kind == "d" else Rename(pattern, draw(_with_wildcards_of(pattern, 4)))
+    return Drop(pattern, "unused") if kind == "d" else Rename(pattern, draw(with_wildcards_of(pattern, 4)))
 
 
 @st.composite
@@ -136,7 +138,7 @@ def rule_sets_with_a_copy(draw: st.DrawFn) -> tuple[Rule, ...]:
 @st.composite
 def copies(draw: st.DrawFn, rule: Rule) -> DropDuplicateOf:
     """Draw a rule for duplicates of what another rule takes; no key that starts with a letter is one."""
-    source = f"copy.{draw(_with_wildcards_of(rule.source, 3))}"
+    source = f"copy.{draw(with_wildcards_of(rule.source, 3))}"
     return DropDuplicateOf(source, rule.source, "saved twice")
 
 
@@ -147,26 +149,43 @@ def _grown(draw: st.DrawFn, chosen: tuple[Rule, ...]) -> tuple[Rule, ...]:
     return chosen
 
 
-def bits(name: str, salt: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """Make a tensor of any bits at all, the same for the same name and salt."""
+def bits(name: str, salt: int, dtype: torch.dtype, shape: tuple[int, ...], kind: str) -> AnyTensor:
+    """Make a tensor of any bits at all, the same for the same name and salt.
+
+    `kind` is `torch`, or `stored`, or `strided` for a stored one whose elements lie the other way round.
+    """
     count = math.prod(shape) * dtype.itemsize
-    flat = torch.frombuffer(
-        bytearray(hashlib.shake_256(f"{salt}/{name}".encode()).digest(count + 1)), dtype=torch.uint8
-    )
-    return flat[:count].clone().view(dtype).reshape(shape)
+    data = hashlib.shake_256(f"{salt}/{name}".encode()).digest(count)
+    if kind == "torch":
+        return torch.tensor(list(data), dtype=torch.uint8).view(dtype).reshape(shape)
+    stride = row_major(shape[::-1])[::-1] if kind == "strided" else row_major(shape)
+    return StoredTensor(str(dtype).removeprefix("torch."), shape, Storage.of(data), stride=stride)
+
+
+def content(tensor: AnyTensor) -> bytes:
+    """Return the elements of a tensor, row-major."""
+    return tensor.data() if isinstance(tensor, StoredTensor) else StoredTensor.from_torch(tensor).data()
+
+
+def copied_tensor(tensor: AnyTensor, flip: int | None = None) -> StoredTensor:
+    """Return a row-major copy with the same bits, but for bit number `flip`."""
+    data = bytearray(content(tensor))
+    if flip is not None:
+        data[flip // 8] ^= 1 << flip % 8
+    return StoredTensor.of(spec_of(tensor).dtype, tuple(tensor.shape), bytes(data))
 
 
 @st.composite
-def states(draw: st.DrawFn, rules: tuple[Rule, ...]) -> dict[str, Tensor]:
+def states(draw: st.DrawFn, rules: tuple[Rule, ...]) -> dict[str, AnyTensor]:
     """Draw a state dict that the rules can convert, with some duplicates, each equal to its twin, if they take any."""
     found = {key: outcome(rules, key) for key in STATE_KEYS}
     taken = [key for key, result in found.items() if result is not None and result.twin is None]
     copied = [key for key, result in found.items() if result is not None and result.twin is not None]
     keys = draw(st.lists(st.sampled_from(taken), unique=True, max_size=6)) if taken else []
     twice = draw(st.lists(st.sampled_from(copied), unique=True, min_size=1, max_size=3)) if copied else []
-    kinds = st.tuples(st.integers(0, 3), st.sampled_from(_DTYPES), st.sampled_from(_SHAPES))
+    kinds = st.tuples(st.integers(0, 3), st.sampled_from(_DTYPES), st.sampled_from(_SHAPES), st.sampled_from(_KINDS))
     state = {key: bits(key, *draw(kinds)) for key in dict.fromkeys([*keys, *(found[key].twin for key in twice)])}
-    return state | {key: state[found[key].twin].clone() for key in twice}
+    return state | {key: copied_tensor(state[found[key].twin]) for key in twice}
 
 
 def kept(rules: tuple[Rule, ...], keys: Iterable[str]) -> dict[str, str]:
@@ -175,10 +194,6 @@ def kept(rules: tuple[Rule, ...], keys: Iterable[str]) -> dict[str, str]:
     return {key: result.target for key, result in found.items() if result is not None and result.target is not None}
 
 
-def layout_of(tensors: dict[str, Tensor]) -> Layout:
+def layout_of(tensors: Mapping[str, AnyTensor]) -> Layout:
     """Describe a state dict as the layout that it fits exactly."""
-    specs = {
-        key: TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for key, tensor in tensors.items()
-    }
-    return Layout("random", specs)
+    return Layout("random", {key: spec_of(tensor) for key, tensor in tensors.items()})

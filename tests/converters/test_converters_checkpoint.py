@@ -310,3 +310,13 @@ def test_reading_does_not_need_the_optimizer(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(bytes(data))
     assert torch.equal(checkpoint.read(path).to_torch()["x"], torch.ones(3))
+
+
+def test_safetensors_that_begin_with_the_byte_of_a_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    begins = []
+    for length in range(1, 300, 8):
+        save_file({"x" * length: torch.ones(2)}, path)
+        begins.append(path.read_bytes()[0])
+        assert checkpoint.read(path).format == "safetensors"
+    assert 0x80 in begins

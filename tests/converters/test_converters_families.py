@@ -10,7 +10,7 @@ from torch import nn
 
 from converters import families, layout
 from converters.errors import UnknownFamilyError
-from converters.layout import Layout, TensorSpec
+from converters.layout import Layout, TensorSpec, model_order
 
 CASES = [(family, variant) for family in families.families() for variant in families.variants(family)]
 
@@ -81,12 +81,44 @@ def test_layout_file_is_what_the_code_writes(variant: str) -> None:
 
 def test_layout_of_a_module() -> None:
     with torch.device("meta"):
-        model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        model = nn.Sequential(nn.Linear(2, 3).requires_grad_(False), nn.BatchNorm1d(3))
     found = layout.layout_of(model, "toy")
     assert found.tensors["0.weight"] == TensorSpec("float32", (3, 2))
     assert found.tensors["1.num_batches_tracked"] == TensorSpec("int64", ())
-    assert list(found.tensors) == sorted(found.tensors)
+    assert found.parameters == ("0.weight", "0.bias", "1.weight", "1.bias")
+    assert found.buffers == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert found.frozen == {"0.weight", "0.bias"}
     assert Layout.from_json("toy", found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("b.w b.x.w a.w", "b.w b.x.w a.w"),
+        ("h.1.w h.0.w g.w h.2.w h.10.w", "h.0.w h.1.w h.2.w h.10.w g.w"),
+        ("h.a.0.w h.b.0.w h.a.1.w", "h.a.0.w h.a.1.w h.b.0.w"),
+        ("w", "w"),
+    ],
+)
+def test_order_of_a_model_whose_modules_are_made_in_the_order_of_first_appearance(keys: str, expected: str) -> None:
+    assert model_order(keys.split()) == tuple(expected.split())
+
+
+@pytest.mark.parametrize(("variant", "parameters", "frozen"), [("r50_4scale", 525, 117), ("swinl_4scale", 697, 0)])
+def test_parameters_and_frozen_ones_of_both_sides(variant: str, parameters: int, frozen: int) -> None:
+    for side in ("legacy", "new"):
+        found = layout.load(variant, side=side)
+        assert (len(found.parameters), len(found.frozen)) == (parameters, frozen)
+        assert found.frozen <= set(found.parameters)
+
+
+def test_legacy_branch_that_moves_stands_last_in_its_own_list() -> None:
+    names = [key for key in layout.load("tiny_4scale", side="legacy").parameters if "_branches" in key]
+    lists = list(dict.fromkeys(".".join(name.split(".")[1:3]) for name in names))
+    assert lists == [
+        *(f"{kind}_branches.{i}" for kind in ("cls", "reg") for i in range(5)),
+        *(f"aux_{kind}_branches.{i}" for kind in ("cls", "reg") for i in range(3)),
+    ]
 
 
 def test_unknown_names_are_refused() -> None:

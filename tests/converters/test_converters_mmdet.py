@@ -85,7 +85,9 @@ def _converted(*args: object) -> dict[str, Any]:
 
 
 def test_mmdet_has_the_legacy_layout(built: Built) -> None:
-    assert layout_of(built.model, built.variant) == layout.load(built.variant, "mmdet_ddq", "legacy")
+    found, derived = layout_of(built.model, built.variant), layout.load(built.variant, "mmdet_ddq", "legacy")
+    assert found == derived
+    assert found.to_json() == derived.to_json()  # in the order of the model, too
     assert detect(built.trained) == Detection("ddq_detr", built.variant, "legacy")
 
 

@@ -12,16 +12,15 @@ import pytest
 import torch
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from converters import engine, errors
-from converters.layout import Layout, TensorSpec
+from converters.layout import Layout, TensorSpec, spec_of
 from converters.ledger import Entry, Ledger
 from converters.mapping import Drop, DropDuplicateOf, Mapping, Rename, Rule
 from converters.pattern import Pattern, intersect
 from tests.converters import rule_sets as reference
 
-StateDict = dict[str, Tensor]
+StateDict = dict[str, engine.AnyTensor]
 SEGMENTS = st.text(st.characters(exclude_characters=".*"), min_size=1, max_size=3)
 
 
@@ -43,11 +42,8 @@ def _converted(rules: tuple[Rule, ...], state: StateDict) -> engine.Conversion:
     return engine.convert(state, Mapping("f", rules), "new", reference.layout_of(expected))
 
 
-def _bytes(state: StateDict) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
-    return {
-        key: (tensor.dtype, tuple(tensor.shape), tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        for key, tensor in state.items()
-    }
+def _bytes(state: StateDict) -> dict[str, tuple[TensorSpec, bytes]]:
+    return {key: (spec_of(tensor), reference.content(tensor)) for key, tensor in state.items()}
 
 
 @given(reference.patterns(), st.sampled_from(reference.KEYS))
@@ -85,6 +81,18 @@ def test_a_mapping_is_refused_if_and_only_if_two_rules_share_a_key(rules: list[R
             Mapping("f", tuple(rules))
     else:
         Mapping("f", tuple(rules))
+
+
+@given(st.data(), reference.patterns(2), st.permutations(reference.LETTERS))
+def test_rules_that_produce_one_key_are_refused(data: st.DataObject, tail: str, heads: list[str]) -> None:
+    sources = [f"{head}.{tail}" for head in heads]
+    targets = [data.draw(reference.with_wildcards_of(tail, 4)) for _ in heads]
+    rules = tuple(Rename(source, target) for source, target in zip(sources, targets))
+    if reference.share_a_key(*targets):
+        with pytest.raises(errors.MappingError, match=r"^(Duplicate rule 1|Rules 0 and 1 overlap): .*target"):
+            Mapping("f", rules)
+    else:
+        Mapping("f", rules)
 
 
 @given(ANY_RULES)
@@ -182,8 +190,8 @@ def test_a_duplicate_that_differs_in_one_bit_is_refused(
     rules, state = case
     changed = data.draw(st.sampled_from([key for key in state if reference.outcome(rules, key).twin is not None]))
     assume(state[changed].numel())
-    flat = state[changed].reshape(-1).view(torch.uint8)
-    flat[data.draw(st.integers(0, len(flat) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    bits = 8 * len(reference.content(state[changed]))
+    state[changed] = reference.copied_tensor(state[changed], data.draw(st.integers(0, bits - 1)))
     with pytest.raises(errors.DuplicateDiffersError, match=f"^Key `{re.escape(changed)}` should repeat"):
         _converted(rules, state)
 
@@ -263,7 +271,8 @@ def test_a_ledger_is_refused_if_and_only_if_a_key_stands_in_it_twice(pairs: list
     targets = [target for _, target in pairs if target is not None]
     entries = tuple(Entry(source, target, 0, "rename") for source, target in pairs)
     if len(set(sources)) < len(sources) or len(set(targets)) < len(targets):
-        with pytest.raises(errors.CollisionError, match="more than once"):
+        verb = "used" if len(set(sources)) < len(sources) else "produced"
+        with pytest.raises(errors.CollisionError, match=f"{verb} more than once"):
             Ledger(entries)
     else:
         assert Ledger(entries).entries == entries

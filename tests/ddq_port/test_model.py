@@ -16,7 +16,9 @@ from parity.prepare import seeded_batch
 
 @pytest.mark.parametrize("variant", configs.VARIANTS)
 def test_stored_layout_is_that_of_the_real_model(variant):
-    assert layout.load(variant) == layouts.built(variant)
+    built = layouts.built(variant)
+    assert layout.load(variant) == built
+    assert layout.load(variant).to_json() == built.to_json()  # in the order of the model, too
 
 
 def test_head_has_seven_and_seven_branches():

@@ -285,3 +285,85 @@ def test_forced_states_are_perturbed_by_a_last_place(tmp_path):
     one, two = by_name(recorded, 2, "loss")["total"], by_name(shaken, 2, "loss")["total"]
     assert one != two and torch.allclose(one, two, rtol=1e-5)
     assert same(by_name(recorded, 1, "loss"), by_name(shaken, 1, "loss"))
+
+
+class Saved(Toy):
+    """A toy that writes and reads checkpoints; its learning rates are in the optimizer's groups."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.net = net
+
+    def save(self, path, step):
+        torch.save(dict(step=step, net=self.net.state_dict(), optimizer=self.optimizer.state_dict()), path)
+
+    def resume(self, path, step):
+        saved = torch.load(path)
+        assert saved["step"] == step
+        self.net.load_state_dict({name: saved["net"][name] for name in self.net.state_dict()})
+        self.optimizer.load_state_dict(saved["optimizer"])
+
+
+def after(trace, step):
+    return [(r.kind, r.name, r.slot, r.digest) for r in trace.records if r.phase == phase_of(step)]
+
+
+def test_resumed_training_takes_the_steps_of_one_that_was_only_stopped(tmp_path):
+    file = str(tmp_path / "stopped.pt")
+    stopped, _, _ = trained(tmp_path / "a", Plan(4, stop=2, save=file), make=Saved)
+    resumed, _, _ = trained(tmp_path / "b", Plan(4, stop=2, resume=file), make=Saved, seed=1)
+    never, _, _ = trained(tmp_path / "c", Plan(4), make=Saved)
+    assert {record.phase for record in stopped.records} == {"step 2", "step 3", "step 4"}
+    for step in (2, 3, 4):
+        assert after(resumed, step) == after(stopped, step) != []
+    for step in (3, 4):  # nothing here is drawn at random
+        assert after(stopped, step) == after(never, step)
+    assert (stopped.provenance["resume_at"], stopped.provenance["resumed"]) == (2, False)
+    assert (resumed.provenance["resume_at"], resumed.provenance["resumed"]) == (2, True)
+    assert never.provenance["resume_at"] == 0
+
+
+def test_records_of_the_stop_are_what_the_next_step_starts_from(tmp_path):
+    trace, _, _ = trained(tmp_path / "t", Plan(3, stop=2, save=str(tmp_path / "f.pt")), make=Saved)
+    assert {record.kind for record in trace.records if record.phase == "step 2"} == {"setting", "optim_state", "state"}
+    assert same(by_name(trace, 2, "setting", "lr"), by_name(trace, 3, "setting", "lr"))
+    counts = {c["phase"] for c in trace.coverage["leaf_calls"]}
+    assert counts == {"step 3"}
+
+
+def test_random_draws_after_a_stop_do_not_depend_on_those_before(tmp_path):
+    def drawing(before):
+        class Drawing(Saved):
+            def update(self, total):
+                super().update(total * torch.rand(()) if len(self.epochs) == 2 else total)
+                torch.rand(before)
+
+        return Drawing
+
+    def third_step(name, before, **plan):
+        plan = Plan(3, stop=2, save=str(tmp_path / "f.pt"), **plan)
+        return after(trained(tmp_path / name, plan, make=drawing(before))[0], 3)
+
+    assert third_step("none", 0, seed=5) == third_step("many", 7, seed=5) != third_step("seed", 0, seed=6)
+
+
+def test_forced_training_starts_from_the_recorded_state_of_the_stop(tmp_path):
+    file = str(tmp_path / "stopped.pt")
+    recorded, _, _ = trained(tmp_path / "a", Plan(3, stop=1, save=file), make=Saved)
+
+    class Off(Saved):
+        def resume(self, path, step):
+            super().resume(path, step)
+            self.net.base.bias.data.add_(1.0)
+
+    states = RecordedStates(str(tmp_path / "a"), {})
+    forced, _, _ = trained(tmp_path / "b", Plan(3, stop=1, resume=file, states=states), make=Off)
+    assert not same(by_name(forced, 1, "state"), by_name(recorded, 1, "state"))  # what is wrong is recorded before
+    for step in (2, 3):
+        assert same(by_name(forced, step, "state"), by_name(recorded, step, "state"))
+
+
+@pytest.mark.parametrize("plan", [dict(save="f.pt"), dict(resume="f.pt")], ids=str)
+def test_training_without_checkpoints_says_so(tmp_path, plan):
+    with pytest.raises(NotImplementedError, match="this adapter's training"):
+        trained(tmp_path / "t", Plan(2, stop=1, **plan))

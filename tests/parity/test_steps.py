@@ -341,6 +341,9 @@ def test_batches_of_steps_are_fresh_and_of_the_tasks_sizes_and_objects():
         (dict(checks=("loss",)), "or 0 without it"),
         (dict(epoch_length=0), "Epoch length 0"),
         (dict(clip_order="any"), "neither twin nor own"),
+        (dict(resume_at=2), "Resume at 2 is not a step before the last of 2"),
+        (dict(resume_at=-1), "Resume at -1"),
+        (dict(resume_at=1, steps=1), "Resume at 1 is not a step before the last of 1"),
     ],
     ids=str,
 )
@@ -350,7 +353,11 @@ def test_task_that_makes_no_sense_is_refused(changes, says):
         Task(**{**fields, "steps": 2, **changes})
 
 
-@pytest.mark.parametrize("option", [("--steps", "3"), ("--epoch-length", "3"), ("--clip-order", "twin")], ids=" ".join)
+@pytest.mark.parametrize(
+    "option",
+    [("--steps", "3"), ("--epoch-length", "3"), ("--clip-order", "twin"), ("--resume-at", "1")],
+    ids=" ".join,
+)
 def test_option_of_a_training_without_training_is_refused(option):
     result = CliRunner().invoke(cli, ["run", "--family", "mmdet_ddq", "--variant", "tiny_4scale", *option])
     assert result.exit_code == 2 and f"{option[0]} needs check train" in result.stderr
@@ -386,6 +393,7 @@ def test_report_tells_how_it_was_trained_and_counts_by_step(tmp_path):
         (dict(clip_order="own"), "clip norm summed in each side's own order"),
         (dict(epoch_length=3), "in epochs of 3"),
         (dict(forced=True), "2 training steps, each from the legacy side's state"),
+        (dict(resumed=True, resume_at=1), "from step 2 on resumed from the legacy side's checkpoint, converted"),
     ],
     ids=str,
 )

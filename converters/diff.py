@@ -1,0 +1,278 @@
+"""Compare two checkpoints tensor by tensor, across layouts. What `ddq-convert diff` calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from converters import checkpoint, engine, families, parts
+from converters.checkpoint import Checkpoint
+from converters.detect import Detection, detect
+from converters.errors import DetectionError, PartsError
+from converters.layout import TensorSpec, spec_of
+from converters.ledger import DROP_DUPLICATE
+from converters.mapping import Mapping as KeyMapping
+from converters.stored import StoredTensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHAPE, DTYPE, VALUE = "shape", "dtype", "value"
+Tensors: TypeAlias = Mapping[str, StoredTensor]
+_EMA = "ema_state_dict."
+_PIECE = 1 << 20  # elements that are compared at a time
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two files.
+
+    Attributes:
+        path: The file.
+        tensors: How many tensors its state dict has.
+        detection: What it is; None where unknown.
+        duplicates: Keys that were left out because they repeat another key bit by bit.
+        not_compared: Top-level keys whose content was not compared.
+    """
+
+    path: Path
+    tensors: int
+    detection: Detection | None
+    duplicates: tuple[str, ...]
+    not_compared: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A tensor that both files have and that is not the same in both.
+
+    Attributes:
+        a, b: Its keys.
+        kind: `shape`, `dtype` or `value`.
+        spec_a, spec_b: Its dtypes and shapes.
+        differing: Elements with other bits, or of another dtype other values; None where shapes differ.
+        max_abs: Largest absolute difference, inf and nan included; 0.0 if only bits differ, as of 0.0 and -0.0.
+    """
+
+    a: str
+    b: str
+    kind: str
+    spec_a: TensorSpec
+    spec_b: TensorSpec
+    differing: int | None = None
+    max_abs: float | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements in the first file."""
+        return math.prod(self.spec_a.shape)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What two checkpoints have in common and what not.
+
+    Attributes:
+        a, b: The files.
+        only_a, only_b: Keys without a counterpart.
+        differences: Shapes first, then dtypes, then values, the largest difference first.
+        equal: Number of tensors that are the same bit by bit.
+        renamed: Number of compared tensors that have other keys in the two files.
+    """
+
+    a: Side
+    b: Side
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    equal: int
+    renamed: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether the files hold the same tensors."""
+        return not (self.only_a or self.only_b or self.differences)
+
+    def of(self, kind: str) -> tuple[Difference, ...]:
+        """Return the differences of one kind."""
+        return tuple(difference for difference in self.differences if difference.kind == kind)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for `--json`; numbers that JSON does not have are texts."""
+        plain = {**asdict(self), "is_empty": self.is_empty}
+        for side in (plain["a"], plain["b"]):
+            side["path"] = str(side["path"])
+        for difference in plain["differences"]:
+            if difference["max_abs"] is not None and not math.isfinite(difference["max_abs"]):
+                difference["max_abs"] = str(difference["max_abs"])
+        return plain
+
+
+def diff_files(a: str | Path, b: str | Path) -> Diff:
+    """Compare the weights of two files: their state dicts and, where both hold averaged and training weights, both.
+
+    If both have a known layout, keys of the first are translated to the layout of the second. What training saves
+    twice is left out where it repeats its twin.
+
+    Raises:
+        CheckpointError: If one of them cannot be read as a checkpoint.
+        OSError: If one of them cannot be read at all.
+    """
+    return diff(checkpoint.read(a), checkpoint.read(b))
+
+
+def diff(a: Checkpoint, b: Checkpoint) -> Diff:
+    """Compare two checkpoints that were opened; see `diff_files`."""
+    found_a, found_b = _detected(a), _detected(b)
+    known = found_a is not None and found_b is not None
+    tensors_a, tensors_b = _tensors(a), _tensors(b)
+    both = tensors_a.keys() & tensors_b.keys()
+    names_a = _Names.of(tensors_a, both, _rules(found_a, found_b.side) if known else None)
+    names_b = _Names.of(tensors_b, both, _rules(found_b, found_b.side) if known else None)
+    pairs = [(names_a.keys[name], names_b.keys[name]) for name in sorted(names_a.keys.keys() & names_b.keys.keys())]
+    compared = [_compared(one, names_a.tensors[one], two, names_b.tensors[two]) for one, two in pairs]
+    differences = sorted((found for found in compared if found is not None), key=_importance)
+    return Diff(
+        a=_side(a, found_a, names_a, both),
+        b=_side(b, found_b, names_b, both),
+        only_a=names_a.without(one for one, _ in pairs),
+        only_b=names_b.without(two for _, two in pairs),
+        differences=tuple(differences),
+        equal=compared.count(None),
+        renamed=sum(one != two for one, two in pairs),
+    )
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The tensors of a file that are compared.
+
+    Attributes:
+        tensors: By their own keys; those of `ema_state_dict` begin so.
+        keys: Own keys by the name under which they are compared.
+        duplicates: Own keys that are not compared, for they repeat another one.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    keys: Mapping[str, str]
+    duplicates: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sets: Mapping[str, Tensors], chosen: Iterable[str], rules: KeyMapping | None) -> _Names:
+        """Name the tensors of some sets; of each set by the same rules."""
+        tensors, keys, duplicates = {}, {}, []
+        for prefix in sorted(chosen):
+            own, repeated = _named(sets[prefix], rules)
+            tensors |= {f"{prefix}{key}": tensor for key, tensor in sets[prefix].items()}
+            keys |= {f"{prefix}{name}": f"{prefix}{key}" for name, key in own.items()}
+            duplicates += [f"{prefix}{key}" for key in repeated]
+        return cls(tensors, keys, tuple(duplicates))
+
+    def without(self, paired: Iterable[str]) -> tuple[str, ...]:
+        """Return the own keys that have no counterpart."""
+        return tuple(sorted(set(self.tensors) - set(self.duplicates) - set(paired)))
+
+
+def _tensors(loaded: Checkpoint) -> dict[str, Tensors]:
+    """Return each set of weights that a file holds, by what its keys begin with here."""
+    try:
+        found = parts.weights(loaded)
+    except PartsError:
+        return {"": loaded.state_dict}
+    return {"": found.training} if found.averaged is None else {"": found.averaged, _EMA: found.training}
+
+
+def _side(loaded: Checkpoint, found: Detection | None, names: _Names, compared: Iterable[str]) -> Side:
+    unseen = tuple(key for key in loaded.other_keys if f"{key}." not in compared)
+    return Side(loaded.path, len(loaded.state_dict), found, names.duplicates, unseen)
+
+
+def _detected(loaded: Checkpoint) -> Detection | None:
+    try:
+        return detect(loaded.state_dict)
+    except DetectionError:
+        return None
+
+
+def _rules(found: Detection, to: str) -> KeyMapping:
+    return engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
+
+
+def _named(state_dict: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str], list[str]]:
+    """Name every key as the rules do, and list the duplicates.
+
+    A key that no rule keeps has its own name, unless another key is called so.
+    """
+    targets: dict[str, str] = {}
+    others, duplicates = [], []
+    for key, tensor in sorted(state_dict.items()):
+        match = None if rules is None else rules.match(key)
+        if match is None or (match.target is None and match.action != DROP_DUPLICATE):
+            others.append(key)
+        elif match.target is not None:
+            targets[match.target] = key
+        elif match.twin in state_dict and engine.same_bits(tensor, state_dict[match.twin]):
+            duplicates.append(key)
+        else:
+            others.append(key)
+    return {**{key: key for key in others}, **targets}, duplicates
+
+
+def _compared(a: str, one: StoredTensor, b: str, two: StoredTensor) -> Difference | None:
+    """Compare two tensors; None where they are the same bit by bit."""
+    specs = spec_of(one), spec_of(two)
+    if one.shape != two.shape:
+        return Difference(a, b, SHAPE, *specs)
+    if engine.same_bits(one, two):
+        return None
+    return Difference(a, b, VALUE if one.dtype == two.dtype else DTYPE, *specs, *_numbers(one, two))
+
+
+def _importance(difference: Difference) -> tuple[int, float, str]:
+    largest = difference.max_abs or 0.0
+    kinds = (SHAPE, DTYPE, VALUE)
+    return kinds.index(difference.kind), -math.inf if math.isnan(largest) else -largest, difference.a
+
+
+def _numbers(one: StoredTensor, two: StoredTensor) -> tuple[int, float]:
+    """Return how many elements differ, and by how much at most."""
+    import torch
+
+    count, largest = 0, 0.0
+    if one.numel() == 0:
+        return count, largest
+    pieces = zip(one.to_torch().reshape(-1).split(_PIECE), two.to_torch().reshape(-1).split(_PIECE))
+    for x, y in pieces:
+        gap = _gaps(x, y)
+        if x.dtype == y.dtype:
+            bits = x.view(torch.uint8).reshape(len(x), -1) != y.view(torch.uint8).reshape(len(y), -1)
+            count += int(bits.any(dim=1).sum())
+        else:
+            count += int((gap != 0).sum())
+        largest = math.nan if gap.isnan().any() or math.isnan(largest) else max(largest, float(gap.max()))
+    return count, largest
+
+
+def _gaps(x: Tensor, y: Tensor) -> Tensor:
+    """Return the absolute differences of [n] elements in float64; nan where one side alone is not a number."""
+    import torch
+
+    a, b = _wide(x), _wide(y)
+    gap = (a - b).abs()
+    same = (a == b) | ((a != a) & (b != b))
+    if not (x.is_floating_point() or x.is_complex() or y.is_floating_point() or y.is_complex()):
+        near = gap < 2.0**62  # whole numbers this close are subtracted exactly
+        gap = torch.where(near, (x.to(torch.int64) - y.to(torch.int64)).abs().to(torch.float64), gap)
+        same = torch.zeros_like(same)
+    return torch.where(same, 0.0, gap)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    import torch
+
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return (tensor if tensor.dtype.itemsize > 2 else tensor.to(torch.float32)).to(torch.float64)

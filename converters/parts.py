@@ -1,0 +1,304 @@
+"""What stands in a checkpoint beside the weights, and how it is carried: averaged weights, optimizer, schedule, log.
+
+The forms are those of mmengine's Runner (`Runner.save_checkpoint` and `Runner.resume`, 0.6.0 and 0.10.7 alike). What is
+written can be resumed there under any torch: it holds nothing that `torch.load` refuses with `weights_only`.
+
+EMA. `EMAHook.before_save_checkpoint` swaps: `state_dict` then holds the *averaged* weights, `ema_state_dict` the
+*training* weights, with the prefix `module.`, and `steps`; `after_load_checkpoint` swaps back when training is resumed.
+Only keys of the averaged model are swapped. What training sets as an attribute later, such as DDQ's second list of
+branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converters.checkpoint import Checkpoint
+from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError, listed
+from converters.inert_pickle import Foreign, NumpyArray
+from converters.optimizer import Regrouped, Slots
+from converters.plain import copied
+from converters.stored import StoredTensor
+
+MODEL, EMA, ALL = "model", "ema", "all"
+KEEPS = (MODEL, EMA, ALL)
+KEPT, REBUILT, LEFT_OUT = "kept", "rebuilt", "left out"
+
+_STATE_DICT, _EMA, _MODULE = "state_dict", "ema_state_dict", "module."
+_OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
+_HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+_PER_GROUP = ("base_values", "_last_value", "min_values")
+_ADVICE = "pass --keep model to convert the weights alone"
+
+Tensors = Mapping[str, StoredTensor]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one part: its name at the top level of the file, what was done to it, and how, in words."""
+
+    part: str
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a checkpoint, each set complete.
+
+    Attributes:
+        training: What the optimizer works on; with what training sets as an attribute.
+        averaged: What an EMAHook made of them; None if there was none.
+        ema_rest: What else belongs to the average, such as `steps`.
+    """
+
+    training: Tensors
+    averaged: Tensors | None
+    ema_rest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which parts are written.
+
+    Attributes:
+        keep: `model` for the training weights alone, `ema` for the averaged ones, `all` for everything.
+        state_dict: The weights that the output's state dict is made of.
+        beside: The training weights, where the output has both; else None.
+        ema_rest: What else belongs to the averaged weights, such as the number of `steps`.
+    """
+
+    keep: str
+    state_dict: Tensors
+    beside: Tensors | None
+    ema_rest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is written beside the state dict, by its name at the top level, and a line for every part of the source."""
+
+    parts: Mapping[str, Any]
+    lines: tuple[Line, ...]
+
+
+def weights(loaded: Checkpoint) -> Weights:
+    """Tell training weights from averaged ones.
+
+    Raises:
+        PartsError: If the averaged model is not that of the state dict.
+    """
+    ema = loaded.content.get(_EMA)
+    if ema is None:
+        return Weights(loaded.state_dict, None, {})
+    if not isinstance(ema, dict):
+        raise PartsError(f"`{_EMA}` of the source is no dict of tensors; pass --keep model.")
+    swapped = {key.removeprefix(_MODULE): value for key, value in ema.items() if str(key).startswith(_MODULE)}
+    strange = [
+        key for key, value in swapped.items() if key not in loaded.state_dict or not isinstance(value, StoredTensor)
+    ]
+    if strange:
+        raise PartsError(
+            f"{len(strange)} key(s) of `{_EMA}` have no twin in `{_STATE_DICT}`: {listed(strange)}; expected the "
+            f"weights that mmengine's EMAHook swaps on saving."
+        )
+    averaged = {key: loaded.state_dict[key] for key in swapped}
+    rest = {key: value for key, value in ema.items() if not str(key).startswith(_MODULE)}
+    return Weights({**loaded.state_dict, **swapped}, averaged, rest)
+
+
+def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Choice:
+    """Choose what is written.
+
+    Args:
+        loaded: The source.
+        keep: `model`, `ema` or `all`. None means everything; of weights alone those that the source's state dict
+            holds, which are the averaged ones where there are any, as for every tool that loads them.
+        weights_only: Why nothing but weights can be written, such as "A .safetensors file"; None if all can.
+
+    Raises:
+        PartsError: If there are no averaged weights, or everything is asked for where it cannot be written.
+    """
+    found = weights(loaded)
+    if keep == ALL and weights_only:
+        raise PartsError(
+            f"{weights_only} holds weights only, so --keep all is impossible; write a whole .pth, or pass --keep model "
+            "or --keep ema."
+        )
+    if keep is None:
+        keep = ALL if not weights_only else MODEL if found.averaged is None else EMA
+    if keep == EMA and found.averaged is None:
+        raise PartsError(
+            f"The source holds no `{_EMA}`, so it has one set of weights only; pass --keep model to convert these."
+        )
+    if keep == MODEL or found.averaged is None:
+        return Choice(keep, found.training, None, {})
+    return Choice(keep, found.averaged, found.training if keep == ALL else None, found.ema_rest)
+
+
+def carry(
+    loaded: Checkpoint,
+    choice: Choice,
+    convert_weights: Callable[[Tensors], Tensors],
+    regroup: Callable[[Mapping[str, Any]], Regrouped] | None,
+) -> Carried:
+    """Carry what stands beside the state dict and `meta`.
+
+    Args:
+        loaded: The source.
+        choice: What to write of it.
+        convert_weights: Carries a state dict to the target's layout.
+        regroup: Carries an optimizer's state to the target; None where the target is the source's own code.
+
+    Raises:
+        ConversionError: If a part does not fit the model.
+        CheckpointError: If a part is made to take much time or memory.
+    """
+    rest = {str(key): value for key, value in loaded.content.items() if key not in (_META, _EMA)}
+    if choice.keep != ALL:
+        gone = [*([_EMA] if _EMA in loaded.content and choice.keep == MODEL else []), *rest]
+        return Carried({}, tuple(Line(name, LEFT_OUT, f"--keep {choice.keep}: weights alone") for name in gone))
+    carrying = _Carrying(loaded)
+    if choice.beside is not None:
+        carrying.ema(choice, convert_weights)
+    slots = carrying.optimizer(rest.pop(_OPTIMIZER), regroup) if _OPTIMIZER in rest else None
+    if _SCHEDULES in rest:
+        carrying.schedules(rest.pop(_SCHEDULES), slots, rebuild=regroup is not None)
+    if _HUB in rest or _OPTIMIZER in carrying.parts:
+        carrying.hub(rest.pop(_HUB, None), own_config=regroup is None)
+    for name, value in rest.items():
+        carrying.other(name, value)
+    return Carried(dict(sorted(carrying.parts.items())), tuple(carrying.lines))
+
+
+def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
+    """Return a checkpoint's `meta` for the layout `to`.
+
+    The text of the config, `cfg`, describes the code of its own side, and tools build a model of it. So it is kept as
+    `legacy_cfg` or `new_cfg` when the layout changes, and put back on the way back.
+    """
+    if side == to:
+        return dict(source)
+    own, other = f"{to}_cfg", f"{side}_cfg"
+    turned = {key: value for key, value in source.items() if key not in ("cfg", own)}
+    if "cfg" in source:
+        turned[other] = source["cfg"]
+    if own in source:
+        turned["cfg"] = source[own]
+    return turned
+
+
+class _Carrying:
+    """The parts of a checkpoint that were carried so far, and a line for each."""
+
+    def __init__(self, loaded: Checkpoint) -> None:
+        self._path = loaded.path
+        self.parts: dict[str, Any] = {}
+        self.lines: list[Line] = []
+
+    def ema(self, choice: Choice, convert_weights: Callable[[Tensors], Tensors]) -> None:
+        try:
+            training = convert_weights(choice.beside or {})
+        except ConversionError as error:
+            raise type(error)(f"The training weights, which stand in `{_EMA}`, do not fit: {error}") from error
+        rest = self._plain(_EMA, choice.ema_rest) or {}
+        self._add(
+            _EMA,
+            {**{f"{_MODULE}{key}": tensor for key, tensor in training.items()}, **rest},
+            "converted",
+            f"{len(training)} training weights; the averaged ones stand in `state_dict`",
+        )
+
+    def optimizer(self, saved: Any, regroup: Callable[[Mapping[str, Any]], Regrouped] | None) -> Slots | None:
+        plain = self._plain(_OPTIMIZER, saved, needed=("state", "param_groups"))
+        if regroup is None:
+            self._add(_OPTIMIZER, plain, KEPT, "for the same code")
+            return None
+        made = regroup(plain if isinstance(plain, dict) else {})
+        detail = f"{made.source_groups} groups -> {made.target_groups}; state of {made.states} parameters"
+        self._add(_OPTIMIZER, made.state_dict, REBUILT, detail)
+        return made.slots
+
+    def schedules(self, saved: Any, slots: Slots | None, rebuild: bool) -> None:
+        plain = self._plain(_SCHEDULES, saved)
+        if not rebuild:
+            self._add(_SCHEDULES, plain, KEPT, "for the same code")
+        elif slots is None:
+            self.lines.append(Line(_SCHEDULES, LEFT_OUT, "without an optimizer their groups are not known"))
+        elif not isinstance(plain, list) or not all(isinstance(schedule, dict) for schedule in plain):
+            raise OptimizerError(f"`{_SCHEDULES}` is no list of schedules, as one optimizer has them; {_ADVICE}.")
+        else:
+            rebuilt = [_per_group(schedule, slots) for schedule in plain]
+            detail = f"{len(rebuilt)} schedules, {slots.held} values each -> {len(slots.taken)}"
+            self._add(_SCHEDULES, rebuilt, REBUILT, detail)
+
+    def hub(self, saved: Any, own_config: bool) -> None:
+        """Carry mmengine's message hub, which `Runner.resume` expects to find.
+
+        Histories of logged numbers are objects of mmengine, which `torch.load` refuses. Their numbers go to
+        `log_history`, where a hub does not look: it goes on with new histories.
+        """
+        hub = saved if isinstance(saved, dict) else {}
+        scalars = hub.get("log_scalars")
+        found = {name: _history(value) for name, value in scalars.items()} if isinstance(scalars, dict) else {}
+        histories = {name: history for name, history in found.items() if history is not None}
+        made = self._plain(_HUB, {key: value for key, value in hub.items() if key != "log_scalars"}) or {}
+        info, resumed, earlier = (
+            made[key] if isinstance(made.get(key), dict) else {}
+            for key in ("runtime_info", "resumed_keys", "log_history")
+        )
+        if not own_config:
+            info.pop("cfg", None)  # of the other code; a Runner has its own
+        resumed = {key: value for key, value in resumed.items() if key in info}
+        made |= dict(log_scalars={}, runtime_info=info, resumed_keys=resumed, log_history={**earlier, **histories})
+        lost = f", {len(found) - len(histories)} are not numbers" if len(found) > len(histories) else ""
+        detail = f"{len(info)} values, {len(histories)} histories{lost}"
+        self._add(_HUB, made, KEPT if hub else "added", detail if hub else "empty, for a Runner expects one")
+
+    def other(self, name: str, value: Any) -> None:
+        plain = self._plain(name, value)
+        if plain is not None:
+            self._add(name, plain, KEPT, "as it was")
+
+    def _plain(self, part: str, value: Any, needed: tuple[str, ...] = ()) -> Any:
+        """Copy the plain part and tell what was left out; refuse that below `needed`."""
+        try:
+            found = copied(value)
+        except MalformedError as error:
+            raise CheckpointError(f"Cannot read `{part}` of the checkpoint `{self._path}`: {error}.") from error
+        for place, kind in found.left_out:
+            where = f"{part}.{place}" if place else part
+            if place.startswith(needed):
+                raise OptimizerError(f"`{where}` is an object of {kind}, expected numbers and tensors; {_ADVICE}.")
+            self.lines.append(Line(where, LEFT_OUT, f"an object of {kind}"))
+        return found.value
+
+    def _add(self, name: str, value: Any, action: str, detail: str) -> None:
+        self.parts[name] = value
+        self.lines.append(Line(name, action, detail))
+
+
+def _per_group(schedule: Any, slots: Slots) -> Any:
+    """Copy a schedule's state; lists with one value per group follow the groups, however deep they stand."""
+    if isinstance(schedule, dict):
+        for name in _PER_GROUP:
+            values = schedule.get(name)
+            if isinstance(values, list) and len(values) != slots.held:
+                raise OptimizerError(
+                    f"`{name}` of a schedule has {len(values)} values, expected {slots.held}, one for each of the "
+                    f"optimizer's groups; {_ADVICE}."
+                )
+        return type(schedule)({key: _per_group(value, slots) for key, value in schedule.items()})
+    if isinstance(schedule, list) and len(schedule) == slots.held and slots.held > 1:
+        return slots.rebuilt(schedule)
+    return [_per_group(value, slots) for value in schedule] if isinstance(schedule, list) else schedule
+
+
+def _history(value: Any) -> dict[str, StoredTensor] | None:
+    """Read the numbers of mmengine's HistoryBuffer: what was logged, and by how many samples each counts."""
+    state = value.state if isinstance(value, Foreign) and value.name == _HISTORY else None
+    arrays = [state.get(name) for name in ("_log_history", "_count_history")] if isinstance(state, dict) else []
+    found = [array.values for array in arrays if isinstance(array, NumpyArray) and array.values is not None]
+    return dict(zip(("values", "counts"), found)) if len(found) == 2 else None

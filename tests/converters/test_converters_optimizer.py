@@ -1,0 +1,233 @@
+"""An optimizer's state is numbered anew by the order and the grouping of the other side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from converters import families, layout
+from converters.errors import OptimizerError
+from converters.layout import Layout
+from converters.optimizer import BASE, Regrouped, Side, regroup
+from converters.stored import StoredTensor
+
+VARIANTS = families.variants("ddq_detr")
+ALL, TRAINED, ONE = "a group for every parameter", "a group for every trained parameter", "one group"
+
+
+def _tensor(shape: tuple[int, ...], name: str) -> StoredTensor:
+    """Make a tensor that tells whose it is, by the text of its storage."""
+    tensor = StoredTensor.of("bool", (1,), b"\0")
+    tensor.shape, tensor.storage.name = shape, name
+    return tensor
+
+
+def _saved(of: Layout, grouping: str, stateful: Iterable[str] | None = None) -> dict[str, Any]:
+    """Make an optimizer's state whose settings (`of`) and tensors tell the parameter they are of."""
+    names = [name for name in of.parameters if grouping != TRAINED or name not in of.frozen]
+    stateful = set(name for name in names if name not in of.frozen) if stateful is None else set(stateful)
+    states = {
+        number: {"step": 3.0, "exp_avg": _tensor(of.tensors[name].shape, name)}
+        for number, name in enumerate(names)
+        if name in stateful
+    }
+    if grouping == ONE:
+        return {"state": states, "param_groups": [{"lr": 0.1, "params": list(range(len(names)))}]}
+    groups = [
+        {"of": "frozen" if name in of.frozen else name, "lr": 0.1, "params": [number]}
+        for number, name in enumerate(names)
+    ]
+    base = {BASE: {"of": "base", "lr": 0.1, "params": _tensor((1,), "base")}} if grouping == TRAINED else {}
+    return {"state": states, "param_groups": groups, **base}
+
+
+def _regrouped(saved: dict[str, Any], variant: str, to: str, frozen_groups: bool = False) -> Regrouped:
+    mapping = families.mapping("ddq_detr", variant)
+    source = layout.load(variant, side="new" if to == "legacy" else "legacy")
+    rules = mapping if to == "new" else mapping.inverse()
+    return regroup(saved, source, Side(layout.load(variant, side=to), frozen_groups), rules.target_of)
+
+
+def _owners(saved: dict[str, Any], of: Layout, grouping: str) -> dict[str, str]:
+    """Name for each parameter with a state the one that the state's tensor is of."""
+    names = [name for name in of.parameters if grouping != TRAINED or name not in of.frozen]
+    return {names[number]: state["exp_avg"].storage.name for number, state in saved["state"].items()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_groups_and_states_of_every_parameter_reach_its_twin(variant: str) -> None:
+    legacy, new = layout.load(variant, side="legacy"), layout.load(variant)
+    mapping = families.mapping("ddq_detr", variant)
+    trained = [name for name in new.parameters if name not in new.frozen]
+    origin = {mapping.target_of(name): name for name in legacy.parameters}
+    made = _regrouped(_saved(legacy, ALL), variant, "new")
+    assert [group["of"] for group in made.state_dict["param_groups"]] == [origin[name] for name in trained]
+    assert [group["params"] for group in made.state_dict["param_groups"]] == [[n] for n in range(len(trained))]
+    assert _owners(made.state_dict, new, TRAINED) == {name: origin[name] for name in trained}
+    assert made.state_dict[BASE]["of"] == ("frozen" if new.frozen else legacy.parameters[0])
+    assert made.state_dict[BASE]["params"].tolist() == [0.0]
+    assert (made.source_groups, made.target_groups) == (len(legacy.parameters), len(trained))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_frozen_parameters_get_groups_with_the_base_settings_where_the_target_has_them(variant: str) -> None:
+    legacy, new = layout.load(variant, side="legacy"), layout.load(variant)
+    mapping = families.mapping("ddq_detr", variant)
+    made = _regrouped(_saved(new, TRAINED), variant, "legacy", frozen_groups=True)
+    expected = ["base" if name in legacy.frozen else mapping.target_of(name) for name in legacy.parameters]
+    assert [group["of"] for group in made.state_dict["param_groups"]] == expected
+    assert BASE not in made.state_dict
+    assert made.states == len(new.parameters) - len(new.frozen)
+    assert all(mapping.target_of(name) == owner for name, owner in _owners(made.state_dict, legacy, ALL).items())
+
+
+@pytest.mark.parametrize("grouping", [ALL, TRAINED, ONE])
+def test_there_and_back_is_the_same(grouping: str) -> None:
+    legacy = layout.load("tiny_4scale", side="legacy")
+    saved = _saved(legacy, grouping)
+    there = _regrouped(saved, "tiny_4scale", "new").state_dict
+    back = _regrouped(there, "tiny_4scale", "legacy", frozen_groups=grouping == ALL).state_dict
+    assert back["param_groups"] == saved["param_groups"]
+    assert back["state"] == saved["state"]
+    assert (BASE in back) == (BASE in saved)
+
+
+def test_moved_branch_takes_its_averages_along() -> None:
+    made = _regrouped(_saved(layout.load("tiny_4scale", side="legacy"), ALL), "tiny_4scale", "new")
+    owners = _owners(made.state_dict, layout.load("tiny_4scale"), TRAINED)
+    assert owners["bbox_head.aux_cls_branches.3.weight"] == "bbox_head.cls_branches.4.weight"
+    assert owners["bbox_head.aux_reg_branches.3.4.bias"] == "bbox_head.reg_branches.4.4.bias"
+    assert owners["bbox_head.cls_branches.3.weight"] == "bbox_head.cls_branches.3.weight"
+
+
+def test_one_group_stays_one_with_frozen_parameters_in_it() -> None:
+    legacy, new = layout.load("tiny_4scale", side="legacy"), layout.load("tiny_4scale")
+    made = _regrouped(_saved(legacy, ONE), "tiny_4scale", "new")
+    assert made.state_dict["param_groups"] == [{"lr": 0.1, "params": list(range(len(new.parameters)))}]
+    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    owners = _owners(made.state_dict, new, ONE)
+    assert owners == {mapping.target_of(name): name for name in legacy.parameters if name not in legacy.frozen}
+
+
+def test_one_group_of_trained_parameters_alone() -> None:
+    legacy, new = layout.load("tiny_4scale", side="legacy"), layout.load("tiny_4scale")
+    saved = _saved(legacy, TRAINED)
+    one = {"state": saved["state"], "param_groups": [{"lr": 0.1, "params": list(saved["state"])}]}
+    made = _regrouped(one, "tiny_4scale", "new")
+    assert len(made.state_dict["param_groups"][0]["params"]) == 203
+    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    assert all(mapping.target_of(owner) == name for name, owner in _owners(made.state_dict, new, TRAINED).items())
+
+
+def test_parameter_with_a_state_counts_as_trained_though_the_config_freezes_it() -> None:
+    legacy = layout.load("tiny_4scale", side="legacy")
+    frozen = "backbone.conv1.weight"
+    trained = [name for name in legacy.parameters if name not in legacy.frozen]
+    made = _regrouped(_saved(legacy, ALL, [frozen, *trained]), "tiny_4scale", "new")
+    assert (made.target_groups, made.states) == (204, 204)
+    assert made.state_dict["state"][1]["exp_avg"].storage.name == frozen
+
+
+def test_trained_parameter_without_a_state_keeps_its_group() -> None:
+    made = _regrouped(_saved(layout.load("tiny_4scale", side="legacy"), ALL, []), "tiny_4scale", "new")
+    assert (made.target_groups, made.states, made.state_dict["state"]) == (203, 0, {})
+
+
+def test_settings_without_multiplier_are_taken_from_the_plainest_group_where_nothing_else_has_them() -> None:
+    new = layout.load("tiny_4scale")
+    saved = _saved(new, TRAINED)
+    del saved[BASE]
+    for group in saved["param_groups"][:4]:
+        group["lr_mult"] = 0.1
+    made = _regrouped(saved, "tiny_4scale", "legacy", frozen_groups=True)
+    plain = saved["param_groups"][4]["of"]
+    frozen = layout.load("tiny_4scale", side="legacy").frozen
+    names = layout.load("tiny_4scale", side="legacy").parameters
+    assert {group["of"] for name, group in zip(names, made.state_dict["param_groups"]) if name in frozen} == {plain}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"momentum_buffer": None},
+        {"step": 7},
+        {"exp_avg": "like", "exp_avg_sq": "like", "max_exp_avg_sq": "like", "step": "scalar"},
+    ],
+    ids=["SGD without momentum", "step as a number", "AMSGrad"],
+)
+def test_states_of_other_optimizers(state: dict[str, Any]) -> None:
+    legacy = layout.load("tiny_4scale", side="legacy")
+    saved = _saved(legacy, ALL, [])
+    number = legacy.parameters.index("level_embed")
+    shapes = {"like": legacy.tensors["level_embed"].shape, "scalar": ()}
+    state = {key: _tensor(shapes[value], key) if value in ("like", "scalar") else value for key, value in state.items()}
+    saved["state"][number] = state
+    made = _regrouped(saved, "tiny_4scale", "new")
+    assert made.state_dict["state"] == {0: state}
+
+
+def test_loss_scaler_and_whatever_else_goes_along() -> None:
+    saved = _saved(layout.load("tiny_4scale", side="legacy"), ALL, [])
+    saved["loss_scaler"] = {"scale": 1024.0, "_growth_tracker": 3}
+    assert _regrouped(saved, "tiny_4scale", "new").state_dict["loss_scaler"] == saved["loss_scaler"]
+
+
+def test_names_of_a_group_are_not_settings() -> None:
+    saved = _saved(layout.load("tiny_4scale", side="legacy"), ALL, [])
+    saved["param_groups"][0]["param_names"] = ["level_embed"]
+    assert "param_names" not in _regrouped(saved, "tiny_4scale", "new").state_dict["param_groups"][0]
+
+
+def test_slots_rebuild_what_a_schedule_lists_per_group() -> None:
+    legacy, new = layout.load("tiny_4scale", side="legacy"), layout.load("tiny_4scale")
+    slots = _regrouped(_saved(legacy, ALL), "tiny_4scale", "new").slots
+    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    trained = [name for name in new.parameters if name not in new.frozen]
+    rebuilt = slots.rebuilt(legacy.parameters)
+    assert [mapping.target_of(name) for name in rebuilt[:-1]] == trained
+    assert rebuilt[-1] in legacy.frozen
+    assert slots.held == 248 and len(slots.taken) == 204
+
+
+def _without_last_group(saved: dict[str, Any]) -> None:
+    del saved["param_groups"][-1]
+    saved["state"].pop(len(saved["param_groups"]), None)
+
+
+def _shifted(saved: dict[str, Any]) -> None:
+    saved["state"] = {number + 1: state for number, state in saved["state"].items() if number + 1 < 248}
+
+
+def _two_groups(saved: dict[str, Any]) -> None:
+    saved["param_groups"] = [{"params": list(range(120))}, {"params": list(range(120, 248))}]
+
+
+def _several_optimizers(saved: dict[str, Any]) -> None:
+    inner = dict(saved)
+    saved.clear()
+    saved.update(backbone=inner, head=inner)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without_last_group, r"has 247 groups, expected 248 \(all parameters of `tiny_4scale`\) or 203"),
+        (_shifted, r"`exp_avg` of parameter \d+ has shape \[.*\], expected \[.*\] of `"),
+        (_two_groups, r"has 2 groups for 248 parameters, which hides which is which"),
+        (_several_optimizers, r"holds `backbone`, `head`, expected `state` and `param_groups` of one optimizer"),
+        (lambda saved: saved["state"].update({999: {}}), r"state of parameter 999, which is in none of its 248 groups"),
+        (lambda saved: saved["param_groups"][1].update(params=[0]), r"do not number their parameters"),
+        (lambda saved: saved["param_groups"][1].update(params=["a"]), r"do not number their parameters"),
+        (lambda saved: saved["param_groups"][1].pop("params"), r"has no list `params`"),
+        (lambda saved: saved["state"].update({0: 5}), r"state of `level_embed` is no dict"),
+        (lambda saved: saved.update(param_groups=[]), r"holds `state`, `param_groups`, expected"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(damage: Any, message: str) -> None:
+    saved = _saved(layout.load("tiny_4scale", side="legacy"), ALL)
+    damage(saved)
+    with pytest.raises(OptimizerError, match=message) as refused:
+        _regrouped(saved, "tiny_4scale", "new")
+    assert "\n" not in str(refused.value) and str(refused.value).endswith("--keep model to convert the weights alone.")

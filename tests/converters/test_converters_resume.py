@@ -1,0 +1,160 @@
+"""Trainings that mmengine's own Runner stops in one code base and resumes in the other take the same steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+pytest.importorskip("ddq_port")
+pytest.importorskip("mmdet")
+
+from converters import api, engine, families, layout
+from converters.options import Options
+from ddq_port import configs
+from legacy_adapters import families as legacy_families
+from legacy_adapters import mmdet3
+from parity.prepare import seeded_batch, seeded_weights
+
+from . import mmdet_models, runner
+
+REPO = os.environ.get("DDQ_LEGACY_REPO", "")
+NEEDS_REPO = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
+VARIANT = "tiny_4scale"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Batches of an epoch and the weights to start from, of both sides."""
+
+    batches: list[str]
+    legacy: Path
+    new: Path
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
+    folder = tmp_path_factory.mktemp("given")
+    batches = [str(folder / f"{number}.safetensors") for number in range(runner.BATCHES)]
+    for number, path in enumerate(batches):
+        save_file(seeded_batch([(64, 64)], number, 3).to_tensors(), path)
+    weights = seeded_weights(layout.load(VARIANT, side="legacy"), 0)
+    target = layout.load(VARIANT)
+    converted = engine.convert(weights, families.mapping("ddq_detr", VARIANT), "new", target).state_dict
+    for name, tensors in (("legacy", weights), ("new", dict(converted))):
+        save_file(tensors, folder / name)
+    return Given(batches, folder / "legacy", folder / "new")
+
+
+def _train_new(given: Given, folder: Path, epochs: int, ema: bool, start: Path | None = None) -> None:
+    path = str(configs.path(configs.VARIANTS[VARIANT]))
+    import ddq_port.models  # noqa: F401  (registers the detectors)
+
+    model = mmdet3.build_model(path)
+    _train(model, mmdet3.load_config(path), given.new, given, folder, epochs, ema, start)
+
+
+def _train_mmdet(given: Given, folder: Path, epochs: int, ema: bool, start: Path | None = None) -> None:
+    config = mmdet_models.config(VARIANT)
+    _train(mmdet_models.build(VARIANT), config, given.legacy, given, folder, epochs, ema, start)
+
+
+def _train(
+    model: nn.Module, config: Any, weights: Path, given: Given, folder: Path, epochs: int, ema: bool, start: Path | None
+) -> None:
+    model.load_state_dict(load_file(weights), strict=True)
+    folder.mkdir()
+    at = None if start is None else str(start)
+    runner.train(model, runner.shortened(config), given.batches, folder, epochs, ema, at)
+
+
+def _train_official(given: Given, folder: Path, epochs: int, ema: bool, start: Path | None = None) -> None:
+    folder.mkdir()
+    job = dict(
+        repo=REPO,
+        config=legacy_families.get("ddq_detr").configs[VARIANT],
+        overrides=str(configs.path(configs.VARIANTS[VARIANT])),
+        weights=str(given.legacy),
+        batches=given.batches,
+        folder=str(folder),
+        epochs=epochs,
+        ema=ema,
+        start=None if start is None else str(start),
+    )
+    (folder / "job.json").write_text(json.dumps(job))
+    script = Path(__file__).with_name("runner.py")
+    command = [sys.executable, script, folder / "job.json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+LEGACY_SIDES = [
+    pytest.param("mmdet_ddq", _train_mmdet, id="mmdet"),
+    pytest.param("ddq_detr", _train_official, id="official", marks=NEEDS_REPO),
+]
+
+
+def _converted(source: Path, name: str, to: str, family: str) -> Path:
+    path = source.with_name(name)
+    api.convert_file(source, path, Options(to=to, family=family))
+    return path
+
+
+def _same(found: Any, expected: Any, where: str = "") -> None:
+    """Compare two checkpoints' parts, tensors bit by bit, and name the first place that differs."""
+    if isinstance(expected, Tensor):
+        assert found.dtype == expected.dtype and torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            _same(found[key], expected[key], f"{where}/{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for index, (one, two) in enumerate(zip(found, expected)):
+            _same(one, two, f"{where}/{index}")
+    else:
+        assert found == expected, where
+
+
+def _assert_same_training(found: Path, expected: Path) -> None:
+    """Compare what matters of two checkpoints of one code base; the counters of schedules' calls are each Runner's."""
+    one, two = (torch.load(path, weights_only=False) for path in (found, expected))
+    for part in ("state_dict", "ema_state_dict", "optimizer", "param_schedulers"):
+        _same(one.get(part), two.get(part), part)
+    assert (one["meta"]["epoch"], one["meta"]["iter"]) == (two["meta"]["epoch"], two["meta"]["iter"])
+
+
+@pytest.mark.parametrize("ema", [False, True], ids=["plain", "EMA"])
+@pytest.mark.parametrize(("family", "train_legacy"), LEGACY_SIDES)
+def test_new_code_goes_on_where_the_legacy_code_stopped(
+    given: Given, tmp_path: Path, family: str, train_legacy: Callable[..., None], ema: bool
+) -> None:
+    train_legacy(given, tmp_path / "legacy", 3, ema)
+    resumed = _converted(tmp_path / "legacy" / "epoch_1.pth", "resumed.pth", "new", family)
+    _train_new(given, tmp_path / "new", 3, ema, resumed)
+    for epoch in (2, 3):
+        made = torch.load(tmp_path / "new" / f"epoch_{epoch}.pth", weights_only=False)
+        assert ("ema_state_dict" in made) == ema
+        expected = _converted(tmp_path / "legacy" / f"epoch_{epoch}.pth", f"{epoch}.new.pth", "new", family)
+        _assert_same_training(tmp_path / "new" / f"epoch_{epoch}.pth", expected)
+
+
+@pytest.mark.parametrize(("family", "train_legacy"), LEGACY_SIDES)
+def test_legacy_code_goes_on_where_the_new_code_stopped(
+    given: Given, tmp_path: Path, family: str, train_legacy: Callable[..., None]
+) -> None:
+    _train_new(given, tmp_path / "new", 2, True)
+    resumed = _converted(tmp_path / "new" / "epoch_1.pth", "resumed.pth", "legacy", family)
+    train_legacy(given, tmp_path / "legacy", 2, True, resumed)
+    again = _converted(tmp_path / "legacy" / "epoch_2.pth", "again.pth", "new", family)
+    _assert_same_training(again, tmp_path / "new" / "epoch_2.pth")
