@@ -76,10 +76,11 @@ def run(
         atol: of ``fixed``.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
-    task, sources, machine = _settings(settings)
-    options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
+    bounds = _tolerance(tolerance, rtol, atol)
 
     def work() -> Verdict:
+        task, sources, machine = _settings(settings)
+        options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate)
         check_run_folder(out, force)
         check_legacy(task, sources)
         prepared = prepare(task, sources, machine)

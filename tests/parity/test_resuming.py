@@ -1,0 +1,171 @@
+"""A training that is stopped in mmdet's own DDQ goes on in the port, from the converted checkpoint, and back."""
+
+import json
+
+import pytest
+import torch
+
+from converters import api, optimizer, parts
+from converters.families import mapping
+from converters.options import Options
+from converters.stored import StoredTensor
+from parity.compare import Tolerance
+from parity.exclusions import EXCLUSIONS
+from parity.settings import Machine, Sources, Task
+from parity.sides import Sides, prepare
+from parity.verdict import MATCH, MISMATCH, judge
+
+RESUMED = ("--check", "train", "--steps", "4", "--epoch-length", "2", "--resume-at", "2")
+TASK = Task("mmdet_ddq", "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
+
+
+def test_steps_after_the_stop_are_the_same(tiny, tmp_path):
+    result = tiny(*RESUMED, "--out", tmp_path / "run", "--json", sizes="64x64")
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"]
+    assert [step["step"] for step in verdict["steps"]] == [2, 3, 4]
+    found = {stage["name"]: stage["records"] for stage in verdict["stages"]}
+    # what the checkpoint left, then two steps
+    assert found["steps: optimizer state"] == 3 * 203 * 3 and found["steps: state afterwards"] == 3 * 308
+    assert found["steps: settings"] == 3 * 203 * 5 and found["steps: gradients"] == 2 * 203
+    told = verdict["provenance"]
+    assert not told["legacy"]["resumed"] and told["new"]["resumed"] and told["new"]["resume_at"] == 2
+    stopped = torch.load(tmp_path / "run" / "stopped.pth", weights_only=False)
+    assert stopped["meta"]["iter"] == 2 and len(stopped["optimizer"]["state"]) == 203
+
+
+def test_every_bound_of_a_derived_tolerance_holds_too(tiny):
+    result = tiny("--check", "train", "--steps", "2", "--resume-at", "1", "--tolerance", "derived", sizes="64x64")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].startswith("MATCH")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Stop the legacy side's training; return a function that resumes the new side and judges it."""
+    folder = tmp_path_factory.mktemp("stopped")
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources()
+    sides = Sides(TASK, sources, machine, prepare(TASK, sources, machine), folder)
+    legacy = sides.legacy(checkpoint_to=sides.stopped)
+
+    def resumed():
+        for path in folder.glob("resumed.pth*"):
+            path.unlink()
+        with sides.passing(sides.new("new", twin=legacy.records, checkpoint_from=sides.converted())) as new:
+            return judge(legacy, new, mapping(TASK.family, TASK.variant), EXCLUSIONS[TASK.family], Tolerance())
+
+    return resumed
+
+
+def test_same_comparison_without_an_error_matches(stopped):
+    assert stopped().outcome == MATCH
+
+
+def _changed(change):
+    """Return a converter of optimizers that changes what the real one makes."""
+    regroup = optimizer.regroup
+
+    def changed(*args):
+        made = regroup(*args)
+        change(made.state_dict)
+        return made
+
+    return changed
+
+
+def _exchanged(state_dict):
+    """Give the averages of two parameters of the same shape to one another, as a wrong order would."""
+    states = state_dict["state"]
+    one, two = (number for number in states if list(states[number]["exp_avg"].shape) == [3, 64])[:2]
+    states[one], states[two] = states[two], states[one]
+
+
+def _forgotten(state_dict):
+    state_dict["state"].clear()
+
+
+def _shifted(state_dict):
+    """Give every group the settings of the one before it."""
+    groups = state_dict["param_groups"]
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    for group, own in zip(groups[1:], settings):
+        group.update(own)
+
+
+def _counted(state_dict):
+    for state in state_dict["state"].values():
+        state["step"] = StoredTensor.of("float32", (), bytes(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_exchanged, "In step 2 the optimizer's `exp_avg` of"),
+        (_forgotten, "In step 2 the optimizer's `exp_avg` of"),
+        (_shifted, "In step 2 `initial_lr` differs for"),
+        (_counted, "In step 2 the optimizer's `step` of"),
+    ],
+    ids=["averages of two parameters exchanged", "no averages", "settings shifted by a group", "counters from 0"],
+)
+def test_wrong_optimizer_state_is_named_where_it_is_taken_up(stopped, monkeypatch, change, says):
+    monkeypatch.setattr(optimizer, "regroup", _changed(change))
+    verdict = stopped()
+    assert verdict.outcome == MISMATCH and verdict.divergence.message.startswith(says)
+
+
+def test_schedule_that_starts_anew_is_named(stopped, monkeypatch):
+    per_group = parts._per_group
+    anew = dict(last_step=0, _global_step=0)
+    monkeypatch.setattr(parts, "_per_group", lambda schedule, slots: {**per_group(schedule, slots), **anew})
+    verdict = stopped()
+    assert verdict.outcome == MISMATCH and verdict.divergence.where == "the schedule"
+
+
+def test_checkpoint_of_another_step_is_refused(tiny, monkeypatch):
+    meta = parts.meta
+    monkeypatch.setattr(parts, "meta", lambda *args: {**meta(*args), "iter": 1})
+    result = tiny(*RESUMED, "-q", sizes="64x64")
+    assert result.exit_code == 4 and "was written after step 1, expected 2" in result.stderr
+
+
+def test_legacy_side_goes_on_from_the_ports_checkpoint(tmp_path):
+    """The other way round: the port is stopped, mmdet's DDQ resumes."""
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources()
+    sides = Sides(TASK, sources, machine, prepare(TASK, sources, machine), tmp_path)
+    # in the order of the legacy side's optimizer, which a run of one step tells
+    order = sides.legacy("order", step_inputs=sides._step_inputs[:1], resume_at=0)
+    new = sides.new("new", twin=order.records, checkpoint_to=str(tmp_path / "port.pth"))
+    api.convert_file(tmp_path / "port.pth", tmp_path / "legacy.pth", Options(to="legacy", family=TASK.family))
+    legacy = sides.legacy(checkpoint_from=str(tmp_path / "legacy.pth"))
+    verdict = judge(legacy, new, mapping(TASK.family, TASK.variant), EXCLUSIONS[TASK.family], Tolerance())
+    assert verdict.outcome == MATCH, verdict.reasons
+    assert {record.phase for record in legacy.records} == {"weights", "step 2", "step 3", "step 4"}
+
+
+def test_training_of_another_precision_is_not_resumed(tiny):
+    result = tiny(*RESUMED, "--dtype", "float64", sizes="64x64")
+    assert result.exit_code == 2 and "a training of float64 cannot be resumed" in result.stderr
+
+
+def test_step_to_resume_at_comes_before_the_last(tiny):
+    result = tiny("--check", "train", "--steps", "3", "--resume-at", "3", sizes="64x64")
+    assert result.exit_code == 2 and "Resume at 3 is not a step before the last of 3" in result.stderr
+
+
+def test_training_alone_is_not_isolated(tiny):
+    result = tiny(*RESUMED, "--isolate", sizes="64x64")
+    assert result.exit_code == 2 and "Steps of a training cannot be isolated" in result.stderr
+
+
+def test_adapter_without_checkpoints_is_told(tiny, tmp_path):
+    (tmp_path / "plain.py").write_text(
+        "from parity.adapters.ddq_port import *\n"
+        "from legacy_adapters.steps import Training\n"
+        "def training(*args):\n"
+        "    made = mmdet3.training(args[0], mmdet3.load_config(args[1]['config']), args[2])\n"
+        "    type(made).resume = Training.resume\n"
+        "    return made\n"
+    )
+    result = tiny(*RESUMED, "--new-adapter", tmp_path / "plain.py", "-q", sizes="64x64")
+    assert result.exit_code == 4 and "this adapter's training cannot be resumed" in result.stderr
