@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import threading
 import weakref
 import zlib
@@ -356,18 +357,16 @@ class StoredTensor:
             CheckpointError: As `data` does, and for dtypes of 8-bit floats.
             OSError: If the file cannot be read.
         """
-        data, numbers = self.data(), []
-        if self.dtype in _COMPLEX:
-            flat = memoryview(data).cast(_COMPLEX[self.dtype]).tolist() if data else []
-            numbers = [complex(real, imaginary) for real, imaginary in zip(flat[::2], flat[1::2])]
-        elif self.dtype == "bfloat16":
+        data, code = self.data(), _FORMATS.get(self.dtype, _COMPLEX.get(self.dtype))
+        if self.dtype == "bfloat16":  # the upper half of a float32
             wide = bytearray(2 * len(data))
             wide[2::4], wide[3::4] = data[::2], data[1::2]
-            numbers = memoryview(wide).cast("f").tolist() if wide else []
-        elif self.dtype in _FORMATS:
-            numbers = memoryview(data).cast(_FORMATS[self.dtype]).tolist() if data else []
-        else:
+            data, code = bytes(wide), "f"
+        if code is None:
             raise CheckpointError(f"Numbers of dtype {self.dtype} are not read out.")
+        numbers: list[Any] = list(struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data))
+        if self.dtype in _COMPLEX:
+            numbers = [complex(real, imaginary) for real, imaginary in zip(numbers[::2], numbers[1::2])]
         for axis, size in reversed(tuple(enumerate(self.shape if numbers else ()))):
             outer = math.prod(self.shape[:axis])
             numbers = [numbers[at * size : (at + 1) * size] for at in range(outer)]
