@@ -197,7 +197,7 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
     if options.strip:
         return "An output of --strip"
     if selection is not None and not selection.keeps_rows:
-        return "An output of other classes"
+        return "An output of other classes (--num-classes)"
     if options.dtype is not None:
         return "An output of --dtype"
     return "A .safetensors file" if suffix == ".safetensors" else None
