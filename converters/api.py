@@ -197,7 +197,7 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
     if options.strip:
         return "An output of --strip"
     if selection is not None and not selection.keeps_rows:
-        return "An output of other classes"
+        return "An output of other classes (--num-classes)"
     if options.dtype is not None:
         return "An output of --dtype"
     return "A .safetensors file" if suffix == ".safetensors" else None
@@ -338,7 +338,7 @@ def _prepared(source: Path, destination: Path, options: Options, force: bool) ->
     replaceable = writer.check_destination(destination, force)
     planned = plan(source, options, destination.suffix)
     for path in checkpoint.files(source):
-        if any(os.path.samefile(path, other) for other in replaceable):
+        if any(other.exists() and os.path.samefile(path, other) for other in replaceable):
             raise OutputExistsError(f"The destination `{destination}` would replace `{path}` of the source itself.")
     writer.check_format(destination, planned.state_dict, planned.parts, options.shard_size)
     return planned, replaceable

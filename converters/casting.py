@@ -12,7 +12,7 @@ from converters.mapping import Mapping as KeyMapping
 from converters.stored import CHUNK, ITEM_SIZES, Storage, StoredTensor
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy import ndarray as Array
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
@@ -52,7 +52,7 @@ def cast(state_dict: Mapping[str, StoredTensor], dtype: str) -> Cast:
 
     Raises:
         CastError: If a finite number would become infinite.
-        CheckpointError: If the source is damaged, or torch lacks a dtype.
+        CheckpointError: If the source is damaged, or has a dtype that torch, or the installed one, does not know.
         OSError: If the source cannot be read.
     """
     done = Cast(dict(state_dict), {}, {})
@@ -79,13 +79,15 @@ def losses(tensor: StoredTensor, dtype: str) -> Losses:
     Raises:
         CheckpointError, OSError: As `cast` says.
     """
+    import numpy as np
+
     total = Losses()
-    for wide, narrow in _pieces(tensor, dtype):
-        finite = wide.isfinite()
+    for wide, bits in _pieces(tensor, dtype):
+        narrow, finite = _as_float(bits), np.isfinite(wide)
         total = Losses(
-            total.overflows + int((finite & ~narrow.isfinite()).sum()),
-            total.zeros + int(((wide != 0) & (narrow == 0)).sum()),
-            max(total.largest, float(wide[finite].abs().max()) if finite.any() else 0.0),
+            total.overflows + int(np.count_nonzero(finite & ~np.isfinite(narrow))),
+            total.zeros + int(np.count_nonzero((wide != 0) & (narrow == 0))),
+            float(np.abs(wide).max(where=finite, initial=total.largest)),
         )
     return total
 
@@ -115,18 +117,47 @@ def with_floats(wanted: Layout, dtype: str) -> Layout:
     return replace(wanted, tensors=tensors)
 
 
-def _pieces(tensor: StoredTensor, dtype: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the elements piece by piece, each as it is (but not narrower than float32) and rounded."""
-    import torch
-
-    held = getattr(torch, tensor.dtype, None)
-    if held is None:
-        raise CheckpointError(f"The installed torch {torch.__version__} has no dtype {tensor.dtype}; use a newer one.")
+def _pieces(tensor: StoredTensor, dtype: str) -> Iterator[tuple[Array, Array]]:
+    """Yield the elements piece by piece: as they are, but not narrower than float32, and rounded."""
     for chunk in tensor.chunks():
-        exact = torch.frombuffer(bytearray(chunk), dtype=torch.uint8).view(held)
-        wide = exact if held in (torch.float32, torch.float64) else exact.to(torch.float32)
-        narrow = wide.to(getattr(torch, dtype))
-        yield wide, torch.where(narrow.isnan(), torch.nan, narrow)
+        wide = _widened(chunk, tensor.dtype)
+        yield wide, _rounded(wide, dtype)
+
+
+def _rounded(wide: Array, dtype: str) -> Array:
+    """Round numbers, to nearest and ties to even; of bfloat16, which numpy lacks, the bits are returned in uint16."""
+    import numpy as np
+
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if dtype == "bfloat16":
+            bits = wide.astype(np.float32).view(np.uint32)
+            narrow = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+            return np.where(np.isnan(wide), 0x7FC0, narrow).astype(np.uint16)
+        narrow = wide.astype(dtype)
+        return np.where(np.isnan(narrow), narrow.dtype.type("nan"), narrow)
+
+
+def _widened(data: bytes | memoryview, dtype: str) -> Array:
+    import numpy as np
+
+    if dtype == "bfloat16":
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if dtype in ("float64", "float32", "float16"):
+        found = np.frombuffer(data, dtype)
+        return found.astype(np.float32) if dtype == "float16" else found
+    import torch  # alone knows floats of 8 bits
+
+    held = getattr(torch, dtype, None)
+    if held is None:
+        raise CheckpointError(f"The installed torch {torch.__version__} has no dtype {dtype}; use a newer one.")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(held).to(torch.float32).numpy()
+
+
+def _as_float(narrow: Array) -> Array:
+    """Return rounded elements as numbers; only those of bfloat16 are none yet."""
+    import numpy as np
+
+    return _widened(narrow.tobytes(), "bfloat16") if narrow.dtype == np.uint16 else narrow
 
 
 class CastStorage(Storage):
@@ -147,15 +178,13 @@ class CastStorage(Storage):
 
     def chunks(self, begin: int, length: int, size: int = CHUNK) -> Iterator[bytes]:
         """Yield `length` bytes from `begin` on, `size` bytes each but for the last."""
-        import torch
-
         if (begin, length) != (0, self.nbytes):
             whole = self.read(0, self.nbytes)
             yield from (whole[at : min(at + size, begin + length)] for at in range(begin, begin + length, size))
             return
         left = b""
         for _, narrow in _pieces(self._tensor, self._dtype):
-            left += narrow.view(torch.uint8).numpy().tobytes()
+            left += narrow.tobytes()
             full = len(left) - len(left) % size
             yield from (left[at : at + size] for at in range(0, full, size))
             left = left[full:]

@@ -145,7 +145,8 @@ def _check_class_count(state_dict: Mapping[str, AnyTensor], mapping: KeyMapping,
     ((count, keys),) = found.items()
     raise errors.ClassCountError(
         f"The source has {count} classes, variant `{layout.variant}` has {expected[0]} (seen "
-        f"in {listed(keys, 1)}); choose the variant that the source was trained as, or pass --num-classes."
+        f"in {listed(keys, 1)}); choose the variant that the source was trained as, or pass --num-classes to "
+        "`ddq-convert convert`."
     )
 
 
@@ -221,5 +222,6 @@ def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     if dtypes:
         raise errors.DtypeMismatchError(
             f"{len(dtypes)} key(s) have another dtype than variant `{layout.variant}`: "
-            f"{listed(dtypes)}; convert the source to the expected dtype first (--dtype does so for floats)."
+            f"{listed(dtypes)}; convert the source to the expected dtype first (`ddq-convert convert --dtype` does for "
+            "floats)."
         )

@@ -6,10 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from converters.manifest import FileDigest
 from converters.stored import StoredTensor
@@ -18,7 +19,7 @@ Key = TypeVar("Key")
 
 
 def digests(files: Iterable[Path], tensors: Mapping[Key, StoredTensor]) -> tuple[list[FileDigest], dict[Key, str]]:
-    """Hash files, and the bytes of tensors, at the same time.
+    """Hash whole files, and the bytes of tensors, at the same time.
 
     Raises:
         CheckpointError: If a tensor's file is damaged.
@@ -26,27 +27,43 @@ def digests(files: Iterable[Path], tensors: Mapping[Key, StoredTensor]) -> tuple
     """
     files = list(files)
     largest_first = sorted(tensors, key=lambda key: -tensors[key].nbytes)
-    works: list[Callable[[], object]] = [
-        *(_file_work(path) for path in files),
-        *(tensors[k].sha256 for k in largest_first),
-    ]
-    done = _in_threads(works)
+    done = _in_threads([*(partial(_whole, path) for path in files), *(tensors[key].sha256 for key in largest_first)])
     return done[: len(files)], dict(zip(largest_first, done[len(files) :]))
 
 
-def file_digest(path: Path) -> FileDigest:
-    """Hash a file.
+def file_digest(name: str, file: IO[bytes]) -> FileDigest:
+    """Hash all of an open file.
 
     Raises:
         OSError: If it cannot be read.
     """
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256")
+    return FileDigest(name, file.tell(), digest.hexdigest())
+
+
+def header_digest(name: str, header: bytes, size: int) -> FileDigest:
+    """Hash the header of a `.safetensors` of `size` bytes."""
+    return FileDigest(name, size, hashlib.sha256(header).hexdigest(), "header")
+
+
+def output_digest(path: Path) -> FileDigest:
+    """Hash what the manifest has of a file that was written: of a `.safetensors` the header.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return _whole(path)
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = length + file.read(int.from_bytes(length, "little"))
+        return header_digest(path.name, header, os.fstat(file.fileno()).st_size)
+
+
+def _whole(path: Path) -> FileDigest:
     with path.open("rb", buffering=0) as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileDigest(path.name, file.tell(), digest.hexdigest())
-
-
-def _file_work(path: Path) -> Callable[[], FileDigest]:
-    return lambda: file_digest(path)
+        return file_digest(path.name, file)
 
 
 def _in_threads(works: list[Callable[[], object]]) -> list:

@@ -28,11 +28,19 @@ _FORMAT, _VERSION = "ddq-manifest", 1
 
 @dataclass(frozen=True)
 class FileDigest:
-    """A file by its name (no folder), its size in bytes and the SHA-256 of its bytes."""
+    """A file by its name (no folder), its size in bytes and a SHA-256.
+
+    Attributes:
+        name, size: As said.
+        sha256: In hexadecimal.
+        of: What it is of: the whole `file`; or the `header` of a `.safetensors` with the length in front of it, behind
+            which there is nothing but tensors that have digests of their own.
+    """
 
     name: str
     size: int
     sha256: str
+    of: str = "file"
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _check_tensors(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
                 f"{line.dtype} {list(line.shape)}."
             )
     try:
-        files, digests = hashing.digests(checkpoint.files(path), tensors)
+        _, digests = hashing.digests((), tensors)
     except CheckpointError as error:
         raise VerificationError(str(error)) from error
     differing = [key for key, line in lines.items() if digests[key] != line.sha256]
@@ -142,7 +142,7 @@ def _check_tensors(path: Path, loaded: Checkpoint, side: SideManifest) -> None:
         )
     if manifest.rest_digest(loaded.meta, rest) != recorded.rest_sha256:
         raise VerificationError(f"The metadata of `{path}` are not those that were recorded.")
-    _check_files(path, files, side.files)
+    _check_files(path, [hashing.output_digest(file) for file in checkpoint.files(path)], side.files)
 
 
 def _beside(path: Path, loaded: Checkpoint) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def _check_set(path: Path, found: Iterable[str], recorded: Iterable[str]) -> Non
 def _check_files(path: Path, found: list[FileDigest], recorded: tuple[FileDigest, ...]) -> None:
     """Compare whole files; a single one may have been renamed, of several the index has the names."""
     alone = len(found) == len(recorded) == 1
-    have = {path.name if alone else file.name: (file.size, file.sha256) for file in found}
-    want = {path.name if alone else file.name: (file.size, file.sha256) for file in recorded}
+    have = {path.name if alone else file.name: replace(file, name="") for file in found}
+    want = {path.name if alone else file.name: replace(file, name="") for file in recorded}
     differing = sorted(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
     if differing:
         raise VerificationError(
@@ -217,7 +217,7 @@ def _check_rules(path: Path, recorded: Manifest) -> None:
 
 def _check_source(source: Path, recorded: Manifest) -> None:
     """Compare the source with the recorded one, and convert it again in memory."""
-    found = [hashing.file_digest(path) for path in checkpoint.files(source)]
+    found, _ = hashing.digests(checkpoint.files(source), {})
     if [(file.size, file.sha256) for file in found] != [(file.size, file.sha256) for file in recorded.source]:
         raise VerificationError(
             f"The source `{source}` is not the file that was converted: its SHA-256 is {found[0].sha256}, the manifest "

@@ -1,18 +1,19 @@
-"""Write checkpoints: same input, same bytes; tensors are copied piece by piece, hashed on the way."""
+"""Write checkpoints: same input, same bytes; tensors are copied piece by piece."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from queue import Queue, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
 from converters import manifest, publication, shards
 from converters.errors import CheckpointError
+from converters.hashing import file_digest, header_digest
 from converters.manifest import FileDigest, SideManifest, meta_text
 from converters.publication import Publication, naming
 from converters.stored import StoredTensor
@@ -38,7 +39,6 @@ _SAFETENSORS_DTYPES = {
     "float8_e5m2": "F8_E5M2",
 }
 SUFFIXES = (".pth", ".safetensors")
-_QUEUED = 8  # pieces of a file that wait to be hashed at most
 _SYNCED = 1 << 25  # bytes after which a file is brought to the disk, so that this does not wait for its end
 
 
@@ -58,9 +58,9 @@ def check_destination(path: Path, force: bool) -> list[Path]:
         raise CheckpointError(f"The output `{path}` has suffix `{path.suffix}`, expected {' or '.join(SUFFIXES)}.")
     if not path.parent.is_dir():
         raise CheckpointError(f"The folder of the output `{path}` does not exist; create it first.")
-    if path.is_dir():
-        raise CheckpointError(f"The output `{path}` is a folder, expected a file name.")
     there = [path.with_name(name) for name in sorted(os.listdir(path.parent)) if is_output(path, name)]
+    for folder in (output for output in there if output.is_dir()):
+        raise CheckpointError(f"The output `{folder}` is a folder, expected a file name.")
     finals = {path.name, shards.index_path(path).name}
     left = publication.leftovers(path.parent, lambda name: name in finals)
     if not force and not (left and finals.isdisjoint(found.name for found in there)):
@@ -137,7 +137,7 @@ def write(
         with naming(destination):
             file = files.open(destination)
             _save_pth(file, content)
-            return (_digest(destination.name, file),)
+            return (file_digest(destination.name, file),)
     groups = shards.split({key: tensor.nbytes for key, tensor in state_dict.items()}, shard_size or 2**63)
     if len(groups) == 1:
         return (_save_safetensors(files, destination, state_dict, meta),)
@@ -174,7 +174,7 @@ def _save_shards(
     with naming(path):
         file = files.open(path)
         file.write(shards.Index({**meta_text(meta), "total_size": total}, place).to_json().encode())
-        return (*written, _digest(path.name, file))
+        return (*written, file_digest(path.name, file))
 
 
 def _save_safetensors(
@@ -184,12 +184,14 @@ def _save_safetensors(
     # wide dtypes first keeps every tensor aligned to its item size
     keys = sorted(tensors, key=lambda key: (-tensors[key].itemsize, key))
     header = _safetensors_header(keys, tensors, {**meta, "format": "pt"})
-    with _HashedFile(path, files.open(path)) as file:
-        file.write(header)
-        for key in keys:
-            for chunk in tensors[key].chunks():
-                file.write(chunk)
-    return FileDigest(path.name, file.size, file.sha256)
+    with naming(path):
+        file = files.open(path)
+    with _Syncing(path, file) as syncing:
+        for piece in chain([header], *(tensors[key].chunks() for key in keys)):
+            with naming(path):
+                file.write(piece)
+            syncing.wrote(len(piece))
+    return header_digest(path.name, header, syncing.size)
 
 
 def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor], meta: Mapping[str, Any]) -> bytes:
@@ -209,57 +211,39 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
     return len(data).to_bytes(8, "little") + data
 
 
-class _HashedFile:
-    """A file that two more threads hash and bring to the disk while it is written."""
+class _Syncing:
+    """Bring a file to the disk, in another thread, while it is written."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.size = 0
         self._path, self._file = path, file
-        self._digest = hashlib.sha256()
-        self._pieces: Queue[bytes | memoryview | None] = Queue(_QUEUED)
         self._due: SimpleQueue[bool] = SimpleQueue()
-        self._errors: list[OSError] = []
-        self._threads = (Thread(target=self._hash, daemon=True), Thread(target=self._sync, daemon=True))
+        self._error: OSError | None = None
+        self._thread = Thread(target=self._sync, daemon=True)
 
-    @property
-    def sha256(self) -> str:
-        """Of everything that was written, once the block has ended."""
-        return self._digest.hexdigest()
-
-    def write(self, piece: bytes | memoryview) -> None:
-        self._pieces.put(piece)
-        with naming(self._path):
-            self._file.write(piece)
-            if self._errors:
-                raise self._errors[0]
-        before, self.size = self.size, self.size + len(piece)
+    def wrote(self, size: int) -> None:
+        """Count what was written."""
+        before, self.size = self.size, self.size + size
         if before // _SYNCED < self.size // _SYNCED:
             self._due.put(True)
 
-    def __enter__(self) -> _HashedFile:
-        for thread in self._threads:
-            thread.start()
+    def __enter__(self) -> _Syncing:
+        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
-        self._pieces.put(None)
         self._due.put(False)
-        for thread in self._threads:
-            thread.join()
-        if self._errors and kind is None:
+        self._thread.join()
+        if self._error is not None and kind is None:
             with naming(self._path):
-                raise self._errors[0]
-
-    def _hash(self) -> None:
-        while (piece := self._pieces.get()) is not None:
-            self._digest.update(piece)
+                raise self._error
 
     def _sync(self) -> None:
         while self._due.get():
             try:
                 os.fdatasync(self._file.fileno())
             except OSError as error:  # the system tells it once: not again to who syncs later
-                self._errors.append(error)
+                self._error = error
                 return
 
 
@@ -284,9 +268,3 @@ def _to_torch(tree: Any) -> Tensor | Any:
     if isinstance(tree, (list, tuple)):
         return type(tree)(map(_to_torch, tree))
     return tree
-
-
-def _digest(name: str, file: IO[bytes]) -> FileDigest:
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256")
-    return FileDigest(name, file.tell(), digest.hexdigest())

@@ -15,6 +15,7 @@ COMMANDS = [
     ("converters", "-h"),
     ("converters", "convert", "-h"),
     ("converters", "inspect", "-h"),
+    ("converters", "diff", "-h"),
     ("parity", "-h"),
     ("parity", "run", "-h"),
     ("parity", "demo", "-h"),

@@ -32,6 +32,17 @@ def test_values_are_those_that_torch_gives(source: torch.dtype, target: str) -> 
     assert changes == (() if source == done.dtype else (f"{source} to {target}".removeprefix("torch."),))
 
 
+@pytest.mark.parametrize("target", ["float16", "bfloat16"])
+def test_every_pattern_of_bits_is_rounded_as_torch_does(target: str) -> None:
+    """All upper halves of float32, with lower halves about the ties."""
+    upper = torch.arange(1 << 16, dtype=torch.int64).repeat_interleave(8) << 16
+    lower = torch.tensor([0, 1, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001]).repeat(1 << 16)
+    tensor = (upper | lower).to(torch.int32).view(torch.float32)
+    tensor = tensor[tensor.abs().to(getattr(torch, target)).isfinite() | tensor.isinf()]
+    done, _ = _cast(tensor, target)
+    assert len(tensor) > 200_000 and torch.equal(done.view(torch.int16), tensor.to(done.dtype).view(torch.int16))
+
+
 @pytest.mark.parametrize(
     "tensor",
     [torch.tensor(7), torch.tensor([True]), torch.tensor([1 + 1e9j]), torch.tensor([200], dtype=torch.uint8)],

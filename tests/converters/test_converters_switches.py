@@ -94,7 +94,7 @@ def test_a_checkpoint_of_other_classes_is_converted_as_it_is(
     assert _run("convert", named_file, five, "--num-classes", 5).exit_code == 0
     refused = _run("convert", five, back, "--to", "legacy")
     assert refused.exit_code == 1 and "has 5 classes, variant `tiny_4scale` has 3" in refused.stderr
-    assert "or pass --num-classes." in refused.stderr
+    assert "or pass --num-classes to `ddq-convert convert`." in refused.stderr
     result = _run("convert", five, back, "--to", "legacy", "--num-classes", 5)
     assert result.exit_code == 0 and result.stderr == "" and "changed" not in result.stdout
     assert _run("verify", back, "--source", five).exit_code == 0
@@ -171,7 +171,7 @@ def test_dtype_there_and_back(
         refused.exit_code == 1
         and "(expected float32, found float16)".replace("float16", str(dtype)[6:]) in refused.stderr
     )
-    assert "--dtype does so for floats" in refused.stderr
+    assert "(`ddq-convert convert --dtype` does for floats)" in refused.stderr
     assert _run("convert", half, back, "--to", "legacy", "--dtype", "fp32").exit_code == 0
     assert _run("verify", back, "--source", half).exit_code == 0
     found = checkpoint.read(back).to_torch()

@@ -102,12 +102,16 @@ def test_the_manifest_says_what_was_done(tmp_path: Path, source: Path, form: str
     told = json.loads(_side(path).read_text())
     data = source.read_bytes()
     assert told["source"] == [
-        {"name": "legacy.pth", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        {"name": "legacy.pth", "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "of": "file"},
     ]
-    assert told["files"] == [
-        {"name": file.name, "size": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in _files(path)
-    ]
+    assert [file["name"] for file in told["files"]] == [file.name for file in _files(path)]
+    for file in told["files"]:
+        data = (tmp_path / file["name"]).read_bytes()
+        assert file["size"] == len(data) and file["of"] == (
+            "header" if ".safetensors" in file["name"][-12:] else "file"
+        )
+        hashed = data if file["of"] == "file" else data[: 8 + int.from_bytes(data[:8], "little")]
+        assert file["sha256"] == hashlib.sha256(hashed).hexdigest()
     index = path if path.exists() else path.with_name(f"{path.name}.index.json")
     held = checkpoint.read(index).to_torch()
     assert [line["target"] for line in told["tensors"]] == sorted(held)

@@ -111,6 +111,7 @@ def test_destinations_are_checked_first(tmp_path: Path) -> None:
     (tmp_path / "c-00001-of-00002.safetensors").write_text("old")
     (tmp_path / "d.safetensors.index.json").write_text("old")
     (tmp_path / "e.safetensors").symlink_to("nowhere")
+    (tmp_path / "f.pth.manifest.json").mkdir()
     for name, error, message in [
         ("a.pth", OutputExistsError, "pass --force"),
         ("b.pth", OutputExistsError, "b.pth.manifest.json` exists already; pass --force"),
@@ -120,6 +121,7 @@ def test_destinations_are_checked_first(tmp_path: Path) -> None:
         ("a.bin", CheckpointError, "expected .pth or .safetensors"),
         ("no/a.pth", CheckpointError, "folder of the output .* does not exist"),
         ("folder.pth", CheckpointError, "is a folder"),
+        ("f.pth", CheckpointError, "f.pth.manifest.json` is a folder"),
     ]:
         with pytest.raises(error, match=message):
             writer.check_destination(tmp_path / name, force=False)
