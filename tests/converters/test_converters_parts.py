@@ -298,6 +298,20 @@ def test_objects_are_left_out_and_told(training: Callable[..., Path], tmp_path: 
     assert "anneal_func" not in found["param_schedulers"][0] and found["extra"] == {"a": 1} and "odd" not in found
 
 
+def test_own_training_of_the_new_code_loads_without_running_anything_afterwards(
+    training: Callable[..., Path], tmp_path: Path
+) -> None:
+    _converted(training(), tmp_path / "new.pth", "-q")
+    own = {**_loaded(tmp_path / "new.pth"), "odd": Stranger()}
+    del own["meta"]["ddq_manifest"]
+    torch.save(own, tmp_path / "own.pth")
+    assert _convert(tmp_path / "own.pth", tmp_path / "again.pth").exit_code == 2  # has the layout already
+    _converted(tmp_path / "own.pth", tmp_path / "again.pth", "--keep", "all")
+    again = _loaded(tmp_path / "again.pth")
+    assert "odd" not in again and again["param_schedulers"] == own["param_schedulers"]
+    assert again["optimizer"]["param_groups"] == own["optimizer"]["param_groups"]
+
+
 def _with_object(optimizer: dict[str, Any]) -> None:
     optimizer["param_groups"][3]["lr"] = Stranger()
 
