@@ -24,10 +24,12 @@ _SUBMODULES = (
     "inspection",
     "layout",
     "ledger",
+    "manifest",
     "mapping",
     "optimizer",
     "options",
     "parts",
+    "verification",
     "writer",
 )
 

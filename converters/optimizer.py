@@ -104,10 +104,11 @@ def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rename: Call
     slot_of = {rename(name): slot for slot, members in enumerate(names) for name in members.values()}
     numbered = {rename(name): number for members in names for number, name in members.items()}
     trained = _trained(names, states, source)
-    wanted = {rename(name) for name in (source.parameters if target.frozen_groups else trained)}
-    order = [name for name in target.layout.parameters if name in wanted]
-    if len(groups) == 1:
-        order = [name for name in target.layout.parameters if name in slot_of]
+    single = len(groups) == 1
+    wanted = names[0].values() if single else source.parameters if target.frozen_groups else trained
+    renamed = {rename(name) for name in wanted}
+    order = [name for name in target.layout.parameters if name in renamed]
+    if single:
         members, taken = [order], [0]
     else:
         default = _default_slot(names, settings, trained)
@@ -148,9 +149,10 @@ def _parts(saved: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Mapping[i
     if not all(isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups):
         raise OptimizerError(f"A group of the optimizer has no list `params`; {_ADVICE}.")
     numbers = [number for group in groups for number in group["params"]]
-    if not all(type(number) is int for number in numbers) or len(set(numbers)) != len(numbers):
+    known = {number for number in numbers if type(number) is int}
+    if len(known) != len(numbers):
         raise OptimizerError(f"The optimizer's groups do not number their parameters, each by its own; {_ADVICE}.")
-    strange = [number for number in states if number not in set(numbers)]
+    strange = [number for number in states if number not in known]
     if strange:
         raise OptimizerError(
             f"The optimizer has a state of parameter {strange[0]!r}, which is in none of its {len(groups)} groups; "

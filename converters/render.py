@@ -55,7 +55,7 @@ def _notes(plan: Plan, entry: Entry) -> list[str]:
 
 def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
     """Return a row of the plan; a text that does not fit goes on below itself, at a dot."""
-    head = f"{action:<9}{dtype:<9}{shape:<14}"
+    head = f"{f'{action} ':<9}{f'{dtype} ':<9}{f'{shape} ':<14}"
     lines, room = [], _WIDTH - len(head)
     while len(text) > room:
         cut = text.rfind(".", 0, room) + 1 or room

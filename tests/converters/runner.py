@@ -15,10 +15,10 @@ BATCHES = 2  # steps of an epoch
 EMA = dict(type="EMAHook", momentum=0.3)  # far from 0 and 1, so that averaged and training weights differ
 
 
-def train(
-    model: Any, config: Any, batches: list[str], folder: Path, epochs: int, ema: bool, start: str | None = None
-) -> None:
+def train(model: Any, config: Any, batches: list[str], folder: Path, epochs: int, start: str | None = None) -> None:
     """Train until `epochs` are over, draws seeded by the number of the step; save `epoch_1.pth` and so on in `folder`.
+
+    An EMAHook averages the weights.
 
     Args:
         model: A detector of mmdet, with the weights to start from.
@@ -26,7 +26,6 @@ def train(
         batches: Files as `legacy_adapters.inputs` has them, one for each step of an epoch.
         folder: Where to work.
         epochs: How many there are after the training.
-        ema: Average the weights, too.
         start: Checkpoint to resume from.
     """
     import torch
@@ -61,7 +60,7 @@ def train(
         optim_wrapper=config.optim_wrapper,
         param_scheduler=config.param_scheduler,
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
-        custom_hooks=[Seeds(), *([EMA] if ema else [])],
+        custom_hooks=[Seeds(), EMA],
         load_from=start,
         resume=start is not None,
         default_scope="mmdet",
@@ -79,6 +78,11 @@ def official(repo: str, config: str, overrides: str, weights: str, **how: Any) -
     from legacy_adapters.adapters import ddq_detr
 
     model = ddq_detr.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
+    import mmengine.config.config as config_module  # the repo's own, on the path since the model was built
+
+    formatted = config_module.FormatCode
+    # its argument `verify` is gone from today's yapf
+    config_module.FormatCode = lambda text, verify=True, **options: formatted(text, **options)
     model.load_state_dict(load_file(weights), strict=False)  # seeded weights have no counters
     train(model, shortened(mmdet3.load_config(f"{repo}/{config}")), **{**how, "folder": Path(how["folder"])})
 
