@@ -13,6 +13,7 @@ from converters.stored import StoredTensor
 
 _NUMBERS = (int, float, bool, type(None))
 _MOST, _DEEPEST = 500_000, 64  # a pickle of a few bytes can mean more than any memory holds
+_LONGEST_NAME = 100  # characters of a key, where a place is named
 _LEFT_OUT = object()
 
 
@@ -97,9 +98,11 @@ class _Copy:
             raise MalformedError(f"its metadata unfold to more than {_MOST} items and characters")
 
     def _below(self, item: Any, depth: int, path: str, key: object) -> Any:
-        return self.of(item, depth + 1, f"{path}.{key}" if path else str(key))
+        name = str(key)[:_LONGEST_NAME]
+        return self.of(item, depth + 1, f"{path}.{name}" if path else name)
 
     def _leave(self, value: Any, path: str) -> Any:
+        self._spend(len(path))
         self.left_out.append((path, value.name if isinstance(value, Foreign) else type(value).__name__))
         return _LEFT_OUT
 

@@ -7,6 +7,7 @@ import json
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,23 @@ def zipped(records: Mapping[str, bytes], compression: int = zipfile.ZIP_STORED) 
         for name, data in records.items():
             archive.writestr(name, data)
     return file.getvalue()
+
+
+def zipped64(records: Mapping[str, bytes]) -> bytes:
+    """Make a zip file in the form for more than 4 GB, whose directory keeps every number in 64 bits."""
+    body, directory = b"", b""
+    for name, data in records.items():
+        crc, encoded = zlib.crc32(data), name.encode()
+        wide = struct.pack("<2H3Q", 1, 24, len(data), len(data), len(body))
+        sizes = (crc, 2**32 - 1, 2**32 - 1, len(encoded))
+        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 45, 45, 0, 0, 0, 0, *sizes, 28, 0, 0, 0, 0, 2**32 - 1)
+        directory += encoded + wide
+        body += struct.pack("<4s5H3L2H", b"PK\3\4", 45, 0, 0, 0, 0, crc, len(data), len(data), len(encoded), 0)
+        body += encoded + data
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, *[len(records)] * 2, len(directory), len(body))
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(body) + len(directory), 1)
+    short = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *[2**16 - 1] * 2, *[2**32 - 1] * 2, 0)
+    return body + directory + end + locator + short
 
 
 def torch_zip(data: bytes, storages: Mapping[str, bytes] | None = None) -> bytes:

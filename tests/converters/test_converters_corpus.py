@@ -36,6 +36,7 @@ from tests.converters.crafted import (
     torch_zip,
     whole,
     zipped,
+    zipped64,
 )
 
 REPO = Path(__file__).resolve().parents[2]
@@ -136,15 +137,16 @@ SOUND: dict[str, Callable[[StateDict], bytes]] = {
     "of a parallel module": lambda s: _saved({"state_dict": {f"module.{key}": value for key, value in s.items()}}),
     "from a GPU": _on_cuda,
     "without check sums": _without_check_sums,
+    "zip64": lambda s: zipped64({f"a/{name}": data for name, data in _flat(_records(_saved(s)))}),
     "bytes behind, before 1.6": lambda s: _old(s) + b"and more",
-    "file name with non-ASCII": lambda s: zipped(
-        {f"gewäß/{'data.pkl' if n == '' else 'data/' + n}": d for n, d in _flat(_records(_saved(s)))}
+    "folder of another alphabet": lambda s: zipped(
+        {f"gewäß/{name}": data for name, data in _flat(_records(_saved(s)))}
     ),
 }
 
 
 def _flat(records: tuple[bytes, dict[str, bytes]]) -> list[tuple[str, bytes]]:
-    return [("", records[0]), *records[1].items()]
+    return [("data.pkl", records[0]), *((f"data/{key}", data) for key, data in records[1].items())]
 
 
 # Files whose values differ from those given: what they should be, and the file.

@@ -69,7 +69,8 @@ def source(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     """Save what the variant looks like after training, as a Runner does."""
     path = tmp_path_factory.mktemp(built.variant) / "epoch_12.pth"
     meta = {"epoch": 12, "dataset_meta": {"classes": ["disc", "box", "bar"]}}
-    torch.save({"meta": meta, "state_dict": built.trained, "optimizer": {"state": {}}}, path)
+    optimizer = torch.optim.AdamW(built.model.parameters()).state_dict()
+    torch.save({"meta": meta, "state_dict": built.trained, "optimizer": optimizer}, path)
     yield path
     shutil.rmtree(path.parent)
 

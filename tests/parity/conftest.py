@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from converters import api
 from converters.families import mapping
+from converters.options import Options
 from parity.cli import cli
 from parity.compare import Tolerance
 from parity.exclusions import EXCLUSIONS
@@ -66,6 +68,19 @@ def training_judge(folder, family, legacy_repo=None):
             return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
 
     return run
+
+
+def resumed_by_legacy(folder, family, legacy_repo=None):
+    """Stop the port's training after step 2 of 4, resume the legacy side from its checkpoint; return the verdict."""
+    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
+    sides = Sides(task, sources, machine, prepare(task, sources, machine), folder)
+    # norms are summed in the order of the legacy side's optimizer, which a run of one step tells
+    order = sides.legacy("order", step_inputs=(str(folder / "steps" / "00001.safetensors"),), resume_at=0)
+    new = sides.new(twin=order.records, checkpoint_to=str(folder / "port.pth"))
+    api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
+    legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
+    return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
 
 
 @pytest.fixture

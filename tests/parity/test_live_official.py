@@ -17,9 +17,9 @@ from ddq_port import configs
 from parity import golden
 from parity.cli import GOLDEN
 from parity.prepare import seeded_batch, seeded_weights
-from parity.verdict import MISMATCH
+from parity.verdict import MATCH, MISMATCH
 
-from .conftest import PLANTED, PLANTED_ERRORS, TRAINING_ERRORS, training_judge
+from .conftest import PLANTED, PLANTED_ERRORS, TRAINING_ERRORS, resumed_by_legacy, training_judge
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
@@ -145,6 +145,25 @@ def test_training_in_own_order_parts_at_the_norm_and_is_within_derived_tolerance
 @pytest.mark.parametrize("variant", ["tiny_5scale", "tiny_swinl", "tiny_1class"])
 def test_training_of_a_variant(official, variant):
     assert_complete_match(official("--check", "train", "--steps", "3", variant=variant))
+
+
+@pytest.mark.parametrize(
+    ("variant", "groups"),
+    [("tiny_4scale", (248, 203)), ("tiny_5scale", (251, 206)), ("tiny_swinl", (311, 311))],
+    ids=["tiny_4scale", "tiny_5scale", "tiny_swinl"],
+)
+def test_training_stopped_in_the_official_code_goes_on_in_the_port(official, variant, groups):
+    resumed = ("--check", "train", "--steps", "5", "--epoch-length", "2", "--resume-at", "3")
+    verdict = assert_complete_match(official("--size", "128x160,96x128", *resumed, variant=variant))
+    told = verdict["provenance"]
+    assert tuple(told[side]["optimizer_groups"] for side in ("legacy", "new")) == groups
+    assert told["new"]["resumed"] and [step["step"] for step in verdict["steps"]] == [3, 4, 5]
+
+
+def test_training_stopped_in_the_port_goes_on_in_the_official_code(tmp_path):
+    verdict = resumed_by_legacy(tmp_path, "ddq_detr", Path(REPO))
+    assert verdict.outcome == MATCH, verdict.reasons
+    assert verdict.provenance["legacy"]["resumed"] and verdict.provenance["legacy"]["optimizer_groups"] == 248
 
 
 @pytest.fixture(scope="module")

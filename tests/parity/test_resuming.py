@@ -5,15 +5,16 @@ import json
 import pytest
 import torch
 
-from converters import api, optimizer, parts
+from converters import optimizer, parts
 from converters.families import mapping
-from converters.options import Options
 from converters.stored import StoredTensor
 from parity.compare import Tolerance
 from parity.exclusions import EXCLUSIONS
 from parity.settings import Machine, Sources, Task
 from parity.sides import Sides, prepare
 from parity.verdict import MATCH, MISMATCH, judge
+
+from .conftest import resumed_by_legacy
 
 RESUMED = ("--check", "train", "--steps", "4", "--epoch-length", "2", "--resume-at", "2")
 TASK = Task("mmdet_ddq", "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
@@ -130,17 +131,11 @@ def test_checkpoint_of_another_step_is_refused(tiny, monkeypatch):
 
 
 def test_legacy_side_goes_on_from_the_ports_checkpoint(tmp_path):
-    """The other way round: the port is stopped, mmdet's DDQ resumes."""
-    machine, sources = Machine("cpu", 1, None, 300.0), Sources()
-    sides = Sides(TASK, sources, machine, prepare(TASK, sources, machine), tmp_path)
-    # in the order of the legacy side's optimizer, which a run of one step tells
-    order = sides.legacy("order", step_inputs=sides._step_inputs[:1], resume_at=0)
-    new = sides.new("new", twin=order.records, checkpoint_to=str(tmp_path / "port.pth"))
-    api.convert_file(tmp_path / "port.pth", tmp_path / "legacy.pth", Options(to="legacy", family=TASK.family))
-    legacy = sides.legacy(checkpoint_from=str(tmp_path / "legacy.pth"))
-    verdict = judge(legacy, new, mapping(TASK.family, TASK.variant), EXCLUSIONS[TASK.family], Tolerance())
+    verdict = resumed_by_legacy(tmp_path, "mmdet_ddq")
     assert verdict.outcome == MATCH, verdict.reasons
-    assert {record.phase for record in legacy.records} == {"weights", "step 2", "step 3", "step 4"}
+    phases = {comparison.pair.legacy.phase for comparison in verdict.comparisons}
+    assert phases == {"weights", "step 2", "step 3", "step 4"}
+    assert verdict.provenance["legacy"]["resumed"] and not verdict.provenance["new"]["resumed"]
 
 
 def test_training_of_another_precision_is_not_resumed(tiny):
