@@ -71,7 +71,10 @@ def cli() -> None:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
 @click.option(
-    "-v", "--verbose", count=True, help="List renamed and dropped keys, and all other parts; twice: all keys."
+    "-v",
+    "--verbose",
+    count=True,
+    help="List renamed and dropped keys, changed values and other parts; twice: all keys.",
 )
 def convert(
     src: str, dst: str, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: int, **options: Any

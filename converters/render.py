@@ -72,7 +72,11 @@ def details(plan: Plan, verbosity: int) -> list[str]:
 
 def note_lines(notes: Iterable[str]) -> list[str]:
     """Return notes, each a paragraph."""
-    return [line for note in notes for line in textwrap.wrap(f"note: {note}", _WIDTH, break_long_words=False)]
+    return [
+        line
+        for note in notes
+        for line in textwrap.wrap(f"note: {note}", _WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]
 
 
 def part_lines(lines: Iterable[Line]) -> list[str]:
@@ -165,7 +169,7 @@ def _difference_lines(difference: Difference) -> list[str]:
         return [*keys, f"  {one.dtype} {list(one.shape)} against {two.dtype} {list(two.shape)}"]
     dtypes = "" if one.dtype == two.dtype else f"{one.dtype} against {two.dtype}, "
     counts = f"{difference.differing} of {difference.elements} elements"
-    return [*keys, f"  {dtypes}{counts}, largest difference {difference.max_abs:.3g}"]
+    return [*keys, f"  {dtypes}{counts}, by up to {difference.max_abs:.3g}"]
 
 
 def _arrow(one: str, two: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from converters import checkpoint, families
+from converters import checkpoint, families, layout
 from converters.cli import cli
 
 StateDict = dict[str, Tensor]
@@ -242,3 +242,27 @@ def test_duplicates_are_compared_before_they_are_rounded(tmp_path: Path, make_st
     torch.save(state, tmp_path / "a.pth")
     result = _run("convert", tmp_path / "a.pth", tmp_path / "b.pth", "--dtype", "bf16")
     assert result.exit_code == 1 and "bit by bit but differs from it" in result.stderr
+
+
+def test_training_of_as_many_classes_is_carried_over_whole(tmp_path: Path) -> None:
+    """A number of classes that is not the variant's changes no row, so the optimizer's state goes along."""
+    class_keys = families.family("ddq_detr").class_keys
+    legacy = layout.load("tiny_4scale", side="legacy").with_classes(class_keys, 5)
+    state = {key: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for key, spec in legacy.tensors.items()}
+    moments = {
+        number: {"step": torch.tensor(3.0), "exp_avg": torch.full(legacy.tensors[key].shape, float(number))}
+        for number, key in enumerate(legacy.parameters)
+        if key not in legacy.frozen
+    }
+    groups = [{"lr": 0.1, "params": [number]} for number in range(len(legacy.parameters))]
+    source, out = tmp_path / "five.pth", tmp_path / "out.pth"
+    torch.save({"state_dict": state, "optimizer": {"state": moments, "param_groups": groups}, "meta": {}}, source)
+    result = _run("convert", source, out, "--num-classes", 5, "--keep", "all")
+    assert result.exit_code == 0 and " with message_hub, optimizer" in result.stdout, result.output
+    saved = torch.load(out, weights_only=True)
+    new = layout.load("tiny_4scale").with_classes(class_keys, 5)
+    trained = [key for key in new.parameters if key not in new.frozen]
+    number = trained.index("bbox_head.aux_cls_branches.3.bias")
+    before = legacy.parameters.index("bbox_head.cls_branches.4.bias")
+    assert torch.equal(saved["optimizer"]["state"][number]["exp_avg"], torch.full((5,), float(before)))
+    assert _run("verify", out, "--source", source).exit_code == 0
