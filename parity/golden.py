@@ -153,7 +153,8 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
     provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
-    return Golden(task, digests(prepared), provenance, legacy.coverage, legacy.records, values, decisions)
+    coverage = {name: value for name, value in legacy.coverage.items() if name != "cut_off"}  # of the new side only
+    return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
 
 
 @dataclass(frozen=True)

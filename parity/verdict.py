@@ -10,14 +10,14 @@ from converters.mapping import Mapping
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Record, zeros_digest
 
-from .blame import Divergence, first_divergence
+from .blame import FLOW, Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
 from .evidence import Evidence
 from .isolation import Isolation, places
-from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair
+from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair, translator
 from .trace import Recording, Trace
 
 MATCH, MISMATCH, INCOMPARABLE = "MATCH", "MISMATCH", "INCOMPARABLE"
@@ -93,7 +93,7 @@ def judge(
     covered = cover(legacy, new, mapping, unpaired)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
-    divergence = first_divergence(comparisons, missing, legacy.records, added)
+    divergence = first_divergence(comparisons, missing, legacy.records, added, _cut_off(new, missing, mapping))
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in comparisons)
     if conditions:
@@ -139,6 +139,13 @@ def _confirmed(item: Unpaired) -> Unpaired:
     if needs_zeros and record.digest != zeros_digest(record.dtype, record.shape):
         return replace(item, exclusion=None)
     return item
+
+
+def _cut_off(new: Trace, missing: Sequence[Record], mapping: Mapping) -> list[Record]:
+    """Return the missing gradients whose tensors need none on the new side, in the order in which these came up."""
+    translate = translator(mapping)
+    lost = {(r.phase, r.kind, translate(r), r.call, r.slot): r for r in missing if r.kind in FLOW}
+    return [lost[key] for key in map(tuple, new.coverage.get("cut_off", ())) if key in lost]
 
 
 def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:

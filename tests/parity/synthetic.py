@@ -50,7 +50,8 @@ class Rec:
 
 def write_trace(
     folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
-    never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (), **provenance: Any,
+    never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (),
+    cut_off: tuple[list, ...] = (), **provenance: Any,
 ) -> Trace:  # fmt: skip
     """Write and load a trace; ``leaf_calls`` counts calls in the training phase, ``provenance`` overrides."""
     writer = TraceWriter(str(folder))
@@ -62,6 +63,7 @@ def write_trace(
         never_executed=list(never_executed),
         without_gradient=list(without_gradient),
         frozen=list(frozen),
+        cut_off=list(cut_off),
         classes={},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)
