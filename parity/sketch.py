@@ -8,17 +8,15 @@ elements, so that errors of sketches compare like errors of tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .pieces import PIECE, Numbers, pieces
+from .pieces import PIECE, Numbers, doubles, pieces
 
 SAMPLES, PROJECTIONS = 32, 8
-_BLOCK = 2 * PIECE  # elements whose signs are made at once
 
 
 def sketch(numbers: Numbers) -> Tensor:
@@ -34,9 +32,10 @@ def sketch(numbers: Numbers) -> Tensor:
     positions = _positions(count)
     samples = torch.empty(SAMPLES, dtype=torch.float64)
     sums = torch.zeros(2, PROJECTIONS, dtype=torch.float64)
-    for number, block in enumerate(_blocks(numbers)):
-        here = positions // _BLOCK == number
-        samples[here] = block[positions[here] % _BLOCK]
+    for number, piece in enumerate(pieces(numbers)):
+        block = torch.from_numpy(doubles(piece))
+        here = positions // PIECE == number
+        samples[here] = block[positions[here] % PIECE]
         sums += _projections(number, block)
     return torch.cat([samples, *(sums * count**-0.5)])
 
@@ -52,20 +51,6 @@ def marked(found: Tensor, expected: Tensor) -> Tensor:
         return found
     other = found[whole:] != expected[whole:]
     return torch.cat([found[:whole], found[whole:].masked_fill(other, float("nan"))])
-
-
-def _blocks(numbers: Numbers) -> Iterator[Tensor]:
-    """Yield the tensor in float64, ``_BLOCK`` elements at a time; a block is valid until the next is asked for."""
-    block = torch.empty(_BLOCK, dtype=torch.float64)
-    filled = 0
-    for piece in pieces(numbers):
-        block[filled : filled + len(piece)] = piece
-        filled += len(piece)
-        if filled == _BLOCK:
-            yield block
-            filled = 0
-    if filled:
-        yield block[:filled]
 
 
 def _projections(number: int, block: Tensor) -> Tensor:
@@ -85,8 +70,8 @@ def _positions(numel: int) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _signs(number: int) -> Tensor:
-    """Return +1 and -1 for the elements of one block, [PROJECTIONS, _BLOCK]."""
-    bits = _mixed(np.arange(_BLOCK, dtype=np.uint64) + np.uint64(number * _BLOCK))
+    """Return +1 and -1 for the elements of one block, [PROJECTIONS, PIECE]."""
+    bits = _mixed(np.arange(PIECE, dtype=np.uint64) + np.uint64(number * PIECE))
     rows = [1.0 - 2.0 * ((bits >> np.uint64(7 * k)) & np.uint64(1)).astype(np.float64) for k in range(PROJECTIONS)]
     return torch.from_numpy(np.stack(rows))
 

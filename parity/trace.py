@@ -23,7 +23,7 @@ from .shard import TORCH_DTYPES, Shard, TraceError
 _COVERAGE = {"leaf_calls": list, "never_executed": list, "without_gradient": list, "classes": dict}
 
 
-_PIECES_AT_ONCE = 8  # read from disk
+_PIECES_AT_ONCE = 4  # read from disk
 
 
 @dataclass(frozen=True)
