@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -319,6 +320,7 @@ def _training(asked: bool, **given: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line; a bug of this tool must not look like a verdict."""
+    gc.set_threshold(50_000)  # importing torch makes so many objects that collecting them takes a tenth of the start
     try:
         cli(prog_name="ddq-parity")
     except Exception:
