@@ -34,7 +34,7 @@ from .sides import Prepared
 from .sketch import marked, sketch
 from .trace import Trace
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _DECISION = "decision/"
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
