@@ -28,7 +28,7 @@ def test_right_port_has_no_place(tiny):
 
 @pytest.mark.parametrize("check", ["loss", "grad"])
 def test_beside_steps_of_a_training_the_rest_is_isolated(tiny, check):
-    result = isolated(tiny, "--check", "train", "--steps", "1", "--check", check, sizes="64x64")
+    result = isolated(tiny, "--check", f"train,{check}", "--steps", "1", sizes="64x64")
     told = json.loads(result.stdout)
     assert result.exit_code == 0 and told["isolated"] == told["isolated_reasons"] == []
 
