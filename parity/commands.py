@@ -180,6 +180,8 @@ def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bo
             found = find_first(kept, Path(made).absolute(), _progress(quiet))
             if found.script is not None:
                 _replace_folder(Path(made), folder)
+            elif (folder / SCRIPT).is_file():
+                shutil.rmtree(folder)  # of an earlier bisect: it would pass for this one's
         return replace(found, script=folder / found.script.name) if found.script else found
 
     found, code = _done(work)

@@ -115,20 +115,28 @@ def judge(
 def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record]) -> Verdict:
     """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
 
+    An isolated run that cannot be compared proves nothing: a match is then not comparable, a mismatch stays one. If
+    its conditions are others, what differs in it is no place either.
+
     Args:
         verdict: of the ordinary run.
         isolated: of the run in which every module was given its twin's inputs.
         order: all legacy records, in recording order.
     """
+    reasons = isolated.reasons if isolated.outcome == INCOMPARABLE else ()
+    other_conditions = reasons and not all(comparison.accepted for comparison in isolated.comparisons)
     missing = [item.record for item in isolated.coverage.unaccounted if item.side == LEGACY]
-    found = places(isolated.comparisons, missing, verdict.comparisons, order)
-    merged = replace(verdict, isolation=Isolation(isolated.comparisons, found))
-    if not found:
+    found = () if other_conditions else places(isolated.comparisons, missing, verdict.comparisons, order)
+    merged = replace(verdict, isolation=Isolation(isolated.comparisons, found, reasons))
+    if found:
+        merged = replace(merged, divergence=isolated.divergence)
+    if verdict.outcome != MATCH:
         return merged
-    merged = replace(merged, divergence=isolated.divergence)
-    if verdict.outcome == MATCH:
-        reasons = (f"{len(found)} places compute something else by themselves.",)
-        return replace(merged, outcome=MISMATCH, reasons=reasons)
+    if reasons:
+        return replace(merged, outcome=INCOMPARABLE, reasons=tuple(f"Isolated: {reason}" for reason in reasons))
+    if found:
+        told = (f"{len(found)} places compute something else by themselves.",)
+        return replace(merged, outcome=MISMATCH, reasons=told)
     return merged
 
 

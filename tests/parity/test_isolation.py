@@ -26,6 +26,13 @@ def test_right_port_has_no_place(tiny):
     assert result.exit_code == 0 and places(result) == []
 
 
+@pytest.mark.parametrize("check", ["loss", "grad"])
+def test_beside_steps_of_a_training_the_rest_is_isolated(tiny, check):
+    result = isolated(tiny, "--check", f"train,{check}", "--steps", "1", sizes="64x64")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 0 and told["isolated"] == told["isolated_reasons"] == []
+
+
 def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path):
     arguments = ("--isolate", "--threads", "1", "--new-adapter", PLANTED / "two_errors.py", "--out", tmp_path / "run")
     result = tiny(*arguments, sizes="64x96,96x64")
