@@ -280,3 +280,12 @@ def test_missing_input_before_the_first_difference_is_the_place(tmp_path):
     assert verdict.outcome == MISMATCH and verdict.divergence.where == "the detector"
     assert "calls `decoder`" in verdict.divergence.message and "without `mask`" in verdict.divergence.message
     assert "1 have no twin" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("checks", [[], None], ids=str)
+@pytest.mark.parametrize("tolerance", [Tolerance(), FIXED], ids=["exact", "fixed"])
+def test_equal_sides_of_which_no_check_was_asked_prove_nothing(tmp_path, checks, tolerance):
+    asked = dict(checks=checks)
+    verdict = judged(tmp_path, [WEIGHT, OUT], [WEIGHT, OUT], tolerance=tolerance, on_legacy=asked, on_new=asked)
+    assert outcome(verdict) == INCOMPARABLE
+    assert verdict.reasons[0].startswith("No check was asked for" if checks == [] else "checks is recorded on neither")
