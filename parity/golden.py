@@ -28,6 +28,7 @@ from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
 from .evidence import Norms, Sample
 from .evidence import Values as ValuesOf
+from .fields import check_fields
 from .pairing import LEGACY, Pair
 from .settings import SettingsError, Task
 from .sides import Prepared
@@ -259,8 +260,9 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
     if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
         raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
     records, values = [], {}
-    for *row, place in header["records"]:
-        fields = dict(zip(_COLUMNS, row))
+    rows = [dict(zip(_COLUMNS, row)) for row in header["records"]]
+    check_fields(header["provenance"], header["coverage"], rows)
+    for fields, (*_, place) in zip(rows, header["records"]):
         record = Record(**{**fields, "shape": tuple(fields["shape"])})
         if record.dtype not in DTYPES.values():
             raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")

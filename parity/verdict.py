@@ -187,6 +187,8 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, p
     reasons = list(_unproven_checks(comparisons, provenance))
     if not any(comparison.pair.new.kind in _COMPUTED for comparison in comparisons):
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
+    elif not provenance.get("checks"):
+        reasons.append("No check was asked for, so a match proves nothing; record both sides with --check.")
     if coverage.unaccounted:
         first = coverage.unaccounted[0]
         slot = f" {first.record.slot}" if first.record.slot else ""

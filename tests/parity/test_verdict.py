@@ -303,3 +303,12 @@ def test_isolated_run_that_cannot_be_compared_proves_nothing(tmp_path, isolated,
         assert merged.reasons[0].startswith(f"Isolated: {reason}")
     else:
         assert merged.divergence == verdict.divergence
+
+
+@pytest.mark.parametrize("checks", [[], None], ids=str)
+@pytest.mark.parametrize("tolerance", [Tolerance(), FIXED], ids=["exact", "fixed"])
+def test_equal_sides_of_which_no_check_was_asked_prove_nothing(tmp_path, checks, tolerance):
+    asked = dict(checks=checks)
+    verdict = judged(tmp_path, [WEIGHT, OUT], [WEIGHT, OUT], tolerance=tolerance, on_legacy=asked, on_new=asked)
+    assert outcome(verdict) == INCOMPARABLE
+    assert verdict.reasons[0].startswith("No check was asked for" if checks == [] else "checks is recorded on neither")
