@@ -87,7 +87,8 @@ def _capture(job: Job, adapter: object, model: torch.nn.Module, batch: Batch, re
         for index, result in enumerate(_predict(adapter, model, batch)):
             recorder.add("tap", "result", index, result)
     provenance = dict(worker._environment(job), **adapter.provenance(job.options))
-    recorder.writer.finish(provenance, dict(recorder.coverage(), **worker._gradient_coverage(model)))
+    parameters = dict(model.named_parameters())
+    recorder.writer.finish(provenance, dict(recorder.coverage(), **worker._gradient_coverage(parameters, set())))
 
 
 def _write(path: Path, size: int) -> None:

@@ -192,8 +192,16 @@ class Mapping:
             The other side's module path, or None where the module's keys are all dropped or go to several
             modules (as a ModuleList does when one of its branches moves to another list).
         """
-        if path == "":
-            return ""
+        if path not in self._modules:
+            self._modules[path] = self._map_module(path)
+        return self._modules[path]
+
+    @cached_property
+    def _modules(self) -> dict[str, str | None]:
+        """What `map_module` found, by path; many records have the same."""
+        return {"": ""}
+
+    def _map_module(self, path: str) -> str | None:
         places = [
             place
             for index, pattern in enumerate(self._sources)

@@ -75,6 +75,8 @@ class GradientFlow:
     def __init__(self, add: Add, is_missing: Callable[[Share], bool]) -> None:
         self._add, self._is_missing = add, is_missing
         self._borders: Dict[Border, _Shares] = {}
+        #: Floating-point inputs and outputs that need no gradient, in the order in which they came up.
+        self.cut_off: List[Share] = []
 
     def enter(self, name: str, call: int, scope: str, inputs: Iterator[Tuple[str, torch.Tensor]]) -> Optional[Entered]:
         """Note a call's ``inputs``, by slot, before it begins; None if no gradients are computed."""
@@ -82,11 +84,13 @@ class GradientFlow:
             return None
         entered = Entered(_new_node()._sequence_nr(), {})
         for slot, tensor in inputs:
+            share = Share(IN, name, call, slot, scope)
             if tensor.requires_grad:
                 border = _border_of(tensor)
-                share = Share(IN, name, call, slot, scope)
                 self._shares(border, tensor).takers.append(share)
                 entered.inputs.setdefault(border, []).append(share)
+            elif tensor.is_floating_point():
+                self.cut_off.append(share)
         return entered
 
     def leave(
@@ -95,16 +99,20 @@ class GradientFlow:
         """Note the call's ``outputs``, by slot, and watch the nodes between them and its inputs."""
         found = []
         for slot, tensor in outputs:
+            share = Share(OUT, name, call, slot, scope)
             if tensor.requires_grad:
                 border = _border_of(tensor)
-                self._shares(border, tensor).givers.append(Share(OUT, name, call, slot, scope))
+                self._shares(border, tensor).givers.append(share)
                 found.append(border[0])
+            elif tensor.is_floating_point():
+                self.cut_off.append(share)
         if entered.inputs:
             _watch(found, entered)
 
     def clear(self) -> None:
-        """Let go of the graph."""
+        """Let go of the graph and of what was cut off from it."""
         self._borders.clear()
+        self.cut_off.clear()
 
     def _shares(self, border: Border, tensor: torch.Tensor) -> _Shares:
         if border not in self._borders:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -26,8 +27,10 @@ class SideError(Exception):
         self.details = details
 
 
-def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, isolated: bool) -> None:
-    """Run ``job`` to its end.
+def run_side(
+    side: str, job: Job, folder: Path, python: str, time_limit: float, isolated: bool, called: str = ""
+) -> None:
+    """Run ``job`` to its end; what an earlier run of the same name left is removed first.
 
     Args:
         side: name for messages and files: ``folder/SIDE.job.json`` and ``folder/SIDE.log``.
@@ -36,10 +39,13 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
         python: interpreter of the code base.
         time_limit: seconds, after which the process and its children are killed.
         isolated: do not hand on ``PYTHONPATH``; right for an interpreter that is not the current one.
+        called: name for messages, where ``side`` says nothing to a user.
 
     Raises:
-        SideError: if it crashed or took too long.
+        SideError: if it crashed, took too long, or did not end with 0.
     """
+    called = called or side
+    _remove_earlier(job)
     job_file, log_file = folder / f"{side}.job.json", folder / f"{side}.log"
     job.save(str(job_file))
     command = [python, str(WORKER), str(job_file)]
@@ -55,12 +61,12 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
                 start_new_session=True,
             )
         except OSError as error:
-            raise SideError(side, f"did not start: {python}: {error.strerror}.", "") from error
+            raise SideError(called, f"did not start: {python}: {error.strerror}.", "") from error
         try:
             code = process.wait(timeout=time_limit)
         except subprocess.TimeoutExpired:
             raise SideError(
-                side,
+                called,
                 f"was stopped after the time limit of {time_limit:g} s; raise it with --time-limit.",
                 _tail(log_file.read_text(errors="replace")),
             ) from None
@@ -69,10 +75,23 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
     status = _read_status(Path(job.status))
     if status is None:
         raise SideError(
-            side, f"ended without a report (exit code {code}).", _tail(log_file.read_text(errors="replace"))
+            called, f"ended without a report (exit code {code}).", _tail(log_file.read_text(errors="replace"))
         )
     if not status["ok"]:
-        raise SideError(side, f"crashed: {status['error']}", _tail(status["traceback"]))
+        raise SideError(called, f"crashed: {status['error']}", _tail(status["traceback"]))
+    if code != 0:
+        raise SideError(
+            called,
+            f"reported success but ended with exit code {code}, expected 0; its trace is not used, run it again.",
+            _tail(log_file.read_text(errors="replace")),
+        )
+
+
+def _remove_earlier(job: Job) -> None:
+    """Remove an earlier status and trace of the same name, so that they cannot pass for those of this run."""
+    Path(job.status).unlink(missing_ok=True)
+    if os.path.isdir(job.trace):
+        shutil.rmtree(job.trace)
 
 
 def _environment(job: Job, isolated: bool) -> Dict[str, str]:

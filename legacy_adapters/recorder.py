@@ -14,7 +14,7 @@ from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .trace_writer import Key, TraceWriter
-from .values import Change, change_arguments, changed, flatten, named_arguments
+from .values import Change, changed, changed_call, flatten, named_arguments
 
 #: Methods besides ``forward`` by which mmdet's heads are entered.
 ENTRY_POINTS = ("loss", "predict")
@@ -49,6 +49,7 @@ class Recorder:
         self._executed: Set[str] = set()
         self._running: List[str] = [""]
         self._next: Counter = Counter()
+        self._cut_off: List[Key] = []
 
     @contextmanager
     def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
@@ -58,9 +59,10 @@ class Recorder:
         try:
             yield
         finally:
-            self.phase = ""
             if self._flow is not None:
+                self._cut_off += [self._key(share) for share in self._flow.cut_off]
                 self._flow.clear()
+            self.phase = ""
 
     def next_call(self, kind: str, name: str) -> int:
         """Return the call index of the next value of this kind and name."""
@@ -147,14 +149,15 @@ class Recorder:
             bound = signature.bind(*args, **kwargs)
             self.add("module_in", name, call, named_arguments(bound))
             if self._forcing is not None:
-                change_arguments(bound, self._forced("module_in", name, call))
+                args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, call))
+                bound = signature.bind(*args, **kwargs)
             if self._target is not None and self._target.is_call(self.phase, name, call):
                 save_call(self._target, model, bound)
             entered = None
             if self._flow is not None:
                 entered = self._flow.enter(name, call, scope, flatten(named_arguments(bound)))
             with self._inside(name):
-                result = forward(*bound.args, **bound.kwargs)
+                result = forward(*args, **kwargs)
             self.add("module_out", name, call, result)
             if entered is not None:
                 self._flow.leave(entered, name, call, scope, flatten(result))
@@ -168,4 +171,4 @@ class Recorder:
         """Return what was called how often, for the comparison's accounting."""
         calls = [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())]
         never = sorted(set(self.leaf_modules) - self._executed)
-        return dict(leaf_calls=calls, never_executed=never, classes=self.classes)
+        return dict(leaf_calls=calls, never_executed=never, classes=self.classes, cut_off=self._cut_off)

@@ -133,6 +133,10 @@ class _Known:
     digest: str
 
 
+class UnsupportedTensorError(TypeError):
+    """A tensor of a dtype or layout that a trace cannot keep; the message is one line."""
+
+
 class TraceWriter:
     """Write one trace folder; ``index.json`` appears only when :meth:`finish` is called.
 
@@ -154,8 +158,19 @@ class TraceWriter:
     def add(
         self, phase: str, kind: str, name: str, call: int, slot: str, tensor: torch.Tensor, scope: str = ""
     ) -> None:
-        """Record ``tensor`` as it is now; arguments as in :class:`Record`."""
+        """Record ``tensor`` as it is now; arguments as in :class:`Record`.
+
+        Raises:
+            UnsupportedTensorError: if a trace cannot keep its dtype or layout.
+        """
         value = tensor.detach()
+        if value.dtype not in DTYPES or value.layout != torch.strided:
+            raise UnsupportedTensorError(
+                "{} `{}`{} is a tensor of {}, {}; a trace keeps strided tensors of {}: pass it on as those "
+                "(torch.view_as_real, to_dense).".format(
+                    kind, name, " " + slot if slot else "", value.dtype, value.layout, ", ".join(DTYPES.values())
+                )
+            )
         dtype, shape = DTYPES[value.dtype], tuple(value.shape)
         data = tensor_bytes(value)
         digest = self._stored(dtype, shape, data) if data.nbytes < _LARGE else self._stored_large(tensor, data)

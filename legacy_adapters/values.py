@@ -58,21 +58,24 @@ def joined(slot: str, part: str) -> str:
 def named_arguments(bound: inspect.BoundArguments) -> Dict[str, Any]:
     """Return a call's arguments by parameter name, so that positional and keyword calls record alike."""
     named = dict(bound.arguments)
-    named.update(named.pop(_rest_of(bound.signature), {}))
+    named.update(named.pop(_name_of(bound.signature, inspect.Parameter.VAR_KEYWORD), {}))
     return named
 
 
-def change_arguments(bound: inspect.BoundArguments, change: Change) -> None:
-    """Replace some tensors and numbers in a call's arguments, in place; slots as of :func:`named_arguments`."""
-    rest = _rest_of(bound.signature)
-    for name, value in bound.arguments.items():
-        if name == rest:
-            bound.arguments[name] = {key: changed(item, change, key) for key, item in value.items()}
-        else:
-            bound.arguments[name] = changed(value, change, name)
+def changed_call(
+    signature: inspect.Signature, args: Tuple[Any, ...], kwargs: Dict[str, Any], change: Change
+) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
+    """Return a call's arguments with some tensors and numbers replaced, slots as of :func:`named_arguments`.
+
+    What was given by keyword still is: a decorator may look at keywords only.
+    """
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in signature.parameters.values() if parameter.kind in positional]
+    named = [changed(value, change, name) for name, value in zip(names, args)]
+    more = changed(args[len(names) :], change, _name_of(signature, inspect.Parameter.VAR_POSITIONAL))
+    return (*named, *more), {name: changed(value, change, name) for name, value in kwargs.items()}
 
 
-def _rest_of(signature: inspect.Signature) -> str:
-    """Return the name of the parameter that takes further keyword arguments, if there is one, else an empty string."""
-    kinds = {parameter.kind: parameter.name for parameter in signature.parameters.values()}
-    return kinds.get(inspect.Parameter.VAR_KEYWORD, "")
+def _name_of(signature: inspect.Signature, kind: Any) -> str:
+    """Return the name of the parameter of ``kind``, one of which there is at most one; an empty string for none."""
+    return next((parameter.name for parameter in signature.parameters.values() if parameter.kind == kind), "")

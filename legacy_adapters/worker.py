@@ -37,7 +37,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import gradients, steps
+    from legacy_adapters import steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
@@ -55,17 +55,16 @@ def run(job: Any) -> None:
     batch = Batch.from_tensors(load_file(job.inputs), job.device, dtype)
     replay = load_file(job.replay) if job.replay else None
 
-    gradient_flow = "grad" in job.checks and job.gradient_flow and gradients.supported()
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
-    recorder = Recorder(TraceWriter(job.trace), gradient_flow, forcing, target)
+    recorder = Recorder(TraceWriter(job.trace), _records_flow(job), forcing, target)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
-    provenance = dict(_environment(job), gradient_flow=gradient_flow, **adapter.provenance(job.options))
+    provenance = dict(_environment(job), **adapter.provenance(job.options))
     parameters = dict(model.named_parameters())  # training may add names
     with computing_in(job.dtype):
         loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
@@ -73,6 +72,13 @@ def run(job: Any) -> None:
     provenance.update(loop.provenance() if loop is not None else {})
     reached = loop.reached if loop is not None else set()
     recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
+
+
+def _records_flow(job: Any) -> bool:
+    """Tell whether gradients are recorded where they cross the borders of module calls."""
+    from legacy_adapters import gradients
+
+    return "grad" in job.checks and job.gradient_flow and gradients.supported()
 
 
 def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
@@ -166,6 +172,7 @@ def _environment(job: Any) -> dict:
         seed=job.seed,
         checks=list(job.checks),
         replayed=job.replay is not None,
+        gradient_flow=_records_flow(job),
     )
     if job.device.startswith("cuda"):
         environment["gpu"] = torch.cuda.get_device_name(job.device)

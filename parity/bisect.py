@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from converters import families
 from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
+from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
 from . import reproducer
@@ -28,10 +29,11 @@ from .isolation import Place
 from .pairing import LEGACY, NEW
 from .reproducer import Reproducer
 from .trace import Trace
-from .verdict import Verdict, judge
+from .verdict import MISMATCH, Verdict, judge
 
 INPUTS, GIVEN_GRADIENTS = "inputs.safetensors", "gradients.safetensors"
 MOST_GRADIENTS = 20
+MAY_HAVE_CHANGED = "Nothing differs in isolation: the new side's code may have changed since the run, make it again."
 #: A call of a module: phase, path, number.
 Call = tuple[str, str, int]
 
@@ -60,15 +62,27 @@ def bisect(kept: RunFolder, out: Path, progress: Progress) -> Bisection:
         progress: is told each step.
 
     Raises:
+        parity.settings.SettingsError: if the run holds nothing but a training.
         TraceError: if the folder lacks something.
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
-    verdict = isolate(kept, _ordinary(kept), progress)
+    kept.isolable(NEW)  # before all is compared
+    verdict = told_if_changed(isolate(kept, _ordinary(kept), progress))
     found = verdict.isolation.places if verdict.isolation is not None else ()
     if not found or found[0].record.kind == "param":
         return Bisection(verdict, found[0] if found else None, None)
     progress("writing a script that shows it")
     return Bisection(verdict, found[0], _reproduced(kept, verdict, found[0], out))
+
+
+def told_if_changed(verdict: Verdict) -> Verdict:
+    """Add that the new side's code may have changed if what mismatched in the kept run is not found in isolation."""
+    isolation = verdict.isolation
+    if isolation is None or isolation.places or isolation.reasons or verdict.outcome != MISMATCH:
+        return verdict
+    if all(c.accepted or step_of(c.pair.legacy.phase) is not None for c in verdict.comparisons):
+        return verdict  # only steps of a training differ, and these are not isolated
+    return replace(verdict, reasons=(*verdict.reasons, MAY_HAVE_CHANGED))
 
 
 def _ordinary(kept: RunFolder) -> Verdict:
@@ -156,7 +170,7 @@ def _extracted(kept: RunFolder, suffix: str, call: Call, out: Path) -> dict[str,
     """Save the call's arguments into ``out`` and return how they are written down; None if that cannot be done."""
     target = dict(phase=call[0], name=call[1], call=call[2], folder=str(out))
     with tempfile.TemporaryDirectory(dir=kept.folder) as trace:
-        kept.run_new(f"{Path(trace).name}/extracted", ISOLATED + suffix, target=target)
+        kept.run_new(f"{Path(trace).name}/extracted", ISOLATED + suffix, called="argument-saving", target=target)
     spec = json.loads((out / CALL).read_text(encoding="utf-8"))
     (out / CALL).unlink()
     if not spec["opaque"]:

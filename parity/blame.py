@@ -11,6 +11,7 @@ from legacy_adapters.trace_writer import Record
 from .compare import Comparison
 
 DETECTOR = "the detector"
+FLOW = ("in_grad", "out_grad")
 OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
 
 
@@ -37,6 +38,7 @@ def first_divergence(
     missing: Sequence[Record] = (),
     order: Sequence[Record] = (),
     added: Sequence[Record] = (),
+    cut_off: Sequence[Record] = (),
 ) -> Divergence | None:
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
@@ -49,12 +51,13 @@ def first_divergence(
         missing: legacy records that the new side should have and has not.
         order: all legacy records, in recording order.
         added: records that only the new side has, in its recording order; the first counts if there is nothing else.
+        cut_off: gradients in ``missing`` whose tensors need none on the new side, in forward order.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
     position = {id(record): index for index, record in enumerate(order)}
     lost = min(missing, key=lambda record: position[id(record)], default=None)
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
-        return describe_missing(lost)
+        return _describe_cut(cut_off[0]) if cut_off and lost.kind in FLOW else describe_missing(lost)
     if not rejected:
         return _describe_added(_cause(added)) if added else None
     first = rejected[0]
@@ -82,9 +85,22 @@ def describe_missing(record: Record) -> Divergence:
     return Divergence(_owner(record), None, text, None)
 
 
+def _describe_cut(record: Record) -> Divergence:
+    """Describe where a tensor lost its way back; module paths are the legacy side's."""
+    call = _call(record)
+    if record.kind == "in_grad":
+        text = f"The code of {_quoted(record.scope)} gives `{record.name}` ({call}) a `{record.slot}` that is cut off"
+        where, module = record.scope or DETECTOR, record.scope
+    else:
+        slot = f" {record.slot}" if record.slot else ""
+        text = f"`{record.name}` ({call}) gives an output{slot} that is cut off"
+        where, module = record.name, record.name
+    return Divergence(where, (module, module), f"{text}: no gradient can come back through it.", None)
+
+
 def _cause(added: Sequence[Record]) -> Record:
     """Return the first record; of the gradients that flow for a parameter which gets one, that parameter's."""
-    if added[0].kind not in ("in_grad", "out_grad"):
+    if added[0].kind not in FLOW:
         return added[0]
     return next((record for record in added if record.kind == "grad"), added[0])
 

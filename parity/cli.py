@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,9 +38,10 @@ _FAMILY = (
     click.option("--variant", type=click.Choice(_VARIANTS), required=True, help="Model."),
 )
 _BOUNDS = (
-    click.option("--rtol", type=click.FloatRange(0), default=1.3e-6, show_default=True, help="Of fixed."),
-    click.option("--atol", type=click.FloatRange(0), default=1e-5, show_default=True, help="Of fixed."),
+    click.option("--rtol", type=click.FloatRange(0), help="Of fixed. [default: 1.3e-06]"),
+    click.option("--atol", type=click.FloatRange(0), help="Of fixed. [default: 1e-05]"),
 )
+_DEFAULT_BOUNDS = dict(rtol=1.3e-6, atol=1e-5)
 _FIXED_HELP = "exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|"
 _OUTPUT = (
     click.option("--json", is_flag=True, help="Print the verdict as JSON."),
@@ -198,7 +200,8 @@ def run(json: bool, **settings: Any) -> None:
     """Run both sides on the same weights and inputs; compare."""
     from . import commands
 
-    sys.exit(commands.run(as_json=json, **_task(**settings)))
+    _needs_out(**settings)
+    sys.exit(commands.run(as_json=json, **_task(**_bounds(**settings))))
 
 
 @cli.command(epilog=_EXIT_CODES)
@@ -223,6 +226,7 @@ def check(json: bool, **settings: Any) -> None:
     """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
     from . import commands
 
+    _needs_out(**settings)
     sys.exit(commands.check(as_json=json, **settings))
 
 
@@ -232,6 +236,7 @@ def demo(json: bool, **settings: Any) -> None:
     """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
     from . import commands
 
+    _needs_out(**settings)
     sys.exit(commands.check(file=GOLDEN, checkpoint=None, as_json=json, **settings))
 
 
@@ -249,7 +254,7 @@ def compare(json: bool, **arguments: Any) -> None:
     """Compare two traces kept by `run --out`."""
     from . import commands
 
-    sys.exit(commands.compare(as_json=json, **arguments))
+    sys.exit(commands.compare(as_json=json, **_bounds(**arguments)))
 
 
 @cli.command(epilog=_EXIT_CODES)
@@ -322,8 +327,26 @@ def _training(asked: bool, **given: Any) -> dict[str, Any]:
     return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
+def _bounds(**settings: Any) -> dict[str, Any]:
+    """Fill in the default bounds; refuse bounds for a tolerance that has others or none, for they would do nothing."""
+    for name, default in _DEFAULT_BOUNDS.items():
+        if settings[name] is None:
+            settings[name] = default
+        elif settings["tolerance"] != "fixed":
+            tolerance = settings["tolerance"]
+            raise click.BadParameter(f"--{name} is of --tolerance fixed, not {tolerance}; pass --tolerance fixed.")
+    return settings
+
+
+def _needs_out(out: Path | None, force: bool, **_: Any) -> None:
+    """Refuse ``--force`` where there is nothing to replace."""
+    if force and out is None:
+        raise click.BadParameter("--force needs --out, the folder whose files it replaces; pass --out or leave it out.")
+
+
 def main() -> None:
     """Run the command line; a bug of this tool must not look like a verdict."""
+    gc.set_threshold(50_000)  # importing torch makes so many objects that collecting them takes a tenth of the start
     try:
         cli(prog_name="ddq-parity")
     except Exception:

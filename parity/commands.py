@@ -76,11 +76,10 @@ def run(
         atol: of ``fixed``.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
-    bounds = _tolerance(tolerance, rtol, atol)
 
     def work() -> Verdict:
         task, sources, machine = _settings(settings)
-        options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate)
+        options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
         check_run_folder(out, force)
         check_legacy(task, sources)
         prepared = prepare(task, sources, machine)
@@ -94,9 +93,9 @@ def run(
 
 def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
     """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`run`."""
-    task, sources, machine = _settings(settings)
 
     def work() -> golden.Golden:
+        task, sources, machine = _settings(settings)
         if file.exists() and not force:
             raise FileExistsError(f"{file} exists; choose another name or pass --force.")
         if not file.absolute().parent.is_dir():
@@ -165,7 +164,13 @@ def compare(
                 raise TraceError(f"{trace.folder} was recorded for {found[0]} {found[1]}; expected {family} {variant}.")
             if verify:
                 trace.verify()
-        return judge(one, two, mapping, EXCLUSIONS[family], _tolerance(tolerance, rtol, atol))
+        try:
+            return judge(one, two, mapping, EXCLUSIONS[family], _tolerance(tolerance, rtol, atol))
+        except errors.UnmappedKeyError as error:
+            raise TraceError(
+                f"{legacy} does not have the legacy layout of {family} {variant}; if the arguments are swapped, call "
+                f"`compare LEGACY NEW`. {errors.one_line(error)}"
+            ) from error
 
     return _judged(work, as_json, quiet)
 
@@ -181,6 +186,8 @@ def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bo
             found = find_first(kept, Path(made).absolute(), _progress(quiet))
             if found.script is not None:
                 _replace_folder(Path(made), folder)
+            elif (folder / SCRIPT).is_file():
+                shutil.rmtree(folder)  # of an earlier bisect: it would pass for this one's
         return replace(found, script=folder / found.script.name) if found.script else found
 
     found, code = _done(work)

@@ -17,7 +17,6 @@ from .evidence import Evidence
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
 from .pairing import Pair
-from .parallel import in_order
 from .pieces import Numbers, together
 from .ties import is_of_decision
 from .trace import Trace, TraceError
@@ -98,8 +97,7 @@ def compare_all(
 ) -> Iterator[Comparison]:
     """Compare pair by pair; identical tensors are told by their digests and not read.
 
-    Tensors are read and measured on as many threads as there are processors, each in pieces. Two contents are compared
-    once, however many pairs have them.
+    Tensors are read and measured in pieces. Two contents are compared once, however many pairs have them.
 
     Args:
         legacy: not read under ``derived``; ``evidence`` has its values then.
@@ -116,7 +114,7 @@ def compare_all(
     for pair in pairs:
         if pair.legacy.digest != pair.new.digest:
             work.setdefault(_work_of(pair, evidence), partial(_compare_one, legacy, new, pair, tolerance, evidence))
-    done = dict(zip(work, in_order(work.values())))
+    done = {key: compare() for key, compare in work.items()}
     for pair in pairs:
         if pair.legacy.digest == pair.new.digest:
             yield Comparison(pair, True, True, None)

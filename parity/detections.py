@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .pairing import LEGACY, NEW
@@ -96,8 +95,7 @@ def match_detections(image: int, legacy: Detections, new: Detections) -> ImageMa
     allowed = (legacy.labels[:, None] == new.labels[None]) & (overlaps >= LEAST_IOU)
     # scores lie in [0, 1], so that no score difference outweighs an overlap
     weights = torch.where(allowed, overlaps - _SCORE_WEIGHT * gaps.clamp(max=1.0), 0.0)
-    found = zip(*(side.tolist() for side in linear_sum_assignment(weights.numpy(), maximize=True)))
-    rows = tuple(sorted((one, two) for one, two in found if allowed[one, two]))
+    rows = tuple(sorted(pair for pair in _best_pairs(weights) if allowed[pair]))
     return ImageMatch(
         image=image,
         counts={LEGACY: len(legacy), NEW: len(new)},
@@ -109,6 +107,16 @@ def match_detections(image: int, legacy: Detections, new: Detections) -> ImageMa
             NEW: _left(new, {two for _, two in rows}),
         },
     )
+
+
+def _best_pairs(weights: Tensor) -> list[tuple[int, int]]:
+    """Return the pairs with the largest sum of ``weights``; none of which exceeds 1."""
+    diagonal = weights.diagonal()
+    if diagonal.numel() == weights.shape[1] and bool((diagonal == 1).all()):
+        return [(row, row) for row in range(len(diagonal))]
+    from scipy.optimize import linear_sum_assignment  # takes half a second to import
+
+    return list(zip(*(side.tolist() for side in linear_sum_assignment(weights.numpy(), maximize=True))))
 
 
 def _overlaps(one: Tensor, two: Tensor) -> Tensor:

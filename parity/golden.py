@@ -28,13 +28,14 @@ from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
 from .evidence import Norms, Sample
 from .evidence import Values as ValuesOf
+from .fields import check_fields
 from .pairing import LEGACY, Pair
 from .settings import SettingsError, Task
 from .sides import Prepared
 from .sketch import marked, sketch
 from .trace import Trace
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _DECISION = "decision/"
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
@@ -153,7 +154,8 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
     provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
-    return Golden(task, digests(prepared), provenance, legacy.coverage, legacy.records, values, decisions)
+    coverage = {name: value for name, value in legacy.coverage.items() if name != "cut_off"}  # of the new side only
+    return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
 
 
 @dataclass(frozen=True)
@@ -258,8 +260,9 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
     if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
         raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
     records, values = [], {}
-    for *row, place in header["records"]:
-        fields = dict(zip(_COLUMNS, row))
+    rows = [dict(zip(_COLUMNS, row)) for row in header["records"]]
+    check_fields(header["provenance"], header["coverage"], rows)
+    for fields, (*_, place) in zip(rows, header["records"]):
         record = Record(**{**fields, "shape": tuple(fields["shape"])})
         if record.dtype not in DTYPES.values():
             raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")

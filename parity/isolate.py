@@ -14,12 +14,14 @@ from safetensors.torch import save_file
 from converters import families
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
+from legacy_adapters.steps import step_of
 
 from .compare import DERIVED, Tolerance
 from .evidence import TraceEvidence, load_spread
 from .exclusions import EXCLUSIONS
 from .isolation import write_forcing
 from .pairing import LEGACY, NEW
+from .settings import SettingsError
 from .sides import DECISIONS
 from .trace import Trace, TraceError, decisions
 from .verdict import Verdict, judge, with_isolation
@@ -74,11 +76,33 @@ class RunFolder:
         weights, inputs = self.folder / f"{NEW}.weights.safetensors", self.folder / "inputs.safetensors"
         return replace(Job.load(str(path)), weights=str(weights), inputs=str(inputs))
 
-    def run_new(self, name: str, like: str, **changes: Any) -> Trace:
-        """Run the new side once more, as it was run as ``like``; other arguments are fields of the job that change."""
+    def isolable(self, run: str) -> tuple[str, ...]:
+        """Return the checks of ``run`` that can be isolated: all but the steps of a training.
+
+        Raises:
+            SettingsError: if there are none.
+            TraceError: if there is no such run.
+        """
+        checks = tuple(check for check in self.job(run).checks if check != "train")
+        if not checks:
+            raise SettingsError(
+                f"{self.folder} holds steps of a training only, which cannot be isolated; make a run with check "
+                "forward, loss or grad as well."
+            )
+        return checks
+
+    def run_new(self, name: str, like: str, called: str = "", **changes: Any) -> Trace:
+        """Run the new side once more, as it was run as ``like``.
+
+        Args:
+            name: of the run and its files.
+            like: the run whose job is taken.
+            called: as in :func:`run_side`.
+            **changes: fields of the job that change.
+        """
         trace, status = str(self.folder / name), str(self.folder / f"{name}.status.json")
         job = replace(self.job(like), trace=trace, status=status, **changes)
-        run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False)
+        run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False, called=called)
         return Trace.load(self.folder / name)
 
 
@@ -91,6 +115,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         progress: is told each step.
 
     Raises:
+        SettingsError: if the run holds nothing but a training.
         TraceError: if the folder lacks something.
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
@@ -104,8 +129,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     def forced(run: str, twin: Trace) -> Trace:
         name = run.replace(NEW, ISOLATED)
         force = write_forcing(folder / f"{name}.forced.json", twin, mapping)
-        checks = tuple(check for check in kept.job(run).checks if check != "train")
-        return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS), checks=checks)
+        return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS), checks=kept.isolable(run))
 
     progress("running the new side again, every module on what its twin was given")
     isolated = forced(NEW, legacy)
@@ -115,5 +139,21 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = Trace.load(folder / (LEGACY + FLOAT64))
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    alone = judge(legacy, isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
+    alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
     return with_isolation(verdict, alone, legacy.records)
+
+
+def _without_steps(legacy: Trace) -> Trace:
+    """Leave out the steps of a training, which the isolated run does not make."""
+    provenance, coverage, records = dict(legacy.provenance), dict(legacy.coverage), legacy.records
+    if "train" not in provenance["checks"]:
+        return legacy
+    provenance["checks"] = [check for check in provenance["checks"] if check != "train"]
+    coverage["leaf_calls"] = [entry for entry in coverage["leaf_calls"] if step_of(entry["phase"]) is None]
+    stepped, reached = (
+        {r.name for r in records if r.kind == "grad" and (step_of(r.phase) is not None) is in_step}
+        for in_step in (True, False)
+    )
+    coverage["without_gradient"] = sorted((stepped | set(coverage["without_gradient"])) - reached)
+    kept = tuple(record for record in records if step_of(record.phase) is None)
+    return replace(legacy, provenance=provenance, coverage=coverage, records=kept)

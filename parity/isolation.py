@@ -53,10 +53,12 @@ class Isolation:
     Attributes:
         comparisons: every pair of it.
         places: what differs by itself.
+        reasons: why it cannot be compared with the legacy side, one sentence each; empty if it can.
     """
 
     comparisons: tuple[Comparison, ...]
     places: tuple[Place, ...]
+    reasons: tuple[str, ...] = ()
 
 
 def write_forcing(path: Path, legacy: Trace, mapping: Mapping) -> str:

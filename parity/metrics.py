@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pieces import PIECE, Numbers, together
+from .pieces import PIECE, Numbers, array, together
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_LEAST_FLOAT = 5e-324
 _ROW = (
     1 << 13
 )  # elements of a product; for more than 10,000 numpy's BLAS starts threads, which cost more than they bring
 _SAFE_SQUARES = (1e-250, 1e250)
+_TAME = (1e-25, 1e36)  # squares in float32
 _LEAST_EXPONENT = -1000  # its negative is still the exponent of a float64
 
 
@@ -71,7 +71,10 @@ def measure(legacy: Numbers, new: Numbers) -> Metrics:
 
 def measure_pieces(pairs: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> Metrics:
     """Measure two tensors of ``dtype`` that come in flat pieces, legacy and new, of at most ``PIECE`` elements."""
-    meter = _FloatMeter(dtype) if dtype.is_floating_point else _WholeMeter()
+    if dtype == torch.float32:
+        meter = _SingleMeter()
+    else:
+        meter = _FloatMeter(dtype) if dtype.is_floating_point else _WholeMeter()
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is said in the metrics
         for legacy, new in pairs:
             meter.add(legacy, new)
@@ -94,29 +97,28 @@ class _Meter:
     def _subtract(self, legacy: Tensor, new: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return both pieces and their absolute difference in float64."""
         one, two, gap = (buffer[: len(legacy)] for buffer in (self._one, self._two, self._gap))
-        torch.from_numpy(one).copy_(legacy)
-        torch.from_numpy(two).copy_(new)
+        np.copyto(one, array(legacy))
+        np.copyto(two, array(new))
         np.subtract(two, one, out=gap)
         return one, two, np.abs(gap, out=gap)
 
     def _add(self, one: np.ndarray, two: np.ndarray, gap: np.ndarray, total: float, measured: int) -> None:
         """Take in what :meth:`_subtract` returned, zero where not finite; ``total`` is the sum of ``gap``."""
-        self._measured += measured
-        self._max_abs = max(self._max_abs, float(gap.max()))
         # a sum may overflow where the mean does not
         mean = total / measured if math.isfinite(total) else float((gap / measured).sum())
-        self._mean_abs += (mean - self._mean_abs) * (measured / self._measured)
-        self._max_rel = max(self._max_rel, self._largest_ratio(one, gap))
+        ratio = _ratios(one, gap, self._ratio)
+        largest = float(ratio.max())
+        if math.isinf(largest):
+            ratio[one == 0] = 0
+            largest = float(ratio.max())
+        self._take(measured, float(gap.max()), mean, largest)
         self._cosine.add(one, two)
 
-    def _largest_ratio(self, legacy: np.ndarray, gap: np.ndarray) -> float:
-        ratio = np.abs(legacy, out=self._ratio[: len(legacy)])
-        torch.from_numpy(ratio).clamp_min_(_LEAST_FLOAT)  # four times as fast as numpy's
-        largest = float(np.divide(gap, ratio, out=ratio).max())
-        if math.isinf(largest):
-            ratio[legacy == 0] = 0
-            largest = float(ratio.max())
-        return largest
+    def _take(self, measured: int, max_abs: float, mean_abs: float, max_rel: float) -> None:
+        self._measured += measured
+        self._max_abs = max(self._max_abs, max_abs)
+        self._mean_abs += (mean_abs - self._mean_abs) * (measured / self._measured)
+        self._max_rel = max(self._max_rel, max_rel)
 
     def result(self) -> Metrics:
         """Return the metrics of all pieces added so far."""
@@ -191,6 +193,36 @@ class _FloatMeter(_Meter):
         self._ulps = max(self._ulps, largest)
 
 
+class _SingleMeter(_FloatMeter):
+    """For float32, the dtype of most records: long pieces of tame numbers in float32, which is twice as fast.
+
+    Figures are good to 1e-6 of themselves then, the cosine to 1e-6 of its distance from 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(torch.float32)
+        self._single_gap, self._single_ratio = (np.empty(PIECE, np.float32) for _ in range(2))
+
+    def add(self, legacy: Tensor, new: Tensor) -> None:
+        if len(legacy) < PIECE or not self._add_tame(legacy.numpy(), new.numpy()):
+            super().add(legacy, new)
+
+    def _add_tame(self, one: np.ndarray, two: np.ndarray) -> bool:
+        """Take a piece if all that is computed of it in float32 is finite and sound; tell whether it was."""
+        gap = np.subtract(two, one, out=self._single_gap)
+        square, product, rest = _dot(one, one), _dot(one, gap), _dot(gap, gap)
+        other = square + 2 * product + rest  # exactly the first where nothing differs
+        total = float(np.abs(gap, out=gap).sum())
+        largest = float(_ratios(one, gap, self._single_ratio).max())
+        if not (math.isfinite(total + largest) and _TAME[0] < square < _TAME[1] and 0.01 * square < other < _TAME[1]):
+            return False
+        self._elements += len(gap)
+        self._add_steps(gap, one.view(np.int32), two.view(np.int32))
+        self._take(len(gap), float(gap.max()), total / len(gap), largest)
+        self._cosine.take(_Products((0, 0), (square, other), square + product))
+        return True
+
+
 class _WholeMeter(_Meter):
     def __init__(self) -> None:
         super().__init__(torch.int64)
@@ -205,6 +237,13 @@ class _WholeMeter(_Meter):
         self._ulps = max(self._ulps, _largest_distance(*whole))
         self._add(one, two, gap, float(gap.sum()), len(gap))
         self._max_abs = float(self._ulps)  # float64 does not tell neighbours beyond 2^53 apart
+
+
+def _ratios(legacy: np.ndarray, gap: np.ndarray, buffer: np.ndarray) -> np.ndarray:
+    """Return ``gap`` relative to ``legacy``; infinite, but for no gap, where that is zero."""
+    ratio = np.abs(legacy, out=buffer[: len(legacy)])
+    ratio += np.finfo(ratio.dtype).smallest_subnormal  # so that no gap is not divided by zero; alters nothing else
+    return np.divide(gap, ratio, out=ratio)
 
 
 def _ordered(bits: np.ndarray) -> np.ndarray:
@@ -247,6 +286,10 @@ class _Cosine:
             for values, exponent in zip((one, two), exponents):
                 values *= math.ldexp(1.0, -exponent)
             part = _products(one, two, exponents)
+        self.take(part)
+
+    def take(self, part: _Products) -> None:
+        """Take a piece's products."""
         self._parts.append(part)
 
     def value(self) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Elements of a piece: what is made of them fits a core's cache, and torch does not split such work over threads.
-PIECE = 1 << 15
+#: Elements of a piece: what is made of them fits a core's cache. With fewer, threads wait for each other too often.
+PIECE = 1 << 16
 
 
 class Stored(Protocol):
@@ -52,6 +52,11 @@ def together(*several: Numbers) -> Iterator[tuple[Tensor, ...]]:
     return zip(*map(pieces, several), strict=True)  # strict also runs each to its end, where checks are
 
 
+def array(piece: Tensor) -> np.ndarray:
+    """Return a piece for numpy, which computes on one thread; in float32 if it is bfloat16, which numpy lacks."""
+    return (piece.float() if piece.dtype == torch.bfloat16 else piece).numpy()
+
+
 def doubles(piece: Tensor) -> np.ndarray:
     """Return a piece in float64."""
-    return piece.double().numpy()
+    return array(piece).astype(np.float64, copy=False)

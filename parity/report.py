@@ -222,6 +222,10 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
 
 def _print_isolation(isolation: Isolation, console: Console) -> None:
     found = isolation.places
+    for reason in isolation.reasons:
+        _print_wrapped(f"isolated: not comparable: {reason}", console)
+    if not found and isolation.reasons:
+        return
     if not found:
         console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
         return
@@ -343,6 +347,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "steps": _steps(verdict.comparisons),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
+        "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
         "first_divergence": _divergence_dict(verdict),
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],

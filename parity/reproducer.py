@@ -63,6 +63,10 @@ def shows(script: Path) -> bool:
 def _script(reproducer: Reproducer) -> str:
     text = reproducer.call + "".join(reproducer.prepare)
     load = "from pkgutil import resolve_name as load\n" if "load('" in text else ""
+    capability = reproducer.job.cpu_capability
+    # torch chooses its kernels once, when it is imported
+    kernels = "" if capability is None else f'\nos.environ["ATEN_CPU_CAPABILITY"] = {capability!r}\n'
+    operating = "import os\n" if kernels else ""
     job, prepare = reproducer.job, "".join(f"    {line}\n" for line in reproducer.prepare)
     return f'''"""{reproducer.title}
 
@@ -70,10 +74,10 @@ def _script(reproducer: Reproducer) -> str:
 Ends with 1 while that is so and with 0 once it is not. Needs the code under test and the files beside it.
 """
 
-import runpy
+{operating}import runpy
 import sys
 from pathlib import Path
-{load}
+{load}{kernels}
 import torch
 from safetensors.torch import load_file
 

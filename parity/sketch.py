@@ -1,32 +1,32 @@
 """Sketches: a few numbers that stand for a large tensor in a golden file.
 
-A sketch holds sampled elements and random-sign projections. A difference in a single element moves every projection, a
-difference that cancels in one projection does not in the others, and all numbers have the scale of the tensor's
-elements, so that errors of sketches compare like errors of tensors.
+A sketch holds sampled elements and random projections. A difference in a single element moves every projection. A
+difference that cancels in one projection, such as of two elements that change places, does not in the others: no two
+elements have the same weights in all of them. All numbers have the scale of the tensor's elements, so that errors of
+sketches compare like errors of tensors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .pieces import PIECE, Numbers, pieces
+from .pieces import PIECE, Numbers, doubles, pieces
 
 SAMPLES, PROJECTIONS = 32, 8
-_BLOCK = 2 * PIECE  # elements whose signs are made at once
 
 
 def sketch(numbers: Numbers) -> Tensor:
     """Return a float64 vector that stands for a tensor, which is read once and in pieces.
 
     A tensor of up to 40 elements is kept whole. A larger one becomes 32 sampled elements, then 8 sums of all finite
-    elements with random signs over the square root of their number, then 8 such sums of a code of the elements that
-    are not finite (1 NaN, 2 +Inf, 3 -Inf). Positions and signs depend on the number of elements only.
+    elements with random weights over the square root of their number, then 8 such sums of a code of the elements that
+    are not finite (1 NaN, 2 +Inf, 3 -Inf). A weight is a multiple of 1/128 whose absolute value lies in [0.5, 1.5).
+    Positions and weights depend on the number of elements only.
     """
     count = math.prod(numbers.shape)
     if count <= SAMPLES + PROJECTIONS:
@@ -34,9 +34,10 @@ def sketch(numbers: Numbers) -> Tensor:
     positions = _positions(count)
     samples = torch.empty(SAMPLES, dtype=torch.float64)
     sums = torch.zeros(2, PROJECTIONS, dtype=torch.float64)
-    for number, block in enumerate(_blocks(numbers)):
-        here = positions // _BLOCK == number
-        samples[here] = block[positions[here] % _BLOCK]
+    for number, piece in enumerate(pieces(numbers)):
+        block = torch.from_numpy(doubles(piece))
+        here = positions // PIECE == number
+        samples[here] = block[positions[here] % PIECE]
         sums += _projections(number, block)
     return torch.cat([samples, *(sums * count**-0.5)])
 
@@ -54,28 +55,14 @@ def marked(found: Tensor, expected: Tensor) -> Tensor:
     return torch.cat([found[:whole], found[whole:].masked_fill(other, float("nan"))])
 
 
-def _blocks(numbers: Numbers) -> Iterator[Tensor]:
-    """Yield the tensor in float64, ``_BLOCK`` elements at a time; a block is valid until the next is asked for."""
-    block = torch.empty(_BLOCK, dtype=torch.float64)
-    filled = 0
-    for piece in pieces(numbers):
-        block[filled : filled + len(piece)] = piece
-        filled += len(piece)
-        if filled == _BLOCK:
-            yield block
-            filled = 0
-    if filled:
-        yield block[:filled]
-
-
 def _projections(number: int, block: Tensor) -> Tensor:
     """Return what one block adds to the sums of finite elements and of codes, [2, PROJECTIONS]."""
-    signs = _signs(number)[:, : len(block)]
+    weights = _weights(number)[:, : len(block)]
     if block.isfinite().all():
-        return torch.stack([signs @ block, torch.zeros(PROJECTIONS, dtype=torch.float64)])
+        return torch.stack([weights @ block, torch.zeros(PROJECTIONS, dtype=torch.float64)])
     code = (block.isnan() * 1 + block.isposinf() * 2 + block.isneginf() * 3).double()
     finite = block.where(code == 0, torch.zeros(()))
-    return torch.stack([signs @ finite, signs @ code])
+    return torch.stack([weights @ finite, weights @ code])
 
 
 def _positions(numel: int) -> Tensor:
@@ -84,11 +71,12 @@ def _positions(numel: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _signs(number: int) -> Tensor:
-    """Return +1 and -1 for the elements of one block, [PROJECTIONS, _BLOCK]."""
-    bits = _mixed(np.arange(_BLOCK, dtype=np.uint64) + np.uint64(number * _BLOCK))
-    rows = [1.0 - 2.0 * ((bits >> np.uint64(7 * k)) & np.uint64(1)).astype(np.float64) for k in range(PROJECTIONS)]
-    return torch.from_numpy(np.stack(rows))
+def _weights(number: int) -> Tensor:
+    """Return the weights of the elements of one block, [PROJECTIONS, PIECE]: a byte of random bits makes each."""
+    bits = _mixed(np.arange(PIECE, dtype=np.uint64) + np.uint64(number * PIECE))
+    rows = [(bits >> np.uint64(8 * k)) & np.uint64(255) for k in range(PROJECTIONS)]
+    codes = np.stack(rows).astype(np.float64)
+    return torch.from_numpy(np.where(codes < 128, 0.5 + codes / 128, 0.5 - codes / 128))
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

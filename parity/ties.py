@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 _INFINITE = float("inf")
@@ -138,6 +137,8 @@ def matching_margin(rows: Tensor, cols: Tensor, cost: Tensor, error: float) -> M
     if not len(rows) == len(cols) == size or not (_is_choice(rows, cost.size(0)) and _is_choice(cols, cost.size(1))):
         return Margin("cost", _INFINITE, 0.0, f"is no matching of {size} rows and columns")
     try:
+        from scipy.optimize import linear_sum_assignment  # takes half a second to import
+
         best = linear_sum_assignment(cost.numpy())
     except ValueError:  # NaN, or infinities that leave no matching
         return Margin("cost", _INFINITE, 0.0, "cannot be tried, for these costs have no best matching")

@@ -15,15 +15,12 @@ from torch import Tensor
 from legacy_adapters.taps import decision_key
 from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, tensor_bytes
 
+from .fields import FieldError, check_fields
 from .parallel import in_order
 from .pieces import PIECE
 from .shard import TORCH_DTYPES, Shard, TraceError
 
-#: What ``coverage`` of an index must hold.
-_COVERAGE = {"leaf_calls": list, "never_executed": list, "without_gradient": list, "classes": dict}
-
-
-_PIECES_AT_ONCE = 8  # read from disk
+_PIECES_AT_ONCE = 4  # read from disk
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,8 @@ class Trace:
             raise TraceError(f"{path} cannot be read: {error}.") from error
         try:
             return cls._from_index(folder, path, index, checked)
+        except FieldError as error:
+            raise TraceError(f"{path} is malformed: {error}; record the trace again.") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise TraceError(f"{path} is malformed: {type(error).__name__} {error}.") from error
 
@@ -113,11 +112,8 @@ class Trace:
     def _from_index(cls, folder: Path, path: Path, index: dict[str, Any], checked: bool) -> Trace:
         if index.get("format_version") != FORMAT_VERSION:
             raise TraceError(f"{path} has format version {index.get('format_version')}; expected {FORMAT_VERSION}.")
+        check_fields(index["provenance"], index["coverage"], index["records"])
         records = tuple(Record(**{**record, "shape": tuple(record["shape"])}) for record in index["records"])
-        coverage = index["coverage"]
-        for name, kind in _COVERAGE.items():
-            if not isinstance(coverage[name], kind):
-                raise TypeError(f"coverage.{name}")
         shards = dict(index["shards"])
         files = {shard: _opened(folder, shard) for shard in sorted(set(shards.values()))}
         for record in records:
@@ -129,7 +125,7 @@ class Trace:
                     f"{folder} is damaged: {shards[record.digest]} has no {record.dtype}{list(record.shape)} of "
                     f"{record.kind} `{record.name}`."
                 )
-        return cls(folder, dict(index["provenance"]), coverage, records, checked, shards, files)
+        return cls(folder, index["provenance"], index["coverage"], records, checked, shards, files)
 
     @cached_property
     def by_key(self) -> dict[Key, Record]:

@@ -10,14 +10,14 @@ from converters.mapping import Mapping
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Record, zeros_digest
 
-from .blame import Divergence, first_divergence
+from .blame import FLOW, Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
 from .evidence import Evidence
 from .isolation import Isolation, places
-from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair
+from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair, translator
 from .trace import Recording, Trace
 
 MATCH, MISMATCH, INCOMPARABLE = "MATCH", "MISMATCH", "INCOMPARABLE"
@@ -93,7 +93,7 @@ def judge(
     covered = cover(legacy, new, mapping, unpaired)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
-    divergence = first_divergence(comparisons, missing, legacy.records, added)
+    divergence = first_divergence(comparisons, missing, legacy.records, added, _cut_off(new, missing, mapping))
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in comparisons)
     if conditions:
@@ -115,20 +115,28 @@ def judge(
 def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record]) -> Verdict:
     """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
 
+    An isolated run that cannot be compared proves nothing: a match is then not comparable, a mismatch stays one. If
+    its conditions are others, what differs in it is no place either.
+
     Args:
         verdict: of the ordinary run.
         isolated: of the run in which every module was given its twin's inputs.
         order: all legacy records, in recording order.
     """
+    reasons = isolated.reasons if isolated.outcome == INCOMPARABLE else ()
+    other_conditions = reasons and not all(comparison.accepted for comparison in isolated.comparisons)
     missing = [item.record for item in isolated.coverage.unaccounted if item.side == LEGACY]
-    found = places(isolated.comparisons, missing, verdict.comparisons, order)
-    merged = replace(verdict, isolation=Isolation(isolated.comparisons, found))
-    if not found:
+    found = () if other_conditions else places(isolated.comparisons, missing, verdict.comparisons, order)
+    merged = replace(verdict, isolation=Isolation(isolated.comparisons, found, reasons))
+    if found:
+        merged = replace(merged, divergence=isolated.divergence)
+    if verdict.outcome != MATCH:
         return merged
-    merged = replace(merged, divergence=isolated.divergence)
-    if verdict.outcome == MATCH:
-        reasons = (f"{len(found)} places compute something else by themselves.",)
-        return replace(merged, outcome=MISMATCH, reasons=reasons)
+    if reasons:
+        return replace(merged, outcome=INCOMPARABLE, reasons=tuple(f"Isolated: {reason}" for reason in reasons))
+    if found:
+        told = (f"{len(found)} places compute something else by themselves.",)
+        return replace(merged, outcome=MISMATCH, reasons=told)
     return merged
 
 
@@ -139,6 +147,13 @@ def _confirmed(item: Unpaired) -> Unpaired:
     if needs_zeros and record.digest != zeros_digest(record.dtype, record.shape):
         return replace(item, exclusion=None)
     return item
+
+
+def _cut_off(new: Trace, missing: Sequence[Record], mapping: Mapping) -> list[Record]:
+    """Return the missing gradients whose tensors need none on the new side, in the order in which these came up."""
+    translate = translator(mapping)
+    lost = {(r.phase, r.kind, translate(r), r.call, r.slot): r for r in missing if r.kind in FLOW}
+    return [lost[key] for key in map(tuple, new.coverage.get("cut_off", ())) if key in lost]
 
 
 def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
@@ -172,6 +187,8 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, p
     reasons = list(_unproven_checks(comparisons, provenance))
     if not any(comparison.pair.new.kind in _COMPUTED for comparison in comparisons):
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
+    elif not provenance.get("checks"):
+        reasons.append("No check was asked for, so a match proves nothing; record both sides with --check.")
     if coverage.unaccounted:
         first = coverage.unaccounted[0]
         slot = f" {first.record.slot}" if first.record.slot else ""

@@ -4,6 +4,7 @@ import ddq_port  # noqa: F401  # isort: skip  (supplies mmcv._ext before mmdet a
 
 import mmdet.models  # noqa: F401  (registers mmdet's detectors)
 import pytest
+from mmengine.registry import DefaultScope
 
 from converters import layout
 from ddq_port import configs
@@ -15,7 +16,8 @@ TINY = [name for name in configs.VARIANTS if name.startswith("tiny")]
 @pytest.mark.parametrize("variant", TINY)
 def test_mmdets_own_config_becomes_tiny_by_ours(variant):
     base = mmdet3.packaged_config(families.get("mmdet_ddq").configs[variant])
-    model = mmdet3.build_model(base, str(configs.path(configs.VARIANTS[variant])))
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = mmdet3.build_model(base, str(configs.path(configs.VARIANTS[variant])))
     assert layout.layout_of(model, variant) == layout.load(variant, "mmdet_ddq", "legacy")
     assert type(model).__module__.startswith("mmdet.")
 

@@ -1,4 +1,4 @@
-"""Planted faults are detected and named: all those of weights and traces, a fixed choice of model and training.
+"""Planted faults are detected and named: one of each kind in weights and traces, a fixed choice of model and training.
 
 ``python -m tests.faults`` measures all of them, and the clean runs.
 """
@@ -22,7 +22,8 @@ CHOICE = (
     "one_element", "position_of_first_layer", "quality_beta", "queries_padded_with_last", "schedule_stuck",
     "sigmoid_twice_on_dense", "term_renamed", "three_positives", "window_not_shifted",
 )  # fmt: skip
-CHOSEN = [fault for fault in FAULTS.values() if fault.place in (WEIGHTS, TRACE) or fault.name in CHOICE]
+_FIRST = {fault.kind: fault.name for fault in reversed(FAULTS.values()) if fault.place in (WEIGHTS, TRACE)}
+CHOSEN = [fault for fault in FAULTS.values() if fault.name in (*CHOICE, *_FIRST.values())]
 
 
 def test_there_are_enough_faults_of_enough_kinds():
@@ -50,4 +51,4 @@ def test_fault_is_detected_and_named(measured, fault, tolerance):
 def test_some_faults_keep_mean_and_deviation(measured):
     # what is permuted, transposed or the like; the whole suite has more
     shifts = [measurement.shift for measurement in measured.values()]
-    assert sum(shift is not None and shift <= 1e-4 for shift in shifts) >= 20
+    assert sum(shift is not None and shift <= 1e-4 for shift in shifts) >= 8

@@ -11,7 +11,7 @@ from converters.mapping import Keep, Mapping
 from legacy_adapters.forcing import Forcing
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
-from legacy_adapters.values import change_arguments, changed, flatten
+from legacy_adapters.values import changed, changed_call, flatten
 from parity.isolation import write_forcing
 from parity.trace import Trace
 
@@ -93,12 +93,14 @@ def test_values_are_changed_inside_every_structure_and_kept_where_nothing_change
     assert value["c"] == 1.5
 
 
-def test_arguments_are_changed_by_name_however_they_were_given():
-    def forward(x, *more, scale=1.0, **rest):
+def test_arguments_are_changed_by_name_and_given_as_they_were():
+    def forward(x, y, *more, scale=1.0, **rest):
         return None
 
-    bound = inspect.signature(forward).bind(1, 2, 3, scale=4, extra={"deep": 5})
-    change_arguments(
-        bound, lambda slot, tensor: tensor * 10 if slot in ("x", "more.1", "scale", "extra.deep") else None
-    )
-    assert bound.args == (10, 2, 30) and bound.kwargs == {"scale": 40, "extra": {"deep": 50}}
+    def change(slot, tensor):
+        return tensor * 10 if slot in ("x", "y", "more.1", "scale", "extra.deep") else None
+
+    signature = inspect.signature(forward)
+    args, kwargs = changed_call(signature, (1, 2, 3, 4), dict(scale=5, extra={"deep": 6}), change)
+    assert args == (10, 20, 3, 40) and kwargs == dict(scale=50, extra={"deep": 60})
+    assert changed_call(signature, (1,), dict(y=2), change) == ((10,), dict(y=20))

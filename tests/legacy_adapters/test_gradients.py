@@ -49,6 +49,21 @@ def of(trace, kind, name, call=0):
     return trace.tensor(record)
 
 
+def test_tensors_without_a_way_back_are_listed_in_forward_order(tmp_path):
+    class Cut(Net):
+        def forward(self, x):
+            return self.mix(self.norm(self.mix(x)).detach())
+
+    net, recorder = Cut(), Recorder(TraceWriter(str(tmp_path / "t")), gradient_flow=True)
+    for parameter in net.norm.parameters():
+        parameter.requires_grad_(False)
+    trained(net, torch.randn(4, 3), recorder)
+    assert recorder.coverage()["cut_off"] == [
+        ("train", "in_grad", "mix", 0, "input"),
+        ("train", "in_grad", "mix", 1, "input"),
+    ]
+
+
 def test_gradients_cross_borders_in_the_order_of_backward(flow):
     keys = [(r.kind, r.name, r.call, r.slot) for r in flow[0].records if r.kind.endswith("_grad")]
     assert keys == [

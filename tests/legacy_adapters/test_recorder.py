@@ -1,5 +1,7 @@
 """Every call of every module is recorded, with all its inputs and outputs."""
 
+from functools import wraps
+
 import torch
 from torch import nn
 
@@ -90,6 +92,24 @@ def test_positional_and_keyword_calls_record_alike(tmp_path):
             net.two(x=torch.ones(1))
 
     assert [r.slot for r in recorded(tmp_path, call).records if r.kind == "module_in"] == ["x", "x"]
+
+
+def test_arguments_are_handed_on_as_they_were_given(tmp_path):
+    given = []
+
+    # looks at keywords, under the signature of what it wraps, as mmcv's `deprecated_api_warning` does
+    @wraps(lambda x: x)
+    def forward(*args, **kwargs):
+        given.append((args, kwargs))
+
+    net, x = nn.ModuleDict(dict(picky=nn.Module())), torch.ones(1)
+    net.picky.forward = forward
+    recorder = Recorder(TraceWriter(str(tmp_path / "t")), gradient_flow=True)
+    recorder.attach(net)
+    with recorder.in_phase("predict"):
+        net.picky.forward(x=x)
+        net.picky.forward(x)
+    assert given == [((), dict(x=x)), ((x,), {})]
 
 
 def test_scope_is_the_module_that_made_the_call(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from legacy_adapters.trace_writer import TraceWriter, content_digest
+from legacy_adapters.trace_writer import TraceWriter, UnsupportedTensorError, content_digest
 from parity.trace import Trace, TraceError
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
@@ -212,3 +212,19 @@ def test_disk_that_is_full_is_an_error_of_the_caller(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "OSError\n", done.stderr
     assert not (tmp_path / "t" / "index.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "says"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "is a tensor of torch.complex64, torch.strided; a trace keeps"),
+        (torch.zeros(2, 2).to_sparse(), "is a tensor of torch.float32, torch.sparse_coo; a trace keeps"),
+    ],
+    ids=["complex", "sparse"],
+)
+def test_tensor_that_a_trace_cannot_keep_is_named(tmp_path, tensor, says):
+    writer = TraceWriter(str(tmp_path))
+    with pytest.raises(UnsupportedTensorError) as error:
+        writer.add("predict", "module_out", "neck.fft", 0, "0.1", tensor)
+    message = str(error.value)
+    assert message.startswith("module_out `neck.fft` 0.1 ") and says in message and "\n" not in message

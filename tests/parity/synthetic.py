@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,18 @@ PROVENANCE = dict(
     family="toy",
     variant="tiny",
     seed=0,
-    checks=[],
     threads=2,
     cpu_capability="AVX2",
     device="cpu",
     dtype="float32",
     torch="2.6.0",
 )
+
+
+#: Checks a hand-written trace may have asked for: what must be compared, phase and kind. ``MODULES`` is for tests only:
+#: see ``checks_of_tests`` in conftest.py.
+MODULES = ("modules", ("train", "module_out"))
+_CHECKS = (MODULES, ("forward", ("predict", "module_out")), ("loss", ("train", "loss")), ("grad", ("train", "grad")))
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,11 @@ class Rec:
 
 def write_trace(
     folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
-    never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (), **provenance: Any,
+    never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (),
+    cut_off: tuple[list, ...] = (), **provenance: Any,
 ) -> Trace:  # fmt: skip
     """Write and load a trace; ``leaf_calls`` counts calls in the training phase, ``provenance`` overrides."""
+    provenance = {"checks": checks_of(records), **provenance}
     writer = TraceWriter(str(folder))
     for record in records:
         writer.add(record.phase, record.kind, record.name, record.call, record.slot, record.tensor, record.scope)
@@ -62,10 +70,17 @@ def write_trace(
         never_executed=list(never_executed),
         without_gradient=list(without_gradient),
         frozen=list(frozen),
+        cut_off=list(cut_off),
         classes={},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)
     return Trace.load(folder)
+
+
+def checks_of(*sides: Sequence[Rec]) -> list[str]:
+    """Return the first check of which every side has a record, as a list; empty if there is none."""
+    found = [{(record.phase, record.kind) for record in records} for records in sides]
+    return [check for check, evidence in _CHECKS if all(evidence in kinds for kinds in found)][:1]
 
 
 def judged(
@@ -73,6 +88,7 @@ def judged(
     exclusions: tuple = (), on_legacy: dict[str, Any] | None = None, on_new: dict[str, Any] | None = None,
 ) -> Verdict:  # fmt: skip
     """Judge two hand-written sides; ``on_legacy`` and ``on_new`` go to :func:`write_trace`."""
-    one = write_trace(folder / "legacy", *legacy, **(on_legacy or {}))
-    two = write_trace(folder / "new", *new, **(on_new or {}))
+    checks = checks_of(legacy, new)
+    one = write_trace(folder / "legacy", *legacy, **{"checks": checks, **(on_legacy or {})})
+    two = write_trace(folder / "new", *new, **{"checks": checks, **(on_new or {})})
     return judge(one, two, mapping, exclusions, tolerance)

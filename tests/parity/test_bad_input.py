@@ -143,6 +143,40 @@ def test_option_that_makes_no_sense(parity, arguments):
     assert result.exit_code == 2 and arguments[0] in one_line(result)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--check", "train", "--isolate"), "Steps of a training cannot be isolated; check forward, loss or grad"),
+        (("--size", "64x64", "--objects", "20000"), "Objects (20000,) are not a number from 0 to 10000"),
+        (("--rtol", "1"), "--rtol is of --tolerance fixed, not exact"),
+        (("--tolerance", "derived", "--atol", "0"), "--atol is of --tolerance fixed, not derived"),
+        (("--force",), "--force needs --out"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together(parity, arguments, says):
+    result = parity("run", "--family", "mmdet_ddq", "--variant", "tiny_4scale", *arguments)
+    assert result.exit_code == 2 and says in one_line(result)
+
+
+def test_capture_of_too_many_objects(parity, tmp_path):
+    arguments = ("--family", "mmdet_ddq", "--variant", "tiny_4scale", "--size", "64x64", "--objects", "20000")
+    result = parity("capture", tmp_path / "golden.npz", *arguments)
+    assert result.exit_code == 2 and "Objects (20000,)" in one_line(result)
+
+
+@pytest.mark.parametrize("command", [("check", "golden.npz"), ("demo",)], ids=str)
+def test_force_without_a_folder_to_replace(parity, command):
+    result = parity(*command, "--force")
+    assert result.exit_code == 2 and "--force needs --out" in one_line(result)
+
+
+def test_bounds_of_a_comparison_that_is_exact(parity, tmp_path):
+    where = ("--family", "mmdet_ddq", "--variant", "tiny_4scale")
+    result = parity("compare", tmp_path, tmp_path, *where, "--atol", "1")
+    assert result.exit_code == 2 and "--atol is of --tolerance fixed, not exact" in one_line(result)
+
+
 def test_earlier_run_is_kept_without_force(tiny, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")
@@ -223,6 +257,14 @@ def compare_kept(parity, kept_run, *arguments, variant="tiny_4scale", family="mm
 def test_kept_traces_compare_again(parity, kept_run):
     result = compare_kept(parity, kept_run)
     assert result.exit_code == 0 and result.stdout.startswith("MATCH ")
+
+
+@pytest.mark.parametrize("second", ["legacy", "new"])
+def test_new_trace_in_the_place_of_the_legacy_one(parity, kept_run, second):
+    where = ("--family", "mmdet_ddq", "--variant", "tiny_4scale")
+    line = one_line(parity("compare", kept_run / "new", kept_run / second, *where))
+    assert f"{kept_run / 'new'} does not have the legacy layout of mmdet_ddq tiny_4scale" in line
+    assert "compare LEGACY NEW" in line
 
 
 def test_traces_of_another_family_or_variant_are_refused(parity, kept_run):

@@ -206,6 +206,28 @@ def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_p
     assert verdict.outcome == INCOMPARABLE and verdict.divergence.where == where and says in verdict.divergence.message
 
 
+@pytest.mark.parametrize(
+    ("cut_off", "where", "says"),
+    [
+        (["out_grad", "decoder", 0, "1"], "decoder", "gives an output 1 that is cut off"),
+        (
+            ["in_grad", "decoder.layers.0", 0, "x"],
+            "decoder",
+            "gives `decoder.layers.0` (call 0 of the train phase) a `x`",
+        ),
+        (["in_grad", "decoder", 0, "y"], "decoder.layers.0", "no twin"),
+    ],
+    ids=["output", "input", "neither"],
+)
+def test_tensor_that_is_cut_off_is_named_before_the_gradients_that_do_not_come(tmp_path, cut_off, where, says):
+    flow = [
+        Rec("in_grad", "decoder.layers.0", slot="x", scope="decoder"),
+        Rec("out_grad", "decoder", slot="1"),
+    ]
+    verdict = judged(tmp_path, [*RUN, *flow], RUN, on_new=dict(cut_off=(["train", *cut_off],)))
+    assert verdict.divergence.where == where and says in verdict.divergence.message
+
+
 def test_parameter_that_gets_a_gradient_is_named_before_the_gradients_that_flow_for_it(tmp_path):
     flow = [Rec("out_grad", "decoder", slot="1"), Rec("in_grad", "decoder.layers.0", slot="x", scope="decoder")]
     flowing = judged(tmp_path / "flow", RUN, [*RUN, *flow])

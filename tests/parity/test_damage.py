@@ -1,5 +1,6 @@
 """A trace whose bytes changed after it was recorded: one clear line, or a verdict that stays what it was."""
 
+import functools
 import json
 import shutil
 
@@ -129,6 +130,50 @@ def test_index_that_says_otherwise_than_its_shard_is_refused(parity, sides, fiel
     index["records"][0][field] = {"dtype": "I32", "shape": [1, 3 * PIECE]}[field]
     (folders[1] / "index.json").write_text(json.dumps(index))
     assert "is damaged" in refused(parity("compare", *folders, *WHERE))
+
+
+RECORD, CALL, NUMBER = ("records", 0), ("coverage", "leaf_calls", 0), "expected a number from 0 on"
+#: Place in the index, what is put there (``...`` takes it away), what the one line says.
+ODD_FIELDS = [
+    ((*CALL, "count"), "3", f"coverage.leaf_calls.count is '3', {NUMBER}"),
+    ((*CALL, "count"), -3, f"coverage.leaf_calls.count is -3, {NUMBER}"),
+    ((*CALL, "count"), True, f"coverage.leaf_calls.count is True, {NUMBER}"),
+    ((*CALL, "name"), ..., "coverage.leaf_calls.name is missing, expected a string"),
+    (CALL, [], "coverage.leaf_calls[0] is [], expected an object"),
+    (("coverage", "without_gradient"), [3], "coverage.without_gradient[0] is 3, expected a string"),
+    (("coverage", "frozen"), None, "coverage.frozen is None, expected a list"),
+    (("coverage", "cut_off"), [["a"]], "coverage.cut_off[0] is ['a'], expected phase, kind, name, call and slot"),
+    (("coverage", "classes"), {"a": 1}, "coverage.classes[a] is 1, expected a string"),
+    ((*RECORD, "name"), None, "records[0].name is None, expected a string"),
+    ((*RECORD, "phase"), ["x"], "records[0].phase is ['x'], expected a string"),
+    ((*RECORD, "call"), "0", f"records[0].call is '0', {NUMBER}"),
+    ((*RECORD, "call"), -1, f"records[0].call is -1, {NUMBER}"),
+    ((*RECORD, "digest"), ..., "records[0].digest is missing, expected a string"),
+    ((*RECORD, "shape"), [3.0], "the shape of a record is not made of numbers from 0 on"),
+    (("records",), {}, "records is {}, expected a list"),
+    (("provenance", "checks"), "forward", "provenance.checks is 'forward', expected a list"),
+    (("provenance", "checks"), [["forward"]], "provenance.checks[0] is ['forward'], expected a string"),
+    (("provenance", "steps"), "2", f"provenance.steps is '2', {NUMBER}"),
+    (("provenance", "modules"), None, "provenance.modules is None, expected an object"),
+    (("provenance",), [], "provenance[0] is [], expected an object"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "says"), ODD_FIELDS, ids=lambda part: str(part)[:40])
+def test_index_with_a_field_of_another_type_is_refused(parity, tmp_path, path, value, says):
+    folders = tmp_path / "legacy", tmp_path / "new"
+    for folder in folders:  # both alike, so that it is not refused for a difference
+        records = Rec("module_out", "a", EQUAL), Rec("module_out", "b", OTHER)
+        write_trace(folder, *records, leaf_calls={"a": 3}, **TINY)
+        index = json.loads((folder / "index.json").read_text())
+        *parents, last = path
+        place = functools.reduce(lambda part, key: part[key], parents, index)
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+        (folder / "index.json").write_text(json.dumps(index))
+    assert f"is malformed: {says}; record the trace again." in refused(parity("compare", *folders, *WHERE))
 
 
 def test_shard_that_shrinks_while_it_is_compared_is_an_error(sides):

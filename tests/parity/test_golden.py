@@ -14,7 +14,7 @@ import torch
 from parity import golden
 from parity.compare import Tolerance
 from parity.evidence import Norms, spreads
-from parity.golden import GoldenError, GoldenEvidence, Values
+from parity.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, Values
 from parity.pairing import LEGACY, NEW
 from parity.settings import Task
 from parity.sketch import sketch
@@ -302,20 +302,20 @@ def header_without(name):
     return lambda arrays, header: header.pop(name)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None], ids=str)
+@pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, str(FORMAT_VERSION), None], ids=str)
 def test_other_format_version_is_refused(saved, tmp_path, version):
     path = rewritten(saved, tmp_path / "g.npz", lambda arrays, header: header.update(format_version=version))
-    assert refused(path) == f"{path} has format version {version}; expected 1."
+    assert refused(path) == f"{path} has format version {version}; expected {FORMAT_VERSION}."
 
 
 def test_other_format_version_is_told_before_anything_else_is_read(saved, tmp_path):
     def future(arrays, header):
         header.clear()
-        header["format_version"] = 2
+        header["format_version"] = FORMAT_VERSION + 1
         for name in arrays.keys() - {"header"}:
             del arrays[name]
 
-    assert "has format version 2" in refused(rewritten(saved, tmp_path / "g.npz", future))
+    assert f"has format version {FORMAT_VERSION + 1}" in refused(rewritten(saved, tmp_path / "g.npz", future))
 
 
 @pytest.mark.parametrize(

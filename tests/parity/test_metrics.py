@@ -253,3 +253,41 @@ def test_nothing_of_what_is_measured_is_changed():
     wide = torch.tensor([1e300, 2.0], dtype=torch.float64)
     measure(wide, wide * 2)
     assert wide.tolist() == [1e300, 2.0]
+
+
+def noisy(scale, error, zeros=0.0):
+    draw = torch.Generator().manual_seed(0)
+    legacy = torch.randn(3 * PIECE + 5, generator=draw) * scale
+    legacy[torch.rand(len(legacy), generator=draw) < zeros] = 0.0
+    return legacy, legacy * (1 + error * torch.randn(len(legacy), generator=draw))
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new"),
+    [
+        noisy(1.0, 1e-7), noisy(1.0, 1e-3), noisy(1.0, 0.3, zeros=0.5), noisy(1e-8, 1e-6), noisy(1e15, 1e-6),
+        noisy(1e-20, 1e-6), noisy(1e25, 1e-6), noisy(1e-44, 1.0), noisy(1e37, 0.5),
+        (noisy(1.0, 0.0)[0], torch.zeros(3 * PIECE + 5)), (torch.zeros(3 * PIECE + 5), noisy(1.0, 0.0)[0]),
+        (noisy(1.0, 0.0)[0], -noisy(1.0, 0.0)[0]),
+    ],
+    ids=["last places", "small", "large", "tiny", "huge", "tiny squares", "huge squares", "denormal", "overflow",
+         "lost", "made", "negative"],
+)  # fmt: skip
+def test_long_float32_tensors_are_measured_as_in_float64(legacy, new):
+    found, wide = measure(legacy, new), measure(legacy.double(), new.double())
+    assert (found.elements, found.differing, found.nan, found.inf) == (
+        wide.elements,
+        wide.differing,
+        wide.nan,
+        wide.inf,
+    )
+    for name in ("max_abs", "max_rel", "mean_abs", "cosine"):
+        assert getattr(found, name) == pytest.approx(getattr(wide, name), rel=3e-6, nan_ok=True), name
+    if not math.isnan(wide.cosine):
+        assert 1 - found.cosine == pytest.approx(1 - wide.cosine, rel=1e-3, abs=1e-14)
+    assert found.ulps == int((ordered(legacy) - ordered(new)).abs().max())
+
+
+def ordered(values):
+    bits = values.view(torch.int32).long()
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)

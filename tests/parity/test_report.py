@@ -12,6 +12,7 @@ from rich.console import Console
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW, Exclusion
 from parity.report import as_dict, closing_line, print_verdict, stages
+from parity.verdict import with_isolation
 
 from .synthetic import INF, NAN, Rec, judged
 
@@ -444,3 +445,13 @@ def test_widest_figures_keep_to_80_columns(tmp_path):
     verdict = two_tensors(tmp_path, legacy, torch.tensor([-1.2345e30, 1.0, -INF, -3.4e38]))
     *body, _ = printed(verdict).splitlines()
     assert max(map(len, body)) <= 80 and "ULP" in "".join(body)
+
+
+def test_isolated_run_that_cannot_be_compared_does_not_read_as_clean(tmp_path):
+    verdict = two_tensors(tmp_path / "ordinary", [1.0], [1.0])
+    alone = two_tensors(tmp_path / "isolated", [1.0], [1.0], on_new=dict(threads=8))
+    merged = with_isolation(verdict, alone, [c.pair.legacy for c in verdict.comparisons])
+    text = printed(merged)
+    assert "nothing computes anything else" not in text and "isolated: not comparable: threads is 2" in text
+    assert text.splitlines()[-1].startswith("INCOMPARABLE Isolated: threads is 2")
+    assert strict(merged)["isolated_reasons"] == list(merged.isolation.reasons)

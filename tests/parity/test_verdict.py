@@ -6,7 +6,7 @@ import torch
 from converters.mapping import Drop, Keep, Mapping, Rename
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW, Exclusion
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, with_isolation
 
 from .synthetic import SAME_NAMES, Rec, judged
 
@@ -280,3 +280,35 @@ def test_missing_input_before_the_first_difference_is_the_place(tmp_path):
     assert verdict.outcome == MISMATCH and verdict.divergence.where == "the detector"
     assert "calls `decoder`" in verdict.divergence.message and "without `mask`" in verdict.divergence.message
     assert "1 have no twin" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("isolated", "on_new", "reason"),
+    [
+        ([OUT], dict(threads=8), "threads is 2 on the legacy side and 8 on the new one"),
+        ([Rec("module_out", "backbone", [9.0, 2.0])], dict(threads=8), "threads is 2 on the legacy side and 8"),
+        ([], {}, "Nothing that was computed could be paired"),
+    ],
+    ids=["other conditions", "other conditions and values", "nothing compared"],
+)
+@pytest.mark.parametrize("ordinary", [MATCH, MISMATCH])
+def test_isolated_run_that_cannot_be_compared_proves_nothing(tmp_path, isolated, on_new, reason, ordinary):
+    changed = [OUT] if ordinary == MATCH else [Rec("module_out", "backbone", [1.0, 3.0])]
+    verdict = judged(tmp_path / "ordinary", [OUT], changed)
+    alone = judged(tmp_path / "isolated", [OUT], isolated, on_new=on_new)
+    merged = with_isolation(verdict, alone, [pair.pair.legacy for pair in verdict.comparisons])
+    assert outcome(merged) == (INCOMPARABLE if ordinary == MATCH else MISMATCH)
+    assert merged.isolation.places == () and merged.isolation.reasons[0].startswith(reason)
+    if ordinary == MATCH:
+        assert merged.reasons[0].startswith(f"Isolated: {reason}")
+    else:
+        assert merged.divergence == verdict.divergence
+
+
+@pytest.mark.parametrize("checks", [[], None], ids=str)
+@pytest.mark.parametrize("tolerance", [Tolerance(), FIXED], ids=["exact", "fixed"])
+def test_equal_sides_of_which_no_check_was_asked_prove_nothing(tmp_path, checks, tolerance):
+    asked = dict(checks=checks)
+    verdict = judged(tmp_path, [WEIGHT, OUT], [WEIGHT, OUT], tolerance=tolerance, on_legacy=asked, on_new=asked)
+    assert outcome(verdict) == INCOMPARABLE
+    assert verdict.reasons[0].startswith("No check was asked for" if checks == [] else "checks is recorded on neither")
