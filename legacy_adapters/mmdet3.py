@@ -11,6 +11,7 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 import torch
 
 from .inputs import Batch
+from .precision import as_stored
 from .steps import Training
 
 #: (w, h) scale from the original to the given image; not 1 and not equal, so that a wrong rescaling is seen.
@@ -136,7 +137,8 @@ class EngineTraining(Training):
         from mmengine.logging import MessageHub
         from mmengine.runner import CheckpointLoader
 
-        parts = CheckpointLoader.load_checkpoint(path, map_location="cpu")
+        with as_stored():
+            parts = CheckpointLoader.load_checkpoint(path, map_location="cpu")
         if parts["meta"]["iter"] != step:
             raise ValueError("{} was written after step {}, expected {}".format(path, parts["meta"]["iter"], step))
         missing = [name for name in self._names if name not in parts["state_dict"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any, ContextManager, Iterator, Sequence
 
 import torch
 
@@ -41,6 +41,11 @@ def computing_in(dtype: str) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def as_stored() -> ContextManager:
+    """Return what to read a file of tensors within: torch's reader names torch.float32, which is not to be widened."""
+    return torch._C.DisableTorchFunction()
 
 
 def _wide(argument: Any) -> Any:

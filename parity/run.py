@@ -67,7 +67,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     states = str(legacy.folder) if derived and task.steps else None
     measured = measure_legacy(sides, legacy, bundle, progress, states=states) if derived else None
     flow = legacy.provenance.get("gradient_flow", False)
-    resumed = sides.converted()
+    resumed = sides.resumed(NEW)
     given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records, checkpoint_from=resumed)
     progress(f"running the new side ({options.sources.new_adapter.stem})")
     new = sides.new(dtype=options.dtype, **given)
@@ -107,7 +107,7 @@ def measure_legacy(
     from step to step would measure the chaos of training, not the rounding of a step.
     """
     progress("running the legacy side in float64")
-    given = dict(replay=replay, states=states, checkpoint_from=sides.stopped)
+    given = dict(replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY))
     reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", decide=False, **given)
 
     def runs() -> Iterator[Trace]:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from converters import api, checkpoint, detect, engine, families, layout
+from converters import api, checkpoint, detect, engine, families, layout, parts
 from converters.mapping import Mapping as NameMapping
 from converters.options import Options
 from ddq_port import configs
@@ -158,15 +158,18 @@ class Sides:
         """Name the file for the checkpoint of a legacy training that is stopped; None if none is."""
         return str(self.folder / "stopped.pth") if self.task.resume_at else None
 
-    def converted(self) -> str | None:
-        """Convert that checkpoint for the new side, as ``ddq-convert`` does, and name the file; None if there is none.
+    def resumed(self, side: str) -> str | None:
+        """Convert that checkpoint for a side, as ``ddq-convert`` does, and name the file; None if none is written.
+
+        For the legacy side as well: mmengine saves objects that torch from 2.6 on refuses to load.
 
         Raises:
             converters.errors: if it cannot be converted.
         """
         if self.stopped is None:
             return None
-        path, options = self.folder / "resumed.pth", Options(family=self.task.family, variant=self.task.variant)
+        path = self.folder / f"resumed.{side}.pth"
+        options = Options(to=side, family=self.task.family, variant=self.task.variant, keep=parts.ALL)
         api.convert_file(self.stopped, path, options)
         return str(path)
 

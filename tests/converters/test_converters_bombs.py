@@ -216,7 +216,7 @@ IN_META: dict[str, tuple[bytes, str]] = {
     "lists nested deep in meta": ((b"]" * 400_000 + b"a" * 399_999), ""),
     "long names again and again": (
         _kept(1, text("a" * 10**5)) + _kept(2, found("os.system")) + b"}" + _get(1) + _list_of(_get(2) * 10**5) + b"s",
-        "",
+        "its metadata unfold to more than",
     ),
     "list in itself": ((b"]" + _put(1) + _get(1) + b"a"), ""),
     "dict in itself": ((b"}" + _put(1) + text("a") + _get(1) + b"s"), ""),

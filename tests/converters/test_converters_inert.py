@@ -50,7 +50,7 @@ def read(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         (1, (2, 3)),
         [1, [2, []]],
         {"a": {"b": 1}, 3: "c", (1, "d"): None, None: 0, 2.5: 1},
-        {1, "a"},
+        {1, 2},
         frozenset({1, 2}),
         OrderedDict(b=1, a=2),
         Counter("aab"),
