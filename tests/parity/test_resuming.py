@@ -105,7 +105,7 @@ def _counted(state_dict):
     ("change", "says"),
     [
         (_exchanged, "In step 2 the optimizer's `exp_avg` of"),
-        (_forgotten, "In step 2 the new side"),
+        (_forgotten, "The optimizer's state of `"),
         (_shifted, "In step 2 `initial_lr` differs for"),
         (_counted, "In step 2 the optimizer's `step` of"),
     ],
