@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -40,6 +41,13 @@ class Given:
     batches: list[str]
     legacy: Path
     new: Path
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope() -> Iterator[None]:
+    """Look names up where a Runner of mmdet does, whatever scope other tests' Runners have left."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
 
 
 @pytest.fixture(scope="module")
