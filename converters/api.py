@@ -152,7 +152,8 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     meta = _meta(loaded.meta, found, asked)
     planned = Plan(loaded, asked, found, result.rules, result.ledger, result.state_dict, meta)
     # every further step takes a plan and returns one with other tensors, changes or parts
-    planned = replace(planned, parts=carried.parts, part_lines=carried.lines)
+    meta_lines = parts.meta_lines(loaded, found.side, options.to) if chosen.keep == parts.ALL else ()
+    planned = replace(planned, parts=carried.parts, part_lines=(*meta_lines, *carried.lines))
     planned = planned if selection is None else _with_classes(planned, selection)
     planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
     changed = planned.changes or planned.meta != meta or options.changes_more_than_names

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _WRAPPERS = ("state_dict", "model")
 CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
+MANIFEST_KEY = "ddq_manifest"  # where a converted file keeps its manifest: in the metadata, in `meta` of .pth
 _HEAD = 512  # bytes that tell the format
 
 
@@ -37,6 +38,7 @@ class Checkpoint:
         meta: The plain part (text, numbers, lists, dicts) of the file's `meta`.
         foreign: Names of the globals in the pickle that were replaced by inert stand-ins.
         other_keys: Top-level keys beside the state dict and `meta`, such as `optimizer`.
+        meta_left_out: What is not in `meta`: each place, dotted, and the kind of what stood there.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Checkpoint:
     meta: Mapping[str, Any]
     foreign: tuple[str, ...]
     other_keys: tuple[str, ...]
+    meta_left_out: tuple[tuple[str, str], ...] = ()
 
     def to_torch(self) -> dict[str, Tensor]:
         """Read the state dict as tensors of torch.
@@ -75,7 +78,9 @@ def read(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         fault = "is not a regular file" if path.exists() else "does not exist"
-        raise CheckpointError(f"The checkpoint `{path}` {fault}, expected a .pth or .safetensors file.")
+        index = shards.index_path(path)
+        wanted = f"its parts are in `{index}`; name that" if index.exists() else "expected a .pth or .safetensors file"
+        raise CheckpointError(f"The checkpoint `{path}` {fault}, {wanted}.")
     if path.name.endswith(shards.INDEX_SUFFIX):
         return _read_shards(path)
     source = SourceFile(path)
@@ -161,16 +166,29 @@ def _shard(path: Path) -> dict[str, StoredTensor]:
 def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFile) -> Checkpoint:
     found = read_format(source)
     state_dict, rest = _find_state_dict(found.content)
-    meta = plain(rest.get("meta", {}))
+    meta, left_out = _meta(rest.get("meta", {}))
     return Checkpoint(
         source.path,
         "pth",
         _strip_module(state_dict),
         rest,
-        meta if isinstance(meta, dict) else {},
+        meta,
         found.foreign,
         tuple(sorted(str(key) for key in rest if key != "meta")),
+        left_out,
     )
+
+
+def _meta(found: Any) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+    """Return the plain part of `meta`, and what is not in it; a manifest may be as long as it has to be."""
+    text = found.get(MANIFEST_KEY) if type(found) is dict else None
+    if type(text) is not str or not text.isascii():
+        copy = plain(found)
+        if isinstance(copy.value, dict):
+            return copy.value, copy.left_out
+        return {}, (("", found.name if isinstance(found, Foreign) else type(found).__name__),)
+    copy = plain({key: value for key, value in found.items() if key != MANIFEST_KEY})
+    return {**copy.value, MANIFEST_KEY: text}, copy.left_out
 
 
 def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[Any, Any]]:
@@ -214,5 +232,5 @@ def _decoded(metadata: dict[str, str]) -> dict[str, Any]:
     decoded: dict[str, Any] = dict(metadata)
     for name in CLASS_META:
         with suppress(KeyError, ValueError, RecursionError):
-            decoded[name] = plain(json.loads(metadata[name]))
+            decoded[name] = plain(json.loads(metadata[name])).value
     return decoded

@@ -42,12 +42,18 @@ class OneLineGroup(click.Group):
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
+            sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = BAD_INPUT
         except click.ClickException as error:
             message(f"error: {errors.one_line(Exception(error.format_message()))}", color="red")
             code = error.exit_code
+        except OSError as error:  # of stdout: what the library reads and writes is in `exit_codes`
+            # what is still to be written would fail again, with a traceback, when the interpreter ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            message(f"error: Cannot write the result to stdout: {error.strerror or error}.", color="red")
+            code = BAD_INPUT
         except click.Abort:
             message("error: interrupted", color="red")
             code = 130

@@ -83,8 +83,9 @@ def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
 def _unknown(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
     markers = sorted({marker for name in names for marker in families.family(name).markers})
     wanted = sorted({known for name in names for known in families.variants(name)}) if variant is None else [variant]
+    hints = [*(["--family"] if len(names) > 1 else []), *(["--variant"] if variant is None else [])]
     return (
         f"The {len(specs)} keys of the source fit no known layout (looked for families {', '.join(names)}, "
         f"variants {', '.join(wanted)}, keys such as {', '.join(f'`{marker}`' for marker in markers)}); "
-        "pass --family and --variant to see what does not fit."
+        f"pass {' and '.join(hints)} to see what does not fit."
     )

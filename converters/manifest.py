@@ -7,20 +7,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from converters import __version__, families
+from converters.checkpoint import MANIFEST_KEY
 from converters.errors import VerificationError
 from converters.mapping import DropDuplicateOf, Rename, Rule
 from converters.mapping import Mapping as KeyMapping
 from converters.parts import Line as PartLine
 from converters.plain import copied
 from converters.stored import StoredTensor
+from converters.typed import misfit
 
 if TYPE_CHECKING:
     from converters.api import Plan
 
-KEY = "ddq_manifest"  # where a file keeps it: in the metadata of .safetensors, in `meta` of .pth
+KEY = MANIFEST_KEY
 SIDE_SUFFIX = ".manifest.json"
 EDITED = "it was edited after the conversion: its content has another digest than it says"
 _FORMAT, _VERSION = "ddq-manifest", 1
@@ -121,8 +123,8 @@ class Manifest:
     source: tuple[FileDigest, ...]
     family: str
     variant: str
-    source_layout: str
-    target_layout: str
+    source_layout: Literal["legacy", "new"]
+    target_layout: Literal["legacy", "new"]
     mapping_version: str
     rules: tuple[str, ...]
     options: Mapping[str, Any]
@@ -171,7 +173,12 @@ class Manifest:
             if data["digest"] != digest_of(found):
                 raise VerificationError(EDITED)
             records = {name: tuple(_record(kind, item) for item in found[name]) for name, kind in _RECORDS.items()}
-            return cls(**{**found, "rules": tuple(found["rules"]), **records})
+            found |= {"rules": tuple(found["rules"]), **records}
+            if misfit(cls, found) or not found["source"]:
+                raise ValueError(f"a field is wrong: {misfit(cls, found) or 'source'}")
+            if len({line.target for line in found["tensors"]}) < len(found["tensors"]):
+                raise ValueError("a tensor is recorded twice")
+            return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         if entry.target not in planned.state_dict
     )
     places = {id(tensor): key for key, tensor in planned.source.state_dict.items()}
-    beside = {name: copied(part).value for name, part in planned.source.content.items() if planned.parts}
+    beside = {name: copied(part).value for name, part in planned.source.content.items() if name in planned.parts}
     places |= {id(tensor): path for path, tensor in part_tensors(beside).items()}
     parts = (
         Part(path, places.get(id(tensor)), tensor.dtype, tensor.shape, digests[path])
@@ -360,7 +367,10 @@ def _jsonable(value: Any) -> Any:
 
 
 def _record(kind: type, item: Mapping[str, Any]) -> Any:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in item.items()})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
+    if misfit(kind, values):
+        raise ValueError(f"a field is wrong: {misfit(kind, values)}")
+    return kind(**values)
 
 
 def _lined(data: Mapping[str, Any]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from converters.errors import ConversionError
+from converters.typed import misfit
 
 NEW = "new"
 
@@ -30,15 +31,15 @@ class Options:
         shard_size: Largest number of bytes of tensors in one file; None writes one file.
     """
 
-    to: str = NEW
+    to: Literal["new", "legacy"] = NEW
     family: str | None = None
     variant: str | None = None
     allow_unmapped: bool = False
-    keep: str | None = None
+    keep: Literal["model", "ema", "all"] | None = None
     num_classes: int | None = None
     class_map: str | None = None
     seed: int = 0
-    dtype: str | None = None
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
     strip: bool = False
     shard_size: int | None = None
 
@@ -56,11 +57,14 @@ class Options:
         """Undo `as_dict`.
 
         Raises:
-            ConversionError: If an option is asked for that this version does not know.
+            ConversionError: If an option is asked for that this version does not know, or has no value for it.
         """
         unknown = sorted(data.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ConversionError(f"Option `{unknown[0]}` is unknown to this version of ddq-convert; use a newer one.")
+        wrong = misfit(cls, data)
+        if wrong:
+            raise ConversionError(f"Option `{wrong}` is {data[wrong]!r}, which it cannot be.")
         return cls(**data)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converters.checkpoint import Checkpoint
+from converters.checkpoint import MANIFEST_KEY, Checkpoint
 from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError, listed
 from converters.inert_pickle import Foreign, NumpyArray
 from converters.optimizer import Regrouped, Slots
@@ -29,6 +29,7 @@ KEPT, REBUILT, LEFT_OUT = "kept", "rebuilt", "left out"
 _STATE_DICT, _EMA, _MODULE = "state_dict", "ema_state_dict", "module."
 _OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
+OWN = ("family", "variant", "layout", "tool", "tool_version")  # what a conversion writes into `meta`
 _PER_GROUP = ("base_values", "_last_value", "min_values")
 _ADVICE = "pass --keep model to convert the weights alone"
 
@@ -84,8 +85,8 @@ class Carried:
     lines: tuple[Line, ...]
 
 
-def weights(loaded: Checkpoint) -> Weights:
-    """Tell training weights from averaged ones.
+def weights(loaded: Checkpoint, keep: str | None = None) -> Weights:
+    """Tell training weights from averaged ones; for `keep` see `choose`.
 
     Raises:
         PartsError: If the averaged model is not that of the state dict.
@@ -93,9 +94,15 @@ def weights(loaded: Checkpoint) -> Weights:
     ema = loaded.content.get(_EMA)
     if ema is None:
         return Weights(loaded.state_dict, None, {})
-    if not isinstance(ema, dict):
-        raise PartsError(f"`{_EMA}` of the source is no dict of tensors; pass --keep model.")
-    swapped = {key.removeprefix(_MODULE): value for key, value in ema.items() if str(key).startswith(_MODULE)}
+    held = ema if isinstance(ema, dict) else {}
+    swapped = {key.removeprefix(_MODULE): value for key, value in held.items() if str(key).startswith(_MODULE)}
+    if not swapped:
+        if keep == MODEL:
+            return Weights(loaded.state_dict, None, {})
+        raise PartsError(
+            f"`{_EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{_MODULE}...`); pass "
+            f"--keep model to take `{_STATE_DICT}` alone."
+        )
     strange = [
         key for key, value in swapped.items() if key not in loaded.state_dict or not isinstance(value, StoredTensor)
     ]
@@ -105,7 +112,7 @@ def weights(loaded: Checkpoint) -> Weights:
             f"weights that mmengine's EMAHook swaps on saving."
         )
     averaged = {key: loaded.state_dict[key] for key in swapped}
-    rest = {key: value for key, value in ema.items() if not str(key).startswith(_MODULE)}
+    rest = {key: value for key, value in held.items() if not str(key).startswith(_MODULE)}
     return Weights({**loaded.state_dict, **swapped}, averaged, rest)
 
 
@@ -121,7 +128,7 @@ def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Ch
     Raises:
         PartsError: If there are no averaged weights, or everything is asked for where it cannot be written.
     """
-    found = weights(loaded)
+    found = weights(loaded, keep)
     if keep == ALL and weights_only:
         raise PartsError(
             f"{weights_only} holds weights only, so --keep all is impossible; write a whole .pth, or pass --keep model "
@@ -156,7 +163,7 @@ def carry(
         ConversionError: If a part does not fit the model.
         CheckpointError: If a part is made to take much time or memory.
     """
-    rest = {str(key): value for key, value in loaded.content.items() if key not in (_META, _EMA)}
+    rest = {str(key): value for key, value in loaded.content.items() if key not in (_META, _EMA) and value is not None}
     if choice.keep != ALL:
         gone = [*([_EMA] if _EMA in loaded.content and choice.keep == MODEL else []), *rest]
         return Carried({}, tuple(Line(name, LEFT_OUT, f"--keep {choice.keep}: weights alone") for name in gone))
@@ -188,6 +195,19 @@ def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
     if own in source:
         turned["cfg"] = source[own]
     return turned
+
+
+def meta_lines(loaded: Checkpoint, side: str, to: str) -> tuple[Line, ...]:
+    """Return a line for everything in a checkpoint's `meta` that its conversion to the layout `to` leaves out."""
+    lines = [
+        Line(f"{_META}.{place}" if place else _META, LEFT_OUT, f"an object of {kind}")
+        for place, kind in loaded.meta_left_out
+    ]
+    if MANIFEST_KEY not in loaded.meta:
+        lines += [Line(f"{_META}.{key}", LEFT_OUT, "a name of ddq-convert's own") for key in OWN if key in loaded.meta]
+    if side != to and "cfg" in loaded.meta and f"{side}_cfg" in loaded.meta:
+        lines.append(Line(f"{_META}.{side}_cfg", LEFT_OUT, "`cfg` takes its place"))
+    return tuple(lines)
 
 
 class _Carrying:

@@ -30,7 +30,7 @@ class Copied:
     left_out: tuple[tuple[str, str], ...]
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Copied:
     """Copy the part of a pickle's content that is text, numbers, lists, tuples and dicts with text as keys.
 
     Dicts and lists of other classes, such as mmengine's `ConfigDict`, become plain ones, and numpy's arrays lists;
@@ -40,8 +40,7 @@ def plain(value: Any) -> Any:
         MalformedError: If that makes more than 500 000 items and characters.
         CheckpointError, OSError: If an array cannot be read.
     """
-    found = _Copy(text_keys=True, also=()).of(value, 0, "")
-    return None if found is _LEFT_OUT else found
+    return _copied(_Copy(text_keys=True, also=()), value)
 
 
 def copied(value: Any) -> Copied:
@@ -52,7 +51,10 @@ def copied(value: Any) -> Copied:
     Raises:
         MalformedError, CheckpointError, OSError: As `plain` does.
     """
-    copy = _Copy(text_keys=False, also=(StoredTensor, bytes, complex))
+    return _copied(_Copy(text_keys=False, also=(StoredTensor, bytes, complex)), value)
+
+
+def _copied(copy: _Copy, value: Any) -> Copied:
     found = copy.of(value, 0, "")
     return Copied(None if found is _LEFT_OUT else found, tuple(copy.left_out))
 

@@ -13,7 +13,7 @@ from typing import IO
 from converters.errors import OutputExistsError
 
 _NEW, _OLD = "ddq-convert.tmp", "ddq-convert.old"
-_TEMPORARY = re.compile(rf"\.(.+)\.\d+-\d+\.({re.escape(_NEW)}|{re.escape(_OLD)})")
+_TEMPORARY = re.compile(rf"\.(.+)\.\d+-\d+\.({re.escape(_NEW)}|{re.escape(_OLD)})", re.DOTALL)
 
 
 class Publication:
@@ -78,7 +78,7 @@ class Publication:
                 for path in self._files:
                     self._save(path)
                 for path in sorted(self._files, key=lambda path: path == last):
-                    os.replace(self._files[path].name, path)
+                    self._give_name(path)
                     published.append(path)
         except BaseException:
             self._undo(published)
@@ -86,6 +86,21 @@ class Publication:
         for path in (*self._saved.values(), *(set(self._replaceable) - self._files.keys())):
             path.unlink(missing_ok=True)
         _sync_folder(self._folder)
+
+    def _give_name(self, path: Path) -> None:
+        """Give a temporary file its final name; one that is taken by now is not replaced, unless it may be."""
+        temporary = self._files[path].name
+        if path not in self._replaceable:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                refuse_existing([path])
+            except OSError:  # a file system without links
+                pass
+            else:
+                os.unlink(temporary)
+                return
+        os.replace(temporary, path)
 
     def _save(self, path: Path) -> None:
         """Give a file that is about to be replaced a second name."""

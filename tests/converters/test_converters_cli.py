@@ -260,6 +260,7 @@ def test_refused_by_the_system(tmp_path: Path, legacy_file: Path, monkeypatch: p
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied", str(target))
 
+    monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "replace", refuse)
     result = _run("convert", legacy_file, tmp_path / "a.pth")
     _assert_refused(result, 2, "a.pth`: Permission denied.", tmp_path, {"legacy.pth"})
@@ -410,3 +411,21 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(
     _assert_refused(
         _run("convert", tmp_path / "src", tmp_path / name, "--dry-run", *options), code, message, tmp_path, before
     )
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["convert", "--dry-run"], ["convert"]])
+def test_results_that_cannot_be_printed_are_one_line(tmp_path: Path, legacy_file: Path, command: list[str]) -> None:
+    out = [str(tmp_path / "new.safetensors")] if command[0] == "convert" else []
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "converters", command[0], str(legacy_file), *out, *command[1:]],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: Cannot write the result to stdout: No space left on device.\n"
+
+
+def test_name_of_a_checkpoint_in_parts_leads_to_its_index(tmp_path: Path, legacy_file: Path) -> None:
+    _run("convert", legacy_file, tmp_path / "new.safetensors", "--shard-size", "2MB")
+    result = _run("inspect", tmp_path / "new.safetensors")
+    assert result.exit_code == 2 and "its parts are in" in result.stderr and "index.json" in result.stderr

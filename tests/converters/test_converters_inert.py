@@ -145,7 +145,7 @@ def test_message_hub_of_mmengine(read: Any) -> None:
     hub.update_scalar("train/loss", 0.5)
     hub.update_info("epoch", 7)
     found = read(hub.state_dict()).content["thing"]
-    assert plain(found["runtime_info"]) == {"epoch": 7}
+    assert plain(found["runtime_info"]).value == {"epoch": 7}
     assert isinstance(found["log_scalars"]["train/loss"], Foreign)
 
 
@@ -186,13 +186,13 @@ def test_what_foreign_objects_remember(read: Any) -> None:
 def test_what_is_plain() -> None:
     shared: list[Any] = [1]
     value = {"a": shared, "b": shared, "c": (1, None, "x"), 1: 2, "d": {3}, "e": Foreign("m.f"), "f": b"x", "g": 1j}
-    assert plain(value) == {"a": [1], "b": [1], "c": (1, None, "x")}
-    assert plain("half a \ud800") == "half a \\ud800"
-    assert plain(Foreign("m.f", (1,))) is None
+    assert plain(value).value == {"a": [1], "b": [1], "c": (1, None, "x")}
+    assert plain("half a \ud800").value == "half a \\ud800"
+    assert plain(Foreign("m.f", (1,))).value is None
     deep: Any = {}
     for _ in range(100):
         deep = {"in": deep}
-    kept, depth = plain(deep), 0
+    kept, depth = plain(deep).value, 0
     while kept:
         kept, depth = kept["in"], depth + 1
     assert depth == 63

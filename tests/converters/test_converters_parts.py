@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor
 
-from converters import families, layout
+from converters import families, layout, plain
 from converters.cli import cli
 
 StateDict = dict[str, Tensor]
@@ -387,3 +387,51 @@ def test_manifest_tells_where_each_part_stood_in_the_source(training: Callable[.
     }
     done = CliRunner().invoke(cli, ["verify", str(tmp_path / "new.pth"), "--source", str(tmp_path / "legacy.pth")])
     assert done.exit_code == 0, done.stderr
+
+
+def test_long_manifest_is_read_back(
+    training: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Swin-L with an optimizer has more characters than `plain` copies of anything else."""
+    monkeypatch.setattr(plain, "_MOST", 20_000)
+    source, new, back = training(), tmp_path / "new.pth", tmp_path / "back.pth"
+    _converted(source, new)
+    assert len(_loaded(new)["meta"]["ddq_manifest"]) > 100_000
+    _converted(new, back, "--to", "legacy")
+    for converted, origin in ((new, source), (back, new)):
+        result = CliRunner().invoke(cli, ["verify", str(converted), "--source", str(origin)])
+        assert result.exit_code == 0, result.stderr
+
+
+def test_what_metadata_lose_is_told(training: Callable[..., Path], tmp_path: Path) -> None:
+    meta = {
+        "epoch": 3,
+        "tool": "mine",
+        "old": {"t": torch.ones(3), 1: 2},
+        "e": b"x",
+        "s": {1},
+        "cfg": "a",
+        "legacy_cfg": "",
+    }
+    result = _convert(training(meta=meta), tmp_path / "new.pth", "-v")
+    said = {line.split(":")[0] for line in result.stderr.splitlines() if line.startswith("left out meta")}
+    assert said == {f"left out meta.{key}" for key in ("tool", "old.t", "old", "e", "s", "legacy_cfg")}
+    result = _convert(training("list.pth", meta=[1]), tmp_path / "list_new.pth", "-v")
+    assert "left out meta: an object of list" in result.stderr
+
+
+@pytest.mark.parametrize("ema", [{}, {"steps": 3}, [1], {"backbone.conv1.weight": torch.ones(1)}])
+def test_averages_of_an_unknown_form(training: Callable[..., Path], tmp_path: Path, ema: Any) -> None:
+    source = training(ema_state_dict=ema)
+    result = _convert(source, tmp_path / "new.pth")
+    assert result.exit_code == 1 and "`ema_state_dict` of the source holds no weights" in result.stderr
+    assert "--keep model" in result.stderr
+    _converted(source, tmp_path / "new.pth", "--keep", "model")
+
+
+def test_parts_that_are_none_count_as_absent(training: Callable[..., Path], tmp_path: Path) -> None:
+    source = training()
+    content = torch.load(source, weights_only=False)
+    torch.save({**content, "optimizer": None, "param_schedulers": None}, source)
+    _converted(source, tmp_path / "new.pth")
+    assert _loaded(tmp_path / "new.pth").keys() == {"meta", "state_dict", "message_hub"}

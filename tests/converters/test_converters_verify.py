@@ -371,6 +371,48 @@ def test_an_edited_manifest_is_told(tmp_path: Path, source: Path, edit: Callable
     _assert_fails("Cannot trust the manifest", path)
 
 
+_WRONG: list[Callable[[dict[str, Any]], None]] = [
+    lambda told: told.update(options=None),
+    lambda told: told.update(options=[]),
+    lambda told: told["options"].update(dtype="zzz"),
+    lambda told: told["options"].update(keep="zzz"),
+    lambda told: told["options"].update(num_classes="3"),
+    lambda told: told.update(family=["ddq_detr"]),
+    lambda told: told.update(variant={}),
+    lambda told: told.update(source_layout={}),
+    lambda told: told.update(target_layout="other"),
+    lambda told: told.update(source=[]),
+    lambda told: told.update(rules=[1]),
+    lambda told: told["tensors"][0].update(target={"a": 1}),
+    lambda told: told["tensors"][0].update(source=[]),
+    lambda told: told["tensors"][0].update(shape=[[1]]),
+    lambda told: told["tensors"][0].update(rule="0"),
+    lambda told: told["tensors"].append(told["tensors"][0]),
+    lambda told: told["left_out"][0].update(source=3),
+    lambda told: told.update(parts=[{"path": {}, "source": None, "dtype": "float32", "shape": [], "sha256": ""}]),
+]
+
+
+@pytest.mark.parametrize("change", _WRONG)
+def test_a_manifest_of_other_kinds_of_values_is_one_line(
+    tmp_path: Path, source: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    path = _convert(source, tmp_path, "n.pth")
+    content, side = torch.load(path, weights_only=True), json.loads(_side(path).read_text())
+    inside = json.loads(content["meta"]["ddq_manifest"])
+    for told in (inside, side):
+        change(told)
+        told["digest"] = manifest.digest_of({name: told[name] for name in manifest.Manifest.__dataclass_fields__})
+    content["meta"]["ddq_manifest"] = manifest._lined(inside)
+    torch.save(content, path)
+    _side(path).write_text(manifest._lined(side))
+    for command in (["verify", path], ["convert", path, tmp_path / "back.pth", "--to", "legacy"]):
+        result = _run(*command)
+        assert result.exit_code in (1, 2) or command[0] == "convert", result.output
+        assert result.exit_code in (0, 1, 2) and len(result.stderr.splitlines()) <= 1, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
 def test_files_without_a_manifest(tmp_path: Path, source: Path) -> None:
     path = _convert(source, tmp_path, "n.pth")
     side = _side(path).read_text()

@@ -90,7 +90,8 @@ def test_a_failed_write_leaves_nothing(
     def fail(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, failing, fail)
+    for name in [failing, "link"] if failing == "replace" else [failing]:
+        monkeypatch.setattr(os, name, fail)
     with pytest.raises(OSError, match="No space"):
         _write(tmp_path / f"a{suffix}", {"x": torch.ones(1)}, {})
     assert list(tmp_path.iterdir()) == []
@@ -138,10 +139,14 @@ def test_new_files_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "a.pth").stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.parametrize("failing_at", [1, 2, 3])
-@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize(
+    "links, failing_at, replaced",
+    # what replaces nothing gets its name by a link
+    [(True, 1, ["side", "main"]), (True, 2, ["side", "main"])]
+    + [(False, at, ["side", "fresh", "main"]) for at in (1, 2, 3)],
+)
 def test_files_are_replaced_together_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_at: int, links: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, failing_at: int, replaced: list[str]
 ) -> None:
     names = ["main", "side", "fresh"]
     for name in names[:2]:
@@ -169,7 +174,7 @@ def test_files_are_replaced_together_or_not_at_all(
 
     with pytest.raises(PermissionError):
         publish()
-    assert calls == ["side", "fresh", "main"][:failing_at]
+    assert calls == replaced[:failing_at]
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"main": "old main", "side": "old side"}
     publish()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: f"new {name}" for name in names}
@@ -181,6 +186,23 @@ def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None
         (tmp_path / "main").write_text("of somebody else")
         opened.commit(last=tmp_path / "main")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"main": "of somebody else"}
+
+
+@pytest.mark.parametrize("name", ["main", "side"])
+def test_a_name_that_is_taken_at_the_last_moment_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def synced(*args: object) -> None:
+        """Between the last look at the names and the first one that is given."""
+        if not (tmp_path / name).exists():
+            (tmp_path / name).write_text("of somebody else")
+
+    monkeypatch.setattr(Publication, "_save", synced)
+    with pytest.raises(OutputExistsError), Publication(tmp_path, ["main", "side"].__contains__, []) as opened:
+        opened.open(tmp_path / "main").write(b"new")
+        opened.open(tmp_path / "side").write(b"new")
+        opened.commit(last=tmp_path / "main")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "of somebody else"}
 
 
 def test_leftovers_of_killed_processes_are_removed_and_files_in_use_are_not(tmp_path: Path) -> None:
