@@ -228,7 +228,8 @@ def _add_hooks(cfg: Config, ema: float | None) -> list[str]:
     hooks = list(cfg.get("custom_hooks") or [])
     names = {str(hook.get("type", "")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
     notes = []
-    hooks += [dict(type=f"ddq_port.{name}") for name in HOOKS if name not in names]
+    there = importlib.util.find_spec("ddq_port.hooks") is not None
+    hooks += [dict(type=f"ddq_port.{name}") for name in HOOKS if there and name not in names]
     if ema is not None and "EMAHook" in names:
         notes.append("--ema: the config has an EMAHook, which stays as it is")
     elif ema is not None:

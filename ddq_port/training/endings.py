@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -45,10 +46,12 @@ def _last_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def logs_on_stderr(quiet: bool) -> Iterator[None]:
-    """Send what mmengine and pycocotools print to stderr, or nowhere; stdout is for results."""
+    """Send what mmengine and pycocotools print to stderr, or nowhere with their warnings; stdout is for results."""
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(open(os.devnull, "w")) if quiet else sys.stderr
         stack.enter_context(contextlib.redirect_stdout(target))
+        if quiet:
+            stack.enter_context(warnings.catch_warnings(action="ignore"))
         yield
 
 

@@ -11,6 +11,7 @@ _base_ = [{base!r}]
 model = dict(bbox_head=dict(num_classes=2), num_queries=20, test_cfg=dict(max_per_img=20))
 _pipeline = [
     dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(80, 64), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
