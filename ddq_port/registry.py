@@ -8,6 +8,8 @@ mmengine reads `.safetensors` files, too.
 
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
 from ddq_port import checkpoints
@@ -17,5 +19,8 @@ _LOCATIONS = ["ddq_port.models"]
 
 MODELS = Registry("model", parent=MMDET_MODELS, scope=SCOPE, locations=_LOCATIONS)
 TASK_UTILS = Registry("task util", parent=MMDET_TASK_UTILS, scope=SCOPE, locations=_LOCATIONS)
+# of mmengine's own, so that they are found from any default scope
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["ddq_port.hooks"])
+OPTIM_WRAPPERS = Registry("optim wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["ddq_port.amp"])
 
 checkpoints.register()

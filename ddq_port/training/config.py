@@ -12,8 +12,10 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from ddq_port import configs
+from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
 from ddq_port.training import weights
 
+_LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
 HOOKS = ("ExactResumeHook", "StopOnNonFiniteLossHook")  # of ddq_port, in every training
 AUTO = "auto"
 _AMP = {
@@ -228,8 +230,10 @@ def _add_hooks(cfg: Config, ema: float | None) -> list[str]:
     hooks = list(cfg.get("custom_hooks") or [])
     names = {str(hook.get("type", "")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
     notes = []
-    there = importlib.util.find_spec("ddq_port.hooks") is not None
-    hooks += [dict(type=f"ddq_port.{name}") for name in HOOKS if there and name not in names]
+    hooks += [dict(type=f"ddq_port.{name}") for name in HOOKS if name not in names]
+    if cfg.train_cfg.get("type") not in _LOOPS and "by_epoch" not in cfg.train_cfg:
+        hooks = [hook for hook in hooks if hook["type"] != f"ddq_port.{HOOKS[0]}"]
+        notes.append(f"{cfg.train_cfg.get('type')} is no loop of mmengine: resuming will not be exact")
     if ema is not None and "EMAHook" in names:
         notes.append("--ema: the config has an EMAHook, which stays as it is")
     elif ema is not None:
@@ -240,23 +244,8 @@ def _add_hooks(cfg: Config, ema: float | None) -> list[str]:
 
 def _start(cfg: Config, options: TrainOptions) -> list[str]:
     """Say in `cfg` with which weights and at which place the training begins."""
-    given_resume = options.resume if options.resume != AUTO else None
-    if given_resume and options.load_from:
-        raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
-    last = newest(Path(cfg.work_dir))
-    if last is not None and options.resume is None and not cfg.get("resume"):
-        raise ConfigError(
-            f"{cfg.work_dir} holds checkpoints of a training ({last.name}); pass --resume to go on with it or another "
-            "--work-dir."
-        )
-    notes = []
-    if options.load_from:
-        cfg.load_from = options.load_from
-    if options.resume == AUTO and last is None:
-        notes.append(f"--resume: no checkpoint in {cfg.work_dir} yet, so the training begins")
-    elif options.resume is not None:
-        cfg.resume, cfg.load_from = True, given_resume
-    begins_with = str(cfg.get("load_from") or (cfg.get("resume") and last) or "")
+    notes = _origin(cfg, options)
+    begins_with = origin(cfg)
     if begins_with and "://" not in begins_with:
         check = weights.check_resumable if cfg.get("resume") else weights.read
         check(Path(begins_with))
@@ -272,10 +261,43 @@ def _start(cfg: Config, options: TrainOptions) -> list[str]:
     return notes
 
 
-def newest(work_dir: Path) -> Path | None:
-    """Return the checkpoint in a work dir that was written last; None if there is none, or no such folder."""
-    found = work_dir.glob("*.pth") if work_dir.is_dir() else ()
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+def _origin(cfg: Config, options: TrainOptions) -> list[str]:
+    """Decide between resuming, weights to load, and neither."""
+    given = options.resume if options.resume != AUTO else None
+    if given and options.load_from:
+        raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
+    folder = Path(cfg.work_dir)
+    last = resumable(folder)
+    there = sorted(folder.glob("*.pth")) if folder.is_dir() else []
+    goes_on = options.resume is not None or bool(cfg.get("resume"))
+    if there and not given and (last is None or not goes_on):
+        how = "none of which can be resumed; choose" if goes_on else "pass --resume to go on with it or choose"
+        raise ConfigError(f"{folder} holds checkpoints of a training ({there[0].name}), {how} another --work-dir.")
+    if options.load_from:
+        cfg.load_from = options.load_from
+    if given or (options.resume == AUTO and last is not None):
+        cfg.resume, cfg.load_from = True, given
+    elif options.resume == AUTO:
+        return [f"--resume: no checkpoint in {folder} yet, the training begins"]
+    return []
+
+
+def origin(cfg: Config) -> str | None:
+    """Return the checkpoint that mmengine will begin with; None if there is none."""
+    if cfg.get("load_from"):
+        return str(cfg.load_from)
+    last = resumable(Path(cfg.work_dir)) if cfg.get("resume") else None
+    return last and str(last)
+
+
+def resumable(work_dir: Path) -> Path | None:
+    """Return the checkpoint that a work dir is resumed from, None if it has none.
+
+    That is the one mmengine noted last, or `last_complete.pth` of `ExactResumeHook` if a kill left no such note.
+    """
+    note = work_dir / "last_checkpoint"
+    named = Path(note.read_text().strip() or ".") if note.is_file() else Path()
+    return next((path for path in (named, work_dir / LAST_COMPLETE) if path.is_file()), None)
 
 
 def check_data(cfg: Config, dataloaders: tuple[str, ...], evaluators: tuple[str, ...]) -> None:

@@ -13,13 +13,14 @@ import torch
 from mmengine.runner import Runner
 
 from ddq_port.checkpoints import CheckpointFileError
+from ddq_port.hooks import ResumeRefusedError, TrainingStopped
 from ddq_port.training.config import ConfigError
 from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure
 from ddq_port.training.launch import LaunchError
 from ddq_port.training.preflight import PreflightError
 from ddq_port.training.weights import WeightsError
 
-_BAD_INPUT = (ConfigError, WeightsError, LaunchError, CheckpointFileError)
+_BAD_INPUT = (ConfigError, WeightsError, LaunchError, CheckpointFileError, ResumeRefusedError)
 _OUT_OF_MEMORY = "pass --amp, or smaller batches with --cfg-options train_dataloader.batch_size=1 --auto-scale-lr"
 
 
@@ -30,7 +31,7 @@ def exit_codes() -> Iterator[None]:
         yield
     except _BAD_INPUT as error:
         raise Failure(str(error), BAD_INPUT) from error
-    except PreflightError as error:
+    except (PreflightError, TrainingStopped) as error:
         raise Failure(str(error), NOT_SO) from error
     except torch.OutOfMemoryError as error:
         raise Failure(f"{str(error).splitlines()[0]} To need less, {_OUT_OF_MEMORY}.", NOT_SO) from error

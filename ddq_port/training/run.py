@@ -102,7 +102,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False)
         say(passed.summary)
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
-    origin = _origin(cfg)
+    origin = config.origin(cfg)
     if first:
         for line in _provenance(origin, options.backbone_weights, plan.text, passed, Path(runner.work_dir)):
             runner.logger.info(line)
@@ -116,13 +116,6 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False)
 def build(cfg: Config) -> Runner:
     """Build the runner that a config asks for."""
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-
-
-def _origin(cfg: Config) -> str | None:
-    """Return the checkpoint that the training begins with, None if there is none."""
-    if cfg.get("load_from"):
-        return str(cfg.load_from)
-    return find_latest_checkpoint(cfg.work_dir) if cfg.get("resume") else None
 
 
 def _provenance(
