@@ -16,7 +16,8 @@ from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
 from ddq_port.training import weights
 
 _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
-HOOKS = ("ExactResumeHook", "StopOnNonFiniteLossHook")  # of ddq_port, in every training
+_EXACT_RESUME = "ExactResumeHook"
+HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
 AUTO = "auto"
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
@@ -230,10 +231,14 @@ def _add_hooks(cfg: Config, ema: float | None) -> list[str]:
     hooks = list(cfg.get("custom_hooks") or [])
     names = {str(hook.get("type", "")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
     notes = []
-    hooks += [dict(type=f"ddq_port.{name}") for name in HOOKS if name not in names]
-    if cfg.train_cfg.get("type") not in _LOOPS and "by_epoch" not in cfg.train_cfg:
-        hooks = [hook for hook in hooks if hook["type"] != f"ddq_port.{HOOKS[0]}"]
-        notes.append(f"{cfg.train_cfg.get('type')} is no loop of mmengine: resuming will not be exact")
+    wanted = [name for name in HOOKS if name not in names]
+    loop = cfg.train_cfg.get("type", _LOOPS[0])
+    if loop not in _LOOPS and _EXACT_RESUME in wanted:
+        wanted.remove(_EXACT_RESUME)
+        notes.append(
+            f"train_cfg.type is {loop}, of which {_EXACT_RESUME} does not know how to resume exactly; left out"
+        )
+    hooks += [dict(type=f"ddq_port.{name}") for name in wanted]
     if ema is not None and "EMAHook" in names:
         notes.append("--ema: the config has an EMAHook, which stays as it is")
     elif ema is not None:

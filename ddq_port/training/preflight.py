@@ -101,7 +101,7 @@ def plan(model: Mapping[str, Any], asked: bool | None) -> Plan:
 def variant_of(model: Mapping[str, Any]) -> str:
     """Name the recorded tiny model that has the parts of this one."""
     if "swin" in str(model.get("backbone", {}).get("type", "")).lower():
-        return "tiny_swin"
+        return "tiny_swinl"
     return "tiny_5scale" if model.get("num_feature_levels") == 5 else "tiny_4scale"
 
 

@@ -100,9 +100,8 @@ def without_pretrained(model: dict[str, Any]) -> None:
 def backbone_init(backbone: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return what to change in a backbone's config so that it begins with the weights of a file.
 
-    The file may be that of the backbone alone, with the names of torchvision or MMDetection (of a Swin, also those of
-    its original repository), or of a whole detector, whose `backbone.` is taken. It must have all that the backbone
-    needs.
+    The file may be that of the backbone alone, under the names of torchvision (of a Swin, those of its original
+    repository), or of a whole detector, whose `backbone.` is taken. It must have all that the backbone needs.
 
     Args:
         backbone: `model.backbone` of a config.
@@ -111,29 +110,38 @@ def backbone_init(backbone: Mapping[str, Any], file: Path) -> dict[str, Any]:
     Raises:
         WeightsError: if it cannot be read or a tensor is missing or has another shape.
     """
-    content = read(file)
-    swin = "convert_weights" in backbone  # mmdet's Swin reads files by rules of its own
-    state = state_of(content, ("state_dict", "model") if swin else ("state_dict",))
-    init: dict[str, Any] = dict(type="Pretrained", checkpoint=str(file))
-    inside = _without_prefix({key: value for key, value in state.items() if key.startswith("backbone.")})
-    if swin:
-        change = dict(init_cfg=init, convert_weights=not inside)
-        given = inside or _without_prefix(_swin_names(state))
-    else:
-        change = dict(init_cfg={**init, "prefix": "backbone."} if inside else init)
-        given = inside or state
+    change, given = (_of_swin if "convert_weights" in backbone else _of_any)(read(file))
+    change["init_cfg"] = dict(type="Pretrained", checkpoint=str(file), **change.pop("init_cfg", {}))
     _check_backbone(backbone, given, file)
     return change
 
 
-def _swin_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _of_any(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what to change in the config of a backbone that mmengine loads, and the tensors that it will find."""
+    state = _tensors(content.get("state_dict", content))
+    for prefix in ("backbone.", "module.backbone."):
+        if inside := _without(prefix, state):
+            return dict(init_cfg=dict(prefix=prefix)), inside
+    return {}, _without("module.", state) or state
+
+
+def _of_swin(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the same of mmdet's Swin, which loads files by rules of its own."""
     from mmdet.models.backbones.swin import swin_converter
 
-    return swin_converter(state)
+    state = _tensors(content.get("state_dict", content.get("model", content)))
+    if inside := _without("backbone.", state):
+        return dict(convert_weights=False), inside
+    return dict(convert_weights=True), _without("backbone.", swin_converter(state))
 
 
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix("backbone."): value for key, value in state.items()}
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if hasattr(value, "shape")}
+
+
+def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose keys have a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _check_backbone(backbone: Mapping[str, Any], given: Mapping[str, Tensor], file: Path) -> None:
@@ -187,10 +195,10 @@ def check_resumable(file: Path) -> None:
         )
 
 
-def state_of(checkpoint: Mapping[str, Any], wrappers: tuple[str, ...] = ("state_dict",)) -> dict[str, Tensor]:
-    """Return the tensors that mmengine takes from a checkpoint, by key, without a `module.` before them."""
-    state = next((checkpoint[name] for name in wrappers if name in checkpoint), checkpoint)
-    return {re.sub(r"^module\.", "", key): value for key, value in state.items() if hasattr(value, "shape")}
+def state_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors that mmengine takes from a checkpoint for a model, by key, without a `module.` before them."""
+    state = _tensors(checkpoint.get("state_dict", checkpoint))
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
