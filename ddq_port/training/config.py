@@ -173,6 +173,8 @@ def load(config: str) -> Config:
 
 def _loaded(config: str, pairs: tuple[str, ...]) -> tuple[Config, list[str]]:
     cfg = load(config)
+    # mmengine gives a visualizer of the same name to every run of a process, and it writes into the first one's folder
+    cfg.get("visualizer", {}).pop("name", None)
     if not pairs:
         return cfg, []
     wrong = [pair for pair in pairs if "=" not in pair]
