@@ -126,6 +126,15 @@ def test_resume_among_checkpoints_without_state_is_refused(made, checkpoint):
         made(resume="auto")
 
 
+def test_checkpoints_of_another_training_are_not_overwritten(made, checkpoint, tmp_path):
+    mine = checkpoint("epoch_1.pth")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "epoch_9.pth").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"other holds checkpoints .*\(epoch_9.pth\), and not .*epoch_1.pth"):
+        made(resume=str(mine), work_dir=tmp_path / "other")
+    assert made(resume=str(mine))[0].resume is True
+
+
 def test_resume_by_name(made, checkpoint, tmp_path):
     path = checkpoint("epoch_1.pth")
     cfg, _ = made(resume=str(path), work_dir=tmp_path / "other")

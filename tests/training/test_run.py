@@ -84,7 +84,7 @@ def test_begins_with_converted_weights(config, converted, tmp_path):
     result = call(train, config, *words)
     assert "gives all 308 tensors of the model" in result.stderr
     assert f"begins with {converted} sha256 {weights.sha256(converted)}" in result.stderr
-    assert result.stdout.startswith("TRAINED 2 iterations, 1 epochs")
+    assert result.stdout.startswith("TRAINED 2 iterations, 1 epoch ")
 
 
 def test_weights_that_fit_in_part_are_refused_unless_allowed(config, converted, tmp_path):
