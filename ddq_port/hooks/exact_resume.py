@@ -172,7 +172,7 @@ class ExactResumeHook(Hook):
         """Put the state of all ranks into the checkpoint."""
         if self._saving is not None:
             checkpoint[KEY] = self._saving
-            checkpoint["message_hub"] = histories.as_plain(checkpoint["message_hub"])
+        checkpoint["message_hub"] = histories.as_plain(checkpoint["message_hub"])
 
     def after_train(self, runner: Runner) -> None:
         """Leave the runner as it was."""
