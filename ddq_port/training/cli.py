@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,12 +54,28 @@ def demo(as_json: bool, quiet: bool, **arguments: Any) -> int:
 
 
 @cli.command("check-data", epilog=_EXIT_CODES)
+@click.argument("ann_file", metavar="ANN", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder that file names are relative to. [default: images are not looked at]",
+)
+@click.option(
+    "--read-images/--no-read-images",
+    default=True,
+    show_default=True,
+    help="Read the size of every image from its file, or only ask whether the file is there.",
+)
 @options(*OUTPUT)
-def check_data(as_json: bool, quiet: bool, **arguments: Any) -> int:
-    """Look for what is wrong in a COCO-format data set, before a training finds it."""
-    from ddq_port.data import check
+def check_data(**arguments: Any) -> int:
+    """Look for what is wrong in a COCO-format data set, before a training finds it.
 
-    return check.command(as_json=as_json, quiet=quiet, **arguments)
+    ANN is the annotation file. An error makes a training crash or learn something wrong; a warning is left out of it
+    or cannot be learnt; a note is in order. Exit code 1 means errors.
+    """
+    from ddq_port.training import check_data
+
+    return check_data.command(**arguments)
 
 
 def main() -> None:
