@@ -24,7 +24,7 @@ KINDS = {
     "malformed": (ERROR, "an entry lacks a field or has one of another type"),
     "duplicate-id": (ERROR, "of entries with one id all but the last are lost"),
     "duplicate-class": (ERROR, "classes of one name cannot be told apart"),
-    "classes": (ERROR, "other classes than the config's: their objects are left out, or labels are mixed up"),
+    "classes": (ERROR, "mmdet leaves out what has another name, and labels classes in the file's order"),
     "unknown-image": (ERROR, "an annotation of no image of this file"),
     "unknown-category": (ERROR, "an annotation of no class of this file"),
     "missing-image": (ERROR, "the training crashes when it reads that image"),
@@ -35,6 +35,7 @@ KINDS = {
     "no-area": (WARNING, "a box without area is left out of the training, but counts in the evaluation"),
     "thin": (WARNING, "a box of less than a pixel is left out of the training, but counts in the evaluation"),
     "duplicate-file": (WARNING, "one image file stands for several images"),
+    "surplus-class": (WARNING, "a class that the config does not have is left out"),
     "unused-class": (WARNING, "a class without objects cannot be learnt"),
     "id-gap": (NOTE, "the label of a class is its place in the list, not its id"),
     "crowd": (NOTE, "crowds are not trained on, and the evaluation forgives detections on them"),
@@ -245,16 +246,11 @@ def _check_classes(names: list[str], classes: list[str], found: _Found) -> None:
     absent = [name for name in classes if name not in names]
     surplus = [name for name in names if name not in classes]
     if absent:
-        found.add(
-            "classes", "", f"the config's classes {_listed(absent)} are not in the file, which has {_listed(names)}"
-        )
-    if surplus and not absent:
-        found.add("classes", "", f"the config does not know the file's classes {_listed(surplus)}")
-    shared = [name for name in classes if name in names]
-    if not absent and shared != [name for name in names if name in classes]:
-        found.add(
-            "classes", "", f"expected the classes in the file's order, {_listed(names)}; found {_listed(classes)}"
-        )
+        found.add("classes", "", f"the config's {_listed(absent)} are not in the file, which has {_listed(names)}")
+    elif classes != [name for name in names if name in classes]:
+        found.add("classes", "", f"expected the file's order, {_listed(names)}; the config has {_listed(classes)}")
+    elif surplus:
+        found.add("surplus-class", "", f"the config leaves {_listed(surplus)} out")
 
 
 def _check_image_entries(images: list[dict[str, Any]], found: _Found) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +49,13 @@ class Split:
         name: of its image folder and annotation file.
         images: how many, at least 1.
         seed: of its scenes; parts with other seeds have nothing in common.
+        classes: which of ``CLASSES`` occur, in the order of their category ids.
     """
 
     name: str
     images: int
     seed: int
+    classes: tuple[str, ...] = CLASSES
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ class Scene:
 def scenes(split: Split) -> Iterator[Scene]:
     """Draw up the scenes of a split."""
     rng = _Rng(split.seed)
+    labels = [CLASSES.index(name) for name in split.classes]
     for _ in range(split.images):
-        yield _scene(rng)
+        yield _scene(rng, labels)
 
 
 def render(scene: Scene) -> np.ndarray:
@@ -163,13 +166,13 @@ def _write_split(folder: Path, split: Split) -> None:
                 dict(
                     id=len(annotations) + 1,
                     image_id=number,
-                    category_id=shape.label + 1,
+                    category_id=split.classes.index(CLASSES[shape.label]) + 1,
                     bbox=list(shape.box),
                     area=shape.box[2] * shape.box[3],
                     iscrowd=0,
                 )
             )
-    categories = [dict(id=at + 1, name=name) for at, name in enumerate(CLASSES)]
+    categories = [dict(id=at + 1, name=name) for at, name in enumerate(split.classes)]
     content = dict(
         info=dict(description=f"ddq-port shapes, {split.images} scenes of seed {split.seed}"),
         images=images,
@@ -193,7 +196,7 @@ class _Rng:
         return self._random() < probability
 
 
-def _scene(rng: _Rng) -> Scene:
+def _scene(rng: _Rng, labels: Sequence[int]) -> Scene:
     background = tuple(tuple(rng.whole(10, 70) for _ in range(3)) for _ in range(2))
     if rng.chance(_EMPTY):
         return Scene((), background)
@@ -205,7 +208,8 @@ def _scene(rng: _Rng) -> Scene:
         if box is not None:
             near = {shape.color for shape in shapes if iou(shape.box, box) > 0}
             colors = [color for color in PALETTE if color not in near] or list(PALETTE)
-            shapes.append(Shape(rng.whole(0, len(CLASSES) - 1), box, colors[rng.whole(0, len(colors) - 1)]))
+            label = labels[rng.whole(0, len(labels) - 1)]
+            shapes.append(Shape(label, box, colors[rng.whole(0, len(colors) - 1)]))
     # the larger ones lie below
     return Scene(tuple(sorted(shapes, key=lambda shape: -shape.box[2] * shape.box[3])), background)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def _classes(findings: Findings) -> Iterator[str]:
 
 def _problems(findings: Findings) -> Iterator[str]:
     for severity, line in listing(findings):
-        yield line if line.startswith(" ") else click.style(line, fg=_COLORS[severity])
+        plain = line.startswith(" ") or os.environ.get("NO_COLOR")
+        yield line if plain else click.style(line, fg=_COLORS[severity])
 
 
 def _number(number: int, what: str) -> str:
