@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ddq_port import __version__
-from ddq_port.training.console import OUTPUT, Group, options
+from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Group, options, run_main
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -17,6 +17,9 @@ Exit codes:
      is not finite, the AP was missed, the data have errors
   2  usage or bad input
   70 a bug: the traceback says where"""
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(
@@ -36,12 +39,43 @@ def cli() -> None:
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("config")
-@options(*OUTPUT)
-def run(**arguments: Any) -> int:
+@click.option("--work-dir", type=_FOLDER, help="Folder of logs and checkpoints. [default: work_dirs/CONFIG]")
+@click.option(
+    "--resume",
+    metavar="[CKPT]",
+    is_flag=False,
+    flag_value="auto",
+    help="Go on with a checkpoint; without a name, with the newest in the work dir, if there is one.",
+)
+@click.option("--load-from", metavar="CKPT", help="Weights to begin with, .pth or .safetensors.")
+@click.option("--partial", is_flag=True, help="Accept a --load-from that fits the model in part only.")
+@click.option("--backbone-weights", metavar="FILE", type=_FILE, help="Weights of the backbone, instead of a download.")
+@click.option("--amp", is_flag=True, help="Train with mixed precision.")
+@click.option("--amp-dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Of --amp.")
+@click.option("--auto-scale-lr", is_flag=True, help="Scale the learning rate with GPUs x images.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of everything random. [default: drawn]")
+@click.option("--deterministic", is_flag=True, help="Take deterministic kernels.")
+@click.option("--ema", is_flag=True, help="Train a running average of the weights; it is what is evaluated and saved.")
+@click.option(
+    "--ema-momentum",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.0002,
+    show_default=True,
+    help="Of --ema: share of the new weights in it at every step.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files, too.")
+@click.option(
+    "--preflight/--no-preflight",
+    default=None,
+    help="First compare the code on this device with recorded numbers of the legacy code; a mismatch ends it. "
+    "[default: on, if the config's family has such numbers]",
+)
+@options(LAUNCHER, CFG_OPTIONS, *OUTPUT)
+def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: Any) -> int:
     """Train with CONFIG, a file or the name of an installed config."""
     from ddq_port.training import run
 
-    return run.command(**arguments)
+    return run.command(amp=amp_dtype if amp else None, ema=ema_momentum if ema else None, **arguments)
 
 
 @cli.command(epilog=_EXIT_CODES)
@@ -80,4 +114,4 @@ def check_data(**arguments: Any) -> int:
 
 def main() -> None:
     """Run the command line; the entry point of `ddq-train`."""
-    cli(prog_name="ddq-train")
+    run_main(cli, "ddq-train")

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-DONE, NOT_SO, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, NOT_SO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
 _LONGEST_LINE = 2000  # characters
 
 #: Options that every command has.
 OUTPUT = (
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-q", "--quiet", is_flag=True, help="Print the result and errors only."),
+)
+
+
+LAUNCHER = click.option(
+    "--launcher",
+    type=click.Choice(["none", "pytorch", "slurm"]),
+    default="none",
+    show_default=True,
+    help="What started the processes: pytorch is torchrun, slurm is srun.",
+)
+CFG_OPTIONS = click.option(
+    "--cfg-options",
+    metavar="KEY=VALUE ...",
+    multiple=True,
+    help="Settings of the config to replace, as in train_cfg.max_epochs=1.",
 )
 
 
@@ -48,7 +64,15 @@ class OneLineErrors:
         sys.exit(code if isinstance(code, int) else DONE)
 
 
-class Command(OneLineErrors, click.Command):
+class PairsCommand(click.Command):
+    """A command whose `--cfg-options` takes all `KEY=VALUE` words that follow it, as mmdet's tools do."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each word."""
+        return super().parse_args(ctx, repeated(args, "--cfg-options"))
+
+
+class Command(OneLineErrors, PairsCommand):
     """A command on its own."""
 
 
@@ -58,6 +82,8 @@ class Group(OneLineErrors, click.Group):
     Args:
         default: its name.
     """
+
+    command_class = PairsCommand
 
     def __init__(self, *args: Any, default: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,6 +97,18 @@ class Group(OneLineErrors, click.Group):
         return super().parse_args(ctx, args)
 
 
+def repeated(args: list[str], option: str) -> list[str]:
+    """Put `option` before each word that belongs to it: the first one, and those after it with a `=` in them."""
+    found, inside = [], False
+    for number, word in enumerate(args):
+        if word == "--":
+            return found + args[number:]
+        follows = inside and args[number - 1] != option and not word.startswith("-") and "=" in word
+        found += [option, word] if follows else [word]
+        inside = word == option or inside and (follows or args[number - 1] == option)
+    return found
+
+
 def options(*given: Callable) -> Callable:
     """Add options to a command, in the order they are given."""
 
@@ -80,6 +118,20 @@ def options(*given: Callable) -> Callable:
         return command
 
     return add
+
+
+def run_main(command: click.Command, name: str) -> None:
+    """Run a command line; a bug ends with its traceback and an exit code of its own.
+
+    Args:
+        command: group or command.
+        name: what the user calls it.
+    """
+    try:
+        command(prog_name=name)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(BUG)
 
 
 def one_line(text: str) -> str:

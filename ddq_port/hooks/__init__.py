@@ -1,0 +1,16 @@
+"""Hooks for mmengine's Runner; importing this package registers them in :mod:`ddq_port.registry`.
+
+Use them from any config: ``custom_hooks = [dict(type='ddq_port.ExactResumeHook')]``.
+"""
+
+from .errors import NonFiniteLossError, ResumeRefusedError, TrainingStopped
+from .exact_resume import ExactResumeHook
+from .nan_stop import StopOnNonFiniteLossHook
+
+__all__ = [
+    "ExactResumeHook",
+    "NonFiniteLossError",
+    "ResumeRefusedError",
+    "StopOnNonFiniteLossHook",
+    "TrainingStopped",
+]

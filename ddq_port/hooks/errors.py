@@ -1,0 +1,30 @@
+"""Why a hook ends a training. The text of each is one or two lines, made to be shown without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TrainingStopped(RuntimeError):
+    """Base of all reasons for which a hook of this package ends a training."""
+
+
+class ResumeRefusedError(TrainingStopped):
+    """A checkpoint cannot be resumed as it was left: what it was saved with is not what is there now."""
+
+
+class NonFiniteLossError(TrainingStopped):
+    """A loss is NaN or infinite.
+
+    Attributes:
+        iteration: number of the iteration, from 1.
+        terms: name and value of each loss term that is not finite.
+        images: path of each image of the batch, or its id where the batch holds no paths.
+    """
+
+    def __init__(self, text: str, iteration: int, terms: dict[str, float], images: Sequence[str]) -> None:
+        super().__init__(text)
+        self.iteration, self.terms, self.images = iteration, dict(terms), tuple(images)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.iteration, self.terms, self.images)
