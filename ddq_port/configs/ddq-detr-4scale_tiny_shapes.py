@@ -3,6 +3,8 @@
 _base_ = ["ddq-detr-4scale_tiny.py"]
 
 model = dict(
+    num_queries=30,  # scenes have up to 10 objects
+    test_cfg=dict(max_per_img=30),
     backbone=dict(frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True), norm_eval=False),
 )
 
@@ -21,7 +23,7 @@ test_pipeline = [
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
     persistent_workers=False,
     batch_sampler=None,
@@ -50,19 +52,19 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json")
 test_evaluator = val_evaluator
 
-max_iters = 800
-train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters, val_interval=200)
+max_iters = 1000
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
 optim_wrapper = dict(
-    optimizer=dict(lr=0.001, weight_decay=0.05),
+    optimizer=dict(lr=0.002, weight_decay=0.05),
     clip_grad=dict(max_norm=0.1, norm_type=2),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=40, end=max_iters, T_max=max_iters - 40, eta_min=0.0),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min=0.0),
 ]
 default_hooks = dict(
-    logger=dict(interval=10),
+    logger=dict(interval=20, log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=max_iters, save_best="coco/bbox_mAP", rule="greater"),
 )
-log_processor = dict(window_size=10, by_epoch=False)
+log_processor = dict(window_size=20, by_epoch=False)

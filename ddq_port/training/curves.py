@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def read(work_dir: str | Path) -> Curves:
 
 
 def draw(curves: Curves, file: str | Path, title: str = "") -> None:
-    """Draw loss, loss terms, learning rate and AP into a PNG file.
+    """Draw loss, loss terms, learning rate and AP into a PNG file, long curves smoothed.
 
     Raises:
         OSError: if it cannot be written.
@@ -93,6 +94,13 @@ def draw(curves: Curves, file: str | Path, title: str = "") -> None:
     unfinished = Path(file).with_name(f".{Path(file).name}.tmp")
     figure.savefig(unfinished, format="png", dpi=100)
     unfinished.replace(file)
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Return the mean of each value and those before it, of a fiftieth of them all; up to 50 stay as they are."""
+    window = max(1, len(values) // 50)
+    sums = [0.0, *accumulate(values)]
+    return [(sums[at] - sums[max(0, at - window)]) / min(at, window) for at in range(1, len(sums))]
 
 
 def _entries(log: Path) -> list[dict[str, Any]]:
@@ -152,7 +160,8 @@ def _plot(axes: Any, title: str, named: Iterable[tuple[str, Curve | None]], mark
     axes.grid(alpha=0.3)
     for name, curve in named:
         if curve is not None:
-            axes.plot(curve.steps, curve.values, label=name, marker=marker, markersize=3, linewidth=1)
+            drawn = smooth(curve.values)
+            axes.plot(curve.steps, drawn, label=name, marker=marker, markersize=3, linewidth=1)
     if axes.lines:
         axes.legend(fontsize=8)
     else:
