@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -81,8 +83,8 @@ def command(*, as_json: bool, quiet: bool, preflight: bool | None, **settings: A
     return DONE
 
 
-def train(options: TrainOptions, check: bool | None = None, quiet: bool = False) -> Outcome:
-    """Train as the options say; every process of a launch calls this.
+def train(options: TrainOptions, check: bool | None = None, quiet: bool = False, hooks: Sequence[Hook] = ()) -> Outcome:
+    """Train as the options say, with further hooks; every process of a launch calls this.
 
     Raises:
         config.ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin.
@@ -113,6 +115,8 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False)
             runner.logger.info(line)
     if origin:
         runner.register_hook(weights.FittingWeightsHook(origin, options.partial), "LOWEST")
+    for hook in hooks:
+        runner.register_hook(hook)
     with told_in_log(runner):
         runner.train()
     return _outcome(runner, passed)
