@@ -17,6 +17,7 @@ from .options import (
     BOUNDS,
     CHECK,
     CHECKPOINT,
+    CURVES_EXIT_CODES,
     DEFAULT_BOUNDS,
     EXIT_CODES,
     FAMILY,
@@ -30,7 +31,7 @@ from .options import (
     TRAINING,
     having,
 )  # fmt: skip
-from .params import AT_RISK_ULPS
+from .params import AT_RISK_ULPS, NamePair, Positive
 
 _INTERNAL_ERROR = 70
 GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
@@ -184,6 +185,56 @@ def audit(json: bool, **arguments: Any) -> None:
     from . import commands
 
     sys.exit(commands.audit(as_json=json, **arguments))
+
+
+@cli.command(epilog=CURVES_EXIT_CODES)
+@click.argument("log_a", type=click.Path(path_type=Path))
+@click.argument("log_b", type=click.Path(path_type=Path))
+@click.option(
+    "--band",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="LOG",
+    help="A repetition of A's training with another seed; give one or more.",
+)
+@click.option(
+    "--rename", type=NamePair(), multiple=True, help="Loss term of B and the name it has in A; may be repeated."
+)
+@click.option("--exclude", multiple=True, metavar="TERM", help="Leave a loss term out; may be repeated.")
+@click.option(
+    "--until",
+    type=Positive(),
+    help="Compare so many epochs only, or iterations where the logs count these. [default: all]",
+)
+@click.option(
+    "--level",
+    type=Positive(0.5),
+    default=0.05,
+    show_default=True,
+    help="Chance that a training like A's is called a mismatch, at most.",
+)
+@click.option(
+    "--resolve",
+    type=Positive(),
+    default=0.1,
+    show_default=True,
+    help="For a match, a loss term or AP that differs by this share must lie outside the noise.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write curves.png and curves.json into this folder."
+)
+@click.option("--force", is_flag=True, help="Replace these files.")
+@having(*OUTPUT)
+def curves(json: bool, **arguments: Any) -> None:
+    """Compare two trainings by their logs, loss terms and APs, within the noise that repeated runs show.
+
+    LOG_A, the reference, and LOG_B are logs of mmengine or mmdet 2.x (JSON or text) or work dirs. Logging intervals
+    may differ. Without --band differences are only told.
+    """
+    from . import curves_command
+
+    _needs_out(**arguments)
+    sys.exit(curves_command.run(as_json=json, **arguments))
 
 
 def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:

@@ -23,6 +23,15 @@ Exit codes:
   4  a side crashed or ran out of time
   70 a bug in ddq-parity itself"""
 
+CURVES_EXIT_CODES = """\b
+Exit codes:
+  0  match: B within the noise of repeated runs, or the same numbers
+  1  mismatch
+  2  usage or bad input
+  3  not comparable: no repeated runs, noise too wide to tell, a loss term on one
+     side only, logs of different lengths or with holes
+  70 a bug in ddq-parity itself"""
+
 FAMILIES = families.names()
 VARIANTS = tuple(dict.fromkeys(variant for name in FAMILIES for variant in mappings.variants(name)))
 
