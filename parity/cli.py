@@ -19,6 +19,7 @@ from .options import (
     CHECKPOINT,
     CURVES_EXIT_CODES,
     DEFAULT_BOUNDS,
+    EVAL_EXIT_CODES,
     EXIT_CODES,
     FAMILY,
     FIXED_HELP,
@@ -31,7 +32,7 @@ from .options import (
     TRAINING,
     having,
 )  # fmt: skip
-from .params import AT_RISK_ULPS, NamePair, Positive
+from .params import AT_RISK_ULPS, NamePair, Positive, SizeList
 
 _INTERNAL_ERROR = 70
 GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
@@ -235,6 +236,66 @@ def curves(json: bool, **arguments: Any) -> None:
 
     _needs_out(**arguments)
     sys.exit(curves_command.run(as_json=json, **arguments))
+
+
+@cli.command("eval", epilog=EVAL_EXIT_CODES)
+@click.option(
+    "--ann", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Annotation file in COCO's format."
+)
+@click.option("--images", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of its images.")
+@click.option("--limit", type=click.IntRange(1), help="Take the first so many images. [default: all]")
+@having(*FAMILY, *LEGACY)
+@click.option(
+    "--checkpoint",
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of seeded weights.")
+@having(*NEW)
+@click.option(
+    "--scale",
+    type=SizeList(),
+    help="Resize images to fit in this size (shorter x longer side), in place of both configs' own.",
+)
+@click.option(
+    "--tolerance",
+    type=click.Choice(["exact", "fixed"]),
+    default="exact",
+    show_default=True,
+    help="exact: the same bits; fixed: within the three bounds that follow.",
+)
+@click.option("--score", type=Positive(), help="Of fixed: largest difference of scores. [default: 0.001]")
+@click.option("--box", type=Positive(), help="Of fixed: largest difference of coordinates, pixels. [default: 0.5]")
+@click.option("--ap", type=Positive(), help="Of fixed: largest difference of an AP, from 0 to 1. [default: 0.001]")
+@having(*MACHINE)
+@click.option("--worst", type=click.IntRange(1), default=4, show_default=True, help="Draw so many images into --out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep detections, logs, report.json and drawings in this folder. [default: nothing is kept]",
+)
+@click.option("--force", is_flag=True, help="Replace the files of an earlier evaluation in --out.")
+@having(*OUTPUT)
+def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
+    """Detect objects in a data set with both sides, each with its own test pipeline; compare all detections and APs.
+
+    Images of the annotation file are found in --images by their names.
+    """
+    from . import evaluation_command
+    from .evaluation import Bounds
+
+    _needs_out(**arguments)
+    given = {name: arguments.pop(name) for name in ("score", "box", "ap")}
+    asked = [name for name, value in given.items() if value is not None]
+    if asked and tolerance == "exact":
+        raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
+    if scale is not None and len(scale) != 1:
+        raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
+    defaults = dict(score=1e-3, box=0.5, ap=1e-3)
+    bounds = Bounds(exact=tolerance == "exact", **{name: given[name] or defaults[name] for name in defaults})
+    size = (scale[0][1], scale[0][0]) if scale else None
+    sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
 
 
 def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from .sides import default_threads, prepare
 from .trace import Trace, TraceError
 from .verdict import Verdict, judge
 
-REPORT_NAME = "report.json"
+RUN, REPORT_NAME = "run.json", "report.json"
 _INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
@@ -115,7 +115,7 @@ def check(
 ) -> int:  # fmt: skip
     """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`."""
     sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
-    where = _machine(machine)
+    where = machine_of(machine)
 
     def work() -> Verdict:
         check_run_folder(out, force)
@@ -235,10 +235,11 @@ def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
     names = {f.name for f in fields(Sources)} & settings.keys()
     sources = {name: settings.pop(name) for name in names}
     sources["new_adapter"] = sources.get("new_adapter") or NEW_ADAPTER
-    return task, Sources(**sources), _machine(settings)
+    return task, Sources(**sources), machine_of(settings)
 
 
-def _machine(settings: dict[str, Any]) -> Machine:
+def machine_of(settings: dict[str, Any]) -> Machine:
+    """Make a machine of its fields; None for ``threads`` means torch's own choice."""
     return Machine(**{**settings, "threads": settings["threads"] or default_threads()})
 
 
@@ -253,15 +254,20 @@ def _write_report(path: Path, verdict: Verdict) -> None:
     path.write_text(json.dumps(report.as_dict(verdict), indent=1, sort_keys=True))
 
 
-def check_run_folder(out: Path | None, force: bool) -> None:
+def check_run_folder(out: Path | None, force: bool, marker: str = RUN) -> None:
     """Refuse an output folder that may not be replaced.
+
+    Args:
+        out: the folder; None for none.
+        force: replace an earlier run.
+        marker: file that tells an earlier run of the same kind.
 
     Raises:
         FileExistsError: if it holds an earlier run and ``force`` is not set, or something else.
     """
     if out is None or not out.exists() or not any(out.iterdir()):
         return
-    if not (out / "run.json").is_file():
+    if not (out / marker).is_file():
         raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
     if not force:
         raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")

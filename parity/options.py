@@ -23,6 +23,15 @@ Exit codes:
   4  a side crashed or ran out of time
   70 a bug in ddq-parity itself"""
 
+EVAL_EXIT_CODES = """\b
+Exit codes:
+  0  match
+  1  mismatch
+  2  usage or bad input
+  3  not comparable: neither side detected anything; with exact tolerance also
+     other threads, CPU capability, device or torch
+  4  a side crashed or ran out of time
+  70 a bug in ddq-parity itself"""
 CURVES_EXIT_CODES = """\b
 Exit codes:
   0  match: B within the noise of repeated runs, or the same numbers
