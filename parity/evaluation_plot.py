@@ -49,7 +49,7 @@ def draw_worst(verdict: EvalVerdict, files: dict[str, Path], images: ImageSet, c
 def draw(result: ImageResult, found: dict[str, Detections], names: Sequence[str], file: Path) -> None:
     """Write a PNG with the legacy side on the left and the new side on the right.
 
-    Of each side the :data:`MOST_BOXES` best detections are drawn, green, and every one that has no partner, red.
+    Of each side the :data:`MOST_BOXES` best detections are drawn, green, and as many that have no partner, red.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -77,9 +77,10 @@ def draw(result: ImageResult, found: dict[str, Detections], names: Sequence[str]
 def _draw_side(axes: Axes, result: ImageResult, side: str, found: Detections, names: Sequence[str]) -> None:
     from matplotlib.patches import Rectangle
 
+    order = found.scores.argsort(descending=True).tolist()
     alone = {one.row for one in result.match.unmatched[side]}
-    best = set(found.scores.argsort(descending=True)[:MOST_BOXES].tolist())
-    for row in sorted(best | alone, key=lambda row: row in alone):
+    shown = {*order[:MOST_BOXES], *[row for row in order if row in alone][:MOST_BOXES]}
+    for row in sorted(shown, key=lambda row: row in alone):
         left, top, right, bottom = found.bboxes[row].tolist()
         color = _ALONE if row in alone else _PAIRED
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=1.2))
