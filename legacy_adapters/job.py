@@ -26,7 +26,7 @@ class Job:
         inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
         status: file to write ``{"ok": bool, "error": str, "traceback": str}`` to.
-        checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``. None with ``images``.
         seed: of torch's random generator, set anew before each phase.
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
@@ -48,6 +48,9 @@ class Job:
         checkpoint_to: file to write the checkpoint of that moment to; None for none.
         checkpoint_from: checkpoint to go on from, in place of taking the steps before; None to take them.
         state_names: names in that trace of this side's parameters and buffers, where they differ.
+        images: to detect objects in image files in place of everything else: a JSON list of ``{"id", "file"}``, see
+            :mod:`legacy_adapters.detecting`; None for a trace.
+        detections: file to write what was found to; None for a trace.
     """
 
     family: str
@@ -79,6 +82,8 @@ class Job:
     checkpoint_to: Optional[str] = None
     checkpoint_from: Optional[str] = None
     state_names: Dict[str, str] = field(default_factory=dict)
+    images: Optional[str] = None
+    detections: Optional[str] = None
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:

@@ -88,8 +88,10 @@ def run_side(
 
 
 def _remove_earlier(job: Job) -> None:
-    """Remove an earlier status and trace of the same name, so that they cannot pass for those of this run."""
+    """Remove an earlier status and result of the same name, so that they cannot pass for those of this run."""
     Path(job.status).unlink(missing_ok=True)
+    if job.detections is not None:
+        Path(job.detections).unlink(missing_ok=True)
     if os.path.isdir(job.trace):
         shutil.rmtree(job.trace)
 

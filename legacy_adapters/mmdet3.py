@@ -6,7 +6,7 @@ import hashlib
 import os
 import runpy
 import sys
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -73,6 +73,41 @@ def predict(model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
     results = model.predict(batch.images, data_samples(batch, with_gt=False))
     keys = ("bboxes", "scores", "labels")
     return [{key: getattr(result.pred_instances, key) for key in keys} for result in results]
+
+
+class Detector:
+    """Detect objects in image files as the test loop of the running process's mmengine does, one image at a time.
+
+    Args:
+        model: in evaluation mode.
+        config: with a ``test_dataloader``, whose pipeline is taken as it is, but for what loads annotations.
+        scale: (w, h) that takes the place of that of every ``Resize``; None for the config's own.
+
+    Raises:
+        ValueError: if ``scale`` is given and there is no ``Resize``.
+    """
+
+    def __init__(self, model: Any, config: Any, scale: Optional[Sequence[int]] = None) -> None:
+        from mmcv.transforms import Compose
+        from mmdet.registry import TRANSFORMS
+
+        steps = [dict(step) for step in config.test_dataloader.dataset.pipeline if "Annotations" not in step["type"]]
+        resizes = [step for step in steps if step["type"].split(".")[-1] == "Resize"]
+        if scale is not None and not resizes:
+            raise ValueError("the test pipeline has no Resize to give another scale")
+        for step in resizes if scale is not None else []:
+            step["scale"] = tuple(scale)
+        self.model, self.pipeline = model, Compose([TRANSFORMS.build(step) for step in steps])
+
+    def __call__(self, path: str, image_id: int) -> Dict[str, Any]:
+        """Return what :mod:`legacy_adapters.detecting` writes of an image."""
+        data = self.pipeline(dict(img_path=path, img_id=image_id))
+        batch = self.model.data_preprocessor(dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]]), False)
+        result = self.model(**batch, mode="predict")[0]
+        found = {name: getattr(result.pred_instances, name) for name in ("bboxes", "scores", "labels")}
+        names = ("ori_shape", "img_shape", "pad_shape", "batch_input_shape", "scale_factor")
+        meta = {name: [float(x) for x in result.metainfo[name]] for name in names if name in result.metainfo}
+        return dict(input=batch["inputs"], meta=meta, **found)
 
 
 def losses(model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:

@@ -1,5 +1,7 @@
 """Run one job: build a model with an adapter, run the checks, write the trace. ``python worker.py JOB.json``.
 
+A job with images detects objects in these in place of checks, and writes what it finds.
+
 Runs in the interpreter of the code base under test, which need not have this toolkit installed: the package
 ``legacy_adapters`` is loaded from the folder this file lies in.
 """
@@ -37,13 +39,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import steps
-    from legacy_adapters.extract import Target
-    from legacy_adapters.forcing import Forcing
-    from legacy_adapters.inputs import Batch
-    from legacy_adapters.precision import computing_in, perturb
-    from legacy_adapters.recorder import Recorder
-    from legacy_adapters.trace_writer import TraceWriter
+    from legacy_adapters import detecting
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
@@ -52,6 +48,25 @@ def run(job: Any) -> None:
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)
+    provenance = dict(_environment(job), **adapter.provenance(job.options))
+    if job.images is not None:
+        detecting.run(job, adapter, model, provenance)
+    else:
+        _record(job, adapter, model, dtype, provenance)
+
+
+def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: Dict[str, Any]) -> None:
+    """Run the checks and write the trace."""
+    from safetensors.torch import load_file
+
+    from legacy_adapters import steps
+    from legacy_adapters.extract import Target
+    from legacy_adapters.forcing import Forcing
+    from legacy_adapters.inputs import Batch
+    from legacy_adapters.precision import computing_in, perturb
+    from legacy_adapters.recorder import Recorder
+    from legacy_adapters.trace_writer import TraceWriter
+
     batch = Batch.from_tensors(load_file(job.inputs), job.device, dtype)
     replay = load_file(job.replay) if job.replay else None
 
@@ -64,7 +79,6 @@ def run(job: Any) -> None:
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
-    provenance = dict(_environment(job), **adapter.provenance(job.options))
     parameters = dict(model.named_parameters())  # training may add names
     with computing_in(job.dtype):
         loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None

@@ -5,158 +5,42 @@ from __future__ import annotations
 import gc
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from converters import families as mappings
 from converters.console import OneLineGroup
 from ddq_port import __version__
-from legacy_adapters import families
 
-from .params import AT_RISK_ULPS, CHECKS, CheckList, CountList, Device, SizeList
+from .options import (
+    BOUNDS,
+    CHECK,
+    CHECKPOINT,
+    CURVES_EXIT_CODES,
+    DEFAULT_BOUNDS,
+    EVAL_EXIT_CODES,
+    EXIT_CODES,
+    FAMILY,
+    FIXED_HELP,
+    KEPT,
+    LEGACY,
+    MACHINE,
+    NEW,
+    OUTPUT,
+    TASK,
+    TRAINING,
+    having,
+)  # fmt: skip
+from .params import AT_RISK_ULPS, NamePair, Positive, SizeList
 
-_EXIT_CODES = """\b
-Exit codes:
-  0  match
-  1  mismatch
-  2  usage or bad input
-  3  not comparable: nothing compared, something left out without a reason, or
-     another seed or other checks; with exact tolerance also other threads,
-     CPU capability, device or torch
-  4  a side crashed or ran out of time
-  70 a bug in ddq-parity itself"""
 _INTERNAL_ERROR = 70
-
-_FAMILIES = families.names()
-_VARIANTS = tuple(dict.fromkeys(variant for name in _FAMILIES for variant in mappings.variants(name)))
-
-_FAMILY = (
-    click.option("--family", type=click.Choice(_FAMILIES), required=True, help="Legacy code base."),
-    click.option("--variant", type=click.Choice(_VARIANTS), required=True, help="Model."),
-)
-_BOUNDS = (
-    click.option("--rtol", type=click.FloatRange(0), help="Of fixed. [default: 1.3e-06]"),
-    click.option("--atol", type=click.FloatRange(0), help="Of fixed. [default: 1e-05]"),
-)
-_DEFAULT_BOUNDS = dict(rtol=1.3e-6, atol=1e-5)
-_FIXED_HELP = "exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|"
-_OUTPUT = (
-    click.option("--json", is_flag=True, help="Print the verdict as JSON."),
-    click.option("-q", "--quiet", is_flag=True, help="Print the verdict line only."),
-)
-_TASK = (
-    click.option("--size", type=SizeList(), help="Image sizes of the batch in pixels."),
-    click.option("--objects", type=CountList(), help="Objects of each image, one number per image. [default: drawn]"),
-    click.option(
-        "--seed",
-        type=click.IntRange(0, 2**63 - 1),
-        default=0,
-        show_default=True,
-        help="Of inputs, weights and random draws.",
-    ),
-)
-_CHECK = (
-    click.option(
-        "--check",
-        type=CheckList(("forward", "loss", "grad")),
-        default="forward,loss,grad",
-        show_default=True,
-        help="What to compare.",
-    ),
-)
-_TRAINING = (
-    click.option(
-        "--check",
-        type=CheckList(CHECKS),
-        default="forward,loss,grad",
-        show_default=True,
-        help="What to compare; train: some optimizer steps.",
-    ),
-    click.option("--steps", type=click.IntRange(1, 100_000), help="Optimizer steps of check train. [default: 5]"),
-    click.option(
-        "--epoch-length",
-        type=click.IntRange(1),
-        help="Steps after which an epoch ends, for schedules by epoch. [default: it never ends]",
-    ),
-    click.option(
-        "--clip-order",
-        type=click.Choice(["twin", "own"]),
-        help="Sum norms of gradients in the legacy side's order of parameters or each side in its own. [default: twin]",
-    ),
-    click.option(
-        "--resume-at",
-        type=click.IntRange(1),
-        help="Stop the legacy side's training after this step; the new side goes on from its converted checkpoint.",
-    ),
-)
-_CHECKPOINT = (
-    click.option(
-        "--checkpoint",
-        type=click.Path(path_type=Path),
-        help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
-    ),
-)
-_LEGACY = (
-    click.option(
-        "--legacy-repo", type=click.Path(path_type=Path), help="Checkout of the legacy code, where it needs one."
-    ),
-    click.option(
-        "--legacy-python",
-        type=click.Path(exists=True, dir_okay=False),
-        help="Interpreter of the legacy side. [default: this one, with compat shims]",
-    ),
-)
-_NEW = (
-    click.option(
-        "--new-adapter",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
-    ),
-)
-_MACHINE = (
-    click.option("--device", type=Device(), default="cpu", show_default=True, help="cpu or cuda[:N]."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads. [default: torch's]"),
-    click.option(
-        "--cpu-capability",
-        type=click.Choice(["default", "avx2", "avx512"]),
-        help="CPU kernels. [default: torch's choice]",
-    ),
-    click.option(
-        "--time-limit",
-        type=click.FloatRange(min=0, min_open=True),
-        default=1800.0,
-        show_default=True,
-        help="Seconds for each process.",
-    ),
-)
-_KEPT = (
-    click.option(
-        "--out",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Keep traces, logs and report.json in this folder. [default: nothing is kept]",
-    ),
-    click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
-)
 GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
-
-
-def _with(*options: Callable) -> Callable:
-    """Add options to a command, in the order they are given."""
-
-    def add(command: Callable) -> Callable:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 @click.group(
     cls=OneLineGroup,
-    epilog=_EXIT_CODES,
+    epilog=EXIT_CODES,
     context_settings=dict(help_option_names=["-h", "--help"], auto_envvar_prefix="DDQ_PARITY"),
 )
 @click.version_option(__version__, prog_name="ddq-parity")
@@ -168,8 +52,8 @@ def cli() -> None:
     """
 
 
-@cli.command(epilog=_EXIT_CODES)
-@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_NEW, *_TASK, *_TRAINING)
+@cli.command(epilog=EXIT_CODES)
+@having(*FAMILY, *LEGACY, *CHECKPOINT, *NEW, *TASK, *TRAINING)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
@@ -182,9 +66,9 @@ def cli() -> None:
     type=click.Choice(["exact", "fixed", "derived"]),
     default="exact",
     show_default=True,
-    help=f"{_FIXED_HELP}; derived: measured on the legacy code, implies --replay.",
+    help=f"{FIXED_HELP}; derived: measured on the legacy code, implies --replay.",
 )
-@_with(*_BOUNDS)
+@having(*BOUNDS)
 @click.option(
     "--replay",
     is_flag=True,
@@ -195,7 +79,7 @@ def cli() -> None:
     is_flag=True,
     help="Run the new side once more, every module on what its legacy twin was given: shows each one's own error.",
 )
-@_with(*_MACHINE, *_KEPT, *_OUTPUT)
+@having(*MACHINE, *KEPT, *OUTPUT)
 def run(json: bool, **settings: Any) -> None:
     """Run both sides on the same weights and inputs; compare."""
     from . import commands
@@ -204,9 +88,9 @@ def run(json: bool, **settings: Any) -> None:
     sys.exit(commands.run(as_json=json, **_task(**_bounds(**settings))))
 
 
-@cli.command(epilog=_EXIT_CODES)
+@cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_with(*_FAMILY, *_LEGACY, *_CHECKPOINT, *_TASK, *_CHECK, *_MACHINE)
+@having(*FAMILY, *LEGACY, *CHECKPOINT, *TASK, *CHECK, *MACHINE)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not tell the steps.")
 def capture(**settings: Any) -> None:
@@ -219,9 +103,9 @@ def capture(**settings: Any) -> None:
     sys.exit(commands.capture(**_task(**settings)))
 
 
-@cli.command(epilog=_EXIT_CODES)
+@cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_with(*_CHECKPOINT, *_NEW, *_MACHINE, *_KEPT, *_OUTPUT)
+@having(*CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
 def check(json: bool, **settings: Any) -> None:
     """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
     from . import commands
@@ -230,8 +114,8 @@ def check(json: bool, **settings: Any) -> None:
     sys.exit(commands.check(as_json=json, **settings))
 
 
-@cli.command(epilog=_EXIT_CODES)
-@_with(*_NEW, *_MACHINE, *_KEPT, *_OUTPUT)
+@cli.command(epilog=EXIT_CODES)
+@having(*NEW, *MACHINE, *KEPT, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
     """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
     from . import commands
@@ -240,16 +124,16 @@ def demo(json: bool, **settings: Any) -> None:
     sys.exit(commands.check(file=GOLDEN, checkpoint=None, as_json=json, **settings))
 
 
-@cli.command(epilog=_EXIT_CODES)
+@cli.command(epilog=EXIT_CODES)
 @click.argument("legacy", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@_with(*_FAMILY)
+@having(*FAMILY)
 @click.option(
-    "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{_FIXED_HELP}."
+    "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{FIXED_HELP}."
 )
-@_with(*_BOUNDS)
+@having(*BOUNDS)
 @click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
-@_with(*_OUTPUT)
+@having(*OUTPUT)
 def compare(json: bool, **arguments: Any) -> None:
     """Compare two traces kept by `run --out`."""
     from . import commands
@@ -257,13 +141,13 @@ def compare(json: bool, **arguments: Any) -> None:
     sys.exit(commands.compare(as_json=json, **_bounds(**arguments)))
 
 
-@cli.command(epilog=_EXIT_CODES)
+@cli.command(epilog=EXIT_CODES)
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the script. [default: RUN/reproducer]"
 )
 @click.option("--force", is_flag=True, help="Replace an earlier script in --out.")
-@_with(*_OUTPUT)
+@having(*OUTPUT)
 def bisect(json: bool, **arguments: Any) -> None:
     """Find what computes something else by itself in RUN, a folder kept by `run --out`.
 
@@ -293,7 +177,7 @@ Exit codes:
     help="At risk is what numbers so many units in the last place off would turn.",
 )
 @click.option("--worst", type=click.IntRange(1), default=20, show_default=True, help="List so many of the closest.")
-@_with(*_OUTPUT)
+@having(*OUTPUT)
 def audit(json: bool, **arguments: Any) -> None:
     """Tell how close each decision (NMS, top-k, matching) of a TRACE kept by `run --out` came to being otherwise.
 
@@ -302,6 +186,116 @@ def audit(json: bool, **arguments: Any) -> None:
     from . import commands
 
     sys.exit(commands.audit(as_json=json, **arguments))
+
+
+@cli.command(epilog=CURVES_EXIT_CODES)
+@click.argument("log_a", type=click.Path(path_type=Path))
+@click.argument("log_b", type=click.Path(path_type=Path))
+@click.option(
+    "--band",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="LOG",
+    help="A repetition of A's training with another seed; give one or more.",
+)
+@click.option(
+    "--rename", type=NamePair(), multiple=True, help="Loss term of B and the name it has in A; may be repeated."
+)
+@click.option("--exclude", multiple=True, metavar="TERM", help="Leave a loss term out; may be repeated.")
+@click.option(
+    "--until",
+    type=Positive(),
+    help="Compare so many epochs only, or iterations where the logs count these. [default: all]",
+)
+@click.option(
+    "--level",
+    type=Positive(0.5),
+    default=0.05,
+    show_default=True,
+    help="Chance that a training like A's is called a mismatch, at most.",
+)
+@click.option(
+    "--resolve",
+    type=Positive(),
+    default=0.1,
+    show_default=True,
+    help="For a match, a loss term or AP that differs by this share must lie outside the noise.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write curves.png and curves.json into this folder."
+)
+@click.option("--force", is_flag=True, help="Replace these files.")
+@having(*OUTPUT)
+def curves(json: bool, **arguments: Any) -> None:
+    """Compare two trainings by their logs, loss terms and APs, within the noise that repeated runs show.
+
+    LOG_A, the reference, and LOG_B are logs of mmengine or mmdet 2.x (JSON or text) or work dirs. Logging intervals
+    may differ. Without --band differences are only told.
+    """
+    from . import curves_command
+
+    _needs_out(**arguments)
+    sys.exit(curves_command.run(as_json=json, **arguments))
+
+
+@cli.command("eval", epilog=EVAL_EXIT_CODES)
+@click.option(
+    "--ann", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Annotation file in COCO's format."
+)
+@click.option("--images", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of its images.")
+@click.option("--limit", type=click.IntRange(1), help="Take the first so many images. [default: all]")
+@having(*FAMILY, *LEGACY)
+@click.option(
+    "--checkpoint",
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of seeded weights.")
+@having(*NEW)
+@click.option(
+    "--scale",
+    type=SizeList(),
+    help="Resize images to fit in this size (shorter x longer side), in place of both configs' own.",
+)
+@click.option(
+    "--tolerance",
+    type=click.Choice(["exact", "fixed"]),
+    default="exact",
+    show_default=True,
+    help="exact: the same bits; fixed: within the three bounds that follow.",
+)
+@click.option("--score", type=Positive(), help="Of fixed: largest difference of scores. [default: 0.001]")
+@click.option("--box", type=Positive(), help="Of fixed: largest difference of coordinates, pixels. [default: 0.5]")
+@click.option("--ap", type=Positive(), help="Of fixed: largest difference of an AP, from 0 to 1. [default: 0.001]")
+@having(*MACHINE)
+@click.option("--worst", type=click.IntRange(1), default=4, show_default=True, help="Draw so many images into --out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep detections, logs, report.json and drawings in this folder. [default: nothing is kept]",
+)
+@click.option("--force", is_flag=True, help="Replace the files of an earlier evaluation in --out.")
+@having(*OUTPUT)
+def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
+    """Detect objects in a data set with both sides, each with its own test pipeline; compare all detections and APs.
+
+    Images of the annotation file are found in --images by their names.
+    """
+    from . import evaluation_command
+    from .evaluation import Bounds
+
+    _needs_out(**arguments)
+    given = {name: arguments.pop(name) for name in ("score", "box", "ap")}
+    asked = [name for name, value in given.items() if value is not None]
+    if asked and tolerance == "exact":
+        raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
+    if scale is not None and len(scale) != 1:
+        raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
+    defaults = dict(score=1e-3, box=0.5, ap=1e-3)
+    bounds = Bounds(exact=tolerance == "exact", **{name: given[name] or defaults[name] for name in defaults})
+    size = (scale[0][1], scale[0][0]) if scale else None
+    sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
 
 
 def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:
@@ -329,7 +323,7 @@ def _training(asked: bool, **given: Any) -> dict[str, Any]:
 
 def _bounds(**settings: Any) -> dict[str, Any]:
     """Fill in the default bounds; refuse bounds for a tolerance that has others or none, for they would do nothing."""
-    for name, default in _DEFAULT_BOUNDS.items():
+    for name, default in DEFAULT_BOUNDS.items():
         if settings[name] is None:
             settings[name] = default
         elif settings["tolerance"] != "fixed":

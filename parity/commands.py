@@ -6,21 +6,17 @@ import json
 import math
 import os
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
 
 from converters import errors, families
 from legacy_adapters.families import RepoError
-from legacy_adapters.launch import SideError
 
 from . import audit as near_ties
 from . import audit_report, golden, report
@@ -28,6 +24,7 @@ from . import capture as golden_runs
 from .bisect import Bisection
 from .bisect import bisect as find_first
 from .compare import EXACT, FIXED, Tolerance
+from .console import OpenConsole, done, progress, run_folder, written
 from .exclusions import EXCLUSIONS
 from .golden import GoldenError
 from .isolate import RunFolder
@@ -40,10 +37,7 @@ from .sides import default_threads, prepare
 from .trace import Trace, TraceError
 from .verdict import Verdict, judge
 
-T = TypeVar("T")
-
-BAD_INPUT, SIDE_CRASHED = 2, 4
-REPORT_NAME = "report.json"
+RUN, REPORT_NAME = "run.json", "report.json"
 _INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
@@ -83,8 +77,8 @@ def run(
         check_run_folder(out, force)
         check_legacy(task, sources)
         prepared = prepare(task, sources, machine)
-        with _run_folder(out) as folder:
-            verdict = run_parity(options, prepared, folder, _progress(quiet))
+        with run_folder(out) as folder:
+            verdict = run_parity(options, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
         return verdict
 
@@ -104,12 +98,12 @@ def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
             raise PermissionError(f"{file.absolute().parent} cannot be written to.")
         check_legacy(task, sources)
         prepared = prepare(task, sources, machine)
-        with _run_folder(None) as folder:
-            recorded = golden_runs.capture(task, sources, machine, prepared, folder, _progress(quiet))
+        with run_folder(None) as folder:
+            recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
         golden.save(recorded, file)
         return recorded
 
-    recorded, code = _done(work)
+    recorded, code = done(work, _INPUT_ERRORS)
     if recorded is not None:
         sys.stdout.write(report.golden_line(recorded, file) + "\n")
     return code
@@ -121,15 +115,15 @@ def check(
 ) -> int:  # fmt: skip
     """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`."""
     sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
-    where = _machine(machine)
+    where = machine_of(machine)
 
     def work() -> Verdict:
         check_run_folder(out, force)
         recorded = golden.load(file)
         prepared = prepare(recorded.task, sources, where)
         recorded.check_given(prepared)  # before the folder of an earlier run is emptied
-        with _run_folder(out) as folder:
-            verdict = golden_runs.check(recorded, sources, where, prepared, folder, _progress(quiet))
+        with run_folder(out) as folder:
+            verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
         return verdict
 
@@ -183,14 +177,14 @@ def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bo
         kept = RunFolder.load(run)
         check_script_folder(folder, force)
         with tempfile.TemporaryDirectory(prefix=".reproducer-", dir=run) as made:
-            found = find_first(kept, Path(made).absolute(), _progress(quiet))
+            found = find_first(kept, Path(made).absolute(), progress(quiet))
             if found.script is not None:
                 _replace_folder(Path(made), folder)
             elif (folder / SCRIPT).is_file():
                 shutil.rmtree(folder)  # of an earlier bisect: it would pass for this one's
         return replace(found, script=folder / found.script.name) if found.script else found
 
-    found, code = _done(work)
+    found, code = done(work, _INPUT_ERRORS)
     if found is None:
         return code
     return _told(found.verdict, as_json, quiet, found.script)
@@ -200,7 +194,7 @@ def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -
     """Print how close the decisions of a trace are to ties. Return the exit code."""
     if math.isnan(ulps):  # click's range lets it through
         raise click.BadParameter("--ulps is NaN; give a number from 0 on.")
-    decisions, code = _done(lambda: near_ties.audit(Trace.load(trace)))
+    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), _INPUT_ERRORS)
     if decisions is None:
         return code
 
@@ -208,14 +202,14 @@ def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -
         if as_json:
             sys.stdout.write(json.dumps(audit_report.as_dict(decisions, ulps), indent=1) + "\n")
         else:
-            audit_report.print_audit(decisions, ulps, worst, _Console(), quiet)
+            audit_report.print_audit(decisions, ulps, worst, OpenConsole(), quiet)
 
-    _written(render)
+    written(render)
     return audit_report.exit_code(decisions)
 
 
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
-    verdict, code = _done(work)
+    verdict, code = done(work, _INPUT_ERRORS)
     return code if verdict is None else _told(verdict, as_json, quiet)
 
 
@@ -229,51 +223,10 @@ def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = No
                 shown["script"] = str(script)
             sys.stdout.write(json.dumps(shown, indent=1) + "\n")
         else:
-            report.print_verdict(verdict, _Console(), quiet, script)
+            report.print_verdict(verdict, OpenConsole(), quiet, script)
 
-    _written(render)
+    written(render)
     return verdict.exit_code
-
-
-def _written(render: Callable[[], None]) -> None:
-    """Write to stdout; if the reader went away, the exit code is still the verdict."""
-    try:
-        render()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _done(work: Callable[[], T]) -> tuple[T | None, int]:
-    """Return what ``work`` gives and 0, or None and the exit code of what went wrong, which is told."""
-    try:
-        with _ended_by_signals():
-            return work(), 0
-    except SideError as error:
-        _complain(str(error), error.details)
-        return None, SIDE_CRASHED
-    except _INPUT_ERRORS as error:
-        _complain(errors.one_line(error), "")
-        return None, BAD_INPUT
-
-
-class _Console(Console):
-    """A console that leaves a closed pipe to its caller; rich would exit with 1, which means mismatch here."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-def _complain(message: str, details: str) -> None:
-    if details:
-        sys.stderr.write("".join(f"  | {line}\n" for line in details.splitlines()))
-    sys.stderr.write(f"ddq-parity: {message}\n")
-
-
-def _progress(quiet: bool) -> Callable[[str], None]:
-    if quiet:
-        return lambda step: None
-    return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
 
 
 def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
@@ -282,10 +235,11 @@ def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
     names = {f.name for f in fields(Sources)} & settings.keys()
     sources = {name: settings.pop(name) for name in names}
     sources["new_adapter"] = sources.get("new_adapter") or NEW_ADAPTER
-    return task, Sources(**sources), _machine(settings)
+    return task, Sources(**sources), machine_of(settings)
 
 
-def _machine(settings: dict[str, Any]) -> Machine:
+def machine_of(settings: dict[str, Any]) -> Machine:
+    """Make a machine of its fields; None for ``threads`` means torch's own choice."""
     return Machine(**{**settings, "threads": settings["threads"] or default_threads()})
 
 
@@ -300,15 +254,20 @@ def _write_report(path: Path, verdict: Verdict) -> None:
     path.write_text(json.dumps(report.as_dict(verdict), indent=1, sort_keys=True))
 
 
-def check_run_folder(out: Path | None, force: bool) -> None:
+def check_run_folder(out: Path | None, force: bool, marker: str = RUN) -> None:
     """Refuse an output folder that may not be replaced.
+
+    Args:
+        out: the folder; None for none.
+        force: replace an earlier run.
+        marker: file that tells an earlier run of the same kind.
 
     Raises:
         FileExistsError: if it holds an earlier run and ``force`` is not set, or something else.
     """
     if out is None or not out.exists() or not any(out.iterdir()):
         return
-    if not (out / "run.json").is_file():
+    if not (out / marker).is_file():
         raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
     if not force:
         raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")
@@ -332,31 +291,3 @@ def _replace_folder(made: Path, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     shutil.copytree(made, folder)
-
-
-@contextmanager
-def _run_folder(out: Path | None) -> Iterator[Path]:
-    """Give an empty folder: ``out``, emptied, or a temporary one that is removed afterwards."""
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
-            yield Path(folder)
-        return
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    yield out
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind like an interruption, so that sides are ended and temporary folders removed."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -79,3 +80,32 @@ class Device(click.ParamType):
         if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and index.isdigit())):
             self.fail(f"{value!r} is not a device; expected cpu, cuda or cuda:N.", param, ctx)
         return value
+
+
+class Positive(click.FloatRange):
+    """A number above 0; NaN, which passes a range of click's, is none."""
+
+    name = "number"
+
+    def __init__(self, most: float | None = None) -> None:
+        super().__init__(min=0, max=most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number above 0.", param, ctx)
+        return number
+
+
+class NamePair(click.ParamType):
+    """Two names as ``B_NAME=A_NAME``; gives a tuple."""
+
+    name = "B_NAME=A_NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        one, equals, two = (part.strip() for part in value.partition("="))
+        if not (one and equals and two):
+            self.fail(f"{value!r} is not a pair of names; expected e.g. loss_giou=loss_iou.", param, ctx)
+        return one, two

@@ -54,26 +54,35 @@ def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
         SettingsError: if the device is not there.
         converters.errors: if the checkpoint cannot be read or does not fit.
     """
+    check_device(machine)
+    batch = seeded_batch(task.sizes, task.seed, num_classes(task.family, task.variant), task.objects)
+    return Prepared(both_layouts(task.family, task.variant, task.seed, sources.checkpoint), batch)
+
+
+def check_device(machine: Machine) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        SettingsError: if it is not.
+    """
     if machine.device.startswith("cuda") and not torch.cuda.is_available():
         raise SettingsError(f"Device {machine.device} is not available to torch here; use --device cpu.")
-    batch = seeded_batch(task.sizes, task.seed, _num_classes(task), task.objects)
-    return Prepared(both_layouts(task, sources.checkpoint), batch)
 
 
 def step_batch(task: Task, step: int) -> Batch:
     """Make the batch of a training step, from 1 on: fresh images and objects, of the task's sizes."""
-    return seeded_batch(task.sizes, step_seed(task.seed, step), _num_classes(task), task.objects)
+    return seeded_batch(task.sizes, step_seed(task.seed, step), num_classes(task.family, task.variant), task.objects)
 
 
-def both_layouts(task: Task, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
+def both_layouts(family: str, variant: str, seed: int, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
     """Return the weights in the legacy and in the new layout, from the checkpoint or the seed."""
-    mapping = families.mapping(task.family, task.variant)
-    targets = {side: layout.load(task.variant, task.family, side) for side in (LEGACY, NEW)}
+    mapping = families.mapping(family, variant)
+    targets = {side: layout.load(variant, family, side) for side in (LEGACY, NEW)}
     if checkpoint_file is None:
-        source, side = seeded_weights(targets[LEGACY], task.seed), LEGACY
+        source, side = seeded_weights(targets[LEGACY], seed), LEGACY
     else:
         source = checkpoint.read(checkpoint_file).to_torch()
-        side = detect.detect(source, task.family, task.variant).side
+        side = detect.detect(source, family, variant).side
     other = NEW if side == LEGACY else LEGACY
     converted = engine.convert(source, mapping, other, targets[other]).state_dict
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
@@ -88,9 +97,10 @@ def _floating(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in tensors.items() if value.is_floating_point()}
 
 
-def _num_classes(task: Task) -> int:
-    mapping = families.mapping(task.family, task.variant)
-    tensors = layout.load(task.variant, task.family, NEW).tensors
+def num_classes(family: str, variant: str) -> int:
+    """Return how many classes a variant tells apart."""
+    mapping = families.mapping(family, variant)
+    tensors = layout.load(variant, family, NEW).tensors
     return min(layout.class_counts(tensors, mapping.class_keys))
 
 
@@ -124,11 +134,10 @@ class Sides:
         Raises:
             legacy_adapters.launch.SideError: if the side crashes or takes too long.
         """
-        family, sources = legacy_families.get(self.task.family), self.sources
-        # made absolute like the folder; not resolved, for a venv's python is a link
-        python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
-        job = self._job(run, LEGACY, family.adapter, _legacy_options(family, self.task, sources), changes)
-        run_side(run, job, self.folder, python, self.machine.time_limit, isolated=sources.legacy_python is not None)
+        code = legacy_code(self.task.family, self.task.variant, self.sources)
+        run_side(
+            run, self._job(run, LEGACY, code, changes), self.folder, code.python, self.machine.time_limit, code.apart
+        )
         return Trace.load(self.folder / run)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
@@ -139,13 +148,10 @@ class Sides:
             twin: the legacy side's records; they tell in which order a training sums the norms of gradients.
             **changes: as in :meth:`legacy`.
         """
-        options = {"config": str(configs.path(configs.VARIANTS[self.task.variant]))}
         names = twin_names(twin, families.mapping(self.task.family, self.task.variant))
         changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
         changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
-        job = self._job(run, NEW, self.sources.new_adapter.resolve(), options, changes)
-        run_side(run, job, self.folder, sys.executable, self.machine.time_limit, isolated=False)
-        return Trace.load(self.folder / run)
+        return self._run(run, NEW, new_code(self.task.variant, self.sources), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
         """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
@@ -188,12 +194,17 @@ class Sides:
     def _weights(self, side: str) -> Path:
         return self.folder / f"{side}.weights.safetensors"
 
-    def _job(self, run: str, side: str, adapter: Path, adapter_options: dict[str, str], changes: dict[str, Any]) -> Job:
+    def _run(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Trace:
+        job = self._job(run, side, code, changes)
+        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+        return Trace.load(self.folder / run)
+
+    def _job(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Job:
         job = Job(
             family=self.task.family,
             variant=self.task.variant,
-            adapter=str(adapter),
-            options=adapter_options,
+            adapter=str(code.adapter),
+            options=code.options,
             weights=str(self._weights(side)),
             inputs=str(self.folder / "inputs.safetensors"),
             trace=str(self.folder / run),
@@ -227,13 +238,41 @@ def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dic
     return found
 
 
-def _legacy_options(family: legacy_families.LegacyFamily, task: Task, sources: Sources) -> dict[str, str]:
-    name = configs.VARIANTS[task.variant]
-    config = family.configs[task.variant]
+@dataclass(frozen=True)
+class Code:
+    """What runs a side.
+
+    Attributes:
+        adapter: its file.
+        options: given to the adapter.
+        python: interpreter.
+        apart: that is not the current one, so that it gets no ``PYTHONPATH``.
+    """
+
+    adapter: Path
+    options: dict[str, Any]
+    python: str
+    apart: bool
+
+
+def legacy_code(family_name: str, variant: str, sources: Sources) -> Code:
+    """Tell what runs the legacy side of a variant."""
+    family = legacy_families.get(family_name)
+    name = configs.VARIANTS[variant]
+    config = family.configs[variant]
     # a legacy config of another name is only the base: ours of this variant is merged into it
     overrides = "" if Path(config).stem == name else str(configs.path(name))
     repo = str(sources.legacy_repo.resolve()) if sources.legacy_repo else ""
-    return {"repo": repo, "config": config, "overrides": overrides}
+    # made absolute like the folder; not resolved, for a venv's python is a link
+    python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
+    options = {"repo": repo, "config": config, "overrides": overrides}
+    return Code(family.adapter, options, python, apart=sources.legacy_python is not None)
+
+
+def new_code(variant: str, sources: Sources) -> Code:
+    """Tell what runs the new side of a variant."""
+    options = {"config": str(configs.path(configs.VARIANTS[variant]))}
+    return Code(sources.new_adapter.resolve(), options, sys.executable, apart=False)
 
 
 def default_threads() -> int:

@@ -17,11 +17,10 @@ from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
 from .evidence import Evidence
 from .isolation import Isolation, places
+from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair, translator
 from .trace import Recording, Trace
 
-MATCH, MISMATCH, INCOMPARABLE = "MATCH", "MISMATCH", "INCOMPARABLE"
-EXIT_CODES = {MATCH: 0, MISMATCH: 1, INCOMPARABLE: 3}
 MAX_EXCLUDED_SHARE = 0.02
 
 #: What must be equal on both sides before bits can be compared at all.

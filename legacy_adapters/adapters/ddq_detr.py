@@ -47,6 +47,13 @@ def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Opti
     return mmdet3.training(model, config, epoch_length)
 
 
+def image_detector(model: torch.nn.Module, options: Dict[str, Any]) -> mmdet3.Detector:
+    """Take the test pipeline of the repo's config; ``options["scale"]`` takes the place of its image scale."""
+    return mmdet3.Detector(
+        model, mmdet3.load_config(os.path.join(options["repo"], options["config"])), options.get("scale")
+    )
+
+
 def supply_mmcv_ops() -> None:
     """Install the stand-in for mmcv's compiled ops where it is at hand; an mmcv built in place is used before it."""
     try:

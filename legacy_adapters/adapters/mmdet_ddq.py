@@ -34,6 +34,11 @@ def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Opti
     return mmdet3.training(model, config, epoch_length)
 
 
+def image_detector(model: torch.nn.Module, options: Dict[str, Any]) -> mmdet3.Detector:
+    """Take the test pipeline of mmdet's config; ``options["scale"]`` takes the place of its image scale."""
+    return mmdet3.Detector(model, mmdet3.load_config(mmdet3.packaged_config(options["config"])), options.get("scale"))
+
+
 def taps(model: torch.nn.Module) -> List[Tap]:
     """Watch query selection, both matchings, the noise and the final top-k."""
     from mmdet.models.detectors import ddq_detr

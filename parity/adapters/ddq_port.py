@@ -30,6 +30,11 @@ def training(model: torch.nn.Module, options: dict[str, Any], epoch_length: int 
     return mmdet3.training(model, mmdet3.load_config(options["config"]), epoch_length)
 
 
+def image_detector(model: torch.nn.Module, options: dict[str, Any]) -> mmdet3.Detector:
+    """Take the test pipeline of the detector's config; ``options["scale"]`` takes the place of its image scale."""
+    return mmdet3.Detector(model, mmdet3.load_config(options["config"]), options.get("scale"))
+
+
 def taps(model: torch.nn.Module) -> list[Tap]:
     """Watch query selection, both matchings, the noise and the final top-k."""
 

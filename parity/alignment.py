@@ -1,0 +1,149 @@
+"""Bring the logs of several trainings to one scale, one end and the same loss terms; tell what they lack for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .runlog import ITERATIONS, BadLogError, Curve, RunLog
+
+
+def aligned(logs: Sequence[RunLog]) -> tuple[list[RunLog], list[str]]:
+    """Bring logs to one scale: epochs where all count them, else iterations.
+
+    Returns:
+        The logs, and what is worth knowing about it.
+
+    Raises:
+        BadLogError: if one counts epochs of unknown length and another iterations.
+    """
+    if any(log.unit == ITERATIONS for log in logs):
+        return [log.in_iterations() for log in logs], []
+    known = [log.epoch_length for log in logs if log.epoch_length is not None]
+    likely = known[0] if known else max(log.least_length for log in logs)
+
+    def fits(log: RunLog) -> bool:
+        return log.epoch_length is None and log.least_length <= likely < log.least_length + 2 * log.interval
+
+    logs = [log.with_epochs_of(likely) if fits(log) else log for log in logs]
+    lengths = {log.epoch_length or log.least_length for log in logs}
+    if len(lengths) == 1:
+        return logs, []
+    told = ", ".join(f"{log.epoch_length or log.least_length} in {log.name}" for log in logs)
+    return logs, [f"Epochs have different numbers of iterations ({told}); the logs are aligned by epochs."]
+
+
+def ended(logs: Sequence[RunLog], until: float | None) -> tuple[list[RunLog], float, list[str]]:
+    """Cut logs where the shortest ends, or at ``until``; tell if one is shorter than the others without being asked."""
+    shortest, longest = min(logs, key=lambda log: log.end), max(logs, key=lambda log: log.end)
+    slack = max(log.usual_step for log in logs)
+    if until is not None and until > longest.end + slack:
+        raise BadLogError(f"--until {until:g} lies behind the end of all logs; the longest ends at {longest.end:.4g}.")
+    end = shortest.end if until is None else min(until, shortest.end)
+    reasons = []
+    if (longest.end if until is None else min(until, longest.end)) > end + slack:
+        unit = shortest.unit
+        reasons = [
+            f"{shortest.name} ends after {end:.4g} {unit}, {longest.name} after {longest.end:.4g}; pass --until "
+            f"{end:.4g} to compare that much only."
+        ]
+    # an evaluation follows the last entry of its epoch; one that was asked to be left out stays out
+    last = end + slack if until is None else max(end, min(until, end + slack))
+    cut = [
+        replace(
+            log,
+            terms={name: curve.until(end) for name, curve in log.terms.items()},
+            aps={name: curve.until(last) for name, curve in log.aps.items()},
+        )
+        for log in logs
+    ]
+    return cut, end, reasons
+
+
+def without(logs: list[RunLog], excluded: Sequence[str]) -> list[RunLog]:
+    """Leave loss terms out.
+
+    Raises:
+        BadLogError: if no log has one of them.
+    """
+    for name in excluded:
+        if not any(name in log.terms for log in logs):
+            raise BadLogError(f"No log has a loss term `{name}` to leave out; there are {', '.join(logs[0].terms)}.")
+    return [
+        replace(log, terms={name: curve for name, curve in log.terms.items() if name not in excluded}) for log in logs
+    ]
+
+
+def common_terms(logs: Sequence[RunLog]) -> tuple[list[str], list[str]]:
+    """Return the terms that all logs have, and a sentence for each log that lacks some of the others'."""
+    everything = list(dict.fromkeys(name for log in logs for name in log.terms))
+    common = [name for name in everything if all(name in log.terms for log in logs)]
+    reasons = []
+    for log in logs:
+        lacking = [name for name in everything if name not in log.terms]
+        if lacking:
+            named = ", ".join(f"`{name}`" for name in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
+            reasons.append(
+                f"{log.name} lacks {len(lacking)} loss terms that another log has: {named}; rename them with --rename "
+                "or leave them out with --exclude."
+            )
+    if not common:
+        reasons.append("The logs have no loss term in common.")
+    return common, reasons
+
+
+def hole_reasons(logs: Sequence[RunLog]) -> list[str]:
+    """Return a sentence for every log that lacks a part of the training, naming the first."""
+    return [
+        f"{log.name} has no entries from {start:.4g} to {end:.4g} {log.unit}; the log of a part is missing."
+        for log in logs
+        for start, end in log.holes()[:1]
+    ]
+
+
+def rate_notes(a: RunLog, b: RunLog) -> list[str]:
+    """Tell where the learning rates part, in entries that both logs have; mmdet 2.x rounds them to 1e-5."""
+    at, one, two = np.intersect1d(np.round(a.rates.at, 9), np.round(b.rates.at, 9), return_indices=True)
+    rates = a.rates.values[one], b.rates.values[two]
+    apart = np.flatnonzero(np.abs(rates[0] - rates[1]) > np.maximum(1e-5, 1e-3 * np.abs(rates[0])))
+    if not len(apart):
+        return []
+    first = int(apart[0])
+    return [
+        f"The learning rate differs from {at[first]:.4g} {a.unit} on: {rates[0][first]:.4g} in A, "
+        f"{rates[1][first]:.4g} in B."
+    ]
+
+
+def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
+    """Refuse logs that are not those of different trainings.
+
+    Raises:
+        BadLogError: if A and B are one file, or a repeated run holds A's numbers or another's.
+    """
+    seen = [a]
+    if set(a.files) & set(b.files):
+        raise BadLogError(f"{a.name} and {b.name} are the same log; give those of two trainings.")
+    for log in band:
+        twin = next((other for other in seen if same_numbers(other, log)), None)
+        if twin is not None:
+            raise BadLogError(
+                f"{log.name} holds the numbers of {twin.name}, so it tells nothing of noise; repeated runs need seeds "
+                "of their own."
+            )
+        seen.append(log)
+
+
+def same_numbers(one: RunLog, two: RunLog) -> bool:
+    """Tell whether two logs hold the same losses and APs in the same places."""
+
+    def same(curves: dict[str, Curve], others: dict[str, Curve]) -> bool:
+        return curves.keys() == others.keys() and all(
+            np.array_equal(curve.values, others[name].values, equal_nan=True)
+            and np.array_equal(curve.at, others[name].at)
+            for name, curve in curves.items()
+        )
+
+    return one.unit == two.unit and same(one.terms, two.terms) and same(one.aps, two.aps)

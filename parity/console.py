@@ -1,0 +1,97 @@
+"""How the subcommands of ``ddq-parity`` talk and end: stdout, stderr, exit codes, signals, folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from converters.errors import one_line
+from legacy_adapters.launch import SideError
+
+T = TypeVar("T")
+
+BAD_INPUT, SIDE_CRASHED = 2, 4
+
+
+def written(render: Callable[[], None]) -> None:
+    """Write to stdout; if the reader went away, the exit code is still the verdict."""
+    try:
+        render()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def done(work: Callable[[], T], bad_input: tuple[type[Exception], ...]) -> tuple[T | None, int]:
+    """Return what ``work`` gives and 0, or None and the exit code of what went wrong, which is told.
+
+    Args:
+        work: to be done.
+        bad_input: errors that a user's input causes.
+    """
+    try:
+        with _ended_by_signals():
+            return work(), 0
+    except SideError as error:
+        _complain(str(error), error.details)
+        return None, SIDE_CRASHED
+    except bad_input as error:
+        _complain(one_line(error), "")
+        return None, BAD_INPUT
+
+
+class OpenConsole(Console):
+    """A console that leaves a closed pipe to its caller; rich would exit with 1, which means mismatch here."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _complain(message: str, details: str) -> None:
+    if details:
+        sys.stderr.write("".join(f"  | {line}\n" for line in details.splitlines()))
+    sys.stderr.write(f"ddq-parity: {message}\n")
+
+
+def progress(quiet: bool) -> Callable[[str], None]:
+    """Return a function that tells a step on stderr, or nothing if ``quiet``."""
+    if quiet:
+        return lambda step: None
+    return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def run_folder(out: Path | None) -> Iterator[Path]:
+    """Give an empty folder: ``out``, emptied, or a temporary one that is removed afterwards."""
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
+            yield Path(folder)
+        return
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    yield out
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind like an interruption, so that sides are ended and temporary folders removed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

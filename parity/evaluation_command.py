@@ -1,0 +1,95 @@
+"""What ``ddq-parity eval`` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from converters import errors
+from legacy_adapters import families as legacy_families
+from legacy_adapters.families import RepoError
+
+from . import coco, evaluation_report
+from .commands import check_run_folder, machine_of
+from .console import OpenConsole, done, progress, run_folder, written
+from .evaluation import Bounds, EvalVerdict, files_of
+from .evaluation_plot import draw_worst
+from .evaluation_run import EvalTask, evaluate, options_dict
+from .settings import NEW_ADAPTER, SettingsError, Sources
+from .sides import check_device
+
+OPTIONS, REPORT = "eval.json", "report.json"
+_INPUT_ERRORS = (
+    RepoError,
+    SettingsError,
+    coco.BadSetError,
+    errors.CheckpointError,
+    errors.ConversionError,
+    errors.UnknownFamilyError,
+    OSError,
+)
+
+
+def run(
+    *, ann: Path, images: Path, limit: int | None, family: str, variant: str, seed: int,
+    scale: tuple[int, int] | None, bounds: Bounds, legacy_repo: Path | None, legacy_python: str | None,
+    checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None, force: bool, as_json: bool,
+    quiet: bool, **machine: Any,
+) -> int:  # fmt: skip
+    """Detect with both sides, print the verdict, and return the exit code.
+
+    Args:
+        ann: annotation file in COCO's format.
+        images: folder of its images.
+        limit: as in :func:`coco.load`.
+        family: as in :class:`EvalTask`, like the next three.
+        variant: see there.
+        seed: see there.
+        scale: see there.
+        bounds: what counts as equal.
+        legacy_repo: as in :class:`Sources`, like the next three.
+        legacy_python: see there.
+        checkpoint: see there.
+        new_adapter: see there; None for ddq_port's.
+        worst: number of images to draw in ``out``.
+        out: folder that keeps everything, or None.
+        force: replace an earlier evaluation in ``out``.
+        as_json: print JSON instead of tables.
+        quiet: print the verdict line only.
+        **machine: the fields of :class:`Machine`.
+    """
+    task = EvalTask(family, variant, seed, scale)
+    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER)
+    where = machine_of(machine)
+
+    def work() -> EvalVerdict:
+        check_run_folder(out, force, OPTIONS)
+        legacy_families.get(family).check_repo(legacy_repo)
+        check_device(where)
+        used = coco.load(ann, images, limit)
+        with run_folder(out) as folder:
+            options = options_dict(task, sources, where, bounds, used)
+            (folder / OPTIONS).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
+            verdict = evaluate(task, sources, where, bounds, used, folder, progress(quiet))
+            if out is not None:
+                draw_worst(verdict, files_of(folder), used, worst, folder)
+                shown = json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True)
+                (folder / REPORT).write_text(shown)
+        return verdict
+
+    verdict, code = done(work, _INPUT_ERRORS)
+    if verdict is None:
+        return code
+
+    def render() -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
+        else:
+            evaluation_report.print_verdict(verdict, OpenConsole(), quiet)
+
+    written(render)
+    if out is not None and not quiet:
+        print(f"ddq-parity: {out} holds {REPORT} and the worst images, worst-*.png", file=sys.stderr)
+    return verdict.exit_code

@@ -1,0 +1,164 @@
+"""Options that several subcommands of ``ddq-parity`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from converters import families as mappings
+from legacy_adapters import families
+
+from .params import CHECKS, CheckList, CountList, Device, SizeList
+
+EXIT_CODES = """\b
+Exit codes:
+  0  match
+  1  mismatch
+  2  usage or bad input
+  3  not comparable: nothing compared, something left out without a reason, or
+     another seed or other checks; with exact tolerance also other threads,
+     CPU capability, device or torch
+  4  a side crashed or ran out of time
+  70 a bug in ddq-parity itself"""
+
+EVAL_EXIT_CODES = """\b
+Exit codes:
+  0  match
+  1  mismatch
+  2  usage or bad input
+  3  not comparable: neither side detected anything; with exact tolerance also
+     other threads, CPU capability, device or torch
+  4  a side crashed or ran out of time
+  70 a bug in ddq-parity itself"""
+CURVES_EXIT_CODES = """\b
+Exit codes:
+  0  match: B within the noise of repeated runs, or the same numbers
+  1  mismatch
+  2  usage or bad input
+  3  not comparable: no repeated runs, noise too wide to tell, a loss term on one
+     side only, logs of different lengths or with holes
+  70 a bug in ddq-parity itself"""
+
+FAMILIES = families.names()
+VARIANTS = tuple(dict.fromkeys(variant for name in FAMILIES for variant in mappings.variants(name)))
+
+FAMILY = (
+    click.option("--family", type=click.Choice(FAMILIES), required=True, help="Legacy code base."),
+    click.option("--variant", type=click.Choice(VARIANTS), required=True, help="Model."),
+)
+BOUNDS = (
+    click.option("--rtol", type=click.FloatRange(0), help="Of fixed. [default: 1.3e-06]"),
+    click.option("--atol", type=click.FloatRange(0), help="Of fixed. [default: 1e-05]"),
+)
+DEFAULT_BOUNDS = dict(rtol=1.3e-6, atol=1e-5)
+FIXED_HELP = "exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|"
+OUTPUT = (
+    click.option("--json", is_flag=True, help="Print the verdict as JSON."),
+    click.option("-q", "--quiet", is_flag=True, help="Print the verdict line only."),
+)
+TASK = (
+    click.option("--size", type=SizeList(), help="Image sizes of the batch in pixels."),
+    click.option("--objects", type=CountList(), help="Objects of each image, one number per image. [default: drawn]"),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=0,
+        show_default=True,
+        help="Of inputs, weights and random draws.",
+    ),
+)
+CHECK = (
+    click.option(
+        "--check",
+        type=CheckList(("forward", "loss", "grad")),
+        default="forward,loss,grad",
+        show_default=True,
+        help="What to compare.",
+    ),
+)
+TRAINING = (
+    click.option(
+        "--check",
+        type=CheckList(CHECKS),
+        default="forward,loss,grad",
+        show_default=True,
+        help="What to compare; train: some optimizer steps.",
+    ),
+    click.option("--steps", type=click.IntRange(1, 100_000), help="Optimizer steps of check train. [default: 5]"),
+    click.option(
+        "--epoch-length",
+        type=click.IntRange(1),
+        help="Steps after which an epoch ends, for schedules by epoch. [default: it never ends]",
+    ),
+    click.option(
+        "--clip-order",
+        type=click.Choice(["twin", "own"]),
+        help="Sum norms of gradients in the legacy side's order of parameters or each side in its own. [default: twin]",
+    ),
+    click.option(
+        "--resume-at",
+        type=click.IntRange(1),
+        help="Stop the legacy side's training after this step; the new side goes on from its converted checkpoint.",
+    ),
+)
+CHECKPOINT = (
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+    ),
+)
+LEGACY = (
+    click.option(
+        "--legacy-repo", type=click.Path(path_type=Path), help="Checkout of the legacy code, where it needs one."
+    ),
+    click.option(
+        "--legacy-python",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Interpreter of the legacy side. [default: this one, with compat shims]",
+    ),
+)
+NEW = (
+    click.option(
+        "--new-adapter",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
+    ),
+)
+MACHINE = (
+    click.option("--device", type=Device(), default="cpu", show_default=True, help="cpu or cuda[:N]."),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads. [default: torch's]"),
+    click.option(
+        "--cpu-capability",
+        type=click.Choice(["default", "avx2", "avx512"]),
+        help="CPU kernels. [default: torch's choice]",
+    ),
+    click.option(
+        "--time-limit",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1800.0,
+        show_default=True,
+        help="Seconds for each process.",
+    ),
+)
+KEPT = (
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Keep traces, logs and report.json in this folder. [default: nothing is kept]",
+    ),
+    click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
+)
+
+
+def having(*options: Callable) -> Callable:
+    """Add options to a command, in the order they are given."""
+
+    def add(command: Callable) -> Callable:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add

@@ -1,0 +1,267 @@
+"""Comparison of two trainings by their logs."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.alignment import same_numbers
+from parity.curves import AP, LEVEL, STRETCH, compare
+from parity.logs import load
+from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
+from parity.runlog import BadLogError
+
+from .training_logs import TERMS, training, write_mmdet2, write_mmengine
+
+SIZE = dict(epochs=4, length=40)
+BAND = 5
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Return a function that gives the log of a made-up training; the reference is mmdet 2.x's, of every 10th."""
+    folder = tmp_path_factory.mktemp("logs")
+
+    def make(seed, write=write_mmengine, interval=5, **changes):
+        name = f"{seed}-{write.__name__}-{interval}-{abs(hash(str(changes)))}"
+        if not (folder / name).exists():
+            write(folder / name, training(seed, **{**SIZE, **changes}), interval)
+        return folder / name
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def reference(logs):
+    return [load(logs(seed, write_mmdet2, 10)) for seed in range(BAND)]
+
+
+def test_another_seed_matches_at_another_interval_and_in_another_format(reference, logs):
+    verdict = compare(reference[0], load(logs(50)), reference[1:])
+    assert verdict.outcome == MATCH and verdict.exit_code == 0 and verdict.reasons == ()
+    found = {kind: [q for q in verdict.quantities if q.kind == kind] for kind in (LEVEL, STRETCH, AP)}
+    assert [len(found[kind]) for kind in (LEVEL, STRETCH, AP)] == [5, 20, 4]
+    assert {q.name for q in found[LEVEL]} == {*TERMS, "loss"} and [q.end for q in found[AP]] == [1, 2, 3, 4]
+    assert all(q.accepted and len(q.band) == BAND - 1 for q in verdict.quantities)
+
+
+def test_means_over_stretches_do_not_depend_on_the_logging_interval(logs):
+    one, two = (load(logs(7, write, interval)) for write, interval in ((write_mmengine, 5), (write_mmdet2, 20)))
+    verdict = compare(one, two)
+    for quantity in verdict.quantities:
+        assert quantity.a == pytest.approx(quantity.b, abs=2e-5)
+    stretches = [q for q in verdict.quantities if q.kind == STRETCH and q.name == "loss_cls"]
+    run = training(7, **SIZE).terms["loss_cls"]
+    assert [q.a for q in stretches] == pytest.approx([run[i : i + 40].mean() for i in range(0, 160, 40)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        (dict(changes={"loss_bbox": 1.25}), {"loss_bbox"}),
+        (dict(changes={"loss_cls": 0.8, "d0.dn_loss_cls": 1.25}), {"loss_cls", "d0.dn_loss_cls"}),
+        (dict(ap_shift=-0.05), {"bbox_mAP"}),
+    ],
+)
+def test_a_planted_difference_is_named(reference, logs, changes, names):
+    verdict = compare(reference[0], load(logs(51, **changes)), reference[1:])
+    assert verdict.outcome == MISMATCH and verdict.exit_code == 1
+    assert {quantity.name for quantity in verdict.rejected} - {"loss"} == names
+
+
+def test_a_difference_of_one_phase_is_found_where_it_is(reference, logs, tmp_path):
+    run = training(52, **SIZE)
+    run.terms["loss_iou"][40:80] *= 1.3
+    verdict = compare(reference[0], load(write_mmengine(tmp_path, run)), reference[1:])
+    stretches = [q for q in verdict.rejected if q.kind == STRETCH and q.name == "loss_iou"]
+    assert [(q.start, q.end) for q in stretches] == [(1.0, 2.0)]
+
+
+def test_false_alarms_are_as_rare_as_asked_for(tmp_path):
+    """Every comparison is of six trainings that differ by their seed only, also by an offset of the whole run."""
+    outcomes = []
+    for trial in range(30):
+        trained = (training(1000 * trial + n, epochs=2, length=20, run_noise=0.02) for n in range(6))
+        runs = [load(write_mmengine(tmp_path / f"{trial}-{n}", run)) for n, run in enumerate(trained)]
+        outcomes.append(compare(runs[0], runs[1], runs[2:], level=0.2).outcome)
+    # 6 expected at most; more than 11 of 30 would come up once in 100 times
+    assert outcomes.count(MISMATCH) < 12
+
+
+def test_without_repeated_runs_there_is_no_verdict_but_differences(reference, logs):
+    verdict = compare(reference[0], load(logs(50)))
+    assert verdict.outcome == INCOMPARABLE and verdict.exit_code == 3
+    assert len(verdict.reasons) == 1 and "--band" in verdict.reasons[0]
+    assert all(quantity.accepted is None and quantity.a != quantity.b for quantity in verdict.quantities)
+
+
+def test_few_repeated_runs_resolve_nothing_and_earn_no_match(reference, logs):
+    for count in (1, 2):
+        verdict = compare(reference[0], load(logs(50)), reference[1 : 1 + count])
+        assert verdict.outcome == INCOMPARABLE and "more repeated runs" in verdict.reasons[0]
+    assert compare(reference[0], load(logs(50)), reference[1:3], resolve=10.0).outcome == MATCH
+
+
+def test_same_numbers_match_without_repeated_runs(logs, tmp_path):
+    verdict = compare(load(logs(3)), load(write_mmengine(tmp_path, training(3, **SIZE))))
+    assert verdict.outcome == MATCH and verdict.identical
+    other = training(3, **SIZE)
+    other.terms["loss_cls"][100] += 1e-9
+    assert not same_numbers(load(logs(3)), load(write_mmengine(tmp_path / "other", other)))
+
+
+def test_a_term_on_one_side_is_named_and_no_match(reference, logs, tmp_path):
+    run = training(50, **SIZE)
+    run.terms["enc_loss_cls"] = run.terms.pop("d0.dn_loss_cls")
+    b = load(write_mmengine(tmp_path, run))
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == INCOMPARABLE
+    told = " ".join(verdict.reasons)
+    assert "`enc_loss_cls`" in told and "`d0.dn_loss_cls`" in told
+    out = compare(reference[0], b, reference[1:], excluded=["enc_loss_cls", "d0.dn_loss_cls"])
+    assert out.outcome == MATCH and "left out as asked for" in out.notes[0]
+    with pytest.raises(BadLogError, match="no loss term `x`|loss term `x`"):
+        compare(reference[0], b, excluded=["x"])
+
+
+def test_a_shorter_log_is_compared_and_matches_only_if_asked_for(reference, tmp_path):
+    def stopped(seed, **changes):
+        run = training(seed, **SIZE, **changes)
+        return load(write_mmengine(tmp_path / str(seed), replace(run, aps=run.aps[:2])))
+
+    b = stopped(50)
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == INCOMPARABLE and "--until 2 " in verdict.reasons[0]
+    assert compare(reference[0], b, reference[1:], until=2).outcome == MATCH
+    early = compare(reference[0], b, reference[1:], until=1)
+    assert {quantity.end for quantity in early.quantities if quantity.kind == AP} == {1}
+    assert compare(reference[0], stopped(53, ap_shift=-0.2), reference[1:]).outcome == MISMATCH
+    with pytest.raises(BadLogError, match="behind the end"):
+        compare(reference[0], b, until=7)
+
+
+def test_a_lost_part_is_no_match(reference, tmp_path):
+    write_mmengine(tmp_path, training(50, **SIZE), start=2)
+    verdict = compare(reference[0], load(tmp_path), reference[1:], until=4)
+    assert verdict.outcome != MATCH and any("no entries from 0 to" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite(reference, tmp_path, value):
+    run = training(50, **SIZE)
+    run.terms["loss_cls"][90] = value
+    bad = load(write_mmengine(tmp_path, run))
+    for band in ((), reference[1:]):
+        verdict = compare(reference[0], bad, band)
+        assert verdict.outcome == MISMATCH and f"is {value:g} in B" in verdict.reasons[0]
+    verdict = compare(bad, reference[0], reference[1:])
+    assert verdict.outcome == INCOMPARABLE and "not finite in A" in " ".join(verdict.reasons)
+
+
+def test_aps_on_one_side_only(reference, tmp_path):
+    file = write_mmengine(tmp_path, training(50, **SIZE), text=False)
+    rows = [row for row in map(json.loads, file.read_text().splitlines()) if "loss" in row]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verdict = compare(reference[0], load(file), reference[1:])
+    assert verdict.outcome == INCOMPARABLE and "has no `bbox_mAP`" in verdict.reasons[0]
+
+
+def test_band_that_is_no_repetition(reference, logs):
+    for band in ([reference[0]], [reference[1], load(logs(1, write_mmdet2, 10))]):
+        with pytest.raises(BadLogError, match="tells nothing of noise"):
+            compare(reference[0], load(logs(50)), band)
+    with pytest.raises(BadLogError, match="same log"):
+        compare(reference[0], reference[0], reference[1:])
+
+
+def test_learning_rates_that_part_are_told(logs, tmp_path):
+    slow = load(write_mmengine(tmp_path, replace(training(50, **SIZE), rate=1e-4)))
+    notes = compare(load(logs(3)), slow).notes
+    assert notes == ("The learning rate differs from 0.125 epochs on: 0.0002 in A, 0.0001 in B.",)
+    assert compare(load(logs(3)), load(logs(50))).notes == ()
+
+
+def test_more_aps_on_one_side_compare_where_both_have_one(reference, tmp_path):
+    file = write_mmengine(tmp_path, training(50, **SIZE), text=False)
+    rows = [row for row in map(json.loads, file.read_text().splitlines()) if row["step"] not in (1, 3) or "loss" in row]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verdict = compare(reference[0], load(file), reference[1:])
+    assert [q.end for q in verdict.quantities if q.kind == AP] == [2, 4]
+
+
+class TestCommand:
+    def call(self, parity, logs, *arguments, seed=50, **changes):
+        band = [f"--band={logs(n, write_mmdet2, 10)}" for n in range(1, BAND)]
+        return parity("curves", logs(0, write_mmdet2, 10), logs(seed, **changes), *band, *arguments)
+
+    def test_match(self, parity, logs):
+        result = self.call(parity, logs)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[-1].startswith("MATCH 5 loss terms and 4 APs within the noise of 5 runs; losses from ")
+        assert max(len(line) for line in lines[:-1] if not line.startswith(("A:", "B:", "band", "    "))) <= 80
+
+    def test_mismatch_as_json_with_plot_and_report(self, parity, logs, tmp_path):
+        out = tmp_path / "new" / "out"
+        result = self.call(parity, logs, "--json", "--out", out, seed=51, changes={"loss_bbox": 1.25})
+        assert result.exit_code == 1, result.output
+        report = json.loads(result.stdout)
+        assert report["verdict"] == "MISMATCH" and "First: loss_bbox" in report["summary"]
+        assert json.loads((out / "curves.json").read_text()) == report
+        assert (out / "curves.png").read_bytes().startswith(b"\x89PNG") and len(list(out.iterdir())) == 2
+        again = self.call(parity, logs, "--out", out)
+        assert again.exit_code == 2 and "--force" in again.stderr
+        assert self.call(parity, logs, "--out", out, "--force", "-q").exit_code == 0
+
+    def test_plot_shows_every_panel_and_marks_what_lies_outside(self, reference, logs, tmp_path, monkeypatch):
+        from matplotlib.figure import Figure
+
+        from parity.curves_plot import draw
+
+        figures = []
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file: figures.append(figure))
+        draw(compare(reference[0], load(logs(51, changes={"loss_bbox": 1.25})), reference[1:]), tmp_path / "x.png")
+        panels = {axes.get_title(): axes for axes in figures[0].axes}
+        assert set(panels) == {"bbox_mAP", "loss", *TERMS}
+        marked = {title for title, axes in panels.items() if any(line.get_color() == "red" for line in axes.lines)}
+        assert "loss_bbox" in marked and "loss_iou" not in marked
+        assert all(axes.collections for axes in panels.values())  # the shaded intervals
+
+    def test_differences_without_band(self, parity, logs):
+        result = parity("curves", logs(0), logs(50), "-q")
+        assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Without repeated runs")
+
+    def test_rename(self, parity, logs, tmp_path):
+        run = training(0, **SIZE)
+        run = replace(run, terms={name.replace("_iou", "_giou"): values for name, values in run.terms.items()})
+        file = write_mmengine(tmp_path, run)
+        result = parity("curves", logs(0), file, "--rename", "loss_giou=loss_iou", "-q")
+        assert result.exit_code == 0 and "both logged the same numbers" in result.stdout, result.output
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["none", "none2"], "does not exist"),
+            (["--rename", "a"], "is not a pair of names"),
+            (["--until", "nan"], "number above 0"),
+            (["--level", "0.9"], "0.9"),
+            (["--force"], "--force needs --out"),
+            (["--rename", "a=b"], "no loss term `a`"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, parity, logs, arguments, says):
+        paths = [] if arguments[0] == "none" else [logs(0), logs(50)]
+        result = parity("curves", *paths, *arguments)
+        assert result.exit_code == 2 and says in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_intervals_divide_the_chance_of_a_false_alarm(reference, logs):
+    from parity.noise import prediction_interval
+
+    verdict = compare(reference[0], load(logs(50)), reference[1:], level=0.08)
+    for kind, count, share in ((LEVEL, 5, 0.25), (STRETCH, 20, 0.25), (AP, 4, 0.5)):
+        quantity = next(q for q in verdict.quantities if q.kind == kind)
+        expected = prediction_interval([quantity.a, *quantity.band], 0.08 * share / count, quantity.step)
+        assert quantity.interval == expected and np.isfinite(expected.half)
