@@ -91,10 +91,10 @@ class Outcome:
     def lines(self) -> list[str]:
         """Say it in lines; the first is the verdict."""
         wanted = "" if self.expected is None else f", expected at least {self.expected:.2f}"
+        verdict = "TRAINED" if self.expected is None else "REACHED" if self.reached else "MISSED"
         shown = [f"{sign} {self.metrics[key]:.3f}" for key, sign in _SIGNS.items() if self.metrics.get(key, -1) >= 0]
         return [
-            f"{'REACHED' if self.reached else 'MISSED'} AP {self.ap:.3f}{wanted}, "
-            f"after {self.steps} steps in {self.seconds:.0f} s",
+            f"{verdict} AP {self.ap:.3f}{wanted}, after {self.steps} steps in {self.seconds:.0f} s",
             "  ".join(shown),
             f"loss {self.first_loss:.4g} -> {self.last_loss:.4g}, all steps sha256 {self.losses_sha256[:16]}",
             *(f"{what:<12} {file}" for what, file in self.files.items()),
@@ -239,13 +239,18 @@ def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: flo
         files=dict(
             predictions=str(folder / "predictions.png"),
             curves=str(folder / "curves.png"),
-            checkpoint=str(trained.checkpoint),
+            checkpoint=_below(folder, trained.checkpoint),
             config=str(folder / f"{CONFIG}.py"),
             data=str(data),
             detections=str(predictions),
-            log=trained.log,
+            log=_below(folder, trained.log),
         ),
     )
+
+
+def _below(folder: Path, file: str | None) -> str:
+    """Return the path of a file in ``folder`` as that was given; mmengine makes all paths absolute."""
+    return str(folder / Path(file).relative_to(folder.absolute())) if file else "none"
 
 
 def _clock(seconds: float) -> str:
