@@ -64,6 +64,7 @@ class Outcome:
     Attributes:
         ap: box AP on the validation images, in [0, 1].
         expected: what it must be at least; None expects nothing.
+        aps: that of every validation, by step.
         metrics: all that COCO's evaluation tells, by mmdet's names.
         steps: training steps.
         seconds: from the first to the last, validations included.
@@ -75,6 +76,7 @@ class Outcome:
 
     ap: float
     expected: float | None
+    aps: dict[int, float]
     metrics: dict[str, float]
     steps: int
     seconds: float
@@ -222,7 +224,7 @@ def losses_sha256(losses: list[float]) -> str:
 def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: float) -> Outcome:
     folder, logged = settings.work_dir, curves.read(settings.work_dir)
     losses = [float(loss) for loss in logged.training["loss"].values]
-    ap = trained.metrics["coco/bbox_mAP"]
+    ap, validated = trained.metrics["coco/bbox_mAP"], logged.validation["coco/bbox_mAP"]
     curves.draw(logged, folder / "curves.png", f"ddq-train demo, seed {settings.seed}: AP {ap:.3f}")
     predictions = folder / "val_predictions.bbox.json"
     data = folder / "data"
@@ -230,6 +232,7 @@ def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: flo
     return Outcome(
         ap=ap,
         expected=EXPECTED_AP if settings.steps is None else None,
+        aps=dict(zip(validated.steps, validated.values)),
         metrics=trained.metrics,
         steps=cfg.train_cfg.max_iters,
         seconds=seconds,
