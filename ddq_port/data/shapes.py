@@ -34,7 +34,7 @@ PALETTE = (
     (225, 225, 225),
 )
 #: Shortest and longest side of an object in pixels, from small to large.
-_SIZES = ((14, 24), (24, 44), (44, 68))
+_SIZES = ((18, 28), (28, 46), (46, 70))
 _EMPTY, _CROWDED, _PARTNER = 0.05, 0.15, 0.16
 #: IoU of an object with the one it was put on, and the most it may have with any other.
 _PARTNER_IOU, _STRANGER_IOU = (0.32, 0.55), 0.15

@@ -95,7 +95,12 @@ def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: 
     show_default=True,
     help="CPU threads; another number gives other last bits.",
 )
-@click.option("--load-from", metavar="CKPT", type=_FILE, help="Weights to begin with, for fine-tuning.")
+@click.option(
+    "--load-from",
+    metavar="CKPT",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Weights to begin with, for fine-tuning.",
+)
 @options(*OUTPUT)
 def demo(**arguments: Any) -> int:
     """Train a tiny DDQ-DETR from scratch on the CPU, evaluate it and draw what it sees.

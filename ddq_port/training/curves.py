@@ -86,7 +86,7 @@ def draw(curves: Curves, file: str | Path, title: str = "") -> None:
     figure.suptitle(title)
     (total, groups), (terms, ap) = figure.subplots(2, 2)
     _plot(total, "loss, all terms", [("loss", curves.training.get("loss"))])
-    _plot(groups, "loss by kind of query", _grouped(curves))
+    _plot(groups, "loss by kind of query", grouped(curves))
     _plot(terms, "loss of the last decoder layer", [(name, curves.training.get(name)) for name in _TERMS])
     _plot(ap, "AP on the validation images", list(_ap(curves)), marker="o")
     ap.set_ylim(0, 1)
@@ -138,7 +138,7 @@ def _curves(entries: Iterable[dict[str, Any]]) -> Curves:
     return Curves(training, validation)
 
 
-def _grouped(curves: Curves) -> list[tuple[str, Curve]]:
+def grouped(curves: Curves) -> list[tuple[str, Curve]]:
     """Return the sums of the terms of each kind of query."""
     sums: dict[str, dict[int, float]] = {_MATCHING: {}, **{name: {} for name, _ in _GROUPS}}
     for term in curves.terms:

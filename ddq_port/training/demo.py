@@ -64,6 +64,7 @@ class Outcome:
     Attributes:
         ap: box AP on the validation images, in [0, 1].
         expected: what it must be at least; None expects nothing.
+        aps: that of every validation, by step.
         metrics: all that COCO's evaluation tells, by mmdet's names.
         steps: training steps.
         seconds: from the first to the last, validations included.
@@ -75,6 +76,7 @@ class Outcome:
 
     ap: float
     expected: float | None
+    aps: dict[int, float]
     metrics: dict[str, float]
     steps: int
     seconds: float
@@ -91,10 +93,10 @@ class Outcome:
     def lines(self) -> list[str]:
         """Say it in lines; the first is the verdict."""
         wanted = "" if self.expected is None else f", expected at least {self.expected:.2f}"
+        verdict = "TRAINED" if self.expected is None else "REACHED" if self.reached else "MISSED"
         shown = [f"{sign} {self.metrics[key]:.3f}" for key, sign in _SIGNS.items() if self.metrics.get(key, -1) >= 0]
         return [
-            f"{'REACHED' if self.reached else 'MISSED'} AP {self.ap:.3f}{wanted}, "
-            f"after {self.steps} steps in {self.seconds:.0f} s",
+            f"{verdict} AP {self.ap:.3f}{wanted}, after {self.steps} steps in {self.seconds:.0f} s",
             "  ".join(shown),
             f"loss {self.first_loss:.4g} -> {self.last_loss:.4g}, all steps sha256 {self.losses_sha256[:16]}",
             *(f"{what:<12} {file}" for what, file in self.files.items()),
@@ -222,7 +224,7 @@ def losses_sha256(losses: list[float]) -> str:
 def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: float) -> Outcome:
     folder, logged = settings.work_dir, curves.read(settings.work_dir)
     losses = [float(loss) for loss in logged.training["loss"].values]
-    ap = trained.metrics["coco/bbox_mAP"]
+    ap, validated = trained.metrics["coco/bbox_mAP"], logged.validation["coco/bbox_mAP"]
     curves.draw(logged, folder / "curves.png", f"ddq-train demo, seed {settings.seed}: AP {ap:.3f}")
     predictions = folder / "val_predictions.bbox.json"
     data = folder / "data"
@@ -230,6 +232,7 @@ def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: flo
     return Outcome(
         ap=ap,
         expected=EXPECTED_AP if settings.steps is None else None,
+        aps=dict(zip(validated.steps, validated.values)),
         metrics=trained.metrics,
         steps=cfg.train_cfg.max_iters,
         seconds=seconds,
@@ -239,13 +242,18 @@ def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: flo
         files=dict(
             predictions=str(folder / "predictions.png"),
             curves=str(folder / "curves.png"),
-            checkpoint=str(trained.checkpoint),
+            checkpoint=_below(folder, trained.checkpoint),
             config=str(folder / f"{CONFIG}.py"),
             data=str(data),
             detections=str(predictions),
-            log=trained.log,
+            log=_below(folder, trained.log),
         ),
     )
+
+
+def _below(folder: Path, file: str | None) -> str:
+    """Return the path of a file in ``folder`` as that was given; mmengine makes all paths absolute."""
+    return str(folder / Path(file).relative_to(folder.absolute())) if file else "none"
 
 
 def _clock(seconds: float) -> str:
