@@ -70,7 +70,7 @@ class ImageResult:
         identical: same boxes, scores and labels, bit by bit and in the same order.
         same_input: both pipelines gave the network the same bits.
         shapes: of the network's input, of each side.
-        box_gap: largest difference of a coordinate of a pair in pixels; 0 without pairs, infinite for NaN.
+        box_gap: largest difference of a coordinate of a pair in pixels; 0 without pairs.
         lone: detections that are not paired and may not be missing on the other side, of each side.
         at_cut: others that are not paired: the other side's list, full, ends at their score.
         accepted: equal within the bounds.
@@ -195,7 +195,7 @@ def _compared(number: int, file: Path, legacy: Found, new: Found, bounds: Bounds
     within = not any(lone.values()) and match.score_gap <= bounds.score and box_gap <= bounds.box
     return ImageResult(
         legacy.image, file, match, identical, legacy.digest == new.digest, {LEGACY: legacy.shape, NEW: new.shape},
-        box_gap, lone, at_cut, identical if bounds.exact else within,
+        box_gap, lone, at_cut, identical or (within and not bounds.exact),
     )  # fmt: skip
 
 
@@ -222,8 +222,8 @@ def _box_gap(match: ImageMatch, legacy: Detections, new: Detections) -> float:
     if not match.rows:
         return 0.0
     one, two = (list(side) for side in zip(*match.rows))
-    gap = (legacy.bboxes[one] - new.bboxes[two]).abs().max().item()
-    return math.inf if math.isnan(gap) else gap
+    a, b = legacy.bboxes[one], new.bboxes[two]
+    return torch.where(a == b, 0.0, (a - b).abs()).max().item()  # equal infinite ones have no difference
 
 
 def _coco_rows(found: Found, categories: Sequence[int]) -> np.ndarray:

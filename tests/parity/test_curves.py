@@ -112,6 +112,12 @@ def test_same_numbers_match_without_repeated_runs(logs, tmp_path):
     assert not same_numbers(load(logs(3)), load(write_mmengine(tmp_path / "other", other)))
 
 
+def test_same_numbers_of_a_part_are_no_match(tmp_path):
+    logs = [load(write_mmengine(tmp_path / name, training(3, **SIZE), start=3)) for name in "ab"]
+    verdict = compare(*logs)
+    assert verdict.identical and verdict.outcome == INCOMPARABLE and "no entries from 0 to" in verdict.reasons[0]
+
+
 def test_a_term_on_one_side_is_named_and_no_match(reference, logs, tmp_path):
     run = training(50, **SIZE)
     run.terms["enc_loss_cls"] = run.terms.pop("d0.dn_loss_cls")

@@ -36,7 +36,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def judged(tmp_path, images):
-    """Return a function that judges two sides; each change, of the new one or of both, is (image's place, field, value)."""
+    """Return a function that judges two sides; a change, of the new one or of both, is (image, field, value)."""
 
     def call(changes=(), bounds=None, provenance=None, limit=None, both=()):
         files = {}
@@ -130,6 +130,25 @@ def test_an_ap_that_differs_counts_for_itself(judged, images):
     base, other = judged(changes), judged([*changes, (0, "bboxes", near)])
     assert base.aps[NEW]["AP"] > base.aps[LEGACY]["AP"] and other.outcome == MISMATCH
     assert base.outcome == MISMATCH and any(reason.startswith("An AP differs by 0.") for reason in base.reasons)
+
+
+def test_an_ap_alone_may_be_the_mismatch(judged, images):
+    """Scores of a right and a wrong detection change places, within a bound of scores that is too wide."""
+    left, top, w, h = next(o["bbox"] for o in images.content["annotations"] if o["image_id"] == 10)
+    both = [(0, "bboxes", [[left, top, left + w, top + h], *BOXES[1:]]), (0, "labels", [1, 1, 2])]
+    wide = dict(exact=False, score=1.0, box=0.5)
+    changes = [(0, "scores", [0.5, 0.6, 0.3])]
+    verdict = judged(changes, Bounds(**wide, ap=1e-3), both=both)
+    assert verdict.outcome == MISMATCH and all(result.accepted for result in verdict.images)
+    assert len(verdict.reasons) == 1 and verdict.reasons[0].startswith("An AP differs by 0.")
+    assert judged(changes, Bounds(**wide, ap=1.0), both=both).outcome == MATCH
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_equal_boxes_that_are_not_finite_are_equal(judged, value):
+    both = [(0, "bboxes", [[10.0, 10.0, 40.0, value], *BOXES[1:]])]
+    for bounds in (Bounds(), FIXED):
+        assert judged(both=both, bounds=bounds).outcome == MATCH
 
 
 def test_nothing_found_proves_nothing(judged):

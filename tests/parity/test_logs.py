@@ -81,6 +81,15 @@ def test_what_a_resumed_training_did_again_replaces_what_it_did_before(tmp_path,
     assert log.holes() == []
 
 
+def test_nothing_of_before_is_left_behind_the_start_of_a_resumed_training(tmp_path):
+    write_mmengine(tmp_path, training(1), time="20260101_000000")
+    write_mmengine(tmp_path, replace(RUN, aps=RUN.aps[:3]), start=3, interval=10, time="20260102_000000")
+    log = load(tmp_path)
+    expected = [*(epoch + n / 23 for epoch in (0, 1) for n in (5, 10, 15, 20)), 2 + 5 / 23, 2 + 10 / 23, 2 + 20 / 23]
+    np.testing.assert_allclose(log.terms["loss"].at, expected)
+    np.testing.assert_array_equal(log.aps["bbox_mAP"].at, [1, 2, 3])
+
+
 def test_a_lost_part_is_a_hole(tmp_path):
     write_mmengine(tmp_path, RUN, start=3)
     assert load(tmp_path).holes() == [(0.0, pytest.approx(2 + 5 / 23))]
@@ -129,7 +138,8 @@ def test_iteration_based_trainings(tmp_path):
 
 
 def test_iteration_based_text(tmp_path):
-    lines = ["Iter(train) [  10/40]  lr: 1.0000e-02  loss: 1.5000", "Iter(val) [23/23]    coco/bbox_mAP: 0.1000",
+    lines = ["Epoch(test) [500/500]    coco/bbox_mAP: 0.9000  loss: 9.0000",
+             "Iter(train) [  10/40]  lr: 1.0000e-02  loss: 1.5000", "Iter(val) [23/23]    coco/bbox_mAP: 0.1000",
              "Iter [20/40]\tlr: 1.000e-02, eta: 0:00:10, loss: nan"]  # fmt: skip
     (tmp_path / "x.log").write_text("\n".join(lines))
     log = load(tmp_path / "x.log")
