@@ -106,7 +106,7 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
     if options.work_dir is not None:
         cfg.work_dir = str(options.work_dir)
     elif not cfg.get("work_dir"):
-        cfg.work_dir = str(Path("work_dirs", Path(options.config).stem))
+        cfg.work_dir = str(Path("work_dirs", Path(options.config.removesuffix(".py")).name))
     if options.seed is not None or options.deterministic:
         cfg.randomness = {**cfg.get("randomness", {}), **_given(seed=options.seed, deterministic=options.deterministic)}
     if options.amp:
@@ -173,6 +173,8 @@ def load(config: str) -> Config:
 
 def _loaded(config: str, pairs: tuple[str, ...]) -> tuple[Config, list[str]]:
     cfg = load(config)
+    # mmengine gives a visualizer of the same name to every run of a process, and it writes into the first one's folder
+    (cfg.get("visualizer") or {}).pop("name", None)
     if not pairs:
         return cfg, []
     wrong = [pair for pair in pairs if "=" not in pair]
@@ -273,11 +275,8 @@ def _origin(cfg: Config, options: TrainOptions) -> list[str]:
         raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
     folder = Path(cfg.work_dir)
     last = resumable(folder)
-    there = sorted(folder.glob("*.pth")) if folder.is_dir() else []
-    goes_on = options.resume is not None or bool(cfg.get("resume"))
-    if there and not given and (last is None or not goes_on):
-        how = "none of which can be resumed; choose" if goes_on else "pass --resume to go on with it or choose"
-        raise ConfigError(f"{folder} holds checkpoints of a training ({there[0].name}), {how} another --work-dir.")
+    named = given or (cfg.get("load_from") if cfg.get("resume") and options.resume is None else None)
+    _keep_checkpoints(folder, options.resume is not None or bool(cfg.get("resume")), named, last)
     if options.load_from:
         cfg.load_from = options.load_from
     if given or (options.resume == AUTO and last is not None):
@@ -285,6 +284,18 @@ def _origin(cfg: Config, options: TrainOptions) -> list[str]:
     elif options.resume == AUTO:
         return [f"--resume: no checkpoint in {folder} yet, the training begins"]
     return []
+
+
+def _keep_checkpoints(folder: Path, goes_on: bool, named: str | None, last: Path | None) -> None:
+    """Refuse a work dir whose checkpoints are not those of the training that goes on; they would be overwritten."""
+    there = sorted(folder.glob("*.pth")) if folder.is_dir() else []
+    if not there or (Path(named).absolute().parent == folder.absolute() if named else goes_on and last is not None):
+        return
+    what = f"{folder} holds checkpoints of a training ({there[0].name})"
+    if not goes_on:
+        raise ConfigError(f"{what}; pass --resume to go on with it or choose another --work-dir.")
+    why = f"and not {named}" if named else "none of which can be resumed"
+    raise ConfigError(f"{what}, {why}; choose another --work-dir.")
 
 
 def origin(cfg: Config) -> str | None:

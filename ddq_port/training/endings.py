@@ -17,10 +17,10 @@ from ddq_port.hooks import ResumeRefusedError, TrainingStopped
 from ddq_port.training.config import ConfigError
 from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure
 from ddq_port.training.launch import LaunchError
-from ddq_port.training.preflight import PreflightError
+from ddq_port.training.preflight import NotRecordedError, PreflightError
 from ddq_port.training.weights import WeightsError
 
-_BAD_INPUT = (ConfigError, WeightsError, LaunchError, CheckpointFileError, ResumeRefusedError)
+_BAD_INPUT = (ConfigError, WeightsError, LaunchError, CheckpointFileError, ResumeRefusedError, NotRecordedError)
 _OUT_OF_MEMORY = "pass --amp, or smaller batches with --cfg-options train_dataloader.batch_size=1 --auto-scale-lr"
 
 

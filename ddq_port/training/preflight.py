@@ -28,6 +28,10 @@ class PreflightError(Exception):
     """The check did not end in a match; the training must not start."""
 
 
+class NotRecordedError(Exception):
+    """There is nothing to compare with."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Whether there will be a preflight.
@@ -79,7 +83,7 @@ def plan(model: Mapping[str, Any], asked: bool | None) -> Plan:
         asked: `--preflight` or `--no-preflight`; None is on for a known family.
 
     Raises:
-        PreflightError: if it was asked for and there is no golden file of this kind of model.
+        NotRecordedError: if it was asked for and there is no golden file of this kind of model, or the file is gone.
     """
     if asked is False:
         return Plan(None, "preflight off: --no-preflight")
@@ -87,14 +91,12 @@ def plan(model: Mapping[str, Any], asked: bool | None) -> Plan:
     if family is None:
         why = f"{model.get('type')} is of no family with recorded numbers ({', '.join(_FAMILIES)} are)"
         if asked:
-            raise PreflightError(f"--preflight: {why}.")
+            raise NotRecordedError(f"--preflight: {why}; leave it out.")
         return Plan(None, f"preflight off: {why}")
     variant = variant_of(model)
     golden = goldens() / f"{family}.{variant}.npz"
     if not golden.is_file():
-        raise PreflightError(
-            f"{golden} is missing from the installation; install ddq-port again or pass --no-preflight."
-        )
+        raise NotRecordedError(f"{golden} is missing; install ddq-port again or pass --no-preflight.")
     return Plan(golden, f"preflight on: {family}, checked with {variant} against what the legacy code computed")
 
 

@@ -49,7 +49,8 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """Say it in lines; the first tells that the training is done."""
-        told = [f"TRAINED {self.iterations} iterations, {self.epochs} epochs -> {self.checkpoint or 'no checkpoint'}"]
+        steps, passes = _counted(self.iterations, "iteration"), _counted(self.epochs, "epoch")
+        told = [f"TRAINED {steps}, {passes} -> {self.checkpoint or 'no checkpoint'}"]
         told += [f"{name:<22} {value:.4g}" for name, value in self.metrics.items()]
         if self.best:
             told.append(f"best {self.best_score:.4g} -> {self.best}")
@@ -58,6 +59,10 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         return asdict(self)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def command(*, as_json: bool, quiet: bool, preflight: bool | None, **settings: Any) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from ddq_port import configs
 from ddq_port.training import preflight
-from ddq_port.training.preflight import PreflightError
+from ddq_port.training.preflight import NotRecordedError, PreflightError
 
 VERDICT = dict(verdict="MATCH", summary="MATCH 7 of 7 records bit-identical")
 
@@ -47,7 +47,7 @@ def test_off_where_it_is_not_wanted():
 def test_off_for_other_models_unless_asked_for():
     plan = preflight.plan(dict(type="FasterRCNN"), None)
     assert plan.golden is None and plan.text.startswith("preflight off: FasterRCNN is of no family")
-    with pytest.raises(PreflightError, match="--preflight: FasterRCNN is of no family"):
+    with pytest.raises(NotRecordedError, match="--preflight: FasterRCNN is of no family"):
         preflight.plan(dict(type="FasterRCNN"), True)
 
 

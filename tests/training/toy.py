@@ -11,6 +11,7 @@ import ddq_port.hooks  # noqa: F401  # isort: skip  (supplies mmcv._ext before m
 
 import numpy as np
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
@@ -78,7 +79,8 @@ class Record(Hook):
     priority = "LOW"
 
     def __init__(self, stop_at: int | None = None) -> None:
-        self.stop_at, self.losses, self.places, self.read = stop_at, {}, [], None
+        self.stop_at, self.losses, self.places = stop_at, {}, []
+        self.read: list[int] = []  # images that the training's process has read
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if runner.iter + 1 == self.stop_at:
@@ -86,15 +88,34 @@ class Record(Hook):
         self.places.append(batch_idx)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.losses[runner.iter + 1] = float(outputs["loss"]).hex()
+        self.losses[runner.iter + 1] = outputs["loss"].item().hex()
 
 
-class Metric:
-    """The least that a loop takes for an evaluator's metric."""
+class Better(BaseMetric):
+    """A metric that becomes better with every validation."""
+
+    default_prefix = "toy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.validations = 0
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        self.validations += 1
+        return dict(score=float(self.validations))
+
+
+def validation(interval: int) -> dict[str, Any]:
+    """Return the settings of a validation every so many epochs or iterations."""
+    loader = dict(dataset=dict(type=Images, length=4), sampler=dict(type="DefaultSampler", shuffle=False), batch_size=2)
+    return dict(val_dataloader=loader, val_evaluator=[Better()], val_cfg=dict(), val_interval=interval)
 
 
 def runner(work_dir: Path, record: Record, *, by_epoch: bool, exact: bool = True, **overrides: Any) -> Runner:
-    """Return a Runner of 3 epochs of 7 batches, or as many iterations, that saves every 2 or 3 iterations."""
+    """Return a Runner of 3 epochs of 7 batches, or as many iterations, that saves every 2 iterations."""
     MMLogger._instance_dict.clear()
     hooks = [record, *overrides.pop("hooks", [])]
     loader = dict(
@@ -104,19 +125,21 @@ def runner(work_dir: Path, record: Record, *, by_epoch: bool, exact: bool = True
         num_workers=0,
     )
     loader.update(overrides.pop("loader", {}))
-    interval = overrides.pop("interval", 2)
+    checkpoint = dict(type="CheckpointHook", by_epoch=False, interval=2) | overrides.pop("checkpoint", {})
+    val_interval = overrides.pop("val_interval", 1)
+    train_cfg = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=21)
     settings: dict[str, Any] = dict(
         model=Model(),
         work_dir=str(work_dir),
         train_dataloader=loader,
-        train_cfg=dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=21),
+        train_cfg=dict(train_cfg, val_interval=val_interval),
         optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.05), clip_grad=dict(max_norm=1.0)),
         param_scheduler=[
             dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=9),
             dict(type="MultiStepLR", by_epoch=by_epoch, milestones=[2 if by_epoch else 11], gamma=0.3),
         ],
         default_hooks=dict(
-            checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=interval),
+            checkpoint=checkpoint,
             logger=dict(type="LoggerHook", interval=3),
         ),
         custom_hooks=[*hooks, *([dict(type="ddq_port.ExactResumeHook")] if exact else [])],

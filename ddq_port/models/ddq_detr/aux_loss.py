@@ -68,7 +68,7 @@ class DenseAuxLoss(nn.Module):
             batch.
         """
         with torch.autocast(scores.device.type, enabled=False):
-            return self._loss(_to_float32(scores), _to_float32(bboxes), batch_gt_instances, batch_img_metas)
+            return self._loss(to_float32(scores), to_float32(bboxes), batch_gt_instances, batch_img_metas)
 
     def _loss(
         self, scores: Tensor, bboxes: Tensor, batch_gt_instances: InstanceList, batch_img_metas: list[dict]
@@ -117,7 +117,8 @@ class DenseAuxLoss(nn.Module):
         return DenseTargets(labels, bboxes.new_ones(num_queries), box_targets, quality)
 
 
-def _to_float32(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
+    """Return half precision as float32, anything else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.detectors import DINO, DeformableDETR
-from mmdet.models.layers import DeformableDetrTransformerEncoder, SinePositionalEncoding
+from mmdet.models.layers import SinePositionalEncoding
 from mmdet.structures import OptSampleList
 from torch import Tensor, nn
 
 from ddq_port.registry import MODELS
 
 from .decoder import DDQTransformerDecoder
+from .encoder import DDQTransformerEncoder
 from .queries import DistinctSelection, QueryLayout, pad_to, select_dense, select_distinct
 
 
@@ -47,7 +48,7 @@ class DDQDETR(DINO):
 
     def _init_layers(self) -> None:
         self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
-        self.encoder = DeformableDetrTransformerEncoder(**self.encoder)
+        self.encoder = DDQTransformerEncoder(**self.encoder)
         self.decoder = DDQTransformerDecoder(selection=self.selection, **self.decoder)
         self.embed_dims = self.encoder.embed_dims
         if self.positional_encoding.num_feats * 2 != self.embed_dims:

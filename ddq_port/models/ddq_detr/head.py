@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ddq_port.registry import MODELS
 
+from .aux_loss import to_float32
 from .queries import QueryLayout
 
 
@@ -114,6 +115,8 @@ class DDQDETRHead(DINOHead):
         gts = [sample.gt_instances for sample in batch_data_samples]
         metas = [sample.metainfo for sample in batch_data_samples]
         logits, boxes = self(hidden_states, references, query_layout)
+        # under autocast logits come in half precision, in which a sum over all queries and classes may overflow
+        logits, enc_outputs_class = to_float32(logits), to_float32(enc_outputs_class)
         start, stop = query_layout.num_denoising, query_layout.num_sparse
 
         losses = self._matching_losses(logits[:, :, start:stop], boxes[:, :, start:stop], active_masks, gts, metas)
