@@ -52,8 +52,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json")
 test_evaluator = val_evaluator
 
-max_iters = 1000
-train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
+max_iters = 900
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters, val_interval=225)
 optim_wrapper = dict(
     optimizer=dict(lr=0.002, weight_decay=0.05),
     clip_grad=dict(max_norm=0.1, norm_type=2),

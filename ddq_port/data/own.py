@@ -40,7 +40,7 @@ class Source:
             ) from error
 
 
-def use(cfg: Any, train: Source | None, val: Source | None) -> tuple[str, ...]:
+def use(cfg: Any, train: Source, val: Source | None) -> tuple[str, ...]:
     """Make a config train and evaluate on one's own data; `cfg` is changed. Return the names of the classes.
 
     Replaced are annotation file, image folder and class names of the data sets, the annotation file of the evaluators,
@@ -48,29 +48,30 @@ def use(cfg: Any, train: Source | None, val: Source | None) -> tuple[str, ...]:
 
     Args:
         cfg: an mmengine config.
-        train: what to train on; None leaves that to the config.
-        val: what to validate and test on; None leaves that to the config.
+        train: what to train on.
+        val: what to validate and test on; None for a config that does neither.
 
     Raises:
-        OwnDataError: if a data set of the config is not of one annotation file, if training and validation have other
-            classes, or if the model has no ``num_classes``.
+        OwnDataError: if a data set of the config is not of one annotation file, if validation would have other classes
+            than the training, or if the model has no ``num_classes``.
     """
     sources = {"train_dataloader": train, "val_dataloader": val, "test_dataloader": val}
-    given = {name: source for name, source in sources.items() if source is not None and cfg.get(name)}
-    names = {name: source.classes() for name, source in given.items()}
-    if len(set(names.values())) > 1:
+    used = {name: source for name, source in sources.items() if cfg.get(name)}
+    if None in used.values():
+        raise OwnDataError("The config validates, too, and not on these data; say on which (--val-data ANN IMAGES).")
+    classes = train.classes()
+    if val is not None and val.classes() != classes:
         raise OwnDataError(
-            f"`{train.ann_file}` has the classes {', '.join(names['train_dataloader'])}; "
-            f"`{val.ann_file}` has {', '.join(names['val_dataloader'])}. Expected the same in the same order."
+            f"`{train.ann_file}` has the classes {', '.join(classes)}; `{val.ann_file}` has "
+            f"{', '.join(val.classes())}. Expected the same in the same order."
         )
-    for name, source in given.items():
-        _use_in(cfg[name], name, source, names[name])
+    for name, source in used.items():
+        _use_in(cfg[name], name, source, classes)
     for name in ("val_evaluator", "test_evaluator"):
         if val is not None:
             _use_in_evaluators(cfg.get(name), val)
-    classes = next(iter(names.values()), ())
-    if names and not list(_set_classes(cfg.model, len(classes))):
-        raise OwnDataError("The model of the config has no num_classes; set the number of classes by --cfg-options.")
+    if not list(_set_classes(cfg.model, len(classes))):
+        raise OwnDataError("The model of the config has no num_classes; expected a detector of mmdet's kind.")
     return classes
 
 

@@ -1,11 +1,12 @@
-"""What `ddq-train check-data` prints."""
+"""What `ddq-train check-data` prints, and the same check before a training."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,10 @@ from ddq_port.training.console import DONE, NOT_SO, Failure
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal
+
+
+class DataError(Exception):
+    """The data of a training have errors."""
 
 
 def command(ann_file: Path, images: Path | None, read_images: bool, as_json: bool, quiet: bool) -> int:
@@ -32,6 +37,31 @@ def command(ann_file: Path, images: Path | None, read_images: bool, as_json: boo
             click.echo(line)
     click.echo(verdict(findings))
     return DONE if findings.ok else NOT_SO
+
+
+def before_training(cfg: Any, say: Callable[[str], None]) -> None:
+    """Check every COCO-format data set that a config trains or validates on; images are not opened.
+
+    Args:
+        cfg: an mmengine config.
+        say: is given what is wrong, in lines.
+
+    Raises:
+        DataError: if one has errors.
+        OSError: if an annotation file cannot be read.
+    """
+    for name in ("train_dataloader", "val_dataloader"):
+        for dataset in _coco_datasets((cfg.get(name) or {}).get("dataset")):
+            ann_file, images = _paths(dataset)
+            findings = check(ann_file, images, classes=_class_names(dataset), read_images=False)
+            for _, line in listing(findings, (ERROR, WARNING)):
+                say(line)
+            if not findings.ok:
+                raise DataError(
+                    f"The data of {name} have {_number(findings.count(ERROR), 'error')}, "
+                    f"the first in {findings.problems[0]}. "
+                    "Mend them or pass --no-check-data."
+                )
 
 
 def verdict(findings: Findings) -> str:
@@ -56,6 +86,30 @@ def listing(findings: Findings, severities: tuple[str, ...] = (ERROR, WARNING, N
             yield severity, f"  {problem}"
         if number > len(shown):
             yield severity, f"  and {number - len(shown)} more"
+
+
+def _coco_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the configs of data sets on the local disk, wrapped ones included."""
+    if not isinstance(dataset, Mapping):
+        return
+    of_coco = str(dataset.get("type", "")).rpartition(".")[2] == "CocoDataset"
+    if of_coco and dataset.get("ann_file") and not dataset.get("backend_args"):
+        yield dataset
+    for part in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
+        yield from _coco_datasets(part)
+
+
+def _paths(dataset: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Return annotation file and image folder, put together as mmengine does it."""
+    root = dataset.get("data_root") or ""
+    prefix = (dataset.get("data_prefix") or {}).get("img", "")
+    return Path(root, dataset["ann_file"]), Path(root, prefix)
+
+
+def _class_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    from mmdet.datasets import CocoDataset
+
+    return tuple((dataset.get("metainfo") or {}).get("classes") or CocoDataset.METAINFO["classes"])
 
 
 def _classes(findings: Findings) -> Iterator[str]:

@@ -19,6 +19,7 @@ Exit codes:
   70 a bug: the traceback says where"""
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+_PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -46,6 +47,20 @@ def cli() -> None:
     is_flag=False,
     flag_value="auto",
     help="Go on with a checkpoint; without a name, with the newest in the work dir, if there is one.",
+)
+@click.option(
+    "--data",
+    nargs=2,
+    metavar="ANN IMAGES",
+    type=_PATH,
+    help="Train on these instead: annotations in COCO format and folder of images. The model gets their classes.",
+)
+@click.option("--val-data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Validate on these instead.")
+@click.option(
+    "--check-data/--no-check-data",
+    default=True,
+    show_default=True,
+    help="First look for what is wrong in the annotation files; errors end it.",
 )
 @click.option("--load-from", metavar="CKPT", help="Weights to begin with, .pth or .safetensors.")
 @click.option("--partial", is_flag=True, help="Accept a --load-from that fits the model in part only.")

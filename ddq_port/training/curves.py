@@ -163,6 +163,7 @@ def _plot(axes: Any, title: str, named: Iterable[tuple[str, Curve | None]], mark
             drawn = smooth(curve.values)
             axes.plot(curve.steps, drawn, label=name, marker=marker, markersize=3, linewidth=1)
     if axes.lines:
+        axes.set_xlim(left=0)
         axes.legend(fontsize=8)
     else:
         axes.text(0.5, 0.5, "nothing logged", ha="center", transform=axes.transAxes)

@@ -14,6 +14,7 @@ import numpy as np
 _COLORS = ((80, 220, 80), (60, 60, 250), (250, 160, 60), (60, 220, 250), (250, 80, 220), (220, 220, 80))
 _WIDTH, _GAP, _HEADER = 384, 12, 22  # pixels
 _PAIRS_PER_ROW = 2
+_FONT = 0.38
 
 
 def draw(
@@ -80,17 +81,21 @@ def _panel(
         color = _COLORS[label % len(_COLORS)]
         cv2.rectangle(panel, (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1), color, 2)
         text = f"{name} {entry['score']:.2f}" if "score" in entry else name
-        _write(panel, text, (round(x) + 3, max(round(y) + 13, 13)), color)
+        _write(panel, text, (round(x), round(y)), color)
     header = np.full((_HEADER, _WIDTH, 3), 255, np.uint8)
     cv2.putText(header, title, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([header, panel])
 
 
-def _write(panel: np.ndarray, text: str, at: tuple[int, int], color: tuple[int, int, int]) -> None:
+def _write(panel: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
+    """Write black on a ground of the class's color, above the box where there is room."""
     import cv2
 
-    for ink, thickness in (((0, 0, 0), 3), (color, 1)):
-        cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, thickness, cv2.LINE_AA)
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT, 1)
+    x = max(0, min(corner[0], panel.shape[1] - width - 4))
+    y = corner[1] if corner[1] > height + 5 else corner[1] + height + 5
+    cv2.rectangle(panel, (x, y - height - 5), (x + width + 4, y), color, -1)
+    cv2.putText(panel, text, (x + 2, y - 3), cv2.FONT_HERSHEY_SIMPLEX, _FONT, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _beside(parts: Sequence[np.ndarray], gap: int = _GAP) -> np.ndarray:

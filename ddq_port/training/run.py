@@ -15,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ddq_port import __version__
-from ddq_port.training import config, launch, preflight, weights
+from ddq_port.training import check_data, config, launch, preflight, weights
 from ddq_port.training.config import TrainOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
@@ -88,7 +88,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
 
     Raises:
         config.ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin.
-        preflight.PreflightError: if it must not begin.
+        check_data.DataError, preflight.PreflightError: if it must not begin.
     """
     launch.check(options.launcher)
     first = launch.rank(options.launcher) == 0
@@ -101,6 +101,8 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
     plan = preflight.plan(cfg.model, check)
     for note in (*notes, plan.text):
         say(note)
+    if first and options.check_data:
+        check_data.before_training(cfg, say)
     passed = None
     if first and plan.golden is not None:
         device = launch.device(options.launcher)
