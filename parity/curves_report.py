@@ -84,12 +84,12 @@ def _print_table(rows: Sequence[Quantity], title: str, verdict: CurvesVerdict, c
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=30)
     reference = "A" if not verdict.band else f"{1 + len(verdict.band)} runs"
-    for name in (reference, "B", "differs by", "allowed"):
+    for name in (reference, "B", "differs by", *(["allowed"] if verdict.band else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for row in shown:
         style = "bold red" if row.accepted is False else None
         name = f"{row.name} {verdict.a.unit.removesuffix('s')} {row.end:.6g}" if row.kind == AP else row.name
-        table.add_row(Text(name), *_figures(row), style=style)
+        table.add_row(Text(name), *_figures(row)[: len(table.columns) - 1], style=style)
     console.print(table)
     if len(shown) < len(rows):
         within = "not outside" if verdict.band else "with smaller differences"

@@ -22,6 +22,8 @@ COMMANDS = [
     ("parity", "capture", "-h"),
     ("parity", "check", "-h"),
     ("parity", "compare", "-h"),
+    ("parity", "curves", "-h"),
+    ("parity", "eval", "-h"),
 ]
 
 

@@ -148,7 +148,8 @@ def test_an_ap_alone_may_be_the_mismatch(judged, images):
 def test_equal_boxes_that_are_not_finite_are_equal(judged, value):
     both = [(0, "bboxes", [[10.0, 10.0, 40.0, value], *BOXES[1:]])]
     for bounds in (Bounds(), FIXED):
-        assert judged(both=both, bounds=bounds).outcome == MATCH
+        verdict = judged(both=both, bounds=bounds)
+        assert verdict.outcome == MATCH and verdict.images[0].box_gap == 0.0
 
 
 def test_nothing_found_proves_nothing(judged):
