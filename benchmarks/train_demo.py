@@ -232,6 +232,8 @@ def _train(training: Training) -> dict[str, Any]:
         cfg.train_cfg.val_interval = training.every
     if training.code == "mmdet":
         as_mmdets(cfg.model)
+        if training.classes:
+            cfg.model.test_cfg.max_per_img = 10  # mmdet fails where distinct queries times classes are fewer
     file = folder / "config.py"
     cfg.dump(file)
     options = TrainOptions(str(file), folder, load_from=training.load_from, seed=training.seed, deterministic=True)
