@@ -162,7 +162,7 @@ def test_refused_preflight_trains_nothing(config, tmp_path, monkeypatch):
 
 def test_two_processes_train_together(config, tmp_path):
     words = [config, "--launcher", "pytorch", "--work-dir", tmp_path / "work", "--no-preflight", "--json", "-q"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, "-m", "ddq_port.training", *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
