@@ -87,6 +87,7 @@ def assert_ended_alike(found: Path, expected: Path) -> None:
         pytest.param((12,), dict(optim_wrapper=AMP), id="AMP"),
         pytest.param((12,), dict(optim_wrapper=ACCUMULATE), id="accumulated gradients"),
         pytest.param((12,), dict(loader=dict(batch_sampler=dict(type=AspectRatioBatchSampler))), id="aspect ratios"),
+        pytest.param((12,), dict(loader=dict(sampler=dict(type=toy.Drawn), num_workers=1)), id="sampler that draws"),
         pytest.param((12,), dict(randomness=dict(seed=None)), id="no seed"),
     ],
 )
@@ -158,6 +159,8 @@ def test_checkpoints_of_epochs_are_resumed_at_the_next_epoch(tmp_path: Path) -> 
     stopped = train(tmp_path / "stopped", stop_at=12, **settings)
     resumed = train(tmp_path / "stopped", resume=True, **settings)
     assert list(resumed.losses) == list(range(8, 22))
+    state = content(tmp_path / "stopped" / "epoch_1.pth")[KEY]
+    assert (state["epoch"], state["position"]) == (1, 0)
     assert stopped.losses | resumed.losses == train(tmp_path / "whole", **settings).losses
 
 
@@ -199,16 +202,16 @@ def test_weights_alone_begin_a_new_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["epochs", "iterations"])
 def test_checkpoint_without_a_state_is_resumed_as_mmengine_does(tmp_path: Path, by_epoch: bool) -> None:
-    train(tmp_path, by_epoch=by_epoch, stop_at=12)
+    stopped = train(tmp_path, by_epoch=by_epoch, stop_at=12)
     saved = content(tmp_path / "iter_10.pth")
     del saved[KEY]
     torch.save(saved, tmp_path / "iter_10.pth")
-    with torch.random.fork_rng():
-        resumed = train(tmp_path, by_epoch=by_epoch, resume=True)
+    resumed = train(tmp_path, by_epoch=by_epoch, resume=True)
     # the loop for epochs begins the epoch again, that for iterations goes on
     first, last = resumed.places[0], list(resumed.losses)[-1]
     assert (first, last) == ((0, 24) if by_epoch else (10, 21))
     assert len(resumed.read) == len(resumed.losses) * toy.BATCH
+    assert resumed.read[:4] == stopped.read[(7 if by_epoch else 10) * toy.BATCH :][:4]
 
 
 def test_checkpoint_is_loaded_without_running_code_and_keeps_its_histories(tmp_path: Path) -> None:

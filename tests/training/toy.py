@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 IMAGES, BATCH = 14, 2
 
@@ -82,6 +83,9 @@ class Record(Hook):
         self.stop_at, self.losses, self.places = stop_at, {}, []
         self.read: list[int] = []  # images that the training's process has read
 
+    def before_train_epoch(self, runner: Runner) -> None:
+        torch.rand(3)  # a hook may draw, too
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if runner.iter + 1 == self.stop_at:
             raise KeyboardInterrupt
@@ -89,6 +93,21 @@ class Record(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.losses[runner.iter + 1] = outputs["loss"].item().hex()
+
+
+class Drawn(Sampler):
+    """A sampler that draws from the global generators as it goes."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __iter__(self) -> Iterator[int]:
+        left = list(range(len(self.dataset)))
+        while left:
+            yield left.pop((np.random.randint(2**20) + random.randrange(2**20)) % len(left))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
 
 class Better(BaseMetric):
