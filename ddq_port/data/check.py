@@ -8,7 +8,6 @@ own train2017; a *note* is in order and good to know.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,6 +41,7 @@ KINDS = {
 }
 #: Of each kind so many are listed; all are counted.
 MOST_LISTED = 100
+_LARGEST = 1e300
 _SLACK = 1.0  # pixels by which a box may reach out of its image: annotation tools round
 
 
@@ -77,9 +77,9 @@ class Findings:
     Attributes:
         ann_file: the annotation file.
         images: how many images it lists.
-        without_objects: how many of them have no annotation.
+        without_objects: how many of them have nothing to train on.
         annotations: how many annotations it lists, crowds included.
-        objects: annotations of each class, by its name, in the file's order, which is that of the labels.
+        objects: annotations of each class to train on, by its name, in the file's order, which is that of the labels.
         counts: how many problems of each kind were found.
         problems: the first ``MOST_LISTED`` of each kind.
     """
@@ -149,6 +149,8 @@ def check(
         if _check_annotation(annotation, by_id, names, found):
             of_class[annotation["category_id"]] += 1
             of_image.add(annotation["image_id"])
+    if annotations and not of_image:
+        found.add("empty", "", "`annotations` has nothing to train on")
     for category_id, name in names.items():
         if annotations and not of_class[category_id]:
             found.add("unused-class", f"category {category_id}", f"class `{name}` has no object")
@@ -186,7 +188,7 @@ def _load(path: Path, found: _Found) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         found.add("unreadable", f"line {error.lineno}, column {error.colno}", f"this is no JSON: {error.msg}")
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no text, or a number of more digits than Python reads
         found.add("unreadable", "", f"this is no JSON: {error}")
     else:
         if isinstance(content, dict):
@@ -271,7 +273,7 @@ def _check_image_entries(images: list[dict[str, Any]], found: _Found) -> None:
 def _check_annotation(
     annotation: dict[str, Any], images: dict[Any, dict[str, Any]], categories: Collection[Any], found: _Found
 ) -> bool:
-    """Return whether it belongs to an image and a class."""
+    """Return whether it is an object to train on: of an image and a class, no crowd, with a box of some area."""
     where = f"annotation {annotation['id']}"
     image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
     known_image, known_class = _among(image_id, images), _among(category_id, categories)
@@ -286,29 +288,32 @@ def _check_annotation(
         found.add("crowd", where, f"a crowd in image {_short(image_id)}")
     if not _is_number(annotation.get("area")):
         found.add("malformed", where, f"expected a number as area, found {_short(annotation.get('area'))}")
-    _check_box(annotation, images[image_id] if known_image else None, where, found)
-    return known_image and known_class
+    usable = _check_box(annotation, images[image_id] if known_image else None, where, found)
+    return known_image and known_class and usable and not crowd
 
 
-def _check_box(annotation: dict[str, Any], image: dict[str, Any] | None, where: str, found: _Found) -> None:
+def _check_box(annotation: dict[str, Any], image: dict[str, Any] | None, where: str, found: _Found) -> bool:
+    """Return whether a training would take the box."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
         found.add("malformed", where, f"expected a bbox [x, y, width, height], found {_short(box)}")
-        return
+        return False
     x, y, w, h = box
     area = annotation.get("area")
+    usable = w >= 1 and h >= 1 and not (_is_number(area) and area <= 0)
     if w == 0 or h == 0 or (_is_number(area) and area <= 0):
         found.add("no-area", where, f"bbox {_short(box)}, area {_short(area)}")
     elif w < 1 or h < 1:
         found.add("thin", where, f"bbox {_short(box)}")
     if image is None or not all(_is_number(image.get(side)) for side in ("width", "height")):
-        return
+        return usable
     width, height = image["width"], image["height"]
     inside = f"image {image['id']} has {width} x {height} pixels"
     if x >= width or y >= height or x + w <= 0 and w or y + h <= 0 and h:
         found.add("outside", where, f"bbox {_short(box)} lies outside, {inside}")
     elif min(x, y) < -_SLACK or x + w > width + _SLACK or y + h > height + _SLACK:
         found.add("beyond-edge", where, f"bbox {_short(box)} reaches out, {inside}")
+    return usable
 
 
 def _check_files(images: Iterable[dict[str, Any]], folder: Path, read_images: bool, found: _Found) -> None:
@@ -353,7 +358,9 @@ def _among(key: Any, known: Collection[Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < _LARGEST  # neither NaN nor infinite nor beyond what a float holds
 
 
 def _kind(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, barrier, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -49,7 +49,8 @@ class ExactResumeHook(Hook):
 
     Raises:
         ResumeRefusedError: before the first step, if the checkpoint was saved with another world size, batch size,
-            length of the data set, kind of loop or of samplers; or if the loop is not one of the two, or
+            length of the data set, kind of loop, of samplers, of optimizer or precision, or with averaged weights that
+            nothing takes up; or if the loop is not one of the two, or
             ``train_dataloader`` is not a config.
     """
 
@@ -76,6 +77,8 @@ class ExactResumeHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the state until the training begins."""
+        if runner._resume:
+            _check_average(runner, checkpoint)
         self._loaded = checkpoint.get(KEY)
         if "message_hub" in checkpoint:
             checkpoint["message_hub"] = histories.with_objects(checkpoint["message_hub"])
@@ -241,7 +244,31 @@ def _setting(runner: Runner) -> dict[str, Any]:
         "loop": "iterations" if isinstance(loop, IterBasedTrainLoop) else "epochs",
         "sampler": type(batches.sampler).__name__,
         "batch sampler": type(batches).__name__,
+        "shuffle": str(getattr(batches.sampler, "shuffle", None)),
+        "optimizer wrapper": _wrapper(runner.optim_wrapper),
     }
+
+
+def _wrapper(wrapper: Any) -> str:
+    """Describe what decides how a gradient is made of batches, and in which precision."""
+    if not isinstance(wrapper, OptimWrapper):
+        return type(wrapper).__name__
+    precision = getattr(wrapper, "cast_dtype", None)
+    every = f", accumulative_counts {wrapper._accumulative_counts}"
+    return f"{type(wrapper).__name__} of {type(wrapper.optimizer).__name__}{every}" + (
+        f", {precision}" if precision else ""
+    )
+
+
+def _check_average(runner: Runner, checkpoint: dict) -> None:
+    """Refuse a training with averaged weights that goes on without them: what it would go on from is the average."""
+    held = "ema_state_dict" in checkpoint
+    averages = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    if held and not averages:
+        raise ResumeRefusedError(
+            "The checkpoint was saved with EMAHook and its weights are the average; resume with EMAHook (--ema), or "
+            "start from the average alone (load_from without resume)."
+        )
 
 
 def _of_this_rank(state: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -286,5 +286,18 @@ def test_all_are_counted_and_some_are_listed(checked):
 
 
 def test_graver_problems_come_first(checked):
-    findings = checked(content(annotations=[annotation(1, bbox=(5, 5, 0, 9)), annotation(2, 99)]))
+    findings = checked(content(annotations=[annotation(1, bbox=(5, 5, 0, 9)), annotation(2, 99), annotation(3)]))
     assert [problem.severity for problem in findings.problems] == ["error", "warning", "warning", "warning"]
+
+
+@pytest.mark.parametrize("change", [dict(iscrowd=1), dict(bbox=[1, 1, 0, 4]), dict(bbox=[1, 1, 0.5, 4])])
+def test_annotations_that_nothing_can_be_learnt_from_are_no_objects(checked, change):
+    findings = checked(content(annotations=[entry | change for entry in content()["annotations"]]))
+    assert not findings.ok and findings.counts["empty"] == 1 and findings.counts["unused-class"] == 3
+    assert findings.without_objects == 3 and findings.objects == dict(cat=0, dog=0, bird=0)
+
+
+def test_numbers_beyond_all_measure(checked):
+    text = json.dumps(content()).replace("[2, 3, 10, 12]", f"[2, 3, {10**400}, 12]", 1)
+    assert checked(text).counts == {"malformed": 1, "unused-class": 1}
+    assert checked(text.replace(str(10**400), "1" * 5000)).counts == {"unreadable": 1}

@@ -170,14 +170,26 @@ def test_checkpoints_of_epochs_are_resumed_at_the_next_epoch(tmp_path: Path) -> 
         (dict(loader=dict(batch_size=1)), "batch size 2, now 1"),
         (dict(loader=dict(dataset=dict(type=toy.Images, length=16))), "length of the data set 14, now 16"),
         (dict(loader=dict(sampler=dict(type=InfiniteSampler))), "sampler DefaultSampler, now InfiniteSampler"),
+        (dict(loader=dict(sampler=dict(type="DefaultSampler", shuffle=False))), "shuffle True, now False"),
+        (dict(optim_wrapper=AMP), "OptimWrapper of AdamW, .*, now AmpOptimWrapper of AdamW, .*bfloat16"),
+        (dict(optim_wrapper=ACCUMULATE), "counts 1, now OptimWrapper of SGD, accumulative_counts 3"),
     ],
-    ids=["batch size", "data set", "sampler"],
+    ids=["batch size", "data set", "sampler", "shuffle", "precision", "accumulation"],
 )
 def test_other_data_are_refused(tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
     train(tmp_path, by_epoch=False, stop_at=4)
     with pytest.raises(ResumeRefusedError, match=expected) as caught:
         train(tmp_path, by_epoch=False, resume=True, **settings)
     assert "load_from without resume" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_average_is_not_gone_on_from_as_if_it_were_the_weights(tmp_path: Path) -> None:
+    ema = dict(hooks=[dict(type="EMAHook", momentum=0.1)])
+    train(tmp_path, by_epoch=True, stop_at=4, **ema)
+    with pytest.raises(ResumeRefusedError, match="its weights are the average; resume with EMAHook") as caught:
+        train(tmp_path, by_epoch=True, resume=True)
+    assert "\n" not in str(caught.value)
+    train(tmp_path / "weights", by_epoch=True, load_from=str(tmp_path / "iter_2.pth"), stop_at=2)
 
 
 def test_another_world_size_is_refused(tmp_path: Path) -> None:
