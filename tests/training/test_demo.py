@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(folder):
-    result = run("--work-dir", folder / "first", "--steps", 4, "--json")
+    result = run("--work-dir", folder / "first", "--steps", 4, "--threads", 1, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -59,11 +59,11 @@ def test_the_log_holds_the_loss_of_every_step(done):
 
 
 def test_the_same_seed_gives_the_same_losses(done, folder):
-    again = demo.demonstrate(Settings(folder / "again", steps=4))
+    again = demo.demonstrate(Settings(folder / "again", steps=4, threads=1))
     assert again.losses_sha256 == done["losses_sha256"] and again.ap == done["ap"]
     # begins with the weights of the first, but draws other images and noise
     checkpoint = done["files"]["checkpoint"]
-    other = demo.demonstrate(Settings(folder / "other", seed=1, steps=2, load_from=checkpoint))
+    other = demo.demonstrate(Settings(folder / "other", seed=1, steps=2, threads=1, load_from=checkpoint))
     assert other.losses_sha256 != done["losses_sha256"] and other.first_loss < done["first_loss"]
 
 
