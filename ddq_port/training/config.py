@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from ddq_port import configs
+from ddq_port.data import own
 from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
 from ddq_port.training import weights
 
@@ -46,6 +47,9 @@ class TrainOptions:
         deterministic: whether to take deterministic kernels, where torch has them.
         ema: share of the new weights in the running average at every step, in (0, 1).
         tensorboard: whether to write TensorBoard's files, too.
+        data: annotation file and image folder to train on; its classes become those of the config.
+        val_data: the same to validate and test on.
+        check_data: whether to look for errors in the data first.
         launcher: one of `launch.LAUNCHERS`.
         cfg_options: `key=value` texts.
     """
@@ -62,6 +66,9 @@ class TrainOptions:
     deterministic: bool = False
     ema: float | None = None
     tensorboard: bool = False
+    data: tuple[Path, Path] | None = None
+    val_data: tuple[Path, Path] | None = None
+    check_data: bool = True
     launcher: str = "none"
     cfg_options: tuple[str, ...] = ()
 
@@ -99,6 +106,7 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: if the config, its data or what an option needs is not there, or options exclude each other.
         weights.WeightsError: if the weights to begin with cannot be had.
+        own.OwnDataError: if the config cannot be pointed at the data that were given.
     """
     cfg, notes = _loaded(options.config, options.cfg_options)
     _need(cfg, options.config, ("model", "train_dataloader", "train_cfg", "optim_wrapper"), "train")
@@ -107,6 +115,11 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
         cfg.work_dir = str(options.work_dir)
     elif not cfg.get("work_dir"):
         cfg.work_dir = str(Path("work_dirs", Path(options.config.removesuffix(".py")).name))
+    if options.data:
+        val = own.Source(*options.val_data) if options.val_data else None
+        notes.append(f"classes: {', '.join(own.use(cfg, own.Source(*options.data), val))}")
+    elif options.val_data:
+        raise ConfigError("--val-data goes with --data: both must have the same classes.")
     if options.seed is not None or options.deterministic:
         cfg.randomness = {**cfg.get("randomness", {}), **_given(seed=options.seed, deterministic=options.deterministic)}
     if options.amp:

@@ -13,14 +13,24 @@ import torch
 from mmengine.runner import Runner
 
 from ddq_port.checkpoints import CheckpointFileError
+from ddq_port.data.own import OwnDataError
 from ddq_port.hooks import ResumeRefusedError, TrainingStopped
+from ddq_port.training.check_data import DataError
 from ddq_port.training.config import ConfigError
 from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure
 from ddq_port.training.launch import LaunchError
 from ddq_port.training.preflight import NotRecordedError, PreflightError
 from ddq_port.training.weights import WeightsError
 
-_BAD_INPUT = (ConfigError, WeightsError, LaunchError, CheckpointFileError, ResumeRefusedError, NotRecordedError)
+_BAD_INPUT = (
+    ConfigError,
+    OwnDataError,
+    WeightsError,
+    LaunchError,
+    CheckpointFileError,
+    ResumeRefusedError,
+    NotRecordedError,
+)
 _OUT_OF_MEMORY = "pass --amp, or smaller batches with --cfg-options train_dataloader.batch_size=1 --auto-scale-lr"
 
 
@@ -31,7 +41,7 @@ def exit_codes() -> Iterator[None]:
         yield
     except _BAD_INPUT as error:
         raise Failure(str(error), BAD_INPUT) from error
-    except (PreflightError, TrainingStopped) as error:
+    except (PreflightError, TrainingStopped, DataError) as error:
         raise Failure(str(error), NOT_SO) from error
     except torch.OutOfMemoryError as error:
         raise Failure(f"{str(error).splitlines()[0]} To need less, {_OUT_OF_MEMORY}.", NOT_SO) from error

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ddq_port import __version__
-from ddq_port.training import config, launch, preflight, weights
+from ddq_port.training import check_data, config, launch, preflight, weights
 from ddq_port.training.config import TrainOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
@@ -81,12 +83,12 @@ def command(*, as_json: bool, quiet: bool, preflight: bool | None, **settings: A
     return DONE
 
 
-def train(options: TrainOptions, check: bool | None = None, quiet: bool = False) -> Outcome:
-    """Train as the options say; every process of a launch calls this.
+def train(options: TrainOptions, check: bool | None = None, quiet: bool = False, hooks: Sequence[Hook] = ()) -> Outcome:
+    """Train as the options say, with further hooks; every process of a launch calls this.
 
     Raises:
         config.ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin.
-        preflight.PreflightError: if it must not begin.
+        check_data.DataError, preflight.PreflightError: if it must not begin.
     """
     launch.check(options.launcher)
     first = launch.rank(options.launcher) == 0
@@ -99,6 +101,8 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False)
     plan = preflight.plan(cfg.model, check)
     for note in (*notes, plan.text):
         say(note)
+    if first and options.check_data:
+        check_data.before_training(cfg, say)
     passed = None
     if first and plan.golden is not None:
         device = launch.device(options.launcher)
@@ -113,6 +117,8 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False)
             runner.logger.info(line)
     if origin:
         runner.register_hook(weights.FittingWeightsHook(origin, options.partial), "LOWEST")
+    for hook in hooks:
+        runner.register_hook(hook)
     with told_in_log(runner):
         runner.train()
     return _outcome(runner, passed)
