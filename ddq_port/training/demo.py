@@ -46,7 +46,6 @@ class Settings:
         steps: of the training; None takes the config's.
         threads: of torch; other numbers give other last bits.
         load_from: weights to begin with.
-        images: of the training set.
     """
 
     work_dir: Path
@@ -54,7 +53,6 @@ class Settings:
     steps: int | None = None
     threads: int = 2
     load_from: Path | None = None
-    images: int = TRAINING_IMAGES
 
 
 @dataclass(frozen=True)
@@ -166,8 +164,8 @@ def demonstrate(settings: Settings, quiet: bool = True) -> Outcome:
 
     torch.set_num_threads(settings.threads)
     data = folder / "data"
-    say(f"drawing {settings.images} images to train on and {VALIDATION_IMAGES} to validate on")
-    write_data(data, settings.images)
+    say(f"drawing {TRAINING_IMAGES} images to train on and {VALIDATION_IMAGES} to validate on")
+    write_data(data)
     cfg = config(data, settings.steps)
     cfg.val_evaluator.outfile_prefix = str(folder / "val_predictions")
     file = folder / f"{CONFIG}.py"
@@ -182,7 +180,7 @@ def demonstrate(settings: Settings, quiet: bool = True) -> Outcome:
     return _outcome(settings, trained, cfg, seconds)
 
 
-def write_data(folder: Path, images: int = TRAINING_IMAGES, classes: tuple[str, ...] = shapes.CLASSES) -> None:
+def write_data(folder: Path, classes: tuple[str, ...] = shapes.CLASSES) -> None:
     """Write the demo's images: `train` and `val`.
 
     Raises:
@@ -191,7 +189,7 @@ def write_data(folder: Path, images: int = TRAINING_IMAGES, classes: tuple[str, 
     """
     shapes.write(
         folder,
-        (shapes.Split("train", images, 0, classes), shapes.Split("val", VALIDATION_IMAGES, 1, classes)),
+        (shapes.Split("train", TRAINING_IMAGES, 0, classes), shapes.Split("val", VALIDATION_IMAGES, 1, classes)),
     )
 
 
