@@ -121,12 +121,14 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
     """Refuse logs that are not those of different trainings.
 
     Raises:
-        BadLogError: if A and B are one file, or a repeated run holds A's numbers or another's.
+        BadLogError: if A and B are one file, or a repeated run is B or holds A's numbers or another's.
     """
     seen = [a]
-    if set(a.files) & set(b.files):
+    if _same_file(a, b):
         raise BadLogError(f"{a.name} and {b.name} are the same log; give those of two trainings.")
     for log in band:
+        if _same_file(log, b) or (same_numbers(log, b) and not same_numbers(a, b)):
+            raise BadLogError(f"{log.name} is B, which cannot judge itself; --band takes other runs of A's code.")
         twin = next((other for other in seen if same_numbers(other, log)), None)
         if twin is not None:
             raise BadLogError(
@@ -134,6 +136,10 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
                 "of their own."
             )
         seen.append(log)
+
+
+def _same_file(one: RunLog, two: RunLog) -> bool:
+    return bool({file.resolve() for file in one.files} & {file.resolve() for file in two.files})
 
 
 def same_numbers(one: RunLog, two: RunLog) -> bool:

@@ -133,8 +133,8 @@ def compare(
         excluded: loss terms that are left out.
 
     Raises:
-        BadLogError: if the logs cannot be brought to one scale, if a repeated run is A's or another's twin, or a term
-            to leave out is in no log.
+        BadLogError: if the logs cannot be brought to one scale, if a repeated run is the twin of A, of B or of another,
+            or a term to leave out is in no log.
     """
     identical = same_numbers(a, b)
     check_different(a, b, band)

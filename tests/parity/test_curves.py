@@ -9,7 +9,7 @@ import pytest
 
 from parity.alignment import same_numbers
 from parity.curves import AP, LEVEL, STRETCH, compare
-from parity.logs import load
+from parity.logs import load, renamed
 from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
 from parity.runlog import BadLogError
 
@@ -182,6 +182,16 @@ def test_band_that_is_no_repetition(reference, logs):
         compare(reference[0], reference[0], reference[1:])
 
 
+def test_b_is_no_repetition_of_a(reference, logs, tmp_path):
+    b = load(logs(50))
+    copy = load(write_mmengine(tmp_path, training(50, **SIZE)))
+    for twin in (b, copy):
+        with pytest.raises(BadLogError, match="cannot judge itself"):
+            compare(reference[0], b, [*reference[1:], twin])
+    with pytest.raises(BadLogError, match="cannot judge itself"):  # the file tells, whatever its terms are called
+        compare(reference[0], renamed(b, {"loss_iou": "loss_giou"}), [b, *reference[1:]])
+
+
 def test_learning_rates_that_part_are_told(logs, tmp_path):
     slow = load(write_mmengine(tmp_path, replace(training(50, **SIZE), rate=1e-4)))
     notes = compare(load(logs(3)), slow).notes
@@ -238,6 +248,11 @@ class TestCommand:
     def test_differences_without_band(self, parity, logs):
         result = parity("curves", logs(0), logs(50), "-q")
         assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Without repeated runs")
+
+    def test_b_as_its_own_band(self, parity, logs):
+        result = self.call(parity, logs, "--band", logs(50))
+        assert result.exit_code == 2 and "cannot judge itself" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
 
     def test_rename(self, parity, logs, tmp_path):
         run = training(0, **SIZE)
