@@ -127,14 +127,14 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
     if _same_file(a, b):
         raise BadLogError(f"{a.name} and {b.name} are the same log; give those of two trainings.")
     for log in band:
-        if _same_file(log, b) or (same_numbers(log, b) and not same_numbers(a, b)):
-            raise BadLogError(f"{log.name} is B, which cannot judge itself; --band takes other runs of A's code.")
         twin = next((other for other in seen if same_numbers(other, log)), None)
         if twin is not None:
             raise BadLogError(
                 f"{log.name} holds the numbers of {twin.name}, so it tells nothing of noise; repeated runs need seeds "
                 "of their own."
             )
+        if _same_file(log, b) or same_numbers(log, b):
+            raise BadLogError(f"{log.name} is B, which cannot judge itself; --band takes other runs of A's code.")
         seen.append(log)
 
 

@@ -192,6 +192,17 @@ def test_b_is_no_repetition_of_a(reference, logs, tmp_path):
         compare(reference[0], renamed(b, {"loss_iou": "loss_giou"}), [b, *reference[1:]])
 
 
+def test_allowed_range_of_aps_does_not_depend_on_trailing_zeros(tmp_path):
+    def log(seed, ap):
+        run = replace(training(seed, **SIZE), aps=np.full(4, ap))
+        return load(write_mmdet2(tmp_path / f"{seed}-{ap}", run))
+
+    runs = [log(seed, 0.48) for seed in range(5)]
+    assert compare(runs[0], log(50, 0.48), runs[1:]).outcome == MATCH
+    verdict = compare(runs[0], log(50, 0.47), runs[1:])
+    assert verdict.outcome == MISMATCH and {q.name for q in verdict.rejected} == {"bbox_mAP"}
+
+
 def test_learning_rates_that_part_are_told(logs, tmp_path):
     slow = load(write_mmengine(tmp_path, replace(training(50, **SIZE), rate=1e-4)))
     notes = compare(load(logs(3)), slow).notes
