@@ -103,12 +103,21 @@ class RunLog:
         """Return how far apart two entries usually are, in the unit of the curves."""
         return self.interval / (self.epoch_length or self.least_length) if self.unit == EPOCHS else float(self.interval)
 
+    @property
+    def places(self) -> np.ndarray:
+        """Return [n] where any loss term was logged."""
+        return np.unique(np.concatenate([curve.at for curve in self.terms.values()]))
+
     def holes(self) -> list[tuple[float, float]]:
         """Return stretches without entries longer than two and a half usual ones, as of a log that was lost."""
-        longest = max(self.terms.values(), key=len)
-        steps = np.diff(longest.at, prepend=0.0)
+        places = self.places
+        steps = np.diff(places, prepend=0.0)
         found = np.flatnonzero(steps > 2.5 * self.usual_step)
-        return [(float(longest.at[i] - steps[i]), float(longest.at[i])) for i in found]
+        return [(float(places[i] - steps[i]), float(places[i])) for i in found]
+
+    def lacking(self, term: str) -> np.ndarray:
+        """Return [n] which of the places have no value of a loss term."""
+        return ~np.isin(self.places, self.terms[term].at)
 
     def with_epochs_of(self, length: int) -> RunLog:
         """Take ``length`` for the iterations of an epoch where the log counts within epochs and does not tell it."""

@@ -132,6 +132,45 @@ def test_a_term_on_one_side_is_named_and_no_match(reference, logs, tmp_path):
         compare(reference[0], b, excluded=["x"])
 
 
+def without_term(file, lacking):
+    """Write the log again, without ``loss_iou`` in the entries of training whose numbers are given."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    training_rows = [row for row in rows if "loss" in row]
+    for number in lacking:
+        del training_rows[number]["loss_iou"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load(file)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "says"),
+    [
+        (range(16, 32), "`loss_iou` in 16 of 32 entries (from 2.125 epochs on)"),
+        ([31], "`loss_iou` in 1 of 32 entries (from 4 epochs on)"),
+        (range(0, 32, 4), "`loss_iou` in 8 of 32 entries (first at 0.125 epochs)"),
+        (range(8, 11), "`loss_iou` in 3 of 32 entries (first at 1.125 epochs)"),
+    ],
+)
+def test_a_term_in_part_of_a_log_is_named_and_no_match(reference, tmp_path, lacking, says):
+    b = without_term(write_mmengine(tmp_path, training(50, **SIZE)), lacking)
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == INCOMPARABLE and f"{b.name} lacks {says}" in " ".join(verdict.reasons)
+    assert "loss_iou" not in {q.name for q in verdict.quantities}
+    assert compare(reference[0], b, reference[1:], excluded=["loss_iou"]).outcome == MATCH
+    swapped = compare(b, reference[0], reference[1:])
+    assert swapped.outcome == INCOMPARABLE and says in " ".join(swapped.reasons)
+
+
+def test_a_term_that_lacks_an_entry_is_compared(reference, tmp_path):
+    b = without_term(write_mmengine(tmp_path, training(50, **SIZE)), [7])
+    assert compare(reference[0], b, reference[1:]).outcome == MATCH
+
+
+def test_leaving_out_every_term_is_refused(reference, logs):
+    with pytest.raises(BadLogError, match="no loss term left"):
+        compare(reference[0], load(logs(50)), excluded=[*TERMS, "loss"])
+
+
 def test_a_shorter_log_is_compared_and_matches_only_if_asked_for(reference, tmp_path):
     def stopped(seed, **changes):
         run = training(seed, **SIZE, **changes)
@@ -199,7 +238,7 @@ def test_allowed_range_of_aps_does_not_depend_on_trailing_zeros(tmp_path):
 
     runs = [log(seed, 0.48) for seed in range(5)]
     assert compare(runs[0], log(50, 0.48), runs[1:]).outcome == MATCH
-    verdict = compare(runs[0], log(50, 0.47), runs[1:])
+    verdict = compare(runs[0], log(50, 0.475), runs[1:])
     assert verdict.outcome == MISMATCH and {q.name for q in verdict.rejected} == {"bbox_mAP"}
 
 
