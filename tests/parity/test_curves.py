@@ -249,12 +249,41 @@ def test_learning_rates_that_part_are_told(logs, tmp_path):
     assert compare(load(logs(3)), load(logs(50))).notes == ()
 
 
-def test_more_aps_on_one_side_compare_where_both_have_one(reference, tmp_path):
-    file = write_mmengine(tmp_path, training(50, **SIZE), text=False)
-    rows = [row for row in map(json.loads, file.read_text().splitlines()) if row["step"] not in (1, 3) or "loss" in row]
+def without_aps(file, epochs):
+    rows = [row for row in map(json.loads, file.read_text().splitlines()) if row["step"] not in epochs or "loss" in row]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    verdict = compare(reference[0], load(file), reference[1:])
-    assert [q.end for q in verdict.quantities if q.kind == AP] == [2, 4]
+    return load(file)
+
+
+def test_more_aps_on_one_side_compare_where_both_have_one(reference, tmp_path):
+    b = without_aps(write_mmengine(tmp_path, training(50, **SIZE), text=False), (1, 3))
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == MATCH and [q.end for q in verdict.quantities if q.kind == AP] == [2, 4]
+    assert verdict.notes == ("`bbox_mAP` is not compared after epochs 1, 3, where not every log has one.",)
+
+
+def test_more_aps_in_b_are_no_reason_against_a_match(logs, tmp_path):
+    def log(seed, epochs):
+        return without_aps(write_mmengine(tmp_path / str(seed), training(seed, **SIZE), text=False), epochs)
+
+    a, *band = (log(seed, (1, 2, 4)) for seed in range(BAND))
+    verdict = compare(a, load(logs(50)), band)
+    assert verdict.outcome == MATCH and [q.end for q in verdict.quantities if q.kind == AP] == [3]
+    assert "after epochs 1, 2, 4, where not every log" in verdict.notes[0]
+
+
+def test_the_last_ap_of_a_is_needed(reference, tmp_path):
+    b = without_aps(write_mmengine(tmp_path / "b", training(50, **SIZE), text=False), (4,))
+    said = f"{b.name} has no `bbox_mAP` after epoch 4, the last of A"
+    for one, band in ((b, reference[1:]), (reference[1], [b, *reference[2:]])):
+        verdict = compare(reference[0], one, band)
+        assert verdict.outcome == INCOMPARABLE and said in verdict.reasons[0]
+        assert [q.end for q in verdict.quantities if q.kind == AP] == [1, 2, 3]
+    assert compare(reference[0], b, reference[1:], until=3).outcome == MATCH
+    only = without_aps(write_mmengine(tmp_path / "only", training(51, **SIZE), text=False), (3, 4))
+    verdict = compare(reference[0], only, reference[1:])
+    assert verdict.outcome == INCOMPARABLE and "after epoch 4" in verdict.reasons[0]
+    assert "after epochs 3, 4, where not every log" in verdict.notes[0]
 
 
 class TestCommand:
