@@ -9,6 +9,9 @@ import numpy as np
 
 from .runlog import ITERATIONS, BadLogError, Curve, RunLog
 
+#: A term may be absent from so large a share of the entries of its log, and from so many in a row, not the last.
+_MOST_LACKING, _MOST_IN_A_ROW = 0.05, 2
+
 
 def aligned(logs: Sequence[RunLog]) -> tuple[list[RunLog], list[str]]:
     """Bring logs to one scale: epochs where all count them, else iterations.
@@ -66,18 +69,22 @@ def without(logs: list[RunLog], excluded: Sequence[str]) -> list[RunLog]:
     """Leave loss terms out.
 
     Raises:
-        BadLogError: if no log has one of them.
+        BadLogError: if no log has one of them, or a log has no others.
     """
     for name in excluded:
         if not any(name in log.terms for log in logs):
             raise BadLogError(f"No log has a loss term `{name}` to leave out; there are {', '.join(logs[0].terms)}.")
-    return [
+    cut = [
         replace(log, terms={name: curve for name, curve in log.terms.items() if name not in excluded}) for log in logs
     ]
+    empty = next((log.name for log in cut if not log.terms), None)
+    if empty is not None:
+        raise BadLogError(f"{empty} has no loss term left to compare; leave out fewer.")
+    return cut
 
 
 def common_terms(logs: Sequence[RunLog]) -> tuple[list[str], list[str]]:
-    """Return the terms that all logs have, and a sentence for each log that lacks some of the others'."""
+    """Return the terms that all logs have throughout, and sentences for each log that lacks some, or parts of some."""
     everything = list(dict.fromkeys(name for log in logs for name in log.terms))
     common = [name for name in everything if all(name in log.terms for log in logs)]
     reasons = []
@@ -91,7 +98,37 @@ def common_terms(logs: Sequence[RunLog]) -> tuple[list[str], list[str]]:
             )
     if not common:
         reasons.append("The logs have no loss term in common.")
-    return common, reasons
+    whole, partial = _whole_terms(logs, common)
+    return whole, [*reasons, *partial]
+
+
+def _whole_terms(logs: Sequence[RunLog], terms: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the terms that stand in the entries of all logs, and a sentence for each log that has some in part only.
+
+    A mean over what is left of a term is one of another part of the training, and of no use.
+    """
+    whole, reasons = list(terms), []
+    for log in logs:
+        partial = [name for name in terms if _in_part(log.lacking(name))]
+        whole = [name for name in whole if name not in partial]
+        if partial:
+            named = ", ".join(_lack(log, name) for name in partial[:5]) + (" ..." if len(partial) > 5 else "")
+            reasons.append(f"{log.name} lacks {named}; leave out with --exclude what is not to be compared.")
+    return whole, reasons
+
+
+def _in_part(lacking: np.ndarray) -> bool:
+    in_a_row = np.diff(np.flatnonzero(~lacking), prepend=-1, append=len(lacking)) - 1
+    return bool(len(lacking)) and bool(lacking[-1] or lacking.mean() > _MOST_LACKING or in_a_row.max() > _MOST_IN_A_ROW)
+
+
+def _lack(log: RunLog, name: str) -> str:
+    """Tell where a term is missing, such as ``32 of 64 entries (from 6 epochs on)``."""
+    lacking = log.lacking(name)
+    rows = np.flatnonzero(lacking)
+    first = f"{log.places[rows[0]]:.4g} {log.unit}"
+    where = f"from {first} on" if lacking[rows[0] :].all() else f"first at {first}"
+    return f"`{name}` in {len(rows)} of {len(lacking)} entries ({where})"
 
 
 def hole_reasons(logs: Sequence[RunLog]) -> list[str]:
@@ -121,10 +158,10 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
     """Refuse logs that are not those of different trainings.
 
     Raises:
-        BadLogError: if A and B are one file, or a repeated run holds A's numbers or another's.
+        BadLogError: if A and B are one file, or a repeated run is B or holds A's numbers or another's.
     """
     seen = [a]
-    if set(a.files) & set(b.files):
+    if _same_file(a, b):
         raise BadLogError(f"{a.name} and {b.name} are the same log; give those of two trainings.")
     for log in band:
         twin = next((other for other in seen if same_numbers(other, log)), None)
@@ -133,7 +170,13 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
                 f"{log.name} holds the numbers of {twin.name}, so it tells nothing of noise; repeated runs need seeds "
                 "of their own."
             )
+        if _same_file(log, b) or same_numbers(log, b):
+            raise BadLogError(f"{log.name} is B, which cannot judge itself; --band takes other runs of A's code.")
         seen.append(log)
+
+
+def _same_file(one: RunLog, two: RunLog) -> bool:
+    return bool({file.resolve() for file in one.files} & {file.resolve() for file in two.files})
 
 
 def same_numbers(one: RunLog, two: RunLog) -> bool:

@@ -133,8 +133,8 @@ def compare(
         excluded: loss terms that are left out.
 
     Raises:
-        BadLogError: if the logs cannot be brought to one scale, if a repeated run is A's or another's twin, or a term
-            to leave out is in no log.
+        BadLogError: if the logs cannot be brought to one scale, if a repeated run is the twin of A, of B or of another,
+            or a term to leave out is in no log.
     """
     identical = same_numbers(a, b)
     check_different(a, b, band)
@@ -143,10 +143,12 @@ def compare(
     logs = without([*logs], excluded)
     notes += [f"Loss term `{name}` is left out as asked for." for name in excluded]
     terms, missing = common_terms(logs)
-    quantities, more = _quantities(logs, terms, end)
+    quantities = _loss_quantities(logs, terms, end)
+    aps, more, left_out = _ap_quantities(logs)
+    quantities += aps
     quantities = _with_intervals(quantities, level) if band else quantities
     reasons = [*missing, *reasons, *more, *hole_reasons(logs)]
-    notes += rate_notes(logs[0], logs[1])
+    notes += [*left_out, *rate_notes(logs[0], logs[1])]
     outcome, reasons = _judge(quantities, reasons, bool(band), identical, resolve)
     return CurvesVerdict(
         outcome, tuple(reasons), tuple(notes), tuple(quantities), logs[0], logs[1], tuple(logs[2:]), end, level,
@@ -215,31 +217,54 @@ def _unresolved(quantities: Sequence[Quantity], resolve: float) -> list[str]:
     ]
 
 
-def _quantities(logs: Sequence[RunLog], terms: Sequence[str], end: float) -> tuple[list[Quantity], list[str]]:
+def _loss_quantities(logs: Sequence[RunLog], terms: Sequence[str], end: float) -> list[Quantity]:
     edges = _edges(logs, end)
-    found = [
+    return [
         _quantity(kind, name, start, stop, [_mean(log.terms[name], start, stop) for log in logs], [
             log.terms[name].step for log in logs
         ])
         for name in terms
         for kind, start, stop in [(LEVEL, 0.0, edges[-1]), *((STRETCH, *pair) for pair in zip(edges, edges[1:]))]
     ]  # fmt: skip
-    tasks = list(dict.fromkeys(name for log in logs for name in log.aps))
-    reasons = []
-    for task in tasks:
+
+
+def _ap_quantities(logs: Sequence[RunLog]) -> tuple[list[Quantity], list[str], list[str]]:
+    """Return the APs that all logs have, a sentence for each that lacks A's last one, and what else is left out."""
+    found, reasons, notes = [], [], []
+    for task in dict.fromkeys(name for log in logs for name in log.aps):
         curves = [log.aps.get(task) for log in logs]
         lacking = [log.name for log, curve in zip(logs, curves) if curve is None or not len(curve)]
         if lacking:
             reasons.append(f"{lacking[0]} has no `{task}` up to there, another log has.")
             continue
+        slack = _slack(logs)
+        reasons += _last_ap_reasons(task, logs, curves, slack)
+        notes += _left_out_notes(task, logs[0].unit, curves, slack)
         steps = [curve.step for curve in curves]
-        places = _common_places(curves, logs)
-        if not places:
-            reasons.append(f"The logs have no `{task}` of the same {logs[0].unit} in common.")
-        for at, rows in places:
+        for at, rows in _common_places(curves, slack):
             values = [float(curve.values[row]) for curve, row in zip(curves, rows)]
             found.append(_quantity(AP, task, at, at, values, steps))
-    return found, reasons
+    return found, reasons, notes
+
+
+def _last_ap_reasons(task: str, logs: Sequence[RunLog], curves: Sequence[Curve], slack: float) -> list[str]:
+    last = float(curves[0].at[-1])
+    one = logs[0].unit.removesuffix("s")
+    return [
+        f"{log.name} has no `{task}` after {one} {last:.6g}, the last of A; a smaller --until leaves it out."
+        for log, curve in zip(logs, curves)
+        if _row(curve, last, slack) is None
+    ]
+
+
+def _left_out_notes(task: str, unit: str, curves: Sequence[Curve], slack: float) -> list[str]:
+    everywhere = sorted({float(at) for curve in curves for at in curve.at})
+    alone = [at for at in everywhere if any(_row(curve, at, slack) is None for curve in curves)]
+    if not alone:
+        return []
+    places = ", ".join(f"{at:.6g}" for at in alone[:8]) + (" ..." if len(alone) > 8 else "")
+    units = unit if len(alone) > 1 else unit.removesuffix("s")
+    return [f"`{task}` is not compared after {units} {places}, where not every log has one."]
 
 
 def _quantity(
@@ -274,17 +299,27 @@ def _mean(curve: Curve, start: float, end: float) -> float:
     return float(np.average(curve.values[used], weights=weight[used]))
 
 
-def _common_places(curves: Sequence[Curve], logs: Sequence[RunLog]) -> list[tuple[float, list[int]]]:
-    """Return where all logs have an AP, with the row in each.
+def _slack(logs: Sequence[RunLog]) -> float:
+    """Return how far apart the same evaluation may lie in two logs.
 
     Logs that count iterations tell of an evaluation by the entry of training before it, so these may lie apart by the
     distance of entries.
     """
-    slack = 1e-6 if logs[0].unit == EPOCHS else max(log.interval for log in logs)
+    return 1e-6 if logs[0].unit == EPOCHS else max(log.interval for log in logs)
+
+
+def _row(curve: Curve, at: float, slack: float) -> int | None:
+    """Return the row of the AP at a place; None if there is none."""
+    row = int(np.abs(curve.at - at).argmin())
+    return row if abs(curve.at[row] - at) <= slack else None
+
+
+def _common_places(curves: Sequence[Curve], slack: float) -> list[tuple[float, list[int]]]:
+    """Return where all logs have an AP, with the row in each."""
     found = []
     for at in curves[0].at:
-        rows = [int(np.abs(curve.at - at).argmin()) for curve in curves]
-        if all(abs(curve.at[row] - at) <= slack for curve, row in zip(curves, rows)):
+        rows = [_row(curve, at, slack) for curve in curves]
+        if None not in rows:
             found.append((float(at), rows))
     return found
 

@@ -16,6 +16,8 @@ EPOCHS, ITERATIONS = "epochs", "iterations"
 RATE = "lr"
 #: Digits behind the point up to which a log is taken to round: mmdet 2.x has 5, text logs 4, APs 3.
 _MOST_DIGITS = 6
+#: The coarsest unit in which any of these rounds a number of training, and an AP.
+_COARSEST, _COARSEST_AP = 1e-4, 1e-3
 _AP = re.compile(r"(?:.*/)?((?:\w+_)?mAP)")
 
 
@@ -49,7 +51,7 @@ class Curve:
     Attributes:
         at: [n] increasing, epochs or iterations done when it was logged.
         values: [n].
-        step: how far apart its values can be told because the log rounds them; 0 if it has all digits.
+        step: unit in which the log rounds its values, as all its terms, or APs, tell it; 0 if it has all digits.
     """
 
     at: np.ndarray
@@ -101,12 +103,21 @@ class RunLog:
         """Return how far apart two entries usually are, in the unit of the curves."""
         return self.interval / (self.epoch_length or self.least_length) if self.unit == EPOCHS else float(self.interval)
 
+    @property
+    def places(self) -> np.ndarray:
+        """Return [n] where any loss term was logged."""
+        return np.unique(np.concatenate([curve.at for curve in self.terms.values()]))
+
     def holes(self) -> list[tuple[float, float]]:
         """Return stretches without entries longer than two and a half usual ones, as of a log that was lost."""
-        longest = max(self.terms.values(), key=len)
-        steps = np.diff(longest.at, prepend=0.0)
+        places = self.places
+        steps = np.diff(places, prepend=0.0)
         found = np.flatnonzero(steps > 2.5 * self.usual_step)
-        return [(float(longest.at[i] - steps[i]), float(longest.at[i])) for i in found]
+        return [(float(places[i] - steps[i]), float(places[i])) for i in found]
+
+    def lacking(self, term: str) -> np.ndarray:
+        """Return [n] which of the places have no value of a loss term."""
+        return ~np.isin(self.places, self.terms[term].at)
 
     def with_epochs_of(self, length: int) -> RunLog:
         """Take ``length`` for the iterations of an epoch where the log counts within epochs and does not tell it."""
@@ -187,7 +198,7 @@ def assembled(
         interval=_interval(training),
         terms=terms,
         aps=_curves(kept, False, _ap_name),
-        rates=_curves(kept, True, lambda key: key if key == RATE else None).get(RATE, _curve([], [])),
+        rates=_curves(kept, True, lambda key: key if key == RATE else None).get(RATE, _curve([], [], 0.0)),
     )
 
 
@@ -226,17 +237,22 @@ def _curves(
                 name = name_of(key)
                 if name is not None:
                     found.setdefault(name, {})[place] = value
-    return {name: _curve(*zip(*sorted(points.items()))) for name, points in sorted(found.items())}
+    values = [value for points in found.values() for value in points.values()]
+    step = _step(values, _COARSEST if training else _COARSEST_AP)
+    return {name: _curve(*zip(*sorted(points.items())), step) for name, points in sorted(found.items())}
 
 
-def _curve(at: Sequence[float], values: Sequence[float]) -> Curve:
-    return Curve(np.array(at, dtype=float), np.array(values, dtype=float), _step(values))
+def _curve(at: Sequence[float], values: Sequence[float], step: float) -> Curve:
+    return Curve(np.array(at, dtype=float), np.array(values, dtype=float), step)
 
 
-def _step(values: Sequence[float]) -> float:
-    """Return the unit in which a log rounded ``values``, told by their digits; 0 if it did not round them."""
+def _step(values: Sequence[float], coarsest: float) -> float:
+    """Return the unit in which a log rounded all of ``values``, told by their digits; 0 if it did not round them.
+
+    Few values may all end on zeros, so it is never more than ``coarsest``.
+    """
     digits = max((_decimals(value) for value in values if math.isfinite(value)), default=0)
-    return 10.0**-digits if digits <= _MOST_DIGITS else 0.0
+    return min(10.0**-digits, coarsest) if digits <= _MOST_DIGITS else 0.0
 
 
 def _decimals(value: float) -> int:

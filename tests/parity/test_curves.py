@@ -9,7 +9,7 @@ import pytest
 
 from parity.alignment import same_numbers
 from parity.curves import AP, LEVEL, STRETCH, compare
-from parity.logs import load
+from parity.logs import load, renamed
 from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
 from parity.runlog import BadLogError
 
@@ -132,6 +132,45 @@ def test_a_term_on_one_side_is_named_and_no_match(reference, logs, tmp_path):
         compare(reference[0], b, excluded=["x"])
 
 
+def without_term(file, lacking):
+    """Write the log again, without ``loss_iou`` in the entries of training whose numbers are given."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    training_rows = [row for row in rows if "loss" in row]
+    for number in lacking:
+        del training_rows[number]["loss_iou"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load(file)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "says"),
+    [
+        (range(16, 32), "`loss_iou` in 16 of 32 entries (from 2.125 epochs on)"),
+        ([31], "`loss_iou` in 1 of 32 entries (from 4 epochs on)"),
+        (range(0, 32, 4), "`loss_iou` in 8 of 32 entries (first at 0.125 epochs)"),
+        (range(8, 11), "`loss_iou` in 3 of 32 entries (first at 1.125 epochs)"),
+    ],
+)
+def test_a_term_in_part_of_a_log_is_named_and_no_match(reference, tmp_path, lacking, says):
+    b = without_term(write_mmengine(tmp_path, training(50, **SIZE)), lacking)
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == INCOMPARABLE and f"{b.name} lacks {says}" in " ".join(verdict.reasons)
+    assert "loss_iou" not in {q.name for q in verdict.quantities}
+    assert compare(reference[0], b, reference[1:], excluded=["loss_iou"]).outcome == MATCH
+    swapped = compare(b, reference[0], reference[1:])
+    assert swapped.outcome == INCOMPARABLE and says in " ".join(swapped.reasons)
+
+
+def test_a_term_that_lacks_an_entry_is_compared(reference, tmp_path):
+    b = without_term(write_mmengine(tmp_path, training(50, **SIZE)), [7])
+    assert compare(reference[0], b, reference[1:]).outcome == MATCH
+
+
+def test_leaving_out_every_term_is_refused(reference, logs):
+    with pytest.raises(BadLogError, match="no loss term left"):
+        compare(reference[0], load(logs(50)), excluded=[*TERMS, "loss"])
+
+
 def test_a_shorter_log_is_compared_and_matches_only_if_asked_for(reference, tmp_path):
     def stopped(seed, **changes):
         run = training(seed, **SIZE, **changes)
@@ -182,6 +221,27 @@ def test_band_that_is_no_repetition(reference, logs):
         compare(reference[0], reference[0], reference[1:])
 
 
+def test_b_is_no_repetition_of_a(reference, logs, tmp_path):
+    b = load(logs(50))
+    copy = load(write_mmengine(tmp_path, training(50, **SIZE)))
+    for twin in (b, copy):
+        with pytest.raises(BadLogError, match="cannot judge itself"):
+            compare(reference[0], b, [*reference[1:], twin])
+    with pytest.raises(BadLogError, match="cannot judge itself"):  # the file tells, whatever its terms are called
+        compare(reference[0], renamed(b, {"loss_iou": "loss_giou"}), [b, *reference[1:]])
+
+
+def test_allowed_range_of_aps_does_not_depend_on_trailing_zeros(tmp_path):
+    def log(seed, ap):
+        run = replace(training(seed, **SIZE), aps=np.full(4, ap))
+        return load(write_mmdet2(tmp_path / f"{seed}-{ap}", run))
+
+    runs = [log(seed, 0.48) for seed in range(5)]
+    assert compare(runs[0], log(50, 0.48), runs[1:]).outcome == MATCH
+    verdict = compare(runs[0], log(50, 0.475), runs[1:])
+    assert verdict.outcome == MISMATCH and {q.name for q in verdict.rejected} == {"bbox_mAP"}
+
+
 def test_learning_rates_that_part_are_told(logs, tmp_path):
     slow = load(write_mmengine(tmp_path, replace(training(50, **SIZE), rate=1e-4)))
     notes = compare(load(logs(3)), slow).notes
@@ -189,12 +249,41 @@ def test_learning_rates_that_part_are_told(logs, tmp_path):
     assert compare(load(logs(3)), load(logs(50))).notes == ()
 
 
-def test_more_aps_on_one_side_compare_where_both_have_one(reference, tmp_path):
-    file = write_mmengine(tmp_path, training(50, **SIZE), text=False)
-    rows = [row for row in map(json.loads, file.read_text().splitlines()) if row["step"] not in (1, 3) or "loss" in row]
+def without_aps(file, epochs):
+    rows = [row for row in map(json.loads, file.read_text().splitlines()) if row["step"] not in epochs or "loss" in row]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    verdict = compare(reference[0], load(file), reference[1:])
-    assert [q.end for q in verdict.quantities if q.kind == AP] == [2, 4]
+    return load(file)
+
+
+def test_more_aps_on_one_side_compare_where_both_have_one(reference, tmp_path):
+    b = without_aps(write_mmengine(tmp_path, training(50, **SIZE), text=False), (1, 3))
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == MATCH and [q.end for q in verdict.quantities if q.kind == AP] == [2, 4]
+    assert verdict.notes == ("`bbox_mAP` is not compared after epochs 1, 3, where not every log has one.",)
+
+
+def test_more_aps_in_b_are_no_reason_against_a_match(logs, tmp_path):
+    def log(seed, epochs):
+        return without_aps(write_mmengine(tmp_path / str(seed), training(seed, **SIZE), text=False), epochs)
+
+    a, *band = (log(seed, (1, 2, 4)) for seed in range(BAND))
+    verdict = compare(a, load(logs(50)), band)
+    assert verdict.outcome == MATCH and [q.end for q in verdict.quantities if q.kind == AP] == [3]
+    assert "after epochs 1, 2, 4, where not every log" in verdict.notes[0]
+
+
+def test_the_last_ap_of_a_is_needed(reference, tmp_path):
+    b = without_aps(write_mmengine(tmp_path / "b", training(50, **SIZE), text=False), (4,))
+    said = f"{b.name} has no `bbox_mAP` after epoch 4, the last of A"
+    for one, band in ((b, reference[1:]), (reference[1], [b, *reference[2:]])):
+        verdict = compare(reference[0], one, band)
+        assert verdict.outcome == INCOMPARABLE and said in verdict.reasons[0]
+        assert [q.end for q in verdict.quantities if q.kind == AP] == [1, 2, 3]
+    assert compare(reference[0], b, reference[1:], until=3).outcome == MATCH
+    only = without_aps(write_mmengine(tmp_path / "only", training(51, **SIZE), text=False), (3, 4))
+    verdict = compare(reference[0], only, reference[1:])
+    assert verdict.outcome == INCOMPARABLE and "after epoch 4" in verdict.reasons[0]
+    assert "after epochs 3, 4, where not every log" in verdict.notes[0]
 
 
 class TestCommand:
@@ -238,6 +327,11 @@ class TestCommand:
     def test_differences_without_band(self, parity, logs):
         result = parity("curves", logs(0), logs(50), "-q")
         assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Without repeated runs")
+
+    def test_b_as_its_own_band(self, parity, logs):
+        result = self.call(parity, logs, "--band", logs(50))
+        assert result.exit_code == 2 and "cannot judge itself" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
 
     def test_rename(self, parity, logs, tmp_path):
         run = training(0, **SIZE)

@@ -53,6 +53,18 @@ def test_rounding_of_a_log_is_told_by_its_digits(tmp_path, write):
     assert text.terms["loss_cls"].step == pytest.approx(1e-4)
 
 
+@pytest.mark.parametrize("write", WRITERS)
+def test_trailing_zeros_do_not_make_rounding_coarser(tmp_path, write):
+    short = training(0, epochs=2, length=5)
+    short.terms["loss_iou"][:] = 0.5
+    log = load(write(tmp_path, replace(short, aps=np.array([0.3, 0.48]))))
+    assert log.aps["bbox_mAP"].step == pytest.approx(1e-3)
+    expected = 1e-5 if write is write_mmdet2 else 0
+    assert [curve.step for curve in log.terms.values()] == pytest.approx([expected] * 5)
+    text = load(next(tmp_path.rglob("*.log")))
+    assert [curve.step for curve in text.terms.values()] == pytest.approx([1e-4] * 5)
+
+
 @pytest.mark.parametrize(
     ("write", "inner"),
     [
