@@ -53,7 +53,7 @@ def test_config_without_training(tmp_path):
     "words, text",
     [
         (("--cfg-options", "max_epochs"), "--cfg-options max_epochs sets nothing"),
-        (("--cfg-options", "model.backbone.depth.x=1"), "--cfg-options does not fit the config"),
+        (("--cfg-options", "seen=1", "model.backbone.depth.x=1"), "--cfg-options does not fit the config"),
         (("--load-from", "nowhere.pth"), "nowhere.pth is not there"),
         (("--resume", "a.pth", "--load-from", "b.pth"), "exclude each other"),
         (("--backbone-weights", "nowhere.pth"), "nowhere.pth is not there"),
