@@ -144,7 +144,7 @@ def test_resume_by_name(made, checkpoint, tmp_path):
 def test_pretrained_weights_are_not_loaded_before_a_checkpoint_that_has_them(made, tmp_path, config):
     torch.save(dict(state_dict={}), tmp_path / "start.pth")
     mine = tmp_path / "mine.py"
-    init = "dict(type='Pretrained', checkpoint='nowhere.pth')"
+    init = "dict(_delete_=True, type='Pretrained', checkpoint='nowhere.pth')"
     mine.write_text(f"_base_ = [{config!r}]\nmodel = dict(backbone=dict(init_cfg={init}))\n")
     begin = dict(config=str(mine), load_from=str(tmp_path / "start.pth"))
     with pytest.raises(weights.WeightsError, match="nowhere.pth, which is not there"):

@@ -143,7 +143,7 @@ def test_missing_image_is_named(config, data, tmp_path):
     content = json.loads((data / "annotations.json").read_text())
     content["images"][2]["file_name"] = "gone.png"
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    words = ("--work-dir", tmp_path / "work", "--no-preflight", "-q")
+    words = ("--work-dir", tmp_path / "work", "--no-preflight", "--no-check-data", "-q")
     files = f"train_dataloader.dataset.ann_file={tmp_path / 'annotations.json'}"
     result = call(train, config, *words, "--cfg-options", files, code=2)
     assert "gone.png" in result.stderr and len(result.stderr.splitlines()) == 1
@@ -162,7 +162,7 @@ def test_refused_preflight_trains_nothing(config, tmp_path, monkeypatch):
 
 def test_two_processes_train_together(config, tmp_path):
     words = [config, "--launcher", "pytorch", "--work-dir", tmp_path / "work", "--no-preflight", "--json", "-q"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, "-m", "ddq_port.training", *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
