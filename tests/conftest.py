@@ -1,0 +1,17 @@
+"""What every test module has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from mmengine.registry import DefaultScope
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_scope() -> Iterator[None]:
+    """Let no module look names up where a Runner of another module did: mmengine keeps the last Runner's scope."""
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
