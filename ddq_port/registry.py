@@ -2,7 +2,8 @@
 
 In a config a class of this package is named with its scope, ``type='ddq_port.DDQDETR'``; everything that is not
 found here is looked up in mmdet and then mmengine, so ``default_scope`` stays ``'mmdet'``. mmengine imports this
-module by its name when it first meets the scope, so no ``custom_imports`` entry is strictly needed.
+module by its name when it first meets the scope, so no ``custom_imports`` entry is strictly needed. From then on
+mmengine reads `.safetensors` files, too.
 """
 
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -10,6 +11,8 @@ from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
+
+from ddq_port import checkpoints
 
 SCOPE = "ddq_port"
 _LOCATIONS = ["ddq_port.models"]
@@ -19,3 +22,5 @@ TASK_UTILS = Registry("task util", parent=MMDET_TASK_UTILS, scope=SCOPE, locatio
 # of mmengine's own, so that they are found from any default scope
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["ddq_port.hooks"])
 OPTIM_WRAPPERS = Registry("optim wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["ddq_port.amp"])
+
+checkpoints.register()

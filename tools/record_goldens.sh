@@ -12,7 +12,9 @@ record() { # CASE VARIANT [OPTION ...]
     local case=$1 variant=$2 file
     shift 2
     file=$here/tests/golden/ddq_detr/$case.npz
-    [ "$case" = two_sizes ] && file=$here/parity/goldens/ddq_detr.tiny_4scale.npz
+    case $case in # those in the package are of one variant each
+        two_sizes | five_scales | swin) file=$here/parity/goldens/ddq_detr.$variant.npz ;;
+    esac
     if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $case "* ]]; then return; fi
     ddq-parity capture "$file" --family ddq_detr --variant "$variant" --legacy-repo "$repo" --force --quiet "$@"
 }

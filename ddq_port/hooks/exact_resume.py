@@ -169,7 +169,7 @@ class ExactResumeHook(Hook):
             self._outside_validation = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the state of all ranks into the checkpoint."""
+        """Put the state of all ranks into the checkpoint, and nothing into any that torch refuses to load."""
         if self._saving is not None:
             checkpoint[KEY] = self._saving
         checkpoint["message_hub"] = histories.as_plain(checkpoint["message_hub"])

@@ -87,7 +87,7 @@ def cases() -> list[LiveCase | GoldenCase]:
     """Return what is run: 12 live cases on 3 machines each and 14 golden files, 50 runs together."""
     variants = ("tiny_4scale", "tiny_5scale", "tiny_swinl", "tiny_1class")
     live = [LiveCase(variant, seed, _SIZES[seed % len(_SIZES)]) for variant in variants for seed in (1, 2, 3)]
-    files = [GOLDEN, *sorted(GOLDENS.glob("*.npz"))]
+    files = [*sorted(GOLDEN.parent.glob("*.npz")), *sorted(GOLDENS.glob("*.npz"))]
     return [*live, *(GoldenCase(file, 1 + number % 2) for number, file in enumerate(files))]
 
 

@@ -35,7 +35,7 @@ STEPS_TASK = Task(LIVE_FAMILY, "tiny_4scale", ((64, 64),), None, 0, ("train",), 
 SETTINGS = {
     "plain": GOLDEN,
     "few": GOLDENS / "fewer_tokens_than_queries.npz",
-    "swin": GOLDENS / "swin.npz",
+    "swin": GOLDEN.with_name("ddq_detr.tiny_swinl.npz"),
 }
 
 

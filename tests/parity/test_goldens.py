@@ -15,12 +15,12 @@ from parity.cli import GOLDEN
 from .conftest import PLANTED, PLANTED_ERRORS
 
 FOLDER = Path(__file__).parents[1] / "golden" / "ddq_detr"
-FILES = {GOLDEN.stem: GOLDEN, **{path.stem: path for path in sorted(FOLDER.glob("*.npz"))}}
+FILES = {path.stem: path for folder in (GOLDEN.parent, FOLDER) for path in sorted(folder.glob("*.npz"))}
 PLACES = {error: where for error, _, where in PLANTED_ERRORS}
 CASES = {
-    "above_10000_tokens", "batch_without_objects", "below_10000_tokens", "fewer_tokens_than_queries", "five_scales",
-    "image_without_objects", "many_objects", "one_class", "one_image", "one_object", "swin", "tall", "wide",
-    "ddq_detr.tiny_4scale",
+    "above_10000_tokens", "batch_without_objects", "below_10000_tokens", "fewer_tokens_than_queries",
+    "image_without_objects", "many_objects", "one_class", "one_image", "one_object", "tall", "wide",
+    "ddq_detr.tiny_4scale", "ddq_detr.tiny_5scale", "ddq_detr.tiny_swinl",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Training and evaluation over mmengine's Runner: the command lines `ddq-train` and `ddq-eval`."""

@@ -1,0 +1,158 @@
+"""The command line `ddq-train`. Each command parses, calls a module that is imported only then, and prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddq_port import __version__
+from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Group, options, run_main
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  what was asked about is not so: the preflight found a mismatch, the loss
+     is not finite, the AP was missed, the data have errors
+  2  usage or bad input
+  70 a bug: the traceback says where"""
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(
+    cls=Group,
+    default="run",
+    epilog=_EXIT_CODES,
+    context_settings=dict(help_option_names=["-h", "--help"], auto_envvar_prefix="DDQ_TRAIN"),
+)
+@click.version_option(__version__, prog_name="ddq-train")
+def cli() -> None:
+    """Train detectors over mmengine's Runner. `ddq-train CONFIG` is short for `ddq-train run CONFIG`.
+
+    Results go to stdout, messages and the training's log to stderr. Every option has an environment variable, for
+    example DDQ_TRAIN_RUN_SEED=1.
+    """
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("config")
+@click.option("--work-dir", type=_FOLDER, help="Folder of logs and checkpoints. [default: work_dirs/CONFIG]")
+@click.option(
+    "--resume",
+    metavar="[CKPT]",
+    is_flag=False,
+    flag_value="auto",
+    help="Go on with a checkpoint; without a name, with the newest in the work dir, if there is one.",
+)
+@click.option(
+    "--data",
+    nargs=2,
+    metavar="ANN IMAGES",
+    type=_PATH,
+    help="Train on these instead: annotations in COCO format and folder of images. The model gets their classes.",
+)
+@click.option("--val-data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Validate on these instead.")
+@click.option(
+    "--check-data/--no-check-data",
+    default=True,
+    show_default=True,
+    help="First look for what is wrong in the annotation files; errors end it.",
+)
+@click.option("--load-from", metavar="CKPT", help="Weights to begin with, .pth or .safetensors.")
+@click.option("--partial", is_flag=True, help="Accept a --load-from that fits the model in part only.")
+@click.option("--backbone-weights", metavar="FILE", type=_FILE, help="Weights of the backbone, instead of a download.")
+@click.option("--amp", is_flag=True, help="Train with mixed precision.")
+@click.option("--amp-dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Of --amp.")
+@click.option("--auto-scale-lr", is_flag=True, help="Scale the learning rate with GPUs x images.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of everything random. [default: drawn]")
+@click.option("--deterministic", is_flag=True, help="Take deterministic kernels.")
+@click.option("--ema", is_flag=True, help="Train a running average of the weights; it is what is evaluated and saved.")
+@click.option(
+    "--ema-momentum",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.0002,
+    show_default=True,
+    help="Of --ema: share of the new weights in it at every step.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files, too.")
+@click.option(
+    "--preflight/--no-preflight",
+    default=None,
+    help="First compare the code on this device with recorded numbers of the legacy code; a mismatch ends it. "
+    "[default: on, if the config's family has such numbers]",
+)
+@options(LAUNCHER, CFG_OPTIONS, *OUTPUT)
+def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: Any) -> int:
+    """Train with CONFIG, a file or the name of an installed config."""
+    from ddq_port.training import run
+
+    return run.command(amp=amp_dtype if amp else None, ema=ema_momentum if ema else None, **arguments)
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.option(
+    "--work-dir",
+    type=_FOLDER,
+    default="work_dirs/demo",
+    show_default=True,
+    help="New folder for images, logs, checkpoint and pictures.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of the training.")
+@click.option("--steps", type=click.IntRange(2), help="Of the training. [default: enough for AP 0.80]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="CPU threads; another number gives other last bits.",
+)
+@click.option(
+    "--load-from",
+    metavar="CKPT",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Weights to begin with, for fine-tuning.",
+)
+@options(*OUTPUT)
+def demo(**arguments: Any) -> int:
+    """Train a tiny DDQ-DETR from scratch on the CPU, evaluate it and draw what it sees.
+
+    It makes its own images: coloured shapes that overlap, crowded ones, empty ones. Without --steps an AP below 0.80
+    is exit code 1.
+    """
+    from ddq_port.training import demo
+
+    return demo.command(**arguments)
+
+
+@cli.command("check-data", epilog=_EXIT_CODES)
+@click.argument("ann_file", metavar="ANN", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder that file names are relative to. [default: images are not looked at]",
+)
+@click.option(
+    "--read-images/--no-read-images",
+    default=True,
+    show_default=True,
+    help="Read the size of every image from its file, or only ask whether the file is there.",
+)
+@options(*OUTPUT)
+def check_data(**arguments: Any) -> int:
+    """Look for what is wrong in a COCO-format data set, before a training finds it.
+
+    ANN is the annotation file. An error makes a training crash or learn something wrong; a warning is left out of it
+    or cannot be learnt; a note is in order. Exit code 1 means errors.
+    """
+    from ddq_port.training import check_data
+
+    return check_data.command(**arguments)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `ddq-train`."""
+    run_main(cli, "ddq-train")

@@ -1,0 +1,362 @@
+"""Options of the command lines -> mmengine's config."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from ddq_port import configs
+from ddq_port.data import own
+from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
+from ddq_port.training import weights
+
+_LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
+_EXACT_RESUME = "ExactResumeHook"
+HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
+AUTO = "auto"
+_AMP = {
+    "fp16": dict(dtype="float16", loss_scale="dynamic"),
+    "bf16": dict(dtype="bfloat16", loss_scale=1.0),  # as wide a range as float32: nothing to scale
+}
+
+
+class ConfigError(Exception):
+    """A config cannot be read, or what was asked for cannot be done with it."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train; None leaves a setting to the config.
+
+    Attributes:
+        config: file or name of an installed config.
+        work_dir: folder of logs and checkpoints.
+        resume: a checkpoint, or `auto` for the newest one in the work dir.
+        load_from: weights to begin with.
+        partial: whether they may fit in part.
+        backbone_weights: weights of the backbone to begin with.
+        amp: `fp16` or `bf16`.
+        auto_scale_lr: whether to scale learning rates with the batch.
+        seed: of everything that is random.
+        deterministic: whether to take deterministic kernels, where torch has them.
+        ema: share of the new weights in the running average at every step, in (0, 1).
+        tensorboard: whether to write TensorBoard's files, too.
+        data: annotation file and image folder to train on; its classes become those of the config.
+        val_data: the same to validate and test on.
+        check_data: whether to look for errors in the data first.
+        launcher: one of `launch.LAUNCHERS`.
+        cfg_options: `key=value` texts.
+    """
+
+    config: str
+    work_dir: Path | None = None
+    resume: str | None = None
+    load_from: str | None = None
+    partial: bool = False
+    backbone_weights: Path | None = None
+    amp: str | None = None
+    auto_scale_lr: bool = False
+    seed: int | None = None
+    deterministic: bool = False
+    ema: float | None = None
+    tensorboard: bool = False
+    data: tuple[Path, Path] | None = None
+    val_data: tuple[Path, Path] | None = None
+    check_data: bool = True
+    launcher: str = "none"
+    cfg_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What to evaluate.
+
+    Attributes:
+        config: file or name of an installed config.
+        checkpoint: `.pth` or `.safetensors`.
+        work_dir: folder of logs.
+        predictions: file name without `.bbox.json` for COCO results, None for none.
+        show_dir: folder for images with predictions drawn in.
+        classwise: whether to give the AP of each class.
+        launcher: one of `launch.LAUNCHERS`.
+        cfg_options: `key=value` texts.
+    """
+
+    config: str
+    checkpoint: str
+    work_dir: Path
+    predictions: Path | None = None
+    show_dir: Path | None = None
+    classwise: bool = False
+    launcher: str = "none"
+    cfg_options: tuple[str, ...] = ()
+
+
+def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
+    """Return the config of a training and what its user should know, in lines.
+
+    Nothing is built and nothing is written; what is missing is told before.
+
+    Raises:
+        ConfigError: if the config, its data or what an option needs is not there, or options exclude each other.
+        weights.WeightsError: if the weights to begin with cannot be had.
+        own.OwnDataError: if the config cannot be pointed at the data that were given.
+    """
+    cfg, notes = _loaded(options.config, options.cfg_options)
+    _need(cfg, options.config, ("model", "train_dataloader", "train_cfg", "optim_wrapper"), "train")
+    cfg.launcher = options.launcher
+    if options.work_dir is not None:
+        cfg.work_dir = str(options.work_dir)
+    elif not cfg.get("work_dir"):
+        cfg.work_dir = str(Path("work_dirs", Path(options.config.removesuffix(".py")).name))
+    if options.data:
+        val = own.Source(*options.val_data) if options.val_data else None
+        notes.append(f"classes: {', '.join(own.use(cfg, own.Source(*options.data), val))}")
+    elif options.val_data:
+        raise ConfigError("--val-data goes with --data: both must have the same classes.")
+    if options.seed is not None or options.deterministic:
+        cfg.randomness = {**cfg.get("randomness", {}), **_given(seed=options.seed, deterministic=options.deterministic)}
+    if options.amp:
+        cfg.optim_wrapper.update(type="ddq_port.AmpOptimWrapper", **_AMP[options.amp])
+    if options.auto_scale_lr:
+        _scale_lr(cfg, options.config)
+    if options.tensorboard:
+        _add_tensorboard(cfg)
+    notes += _add_hooks(cfg, options.ema)
+    notes += _start(cfg, options)
+    check_data(cfg, ("train_dataloader", "val_dataloader"), ("val_evaluator",))
+    return cfg, notes
+
+
+def for_evaluation(options: EvalOptions) -> tuple[Config, list[str]]:
+    """Return the config of an evaluation and what its user should know, in lines.
+
+    Raises:
+        ConfigError: as :func:`for_training`.
+    """
+    cfg, notes = _loaded(options.config, options.cfg_options)
+    _need(cfg, options.config, ("model", "test_dataloader", "test_cfg", "test_evaluator"), "evaluate")
+    cfg.launcher = options.launcher
+    cfg.work_dir = str(options.work_dir)
+    cfg.load_from, cfg.resume = options.checkpoint, False
+    coco = [evaluator for evaluator in _evaluators(cfg.test_evaluator) if evaluator.get("type") == "CocoMetric"]
+    if not coco and (options.classwise or options.predictions):
+        raise ConfigError("--classwise and --out need a CocoMetric in test_evaluator; the config has none.")
+    for evaluator in coco:
+        evaluator.update(
+            _given(classwise=options.classwise, outfile_prefix=options.predictions and str(options.predictions))
+        )
+    if options.show_dir is not None:
+        hook = cfg.setdefault("default_hooks", {}).setdefault("visualization", dict(type="DetVisualizationHook"))
+        hook.update(draw=True, test_out_dir=str(options.show_dir.absolute()))
+    check_data(cfg, ("test_dataloader",), ("test_evaluator",))
+    return cfg, notes
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None and value is not False}
+
+
+def load(config: str) -> Config:
+    """Read a config by the path of its file or by its installed name.
+
+    Raises:
+        ConfigError: if there is none, or it cannot be executed.
+    """
+    path = Path(config)
+    if not path.is_file():
+        try:
+            path = configs.path(config)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{config} is neither a file nor an installed config; those are {', '.join(configs.names())}."
+            ) from error
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program: whatever it raises
+        text = str(error).strip().splitlines() or [""]
+        raise ConfigError(f"The config {config} cannot be read ({type(error).__name__}: {text[-1]}).") from error
+
+
+def _loaded(config: str, pairs: tuple[str, ...]) -> tuple[Config, list[str]]:
+    cfg = load(config)
+    # mmengine gives a visualizer of the same name to every run of a process, and it writes into the first one's folder
+    (cfg.get("visualizer") or {}).pop("name", None)
+    if not pairs:
+        return cfg, []
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--cfg-options {wrong[0]} sets nothing; write KEY=VALUE, as in train_cfg.max_epochs=1.")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    values = parser.parse_args(["--cfg-options", *pairs]).cfg_options
+    unknown = [key for key in values if not _has(cfg, key)]
+    try:
+        cfg.merge_from_dict(values)
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise ConfigError(f"--cfg-options does not fit the config ({type(error).__name__}: {error}).") from error
+    return cfg, [f"--cfg-options: `{key}` is not in the config so far; check its spelling" for key in unknown]
+
+
+def _has(cfg: Any, key: str) -> bool:
+    at = cfg
+    for name in key.split("."):
+        if isinstance(at, list | tuple) and name.isdigit() and int(name) < len(at):
+            at = at[int(name)]
+        elif isinstance(at, Mapping | Config) and name in at:
+            at = at[name]
+        else:
+            return False
+    return True
+
+
+def _need(cfg: Config, config: str, keys: tuple[str, ...], verb: str) -> None:
+    lacking = [key for key in keys if not cfg.get(key)]
+    if lacking:
+        raise ConfigError(f"The config {config} has no {lacking[0]}; expected {', '.join(keys)} to {verb}.")
+
+
+def _scale_lr(cfg: Config, config: str) -> None:
+    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        raise ConfigError(
+            f"--auto-scale-lr: {config} does not say for which batch its learning rate is; set "
+            "auto_scale_lr.base_batch_size (GPUs x images)."
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def _add_tensorboard(cfg: Config) -> None:
+    if not any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")):
+        raise ConfigError("--tensorboard needs the package tensorboard; `pip install tensorboard`.")
+    visualizer = cfg.setdefault("visualizer", dict(type="DetLocalVisualizer"))
+    backends = list(visualizer.get("vis_backends") or [dict(type="LocalVisBackend")])
+    if not any(backend["type"] == "TensorboardVisBackend" for backend in backends):
+        backends.append(dict(type="TensorboardVisBackend"))
+    visualizer.vis_backends = backends
+
+
+def _add_hooks(cfg: Config, ema: float | None) -> list[str]:
+    """Append the hooks of every training, and the running average, unless the config has them."""
+    hooks = list(cfg.get("custom_hooks") or [])
+    names = {str(hook.get("type", "")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
+    notes = []
+    wanted = [name for name in HOOKS if name not in names]
+    loop = cfg.train_cfg.get("type", _LOOPS[0])
+    if loop not in _LOOPS and _EXACT_RESUME in wanted:
+        wanted.remove(_EXACT_RESUME)
+        notes.append(
+            f"train_cfg.type is {loop}, of which {_EXACT_RESUME} does not know how to resume exactly; left out"
+        )
+    hooks += [dict(type=f"ddq_port.{name}") for name in wanted]
+    if ema is not None and "EMAHook" in names:
+        notes.append("--ema: the config has an EMAHook, which stays as it is")
+    elif ema is not None:
+        hooks.append(dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=ema, update_buffers=True, priority=49))
+    cfg.custom_hooks = hooks
+    return notes
+
+
+def _start(cfg: Config, options: TrainOptions) -> list[str]:
+    """Say in `cfg` with which weights and at which place the training begins."""
+    notes = _origin(cfg, options)
+    begins_with = origin(cfg)
+    if begins_with and "://" not in begins_with:
+        check = weights.check_resumable if cfg.get("resume") else weights.read
+        check(Path(begins_with))
+    if begins_with and not options.partial:
+        weights.without_pretrained(cfg.model)
+        if options.backbone_weights:
+            notes.append("--backbone-weights: not read, the checkpoint holds the backbone, too")
+    elif options.backbone_weights:
+        if "backbone" not in cfg.model:
+            raise ConfigError("--backbone-weights: the model has no backbone.")
+        cfg.model.backbone.update(weights.backbone_init(cfg.model.backbone, options.backbone_weights))
+    weights.check_pretrained(cfg.model)
+    return notes
+
+
+def _origin(cfg: Config, options: TrainOptions) -> list[str]:
+    """Decide between resuming, weights to load, and neither."""
+    given = options.resume if options.resume != AUTO else None
+    if given and options.load_from:
+        raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
+    folder = Path(cfg.work_dir)
+    last = resumable(folder)
+    named = given or (cfg.get("load_from") if cfg.get("resume") and options.resume is None else None)
+    _keep_checkpoints(folder, options.resume is not None or bool(cfg.get("resume")), named, last)
+    if options.load_from:
+        cfg.load_from = options.load_from
+    if given or (options.resume == AUTO and last is not None):
+        cfg.resume, cfg.load_from = True, given
+    elif options.resume == AUTO:
+        return [f"--resume: no checkpoint in {folder} yet, the training begins"]
+    return []
+
+
+def _keep_checkpoints(folder: Path, goes_on: bool, named: str | None, last: Path | None) -> None:
+    """Refuse a work dir whose checkpoints are not those of the training that goes on; they would be overwritten."""
+    there = sorted(folder.glob("*.pth")) if folder.is_dir() else []
+    if not there or (Path(named).absolute().parent == folder.absolute() if named else goes_on and last is not None):
+        return
+    what = f"{folder} holds checkpoints of a training ({there[0].name})"
+    if not goes_on:
+        raise ConfigError(f"{what}; pass --resume to go on with it or choose another --work-dir.")
+    why = f"and not {named}" if named else "none of which can be resumed"
+    raise ConfigError(f"{what}, {why}; choose another --work-dir.")
+
+
+def origin(cfg: Config) -> str | None:
+    """Return the checkpoint that mmengine will begin with; None if there is none."""
+    if cfg.get("load_from"):
+        return str(cfg.load_from)
+    last = resumable(Path(cfg.work_dir)) if cfg.get("resume") else None
+    return last and str(last)
+
+
+def resumable(work_dir: Path) -> Path | None:
+    """Return the checkpoint that a work dir is resumed from, None if it has none.
+
+    That is the one mmengine noted last, or `last_complete.pth` of `ExactResumeHook` if a kill left no such note.
+    """
+    note = work_dir / "last_checkpoint"
+    named = Path(note.read_text().strip() or ".") if note.is_file() else Path()
+    return next((path for path in (named, work_dir / LAST_COMPLETE) if path.is_file()), None)
+
+
+def check_data(cfg: Config, dataloaders: tuple[str, ...], evaluators: tuple[str, ...]) -> None:
+    """Refuse a config whose annotation files are not there.
+
+    Raises:
+        ConfigError: naming the first one.
+    """
+    files = [(name, file) for name in dataloaders for file in annotations((cfg.get(name) or {}).get("dataset"))]
+    for name in evaluators:
+        local = [evaluator for evaluator in _evaluators(cfg.get(name)) if not evaluator.get("backend_args")]
+        files += [(name, evaluator["ann_file"]) for evaluator in local if evaluator.get("ann_file")]
+    for name, file in files:
+        if "://" not in file and not Path(file).is_file():
+            raise ConfigError(
+                f"The annotation file {file} of {name} is not there; set it in the config or by --cfg-options."
+            )
+
+
+def annotations(dataset: Any) -> Iterator[str]:
+    """Yield the annotation files of a data set's config, wrapped ones included."""
+    if not isinstance(dataset, Mapping):
+        return
+    if dataset.get("ann_file") and not dataset.get("backend_args"):  # of another store than the local disk
+        root, file = dataset.get("data_root") or "", dataset["ann_file"]
+        yield file if "://" in file else str(Path(root, file))
+    yield from annotations(dataset.get("dataset"))
+    for part in dataset.get("datasets") or ():
+        yield from annotations(part)
+
+
+def _evaluators(evaluator: Any) -> list[Any]:
+    return list(evaluator) if isinstance(evaluator, list | tuple) else [evaluator] if evaluator else []

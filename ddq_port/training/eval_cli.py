@@ -1,0 +1,55 @@
+"""The command line `ddq-eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddq_port import __version__
+from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Command, options, run_main
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  out of memory
+  2  usage or bad input, weights that do not fit the config included
+  70 a bug: the traceback says where"""
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(
+    cls=Command,
+    epilog=_EXIT_CODES,
+    context_settings=dict(help_option_names=["-h", "--help"], auto_envvar_prefix="DDQ_EVAL"),
+)
+@click.argument("config")
+@click.argument("checkpoint")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write predictions as COCO results (JSON)."
+)
+@click.option("--show-dir", type=_FOLDER, help="Draw predictions into the images and keep them here.")
+@click.option("--classwise", is_flag=True, help="Give the AP of each class, too.")
+@click.option("--work-dir", type=_FOLDER, help="Keep mmengine's log here. [default: it is not kept]")
+@click.option("--force", is_flag=True, help="Replace --out, and use a --show-dir that is not empty.")
+@options(LAUNCHER, CFG_OPTIONS, *OUTPUT)
+@click.version_option(__version__, prog_name="ddq-eval")
+def cli(**arguments: Any) -> int:
+    """Evaluate CHECKPOINT (.pth or .safetensors) on the test data of CONFIG, a file or the name of an installed config.
+
+    Metrics go to stdout, messages and mmengine's log to stderr. Every option has an environment variable, for example
+    DDQ_EVAL_CLASSWISE=1.
+    """
+    from ddq_port.training import evaluate
+
+    return evaluate.command(**arguments)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `ddq-eval`."""
+    run_main(cli, "ddq-eval")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What `ddq-eval` does: let mmengine's Runner test a checkpoint and say what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddq_port.training import config, launch, weights
+from ddq_port.training.config import ConfigError, EvalOptions
+from ddq_port.training.console import DONE, message
+from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
+from ddq_port.training.run import build
+
+_PER_CLASS = "_precision"  # what CocoMetric adds to the name of a class
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        checkpoint: the weights.
+        sha256: their digest.
+        images: how many were looked at.
+        metrics: by their names in mmdet, such as `coco/bbox_mAP`, in [0, 1]; -1 where there is no object of that kind.
+        out: COCO results file, None if not asked for.
+        show_dir: folder of the images with predictions drawn in, None if not asked for.
+    """
+
+    checkpoint: str
+    sha256: str
+    images: int
+    metrics: dict[str, float]
+    out: str | None
+    show_dir: str | None
+
+    def lines(self) -> list[str]:
+        """Say it in lines: the metrics, APs of single classes last, and where files are."""
+        rest = {name: value for name, value in self.metrics.items() if not name.endswith(_PER_CLASS)}
+        single = {name: value for name, value in self.metrics.items() if name.endswith(_PER_CLASS)}
+        told = [f"{name:<22} {value:.4g}" for name, value in {**rest, **single}.items()]
+        told += [f"{what} {where}" for what, where in (("predictions", self.out), ("drawn", self.show_dir)) if where]
+        return [*told, f"EVALUATED {self.images} images with {self.checkpoint} sha256 {self.sha256[:12]}"]
+
+
+def command(
+    *, as_json: bool, quiet: bool, out: Path | None, force: bool, work_dir: Path | None, checkpoint: str, **more: Any
+) -> int:
+    """Evaluate and print what was found. Return the exit code.
+
+    Args:
+        as_json: print JSON.
+        quiet: print nothing but the result and errors.
+        out: COCO results file to write, None for none.
+        force: replace `out`, and add to a `show_dir` that is not empty.
+        work_dir: folder that keeps mmengine's log, None to keep none.
+        checkpoint: the weights.
+        **more: the other fields of :class:`EvalOptions`.
+    """
+    with exit_codes(), logs_on_stderr(quiet), ExitStack() as stack:
+        check_outputs(out, more["show_dir"], force)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddq-eval-")))
+        predictions = scratch / "predictions" if out is not None else None
+        options = EvalOptions(checkpoint=checkpoint, work_dir=work_dir or scratch, predictions=predictions, **more)
+        found = evaluate(options, out, quiet)
+    if launch.rank(options.launcher) == 0:
+        click.echo(json.dumps(asdict(found), indent=1, sort_keys=True) if as_json else "\n".join(found.lines()))
+    return DONE
+
+
+def check_outputs(out: Path | None, show_dir: Path | None, force: bool) -> None:
+    """Refuse outputs that would replace something or have no folder.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out.absolute().parent} is not a folder; --out writes into one that exists.")
+    if out is not None and out.exists() and not force:
+        raise ConfigError(f"{out} exists; choose another --out or pass --force.")
+    if show_dir is not None and show_dir.exists() and any(show_dir.iterdir()) and not force:
+        raise ConfigError(f"{show_dir} is not empty; choose another --show-dir or pass --force.")
+
+
+def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False) -> Evaluation:
+    """Evaluate a checkpoint on the test data of a config; every process of a launch calls this.
+
+    Raises:
+        ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin, or the weights do not fit.
+    """
+    launch.check(options.launcher)
+    first = launch.rank(options.launcher) == 0
+    file = Path(options.checkpoint)
+    cfg, notes = config.for_evaluation(options)
+    stored = weights.read(file)
+    for note in notes if first and not quiet else ():
+        message(f"ddq-eval: {note}")
+    launch.on_cpu(cfg, options.launcher)
+    runner = build(cfg)
+    runner.register_hook(weights.FittingWeightsHook(options.checkpoint), "LOWEST")
+    other = other_classes(stored.get("meta"), runner.test_dataloader.dataset.metainfo)
+    if other and first:
+        message(f"ddq-eval: {other}", color="yellow")
+    with told_in_log(runner):
+        metrics = runner.test()
+    if out is not None and first:
+        publish(Path(f"{options.predictions}.bbox.json"), out)
+    return Evaluation(
+        checkpoint=options.checkpoint,
+        sha256=weights.sha256(file),
+        images=len(runner.test_dataloader.dataset),
+        metrics={name: float(value) for name, value in metrics.items()},
+        out=out and str(out),
+        show_dir=options.show_dir and str(options.show_dir),
+    )
+
+
+def other_classes(meta: Any, dataset: Mapping[str, Any]) -> str | None:
+    """Say in which class the data set differs from what a checkpoint was trained for; None if in none, or not known."""
+    trained = tuple(((meta or {}).get("dataset_meta") or {}).get("classes") or ())
+    here = tuple(dataset.get("classes") or ())
+    if not trained or trained == here:
+        return None
+    number = next((n for n, (one, two) in enumerate(zip(trained, here)) if one != two), min(len(trained), len(here)))
+    one, two = (names[number] if number < len(names) else "none" for names in (trained, here))
+    return (
+        f"the checkpoint was trained for other classes than the data have: {len(trained)} and {len(here)}; first "
+        f"difference: class {number} is {one} there and {two} here"
+    )
+
+
+def publish(made: Path, out: Path) -> None:
+    """Give a finished file its name, all at once, also from another file system.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(made, part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
