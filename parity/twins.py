@@ -100,6 +100,11 @@ def _content(event: _Event) -> Hashable:
     return tuple((slot, record.digest) for slot, record in sorted(event.given.items()))
 
 
+def _content_and_kinds(event: _Event) -> Hashable:
+    # of calls on equal inputs, those with gradients belong together
+    return _content(event), frozenset(kind for kind, slots in event.slots.items() if slots)
+
+
 def _tensors(event: _Event) -> Hashable:
     return tuple(sorted(record.digest for record in event.given.values() if record.shape))
 
@@ -113,7 +118,7 @@ def _any(event: _Event) -> Hashable:
 
 
 #: By what events pair, the first first; those that are alike in it pair in order.
-_PASSES = (_content, _tensors, _form, _any)
+_PASSES = (_content_and_kinds, _content, _tensors, _form, _any)
 
 
 def _matched(
