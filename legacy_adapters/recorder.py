@@ -44,6 +44,7 @@ class Recorder:
         self.phase = ""
         self._modules = True
         self.calls: Counter = Counter()
+        self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
         self.classes: Dict[str, str] = {}
         self._executed: Set[str] = set()
@@ -151,14 +152,14 @@ class Recorder:
             if not self.phase:
                 return forward(*args, **kwargs)
             call, scope = self.next_call("module", name), self._running[-1]
-            if is_leaf:
-                self.calls[self.phase, name] += 1
+            counted = self.calls if is_leaf else self._inner_calls
+            counted[self.phase, name] += 1
             self._executed.add(name)
             if not self._modules:
                 with self._inside(name):
                     return forward(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
-            self.add("module_in", name, call, named_arguments(bound))
+            self.add("module_in", name, call, named_arguments(bound, defaults=True))
             if self._forcing is not None:
                 args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, call))
                 bound = signature.bind(*args, **kwargs)
@@ -180,6 +181,11 @@ class Recorder:
 
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""
-        calls = [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())]
+        leaf, inner = (
+            [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(calls.items())]
+            for calls in (self.calls, self._inner_calls)
+        )
         never = sorted(set(self.leaf_modules) - self._executed)
-        return dict(leaf_calls=calls, never_executed=never, classes=self.classes, cut_off=self._cut_off)
+        return dict(
+            leaf_calls=leaf, inner_calls=inner, never_executed=never, classes=self.classes, cut_off=self._cut_off
+        )

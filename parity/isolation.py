@@ -8,17 +8,16 @@ module, or by the code that calls it; several errors are seen apart from each ot
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.mapping import Mapping
 from legacy_adapters.steps import step_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.trace_writer import Key, Record
 
 from .blame import Divergence, describe, describe_missing
 from .compare import Comparison
-from .pairing import OF_METHODS, translator
+from .pairing import OF_METHODS
 from .trace import Trace
 
 #: Kinds of records whose values the isolated run goes on with.
@@ -61,13 +60,16 @@ class Isolation:
     reasons: tuple[str, ...] = ()
 
 
-def write_forcing(path: Path, legacy: Trace, mapping: Mapping) -> str:
-    """Write what :class:`legacy_adapters.forcing.Forcing` reads, under the new side's names, and return its path."""
-    translate = translator(mapping)
+def write_forcing(path: Path, legacy: Trace, keys: Mapping[Key, Key]) -> str:
+    """Write what :class:`legacy_adapters.forcing.Forcing` reads, under the new side's names, and return its path.
+
+    Args:
+        path: of the file.
+        legacy: the values.
+        keys: the new side's key for each of the legacy side's, as in :class:`.pairing.Pairing`.
+    """
     records = [
-        (record.phase, record.kind, translate(record), record.call, record.slot, record.digest)
-        for record in legacy.records
-        if record.kind in FORCED
+        (*keys.get(record.key, record.key), record.digest) for record in legacy.records if record.kind in FORCED
     ]
     shards = {digest: legacy.shard_of(digest) for *_, digest in records}
     path.write_text(json.dumps(dict(folder=str(legacy.folder), shards=shards, records=records)))
