@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
-CHECKS = ("forward", "loss", "grad", "train")
+CHECKS = ("forward", "loss", "grad", "init", "train")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Job:
         inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
         status: file to write ``{"ok": bool, "error": str, "traceback": str}`` to.
-        checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``. None with ``images``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None with ``images``.
         seed: of torch's random generator, set anew before each phase.
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.

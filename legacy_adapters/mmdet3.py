@@ -31,7 +31,6 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
     config = load_config(config_path)
     if overrides_path:
         config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
-    config.model.backbone.init_cfg = None
     if DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
     return MODELS.build(config.model)

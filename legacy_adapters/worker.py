@@ -39,24 +39,36 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting
+    from legacy_adapters import detecting, initialising
+    from legacy_adapters.trace_writer import TraceWriter
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
+    writer = TraceWriter(job.trace) if job.images is None else None
+    initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     torch.manual_seed(job.seed)
     model = adapter.build(job.options, job.device)
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)
     provenance = dict(_environment(job), **adapter.provenance(job.options))
-    if job.images is not None:
+    if writer is None:
         detecting.run(job, adapter, model, provenance)
     else:
-        _record(job, adapter, model, dtype, provenance)
+        more = {} if initial is None else {initialising.INIT: initial}
+        _record(job, adapter, model, dtype, provenance, writer, more)
 
 
-def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: Dict[str, Any]) -> None:
-    """Run the checks and write the trace."""
+def _record(
+    job: Any,
+    adapter: ModuleType,
+    model: Any,
+    dtype: Any,
+    provenance: Dict[str, Any],
+    writer: Any,
+    coverage: Dict[str, Any],
+) -> None:
+    """Run the checks and write the trace, with ``coverage`` beside what the recorder tells."""
     from safetensors.torch import load_file
 
     from legacy_adapters import steps
@@ -66,7 +78,6 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     from legacy_adapters.methods import nothing_aside
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
-    from legacy_adapters.trace_writer import TraceWriter
 
     batch = Batch.from_tensors(load_file(job.inputs), job.device, dtype)
     replay = load_file(job.replay) if job.replay else None
@@ -74,7 +85,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
     aside = adapter.aside(model) if hasattr(adapter, "aside") else nothing_aside
-    recorder = Recorder(TraceWriter(job.trace), _records_flow(job), forcing, target, aside)
+    recorder = Recorder(writer, _records_flow(job), forcing, target, aside)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
@@ -87,7 +98,8 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
         _run_checks(job, adapter, model, batch, recorder, replay, loop)
     provenance.update(loop.provenance() if loop is not None else {})
     reached = loop.reached if loop is not None else set()
-    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
+    coverage = dict(recorder.coverage(), **_gradient_coverage(parameters, reached), **coverage)
+    recorder.writer.finish(provenance, coverage)
 
 
 def _records_flow(job: Any) -> bool:

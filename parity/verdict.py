@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
+from legacy_adapters.initialising import INIT
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Record, zeros_digest
 
@@ -17,6 +18,7 @@ from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
 from .echoes import explained
 from .evidence import Evidence, likeness_of
+from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, places
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
@@ -27,11 +29,13 @@ MAX_EXCLUDED_SHARE = 0.02
 #: What must be equal on both sides before bits can be compared at all.
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
-_EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+_EVIDENCE = {
+    "forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad"), "init": (INIT, INIT),
+}  # fmt: skip
 #: Kinds that every step of a training must have left; an optimizer may be without state.
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
-_COMPUTED = ("module_out", "loss", "grad")
+_COMPUTED = ("module_out", "loss", "grad", INIT)
 _MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
 #: With check train.
@@ -53,6 +57,7 @@ class Verdict:
         classes: of both sides' modules, by path.
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
+        initial: what is built or initialised otherwise.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
     """
 
@@ -67,6 +72,7 @@ class Verdict:
     decisions: tuple[DecisionDifference, ...] = ()
     detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
+    initial: tuple[InitialDifference, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -107,13 +113,19 @@ def judge(
     parts = bool(missing or added) or not all(comparison.accepted for comparison in telling)
     cut_off = _cut_off(new, missing, pairing)
     divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off) if parts else None
+    initial = initial_differences(legacy.coverage, new.coverage, mapping, comparisons)
+    if initial:  # before anything runs
+        first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
+        divergence = Divergence(initial[0].where, None, initial[0].message, first)
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in telling)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
-    elif rejected:
+    elif rejected or initial:
         lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
-        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
+        told = f"{rejected} of {len(comparisons)} records differ.{lost}" if rejected else ""
+        more = f"The model is built or initialised otherwise in {len(initial)} places." if initial and not told else ""
+        outcome, reasons = MISMATCH, (told or more,)
     else:
         reasons = _coverage_reasons(comparisons, covered, legacy.provenance)
         outcome = INCOMPARABLE if reasons else MATCH
@@ -121,7 +133,7 @@ def judge(
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
-        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new),
+        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), initial=initial,
     )  # fmt: skip
 
 
