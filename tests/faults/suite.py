@@ -16,7 +16,7 @@ from unittest import mock
 
 from . import forked
 from .bench import ALARM, MISNAMED, MISSED, TOLERANCES, Bench, Measurement
-from .clean import Alarm, GoldenCase, LiveCase, alarms
+from .clean import Alarm, Case, alarms
 from .fault import Fault, Rewrite
 
 #: Least share of the faults that must be named at the very place: of all, and of the added ones.
@@ -44,7 +44,7 @@ def _measure(name: str) -> Measurement:
     return _bench.measure(PLANTED[name])
 
 
-def _check(case: LiveCase | GoldenCase) -> tuple[str, int, list[Alarm]]:
+def _check(case: Case) -> tuple[str, int, list[Alarm]]:
     return (str(case), *alarms(case, _folder / "clean"))
 
 
@@ -73,7 +73,7 @@ def measure_all(
     return {one.name: found[one.name] for one in planted}
 
 
-def check_all(started: Pool, cases: Sequence[LiveCase | GoldenCase], progress: Progress) -> tuple[int, list[Alarm]]:
+def check_all(started: Pool, cases: Sequence[Case], progress: Progress) -> tuple[int, list[Alarm]]:
     """Do the clean runs; return their number and the false alarms."""
     total, found = 0, []
     for case, runs, wrong in started.imap_unordered(_check, cases):
