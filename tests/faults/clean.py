@@ -1,7 +1,7 @@
 """Clean runs: none may raise an alarm.
 
-Under derived tolerance over variants, seeds, sizes, threads and CPU kernels; under exact tolerance over variants, seeds,
-sizes (odd ones, one image, three), numbers of objects (none, 70) and threads.
+Under derived tolerance over variants, seeds, sizes, threads and CPU kernels; under exact tolerance over variants,
+seeds, sizes (odd ones, one image, three), numbers of objects (none, 70) and threads.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Ground:
         if setting in LIVE or tolerance == EXACT:
             return cls.live(task_of(setting), tolerance, folder)
         recorded = golden.load(SETTINGS[setting])
-        sides = _sides(recorded.task, folder, check=recorded.check_given)
+        sides = _sides(recorded.task, folder, Sources(), recorded.check_given)
         return cls(recorded.task, recorded, sides, given=dict(replay=sides.write_decisions(recorded.decisions)))
 
     @classmethod
@@ -138,7 +138,7 @@ def task_of(setting: str) -> Task:
 
 
 def _sides(
-    task: Task, folder: Path, sources: Sources = Sources(), check: Callable[[Prepared], None] = lambda prepared: None
+    task: Task, folder: Path, sources: Sources, check: Callable[[Prepared], None] = lambda prepared: None
 ) -> Sides:
     prepared = prepare(task, sources, MACHINE)
     check(prepared)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmdet.models.layers import CdnQueryGenerator
 from mmengine.structures import InstanceData
@@ -41,11 +40,11 @@ def _detections(change: Callable[..., InstanceData]) -> Apply:
     return around("bbox_head", "predict", predict)
 
 
-def _scale_of_first(right: Callable, metas: list, index: int, logits: Tensor, boxes: Tensor, *rest: Any) -> InstanceData:
+def _scale_of_first(right: Callable, metas: list, index: int, logits: Tensor, boxes: Tensor, *rest: Any) -> Any:
     return right(logits, boxes, {**metas[index], "scale_factor": metas[0]["scale_factor"]}, *rest)
 
 
-def _scale_of_last(right: Callable, metas: list, index: int, logits: Tensor, boxes: Tensor, *rest: Any) -> InstanceData:
+def _scale_of_last(right: Callable, metas: list, index: int, logits: Tensor, boxes: Tensor, *rest: Any) -> Any:
     return right(logits, boxes, {**metas[index], "scale_factor": metas[-1]["scale_factor"]}, *rest)
 
 
@@ -315,8 +314,8 @@ FAULTS = (
           setting="batch"),
     Fault("third_image_not_masked", "third image", DETECTOR, _with_meta(_third_not_masked), says=_MASKS,
           setting="batch"),
-    Fault("third_image_has_queries_of_second", "third image", DETECTOR, result("", "_select_tokens", _content_of_second),
-          says="`decoder`", setting="batch"),
+    Fault("third_image_has_queries_of_second", "third image", DETECTOR,
+          result("", "_select_tokens", _content_of_second), says="`decoder`", setting="batch"),
     Fault("dense_normaliser_of_two_images", "third image", "0_aux_aux_loss_cls",
           patching(aux_loss, "_normalise", _factor_of_two), setting="batch"),
     Fault("sizes_of_first_batch", "stale size", DETECTOR, _sizes_of_first_batch, says=_MASKS, setting="batch"),

@@ -23,7 +23,7 @@ def _relu_before_sum(right: Callable, x: Tensor) -> Tensor:
 
 
 FAULTS = (
-    Fault("stride_in_first_convolution", "bottleneck block", f"{_BLOCK}.conv1",
+    Fault("stride_in_first_of_three", "bottleneck block", f"{_BLOCK}.conv1",
           together(setting(f"{_BLOCK}.conv1", stride=(2, 2)), setting(f"{_BLOCK}.conv2", stride=(1, 1))),
           setting=_SETTING),
     Fault("eps_of_expansion_norm", "bottleneck block", f"{_BLOCK}.bn3", setting(f"{_BLOCK}.bn3", eps=1e-3),

@@ -1,11 +1,10 @@
-"""Faults between detector and head: what ``loss`` and ``predict`` are given and give, ``rescale=False``, raw outputs."""
+"""Faults between detector and head: what ``loss`` and ``predict`` are given; ``rescale=False``; raw outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .fault import DETECTOR, Fault

@@ -112,12 +112,6 @@ def _perceptron(self: Any, points: Tensor) -> Tensor:
     return self.layers[-1](points)
 
 
-def _attention_renamed(self: Any, x: Tensor, memory_key: Tensor | None = None, memory: Tensor | None = None,
-                       shortcut: Tensor | None = None, **kwargs: Any) -> Tensor:  # fmt: skip
-    base = type(self).__mro__[1]
-    return base.forward(self, x, memory_key, memory, shortcut, **kwargs)
-
-
 def _encoding_renamed(self: Any, padding: Tensor | None, features: Tensor | None = None) -> Tensor:
     return type(self).__mro__[1].forward(self, padding, features)
 
@@ -178,8 +172,6 @@ REWRITES = (
             together(*(setting(f"bbox_head.reg_branches.{i}.{j}", inplace=True) for i in range(4) for j in (1, 3)))),
     Rewrite("feed_forward_renamed", "other parameter names", "decoder.layers.0.ffn",
             subclass("decoder.layers.0.ffn", forward=_feed_forward)),
-    Rewrite("attention_renamed", "other parameter names", "encoder.layers.0.self_attn",
-            subclass("encoder.layers.0.self_attn", forward=_attention_renamed)),
     Rewrite("encoding_renamed", "other parameter names", "positional_encoding",
             subclass("positional_encoding", forward=_encoding_renamed)),
     Rewrite("box_loss_renamed", "other parameter names", "bbox_head.loss_bbox",
