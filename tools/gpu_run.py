@@ -127,18 +127,28 @@ def _shortened(log: bytes) -> bytes:
     return log if len(log) <= _LOG_BYTES else log[:half] + b"\n[...]\n" + log[-half:]
 
 
-def run_phases(phases: Sequence[Phase], report: Report, scratch: Path, seconds: float) -> None:
-    """Run everything, within ``seconds`` altogether; what a part leaves in ``scratch`` is removed after it."""
+def run_phases(phases: Sequence[Phase], report: Report, places: Sequence[Path], seconds: float) -> None:
+    """Run everything, within ``seconds`` altogether.
+
+    Args:
+        phases: one after another.
+        report: of what came of the parts.
+        places: folders for what parts leave, which is removed after each. Chains take turns with them, so that those of
+            a phase do not all fill the same disk.
+        seconds: for everything.
+    """
     start = time.monotonic()
     for phase in phases:
         end = start + min(phase.until, seconds)
         with ThreadPoolExecutor(len(phase.chains)) as pool:
-            for future in [pool.submit(_run_chain, chain, report, scratch, end) for chain in phase.chains]:
+            turns = [[*places[i % len(places) :], *places[: i % len(places)]] for i in range(len(phase.chains))]
+            for future in [pool.submit(_run_chain, *both, report, end) for both in zip(phase.chains, turns)]:
                 future.result()
 
 
-def _run_chain(chain: Sequence[Part], report: Report, scratch: Path, end: float) -> None:
+def _run_chain(chain: Sequence[Part], places: Sequence[Path], report: Report, end: float) -> None:
     for part in chain:
+        scratch = next((place for place in places if _free(place) >= part.disk), places[0])
         folder = scratch / part.name
         folder.mkdir(parents=True)
         log = scratch / f"{part.name}.log"
@@ -152,7 +162,7 @@ def _run(part: Part, folder: Path, log: Path, end: float) -> Outcome:
     arguments = [argument.replace(FOLDER, str(folder)) for argument in part.arguments]
     command = " ".join(["python", *arguments])
     limit = min(part.limit, end - time.monotonic())
-    free = shutil.disk_usage(folder).free / 1e9
+    free = _free(folder)
     if limit < _LEAST_SECONDS:
         return Outcome(part.name, command, None, "not started: no time left", 0.0)
     if free < part.disk:
@@ -172,6 +182,11 @@ def _run(part: Part, folder: Path, log: Path, end: float) -> Outcome:
     figures = [json.loads(line.removeprefix(FIGURES)) for line in lines if line.startswith(FIGURES)]
     tail = [line for line in lines if not line.startswith(FIGURES)][-_TAIL:]
     return Outcome(part.name, command, code, state, round(time.monotonic() - start, 1), figures, tail)
+
+
+def _free(folder: Path) -> float:
+    """Return the gigabytes free where ``folder`` is."""
+    return shutil.disk_usage(folder).free / 1e9
 
 
 def _environment(part: Part, folder: Path) -> dict[str, str]:
