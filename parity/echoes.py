@@ -14,7 +14,7 @@ from dataclasses import replace
 from legacy_adapters.trace_writer import Record, zeros_digest
 
 from .compare import Comparison
-from .pairing import LEGACY, NEW, OF_MODULES, Unpaired
+from .pairing import LEGACY, NEW, OF_METHODS, OF_MODULES, Unpaired
 from .twins import INPUTS, OUTPUTS, numel
 
 _VALUES = ("module_in", "module_out", "tap", "basis", "loss")
@@ -61,7 +61,9 @@ def _known(comparisons: Iterable[Comparison]) -> tuple[dict[str, set[tuple[str, 
     paired = set()
     for comparison in comparisons:
         for side, record in ((LEGACY, comparison.pair.legacy), (NEW, comparison.pair.new)):
-            paired.add(_call(side, record))
+            if record.kind not in OF_METHODS:  # which have the name of a module, too
+                if record.kind not in OF_METHODS:  # these count calls of their own
+                paired.add(_call(side, record))
             if comparison.accepted and record.kind in _VALUES:
                 known[side].add((record.phase, record.digest))
     return known, paired

@@ -15,8 +15,9 @@ from pathlib import Path
 from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Key, Record
 
-from .blame import describe, describe_missing
+from .blame import Divergence, describe, describe_missing
 from .compare import Comparison
+from .pairing import OF_METHODS
 from .trace import Trace
 
 #: Kinds of records whose values the isolated run goes on with.
@@ -85,7 +86,8 @@ def places(
 
     Left out is what says nothing of its own: a gradient that several modules give on, after the first of them; what is
     inside a module that lacks an input or gets one of another shape, because it could not be given its twin's; and
-    steps of a training, in which no module is forced.
+    steps of a training, in which no module is forced. What a module entered by a method computes from arguments that
+    its caller makes otherwise is the caller's.
 
     Args:
         isolated: of the isolated run.
@@ -99,6 +101,7 @@ def places(
         (position[record.key], record, None) for record in missing if record.kind == "module_in"
     ]
     wrong += [(position[c.pair.legacy.key], c.pair.new, c) for c in isolated if not c.accepted]
+    misled: dict[tuple[str, str], Divergence] = {}
     strangers = {(record.phase, record.name) for _, record, comparison in wrong if comparison is None}
     found: dict[str, Place] = {}
     given_on = ""
@@ -109,6 +112,13 @@ def places(
         where = told.where
         if any((record.phase, path) in strangers for path in _paths(where)):
             continue
+        if record.kind in OF_METHODS:
+            # methods are not forced: a module that is entered by one with other arguments differs in isolation, too
+            if where != record.name:
+                misled.setdefault((record.phase, record.name), told)
+            continue
+        told = misled.get((record.phase, where), told)
+        where = told.where
         if comparison is not None:
             if record.kind == "module_in" and _form(record) != _form(comparison.pair.legacy):
                 strangers.add((record.phase, record.name))

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from converters.mapping import Mapping
+from legacy_adapters.methods import IN
+from legacy_adapters.methods import KINDS as OF_METHODS
 from legacy_adapters.trace_writer import Key, Record
 
 from .twins import Likeness, new_keys
 
 LEGACY, NEW = "legacy", "new"
 #: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
-OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad")
+OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
 OF_PARAMETERS = ("param", "grad", "state", "setting", "optim_state")
 
 
@@ -115,7 +117,8 @@ def pair(
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
     Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
-    loss terms have the same names on both sides.
+    loss terms have the same names on both sides. How code is divided into methods is nobody's business: their records
+    pair where both sides have them, and are left out otherwise.
 
     Args:
         legacy: the legacy side's records.
@@ -139,11 +142,37 @@ def pair(
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
+    passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
+    more = _by_position(passed[LEGACY], passed[NEW], translate)
+    if more:
+        position = {id(record): index for index, record in enumerate(legacy)}
+        pairs += tuple(Pair(one, two, scopes[one.scope]) for one, two in more)
+        pairs = tuple(sorted(pairs, key=lambda pair: position[id(pair.legacy)]))
+    lonely = [(side, record) for side, record in lonely if record.kind not in OF_METHODS]
     return Pairing(
         pairs,
         tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely),
         dict(keys),
     )
+
+
+def _by_position(
+    legacy: list[Record], new: list[Record], name_of: Callable[[Record], str]
+) -> list[tuple[Record, Record]]:
+    """Pair tensors given to one call of a method whose parameters have other names, in their order, by shape."""
+    calls: dict[tuple, tuple[list[Record], list[Record]]] = {}
+    for side, records in enumerate((legacy, new)):
+        for record in records:
+            method, _, parameter = record.slot.partition(".")
+            if record.shape and "." not in parameter:
+                name = record.name if side else name_of(record)
+                calls.setdefault((record.phase, name, record.call, method), ([], []))[side].append(record)
+    return [
+        (one, two)
+        for ours, theirs in calls.values()
+        for one, two in zip(ours, theirs)
+        if (one.dtype, one.shape) == (two.dtype, two.shape)
+    ]
 
 
 def translator(mapping: Mapping) -> Callable[[Record], str]:
