@@ -62,7 +62,6 @@ def _known(comparisons: Iterable[Comparison]) -> tuple[dict[str, set[tuple[str, 
     for comparison in comparisons:
         for side, record in ((LEGACY, comparison.pair.legacy), (NEW, comparison.pair.new)):
             if record.kind not in OF_METHODS:  # which have the name of a module, too
-                if record.kind not in OF_METHODS:  # these count calls of their own
                 paired.add(_call(side, record))
             if comparison.accepted and record.kind in _VALUES:
                 known[side].add((record.phase, record.digest))
