@@ -10,7 +10,7 @@ _RECORD = {
     "scope?": str,
 }  # fmt: skip
 _COVERAGE = {
-    "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
+    "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list, "init?": dict,
     "classes": dict, "inner_calls?": list,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
