@@ -118,7 +118,7 @@ def _run(job: Any, adapter: ModuleType, values: str) -> Dict[str, Any]:
     logging.disable(logging.INFO)  # mmengine lists every parameter
     model, drawing, watch = _initialised(job, adapter, numbered=False)
     tensors, digests = {}, {}
-    parameters = dict(model.named_parameters())
+    parameters = dict(_parameters(model))
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous().clone()
         digests[name] = content_digest(tensor)

@@ -51,7 +51,8 @@ def initial_differences(
     rejected = [c for c in comparisons if c.pair.new.kind == INIT and not c.accepted]
     values = [c for c in rejected if c.pair.new.slot != TRAINED]
     flags = [c for c in rejected if c.pair.new.slot == TRAINED]
-    names = {name for name in ours["recipes"] if name in theirs["recipes"]}
+    # what has other values is told already
+    names = {name for name in ours["recipes"] if name in theirs["recipes"]} - {c.pair.new.name for c in values}
     found = [
         *_loads(ours["loaded"], theirs["loaded"]),
         *_skipped(ours["written"], theirs["written"], {c.pair.new.name for c in values}),
@@ -158,12 +159,14 @@ def _divided(legacy: Groups, new: Groups, names: set[str], together: str, apart:
                 example.update(dict.fromkeys(lost, sorted(largest)[0]))
         if moved:
             moved.sort()
+            # of two that are alike by mistake none is more wrong than the other
+            blamed = moved if one == LEGACY else sorted({*moved, *example.values()})
             more = f" ({len(moved)} such parameters in `{common_module(moved)}`)" if len(moved) > 1 else ""
             text = (
                 f"`{moved[0]}` and `{example[moved[0]]}` are {on_new} on the new side and {on_legacy} on the "
                 f"legacy one{more}."
             )
-            return [InitialDifference(common_module(moved) or DETECTOR, text)]
+            return [InitialDifference(common_module(blamed) or DETECTOR, text)]
     return []
 
 

@@ -135,6 +135,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.isolate and not set(self.task.checks) - {"train", "init"}:
-            raise SettingsError("Steps of a training and check init cannot be isolated; check forward, loss or grad as well.")
+            what = "Steps of a training" if "train" in self.task.checks else "Check init"
+            raise SettingsError(f"{what} cannot be isolated; check forward, loss or grad as well.")
         if self.task.resume_at and self.dtype != "float32":
             raise SettingsError(f"Checkpoints hold float32, so a training of {self.dtype} cannot be resumed.")
