@@ -160,11 +160,12 @@ class _Watch:
     def __init__(self) -> None:
         self._writes: Counter = Counter()
         self._loads: List[Tuple[int, str, str]] = []
-        self._loading = False
+        self._held: List[torch.Tensor] = []  # so that no other tensor gets the address of one that was written to
 
     def wrote(self, tensor: torch.Tensor) -> None:
         entered = _entered()
         if entered:
+            self._held.append(tensor.detach())
             self._writes[tensor.data_ptr(), id(entered[-1])] += 1
 
     def written(self, model: nn.Module) -> Dict[str, int]:

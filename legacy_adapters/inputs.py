@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Dict, List, Tuple
 
 import torch
+
+
+#: Phases of inference with boxes of the resized image, and without post-processing.
+UNSCALED, TENSOR = "unscaled", "tensor"
+VARIANTS = (UNSCALED, TENSOR)
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,12 @@ class Batch:
             gt_bboxes=[tensors["gt_bboxes.{}".format(i)].to(device, dtype) for i in range(len(sizes))],
             gt_labels=[tensors["gt_labels.{}".format(i)].to(device) for i in range(len(sizes))],
         )
+
+
+def first_image(batch: Batch) -> Batch:
+    """Return the first image alone, as it was padded."""
+    count = len(batch.images)
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(
+        batch, **{name: value[:1] for name, value in values.items() if hasattr(value, "__len__") and len(value) == count}
+    )

@@ -43,7 +43,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules = True
+        self._modules = self._methods = self._counts = True
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -55,9 +55,15 @@ class Recorder:
         self._first_calls = FirstCalls()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
-        """Label what follows with ``phase`` and count calls from 0; ``modules=False`` counts module calls only."""
-        self.phase, self._modules = phase, modules
+    def in_phase(self, phase: str, modules: bool = True, aside: bool = False) -> Iterator[None]:
+        """Label what follows with ``phase`` and count calls from 0.
+
+        Args:
+            phase: of the records.
+            modules: record module calls and methods; else module calls are counted only.
+            aside: module calls are neither recorded nor counted, only methods are recorded.
+        """
+        self.phase, self._modules, self._methods, self._counts = phase, modules and not aside, modules, not aside
         self._next.clear()
         try:
             yield
@@ -131,7 +137,7 @@ class Recorder:
         signature = inspect.signature(original)
 
         def followed(*args: Any, **kwargs: Any) -> Any:
-            records = self.phase and self._modules and not in_backward()
+            records = self.phase and self._methods and not in_backward()
             if records:
                 call = self.next_call(name, method)
                 arguments = named_arguments(signature.bind(*args, **kwargs))
@@ -154,6 +160,9 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             if not self.phase:
                 return forward(*args, **kwargs)
+            if not self._counts:
+                with self._inside(name):
+                    return forward(*args, **kwargs)
             if in_backward():
                 return self._computed_again(name, signature, forward, args, kwargs)
             call, scope = self.next_call("module", name), self._running[-1]

@@ -140,6 +140,8 @@ def _run_checks(
             with torch.no_grad(), recorder.in_phase("predict"):
                 for index, result in enumerate(adapter.predict(model, batch)):
                     recorder.add("tap", "result", index, result)
+            if not job.force:  # module by module nothing is new in these
+                _run_variants(job, adapter, model, batch, recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             torch.manual_seed(job.seed)
@@ -160,6 +162,20 @@ def _run_checks(
         if loop is not None:
             torch.manual_seed(job.seed)
             loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
+
+
+def _run_variants(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+    """Run the other ways of inference that the adapter names, each on the first image of the batch alone."""
+    import torch
+
+    from legacy_adapters import inputs
+
+    first = inputs.first_image(batch)
+    for name, run in getattr(adapter, "variants", lambda model: {})(model).items():
+        torch.manual_seed(job.seed)
+        with torch.no_grad(), recorder.in_phase(name, aside=True):
+            for index, result in enumerate(run(first)):
+                recorder.add("tap", "result", index, result)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from converters import families
 from legacy_adapters.initialising import INIT, without_init
+from legacy_adapters.inputs import VARIANTS
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 from legacy_adapters.steps import step_of
@@ -152,7 +153,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
 
 def _without_steps(legacy: Trace) -> Trace:
     """Leave out the steps of a training and how the model is initialised, which the isolated run does not make."""
-    kept = tuple(record for record in legacy.records if record.kind != INIT)
+    kept = tuple(record for record in legacy.records if record.kind != INIT and record.phase not in VARIANTS)
     coverage = {name: value for name, value in legacy.coverage.items() if name != INIT}
     provenance = {**legacy.provenance, "checks": list(without_init(legacy.provenance["checks"]))}
     legacy = replace(legacy, provenance=provenance, coverage=coverage, records=kept)

@@ -16,7 +16,7 @@ from legacy_adapters import taps as tap_lib
 from legacy_adapters.methods import Aside
 from legacy_adapters.taps import Tap
 
-predict, losses = mmdet3.predict, mmdet3.losses
+predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 
 MMCV_FOLDER = "mmcv-2.0.0rc4"
 #: Commits of the branch by the fingerprint of their code, for checkouts without git's own folder.

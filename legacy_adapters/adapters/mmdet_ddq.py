@@ -11,7 +11,7 @@ from legacy_adapters import taps as tap_lib
 from legacy_adapters.adapters.ddq_detr import aside, selection_tap, supply_mmcv_ops  # noqa: F401  (`aside` is the worker's)
 from legacy_adapters.taps import Tap
 
-predict, losses = mmdet3.predict, mmdet3.losses
+predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 
 
 def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
