@@ -229,9 +229,10 @@ def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
 
 
 def mmcv_ops() -> str:
-    """Tell where mmcv's operators come from: the compiled file, or ddq_port's stand-in for it."""
+    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
     extension = sys.modules.get("mmcv._ext")
-    return str(getattr(extension, "__file__", None) or "stand-in of ddq_port.ops")
+    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
+    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
 
 
 def packaged_config(name: str) -> str:

@@ -22,11 +22,14 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
+    from legacy_adapters import executed
     from legacy_adapters.job import Job, write_json
 
+    executed.watch()
     job = Job.load(job_path)
     try:
         run(job)
+        executed.check_apart(list(job.foreign))
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
         write_json(job.status, dict(ok=False, error=_one_line(error), traceback=traceback.format_exc()))
         return 1
@@ -39,7 +42,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting
+    from legacy_adapters import detecting, executed
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
@@ -48,7 +51,9 @@ def run(job: Any) -> None:
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)
-    provenance = dict(_environment(job), **adapter.provenance(job.options))
+    with executed.unwatched():  # it reads code to tell which it is
+        told = adapter.provenance(job.options)
+    provenance = dict(_environment(job), **told)
     if job.images is not None:
         detecting.run(job, adapter, model, provenance)
     else:
@@ -59,7 +64,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     """Run the checks and write the trace."""
     from safetensors.torch import load_file
 
-    from legacy_adapters import steps
+    from legacy_adapters import executed, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
@@ -85,6 +90,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
         _run_checks(job, adapter, model, batch, recorder, replay, loop)
     provenance.update(loop.provenance() if loop is not None else {})
     reached = loop.reached if loop is not None else set()
+    provenance.update(files=executed.files(), packages=executed.packages())
     recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
 
 

@@ -15,6 +15,7 @@ from .evaluation import EvalVerdict, ImageResult
 from .outcome import MATCH
 from .pairing import LEGACY, NEW
 from .report import provenance_line
+from .shared import shared_code, without_files
 
 _MOST_ROWS = 10
 
@@ -24,6 +25,8 @@ def print_verdict(verdict: EvalVerdict, console: Console, quiet: bool) -> None:
     if not quiet:
         for side, provenance in verdict.provenance.items():
             _print_wrapped(provenance_line(side, provenance), console)
+        if (shared := shared_code(verdict.provenance)) is not None:
+            _print_wrapped(shared.line(), console)
         console.print(_image_table(verdict))
         if len(verdict.images) > _MOST_ROWS:
             console.print(f"and {len(verdict.images) - _MOST_ROWS} more images that differ less", highlight=False)
@@ -97,7 +100,8 @@ def as_dict(verdict: EvalVerdict) -> dict[str, Any]:
         "tolerance": "exact" if bounds.exact else {"score": bounds.score, "box": bounds.box, "ap": bounds.ap},
         "aps": verdict.aps,
         "images": [_image_dict(result) for result in verdict.images],
-        "provenance": verdict.provenance,
+        "provenance": {side: without_files(provenance) for side, provenance in verdict.provenance.items()},
+        "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
     }
 
 

@@ -25,6 +25,7 @@ from .golden import Golden
 from .isolation import Isolation, Place
 from .metrics import Metrics
 from .pairing import LEGACY, NEW
+from .shared import shared_code, without_files
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
@@ -112,6 +113,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         for side, provenance in verdict.provenance.items():
             console.print(provenance_line(side, provenance), markup=False, highlight=False)
         console.print(_table(verdict))
+        if (shared := shared_code(verdict.provenance)) is not None:
+            _print_wrapped(shared.line(), console)
         _print_coverage(verdict, console)
         if verdict.isolation is not None:
             _print_isolation(verdict.isolation, console)
@@ -353,7 +356,8 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
         "detections": [sections.image_dict(image) for image in verdict.detections],
         "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
-        "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
+        "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
+        "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
     }
 
 

@@ -29,6 +29,7 @@ from legacy_adapters.trace_writer import Record
 from .pairing import LEGACY, NEW
 from .prepare import seeded_batch, seeded_weights, step_seed
 from .settings import Machine, SettingsError, Sources, Task
+from .shared import foreign
 from .trace import Trace
 
 DECISIONS = "decisions.safetensors"
@@ -134,11 +135,8 @@ class Sides:
         Raises:
             legacy_adapters.launch.SideError: if the side crashes or takes too long.
         """
-        code = legacy_code(self.task.family, self.task.variant, self.sources)
-        run_side(
-            run, self._job(run, LEGACY, code, changes), self.folder, code.python, self.machine.time_limit, code.apart
-        )
-        return Trace.load(self.folder / run)
+        changes["foreign"] = foreign(self.sources.new_adapter, self.sources.legacy_repo)
+        return self._run(run, LEGACY, legacy_code(self.task.family, self.task.variant, self.sources), changes)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
         """Run the new side.

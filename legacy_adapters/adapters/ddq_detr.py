@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3
+from legacy_adapters import mmdet3, standin
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.taps import Tap
 
@@ -33,7 +33,7 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
     """
     repo = options["repo"]
     sys.path[:0] = [repo, os.path.join(repo, MMCV_FOLDER)]
-    supply_mmcv_ops()
+    standin.install()  # an mmcv built in place is used before it
     if not device.startswith("cuda"):
         torch.Tensor.cuda = lambda self, *args, **kwargs: self
     import mmdet.models  # noqa: F401  (registers the repo's modules)
@@ -52,15 +52,6 @@ def image_detector(model: torch.nn.Module, options: Dict[str, Any]) -> mmdet3.De
     return mmdet3.Detector(
         model, mmdet3.load_config(os.path.join(options["repo"], options["config"])), options.get("scale")
     )
-
-
-def supply_mmcv_ops() -> None:
-    """Install the stand-in for mmcv's compiled ops where it is at hand; an mmcv built in place is used before it."""
-    try:
-        from ddq_port.ops import standin
-    except ImportError:
-        return
-    standin.install()
 
 
 def taps(model: torch.nn.Module) -> List[Tap]:

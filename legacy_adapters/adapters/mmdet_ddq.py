@@ -6,9 +6,9 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3
+from legacy_adapters import mmdet3, standin
 from legacy_adapters import taps as tap_lib
-from legacy_adapters.adapters.ddq_detr import selection_tap, supply_mmcv_ops
+from legacy_adapters.adapters.ddq_detr import selection_tap
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses
@@ -22,7 +22,7 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
             ``overrides``: as in :func:`mmdet3.build_model`.
         device: not used; the model is moved by the worker.
     """
-    supply_mmcv_ops()
+    standin.install()
     import mmdet.models  # noqa: F401  (registers its modules)
 
     return mmdet3.build_model(mmdet3.packaged_config(options["config"]), options["overrides"])
