@@ -15,10 +15,11 @@ from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
-from .evidence import Evidence
+from .echoes import explained
+from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
-from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair, translator
+from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
 from .trace import Recording, Trace
 
 MAX_EXCLUDED_SHARE = 0.02
@@ -71,6 +72,12 @@ class Verdict:
     def exit_code(self) -> int:
         return EXIT_CODES[self.outcome]
 
+    @property
+    def without_effect(self) -> tuple[Comparison, ...]:
+        """Return the arguments and results of methods that differ though nothing that is computed does."""
+        rejected = tuple(comparison for comparison in self.comparisons if not comparison.accepted)
+        return rejected if all(comparison.pair.new.kind in OF_METHODS for comparison in rejected) else ()
+
 
 def judge(
     legacy: Recording,
@@ -85,16 +92,23 @@ def judge(
     Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
     difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
     reason, or too much excluded is never a match.
+
+    How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
+    it tells where a difference comes from, and without one it is only told.
     """
-    pairing = pair(legacy.records, new.records, mapping, exclusions)
+    likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
+    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
-    unpaired = tuple(_confirmed(item) for item in pairing.unpaired)
+    unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
     covered = cover(legacy, new, mapping, unpaired)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
-    divergence = first_divergence(comparisons, missing, legacy.records, added, _cut_off(new, missing, mapping))
+    telling = [comparison for comparison in comparisons if comparison.pair.new.kind not in OF_METHODS]
+    parts = bool(missing or added) or not all(comparison.accepted for comparison in telling)
+    cut_off = _cut_off(new, missing, pairing)
+    divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off) if parts else None
     conditions = _condition_reasons(legacy, new, tolerance)
-    rejected = sum(not comparison.accepted for comparison in comparisons)
+    rejected = sum(not comparison.accepted for comparison in telling)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif rejected:
@@ -148,10 +162,9 @@ def _confirmed(item: Unpaired) -> Unpaired:
     return item
 
 
-def _cut_off(new: Trace, missing: Sequence[Record], mapping: Mapping) -> list[Record]:
+def _cut_off(new: Trace, missing: Sequence[Record], pairing: Pairing) -> list[Record]:
     """Return the missing gradients whose tensors need none on the new side, in the order in which these came up."""
-    translate = translator(mapping)
-    lost = {(r.phase, r.kind, translate(r), r.call, r.slot): r for r in missing if r.kind in FLOW}
+    lost = {pairing.keys[record.key]: record for record in missing if record.kind in FLOW}
     return [lost[key] for key in map(tuple, new.coverage.get("cut_off", ())) if key in lost]
 
 
