@@ -14,7 +14,7 @@ import platform
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Optional, Sequence, Set
 
 PACKAGE = "legacy_adapters"
 
@@ -89,7 +89,9 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     parameters = dict(model.named_parameters())  # training may add names
     with computing_in(job.dtype):
         loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
-        _run_checks(job, adapter, model, batch, recorder, replay, loop)
+        taps = adapter.taps(model)
+        provenance["probed"] = any(tap.probe is not None for tap in taps)
+        _run_checks(job, adapter, model, batch, recorder, replay, loop, taps)
     provenance.update(loop.provenance() if loop is not None else {})
     reached = loop.reached if loop is not None else set()
     provenance.update(files=executed.files(), packages=executed.packages())
@@ -120,14 +122,15 @@ def _run_checks(
     recorder: Any,
     replay: Optional[Dict[str, Any]],
     loop: Optional[Any],
+    taps: Sequence[Any],
 ) -> None:
     import torch
 
-    from legacy_adapters import steps
+    from legacy_adapters import probes, steps
     from legacy_adapters.taps import installed
 
     loaded = sorted(model.state_dict())
-    with installed(adapter.taps(model), recorder, replay, job.decide):
+    with installed(taps, recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
             torch.manual_seed(job.seed)
@@ -154,6 +157,12 @@ def _run_checks(
         if loop is not None:
             torch.manual_seed(job.seed)
             loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
+        if "forward" in job.checks:
+            model.eval()
+            with torch.no_grad(), recorder.in_phase(probes.PHASE):
+                for tap in taps:
+                    for arguments in tap.probe() if tap.probe is not None else ():
+                        getattr(tap.owner, tap.attribute)(*arguments)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from legacy_adapters import probes
 from legacy_adapters.steps import OWN, TWIN, step_of
 from legacy_adapters.trace_writer import Record
 
@@ -29,7 +30,7 @@ from .shared import shared_code, without_files
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
-_PHASES = {"predict": "inference", "train": "training"}
+_PHASES = {"predict": "inference", "train": "training", probes.PHASE: "at the threshold"}
 _PARTS = {
     "loss": "losses",
     "in_grad": "gradient flow",
@@ -176,6 +177,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         _print_wrapped(line, console)
     for line in training_lines(verdict):
         console.print(line, markup=False, highlight=False)
+    if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
+        _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
         _print_wrapped(f"  excluded {line}", console)
     lines = [*sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3, standin
+from legacy_adapters import mmdet3, probes, standin
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.methods import Aside
 from legacy_adapters.taps import Tap
@@ -61,7 +61,7 @@ def taps(model: torch.nn.Module) -> List[Tap]:
     from projects.models import ddq_detr, utils
 
     return [
-        selection_tap(ddq_detr, "batched_nms", model.num_queries),
+        selection_tap(ddq_detr, "batched_nms", model.num_queries, selection_probe(model)),
         tap_lib.matching_tap(hungarian_assigner, "match"),
         tap_lib.matching_tap(utils, "dense_match"),
         *tap_lib.random_taps(),
@@ -86,7 +86,7 @@ def aside(model: torch.nn.Module) -> Aside:
     return left
 
 
-def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:
+def selection_tap(owner: Any, attribute: str, num_queries: int, probe: Optional[Callable] = None) -> Tap:
     """Watch mmcv's ``batched_nms`` as DDQ uses it.
 
     With an NMS config it selects distinct queries, without one it sorts (dense queries). The caller cuts the result to
@@ -109,7 +109,18 @@ def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:
             return {"scores": scores}
         return {"boxes": boxes, "scores": scores, "iou_threshold": nms_cfg["iou_threshold"], "max_num": num_queries}
 
-    return Tap(owner, attribute, name, read, write, basis=basis)
+    return Tap(owner, attribute, name, read, write, basis=basis, probe=probe)
+
+
+def selection_probe(model: torch.nn.Module) -> Callable[[], Iterator[tuple]]:
+    """Return what gives ``batched_nms`` boxes whose overlaps are the threshold, and nearly so."""
+
+    def arguments() -> Iterator[tuple]:
+        cfg, like = dict(model.dqs_cfg), next(model.parameters())
+        for boxes, scores in probes.boxes_at_threshold(cfg["iou_threshold"], model.num_queries, like):
+            yield boxes, scores, torch.ones_like(scores), dict(cfg)
+
+    return arguments
 
 
 def provenance(options: Dict[str, Any]) -> dict:

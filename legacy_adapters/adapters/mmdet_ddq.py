@@ -8,7 +8,11 @@ import torch
 
 from legacy_adapters import mmdet3, standin
 from legacy_adapters import taps as tap_lib
-from legacy_adapters.adapters.ddq_detr import aside, selection_tap  # noqa: F401  (`aside` is the worker's)
+from legacy_adapters.adapters.ddq_detr import (  # noqa: F401  (`aside` is the worker's)
+    aside,
+    selection_probe,
+    selection_tap,
+)
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses
@@ -46,7 +50,7 @@ def taps(model: torch.nn.Module) -> List[Tap]:
     from mmdet.models.task_modules.assigners import hungarian_assigner, topk_hungarian_assigner
 
     return [
-        selection_tap(ddq_detr, "batched_nms", model.num_queries),
+        selection_tap(ddq_detr, "batched_nms", model.num_queries, selection_probe(model)),
         selection_tap(ddq_detr_layers, "batched_nms", model.num_queries),
         tap_lib.matching_tap(hungarian_assigner, "match"),
         tap_lib.matching_tap(topk_hungarian_assigner, "dense_match"),
