@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import runpy
 import sys
@@ -240,18 +239,3 @@ def packaged_config(name: str) -> str:
     import mmdet
 
     return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", name)
-
-
-def fingerprint(folder: str, parts: Tuple[str, ...]) -> str:
-    """Return a SHA-256 over the Python files below ``parts`` of ``folder``, independent of where it lies."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for base, folders, files in os.walk(os.path.join(folder, part)):
-            folders.sort()
-            for name in sorted(files):
-                if name.endswith(".py"):
-                    path = os.path.join(base, name)
-                    digest.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + b"\0")
-                    with open(path, "rb") as file:
-                        digest.update(file.read() + b"\0")
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from legacy_adapters import probes
+from legacy_adapters import originals, probes
 from legacy_adapters.steps import OWN, TWIN, step_of
 from legacy_adapters.trace_writer import Record
 
@@ -328,6 +328,7 @@ def closing_line(verdict: Verdict) -> str:
     """Return the verdict in one line, e.g. ``MATCH 4654 of 4654 records bit-identical``."""
     total = len(verdict.comparisons)
     identical = sum(comparison.identical for comparison in verdict.comparisons)
+    remark = originals.remark(verdict.provenance[LEGACY])
     if verdict.outcome == MATCH:
         tolerance = verdict.tolerance
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
@@ -336,16 +337,24 @@ def closing_line(verdict: Verdict) -> str:
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
-        return f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
+        said = f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
+        return f"{said}, {remark}" if remark else said
     where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
-    return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
+    return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def as_sentence(remark: str) -> str:
+    """Return a remark as a sentence that follows others; nothing of none."""
+    return f" {remark[0].upper()}{remark[1:]}." if remark else ""
 
 
 def golden_line(golden: Golden, file: Path) -> str:
     """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of ddq_detr tiny_4scale -> FILE, 0.4 MB``."""
     megabytes = file.stat().st_size / 1e6
     task = golden.task
-    return f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
+    remark = originals.remark(golden.provenance)
+    said = f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
+    return f"{said}, {remark}" if remark else said
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
@@ -355,6 +364,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "exit_code": verdict.exit_code,
         "summary": closing_line(verdict),
         "reasons": list(verdict.reasons),
+        "legacy_as_published": not originals.remark(verdict.provenance[LEGACY]),
         "tolerance": _tolerance_dict(verdict.tolerance),
         "records": len(verdict.comparisons),
         "identical": sum(comparison.identical for comparison in verdict.comparisons),

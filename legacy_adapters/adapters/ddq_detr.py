@@ -11,17 +11,15 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3, probes, standin
+from legacy_adapters import families, mmdet3, originals, probes, standin
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.methods import Aside
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses
 
-MMCV_FOLDER = "mmcv-2.0.0rc4"
-#: Commits of the branch by the fingerprint of their code, for checkouts without git's own folder.
-COMMITS = {"1017f9d84b89d08c90b8b73e7a54ebb6177fb16afb23d90a57b4f46eedb87237": "80c7d5f"}
-CODE = ("projects", "mmdet", "mmengine", MMCV_FOLDER + "/mmcv")
+_FAMILY = families.get("ddq_detr")
+MMCV_FOLDER = families.MMCV_FOLDER
 
 
 def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
@@ -131,12 +129,12 @@ def provenance(options: Dict[str, Any]) -> dict:
     import projects
 
     repo = options["repo"]
-    code = mmdet3.fingerprint(repo, CODE)
+    code = originals.fingerprint(repo, _FAMILY.code)
     return dict(
         code_base="jshilong/DDQ@ddq_detr",
         repo=repo,
         code_sha256=code,
-        commit=COMMITS.get(code, "unknown: its code is none of the commits this adapter was made for"),
+        commit=_FAMILY.commits.get(code, originals.UNKNOWN),
         modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
         mmcv_ops=mmdet3.mmcv_ops(),
     )

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3, standin
+from legacy_adapters import families, mmdet3, originals, standin
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.adapters.ddq_detr import (  # noqa: F401  (`aside` is the worker's)
     aside,
@@ -68,5 +68,6 @@ def provenance(options: Dict[str, Any]) -> dict:
     return dict(
         code_base="mmdet " + mmdet.__version__,
         modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
+        altered=originals.altered(families.get("mmdet_ddq").packages),
         mmcv_ops=mmdet3.mmcv_ops(),
     )

@@ -142,3 +142,16 @@ def test_what_both_sides_execute_is_told(copy):
     assert "legacy_adapters/recorder.py" in told["shared"]["recorder"]
     assert {"mmdet", "mmcv", "mmengine", "torch"} <= told["shared"]["packages"].keys()
     assert not any("files" in side for side in told["provenance"].values())
+
+
+@pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
+def test_changed_checkout_is_said_in_the_verdict_line_and_can_be_refused(tmp_path):
+    repo = tmp_path / "DDQ"
+    shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    with open(repo / "projects" / "models" / "ddq_detr.py", "a") as file:
+        file.write("\n# a comment\n")
+    options = ["--family", "ddq_detr", "--legacy-repo", str(repo), "--check", "forward"]
+    done = run_copy(ROOT, *options, "-q")
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("bit-identical, legacy code of no known commit")
+    refused = run_copy(ROOT, *options, "--require-known-commit")
+    assert refused.returncode == 2 and "is of no known commit" in refused.stderr and not refused.stdout
