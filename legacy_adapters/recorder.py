@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
+from .origin import MODULE, PHASE, note
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
 
@@ -50,6 +51,7 @@ class Recorder:
         self._running: List[str] = [""]
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
+        self._strange: List[Tuple[str, str, str, int, str]] = []
 
     @contextmanager
     def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
@@ -58,6 +60,9 @@ class Recorder:
         self._next.clear()
         try:
             yield
+        except BaseException as error:
+            note(error, PHASE, phase)
+            raise
         finally:
             if self._flow is not None:
                 self._cut_off += [self._key(share) for share in self._flow.cut_off]
@@ -120,6 +125,9 @@ class Recorder:
         self._running.append(name)
         try:
             yield
+        except BaseException as error:
+            note(error, MODULE, name)
+            raise
         finally:
             self._running.pop()
 
@@ -145,7 +153,9 @@ class Recorder:
             self._executed.add(name)
             if not self._modules:
                 with self._inside(name):
-                    return forward(*args, **kwargs)
+                    result = forward(*args, **kwargs)
+                self._look_at(result, name, call, scope, (args, kwargs))
+                return result
             bound = signature.bind(*args, **kwargs)
             self.add("module_in", name, call, named_arguments(bound))
             if self._forcing is not None:
@@ -167,8 +177,31 @@ class Recorder:
 
         return recorded
 
+    def _look_at(self, result: Any, name: str, call: int, scope: str, given: Any) -> None:
+        """Note a call that is not recorded whose result is not finite, and who made it so: it or its caller."""
+        what = _not_finite(result)
+        if what:
+            self._strange.append((self.phase, scope if _not_finite(given) else name, name, call, what))
+
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""
         calls = [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())]
         never = sorted(set(self.leaf_modules) - self._executed)
-        return dict(leaf_calls=calls, never_executed=never, classes=self.classes, cut_off=self._cut_off)
+        return dict(
+            leaf_calls=calls,
+            never_executed=never,
+            classes=self.classes,
+            cut_off=self._cut_off,
+            not_finite=self._strange,
+        )
+
+
+def _not_finite(value: Any) -> str:
+    """Return ``NaN`` or ``Inf`` if there is one among the floats of ``value``, else an empty string."""
+    found = ""
+    for _, tensor in flatten(value):
+        if tensor.is_floating_point() and not torch.isfinite(tensor.detach()).all():
+            if torch.isnan(tensor.detach()).any():
+                return "NaN"
+            found = "Inf"
+    return found
