@@ -91,6 +91,7 @@ _DDQ_DETR_VARIANTS = (
     Variant("tiny_4scale", decoder_layers=3),
     Variant("tiny_5scale", decoder_layers=3),
     Variant("tiny_swinl", decoder_layers=3),
+    Variant("tiny_r18", decoder_layers=3),
     # behind tiny_4scale: a checkpoint of any other number of classes fits both alike, and the first is reported
     Variant("tiny_1class", decoder_layers=3),
 )

@@ -61,6 +61,7 @@ _DDQ_DETR_CONFIGS = {
     "tiny_4scale": "ddq-detr-4scale_r50_8xb2-12e_coco.py",
     "tiny_5scale": "ddq-detr-5scale_r50_8xb2-12e_coco.py",
     "tiny_swinl": "ddq-detr-4scale_swinl_8xb2-30e_coco.py",
+    "tiny_r18": "ddq-detr-4scale_r50_8xb2-12e_coco.py",
     "tiny_1class": "ddq-detr-4scale_r50_8xb2-12e_coco.py",
 }
 _FAMILIES = {

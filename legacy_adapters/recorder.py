@@ -13,13 +13,10 @@ from torch import nn
 from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
+from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
 from .origin import MODULE, PHASE, note
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
-
-#: Methods besides ``forward`` by which mmdet's heads are entered.
-ENTRY_POINTS = ("loss", "predict")
-
 
 class Recorder:
     """Turn what a model computes into records.
@@ -29,6 +26,7 @@ class Recorder:
         gradient_flow: record gradients over the borders of module calls, too.
         forcing: values of another run to go on with instead of the model's own, or None. Records are its own.
         target: a call whose arguments are saved, or None.
+        aside: gives what methods leave elsewhere than in their results.
     """
 
     def __init__(
@@ -37,14 +35,17 @@ class Recorder:
         gradient_flow: bool = False,
         forcing: Optional[Forcing] = None,
         target: Optional[Target] = None,
+        aside: Aside = nothing_aside,
     ) -> None:
         self.writer = writer
+        self._aside = aside
         self._target = target
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
         self._modules = True
         self.calls: Counter = Counter()
+        self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
         self.classes: Dict[str, str] = {}
         self._executed: Set[str] = set()
@@ -107,18 +108,17 @@ class Recorder:
         return change
 
     def attach(self, model: nn.Module) -> None:
-        """Wrap the ``forward`` of every submodule.
+        """Wrap the ``forward`` of every submodule, and the methods of :mod:`legacy_adapters.methods` of every module.
 
         The wrapper sits on the instance, not in a hook: it sees keyword arguments on every torch version, and calls
-        that go to ``forward`` directly. Methods named in ``ENTRY_POINTS`` are followed for the records' scope only.
+        that go to ``forward`` directly.
         """
         for name, module in model.named_modules():
             self.classes[name] = "{}.{}".format(type(module).__module__, type(module).__qualname__)
             if name:
                 module.forward = self._recorded(model, name, module)
-                for method in ENTRY_POINTS:
-                    if hasattr(module, method):
-                        setattr(module, method, self._followed(name, getattr(module, method)))
+            for method, bound in list(methods_of(module)):
+                setattr(module, method, self._followed(name, method, bound))
 
     @contextmanager
     def _inside(self, name: str) -> Iterator[None]:
@@ -131,10 +131,22 @@ class Recorder:
         finally:
             self._running.pop()
 
-    def _followed(self, name: str, method: Callable) -> Callable:
+    def _followed(self, name: str, method: str, original: Callable) -> Callable:
+        """Record arguments and result of a method; what it does has its module as scope."""
+        signature = inspect.signature(original)
+
         def followed(*args: Any, **kwargs: Any) -> Any:
+            records = self.phase and self._modules
+            if records:
+                call = self.next_call(name, method)
+                arguments = named_arguments(signature.bind(*args, **kwargs))
+                self.add(IN, name, call, {method: plain(arguments)})
             with self._inside(name):
-                return method(*args, **kwargs)
+                result = original(*args, **kwargs)
+            if records:
+                self.add(OUT, name, call, {method: plain(result)})
+                self.add(OUT, name, call, {method: plain(self._aside(name, method, result))})
+            return result
 
         return followed
 
@@ -148,8 +160,8 @@ class Recorder:
             if not self.phase:
                 return forward(*args, **kwargs)
             call, scope = self.next_call("module", name), self._running[-1]
-            if is_leaf:
-                self.calls[self.phase, name] += 1
+            counted = self.calls if is_leaf else self._inner_calls
+            counted[self.phase, name] += 1
             self._executed.add(name)
             if not self._modules:
                 with self._inside(name):
@@ -157,7 +169,7 @@ class Recorder:
                 self._look_at(result, name, call, scope, (args, kwargs))
                 return result
             bound = signature.bind(*args, **kwargs)
-            self.add("module_in", name, call, named_arguments(bound))
+            self.add("module_in", name, call, named_arguments(bound, defaults=True))
             if self._forcing is not None:
                 args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, call))
                 bound = signature.bind(*args, **kwargs)
@@ -185,10 +197,14 @@ class Recorder:
 
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""
-        calls = [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(self.calls.items())]
+        leaf, inner = (
+            [dict(phase=phase, name=name, count=count) for (phase, name), count in sorted(calls.items())]
+            for calls in (self.calls, self._inner_calls)
+        )
         never = sorted(set(self.leaf_modules) - self._executed)
         return dict(
-            leaf_calls=calls,
+            leaf_calls=leaf,
+            inner_calls=inner,
             never_executed=never,
             classes=self.classes,
             cut_off=self._cut_off,

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+import numpy as np
 import torch
 
 #: Takes a slot and a tensor; gives the tensor to use instead, or None to keep it.
 Change = Callable[[str, torch.Tensor], Optional[torch.Tensor]]
+#: What counts as a number, numpy's included.
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
 def flatten(value: Any, slot: str = "") -> Iterator[Tuple[str, torch.Tensor]]:
-    """Yield (slot, tensor) for every tensor and number inside tuples, lists and dicts; other objects are left out.
+    """Yield (slot, tensor) for every tensor, array and number inside tuples, lists and dicts; the rest is left out.
 
-    A number becomes a 0-d tensor, so that a differing normalisation factor is seen.
+    A number becomes a 0-d tensor, so that a differing normalisation factor is seen; whatever its type, it is one in
+    double precision: 1, 1.0 and True are one number.
     """
     if isinstance(value, torch.Tensor):
         yield slot, value
-    elif isinstance(value, (bool, int, float)):
-        yield slot, torch.tensor(value)
+    elif isinstance(value, _NUMBERS):
+        yield slot, number(value)
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "bif":
+        yield slot, torch.from_numpy(np.ascontiguousarray(value))
     elif isinstance(value, dict):
         for key in value:
             yield from flatten(value[key], joined(slot, str(key)))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from flatten(item, joined(slot, str(index)))
+
+
+def number(value: Any) -> torch.Tensor:
+    """Return a number as a trace keeps it."""
+    return torch.tensor(float(value), dtype=torch.float64)
 
 
 def changed(value: Any, change: Change, slot: str = "") -> Any:
@@ -36,9 +48,9 @@ def changed(value: Any, change: Change, slot: str = "") -> Any:
     if isinstance(value, torch.Tensor):
         other = change(slot, value)
         return value if other is None else other
-    if isinstance(value, (bool, int, float)):
-        other = change(slot, torch.tensor(value))
-        return value if other is None else other.item()
+    if isinstance(value, _NUMBERS):
+        other = change(slot, number(value))
+        return value if other is None else type(value)(other.item())
     if isinstance(value, dict):
         items = {key: changed(item, change, joined(slot, str(key))) for key, item in value.items()}
         return value if all(items[key] is value[key] for key in value) else items
@@ -55,8 +67,16 @@ def joined(slot: str, part: str) -> str:
     return part if not slot else slot + "." + part
 
 
-def named_arguments(bound: inspect.BoundArguments) -> Dict[str, Any]:
-    """Return a call's arguments by parameter name, so that positional and keyword calls record alike."""
+def named_arguments(bound: inspect.BoundArguments, defaults: bool = False) -> Dict[str, Any]:
+    """Return a call's arguments by parameter name, so that positional and keyword calls record alike.
+
+    Args:
+        bound: to the signature; stays as it is.
+        defaults: with those that were not given, so that a default given explicitly records alike, too.
+    """
+    if defaults:
+        bound = inspect.BoundArguments(bound.signature, OrderedDict(bound.arguments))
+        bound.apply_defaults()
     named = dict(bound.arguments)
     named.update(named.pop(_name_of(bound.signature, inspect.Parameter.VAR_KEYWORD), {}))
     return named
@@ -67,13 +87,32 @@ def changed_call(
 ) -> Tuple[Tuple[Any, ...], Dict[str, Any]]:
     """Return a call's arguments with some tensors and numbers replaced, slots as of :func:`named_arguments`.
 
-    What was given by keyword still is: a decorator may look at keywords only.
+    What was given by keyword still is: a decorator may look at keywords only. A default is given if it is replaced.
     """
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [parameter.name for parameter in signature.parameters.values() if parameter.kind in positional]
     named = [changed(value, change, name) for name, value in zip(names, args)]
     more = changed(args[len(names) :], change, _name_of(signature, inspect.Parameter.VAR_POSITIONAL))
-    return (*named, *more), {name: changed(value, change, name) for name, value in kwargs.items()}
+    keywords = {name: changed(value, change, name) for name, value in kwargs.items()}
+    for name in [name for name in _by_keyword(signature, len(args)) if name not in kwargs]:
+        default = signature.parameters[name].default
+        other = changed(default, change, name)
+        if other is not default:
+            keywords[name] = other
+    return (*named, *more), keywords
+
+
+def _by_keyword(signature: inspect.Signature, given: int) -> List[str]:
+    """Return the parameters with a default that can be given by keyword behind ``given`` positional arguments."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    place = {name: index for index, name in enumerate(signature.parameters)}
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in kinds
+        and parameter.default is not parameter.empty
+        and (parameter.kind is parameter.KEYWORD_ONLY or place[name] >= given)
+    ]
 
 
 def _name_of(signature: inspect.Signature, kind: Any) -> str:

@@ -66,6 +66,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
+    from legacy_adapters.methods import nothing_aside
     from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
@@ -76,7 +77,8 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
 
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
-    recorder = Recorder(TraceWriter(job.trace), _records_flow(job), forcing, target)
+    aside = adapter.aside(model) if hasattr(adapter, "aside") else nothing_aside
+    recorder = Recorder(TraceWriter(job.trace), _records_flow(job), forcing, target, aside)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):

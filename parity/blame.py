@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from legacy_adapters import methods
 from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
@@ -226,6 +227,8 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
     if record.kind == "module_in":
         text = f"The code of {quoted} calls `{record.name}` ({call}) with another `{record.slot}`."
         return Divergence(caller, callers, text, comparison)
+    if record.kind in methods.KINDS:
+        return _describe_method(comparison)
     if record.kind == "in_grad":
         text = f"Backward, `{record.name}` ({call}) makes another gradient of its `{record.slot}` from equal ones."
         return Divergence(record.name, (legacy.name, record.name), text, comparison)
@@ -246,6 +249,19 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
         "grad": f"The gradient of `{record.name}` differs; all gradients that flow between modules are equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)
+
+
+def _describe_method(comparison: Comparison) -> Divergence:
+    """Describe an argument or result of a method; its slot begins with the method's name."""
+    legacy, record = comparison.pair.legacy, comparison.pair.new
+    method, _, slot = record.slot.partition(".")
+    path, call = ".".join(filter(None, (record.name, method))), _call(record)
+    if record.kind == methods.IN:
+        text = f"The code of {_quoted(record.scope)} calls `{path}` ({call}) with another `{slot}`."
+        return Divergence(record.scope or DETECTOR, (legacy.scope, record.scope), text, comparison)
+    result = f", result {slot}" if slot else ""
+    text = f"`{path}` of {_quoted(record.name)} ({call}{result}) gives another result for equal arguments."
+    return Divergence(record.name or DETECTOR, (legacy.name, record.name), text, comparison)
 
 
 def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) -> Divergence:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.trace_writer import Record, content_digest
 
 from .derived import Finding, decision_margin, examine, follows_gradients, training_slack
 from .evidence import Evidence
@@ -18,9 +18,12 @@ from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
 from .pairing import Pair
 from .pieces import Numbers, together
+from .shard import TORCH_DTYPES
 from .ties import is_of_decision
 from .trace import Trace, TraceError
 
+#: Kinds of records that hold what code passes on, numbers among it.
+_ARGUMENTS = ("module_in", "basis")
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 
 
@@ -111,15 +114,31 @@ def compare_all(
     """
     pairs = tuple(pairs)
     work = {}
+    same = {id(pair) for pair in pairs if pair.legacy.digest == pair.new.digest or _is_one_number(pair, new)}
     for pair in pairs:
-        if pair.legacy.digest != pair.new.digest:
+        if id(pair) not in same:
             work.setdefault(_work_of(pair, evidence), partial(_compare_one, legacy, new, pair, tolerance, evidence))
     done = {key: compare() for key, compare in work.items()}
     for pair in pairs:
-        if pair.legacy.digest == pair.new.digest:
+        if id(pair) in same:
             yield Comparison(pair, True, True, None)
         else:
             yield replace(done[_work_of(pair, evidence)], pair=pair)
+
+
+def _is_one_number(pair: Pair, new: Trace) -> bool:
+    """Tell whether two single numbers among arguments, of other types, are one: ``1``, ``1.0``, ``torch.tensor(1)``.
+
+    The legacy side's may be known by its digest only, so the new one is brought to its type.
+    """
+    one, two = pair.legacy, pair.new
+    if one.kind not in _ARGUMENTS or one.shape or two.shape or one.dtype == two.dtype:
+        return False
+    number = new.tensor(two)
+    converted = number.to(TORCH_DTYPES[one.dtype])
+    return content_digest(converted) == one.digest and (
+        bool(converted.to(number.dtype) == number) or (one.is_float and two.is_float)
+    )
 
 
 def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.mapping import Mapping as Rules
+from legacy_adapters.steps import step_of
 
 from .pairing import LEGACY, NEW, Unpaired
 from .trace import Recording
@@ -43,7 +44,8 @@ class Coverage:
         excluded_leaf_calls: calls on the legacy side of which an output is excluded.
         lone_calls: calls of either side without a twin and without an exclusion of all that they recorded.
         excluded_records: unpaired records covered by a written exclusion.
-        unaccounted: unpaired records that are not.
+        explained_records: unpaired records whose values are compared elsewhere, see :mod:`.echoes`.
+        unaccounted: unpaired records that are neither.
         never_executed: leaf modules of either side that never ran, by side, as the new side names them.
         lone_modules: modules of either side that the other does not have, run or not, by side.
         gradient_only_on: parameters that got a gradient on this side only, by side, as the new side names them.
@@ -54,6 +56,7 @@ class Coverage:
     excluded_leaf_calls: int
     lone_calls: tuple[LoneCalls, ...]
     excluded_records: tuple[Unpaired, ...]
+    explained_records: tuple[Unpaired, ...]
     unaccounted: tuple[Unpaired, ...]
     never_executed: Mapping[str, tuple[str, ...]]
     lone_modules: Mapping[str, tuple[str, ...]]
@@ -85,20 +88,29 @@ def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpai
         unpaired: the records without a twin.
     """
     calls = {LEGACY: _calls(legacy), NEW: _calls(new)}
-    twins = {(phase, name): (phase, rules.map_module(name) or name) for phase, name in calls[LEGACY]}
-    paired = {twin: min(calls[LEGACY][own], calls[NEW][twin]) for own, twin in twins.items()}
-    excluded = {side: _excluded_calls(side, unpaired) for side in SIDES}
+    # what is a leaf here may be wrapped or have children there
+    any_calls = {side: calls[side] + _calls(of, "inner_calls") for side, of in ((LEGACY, legacy), (NEW, new))}
+    twins = {(phase, name): (phase, rules.map_module(name) or name) for phase, name in any_calls[LEGACY]}
+    of_new = Counter({twin: any_calls[LEGACY][own] for own, twin in twins.items()})
+    paired = {
+        LEGACY: {own: min(count, any_calls[NEW][twins[own]]) for own, count in calls[LEGACY].items()},
+        NEW: {twin: min(count, of_new[twin]) for twin, count in calls[NEW].items()},
+    }
+    excluded, accounted = (
+        {side: _calls_with(side, unpaired, covers) for side in SIDES} for covers in (_is_excluded, _is_accounted)
+    )
     lone = [
-        *_lone(LEGACY, calls[LEGACY], {own: paired[twin] for own, twin in twins.items()}, excluded[LEGACY]),
-        *_lone(NEW, calls[NEW], paired, excluded[NEW]),
+        *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], _with_weights(legacy)),
+        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new)),
     ]
     return Coverage(
         legacy_leaf_calls=calls[LEGACY].total(),
-        paired_leaf_calls=sum(paired.values()),
+        paired_leaf_calls=sum(paired[LEGACY].values()),
         excluded_leaf_calls=sum(min(excluded[LEGACY][own], count) for own, count in calls[LEGACY].items()),
         lone_calls=tuple(lone),
         excluded_records=tuple(item for item in unpaired if item.exclusion is not None),
-        unaccounted=tuple(item for item in unpaired if item.exclusion is None),
+        explained_records=tuple(item for item in unpaired if item.explained),
+        unaccounted=tuple(item for item in unpaired if not item.is_accounted),
         never_executed={
             LEGACY: tuple(rules.map_module(name) or name for name in legacy.coverage["never_executed"]),
             NEW: tuple(new.coverage["never_executed"]),
@@ -108,26 +120,42 @@ def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpai
     )
 
 
-def _calls(side: Recording) -> Calls:
-    return Counter({(entry["phase"], entry["name"]): entry["count"] for entry in side.coverage["leaf_calls"]})
+def _calls(side: Recording, which: str = "leaf_calls") -> Calls:
+    return Counter({(entry["phase"], entry["name"]): entry["count"] for entry in side.coverage.get(which, ())})
 
 
-def _excluded_calls(side: str, unpaired: Iterable[Unpaired]) -> Calls:
-    """Count the calls of a module of which an output is excluded and no output is unaccounted for."""
+def _is_excluded(item: Unpaired) -> bool:
+    return item.exclusion is not None
+
+
+def _is_accounted(item: Unpaired) -> bool:
+    return item.is_accounted
+
+
+def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpaired], bool]) -> Calls:
+    """Count the calls of a module of which an output is covered and no output is not."""
     outputs: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
     for item in unpaired:
         record = item.record
         if item.side == side and record.kind == "module_out":
-            outputs[record.phase, record.name, record.call].append(item.exclusion is not None)
+            outputs[record.phase, record.name, record.call].append(covers(item))
     return Counter((phase, name) for (phase, name, _), covered in outputs.items() if all(covered))
 
 
-def _lone(side: str, calls: Calls, paired: Mapping[tuple[str, str], int], excluded: Calls) -> list[LoneCalls]:
+def _with_weights(side: Recording) -> set[str]:
+    """Return the paths of the modules that have parameters or buffers of their own."""
+    return {record.name.rpartition(".")[0] for record in side.records if record.kind == "param"}
+
+
+def _lone(
+    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str]
+) -> list[LoneCalls]:
     found = []
     for (phase, name), count in calls.items():
         missing = count - paired.get((phase, name), 0)
-        left = missing - min(missing, excluded[phase, name])
-        if left:
+        left = missing - min(missing, covered[phase, name])
+        # steps of a training record no calls; what one without weights does is seen in losses, gradients and state
+        if left and (step_of(phase) is None or name in with_weights):
             found.append(LoneCalls(side, phase, name, left))
     return found
 

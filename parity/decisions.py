@@ -16,7 +16,7 @@ from torch import Tensor
 from .compare import Comparison
 from .derived import basis_errors
 from .evidence import Evidence
-from .pairing import LEGACY, NEW
+from .pairing import LEGACY, NEW, Pair
 from .ties import Margin, is_of_decision, margin
 from .trace import Recording, Trace
 
@@ -119,23 +119,26 @@ def differing_decisions(
             if is_of_decision(basis):
                 differing.setdefault((record.phase, record.name, record.call), []).append(comparison)
     return tuple(
-        _examined(place, all(c.accepted for c in found), legacy, new, evidence) for place, found in differing.items()
+        _examined(found[0].pair, all(c.accepted for c in found), legacy, new, evidence) for found in differing.values()
     )
 
 
 def _examined(
-    place: tuple[str, str, int], accepted: bool, legacy: Recording, new: Trace, evidence: Evidence | None
+    pair: Pair, accepted: bool, legacy: Recording, new: Trace, evidence: Evidence | None
 ) -> DecisionDifference:
-    phase, name, call = place
-    decisions = {side: of.values_of(phase, "tap", name, call) for side, of in ((LEGACY, legacy), (NEW, new))}
-    numbers = {side: of.values_of(phase, "basis", name, call) for side, of in ((LEGACY, legacy), (NEW, new))}
+    phase, name, call = pair.new.phase, pair.new.name, pair.new.call
+    sides = ((LEGACY, legacy, pair.legacy), (NEW, new, pair.new))
+    decisions, numbers = (
+        {side: of.values_of(phase, kind, record.name, record.call) for side, of, record in sides}
+        for kind in ("tap", "basis")
+    )
     obstacle = _obstacle(numbers[LEGACY], numbers[NEW]) if numbers[LEGACY] else ""
     gaps = _gaps(numbers[LEGACY], numbers[NEW]) if numbers[LEGACY] and not obstacle else {}
     if not all(math.isfinite(gap) for gap in gaps.values()):
         obstacle = "not tried: what it rests on is NaN or infinite on one side only"
     errors, own_errors = gaps, dict.fromkeys(gaps, 0.0)  # on its own numbers a decision has no excuse
     if evidence is not None:
-        errors = own_errors = basis_errors(evidence, phase, name, call)
+        errors = own_errors = basis_errors(evidence, pair)
     trials = [] if obstacle else _trials(decisions, numbers, errors, own_errors)
     allowance = MEASURED if evidence is None else DERIVED_ERRORS
     return DecisionDifference(phase, name, call, accepted, tuple(trials), gaps, allowance, obstacle)

@@ -24,7 +24,7 @@ below AdamW's eps and move nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -169,7 +169,7 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
         evidence: has the whole decision and the errors of its basis.
     """
     new, tap = evidence.new, pair.new
-    errors = basis_errors(evidence, tap.phase, tap.name, tap.call)
+    errors = basis_errors(evidence, pair)
     numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
     own, legacy = new.values_of(*tap.key[:4]), evidence.decision(pair.legacy)
     lengths, expected = _lengths(own), _lengths(legacy)
@@ -180,12 +180,12 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
     return min(margins, key=lambda found: found.is_tie)
 
 
-def basis_errors(evidence: Evidence, phase: str, name: str, call: int) -> dict[str, float]:
-    """Return the largest error accepted in each slot of the new side's basis of one decision."""
+def basis_errors(evidence: Evidence, pair: Pair) -> dict[str, float]:
+    """Return the largest error accepted in each slot of the new side's basis of one decision, a pair of tap records."""
     errors = {}
-    for slot, record in evidence.new.slots(phase, "basis", name, call).items():
-        # taps have one name on both sides, so the key is that of the legacy record, too
-        sample = evidence.sample(Pair(record, record))
+    for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
+        twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
+        sample = evidence.sample(Pair(twin, record))
         errors[slot] = 0.0 if sample is None else bound(sample).max
     return errors
 

@@ -19,7 +19,8 @@ from legacy_adapters.trace_writer import Key, Record
 from .pairing import Pair
 from .parallel import in_order
 from .pieces import Numbers, doubles, together
-from .trace import StoredTensor, Trace, TraceError
+from .trace import Recording, StoredTensor, Trace, TraceError
+from .twins import Likeness
 
 #: Gives the values by which a record of a trace is judged: the whole tensor, or a sketch of it.
 Values = Callable[[Trace, Record], Numbers]
@@ -122,6 +123,9 @@ class Evidence(Protocol):
     def sample(self, pair: Pair) -> Sample | None:
         """Return the values of a pair of float records; None if one has no twin in float64."""
 
+    def likeness(self, legacy: Record, new: Record) -> float:
+        """Return the root mean square of the difference of two float records of one shape, as a share of their size."""
+
     def decision(self, record: Record) -> dict[str, Tensor]:
         """Return the whole decision of the legacy side that ``record`` is a slot of."""
 
@@ -202,6 +206,9 @@ class TraceEvidence:
             new_reference=whole(self.new_reference, new_reference),
         )
 
+    def likeness(self, legacy: Record, new: Record) -> float:
+        return _likeness(self.legacy, self.new, legacy, new)
+
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.legacy.values_of(*record.key[:4])
 
@@ -212,3 +219,26 @@ class TraceEvidence:
         phase, kind = ("weights", "param") if step == 1 else (phase_of(step - 1), "state")
         start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
         return None if start is None else whole(self.legacy, start)
+
+
+def likeness_of(legacy: Recording, new: Trace, evidence: Evidence | None) -> Likeness | None:
+    """Return what tells how far two records are apart; None if the legacy side's values are not at hand."""
+    if evidence is not None:
+        return evidence.likeness
+    return partial(_likeness, legacy, new) if isinstance(legacy, Trace) else None
+
+
+def _likeness(legacy: Trace, new: Trace, one: Record, two: Record) -> float:
+    """Compare the beginning of two tensors; enough to tell which of several is meant."""
+    return relative_gap(*(next(iter(side.stored(r).pieces())) for side, r in ((legacy, one), (new, two))))
+
+
+def relative_gap(one: Tensor, two: Tensor) -> float:
+    """Return the root mean square of the difference where it is finite, over that of the larger of the two."""
+    first, second = doubles(one), doubles(two)
+    difference, sizes = Size(), (Size(), Size())
+    difference.add(gap(first, second))
+    for size, piece in zip(sizes, (first, second)):
+        size.add(piece)
+    largest = max(size.norms().rms for size in sizes)
+    return difference.norms().rms / largest if largest else 0.0

@@ -11,7 +11,7 @@ _RECORD = {
 }  # fmt: skip
 _COVERAGE = {
     "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
-    "not_finite?": list, "classes": dict,
+    "not_finite?": list, "classes": dict, "inner_calls?": list,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
 _LEAF_CALL = {"phase": str, "name": str, "count": int}
@@ -41,7 +41,8 @@ def check_fields(provenance: Any, coverage: Any, records: Any) -> None:
     _each("coverage.classes", coverage["classes"], str)
     for name in _NAMES:
         _each(f"coverage.{name}", coverage.get(name, []), str)
-    _fields("coverage.leaf_calls", coverage["leaf_calls"], _LEAF_CALL)
+    for name in ("leaf_calls", "inner_calls"):
+        _fields(f"coverage.{name}", coverage.get(name, []), _LEAF_CALL)
     for name, parts in _ENTRIES.items():
         for place, entry in enumerate(coverage.get(name, [])):
             if type(entry) is not list or tuple(map(type, entry)) != _ENTRY:

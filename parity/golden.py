@@ -26,7 +26,7 @@ from torch import Tensor
 from legacy_adapters.taps import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
-from .evidence import Norms, Sample
+from .evidence import Norms, Sample, relative_gap
 from .evidence import Values as ValuesOf
 from .fields import check_fields
 from .pairing import LEGACY, Pair
@@ -182,6 +182,10 @@ class GoldenEvidence:
             new_reference=marked(self._sketch(self.new_reference, twin), values.reference),
             sketched=True,
         )
+
+    def likeness(self, legacy: Record, new: Record) -> float:
+        values = self.golden.values.get(legacy.key)
+        return 0.0 if values is None else relative_gap(values.legacy, self._sketch(self.new, new))
 
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.golden.values_of(*record.key[:4])

@@ -16,11 +16,11 @@ from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 from legacy_adapters.steps import step_of
 
-from .compare import DERIVED, Tolerance
-from .evidence import TraceEvidence, load_spread
+from .compare import DERIVED, EXACT, Tolerance
+from .evidence import TraceEvidence, likeness_of, load_spread
 from .exclusions import EXCLUSIONS
 from .isolation import write_forcing
-from .pairing import LEGACY, NEW
+from .pairing import LEGACY, NEW, pair
 from .settings import SettingsError
 from .sides import DECISIONS
 from .stopped import recorded_by
@@ -130,9 +130,13 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     if not (folder / DECISIONS).exists():
         save_file(decisions(legacy), str(folder / DECISIONS))
 
+    new = Trace.load(folder / NEW)
+    likeness = None if kept.tolerance.name == EXACT else likeness_of(legacy, new, None)
+    keys = pair(legacy.records, new.records, mapping, (), likeness).keys
+
     def forced(run: str, twin: Trace) -> Trace:
         name = run.replace(NEW, ISOLATED)
-        force = write_forcing(folder / f"{name}.forced.json", twin, mapping)
+        force = write_forcing(folder / f"{name}.forced.json", twin, keys)
         return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS), checks=kept.isolable(run))
 
     progress("running the new side again, every module on what its twin was given")
@@ -155,7 +159,8 @@ def _without_steps(legacy: Trace) -> Trace:
     if "train" not in provenance["checks"]:
         return legacy
     provenance["checks"] = [check for check in provenance["checks"] if check != "train"]
-    coverage["leaf_calls"] = [entry for entry in coverage["leaf_calls"] if step_of(entry["phase"]) is None]
+    for calls in ("leaf_calls", "inner_calls"):
+        coverage[calls] = [entry for entry in coverage.get(calls, ()) if step_of(entry["phase"]) is None]
     stepped, reached = (
         {r.name for r in records if r.kind == "grad" and (step_of(r.phase) is not None) is in_step}
         for in_step in (True, False)

@@ -8,17 +8,16 @@ module, or by the code that calls it; several errors are seen apart from each ot
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.mapping import Mapping
 from legacy_adapters.steps import step_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.trace_writer import Key, Record
 
-from .blame import describe, describe_missing
+from .blame import Divergence, describe, describe_missing
 from .compare import Comparison
-from .pairing import translator
+from .pairing import OF_METHODS
 from .trace import Trace
 
 #: Kinds of records whose values the isolated run goes on with.
@@ -61,13 +60,16 @@ class Isolation:
     reasons: tuple[str, ...] = ()
 
 
-def write_forcing(path: Path, legacy: Trace, mapping: Mapping) -> str:
-    """Write what :class:`legacy_adapters.forcing.Forcing` reads, under the new side's names, and return its path."""
-    translate = translator(mapping)
+def write_forcing(path: Path, legacy: Trace, keys: Mapping[Key, Key]) -> str:
+    """Write what :class:`legacy_adapters.forcing.Forcing` reads, under the new side's names, and return its path.
+
+    Args:
+        path: of the file.
+        legacy: the values.
+        keys: the new side's key for each of the legacy side's, as in :class:`.pairing.Pairing`.
+    """
     records = [
-        (record.phase, record.kind, translate(record), record.call, record.slot, record.digest)
-        for record in legacy.records
-        if record.kind in FORCED
+        (*keys.get(record.key, record.key), record.digest) for record in legacy.records if record.kind in FORCED
     ]
     shards = {digest: legacy.shard_of(digest) for *_, digest in records}
     path.write_text(json.dumps(dict(folder=str(legacy.folder), shards=shards, records=records)))
@@ -84,7 +86,8 @@ def places(
 
     Left out is what says nothing of its own: a gradient that several modules give on, after the first of them; what is
     inside a module that lacks an input or gets one of another shape, because it could not be given its twin's; and
-    steps of a training, in which no module is forced.
+    steps of a training, in which no module is forced. What a module entered by a method computes from arguments that
+    its caller makes otherwise is the caller's.
 
     Args:
         isolated: of the isolated run.
@@ -98,6 +101,7 @@ def places(
         (position[record.key], record, None) for record in missing if record.kind == "module_in"
     ]
     wrong += [(position[c.pair.legacy.key], c.pair.new, c) for c in isolated if not c.accepted]
+    misled: dict[tuple[str, str], Divergence] = {}
     strangers = {(record.phase, record.name) for _, record, comparison in wrong if comparison is None}
     found: dict[str, Place] = {}
     given_on = ""
@@ -108,6 +112,13 @@ def places(
         where = told.where
         if any((record.phase, path) in strangers for path in _paths(where)):
             continue
+        if record.kind in OF_METHODS:
+            # methods are not forced: a module that is entered by one with other arguments differs in isolation, too
+            if where != record.name:
+                misled.setdefault((record.phase, record.name), told)
+            continue
+        told = misled.get((record.phase, where), told)
+        where = told.where
         if comparison is not None:
             if record.kind == "module_in" and _form(record) != _form(comparison.pair.legacy):
                 strangers.add((record.phase, record.name))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from converters.mapping import Mapping
+from legacy_adapters.methods import IN
+from legacy_adapters.methods import KINDS as OF_METHODS
 from legacy_adapters.trace_writer import Key, Record
+
+from .twins import Likeness, new_keys
 
 LEGACY, NEW = "legacy", "new"
 #: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
-OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad")
+OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
 OF_PARAMETERS = ("param", "grad", "state", "setting", "optim_state")
 
 
@@ -52,11 +56,23 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A record without a twin; ``exclusion`` says why that is right, None means it is not accounted for."""
+    """A record without a twin.
+
+    Attributes:
+        side: that has it.
+        record: of that side.
+        exclusion: says why that is right; None if none does.
+        explained: why it needs none: what it shows is compared elsewhere; empty if it is not.
+    """
 
     side: str
     record: Record
     exclusion: Exclusion | None
+    explained: str = ""
+
+    @property
+    def is_accounted(self) -> bool:
+        return self.exclusion is not None or bool(self.explained)
 
 
 @dataclass(frozen=True)
@@ -76,33 +92,82 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """All records of two traces: pairs in legacy recording order, and the rest."""
+    """All records of two traces: pairs in legacy recording order, and the rest.
+
+    Attributes:
+        pairs: with a twin.
+        unpaired: without.
+        keys: for the key of every legacy record the one that its twin has, or would have, on the new side.
+    """
 
     pairs: tuple[Pair, ...]
     unpaired: tuple[Unpaired, ...]
+    keys: dict[Key, Key] = field(default_factory=dict, repr=False)
 
 
 def pair(
-    legacy: tuple[Record, ...], new: tuple[Record, ...], mapping: Mapping, exclusions: tuple[Exclusion, ...]
+    legacy: tuple[Record, ...],
+    new: tuple[Record, ...],
+    mapping: Mapping,
+    exclusions: tuple[Exclusion, ...],
+    likeness: Likeness | None = None,
 ) -> Pairing:
-    """Pair by phase, kind, name, call and slot.
+    """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
     Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
-    loss terms have the same names on both sides.
+    loss terms have the same names on both sides. How code is divided into methods is nobody's business: their records
+    pair where both sides have them, and are left out otherwise.
+
+    Args:
+        legacy: the legacy side's records.
+        new: the new side's records.
+        mapping: names on the new side.
+        exclusions: what needs no twin.
+        likeness: as in :func:`.twins.new_keys`.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
     """
     translate = translator(mapping)
     twins = _by_key(new, lambda record: record.name)
-    ours = _by_key(legacy, translate)
+    translated = _by_key(legacy, translate)
+    keys = new_keys(translated, twins, likeness)
+    ours = {keys[key]: record for key, record in translated.items()}
     scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
+    passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
+    more = _by_position(passed[LEGACY], passed[NEW], translate)
+    if more:
+        position = {id(record): index for index, record in enumerate(legacy)}
+        pairs += tuple(Pair(one, two, scopes[one.scope]) for one, two in more)
+        pairs = tuple(sorted(pairs, key=lambda pair: position[id(pair.legacy)]))
+    lonely = [(side, record) for side, record in lonely if record.kind not in OF_METHODS]
     return Pairing(
-        pairs, tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely)
+        pairs,
+        tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely),
+        {record.key: keys[key] for key, record in translated.items()},
     )
+
+
+def _by_position(
+    legacy: list[Record], new: list[Record], name_of: Callable[[Record], str]
+) -> list[tuple[Record, Record]]:
+    """Pair tensors given to one call of a method whose parameters have other names, in their order, by shape."""
+    calls: dict[tuple, tuple[list[Record], list[Record]]] = {}
+    for side, records in enumerate((legacy, new)):
+        for record in records:
+            method, _, parameter = record.slot.partition(".")
+            if record.shape and "." not in parameter:
+                name = record.name if side else name_of(record)
+                calls.setdefault((record.phase, name, record.call, method), ([], []))[side].append(record)
+    return [
+        (one, two)
+        for ours, theirs in calls.values()
+        for one, two in zip(ours, theirs)
+        if (one.dtype, one.shape) == (two.dtype, two.shape)
+    ]
 
 
 def translator(mapping: Mapping) -> Callable[[Record], str]:

@@ -18,7 +18,7 @@ from legacy_adapters.steps import OWN, TWIN, step_of
 from legacy_adapters.trace_writer import Record
 
 from . import derived, sections
-from .blame import Divergence
+from .blame import Divergence, describe
 from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .decisions import DecisionDifference
 from .golden import Golden
@@ -86,7 +86,7 @@ def stage_of(comparison: Comparison) -> str:
     if record.kind in ("tap", "basis"):
         part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
     phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
-    return f"{phase}: {part or record.name.split('.')[0]}"
+    return f"{phase}: {part or record.name.split('.')[0] or 'detector'}"
 
 
 def _size(comparison: Comparison) -> float:
@@ -169,6 +169,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         f"records excluded {len(coverage.excluded_records)}, unaccounted {len(coverage.unaccounted)}",
         highlight=False,
     )
+    for line in without_effect_lines(verdict):
+        _print_wrapped(line, console)
     for line in training_lines(verdict):
         console.print(line, markup=False, highlight=False)
     for line in exclusion_lines(verdict):
@@ -199,6 +201,14 @@ def training_lines(verdict: Verdict) -> list[str]:
         f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
     ]
+
+
+def without_effect_lines(verdict: Verdict) -> list[str]:
+    """Return a line on arguments and results of methods that differ though nothing that is computed does."""
+    lone = verdict.without_effect
+    if not lone:
+        return []
+    return [f"passed on otherwise between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
 
 
 def tie_lines(verdict: Verdict) -> list[str]:
@@ -315,7 +325,10 @@ def closing_line(verdict: Verdict) -> str:
     if verdict.outcome == MATCH:
         tolerance = verdict.tolerance
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
-        accepted = "" if identical == total else f", {total} within {tolerance.name} tolerance{bounds}"
+        within = total - len(verdict.without_effect)
+        accepted = "" if identical == within else f", {within} within {tolerance.name} tolerance{bounds}"
+        if verdict.without_effect:
+            accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
         return f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
     where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""

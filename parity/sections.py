@@ -129,6 +129,7 @@ def coverage_lines(coverage: Coverage) -> list[str]:
             (f"gradient on the {side} side only", coverage.gradient_only_on[side]),
             (f"losses of the {side} side only", coverage.losses_only_on[side]),
         ]
+    found.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
     found.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
     return [cut_list(f"{_INDENT}{what}: ", names) for what, names in found if names]
 
@@ -177,6 +178,7 @@ def coverage_dict(coverage: Coverage) -> dict[str, Any]:
         "paired_leaf_calls": coverage.paired_leaf_calls,
         "excluded_leaf_calls": coverage.excluded_leaf_calls,
         "excluded_records": len(coverage.excluded_records),
+        "compared_elsewhere": [unpaired_name(item) for item in coverage.explained_records],
         "unaccounted": [unpaired_name(item) for item in coverage.unaccounted],
         "never_executed": {side: list(names) for side, names in coverage.never_executed.items()},
         "lone_calls": [asdict(lone) for lone in coverage.lone_calls],

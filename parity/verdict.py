@@ -15,10 +15,11 @@ from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
-from .evidence import Evidence
+from .echoes import explained
+from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
-from .pairing import LEGACY, NEW, Exclusion, Unpaired, pair, translator
+from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
 from .stopped import Stop, judged_part, until_stop, without_rest
 from .trace import Recording, Trace
 
@@ -74,6 +75,12 @@ class Verdict:
     def exit_code(self) -> int:
         return EXIT_CODES[self.outcome]
 
+    @property
+    def without_effect(self) -> tuple[Comparison, ...]:
+        """Return the arguments and results of methods that differ though nothing that is computed does."""
+        rejected = tuple(comparison for comparison in self.comparisons if not comparison.accepted)
+        return rejected if all(comparison.pair.new.kind in OF_METHODS for comparison in rejected) else ()
+
 
 def judge(
     legacy: Recording,
@@ -89,24 +96,29 @@ def judge(
     difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
     reason, or too much excluded is never a match. Of a new side that crashed what it recorded until then is judged: a
     difference there is a mismatch; without one the two are not comparable, and :func:`ended` raises the crash.
+
+    How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
+    it tells where a difference comes from, and without one it is only told.
     """
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
-    pairing = pair(legacy.records, new.records, mapping, exclusions)
+    likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
+    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness)
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
-    unpaired = tuple(_confirmed(item) for item in pairing.unpaired)
+    unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
     covered = cover(legacy, new, mapping, unpaired)
     if stop is not None:
         covered = without_rest(covered)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
-    rejected = sum(not comparison.accepted for comparison in comparisons)
-    strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else ()
-    divergence = first_divergence(
-        comparisons, missing, legacy.records, added, _cut_off(new, missing, mapping), strange
-    )
+    telling = [comparison for comparison in comparisons if comparison.pair.new.kind not in OF_METHODS]
+    rejected = sum(not comparison.accepted for comparison in telling)
+    strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else []
+    parts = bool(missing or added or strange or rejected)
+    cut_off = _cut_off(new, missing, pairing)
+    divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off, strange) if parts else None
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     if conditions:
@@ -175,10 +187,9 @@ def _confirmed(item: Unpaired) -> Unpaired:
     return item
 
 
-def _cut_off(new: Trace, missing: Sequence[Record], mapping: Mapping) -> list[Record]:
+def _cut_off(new: Trace, missing: Sequence[Record], pairing: Pairing) -> list[Record]:
     """Return the missing gradients whose tensors need none on the new side, in the order in which these came up."""
-    translate = translator(mapping)
-    lost = {(r.phase, r.kind, translate(r), r.call, r.slot): r for r in missing if r.kind in FLOW}
+    lost = {pairing.keys[record.key]: record for record in missing if record.kind in FLOW}
     return [lost[key] for key in map(tuple, new.coverage.get("cut_off", ())) if key in lost]
 
 

@@ -23,6 +23,7 @@ VARIANTS = {
     "tiny_4scale": "ddq-detr-4scale_tiny",
     "tiny_5scale": "ddq-detr-5scale_tiny",
     "tiny_swinl": "ddq-detr-4scale_tiny-swinl",
+    "tiny_r18": "ddq-detr-4scale_tiny-r18",
     "tiny_1class": "ddq-detr-4scale_tiny-1class",
 }
 

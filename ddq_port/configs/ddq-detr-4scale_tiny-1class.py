@@ -4,7 +4,7 @@ _base_ = ["ddq-detr-4scale_r50_8xb2-12e_coco.py"]
 
 model = dict(
     num_queries=60,
-    backbone=dict(depth=18, base_channels=16, init_cfg=None),
+    backbone=dict(depth=50, base_channels=4, init_cfg=None),
     neck=dict(in_channels=[32, 64, 128], out_channels=64),
     encoder=dict(
         num_layers=2,

@@ -1,10 +1,11 @@
-# A DDQ-DETR of 1 M parameters for tests and demos: every part of the r50 4-scale model at a small width.
+# A DDQ-DETR of 1 M parameters for tests and demos: every part of the r50 4-scale model at a small width,
+# bottleneck blocks included: a ResNet-50 of 4 channels.
 # `model` holds literal values only: it is merged into the config of another code base as well.
 _base_ = ["ddq-detr-4scale_r50_8xb2-12e_coco.py"]
 
 model = dict(
     num_queries=60,
-    backbone=dict(depth=18, base_channels=16, init_cfg=None),
+    backbone=dict(depth=50, base_channels=4, init_cfg=None),
     neck=dict(in_channels=[32, 64, 128], out_channels=64),
     encoder=dict(
         num_layers=2,

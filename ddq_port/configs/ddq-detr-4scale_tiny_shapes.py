@@ -1,6 +1,6 @@
-# A DDQ-DETR of 1 M parameters, trained from scratch on the CPU: `ddq-train demo`. The model is `ddq-detr-4scale_tiny`
+# A DDQ-DETR of 1 M parameters, trained from scratch on the CPU: `ddq-train demo`. The model is `ddq-detr-4scale_tiny-r18`
 # with a backbone that is trained as a whole, normalisation included.
-_base_ = ["ddq-detr-4scale_tiny.py"]
+_base_ = ["ddq-detr-4scale_tiny-r18.py"]
 
 model = dict(
     num_queries=30,  # scenes have up to 10 objects

@@ -13,6 +13,7 @@ import torch
 
 from legacy_adapters import mmdet3
 from legacy_adapters import taps as tap_lib
+from legacy_adapters.methods import Aside
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses
@@ -75,6 +76,23 @@ def taps(model: torch.nn.Module) -> List[Tap]:
         *tap_lib.random_taps(),
         tap_lib.detections_tap(),
     ]
+
+
+def aside(model: torch.nn.Module) -> Aside:
+    """Give what the decoder leaves for the head in the dict that all modules of DDQ share.
+
+    That is the matching queries which entered each layer as distinct, under the name ``active_masks``: per layer
+    [bs, num_queries] bool, the first row of a mask that all heads of an image have in common.
+    """
+
+    def left(name: str, method: str, result: Any) -> Dict[str, Any]:
+        if name or method != "forward_decoder":
+            return {}
+        shared = model.cache_dict
+        later = [mask[:: shared["num_heads"], 0] for mask in shared["distinct_query_mask"]]
+        return {"active_masks": [torch.ones_like(mask) for mask in later[:1]] + later}
+
+    return left
 
 
 def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:

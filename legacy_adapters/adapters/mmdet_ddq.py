@@ -8,7 +8,7 @@ import torch
 
 from legacy_adapters import mmdet3
 from legacy_adapters import taps as tap_lib
-from legacy_adapters.adapters.ddq_detr import selection_tap, supply_mmcv_ops
+from legacy_adapters.adapters.ddq_detr import aside, selection_tap, supply_mmcv_ops  # noqa: F401  (`aside` is the worker's)
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses

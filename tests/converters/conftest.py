@@ -30,7 +30,7 @@ def _tensor(dtype: str, shape: tuple[int, ...], generator: torch.Generator) -> T
 def make_state() -> Callable[..., StateDict]:
     """Return a function that makes a random state dict of a variant's layout."""
 
-    def make(side: str = "legacy", variant: str = "tiny_4scale", duplicates: bool = False) -> StateDict:
+    def make(side: str = "legacy", variant: str = "tiny_r18", duplicates: bool = False) -> StateDict:
         generator = torch.Generator().manual_seed(7)
         tensors = layout.load(variant, side=side).tensors
         state = {key: _tensor(spec.dtype, spec.shape, generator) for key, spec in tensors.items()}

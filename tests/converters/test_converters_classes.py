@@ -268,7 +268,7 @@ def build() -> Callable[..., nn.Module]:
     from ddq_port.registry import MODELS
 
     def make(num_classes: int, state: StateDict | None = None) -> nn.Module:
-        config = copy.deepcopy(configs.load("ddq-detr-4scale_tiny"))
+        config = copy.deepcopy(configs.load(configs.VARIANTS["tiny_r18"]))
         config.merge_from_dict(dict(model=dict(bbox_head=dict(num_classes=num_classes))))
         with DefaultScope.overwrite_default_scope("mmdet"):
             model = MODELS.build(config.model)
@@ -302,7 +302,7 @@ def _exact(state: StateDict) -> StateDict:
 
 def test_picked_classes_have_the_scores_of_their_rows(build: Callable[..., nn.Module]) -> None:
     rows = (2, None, 0)
-    state = _exact(seeded_weights(layout.load("tiny_4scale"), 0))
+    state = _exact(seeded_weights(layout.load("tiny_r18"), 0))
     source = build(3, state)
     target = build(3, _with_classes(state, Selection(rows, None, 3, 0))[0])
     seen: list[tuple[Tensor, ...]] = []
@@ -327,7 +327,7 @@ def test_picked_classes_have_the_scores_of_their_rows(build: Callable[..., nn.Mo
 def test_classes_in_another_order_give_the_same_detections(build: Callable[..., nn.Module]) -> None:
     from legacy_adapters import mmdet3
 
-    state = seeded_weights(layout.load("tiny_4scale"), 0)
+    state = seeded_weights(layout.load("tiny_r18"), 0)
     batch = seeded_batch([(128, 160), (96, 128)], seed=0, num_classes=3)
     with torch.no_grad():
         before = mmdet3.predict(build(3, state), batch)

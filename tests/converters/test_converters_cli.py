@@ -62,7 +62,7 @@ def test_there_and_back_by_file(
     assert meta == {
         **({"format": "pt"} if suffix == ".safetensors" else {"epoch": 12}),
         "family": "ddq_detr",
-        "variant": "tiny_4scale",
+        "variant": "tiny_r18",
         "layout": "new",
         "tool": "ddq-convert",
         "tool_version": "0.1.0",
@@ -72,7 +72,7 @@ def test_there_and_back_by_file(
 def test_json_quiet_and_verbose(tmp_path: Path, legacy_file: Path) -> None:
     data = json.loads(_run("convert", legacy_file, tmp_path / "a.pth", "--json").stdout)
     assert (data["tensors"], data["kept"], data["renamed"], data["duplicates_dropped"]) == (308, 300, 8, 18)
-    assert (data["family"], data["variant"], data["from"], data["to"]) == ("ddq_detr", "tiny_4scale", "legacy", "new")
+    assert (data["family"], data["variant"], data["from"], data["to"]) == ("ddq_detr", "tiny_r18", "legacy", "new")
     assert len(data["ledger"]) == 326
     quiet = _run("convert", legacy_file, tmp_path / "b.pth", "-q")
     assert (quiet.exit_code, quiet.output) == (0, "")
@@ -183,14 +183,14 @@ def _sound(folder: Path, state: StateDict) -> None:
             _sound,
             ["--to", "legacy"],
             2,
-            "already has the legacy layout of ddq_detr tiny_4scale; it can be loaded as it is by the official code and "
+            "already has the legacy layout of ddq_detr tiny_r18; it can be loaded as it is by the official code and "
             "by mmdet 3.3.0, or converted with --to new.",
         ),
         (
             _new,
             [],
             2,
-            "already has the new layout of ddq_detr tiny_4scale; it can be loaded as it is by ddq_port, or converted "
+            "already has the new layout of ddq_detr tiny_r18; it can be loaded as it is by ddq_port, or converted "
             "with --to legacy.",
         ),
         (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are ddq_detr, mmdet_ddq."),
@@ -198,14 +198,14 @@ def _sound(folder: Path, state: StateDict) -> None:
         (_sound, ["--to", "sideways"], 2, "'sideways' is not one of 'new', 'legacy'"),
         (_sound, ["--nonsense"], 2, "No such option"),
         (_other_model, [], 1, "fit no known layout"),
-        (_other_model, ["--family", "ddq_detr", "--variant", "tiny_4scale"], 1, "matched by no rule"),
+        (_other_model, ["--family", "ddq_detr", "--variant", "tiny_r18"], 1, "matched by no rule"),
         (
             _sound,
             ["--family", "ddq_detr", "--variant", "r50_4scale"],
             1,
             "The source has 3 classes, variant `r50_4scale` has 80",
         ),
-        (_other_classes, [], 1, "The source has 4 classes, variant `tiny_4scale` has 3"),
+        (_other_classes, [], 1, "The source has 4 classes, variant `tiny_r18` has 3"),
         (_unmapped, [], 1, "Key `extra.weight` of the source is matched by no rule of mapping `ddq_detr`"),
         (_unmapped, ["--to", "legacy"], 1, "Key `extra.weight` of the source is matched by no rule"),
         (
@@ -285,11 +285,11 @@ def test_inspect(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
     assert result.exit_code == 0 and result.stderr == ""
     facts = {line[:14].strip(): line[14:] for line in result.stdout.splitlines()}
     assert facts["tensors"] == "326" and facts["parameters"] == "1.18 M"
-    assert facts["layout"] == "ddq_detr tiny_4scale, legacy side (same layout as mmdet_ddq)"
+    assert facts["layout"] == "ddq_detr tiny_r18, legacy side (same layout as mmdet_ddq)"
     assert facts["classes"] == "3" and facts["duplicates"] == "18, all equal to their twins"
     assert facts["meta"] == "epoch" and facts["also holds"] == "optimizer" and facts["made inert"] == "nothing"
     data = json.loads(_run("inspect", path, "--json").stdout)
-    assert data["detection"] == {"family": "ddq_detr", "variant": "tiny_4scale", "side": "legacy"}
+    assert data["detection"] == {"family": "ddq_detr", "variant": "tiny_r18", "side": "legacy"}
 
 
 def test_inspect_reports_differing_duplicates(tmp_path: Path, make_state: Callable[..., StateDict]) -> None:
@@ -352,7 +352,7 @@ def test_the_plan_is_a_table_of_every_tensor(
     monkeypatch.chdir(tmp_path)
     lines = _run("convert", legacy_file, "a.pth", "--dry-run").stdout.splitlines()
     assert lines[:3] == [
-        "ddq_detr tiny_4scale, legacy -> new",
+        "ddq_detr tiny_r18, legacy -> new",
         "action   dtype    shape         tensor",
         "keep     float32  16            backbone.bn1.bias",
     ]

@@ -518,7 +518,7 @@ from converters import checkpoint, detect, inspection
 for path in sys.argv[1:]:
     read = checkpoint.read(path)
     assert sum(len(chunk) for tensor in read.state_dict.values() for chunk in tensor.chunks()) > 10**6
-    assert detect.detect(read.state_dict).variant == "tiny_4scale"
+    assert detect.detect(read.state_dict).variant == "tiny_r18"
     inspection.inspect_file(path)
 print(sorted({"torch", "numpy", "pickle", "zipfile", "safetensors"} & set(sys.modules)))
 """
@@ -534,5 +534,5 @@ print(sorted({"torch", "numpy", "pickle", "zipfile", "safetensors"} & set(sys.mo
 
 
 def test_layouts_are_those_of_the_test() -> None:
-    tensors = layout.load("tiny_4scale", side="legacy").tensors
+    tensors = layout.load("tiny_r18", side="legacy").tensors
     assert all(key in tensors for key in (_BIAS, _WEIGHT, _SQUARE)) and len(tensors[_SQUARE].shape) == 2

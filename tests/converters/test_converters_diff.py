@@ -48,9 +48,9 @@ def test_a_converted_file_is_equal_to_its_source_both_ways(legacy_file: Path, co
     assert there.exit_code == 0 and there.stderr == ""
     assert there.stdout.splitlines() == [
         f"A             {legacy_file}",
-        "              326 tensors, ddq_detr tiny_4scale, legacy side",
+        "              326 tensors, ddq_detr tiny_r18, legacy side",
         f"B             {converted}",
-        "              308 tensors, ddq_detr tiny_4scale, new side",
+        "              308 tensors, ddq_detr tiny_r18, new side",
         "left out      18 duplicates in A, equal to their twins",
         "compared      308, 8 of them under another key",
         "equal         308",

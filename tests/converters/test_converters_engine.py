@@ -14,14 +14,14 @@ from converters.ledger import Entry, Ledger
 from converters.mapping import Drop, Keep, Mapping, Rename
 
 StateDict = dict[str, Tensor]
-MAPPING = families.mapping("ddq_detr", "tiny_4scale")
+MAPPING = families.mapping("ddq_detr", "tiny_r18")
 
 
 def _to_new(state: StateDict, **kwargs: bool) -> engine.Conversion:
-    return engine.convert(state, MAPPING, "new", layout.load("tiny_4scale"), **kwargs)
+    return engine.convert(state, MAPPING, "new", layout.load("tiny_r18"), **kwargs)
 
 
-@pytest.mark.parametrize("variant", ["tiny_4scale", "r50_4scale"])
+@pytest.mark.parametrize("variant", ["tiny_r18", "r50_4scale"])
 def test_there_and_back_is_identical(
     make_state: Callable[..., StateDict], assert_same: Callable[..., None], variant: str
 ) -> None:
@@ -43,7 +43,7 @@ def test_ledger_accounts_for_every_key(make_state: Callable[..., StateDict]) -> 
 
 
 def _canonical(state: StateDict, side: str = "legacy", **kwargs: bool) -> engine.Conversion:
-    return engine.canonicalise(state, MAPPING, side, layout.load("tiny_4scale", side=side), **kwargs)
+    return engine.canonicalise(state, MAPPING, side, layout.load("tiny_r18", side=side), **kwargs)
 
 
 def test_canonical_legacy_is_what_a_way_there_and_back_gives(
@@ -151,7 +151,7 @@ def test_missing_keys_are_named(make_state: Callable[..., StateDict]) -> None:
 
 def test_key_outside_the_layout_is_refused(make_state: Callable[..., StateDict]) -> None:
     legacy = make_state() | {"backbone.layer9.weight": torch.zeros(1)}
-    with pytest.raises(errors.UnexpectedKeyError, match="layout of `tiny_4scale`: `backbone.layer9.weight`;"):
+    with pytest.raises(errors.UnexpectedKeyError, match="layout of `tiny_r18`: `backbone.layer9.weight`;"):
         _to_new(legacy)
 
 
@@ -179,7 +179,7 @@ def _with_classes(state: StateDict, count: int, only: str = "") -> StateDict:
 
 
 def test_wrong_class_count_has_its_own_line(make_state: Callable[..., StateDict]) -> None:
-    with pytest.raises(errors.ClassCountError, match="The source has 5 classes, variant `tiny_4scale` has 3 "):
+    with pytest.raises(errors.ClassCountError, match="The source has 5 classes, variant `tiny_r18` has 3 "):
         _to_new(_with_classes(make_state(), 5))
 
 
@@ -198,7 +198,7 @@ def test_drop_rule_leaves_the_key_out() -> None:
 def test_unknown_direction_is_refused(make_state: Callable[..., StateDict]) -> None:
     for step in (engine.convert, engine.canonicalise):
         with pytest.raises(ValueError, match="There is no side `up`, expected `new` or `legacy`."):
-            step(make_state(), MAPPING, "up", layout.load("tiny_4scale"))
+            step(make_state(), MAPPING, "up", layout.load("tiny_r18"))
 
 
 def test_ledger_refuses_a_key_produced_or_used_twice() -> None:
@@ -248,7 +248,7 @@ def test_a_relative_without_the_markers_is_not_detected(make_state: Callable[...
     dino = {key: tensor for key, tensor in make_state().items() if "aux_" not in key and "query_map" not in key}
     with pytest.raises(errors.DetectionError, match="fit no known layout .*`query_map.weight`"):
         detect(dino)
-    assert detect(dino, "ddq_detr", "tiny_4scale").side == "legacy"
+    assert detect(dino, "ddq_detr", "tiny_r18").side == "legacy"
 
 
 def test_markers_alone_are_not_enough(make_state: Callable[..., StateDict]) -> None:

@@ -113,7 +113,7 @@ def test_parameters_and_frozen_ones_of_both_sides(variant: str, parameters: int,
 
 
 def test_legacy_branch_that_moves_stands_last_in_its_own_list() -> None:
-    names = [key for key in layout.load("tiny_4scale", side="legacy").parameters if "_branches" in key]
+    names = [key for key in layout.load("tiny_r18", side="legacy").parameters if "_branches" in key]
     lists = list(dict.fromkeys(".".join(name.split(".")[1:3]) for name in names))
     assert lists == [
         *(f"{kind}_branches.{i}" for kind in ("cls", "reg") for i in range(5)),
@@ -124,5 +124,5 @@ def test_legacy_branch_that_moves_stands_last_in_its_own_list() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UnknownFamilyError, match="There is no family `yolo`; known are ddq_detr, mmdet_ddq."):
         families.mapping("yolo", "r50_4scale")
-    with pytest.raises(UnknownFamilyError, match="has no variant `r18`; known are r50_4scale, .*tiny_4scale."):
+    with pytest.raises(UnknownFamilyError, match="has no variant `r18`; known are r50_4scale, .*tiny_r18."):
         families.mapping("ddq_detr", "r18")

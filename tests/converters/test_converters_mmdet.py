@@ -26,8 +26,8 @@ from . import mmdet_models
 
 StateDict = dict[str, Tensor]
 SameBytes = Callable[[StateDict, StateDict], None]
-TWO_SIZES = pytest.mark.parametrize("built", ["tiny_4scale", "r50_4scale"], indirect=True, scope="module")
-TINY = pytest.mark.parametrize("built", ["tiny_4scale"], indirect=True, scope="module")
+TWO_SIZES = pytest.mark.parametrize("built", ["tiny_r18", "r50_4scale"], indirect=True, scope="module")
+TINY = pytest.mark.parametrize("built", ["tiny_r18"], indirect=True, scope="module")
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def test_checkpoint_of_a_training_step_goes_both_ways(tmp_path: Path, assert_sam
     _converted(tmp_path / "new.pth", tmp_path / "back.pth", "--to", "legacy")
     for name in ("legacy.pth", "back.pth"):
         content = torch.load(tmp_path / name, weights_only=True)["state_dict"]
-        mmdet_models.build("tiny_4scale").load_state_dict(content, strict=True)
+        mmdet_models.build("tiny_r18").load_state_dict(content, strict=True)
         assert_same(content, {key: tensor for key, tensor in model.state_dict().items() if key in content})
 
 
@@ -205,8 +205,8 @@ def _trained_one_step(path: Path) -> nn.Module:
     from legacy_adapters import mmdet3
     from parity.prepare import seeded_batch, seeded_weights
 
-    model = mmdet_models.build("tiny_4scale")
-    model.load_state_dict(seeded_weights(layout.load("tiny_4scale", "mmdet_ddq", "legacy"), 0), strict=True)
+    model = mmdet_models.build("tiny_r18")
+    model.load_state_dict(seeded_weights(layout.load("tiny_r18", "mmdet_ddq", "legacy"), 0), strict=True)
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
     _, total = mmdet3.losses(model.train(), seeded_batch([(64, 64)], 0, 3))
     total.backward()

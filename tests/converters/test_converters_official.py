@@ -76,10 +76,10 @@ def test_legacy_to_new_to_legacy_loads_strictly_and_is_the_same(
 def trained(tmp_path: Path) -> Path:
     """Train the official tiny model for one step; return the checkpoint that its Runner would save."""
     weights, inputs = tmp_path / "weights.safetensors", tmp_path / "inputs.safetensors"
-    save_file(seeded_weights(layout.load("tiny_4scale", side="legacy"), 0), weights)
+    save_file(seeded_weights(layout.load("tiny_r18", side="legacy"), 0), weights)
     save_file(seeded_batch([(128, 160), (96, 128)], 0, 3).to_tensors(), inputs)
     script = HERE.parent / "parity" / "legacy_training_step.py"
-    _python(tmp_path, script, REPO, _overrides("tiny_4scale"), weights, inputs, tmp_path / "iter_1.pth")
+    _python(tmp_path, script, REPO, _overrides("tiny_r18"), weights, inputs, tmp_path / "iter_1.pth")
     return tmp_path / "iter_1.pth"
 
 
@@ -88,7 +88,7 @@ def test_trained_official_checkpoint_loads_into_mmdet_after_one_command(
 ) -> None:
     source = torch.load(trained, weights_only=False)["state_dict"]
     assert ", 18 duplicates dropped -> " in _convert(trained, tmp_path / "clean.pth", "--to", "legacy")
-    model = mmdet_models.build("tiny_4scale")
+    model = mmdet_models.build("tiny_r18")
     model.load_state_dict(torch.load(tmp_path / "clean.pth", weights_only=True)["state_dict"], strict=True)
     loaded = dict(model.state_dict())
     assert_same(loaded, {key: source[key] for key in loaded})
@@ -99,15 +99,15 @@ def test_trained_official_checkpoint_comes_back(trained: Path, tmp_path: Path, a
     source = torch.load(trained, weights_only=False)["state_dict"]
     _convert(trained, tmp_path / "new.pth")
     _convert(tmp_path / "new.pth", tmp_path / "back.pth", "--to", "legacy")
-    held = _official("tiny_4scale", tmp_path / "back.pth")
+    held = _official("tiny_r18", tmp_path / "back.pth")
     assert_same(held, {key: source[key] for key in held})
 
 
 def test_trained_mmdet_checkpoint_loads_into_the_official_code_after_one_command(
     tmp_path: Path, assert_same: SameBytes
 ) -> None:
-    trained = mmdet_models.trained_state(mmdet_models.build("tiny_4scale"))
+    trained = mmdet_models.trained_state(mmdet_models.build("tiny_r18"))
     torch.save({"state_dict": trained}, tmp_path / "epoch_12.pth")
     _convert(tmp_path / "epoch_12.pth", tmp_path / "clean.pth", "--to", "legacy", "--family", "mmdet_ddq")
-    held = _official("tiny_4scale", tmp_path / "clean.pth")
+    held = _official("tiny_r18", tmp_path / "clean.pth")
     assert_same(held, {key: trained[key] for key in held})

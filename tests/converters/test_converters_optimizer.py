@@ -85,66 +85,66 @@ def test_frozen_parameters_get_groups_with_the_base_settings_where_the_target_ha
 
 @pytest.mark.parametrize("grouping", [ALL, TRAINED, ONE])
 def test_there_and_back_is_the_same(grouping: str) -> None:
-    legacy = layout.load("tiny_4scale", side="legacy")
+    legacy = layout.load("tiny_r18", side="legacy")
     saved = _saved(legacy, grouping)
-    there = _regrouped(saved, "tiny_4scale", "new").state_dict
-    back = _regrouped(there, "tiny_4scale", "legacy", frozen_groups=grouping == ALL).state_dict
+    there = _regrouped(saved, "tiny_r18", "new").state_dict
+    back = _regrouped(there, "tiny_r18", "legacy", frozen_groups=grouping == ALL).state_dict
     assert back["param_groups"] == saved["param_groups"]
     assert back["state"] == saved["state"]
     assert (BASE in back) == (BASE in saved)
 
 
 def test_moved_branch_takes_its_averages_along() -> None:
-    made = _regrouped(_saved(layout.load("tiny_4scale", side="legacy"), ALL), "tiny_4scale", "new")
-    owners = _owners(made.state_dict, layout.load("tiny_4scale"), TRAINED)
+    made = _regrouped(_saved(layout.load("tiny_r18", side="legacy"), ALL), "tiny_r18", "new")
+    owners = _owners(made.state_dict, layout.load("tiny_r18"), TRAINED)
     assert owners["bbox_head.aux_cls_branches.3.weight"] == "bbox_head.cls_branches.4.weight"
     assert owners["bbox_head.aux_reg_branches.3.4.bias"] == "bbox_head.reg_branches.4.4.bias"
     assert owners["bbox_head.cls_branches.3.weight"] == "bbox_head.cls_branches.3.weight"
 
 
 def test_one_group_stays_one_with_frozen_parameters_in_it() -> None:
-    legacy, new = layout.load("tiny_4scale", side="legacy"), layout.load("tiny_4scale")
-    made = _regrouped(_saved(legacy, ONE), "tiny_4scale", "new")
+    legacy, new = layout.load("tiny_r18", side="legacy"), layout.load("tiny_r18")
+    made = _regrouped(_saved(legacy, ONE), "tiny_r18", "new")
     assert made.state_dict["param_groups"] == [{"lr": 0.1, "params": list(range(len(new.parameters)))}]
-    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    mapping = families.mapping("ddq_detr", "tiny_r18")
     owners = _owners(made.state_dict, new, ONE)
     assert owners == {mapping.target_of(name): name for name in legacy.parameters if name not in legacy.frozen}
 
 
 def test_one_group_of_trained_parameters_alone() -> None:
-    legacy, new = layout.load("tiny_4scale", side="legacy"), layout.load("tiny_4scale")
+    legacy, new = layout.load("tiny_r18", side="legacy"), layout.load("tiny_r18")
     saved = _saved(legacy, TRAINED)
     one = {"state": saved["state"], "param_groups": [{"lr": 0.1, "params": list(saved["state"])}]}
-    made = _regrouped(one, "tiny_4scale", "new")
+    made = _regrouped(one, "tiny_r18", "new")
     assert len(made.state_dict["param_groups"][0]["params"]) == 203
-    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    mapping = families.mapping("ddq_detr", "tiny_r18")
     assert all(mapping.target_of(owner) == name for name, owner in _owners(made.state_dict, new, TRAINED).items())
 
 
 def test_parameter_with_a_state_counts_as_trained_though_the_config_freezes_it() -> None:
-    legacy = layout.load("tiny_4scale", side="legacy")
+    legacy = layout.load("tiny_r18", side="legacy")
     frozen = "backbone.conv1.weight"
     trained = [name for name in legacy.parameters if name not in legacy.frozen]
-    made = _regrouped(_saved(legacy, ALL, [frozen, *trained]), "tiny_4scale", "new")
+    made = _regrouped(_saved(legacy, ALL, [frozen, *trained]), "tiny_r18", "new")
     assert (made.target_groups, made.states) == (204, 204)
     assert made.state_dict["state"][1]["exp_avg"].storage.name == frozen
 
 
 def test_trained_parameter_without_a_state_keeps_its_group() -> None:
-    made = _regrouped(_saved(layout.load("tiny_4scale", side="legacy"), ALL, []), "tiny_4scale", "new")
+    made = _regrouped(_saved(layout.load("tiny_r18", side="legacy"), ALL, []), "tiny_r18", "new")
     assert (made.target_groups, made.states, made.state_dict["state"]) == (203, 0, {})
 
 
 def test_settings_without_multiplier_are_taken_from_the_plainest_group_where_nothing_else_has_them() -> None:
-    new = layout.load("tiny_4scale")
+    new = layout.load("tiny_r18")
     saved = _saved(new, TRAINED)
     del saved[BASE]
     for group in saved["param_groups"][:4]:
         group["lr_mult"] = 0.1
-    made = _regrouped(saved, "tiny_4scale", "legacy", frozen_groups=True)
+    made = _regrouped(saved, "tiny_r18", "legacy", frozen_groups=True)
     plain = saved["param_groups"][4]["of"]
-    frozen = layout.load("tiny_4scale", side="legacy").frozen
-    names = layout.load("tiny_4scale", side="legacy").parameters
+    frozen = layout.load("tiny_r18", side="legacy").frozen
+    names = layout.load("tiny_r18", side="legacy").parameters
     assert {group["of"] for name, group in zip(names, made.state_dict["param_groups"]) if name in frozen} == {plain}
 
 
@@ -158,32 +158,32 @@ def test_settings_without_multiplier_are_taken_from_the_plainest_group_where_not
     ids=["SGD without momentum", "step as a number", "AMSGrad"],
 )
 def test_states_of_other_optimizers(state: dict[str, Any]) -> None:
-    legacy = layout.load("tiny_4scale", side="legacy")
+    legacy = layout.load("tiny_r18", side="legacy")
     saved = _saved(legacy, ALL, [])
     number = legacy.parameters.index("level_embed")
     shapes = {"like": legacy.tensors["level_embed"].shape, "scalar": ()}
     state = {key: _tensor(shapes[value], key) if value in ("like", "scalar") else value for key, value in state.items()}
     saved["state"][number] = state
-    made = _regrouped(saved, "tiny_4scale", "new")
+    made = _regrouped(saved, "tiny_r18", "new")
     assert made.state_dict["state"] == {0: state}
 
 
 def test_loss_scaler_and_whatever_else_goes_along() -> None:
-    saved = _saved(layout.load("tiny_4scale", side="legacy"), ALL, [])
+    saved = _saved(layout.load("tiny_r18", side="legacy"), ALL, [])
     saved["loss_scaler"] = {"scale": 1024.0, "_growth_tracker": 3}
-    assert _regrouped(saved, "tiny_4scale", "new").state_dict["loss_scaler"] == saved["loss_scaler"]
+    assert _regrouped(saved, "tiny_r18", "new").state_dict["loss_scaler"] == saved["loss_scaler"]
 
 
 def test_names_of_a_group_are_not_settings() -> None:
-    saved = _saved(layout.load("tiny_4scale", side="legacy"), ALL, [])
+    saved = _saved(layout.load("tiny_r18", side="legacy"), ALL, [])
     saved["param_groups"][0]["param_names"] = ["level_embed"]
-    assert "param_names" not in _regrouped(saved, "tiny_4scale", "new").state_dict["param_groups"][0]
+    assert "param_names" not in _regrouped(saved, "tiny_r18", "new").state_dict["param_groups"][0]
 
 
 def test_slots_rebuild_what_a_schedule_lists_per_group() -> None:
-    legacy, new = layout.load("tiny_4scale", side="legacy"), layout.load("tiny_4scale")
-    slots = _regrouped(_saved(legacy, ALL), "tiny_4scale", "new").slots
-    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    legacy, new = layout.load("tiny_r18", side="legacy"), layout.load("tiny_r18")
+    slots = _regrouped(_saved(legacy, ALL), "tiny_r18", "new").slots
+    mapping = families.mapping("ddq_detr", "tiny_r18")
     trained = [name for name in new.parameters if name not in new.frozen]
     rebuilt = slots.rebuilt(legacy.parameters)
     assert [mapping.target_of(name) for name in rebuilt[:-1]] == trained
@@ -213,7 +213,7 @@ def _several_optimizers(saved: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_without_last_group, r"has 247 groups, expected 248 \(all parameters of `tiny_4scale`\) or 203"),
+        (_without_last_group, r"has 247 groups, expected 248 \(all parameters of `tiny_r18`\) or 203"),
         (_shifted, r"`exp_avg` of parameter \d+ has shape \[.*\], expected \[.*\] of `"),
         (_two_groups, r"has 2 groups for 248 parameters, which hides which is which"),
         (_several_optimizers, r"holds `backbone`, `head`, expected `state` and `param_groups` of one optimizer"),
@@ -226,8 +226,8 @@ def _several_optimizers(saved: dict[str, Any]) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(damage: Any, message: str) -> None:
-    saved = _saved(layout.load("tiny_4scale", side="legacy"), ALL)
+    saved = _saved(layout.load("tiny_r18", side="legacy"), ALL)
     damage(saved)
     with pytest.raises(OptimizerError, match=message) as refused:
-        _regrouped(saved, "tiny_4scale", "new")
+        _regrouped(saved, "tiny_r18", "new")
     assert "\n" not in str(refused.value) and str(refused.value).endswith("--keep model to convert the weights alone.")

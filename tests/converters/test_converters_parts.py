@@ -18,8 +18,8 @@ from converters import families, layout, plain
 from converters.cli import cli
 
 StateDict = dict[str, Tensor]
-MAPPING = families.mapping("ddq_detr", "tiny_4scale")
-NEW, LEGACY = layout.load("tiny_4scale"), layout.load("tiny_4scale", side="legacy")
+MAPPING = families.mapping("ddq_detr", "tiny_r18")
+NEW, LEGACY = layout.load("tiny_r18"), layout.load("tiny_r18", side="legacy")
 GROUPS = len(LEGACY.parameters)
 
 

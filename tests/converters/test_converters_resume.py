@@ -31,7 +31,7 @@ from . import mmdet_models, runner
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 NEEDS_REPO = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
-VARIANT = "tiny_4scale"
+VARIANT = "tiny_r18"
 
 
 @dataclass(frozen=True)

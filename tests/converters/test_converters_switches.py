@@ -23,7 +23,7 @@ def _run(*args: object) -> Result:
 
 
 def _named_as(side: str, legacy: StateDict) -> StateDict:
-    mapping = families.mapping("ddq_detr", "tiny_4scale")
+    mapping = families.mapping("ddq_detr", "tiny_r18")
     return {key if side == "legacy" else mapping.target_of(key): tensor for key, tensor in legacy.items()}
 
 
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_other_classes_is_converted_as_it_is(
     five, back = tmp_path / "five.safetensors", tmp_path / "back.safetensors"
     assert _run("convert", named_file, five, "--num-classes", 5).exit_code == 0
     refused = _run("convert", five, back, "--to", "legacy")
-    assert refused.exit_code == 1 and "has 5 classes, variant `tiny_4scale` has 3" in refused.stderr
+    assert refused.exit_code == 1 and "has 5 classes, variant `tiny_r18` has 3" in refused.stderr
     assert "or pass --num-classes to `ddq-convert convert`." in refused.stderr
     result = _run("convert", five, back, "--to", "legacy", "--num-classes", 5)
     assert result.exit_code == 0 and result.stderr == "" and "changed" not in result.stdout
@@ -247,7 +247,7 @@ def test_duplicates_are_compared_before_they_are_rounded(tmp_path: Path, make_st
 def test_training_of_as_many_classes_is_carried_over_whole(tmp_path: Path) -> None:
     """A number of classes that is not the variant's changes no row, so the optimizer's state goes along."""
     class_keys = families.family("ddq_detr").class_keys
-    legacy = layout.load("tiny_4scale", side="legacy").with_classes(class_keys, 5)
+    legacy = layout.load("tiny_r18", side="legacy").with_classes(class_keys, 5)
     state = {key: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for key, spec in legacy.tensors.items()}
     moments = {
         number: {"step": torch.tensor(3.0), "exp_avg": torch.full(legacy.tensors[key].shape, float(number))}
@@ -260,7 +260,7 @@ def test_training_of_as_many_classes_is_carried_over_whole(tmp_path: Path) -> No
     result = _run("convert", source, out, "--num-classes", 5, "--keep", "all")
     assert result.exit_code == 0 and " with message_hub, optimizer" in result.stdout, result.output
     saved = torch.load(out, weights_only=True)
-    new = layout.load("tiny_4scale").with_classes(class_keys, 5)
+    new = layout.load("tiny_r18").with_classes(class_keys, 5)
     trained = [key for key in new.parameters if key not in new.frozen]
     number = trained.index("bbox_head.aux_cls_branches.3.bias")
     before = legacy.parameters.index("bbox_head.cls_branches.4.bias")

@@ -234,7 +234,7 @@ def test_changed_metadata_are_told(tmp_path: Path, source: Path) -> None:
     content["meta"]["variant"] = "another"
     torch.save(content, path)
     _assert_fails("The metadata of", path)
-    content["meta"]["variant"] = "tiny_4scale"
+    content["meta"]["variant"] = "tiny_r18"
     torch.save({**content, "hook": 3}, path)
     _assert_fails("The metadata of", path)
 
@@ -479,5 +479,5 @@ def test_the_mapping_version_follows_the_rules() -> None:
         manifest.mapping_version(families.mapping("ddq_detr", variant)) for variant in families.variants("ddq_detr")
     }
     assert len(versions) == 2  # of 3 and of 6 decoder layers
-    tiny = families.mapping("ddq_detr", "tiny_4scale")
+    tiny = families.mapping("ddq_detr", "tiny_r18")
     assert manifest.mapping_version(tiny) != manifest.mapping_version(tiny.inverse())

@@ -22,6 +22,14 @@ def test_mmdets_own_config_becomes_tiny_by_ours(variant):
     assert type(model).__module__.startswith("mmdet.")
 
 
+@pytest.mark.parametrize(
+    ("variant", "block"), [("tiny_4scale", "Bottleneck"), ("tiny_1class", "Bottleneck"), ("tiny_r18", "BasicBlock")]
+)
+def test_blocks_of_the_backbone_are_those_of_the_full_model_but_for_one_variant(variant, block):
+    backbone = mmdet3.build_model(str(configs.path(configs.VARIANTS[variant]))).backbone
+    assert {type(block).__name__ for block in backbone.layer3} == {block}
+
+
 def test_configs_of_one_class_and_of_three_agree_in_everything_else():
     three, one = (configs.load(configs.VARIANTS[name]).model for name in ("tiny_4scale", "tiny_1class"))
     assert (one.bbox_head.num_classes, three.bbox_head.num_classes) == (1, 3)

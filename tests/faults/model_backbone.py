@@ -19,7 +19,8 @@ def _plain_block(right: Callable, x: Tensor) -> Tensor:
     """A residual block that forgets what it should be added to."""
     block = right.__self__
     out = block.relu(block.norm1(block.conv1(x)))
-    return block.relu(block.norm2(block.conv2(out)))
+    out = block.relu(block.norm2(block.conv2(out)))
+    return block.relu(block.norm3(block.conv3(out)))
 
 
 def _always_training(right: Callable, mode: bool = True) -> nn.Module:
@@ -144,9 +145,9 @@ FAULTS = (
           around("backbone.layer1.1", "forward", _plain_block)),
     Fault("dilation", "convolution geometry", "backbone.layer3.0.conv2",
           setting("backbone.layer3.0.conv2", dilation=(2, 2), padding=(2, 2))),
-    Fault("stride_in_second_convolution", "convolution geometry", "backbone.layer2.0.conv1",
-          together(setting("backbone.layer2.0.conv1", stride=(1, 1)),
-                   setting("backbone.layer2.0.conv2", stride=(2, 2)))),
+    Fault("stride_in_first_convolution", "convolution geometry", "backbone.layer2.0.conv1",
+          together(setting("backbone.layer2.0.conv1", stride=(2, 2)),
+                   setting("backbone.layer2.0.conv2", stride=(1, 1)))),
     Fault("pool_of_two", "convolution geometry", "backbone.maxpool",
           setting("backbone.maxpool", kernel_size=2, padding=0)),
     Fault("padding_replicated", "padding value", "neck.extra_convs.0.conv",

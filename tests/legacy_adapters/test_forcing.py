@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from converters.mapping import Keep, Mapping
 from legacy_adapters.forcing import Forcing
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
@@ -15,7 +14,6 @@ from legacy_adapters.values import changed, changed_call, flatten
 from parity.isolation import write_forcing
 from parity.trace import Trace
 
-SAME_NAMES = Mapping("toy", (Keep("**"),))
 Pair = namedtuple("Pair", "a b")
 
 
@@ -66,14 +64,14 @@ def differing(one, two):
 def test_only_the_module_with_the_error_differs(tmp_path, error, own):
     right = run(tmp_path / "right", Chain())
     wrong = run(tmp_path / "wrong", Chain(**error))
-    force = Forcing(write_forcing(tmp_path / "forced.json", right, SAME_NAMES))
+    force = Forcing(write_forcing(tmp_path / "forced.json", right, {}))
     isolated = run(tmp_path / "isolated", Chain(**error), force)
     assert differing(right, wrong) > own and differing(right, isolated) == own
 
 
 def test_another_shape_is_not_forced(tmp_path):
     right = run(tmp_path / "right", Chain())
-    force = Forcing(write_forcing(tmp_path / "forced.json", right, SAME_NAMES))
+    force = Forcing(write_forcing(tmp_path / "forced.json", right, {}))
     key = ("train", "module_out", "one", 0, "")
     assert force.value(key, torch.zeros(2, 3)) is not None
     assert force.value(key, torch.zeros(3, 3)) is None
@@ -103,4 +101,4 @@ def test_arguments_are_changed_by_name_and_given_as_they_were():
     signature = inspect.signature(forward)
     args, kwargs = changed_call(signature, (1, 2, 3, 4), dict(scale=5, extra={"deep": 6}), change)
     assert args == (10, 20, 3, 40) and kwargs == dict(scale=50, extra={"deep": 60})
-    assert changed_call(signature, (1,), dict(y=2), change) == ((10,), dict(y=20))
+    assert changed_call(signature, (1,), dict(y=2), change) == ((10,), dict(y=20, scale=10.0))

@@ -2,6 +2,7 @@
 
 from functools import wraps
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -91,7 +92,13 @@ def test_positional_and_keyword_calls_record_alike(tmp_path):
             net.two(torch.ones(1))
             net.two(x=torch.ones(1))
 
-    assert [r.slot for r in recorded(tmp_path, call).records if r.kind == "module_in"] == ["x", "x"]
+            net.two(torch.ones(1), scale=1)
+            net.two(scale=np.float64(1.0), x=torch.ones(1))
+            net.two(torch.ones(1), scale=True)
+
+    found = [r for r in recorded(tmp_path, call).records if r.kind == "module_in"]
+    assert [r.slot for r in found] == ["x", "scale"] * 5
+    assert len({r.digest for r in found}) == 2, "a default, 1, 1.0, numpy's 1.0 and True are one number"
 
 
 def test_arguments_are_handed_on_as_they_were_given(tmp_path):

@@ -185,7 +185,7 @@ def test_gradient_that_does_not_come_is_blamed_on_the_code_that_uses_the_output(
     [
         (into("decoder.layers.0.norm", call=1, scope="decoder.layers.0"), "decoder.layers.0", "once more"),
         (
-            into("decoder", "mask"),
+            into("decoder", "mask", values=[1.0, 2.0]),
             "the detector",
             "calls `decoder` (call 0 of the train phase) once more, or with `mask`",
         ),

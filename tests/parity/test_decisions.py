@@ -233,8 +233,8 @@ def test_equal_decisions_are_not_listed(tmp_path):
 
 
 def test_long_lists_of_decisions_are_cut_with_a_count(tmp_path):
-    legacy = [record for call in range(6) for record in dense([0], [0.5, 0.25], call)]
-    new = [record for call in range(6) for record in dense([1], [0.5, 0.25 if call % 2 else 0.75], call)]
+    legacy = [r for call in range(6) for r in dense([0], [call + 0.5, call + 0.25], call)]
+    new = [r for call in range(6) for r in dense([1], [call + 0.5, call + (0.25 if call % 2 else 0.75)], call)]
     verdict = judged(tmp_path, legacy, new)
     lines = decision_lines(verdict.decisions)
     assert lines[0] == "decided otherwise: 3 explained, 3 no tie" and len(lines) == 5

@@ -139,7 +139,7 @@ def test_float64_on_both_sides(tiny):
     assert {side["dtype"] for side in verdict["provenance"].values()} == {"float64"}
 
 
-@pytest.mark.parametrize("variant", ["tiny_5scale", "tiny_swinl", "tiny_1class"])
+@pytest.mark.parametrize("variant", ["tiny_5scale", "tiny_swinl", "tiny_r18", "tiny_1class"])
 def test_other_variants(parity, variant):
     result = parity("run", "--family", "mmdet_ddq", "--variant", variant, "-q")
     assert result.exit_code == 0, result.output

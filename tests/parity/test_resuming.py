@@ -31,12 +31,12 @@ def test_steps_after_the_stop_are_the_same(tiny, tmp_path):
     assert [step["step"] for step in verdict["steps"]] == [2, 3, 4]
     found = {stage["name"]: stage["records"] for stage in verdict["stages"]}
     # what the checkpoint left, then two steps
-    assert found["steps: optimizer state"] == 3 * 203 * 3 and found["steps: state afterwards"] == 3 * 308
-    assert found["steps: settings"] == 3 * 203 * 5 and found["steps: gradients"] == 2 * 203
+    assert found["steps: optimizer state"] == 3 * 230 * 3 and found["steps: state afterwards"] == 3 * 506
+    assert found["steps: settings"] == 3 * 230 * 5 and found["steps: gradients"] == 2 * 230
     told = verdict["provenance"]
     assert not told["legacy"]["resumed"] and told["new"]["resumed"] and told["new"]["resume_at"] == 2
     stopped = torch.load(tmp_path / "run" / "stopped.pth", weights_only=False)
-    assert stopped["meta"]["iter"] == 2 and len(stopped["optimizer"]["state"]) == 203
+    assert stopped["meta"]["iter"] == 2 and len(stopped["optimizer"]["state"]) == 230
 
 
 def test_every_bound_of_a_derived_tolerance_holds_too(tiny, monkeypatch):

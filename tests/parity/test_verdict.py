@@ -271,7 +271,7 @@ def test_condition_recorded_on_neither_side_is_not_taken_for_equal(tmp_path, nam
 
 def test_missing_input_before_the_first_difference_is_the_place(tmp_path):
     legacy = [
-        Rec("module_in", "decoder", 1.0, slot="mask"),
+        Rec("module_in", "decoder", [1.0, 2.0], slot="mask"),
         Rec("module_out", "decoder.attn", 1.0, scope="decoder"),
         Rec("module_out", "decoder", 1.0),
     ]

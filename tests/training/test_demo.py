@@ -114,9 +114,10 @@ def test_the_schedule_fits_the_steps(tmp_path, steps):
     assert decay.T_max == steps - warmup.end and 0 < cfg.train_cfg.val_interval <= steps
 
 
-def test_the_config_is_the_tiny_variant():
+def test_the_config_is_a_tiny_variant():
     """Weights of the demo convert like those of the tests: the layouts are equal."""
-    shapes_, tiny = (configs.load(name).model for name in (demo.CONFIG, "ddq-detr-4scale_tiny"))
+    shapes_, tiny = (configs.load(name).model for name in (demo.CONFIG, configs.VARIANTS["tiny_r18"]))
     for part in ("neck", "encoder", "decoder", "bbox_head", "positional_encoding"):
         assert shapes_[part] == tiny[part]
-    assert shapes_.backbone.base_channels == tiny.backbone.base_channels
+    for part in ("depth", "base_channels"):
+        assert shapes_.backbone[part] == tiny.backbone[part]

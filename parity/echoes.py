@@ -1,0 +1,97 @@
+"""Account for records without a twin that show nothing of their own: what they hold is compared elsewhere.
+
+A refactoring may insert an ``nn.Identity``, wrap a layer, make a module of a function, hand on one more argument or
+call a layer again on what it had before. The other side has no such record, but all that it could show wrong is seen in
+others: a module's inputs and outputs are looked at only to find out where values part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from legacy_adapters.trace_writer import Record, zeros_digest
+
+from .compare import Comparison
+from .pairing import LEGACY, NEW, OF_METHODS, OF_MODULES, Unpaired
+from .twins import INPUTS, OUTPUTS, numel
+
+_VALUES = ("module_in", "module_out", "tap", "basis", "loss")
+REPEATS = "its values are those of records that are equal on both sides"
+NUMBER = "a number that only one side passes; what is computed with it is compared"
+
+#: side, phase and name of a call, its number.
+_Call = tuple[str, str, str, int]
+
+
+def explained(unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison]) -> tuple[Unpaired, ...]:
+    """Return ``unpaired``, those that are accounted for by what was compared with the reason.
+
+    - A call that only one side makes, of which every output is a value that was compared and accepted elsewhere in the
+      same phase; a decision likewise, with what it rests on.
+    - An argument that only one side gives a module that both call: a number; on the new side also a tensor that was
+      compared elsewhere. An argument that the new side leaves out stays unaccounted for.
+    - An output that only the new side returns, if it was compared elsewhere.
+
+    A single number, or a tensor of zeros, equals others by chance and proves nothing.
+
+    Args:
+        unpaired: records without a twin.
+        comparisons: of all pairs.
+    """
+    known, paired = _known(comparisons)
+    calls: dict[_Call, list[Record]] = defaultdict(list)
+    for item in unpaired:
+        calls[_call(item.side, item.record)].append(item.record)
+    reasons = {
+        (call[0], record.key): _reason(call, record, records, known[call[0]], call in paired)
+        for call, records in calls.items()
+        for record in records
+    }
+    return tuple(
+        item if item.exclusion is not None else replace(item, explained=reasons[item.side, item.record.key])
+        for item in unpaired
+    )
+
+
+def _known(comparisons: Iterable[Comparison]) -> tuple[dict[str, set[tuple[str, str]]], set[_Call]]:
+    """Return phase and digest of all accepted values of each side, and the calls that have a twin."""
+    known: dict[str, set[tuple[str, str]]] = {LEGACY: set(), NEW: set()}
+    paired = set()
+    for comparison in comparisons:
+        for side, record in ((LEGACY, comparison.pair.legacy), (NEW, comparison.pair.new)):
+            if record.kind not in OF_METHODS:  # which have the name of a module, too
+                paired.add(_call(side, record))
+            if comparison.accepted and record.kind in _VALUES:
+                known[side].add((record.phase, record.digest))
+    return known, paired
+
+
+def _call(side: str, record: Record) -> _Call:
+    return side, record.phase, record.name, record.call
+
+
+def _reason(
+    call: _Call, record: Record, records: Sequence[Record], known: set[tuple[str, str]], has_twin: bool
+) -> str:
+    side, phase = call[:2]
+    seen = {other.key: (phase, other.digest) in known and not _is_trivial(other) for other in records}
+    if record.kind in ("tap", "basis"):
+        return REPEATS if not has_twin and all(seen.values()) else ""
+    if record.kind not in OF_MODULES:
+        return ""
+    if not has_twin:
+        outputs = [other for other in records if other.kind == "module_out"]
+        return REPEATS if outputs and all(seen[other.key] for other in outputs) else ""
+    value, _ = INPUTS if record.kind in INPUTS else OUTPUTS
+    if record.kind != value:  # a gradient is explained where its value is
+        twin = next((other for other in records if (other.kind, other.slot) == (value, record.slot)), None)
+        return "" if twin is None else _reason(call, twin, records, known, has_twin)
+    if value == "module_in" and not record.shape:
+        return NUMBER
+    return REPEATS if seen[record.key] and side == NEW else ""
+
+
+def _is_trivial(record: Record) -> bool:
+    return numel(record) < 2 or record.digest == zeros_digest(record.dtype, record.shape)
