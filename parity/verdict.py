@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
 from legacy_adapters.steps import phase_of
-from legacy_adapters.trace_writer import Record, zeros_digest
+from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
 from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
 from .compare import EXACT, Comparison, Tolerance, compare_all
@@ -89,8 +90,11 @@ def judge(
     exclusions: tuple[Exclusion, ...],
     tolerance: Tolerance,
     evidence: Evidence | None = None,
+    keys: KeyMapping[Key, Key] | None = None,
 ) -> Verdict:
     """Pair, compare and judge two recordings; ``evidence`` is needed for a derived tolerance.
+
+    ``keys`` are of the pairing of an earlier run, which then is this one's, too.
 
     Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
     difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
@@ -103,7 +107,7 @@ def judge(
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
-    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness)
+    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness, keys)
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
