@@ -30,6 +30,7 @@ from .pairing import LEGACY, NEW
 from .prepare import seeded_batch, seeded_weights, step_seed
 from .settings import Machine, SettingsError, Sources, Task
 from .shared import foreign
+from .stopped import recorded_by
 from .trace import Trace
 
 DECISIONS = "decisions.safetensors"
@@ -135,11 +136,14 @@ class Sides:
         Raises:
             legacy_adapters.launch.SideError: if the side crashes or takes too long.
         """
-        changes["foreign"] = foreign(self.sources.new_adapter, self.sources.legacy_repo)
-        return self._run(run, LEGACY, legacy_code(self.task.family, self.task.variant, self.sources), changes)
+        code = legacy_code(self.task.family, self.task.variant, self.sources)
+        job = self._job(run, LEGACY, code, changes)
+        job = replace(job, foreign=foreign(self.sources.new_adapter, self.sources.legacy_repo))
+        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+        return Trace.load(self.folder / run)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
-        """Run the new side.
+        """Run the new side; if it crashes while it computes, the trace holds what it recorded until then.
 
         Args:
             run: as in :meth:`legacy`.
@@ -194,8 +198,11 @@ class Sides:
 
     def _run(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Trace:
         job = self._job(run, side, code, changes)
-        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
-        return Trace.load(self.folder / run)
+
+        def work() -> None:
+            run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+
+        return recorded_by(work, self.folder / run)
 
     def _job(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Job:
         job = Job(
