@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
+from .recomputing import FirstCall, FirstCalls, digests, in_backward
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
 
@@ -51,6 +52,7 @@ class Recorder:
         self._running: List[str] = [""]
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
+        self._first_calls = FirstCalls()
 
     @contextmanager
     def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
@@ -63,6 +65,7 @@ class Recorder:
             if self._flow is not None:
                 self._cut_off += [self._key(share) for share in self._flow.cut_off]
                 self._flow.clear()
+            self._first_calls.clear()
             self.phase = ""
 
     def next_call(self, kind: str, name: str) -> int:
@@ -128,7 +131,7 @@ class Recorder:
         signature = inspect.signature(original)
 
         def followed(*args: Any, **kwargs: Any) -> Any:
-            records = self.phase and self._modules
+            records = self.phase and self._modules and not in_backward()
             if records:
                 call = self.next_call(name, method)
                 arguments = named_arguments(signature.bind(*args, **kwargs))
@@ -151,6 +154,8 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             if not self.phase:
                 return forward(*args, **kwargs)
+            if in_backward():
+                return self._computed_again(name, signature, forward, args, kwargs)
             call, scope = self.next_call("module", name), self._running[-1]
             counted = self.calls if is_leaf else self._inner_calls
             counted[self.phase, name] += 1
@@ -159,7 +164,11 @@ class Recorder:
                 with self._inside(name):
                     return forward(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
-            self.add("module_in", name, call, named_arguments(bound, defaults=True))
+            given = named_arguments(bound, defaults=True)
+            self.add("module_in", name, call, given)
+            if self._repeats():
+                first = FirstCall(call, scope, torch.is_grad_enabled(), digests(flatten(given)))
+                self._first_calls.add(name, first)
             if self._forcing is not None:
                 args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, call))
                 bound = signature.bind(*args, **kwargs)
@@ -178,6 +187,34 @@ class Recorder:
             return result
 
         return recorded
+
+    def _repeats(self) -> bool:
+        """Tell whether a call must be found again if gradient checkpointing repeats it."""
+        in_first_run = self._flow is not None and not torch.is_grad_enabled()
+        return in_first_run or (self._forcing is not None and self._flow is not None)
+
+    def _computed_again(
+        self, name: str, signature: inspect.Signature, forward: Callable, args: Tuple[Any, ...], kwargs: Dict[str, Any]
+    ) -> Any:
+        """Repeat a call for its gradients; these are recorded if the first run had no graph for them to flow through."""
+        given = flatten(named_arguments(signature.bind(*args, **kwargs), defaults=True))
+        first = self._first_calls.again(name, digests(given)) if self._modules and self._flow is not None else None
+        if first is None:
+            with self._inside(name):
+                return forward(*args, **kwargs)
+        if self._forcing is not None:
+            args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, first.call))
+        entered = None
+        if not first.has_graph:
+            bound = signature.bind(*args, **kwargs)
+            entered = self._flow.enter(name, first.call, first.scope, flatten(named_arguments(bound)))
+        with self._inside(name):
+            result = forward(*args, **kwargs)
+        if entered is not None:
+            self._flow.leave(entered, name, first.call, first.scope, flatten(result))
+        if self._forcing is not None:
+            result = changed(result, self._forced("module_out", name, first.call))
+        return result
 
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""

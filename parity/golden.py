@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.taps import decision_key
+from legacy_adapters.replay import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
 from .evidence import Norms, Sample, relative_gap

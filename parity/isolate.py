@@ -143,7 +143,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = Trace.load(folder / (LEGACY + FLOAT64))
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
+    alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
     return with_isolation(verdict, alone, legacy.records)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
 from legacy_adapters.steps import phase_of
-from legacy_adapters.trace_writer import Record, zeros_digest
+from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
 from .blame import FLOW, Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
@@ -86,8 +87,11 @@ def judge(
     exclusions: tuple[Exclusion, ...],
     tolerance: Tolerance,
     evidence: Evidence | None = None,
+    keys: KeyMapping[Key, Key] | None = None,
 ) -> Verdict:
     """Pair, compare and judge two recordings; ``evidence`` is needed for a derived tolerance.
+
+    ``keys`` are of the pairing of an earlier run, which then is this one's, too.
 
     Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
     difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
@@ -97,7 +101,7 @@ def judge(
     it tells where a difference comes from, and without one it is only told.
     """
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
-    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness)
+    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness, keys)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
     unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
     covered = cover(legacy, new, mapping, unpaired)

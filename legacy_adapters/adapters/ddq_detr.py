@@ -71,10 +71,9 @@ def taps(model: torch.nn.Module) -> List[Tap]:
 
     return [
         selection_tap(ddq_detr, "batched_nms", model.num_queries),
-        tap_lib.matching_tap(hungarian_assigner, "match"),
-        tap_lib.matching_tap(utils, "dense_match"),
+        *tap_lib.matchings({hungarian_assigner: "match", utils: "dense_match"}),
         *tap_lib.random_taps(),
-        tap_lib.detections_tap(),
+        *tap_lib.rankings(),
     ]
 
 

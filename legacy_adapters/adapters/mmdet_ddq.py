@@ -48,10 +48,9 @@ def taps(model: torch.nn.Module) -> List[Tap]:
     return [
         selection_tap(ddq_detr, "batched_nms", model.num_queries),
         selection_tap(ddq_detr_layers, "batched_nms", model.num_queries),
-        tap_lib.matching_tap(hungarian_assigner, "match"),
-        tap_lib.matching_tap(topk_hungarian_assigner, "dense_match"),
+        *tap_lib.matchings({hungarian_assigner: "match", topk_hungarian_assigner: "dense_match"}),
         *tap_lib.random_taps(),
-        tap_lib.detections_tap(),
+        *tap_lib.rankings(),
     ]
 
 

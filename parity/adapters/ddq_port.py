@@ -49,10 +49,9 @@ def taps(model: torch.nn.Module) -> list[Tap]:
         _selection(detector, "select_distinct", "distinct", distinct_basis),
         _selection(queries, "select_distinct", "distinct", distinct_basis),
         _selection(detector, "select_dense", "dense", dense_basis),
-        tap_lib.matching_tap(hungarian_assigner, "match"),
-        tap_lib.matching_tap(assigner, "dense_match"),
+        *tap_lib.matchings({hungarian_assigner: "match", assigner: "dense_match"}),
         *tap_lib.random_taps(),
-        tap_lib.detections_tap(),
+        *tap_lib.rankings(),
     ]
 
 
