@@ -25,7 +25,8 @@ class Job:
         weights: safetensors file of the state dict to load, strictly.
         inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
-        status: file to write ``{"ok": bool, "error": str, "traceback": str}`` to.
+        status: file to write ``{"ok": bool, "error": str, "place": str, "traceback": str}`` to; see
+            :func:`legacy_adapters.origin.report`.
         checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``. None with ``images``.
         seed: of torch's random generator, set anew before each phase.
         threads: of torch's CPU kernels.

@@ -14,6 +14,7 @@ from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
+from .origin import MODULE, PHASE, note
 from .recomputing import FirstCall, FirstCalls, digests, in_backward
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
@@ -52,6 +53,7 @@ class Recorder:
         self._running: List[str] = [""]
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
+        self._strange: List[Tuple[str, str, str, int, str]] = []
         self._first_calls = FirstCalls()
 
     @contextmanager
@@ -61,6 +63,9 @@ class Recorder:
         self._next.clear()
         try:
             yield
+        except BaseException as error:
+            note(error, PHASE, phase)
+            raise
         finally:
             if self._flow is not None:
                 self._cut_off += [self._key(share) for share in self._flow.cut_off]
@@ -123,6 +128,9 @@ class Recorder:
         self._running.append(name)
         try:
             yield
+        except BaseException as error:
+            note(error, MODULE, name)
+            raise
         finally:
             self._running.pop()
 
@@ -162,7 +170,9 @@ class Recorder:
             self._executed.add(name)
             if not self._modules:
                 with self._inside(name):
-                    return forward(*args, **kwargs)
+                    result = forward(*args, **kwargs)
+                self._look_at(result, name, call, scope, (args, kwargs))
+                return result
             bound = signature.bind(*args, **kwargs)
             given = named_arguments(bound, defaults=True)
             self.add("module_in", name, call, given)
@@ -187,6 +197,12 @@ class Recorder:
             return result
 
         return recorded
+
+    def _look_at(self, result: Any, name: str, call: int, scope: str, given: Any) -> None:
+        """Note a call that is not recorded whose result is not finite, and who made it so: it or its caller."""
+        what = _not_finite(result)
+        if what:
+            self._strange.append((self.phase, scope if _not_finite(given) else name, name, call, what))
 
     def _repeats(self) -> bool:
         """Tell whether a call must be found again if gradient checkpointing repeats it."""
@@ -224,5 +240,21 @@ class Recorder:
         )
         never = sorted(set(self.leaf_modules) - self._executed)
         return dict(
-            leaf_calls=leaf, inner_calls=inner, never_executed=never, classes=self.classes, cut_off=self._cut_off
+            leaf_calls=leaf,
+            inner_calls=inner,
+            never_executed=never,
+            classes=self.classes,
+            cut_off=self._cut_off,
+            not_finite=self._strange,
         )
+
+
+def _not_finite(value: Any) -> str:
+    """Return ``NaN`` or ``Inf`` if there is one among the floats of ``value``, else an empty string."""
+    found = ""
+    for _, tensor in flatten(value):
+        if tensor.is_floating_point() and not torch.isfinite(tensor.detach()).all():
+            if torch.isnan(tensor.detach()).any():
+                return "NaN"
+            found = "Inf"
+    return found

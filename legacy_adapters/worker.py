@@ -12,7 +12,6 @@ import importlib.util
 import os
 import platform
 import sys
-import traceback
 from types import ModuleType
 from typing import Any, Dict, Optional, Set
 
@@ -23,14 +22,15 @@ def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
     from legacy_adapters.job import Job, write_json
+    from legacy_adapters.origin import report
 
     job = Job.load(job_path)
     try:
         run(job)
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
-        write_json(job.status, dict(ok=False, error=_one_line(error), traceback=traceback.format_exc()))
+        write_json(job.status, dict(report(error), ok=False))
         return 1
-    write_json(job.status, dict(ok=True, error="", traceback=""))
+    write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0
 
 
@@ -56,7 +56,10 @@ def run(job: Any) -> None:
 
 
 def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: Dict[str, Any]) -> None:
-    """Run the checks and write the trace."""
+    """Run the checks and write the trace; if they end with an error, of what was recorded until then.
+
+    The error, which is raised again, stands in the trace's provenance as ``stopped``.
+    """
     from safetensors.torch import load_file
 
     from legacy_adapters import steps
@@ -64,6 +67,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
     from legacy_adapters.methods import nothing_aside
+    from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
     from legacy_adapters.trace_writer import TraceWriter
@@ -82,12 +86,18 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
     parameters = dict(model.named_parameters())  # training may add names
-    with computing_in(job.dtype):
-        loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
-        _run_checks(job, adapter, model, batch, recorder, replay, loop)
-    provenance.update(loop.provenance() if loop is not None else {})
-    reached = loop.reached if loop is not None else set()
-    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
+    loop = None
+    try:
+        with computing_in(job.dtype):
+            loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
+            _run_checks(job, adapter, model, batch, recorder, replay, loop)
+    except BaseException as error:
+        provenance["stopped"] = report(error)
+        raise
+    finally:
+        provenance.update(loop.provenance() if loop is not None else {})
+        reached = loop.reached if loop is not None else set()
+        recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
 
 
 def _records_flow(job: Any) -> bool:
@@ -193,11 +203,6 @@ def _environment(job: Any) -> dict:
     if job.device.startswith("cuda"):
         environment["gpu"] = torch.cuda.get_device_name(job.device)
     return environment
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return "{}: {}".format(type(error).__name__, text[0] if text else "")
 
 
 def _load_package() -> None:

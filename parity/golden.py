@@ -37,6 +37,8 @@ from .trace import Trace
 
 FORMAT_VERSION = 2
 _DECISION = "decision/"
+#: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
+_OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
 _PORTABLE = (
@@ -154,7 +156,7 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
     provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
-    coverage = {name: value for name, value in legacy.coverage.items() if name != "cut_off"}  # of the new side only
+    coverage = {name: value for name, value in legacy.coverage.items() if name not in _OF_TRACES}
     return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
 
 

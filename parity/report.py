@@ -366,6 +366,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
         "detections": [sections.image_dict(image) for image in verdict.detections],
         "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
+        "stopped": None if verdict.stop is None else asdict(verdict.stop),
         "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
     }
 

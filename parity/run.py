@@ -19,7 +19,7 @@ from .pairing import LEGACY, NEW
 from .settings import RunOptions, Sources, Task
 from .sides import Prepared, Sides
 from .trace import Trace, decisions
-from .verdict import Verdict, judge
+from .verdict import Verdict, ended, judge
 
 Progress = Callable[[str], None]
 
@@ -79,7 +79,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
     mapping = families.mapping(task.family, task.variant)
-    verdict = judge(legacy, new, mapping, EXCLUSIONS[task.family], options.tolerance, evidence)
+    verdict = ended(judge(legacy, new, mapping, EXCLUSIONS[task.family], options.tolerance, evidence))
     if options.isolate:
         verdict = isolate(RunFolder.load(folder), verdict, progress)
     return verdict

@@ -57,7 +57,7 @@ def run_side(side: str, job: Job, folder: Path, python: str, time_limit: float, 
         raise launch.SideError(side, "ended without a report.", log_file.read_text(errors="replace"))
     status = json.loads(Path(job.status).read_text())
     if not status["ok"]:
-        raise launch.SideError(side, f"crashed: {status['error']}", status["traceback"])
+        raise launch.crash(side, status)
 
 
 def _work(job_file: Path, log_file: Path) -> None:
