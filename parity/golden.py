@@ -42,7 +42,7 @@ _OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
 _PORTABLE = (
-    "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu",
+    "altered", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu",
     "gradient_flow", "machine", "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
 )  # fmt: skip
 #: What numpy, zipfile and torch raise on damaged or foreign content.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.mapping import Mapping
+from legacy_adapters import probes
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
@@ -104,6 +105,7 @@ def judge(
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
     """
+    legacy = _as_probed(legacy, new)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
@@ -141,6 +143,13 @@ def judge(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
         differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
     )  # fmt: skip
+
+
+def _as_probed(legacy: Recording, new: Trace) -> Recording:
+    """Leave out the legacy side's further calls of tapped functions, where the new side's adapter knows none."""
+    if new.provenance.get("probed", True):
+        return legacy
+    return replace(legacy, records=tuple(record for record in legacy.records if record.phase != probes.PHASE))
 
 
 def ended(verdict: Verdict) -> Verdict:
