@@ -10,6 +10,7 @@ from converters.mapping import Mapping
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Record, zeros_digest
 
+from . import degenerate
 from .blame import FLOW, Divergence, first_divergence
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
@@ -89,9 +90,10 @@ def judge(
 ) -> Verdict:
     """Pair, compare and judge two recordings; ``evidence`` is needed for a derived tolerance.
 
-    Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
-    difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
-    reason, or too much excluded is never a match.
+    Sides recorded under different conditions are not comparable at all, nor are they under weights or inputs that make
+    the legacy side's final outputs constant or not finite: what is decided on such numbers is chance. Otherwise a
+    mismatch outranks everything: a difference that was seen is a fact whatever was left out. Nothing compared, anything
+    unpaired without a written reason, or too much excluded is never a match.
 
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
@@ -109,11 +111,15 @@ def judge(
     divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off) if parts else None
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in telling)
+    empty = degenerate.reasons(legacy, new)
+    lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
+    differ = (f"{rejected} of {len(comparisons)} records differ.{lost}",) if rejected else ()
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
+    elif empty:
+        outcome, reasons = INCOMPARABLE, empty + differ
     elif rejected:
-        lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
-        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
+        outcome, reasons = MISMATCH, differ
     else:
         reasons = _coverage_reasons(comparisons, covered, legacy.provenance)
         outcome = INCOMPARABLE if reasons else MATCH
