@@ -8,7 +8,8 @@ it is the side's own: which queries count, scores, labels, boxes of the original
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple
+from math import gcd
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 PHASE, NAME = "labels", "labels"
 #: Where heads of MMDetection's DETR-like detectors give logits and boxes; an adapter's ``predictor`` says otherwise.
 HEAD = "bbox_head"
+_MOST_RUNS = 12
 
 
 def predictor(adapter: Any, model: nn.Module) -> Optional[str]:
@@ -29,13 +31,41 @@ def predictor(adapter: Any, model: nn.Module) -> Optional[str]:
     return HEAD if isinstance(getattr(model, HEAD, None), nn.Module) else None
 
 
+def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Module) -> List[Dict[str, torch.Tensor]]:
+    """Return the detections of inference with made-up predictions, image by image.
+
+    Where an image gives fewer detections than there are classes, inference is run again with the classes that were not
+    among them first, as long as that shows more classes.
+
+    Args:
+        predict: runs inference and returns ``labels``, ``scores``, ``bboxes`` of each image.
+        module: gives logits and boxes; nothing is returned if it gives something else.
+    """
+    found: List[Dict[str, torch.Tensor]] = []
+    seen: Set[int] = set()
+    for _ in range(_MOST_RUNS):
+        shapes: List[torch.Size] = []
+        with _in_place_of(module, shapes, first=len(seen)):
+            results = predict()
+        if not shapes:
+            return []
+        found += results
+        labels = {label for result in results for label in result["labels"].reshape(-1).tolist()}
+        more = labels - seen
+        seen |= labels
+        if not more or len(seen) >= shapes[0][-1]:
+            break
+    return found
+
+
 @contextmanager
-def in_place_of(module: nn.Module, made: Dict[str, torch.Tensor]) -> Iterator[None]:
+def _in_place_of(module: nn.Module, shapes: List[torch.Size], first: int) -> Iterator[None]:
     """Put made-up logits and boxes in place of the first two results of ``module``.
 
     Args:
         module: whose results are replaced. Results that are not logits and boxes stay as they are.
-        made: gets the ``logits`` and ``boxes`` that are given.
+        shapes: gets the shape of the logits.
+        first: the class that wins first in the first image.
     """
     forward = module.forward
 
@@ -43,8 +73,8 @@ def in_place_of(module: nn.Module, made: Dict[str, torch.Tensor]) -> Iterator[No
         result = forward(*args, **kwargs)
         if not _is_predictions(result):
             return result
-        made["logits"], made["boxes"] = logits(result[0]), boxes(result[1])
-        return type(result)((made["logits"].clone(), made["boxes"].clone(), *result[2:]))
+        shapes.append(result[0].shape)
+        return type(result)((logits(result[0], first), boxes(result[1]), *result[2:]))
 
     module.forward = replaced
     try:
@@ -63,7 +93,7 @@ def _is_predictions(result: Any) -> bool:
     )
 
 
-def logits(like: torch.Tensor) -> torch.Tensor:
+def logits(like: torch.Tensor, first: int = 0) -> torch.Tensor:
     """Make logits in which each class wins for some queries, no two equal in an image.
 
     Queries are ranked in an order of their own, which starts elsewhere in every image. The classes win in turn, rank by
@@ -72,6 +102,7 @@ def logits(like: torch.Tensor) -> torch.Tensor:
 
     Args:
         like: [..., bs, n, classes].
+        first: the class that wins first in the first image.
     """
     bs, queries, classes = like.shape[-3:]
     number = torch.arange(queries)
@@ -79,12 +110,12 @@ def logits(like: torch.Tensor) -> torch.Tensor:
     for image in range(bs):
         rank = (number * _coprime(queries) + image * 5) % queries  # [n]
         # 0 for the class that wins, then as many classes as there are between them, in turn
-        behind = (torch.arange(classes)[None] - rank[:, None] - image) % classes  # [n, classes]
+        behind = (torch.arange(classes)[None] - rank[:, None] - image - first) % classes  # [n, classes]
         wins = 4.0 - 3.0 * rank[:, None].double() / queries
         place = (behind - 1) * queries + rank[:, None]
         loses = 0.0 - 4.0 * place.double() / max(queries * (classes - 1), 1)
         made.append(torch.where(behind == 0, wins, loses))
-    return torch.stack(made).to(like.device, like.dtype).expand(like.shape).contiguous()
+    return torch.stack(made).float().to(like.device, like.dtype).expand(like.shape).contiguous()
 
 
 def boxes(like: torch.Tensor) -> torch.Tensor:
@@ -99,16 +130,11 @@ def boxes(like: torch.Tensor) -> torch.Tensor:
     step = _coprime(count)
     columns = ((number * step) % count / count, (number * step * step) % count / count)
     sizes = (0.05 + 0.3 * number / count, 0.35 - 0.25 * number / count)
-    return torch.stack([*columns, *sizes], dim=-1).to(like.device, like.dtype).expand(like.shape).contiguous()
+    made = torch.stack([*columns, *sizes], dim=-1).float()
+    return made.to(like.device, like.dtype).expand(like.shape).contiguous()
 
 
 def _coprime(count: int) -> int:
     """Return a whole number without a common divisor with ``count``, so that its multiples go through all rests."""
-    from math import gcd
-
     return next(step for step in range(max(count * 5 // 13, 1), count * 5 // 13 + count + 2) if gcd(step, count) == 1)
 
-
-def winners(given: torch.Tensor) -> Tuple[int, ...]:
-    """Return the classes that win for some query in logits [..., n, classes]."""
-    return tuple(sorted(set(given.argmax(-1).reshape(-1).tolist())))

@@ -44,6 +44,8 @@ def reasons(legacy: Recording, new: Trace) -> tuple[str, ...]:
     found = results(legacy)
     losses = _losses(legacy)
     said = [*_not_finite(found, losses), *_alike(found)]
+    if legacy.provenance.get("stopped") and not said:
+        said += _nan_before_stop(legacy)
     layers = _alike_layers(losses)
     if layers:
         said.append(f"The loss terms are the same for every layer of the legacy side, such as {layers}.")
@@ -63,6 +65,13 @@ def _not_finite(found: Mapping[int, Detections], losses: Mapping[str, Mapping[st
             if not bool(torch.tensor(value).isfinite()):
                 yield f"loss term `{name}` of phase {phase} is {value} on the legacy side."
                 return
+
+
+def _nan_before_stop(legacy: Recording) -> Iterator[str]:
+    """Say where a legacy side that stopped before its end had made NaN, which a matching or an NMS refuses."""
+    for phase, _, name, _, what in legacy.coverage.get("not_finite", ())[:1]:
+        if "NaN" in what:
+            yield f"the legacy side stopped after `{name}` gave {what} in phase {phase}."
 
 
 def _alike(found: Mapping[int, Detections]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from legacy_adapters.taps import decision_key
+from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
 from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, tensor_bytes
 
 from .fields import FieldError, check_fields
@@ -235,9 +235,17 @@ def _opened(folder: Path, shard: str) -> Shard:
 
 
 def decisions(trace: Trace) -> dict[str, Tensor]:
-    """Return the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
-    return {
-        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record)
-        for record in trace.records
-        if record.kind == "tap"
-    }
+    """Return the discrete decisions and random draws of ``trace`` as one bundle, for replay.
+
+    With each decision goes a sketch of what it rests on, by which it is found where the order is another.
+    """
+    bundle, places = {}, {}
+    for record in trace.records:
+        if record.kind == "tap":
+            bundle[decision_key(record.phase, record.name, record.call, record.slot)] = trace.tensor(record)
+            places[record.phase, record.name, record.call] = None
+    for phase, name, call in places:
+        basis = {slot: r for slot, r in trace.slots(phase, "basis", name, call).items() if slot in TELLING}
+        if basis:
+            bundle[sketch_key(phase, name, call)] = sketch({slot: trace.tensor(r) for slot, r in basis.items()})
+    return bundle

@@ -226,7 +226,7 @@ def keys(trace):
 @pytest.mark.parametrize("dtype", precision.DTYPES)
 def test_topk_is_recorded_once_in_either_precision(tmp_path, dtype):
     scores = torch.tensor([0.1, 0.3, 0.2])
-    results, trace = use(tmp_path, [taps.detections_tap()], lambda: [scores.topk(2), scores.topk(k=1)], dtype=dtype)
+    results, trace = use(tmp_path, taps.rankings(), lambda: [scores.topk(2), scores.topk(k=1)], dtype=dtype)
     assert keys(trace) == [
         ("basis", "detections", 0, "scores"), ("tap", "detections", 0, "indices"),
         ("basis", "detections", 1, "scores"), ("tap", "detections", 1, "indices"),
@@ -242,7 +242,7 @@ def test_topk_that_fails_does_not_stop_the_recording(tmp_path, dtype):
             torch.ones(2).topk(5)
         return torch.ones(2).topk(1)
 
-    _, trace = use(tmp_path, [taps.detections_tap()], call, dtype=dtype)
+    _, trace = use(tmp_path, taps.rankings(), call, dtype=dtype)
     assert ("tap", "detections", 1, "indices") in keys(trace)
 
 
@@ -252,7 +252,7 @@ def test_topk_is_forced_once_in_either_precision(tmp_path, dtype, decide):
     forced = {"predict/detections/0/indices": torch.tensor([2, 0])}
     scores = torch.tensor([0.1, 0.3, 0.2])
     (values, indices), trace = use(
-        tmp_path, [taps.detections_tap()], lambda: scores.topk(2), forced, dtype=dtype, decide=decide
+        tmp_path, taps.rankings(), lambda: scores.topk(2), forced, dtype=dtype, decide=decide
     )
     assert indices.tolist() == [2, 0] and torch.equal(values, scores[[2, 0]])
     assert keys(trace) == [("basis", "detections", 0, "scores"), ("tap", "detections", 0, "indices")]
@@ -280,7 +280,7 @@ def test_original_is_called_under_replay_only_to_decide(tmp_path, decide, calls)
 
 def test_without_replay_the_original_decides_whatever_decide_says(tmp_path):
     (_, indices), trace = use(
-        tmp_path, [taps.detections_tap()], lambda: torch.tensor([0.1, 0.3, 0.2]).topk(1), decide=False
+        tmp_path, taps.rankings(), lambda: torch.tensor([0.1, 0.3, 0.2]).topk(1), decide=False
     )
     assert indices.tolist() == [1] and trace.tensor(trace.records[-1]).tolist() == [1]
 
@@ -288,7 +288,7 @@ def test_without_replay_the_original_decides_whatever_decide_says(tmp_path):
 @pytest.mark.parametrize("decide", [True, False])
 def test_decision_that_is_missing_is_an_error_in_either_case(tmp_path, decide):
     with pytest.raises(taps.ReplayError, match="predict/detections/0/"):
-        use(tmp_path, [taps.detections_tap()], lambda: torch.ones(2).topk(1), {}, decide=decide)
+        use(tmp_path, taps.rankings(), lambda: torch.ones(2).topk(1), {}, decide=decide)
 
 
 @pytest.mark.parametrize("decide", [True, False])
