@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from math import gcd
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Mod
     seen: Set[int] = set()
     for _ in range(_MOST_RUNS):
         shapes: List[torch.Size] = []
-        with _in_place_of(module, shapes, first=len(seen)):
+        with _in_place_of(module, shapes, seen):
             results = predict()
         if not shapes:
             return []
@@ -59,13 +59,13 @@ def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Mod
 
 
 @contextmanager
-def _in_place_of(module: nn.Module, shapes: List[torch.Size], first: int) -> Iterator[None]:
+def _in_place_of(module: nn.Module, shapes: List[torch.Size], seen: Set[int]) -> Iterator[None]:
     """Put made-up logits and boxes in place of the first two results of ``module``.
 
     Args:
         module: whose results are replaced. Results that are not logits and boxes stay as they are.
         shapes: gets the shape of the logits.
-        first: the class that wins first in the first image.
+        seen: classes that need not win.
     """
     forward = module.forward
 
@@ -74,7 +74,7 @@ def _in_place_of(module: nn.Module, shapes: List[torch.Size], first: int) -> Ite
         if not _is_predictions(result):
             return result
         shapes.append(result[0].shape)
-        return type(result)((logits(result[0], first), boxes(result[1]), *result[2:]))
+        return type(result)((logits(result[0], seen), boxes(result[1]), *result[2:]))
 
     module.forward = replaced
     try:
@@ -93,7 +93,7 @@ def _is_predictions(result: Any) -> bool:
     )
 
 
-def logits(like: torch.Tensor, first: int = 0) -> torch.Tensor:
+def logits(like: torch.Tensor, seen: Collection[int] = ()) -> torch.Tensor:
     """Make logits in which each class wins for some queries, no two equal in an image.
 
     Queries are ranked in an order of their own, which starts elsewhere in every image. The classes win in turn, rank by
@@ -102,15 +102,17 @@ def logits(like: torch.Tensor, first: int = 0) -> torch.Tensor:
 
     Args:
         like: [..., bs, n, classes].
-        first: the class that wins first in the first image.
+        seen: classes that win last, where it can be chosen; the others' turns are spread over the images.
     """
     bs, queries, classes = like.shape[-3:]
     number = torch.arange(queries)
+    unseen = [label for label in range(classes) if label not in seen] or list(range(classes))
     made = []
     for image in range(bs):
         rank = (number * _coprime(queries) + image * 5) % queries  # [n]
+        first = unseen[image * len(unseen) // bs]
         # 0 for the class that wins, then as many classes as there are between them, in turn
-        behind = (torch.arange(classes)[None] - rank[:, None] - image - first) % classes  # [n, classes]
+        behind = (torch.arange(classes)[None] - rank[:, None] - first) % classes  # [n, classes]
         wins = 4.0 - 3.0 * rank[:, None].double() / queries
         place = (behind - 1) * queries + rank[:, None]
         loses = 0.0 - 4.0 * place.double() / max(queries * (classes - 1), 1)
