@@ -25,8 +25,10 @@ class Job:
         weights: safetensors file of the state dict to load, strictly.
         inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
-        status: file to write ``{"ok": bool, "error": str, "traceback": str}`` to.
-        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None with ``images``.
+        status: file to write ``{"ok": bool, "error": str, "place": str, "traceback": str}`` to; see
+            :func:`legacy_adapters.origin.report`.
+        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None with
+            ``images``.
         seed: of torch's random generator, set anew before each phase.
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
@@ -51,6 +53,8 @@ class Job:
         images: to detect objects in image files in place of everything else: a JSON list of ``{"id", "file"}``, see
             :mod:`legacy_adapters.detecting`; None for a trace.
         detections: file to write what was found to; None for a trace.
+        foreign: modules and places of the other side's code, see :func:`legacy_adapters.executed.check_apart`; none of
+            them may be loaded when the run ends.
     """
 
     family: str
@@ -84,6 +88,7 @@ class Job:
     state_names: Dict[str, str] = field(default_factory=dict)
     images: Optional[str] = None
     detections: Optional[str] = None
+    foreign: Tuple[str, ...] = ()
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
@@ -93,7 +98,7 @@ class Job:
     def load(cls, path: str) -> "Job":
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-        for name in ("checks", "step_inputs", "clip_names"):
+        for name in ("checks", "step_inputs", "clip_names", "foreign"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
 

@@ -14,6 +14,7 @@ from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
+from .origin import MODULE, PHASE, note
 from .recomputing import FirstCall, FirstCalls, digests, in_backward
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
@@ -43,7 +44,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules = self._methods = self._counts = True
+        self._modules = self._calls = self._methods = True
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -52,21 +53,26 @@ class Recorder:
         self._running: List[str] = [""]
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
+        self._strange: List[Tuple[str, str, str, int, str]] = []
         self._first_calls = FirstCalls()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True, aside: bool = False) -> Iterator[None]:
+    def in_phase(
+        self, phase: str, modules: bool = True, calls: bool = True, methods: Optional[bool] = None
+    ) -> Iterator[None]:
         """Label what follows with ``phase`` and count calls from 0.
 
-        Args:
-            phase: of the records.
-            modules: record module calls and methods; else module calls are counted only.
-            aside: module calls are neither recorded nor counted, only methods are recorded.
+        ``modules=False`` counts module calls only, ``calls=False`` does not even that: what is added, and taps, remain.
+        ``methods`` are recorded where modules are, unless it says otherwise.
         """
-        self.phase, self._modules, self._methods, self._counts = phase, modules and not aside, modules, not aside
+        self.phase, self._modules, self._calls = phase, modules and calls, calls
+        self._methods = self._modules if methods is None else methods
         self._next.clear()
         try:
             yield
+        except BaseException as error:
+            note(error, PHASE, phase)
+            raise
         finally:
             if self._flow is not None:
                 self._cut_off += [self._key(share) for share in self._flow.cut_off]
@@ -80,11 +86,15 @@ class Recorder:
         self._next[kind, name] += 1
         return index
 
-    def add(self, kind: str, name: str, call: int, value: Any) -> None:
-        """Record all tensors in ``value``; nothing outside a phase."""
+    def add(self, kind: str, name: str, call: int, value: Any, scope: Optional[str] = None) -> None:
+        """Record all tensors in ``value``, of the module that is running unless ``scope`` names one.
+
+        Outside a phase nothing is recorded.
+        """
         if self.phase:
             for slot, tensor in flatten(value):
-                self.writer.add(self.phase, kind, name, call, slot, tensor, self._running[-1])
+                where = self._running[-1] if scope is None else scope
+                self.writer.add(self.phase, kind, name, call, slot, tensor, where)
 
     def _add_gradient(self, share: Share, gradient: torch.Tensor, explained: bool) -> Optional[torch.Tensor]:
         """Record a gradient on its way back; see :data:`legacy_adapters.gradients.Add`.
@@ -129,6 +139,9 @@ class Recorder:
         self._running.append(name)
         try:
             yield
+        except BaseException as error:
+            note(error, MODULE, name)
+            raise
         finally:
             self._running.pop()
 
@@ -160,7 +173,7 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             if not self.phase:
                 return forward(*args, **kwargs)
-            if not self._counts:
+            if not self._calls:
                 with self._inside(name):
                     return forward(*args, **kwargs)
             if in_backward():
@@ -171,7 +184,9 @@ class Recorder:
             self._executed.add(name)
             if not self._modules:
                 with self._inside(name):
-                    return forward(*args, **kwargs)
+                    result = forward(*args, **kwargs)
+                self._look_at(result, name, call, scope, (args, kwargs))
+                return result
             bound = signature.bind(*args, **kwargs)
             given = named_arguments(bound, defaults=True)
             self.add("module_in", name, call, given)
@@ -196,6 +211,12 @@ class Recorder:
             return result
 
         return recorded
+
+    def _look_at(self, result: Any, name: str, call: int, scope: str, given: Any) -> None:
+        """Note a call that is not recorded whose result is not finite, and who made it so: it or its caller."""
+        what = _not_finite(result)
+        if what:
+            self._strange.append((self.phase, scope if _not_finite(given) else name, name, call, what))
 
     def _repeats(self) -> bool:
         """Tell whether a call must be found again if gradient checkpointing repeats it."""
@@ -233,5 +254,21 @@ class Recorder:
         )
         never = sorted(set(self.leaf_modules) - self._executed)
         return dict(
-            leaf_calls=leaf, inner_calls=inner, never_executed=never, classes=self.classes, cut_off=self._cut_off
+            leaf_calls=leaf,
+            inner_calls=inner,
+            never_executed=never,
+            classes=self.classes,
+            cut_off=self._cut_off,
+            not_finite=self._strange,
         )
+
+
+def _not_finite(value: Any) -> str:
+    """Return ``NaN`` or ``Inf`` if there is one among the floats of ``value``, else an empty string."""
+    found = ""
+    for _, tensor in flatten(value):
+        if tensor.is_floating_point() and not torch.isfinite(tensor.detach()).all():
+            if torch.isnan(tensor.detach()).any():
+                return "NaN"
+            found = "Inf"
+    return found

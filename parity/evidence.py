@@ -122,6 +122,7 @@ class Evidence(Protocol):
     """
 
     new: Trace
+    new_reference: Trace
 
     def sample(self, pair: Pair) -> Sample | None:
         """Return the values of a pair of float records; None if one has no twin in float64."""
