@@ -14,6 +14,7 @@ from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
+from .seeding import RANDOM, RandomWatch
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
 
@@ -42,7 +43,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules = True
+        self._modules = self._draws = True
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -51,19 +52,39 @@ class Recorder:
         self._running: List[str] = [""]
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
+        self._random = RandomWatch()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
-        """Label what follows with ``phase`` and count calls from 0; ``modules=False`` counts module calls only."""
-        self.phase, self._modules = phase, modules
+    def in_phase(self, phase: str, modules: bool = True, draws: bool = True) -> Iterator[None]:
+        """Label what follows with ``phase`` and count calls from 0.
+
+        Args:
+            phase: the label.
+            modules: record module calls; else they are only counted.
+            draws: record the states of random generators, which must have been seeded for this phase.
+        """
+        self.phase, self._modules, self._draws = phase, modules, draws
         self._next.clear()
+        self._random.moved()  # what happened before is of no interest
         try:
             yield
+            self.note_random()
+            for generator, digest in self._random.all().items() if draws else ():
+                self.add(RANDOM, generator, 0, {"end": digest})
         finally:
             if self._flow is not None:
                 self._cut_off += [self._key(share) for share in self._flow.cut_off]
                 self._flow.clear()
             self.phase = ""
+
+    def note_random(self) -> None:
+        """Record the states of random generators that have changed, as changed by the code that runs.
+
+        To be called wherever other code takes over, and around every draw.
+        """
+        if self.phase and self._draws:
+            for generator, digest in self._random.moved().items():
+                self.add(RANDOM, generator, self.next_call(RANDOM, generator), digest)
 
     def next_call(self, kind: str, name: str) -> int:
         """Return the call index of the next value of this kind and name."""
@@ -129,12 +150,14 @@ class Recorder:
 
         def followed(*args: Any, **kwargs: Any) -> Any:
             records = self.phase and self._modules
+            self.note_random()
             if records:
                 call = self.next_call(name, method)
                 arguments = named_arguments(signature.bind(*args, **kwargs))
                 self.add(IN, name, call, {method: plain(arguments)})
             with self._inside(name):
                 result = original(*args, **kwargs)
+                self.note_random()
             if records:
                 self.add(OUT, name, call, {method: plain(result)})
                 self.add(OUT, name, call, {method: plain(self._aside(name, method, result))})
@@ -155,9 +178,12 @@ class Recorder:
             counted = self.calls if is_leaf else self._inner_calls
             counted[self.phase, name] += 1
             self._executed.add(name)
+            self.note_random()
             if not self._modules:
                 with self._inside(name):
-                    return forward(*args, **kwargs)
+                    result = forward(*args, **kwargs)
+                    self.note_random()
+                return result
             bound = signature.bind(*args, **kwargs)
             self.add("module_in", name, call, named_arguments(bound, defaults=True))
             if self._forcing is not None:
@@ -170,6 +196,7 @@ class Recorder:
                 entered = self._flow.enter(name, call, scope, flatten(named_arguments(bound)))
             with self._inside(name):
                 result = forward(*args, **kwargs)
+                self.note_random()
             self.add("module_out", name, call, result)
             if entered is not None:
                 self._flow.leave(entered, name, call, scope, flatten(result))

@@ -29,7 +29,7 @@ class Tap:
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
         write: takes a decision and the call's arguments and gives the result the function would have returned, or
             None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
-        random: a draw, not a decision: a replayed one is taken as it is, the function is not called.
+        random: a draw, not a decision: a replayed one is taken as it is; what the function draws only moves the generator.
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
             a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
             matching. It is recorded too, so that a decision that differs can be told from a tie.
@@ -92,6 +92,8 @@ def _tapped(
             running = False
 
     def watched(name: str, *args: Any, **kwargs: Any) -> Any:
+        if tap.random:
+            recorder.note_random()
         call = recorder.next_call("tap", name)
         if tap.basis is not None:
             recorder.add("basis", name, call, tap.basis(*args, **kwargs))
@@ -101,8 +103,12 @@ def _tapped(
             forced = tap.write(decision, *args, **kwargs) if decision else None
         # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
         skip = forced is not None and (tap.random or not decide)
+        if forced is not None and tap.random:
+            original(*args, **kwargs)  # the generator must go on as it does where nothing is replayed
         own = forced if skip else original(*args, **kwargs)
         recorder.add("tap", name, call, tap.read(own, *args, **kwargs))
+        if tap.random:
+            recorder.note_random()
         return own if forced is None else forced
 
     return tapped

@@ -15,6 +15,7 @@ from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
+from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
@@ -97,7 +98,10 @@ def judge(
     it tells where a difference comes from, and without one it is only told.
     """
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
-    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness)
+    ours, theirs = legacy.records, new.records
+    if not comparable(legacy, new):
+        ours, theirs = without(ours), without(theirs)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
     unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
     covered = cover(legacy, new, mapping, unpaired)
@@ -106,7 +110,10 @@ def judge(
     telling = [comparison for comparison in comparisons if comparison.pair.new.kind not in OF_METHODS]
     parts = bool(missing or added) or not all(comparison.accepted for comparison in telling)
     cut_off = _cut_off(new, missing, pairing)
-    divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off) if parts else None
+    divergence = None
+    if parts:
+        divergence = first_strayed(ours, theirs, telling)
+        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off)
     conditions = _condition_reasons(legacy, new, tolerance)
     rejected = sum(not comparison.accepted for comparison in telling)
     if conditions:
