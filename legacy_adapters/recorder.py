@@ -43,7 +43,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules = self._draws = True
+        self._modules, self._draws = True, False
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -55,7 +55,7 @@ class Recorder:
         self._random = RandomWatch()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True, draws: bool = True) -> Iterator[None]:
+    def in_phase(self, phase: str, modules: bool = True, draws: bool = False) -> Iterator[None]:
         """Label what follows with ``phase`` and count calls from 0.
 
         Args:

@@ -160,7 +160,7 @@ class StepLoop:
             if step > self.plan.stop:
                 if step > 1 and self.plan.states is not None:
                     self._force(phase_of(step - 1), self.plan.states)
-                with self.recorder.in_phase(phase_of(step), modules=False):
+                with self.recorder.in_phase(phase_of(step), modules=False, draws=True):
                     self._take(step, step_losses)
             elif self.plan.resume is None:
                 self._take(step, step_losses)  # in no phase: not recorded
@@ -186,7 +186,7 @@ class StepLoop:
             self.training.save(plan.save, plan.stop)
         if plan.resume is not None:
             self.training.resume(plan.resume, plan.stop)
-        with self.recorder.in_phase(phase_of(plan.stop), modules=False, draws=False):
+        with self.recorder.in_phase(phase_of(plan.stop), modules=False):
             self._record_settings()
             self._record_state()
 

@@ -78,7 +78,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     aside = adapter.aside(model) if hasattr(adapter, "aside") else nothing_aside
     recorder = Recorder(TraceWriter(job.trace), _records_flow(job), forcing, target, aside)
     recorder.attach(model)
-    with recorder.in_phase("weights", draws=False):
+    with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
@@ -130,13 +130,13 @@ def _run_checks(
         if "forward" in job.checks:
             model.eval()
             seed_all(job.seed, PREDICT)
-            with torch.no_grad(), recorder.in_phase(PREDICT):
+            with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
                 for index, result in enumerate(adapter.predict(model, batches[PREDICT])):
                     recorder.add("tap", "result", index, result)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             seed_all(job.seed, TRAIN)
-            with recorder.in_phase(TRAIN):
+            with recorder.in_phase(TRAIN, draws=True):
                 terms, total = adapter.losses(model, batches[TRAIN])
                 for name, value in terms.items():
                     recorder.add("loss", name, 0, value)
