@@ -12,6 +12,7 @@ from typing import Any, Dict
 
 import torch
 
+from . import executed
 from .seeding import seed_all
 
 
@@ -38,6 +39,7 @@ def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, An
     model.eval()
     detect = adapter.image_detector(model, job.options)
     seed_all(job.seed, "detect")
+    provenance.update(files=executed.files(), packages=executed.packages())
     with open(job.detections, "w", encoding="utf-8") as out, torch.no_grad():
         _write(out, dict(provenance=provenance))
         for image in images:

@@ -27,6 +27,12 @@ class SideError(Exception):
         self.details = details
 
 
+def crash(side: str, report: Dict[str, str]) -> SideError:
+    """Return the error of a side that crashed; ``report`` stands in its status or in its trace's provenance."""
+    place = f" in {report['place']}" if report["place"] else ""
+    return SideError(side, f"crashed{place}: {report['error']}", _tail(report["traceback"]))
+
+
 def run_side(
     side: str, job: Job, folder: Path, python: str, time_limit: float, isolated: bool, called: str = ""
 ) -> None:
@@ -78,7 +84,7 @@ def run_side(
             called, f"ended without a report (exit code {code}).", _tail(log_file.read_text(errors="replace"))
         )
     if not status["ok"]:
-        raise SideError(called, f"crashed: {status['error']}", _tail(status["traceback"]))
+        raise crash(called, status)
     if code != 0:
         raise SideError(
             called,

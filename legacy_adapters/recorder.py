@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
+from .origin import MODULE, PHASE, note
+from .recomputing import FirstCall, FirstCalls, digests, in_backward
 from .seeding import RANDOM, RandomWatch
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
@@ -43,7 +45,8 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules, self._draws = True, False
+        self._modules = self._calls = True
+        self._draws = False
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -53,17 +56,20 @@ class Recorder:
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
         self._random = RandomWatch()
+        self._strange: List[Tuple[str, str, str, int, str]] = []
+        self._first_calls = FirstCalls()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True, draws: bool = False) -> Iterator[None]:
+    def in_phase(self, phase: str, modules: bool = True, calls: bool = True, draws: bool = False) -> Iterator[None]:
         """Label what follows with ``phase`` and count calls from 0.
 
         Args:
             phase: the label.
             modules: record module calls; else they are only counted.
+            calls: False does not even count them; what is added, and taps, remain.
             draws: record the states of random generators, which must have been seeded for this phase.
         """
-        self.phase, self._modules, self._draws = phase, modules, draws
+        self.phase, self._modules, self._calls, self._draws = phase, modules and calls, calls, draws
         self._next.clear()
         self._random.moved()  # what happened before is of no interest
         try:
@@ -71,10 +77,14 @@ class Recorder:
             self.note_random()
             for generator, digest in self._random.all().items() if draws else ():
                 self.add(RANDOM, generator, 0, {"end": digest})
+        except BaseException as error:
+            note(error, PHASE, phase)
+            raise
         finally:
             if self._flow is not None:
                 self._cut_off += [self._key(share) for share in self._flow.cut_off]
                 self._flow.clear()
+            self._first_calls.clear()
             self.phase = ""
 
     def note_random(self) -> None:
@@ -82,7 +92,7 @@ class Recorder:
 
         To be called wherever other code takes over, and around every draw.
         """
-        if self.phase and self._draws:
+        if self.phase and self._draws and not in_backward():
             for generator, digest in self._random.moved().items():
                 self.add(RANDOM, generator, self.next_call(RANDOM, generator), digest)
 
@@ -92,11 +102,15 @@ class Recorder:
         self._next[kind, name] += 1
         return index
 
-    def add(self, kind: str, name: str, call: int, value: Any) -> None:
-        """Record all tensors in ``value``; nothing outside a phase."""
+    def add(self, kind: str, name: str, call: int, value: Any, scope: Optional[str] = None) -> None:
+        """Record all tensors in ``value``, of the module that is running unless ``scope`` names one.
+
+        Outside a phase nothing is recorded.
+        """
         if self.phase:
             for slot, tensor in flatten(value):
-                self.writer.add(self.phase, kind, name, call, slot, tensor, self._running[-1])
+                where = self._running[-1] if scope is None else scope
+                self.writer.add(self.phase, kind, name, call, slot, tensor, where)
 
     def _add_gradient(self, share: Share, gradient: torch.Tensor, explained: bool) -> Optional[torch.Tensor]:
         """Record a gradient on its way back; see :data:`legacy_adapters.gradients.Add`.
@@ -141,6 +155,9 @@ class Recorder:
         self._running.append(name)
         try:
             yield
+        except BaseException as error:
+            note(error, MODULE, name)
+            raise
         finally:
             self._running.pop()
 
@@ -149,7 +166,7 @@ class Recorder:
         signature = inspect.signature(original)
 
         def followed(*args: Any, **kwargs: Any) -> Any:
-            records = self.phase and self._modules
+            records = self.phase and self._modules and not in_backward()
             self.note_random()
             if records:
                 call = self.next_call(name, method)
@@ -174,6 +191,11 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             if not self.phase:
                 return forward(*args, **kwargs)
+            if not self._calls:
+                with self._inside(name):
+                    return forward(*args, **kwargs)
+            if in_backward():
+                return self._computed_again(name, signature, forward, args, kwargs)
             call, scope = self.next_call("module", name), self._running[-1]
             counted = self.calls if is_leaf else self._inner_calls
             counted[self.phase, name] += 1
@@ -183,9 +205,14 @@ class Recorder:
                 with self._inside(name):
                     result = forward(*args, **kwargs)
                     self.note_random()
+                self._look_at(result, name, call, scope, (args, kwargs))
                 return result
             bound = signature.bind(*args, **kwargs)
-            self.add("module_in", name, call, named_arguments(bound, defaults=True))
+            given = named_arguments(bound, defaults=True)
+            self.add("module_in", name, call, given)
+            if self._repeats():
+                first = FirstCall(call, scope, torch.is_grad_enabled(), digests(flatten(given)))
+                self._first_calls.add(name, first)
             if self._forcing is not None:
                 args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, call))
                 bound = signature.bind(*args, **kwargs)
@@ -206,6 +233,40 @@ class Recorder:
 
         return recorded
 
+    def _look_at(self, result: Any, name: str, call: int, scope: str, given: Any) -> None:
+        """Note a call that is not recorded whose result is not finite, and who made it so: it or its caller."""
+        what = _not_finite(result)
+        if what:
+            self._strange.append((self.phase, scope if _not_finite(given) else name, name, call, what))
+
+    def _repeats(self) -> bool:
+        """Tell whether a call must be found again if gradient checkpointing repeats it."""
+        in_first_run = self._flow is not None and not torch.is_grad_enabled()
+        return in_first_run or (self._forcing is not None and self._flow is not None)
+
+    def _computed_again(
+        self, name: str, signature: inspect.Signature, forward: Callable, args: Tuple[Any, ...], kwargs: Dict[str, Any]
+    ) -> Any:
+        """Repeat a call for its gradients; these are recorded if the first run had no graph for them to flow through."""
+        given = flatten(named_arguments(signature.bind(*args, **kwargs), defaults=True))
+        first = self._first_calls.again(name, digests(given)) if self._modules and self._flow is not None else None
+        if first is None:
+            with self._inside(name):
+                return forward(*args, **kwargs)
+        if self._forcing is not None:
+            args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, first.call))
+        entered = None
+        if not first.has_graph:
+            bound = signature.bind(*args, **kwargs)
+            entered = self._flow.enter(name, first.call, first.scope, flatten(named_arguments(bound)))
+        with self._inside(name):
+            result = forward(*args, **kwargs)
+        if entered is not None:
+            self._flow.leave(entered, name, first.call, first.scope, flatten(result))
+        if self._forcing is not None:
+            result = changed(result, self._forced("module_out", name, first.call))
+        return result
+
     def coverage(self) -> dict:
         """Return what was called how often, for the comparison's accounting."""
         leaf, inner = (
@@ -214,5 +275,21 @@ class Recorder:
         )
         never = sorted(set(self.leaf_modules) - self._executed)
         return dict(
-            leaf_calls=leaf, inner_calls=inner, never_executed=never, classes=self.classes, cut_off=self._cut_off
+            leaf_calls=leaf,
+            inner_calls=inner,
+            never_executed=never,
+            classes=self.classes,
+            cut_off=self._cut_off,
+            not_finite=self._strange,
         )
+
+
+def _not_finite(value: Any) -> str:
+    """Return ``NaN`` or ``Inf`` if there is one among the floats of ``value``, else an empty string."""
+    found = ""
+    for _, tensor in flatten(value):
+        if tensor.is_floating_point() and not torch.isfinite(tensor.detach()).all():
+            if torch.isnan(tensor.detach()).any():
+                return "NaN"
+            found = "Inf"
+    return found

@@ -7,15 +7,20 @@ that the continuous code around it is compared under identical decisions.
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from .recomputing import digests, in_backward
 from .recorder import Recorder
+from .replay import Decision, Replay, ReplayError, decision_key
+from .values import flatten
 
-Decision = Dict[str, torch.Tensor]
+__all__ = ["Decision", "ReplayError", "Tap", "decision_key", "everywhere", "installed", "within"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Tap:
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
             a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
             matching. It is recorded too, so that a decision that differs can be told from a tie.
+        probe: gives arguments of further calls, which the worker makes after an inference, in the phase
+            :data:`legacy_adapters.probes.PHASE`; None for none.
     """
 
     owner: Any
@@ -42,10 +49,7 @@ class Tap:
     write: Optional[Callable[..., Any]] = None
     random: bool = False
     basis: Optional[Callable[..., Dict[str, Any]]] = None
-
-
-class ReplayError(Exception):
-    """The decisions bundle does not fit this run."""
+    probe: Optional[Callable[[], Iterable[Tuple[Any, ...]]]] = None
 
 
 @contextmanager
@@ -61,8 +65,9 @@ def installed(
         decide: under replay, call the function all the same and record what it decides itself.
     """
     originals = [(tap, getattr(tap.owner, tap.attribute)) for tap in taps]
+    watch = _Watch(recorder, None if replay is None else Replay(replay), decide)
     for tap, original in originals:
-        setattr(tap.owner, tap.attribute, _tapped(tap, original, recorder, replay, decide))
+        setattr(tap.owner, tap.attribute, _tapped(tap, original, watch))
     try:
         yield
     finally:
@@ -70,58 +75,72 @@ def installed(
             setattr(tap.owner, tap.attribute, original)
 
 
-def decision_key(phase: str, name: str, call: int, slot: str) -> str:
-    """Name one tensor of a decisions bundle."""
-    return "{}/{}/{}/{}".format(phase, name, call, slot)
+class _Watch:
+    """What all taps of a run share.
+
+    Attributes:
+        recorder: gets the records.
+        replay: hands out decisions, or None.
+        decide: under replay, every function decides itself as well.
+        running: a tapped function is; what it calls on the way is no decision of the model's.
+        made: forced results by what they rest on, for code that gradient checkpointing runs again.
+    """
+
+    def __init__(self, recorder: Recorder, replay: Optional[Replay], decide: bool) -> None:
+        self.recorder, self.replay, self.decide = recorder, replay, decide
+        self.running = False
+        self.made: Dict[Tuple[str, ...], Any] = {}
 
 
-def _tapped(
-    tap: Tap, original: Callable, recorder: Recorder, replay: Optional[Mapping[str, torch.Tensor]], decide: bool
-) -> Callable:
-    running = False
+def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
+    recorder, replay = watch.recorder, watch.replay
 
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal running
-        name = tap.name(*args, **kwargs) if recorder.phase and not running else None
+        name = tap.name(*args, **kwargs) if recorder.phase and not watch.running else None
         if name is None:
             return original(*args, **kwargs)
-        running = True  # in a float64 run torch hands the call on to the wrapper once more
+        watch.running = True  # in a float64 run torch hands the call on to the wrapper once more
         try:
-            return watched(name, *args, **kwargs)
+            return (repeated if in_backward() else watched)(name, *args, **kwargs)
         finally:
-            running = False
+            watch.running = False
 
     def watched(name: str, *args: Any, **kwargs: Any) -> Any:
         if tap.random:
             recorder.note_random()
         call = recorder.next_call("tap", name)
-        if tap.basis is not None:
-            recorder.add("basis", name, call, tap.basis(*args, **kwargs))
+        basis = tap.basis(*args, **kwargs) if tap.basis is not None else None
+        if basis is not None:
+            recorder.add("basis", name, call, basis)
         forced = None
         if replay is not None and tap.write is not None:
-            decision = _recorded_decision(replay, decision_key(recorder.phase, name, call, ""), tap.random)
+            phase = recorder.phase
+            decision = replay.draw(phase, name, call) if tap.random else replay.decision(phase, name, call, basis)
             forced = tap.write(decision, *args, **kwargs) if decision else None
         # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
-        skip = forced is not None and (tap.random or not decide)
-        if forced is not None and tap.random:
-            original(*args, **kwargs)  # the generator must go on as it does where nothing is replayed
+        skip = forced is not None and (tap.random or not watch.decide)
+        if forced is not None:
+            watch.made[place(name, basis)] = forced
+            if tap.random:
+                original(*args, **kwargs)  # for the state of the generator, by which a repeated draw is known
         own = forced if skip else original(*args, **kwargs)
         recorder.add("tap", name, call, tap.read(own, *args, **kwargs))
         if tap.random:
             recorder.note_random()
         return own if forced is None else forced
 
+    def repeated(name: str, *args: Any, **kwargs: Any) -> Any:
+        basis = tap.basis(*args, **kwargs) if tap.basis is not None else None
+        forced = watch.made.get(place(name, basis)) if watch.made else None
+        if forced is None or tap.random:
+            own = original(*args, **kwargs)
+        return own if forced is None else forced
+
+    def place(name: str, basis: Optional[Dict[str, Any]]) -> Tuple[str, ...]:
+        state = digests([("", torch.get_rng_state())]) if tap.random else ()
+        return (recorder.phase, name, *state, *digests(flatten(basis)))
+
     return tapped
-
-
-def _recorded_decision(replay: Mapping[str, torch.Tensor], prefix: str, may_be_absent: bool) -> Decision:
-    """Return the decision; a draw that the other side did not make may be absent: it is drawn, and has no twin."""
-    found = {key[len(prefix) :]: value for key, value in replay.items() if key.startswith(prefix)}
-    if not found and not may_be_absent:
-        raise ReplayError(
-            "the decisions bundle holds no decision {}; it was recorded with other inputs or checks".format(prefix)
-        )
-    return found
 
 
 def random_taps() -> Sequence[Tap]:
@@ -182,20 +201,104 @@ def within(indices: torch.Tensor, length: int) -> bool:
     return not indices.numel() or int(indices.max()) < length
 
 
-def detections_tap() -> Tap:
-    """Return the tap of ``Tensor.topk``, which picks the final detections in mmdet's DETR heads."""
+def everywhere(tap: Tap) -> List[Tap]:
+    """Return the tap for every name under which any imported module holds its function, its own first.
 
-    def write(decision: Decision, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        indices = decision["indices"].to(scores.device)
-        return (scores.gather(-1, indices), indices) if within(indices, scores.size(-1)) else None
+    Code may import the function under another name, or from where it comes from.
+    """
+    function = getattr(tap.owner, tap.attribute)
+    found = [tap]
+    for module in list(sys.modules.values()):
+        names = vars(module) if isinstance(module, ModuleType) else {}
+        for attribute, value in list(names.items()):
+            if value is function and not (module is tap.owner and attribute == tap.attribute):
+                found.append(replace(tap, owner=module, attribute=attribute))
+    return found
+
+
+def rankings(name: str = "detections") -> List[Tap]:
+    """Return the taps of torch's functions that rank scores: ``topk``, ``sort`` and ``argsort``, however called.
+
+    They are one decision: the indices of scores, best first. One that ranks from the lowest on ranks negated scores.
+    In mmdet's DETR heads it picks the final detections.
+    """
+    topk, sort = torch.return_types.topk, torch.return_types.sort
+    return [
+        _ranking(owner, attribute, name, give)
+        for attribute, give in (("topk", topk), ("sort", sort), ("argsort", None))
+        for owner in (torch.Tensor, torch)
+    ]
+
+
+def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) -> Tap:
+    """Make the tap of one function; ``give`` makes its result of values and indices, None if that is indices alone."""
+
+    def asked(scores: torch.Tensor, *args: Any, **kwargs: Any) -> Tuple[int, bool]:
+        """Return the axis and whether the largest come first."""
+        if attribute == "topk":
+            names, given = ("k", "dim", "largest", "sorted"), dict(dim=-1, largest=True)
+        elif "stable" in kwargs and attribute == "sort":
+            names, given = ("dim", "descending"), dict(dim=-1, descending=False)
+        else:
+            names, given = ("dim", "descending", "stable"), dict(dim=-1, descending=False)
+        given.update(zip(names, args))
+        given.update(kwargs)
+        return int(given["dim"]), bool(given["largest" if attribute == "topk" else "descending"])
+
+    def named(scores: Any, *args: Any, **kwargs: Any) -> Optional[str]:
+        is_ranking = isinstance(scores, torch.Tensor) and scores.is_floating_point() and scores.dim() > 0
+        return name if is_ranking and asked(scores, *args, **kwargs)[0] in (-1, scores.dim() - 1) else None
 
     def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
-        return {"indices": result[1]}
+        return {"indices": result if give is None else result[1]}
 
     def basis(scores: torch.Tensor, *args: Any, **kwargs: Any) -> Dict[str, Any]:
-        return {"scores": scores}
+        return {"scores": scores if asked(scores, *args, **kwargs)[1] else -scores}
 
-    return Tap(torch.Tensor, "topk", lambda *a, **k: "detections", read, write, basis=basis)
+    def write(decision: Decision, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        forced = the_only(decision)
+        if forced is None or forced.shape[:-1] != scores.shape[:-1] or not within(forced, scores.size(-1)):
+            return None
+        forced = forced.to(scores.device)
+        length = scores.size(-1)
+        if attribute == "topk":
+            length = int(args[0] if args else kwargs["k"])
+        if forced.size(-1) < length:
+            if forced.dim() != 1:
+                return None
+            forced = _completed(forced, basis(scores, *args, **kwargs)["scores"])
+        indices = forced[..., :length]
+        return indices if give is None else give((scores.gather(-1, indices), indices))
+
+    return Tap(owner, attribute, named, read, write, basis=basis)
+
+
+def _completed(forced: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Return all indices of ``scores`` [n]: the ``forced`` ones first, the rest best first."""
+    rest = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    rest[forced] = False
+    left = rest.nonzero().view(-1)
+    return torch.cat([forced, left[scores.detach()[left].argsort(descending=True)]])
+
+
+def the_only(decision: Decision) -> Optional[torch.Tensor]:
+    """Return the list of indices that a decision is; None if it is something else."""
+    return next(iter(decision.values())) if len(decision) == 1 else None
+
+
+def matchings(names: Mapping[ModuleType, str], name: str = "match") -> List[Tap]:
+    """Return the taps of scipy's ``linear_sum_assignment``, under whatever name any module holds it.
+
+    Args:
+        names: of the tap, for the modules that import the function as ``linear_sum_assignment``.
+        name: for all others.
+    """
+    own = [matching_tap(module, tap_name) for module, tap_name in names.items()]
+    if "scipy.optimize" not in sys.modules:
+        return own
+    others = everywhere(matching_tap(sys.modules["scipy.optimize"], name))
+    taken = {(id(tap.owner), tap.attribute) for tap in own}
+    return own + [tap for tap in others if (id(tap.owner), tap.attribute) not in taken]
 
 
 def matching_tap(owner: Any, name: str) -> Tap:
@@ -205,12 +308,14 @@ def matching_tap(owner: Any, name: str) -> Tap:
         rows, cols = result
         return {"rows": torch.as_tensor(rows), "cols": torch.as_tensor(cols)}
 
-    def write(decision: Decision, cost: Any, *args: Any, **kwargs: Any) -> Any:
-        if not (within(decision["rows"], cost.shape[0]) and within(decision["cols"], cost.shape[1])):
+    def write(decision: Decision, cost_matrix: Any, *args: Any, **kwargs: Any) -> Any:
+        if set(decision) != {"rows", "cols"}:
+            return None
+        if not (within(decision["rows"], cost_matrix.shape[0]) and within(decision["cols"], cost_matrix.shape[1])):
             return None
         return decision["rows"].cpu().numpy(), decision["cols"].cpu().numpy()
 
-    def basis(cost: Any, *args: Any, **kwargs: Any) -> Dict[str, Any]:
-        return {"cost": torch.as_tensor(cost)}
+    def basis(cost_matrix: Any, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+        return {"cost": torch.as_tensor(cost_matrix)}
 
     return Tap(owner, "linear_sum_assignment", lambda *a, **k: name, read, write, basis=basis)

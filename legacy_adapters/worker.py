@@ -12,9 +12,8 @@ import importlib.util
 import os
 import platform
 import sys
-import traceback
 from types import ModuleType
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Optional, Sequence, Set
 
 PACKAGE = "legacy_adapters"
 
@@ -22,15 +21,19 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
+    from legacy_adapters import executed
     from legacy_adapters.job import Job, write_json
+    from legacy_adapters.origin import report
 
+    executed.watch()
     job = Job.load(job_path)
     try:
         run(job)
+        executed.check_apart(list(job.foreign))
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
-        write_json(job.status, dict(ok=False, error=_one_line(error), traceback=traceback.format_exc()))
+        write_json(job.status, dict(report(error), ok=False))
         return 1
-    write_json(job.status, dict(ok=True, error="", traceback=""))
+    write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0
 
 
@@ -39,7 +42,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting
+    from legacy_adapters import detecting, executed
     from legacy_adapters.seeding import seed_all
 
     _set_numerics(job.threads)
@@ -49,7 +52,9 @@ def run(job: Any) -> None:
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)
-    provenance = dict(_environment(job), **adapter.provenance(job.options))
+    with executed.unwatched():  # it reads code to tell which it is
+        told = adapter.provenance(job.options)
+    provenance = dict(_environment(job), **told)
     if job.images is not None:
         detecting.run(job, adapter, model, provenance)
     else:
@@ -57,14 +62,18 @@ def run(job: Any) -> None:
 
 
 def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: Dict[str, Any]) -> None:
-    """Run the checks and write the trace."""
+    """Run the checks and write the trace; if they end with an error, of what was recorded until then.
+
+    The error, which is raised again, stands in the trace's provenance as ``stopped``.
+    """
     from safetensors.torch import load_file
 
-    from legacy_adapters import steps
+    from legacy_adapters import executed, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import PREDICT, TRAIN, Batch
     from legacy_adapters.methods import nothing_aside
+    from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
     from legacy_adapters.trace_writer import TraceWriter
@@ -84,13 +93,22 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb)
     parameters = dict(model.named_parameters())  # training may add names
-    with computing_in(job.dtype):
-        loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
-        _run_checks(job, adapter, model, batches, recorder, replay, loop)
+    loop = None
     provenance["batch_sizes"] = {phase: [list(size) for size in batch.image_sizes] for phase, batch in batches.items()}
-    provenance.update(loop.provenance() if loop is not None else {})
-    reached = loop.reached if loop is not None else set()
-    recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
+    try:
+        with computing_in(job.dtype):
+            loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
+            taps = adapter.taps(model)
+            provenance["probed"] = any(tap.probe is not None for tap in taps)
+            _run_checks(job, adapter, model, batches, recorder, replay, loop, taps)
+    except BaseException as error:
+        provenance["stopped"] = report(error)
+        raise
+    finally:
+        provenance.update(loop.provenance() if loop is not None else {})
+        provenance.update(files=executed.files(), packages=executed.packages())
+        reached = loop.reached if loop is not None else set()
+        recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
 
 
 def _records_flow(job: Any) -> bool:
@@ -117,22 +135,24 @@ def _run_checks(
     recorder: Any,
     replay: Optional[Dict[str, Any]],
     loop: Optional[Any],
+    taps: Sequence[Any],
 ) -> None:
     import torch
 
-    from legacy_adapters import steps
+    from legacy_adapters import probes, steps
     from legacy_adapters.inputs import PREDICT, TRAIN
     from legacy_adapters.seeding import seed_all
     from legacy_adapters.taps import installed
 
     loaded = sorted(model.state_dict())
-    with installed(adapter.taps(model), recorder, replay, job.decide):
+    with installed(taps, recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
             seed_all(job.seed, PREDICT)
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
                 for index, result in enumerate(adapter.predict(model, batches[PREDICT])):
                     recorder.add("tap", "result", index, result)
+            _infer_made_up(job, adapter, model, batches[PREDICT], recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             seed_all(job.seed, TRAIN)
@@ -152,6 +172,29 @@ def _run_checks(
                     recorder.add("state", name, 0, after[name])
         if loop is not None:
             loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
+        if "forward" in job.checks:
+            model.eval()
+            with torch.no_grad(), recorder.in_phase(probes.PHASE):
+                for tap in taps:
+                    for arguments in tap.probe() if tap.probe is not None else ():
+                        getattr(tap.owner, tap.attribute)(*arguments)
+
+
+def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+    """Run inference on made-up predictions, where the model is known to have such."""
+    import torch
+
+    from legacy_adapters import made_up
+    from legacy_adapters.seeding import seed_all
+
+    name = made_up.predictor(adapter, model)
+    if name is None:
+        return
+    seed_all(job.seed, made_up.PHASE)
+    with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False):
+        results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
+        for index, result in enumerate(results):
+            recorder.add("tap", made_up.NAME, index, result, scope=name)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:
@@ -197,11 +240,6 @@ def _environment(job: Any) -> dict:
     if job.device.startswith("cuda"):
         environment["gpu"] = torch.cuda.get_device_name(job.device)
     return environment
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return "{}: {}".format(type(error).__name__, text[0] if text else "")
 
 
 def _load_package() -> None:

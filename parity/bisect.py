@@ -29,7 +29,7 @@ from .isolation import Place
 from .pairing import LEGACY, NEW
 from .reproducer import Reproducer
 from .trace import Trace
-from .verdict import MISMATCH, Verdict, judge
+from .verdict import MISMATCH, Verdict, ended, judge
 
 INPUTS, GIVEN_GRADIENTS = "inputs.safetensors", "gradients.safetensors"
 MOST_GRADIENTS = 20
@@ -93,7 +93,7 @@ def _ordinary(kept: RunFolder) -> Verdict:
         references = [Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW)]
         evidence = TraceEvidence(legacy, references[0], load_spread(kept.folder / SPREAD), new, references[1])
     mapping = families.mapping(family, variant)
-    return judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
+    return ended(judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
 
 
 def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legacy_adapters import methods
+from legacy_adapters import made_up, methods
 from legacy_adapters.seeding import RANDOM
 from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
@@ -35,12 +35,32 @@ class Divergence:
     comparison: Comparison | None
 
 
+@dataclass(frozen=True)
+class NotFinite:
+    """A result of a module that is not finite, of a call that is not recorded.
+
+    Attributes:
+        phase: of the call.
+        where: path of the module that makes it; empty for the detector's own code.
+        name: path of the called module.
+        call: from 0.
+        what: ``NaN`` or ``Inf``.
+    """
+
+    phase: str
+    where: str
+    name: str
+    call: int
+    what: str
+
+
 def first_divergence(
     comparisons: Sequence[Comparison],
     missing: Sequence[Record] = (),
     order: Sequence[Record] = (),
     added: Sequence[Record] = (),
     cut_off: Sequence[Record] = (),
+    not_finite: Sequence[NotFinite] = (),
 ) -> Divergence | None:
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
@@ -54,18 +74,43 @@ def first_divergence(
         order: all legacy records, in recording order.
         added: records that only the new side has, in its recording order; the first counts if there is nothing else.
         cut_off: gradients in ``missing`` whose tensors need none on the new side, in forward order.
+        not_finite: results of the new side alone that are NaN or infinite, of module calls that are not recorded.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
     position = {id(record): index for index, record in enumerate(order)}
     lost = min(missing, key=lambda record: position[id(record)], default=None)
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
         return _describe_cut(cut_off[0]) if cut_off and lost.kind in FLOW else describe_missing(lost)
+    strange = _strange(rejected[0].pair.new if rejected else None, not_finite)
+    if strange is not None:
+        return _describe_not_finite(strange, rejected[0] if rejected else None)
     if not rejected:
         return _describe_added(_cause(added)) if added else None
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
     return describe(first, comparisons)
+
+
+def _strange(first: Record | None, not_finite: Sequence[NotFinite]) -> NotFinite | None:
+    """Return the first result that is not finite, if it comes before ``first``: forward of the same step or earlier."""
+    if not not_finite:
+        return None
+    strange = not_finite[0]
+    if first is None:
+        return strange
+    one, two = step_of(strange.phase) or 0, step_of(first.phase) or 0
+    forward = first.kind in ("basis", "tap", "loss")
+    return strange if one < two or (one == two and forward) else None
+
+
+def _describe_not_finite(strange: NotFinite, comparison: Comparison | None) -> Divergence:
+    step = f"step {step_of(strange.phase)}"
+    if strange.where == strange.name:
+        text = f"In {step} `{strange.name}` (call {strange.call}) makes {strange.what} of finite numbers."
+    else:
+        text = f"In {step} the code of {_quoted(strange.where)} gives {strange.what} to `{strange.name}`."
+    return Divergence(strange.where or DETECTOR, (strange.where, strange.where), text, comparison)
 
 
 def describe_missing(record: Record) -> Divergence:
@@ -175,7 +220,7 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
     call = _call(record)
     if record.kind in ("module_in", "basis", "tap") and comparison.pair.scope != record.scope:
         owner = comparison.pair.scope or DETECTOR
-        text = f"{_capital(_quoted(comparison.pair.scope))} does not come to `{record.name}` ({call}); {quoted} does."
+        text = f"{capital(_quoted(comparison.pair.scope))} does not come to `{record.name}` ({call}); {quoted} does."
         return Divergence(owner, (legacy.scope, comparison.pair.scope), text, comparison)
     if record.kind == "module_out":
         slot = f", output {record.slot}" if record.slot else ""
@@ -194,10 +239,13 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
         text = f"Backward, the code of {quoted} makes another gradient of output{slot} of `{record.name}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == "basis":
-        text = f"{_capital(quoted)} decides on another `{record.slot}`: tap `{record.name}` ({call})."
+        text = f"{capital(quoted)} decides on another `{record.slot}`: tap `{record.name}` ({call})."
+        return Divergence(caller, callers, text, comparison)
+    if (record.phase, record.name) == (made_up.PHASE, made_up.NAME):
+        text = f"Of equal made-up logits and boxes {quoted} or what follows makes other `{record.slot}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == "tap":
-        text = f"{_capital(quoted)} decides otherwise: tap `{record.name}` ({call})."
+        text = f"{capital(quoted)} decides otherwise: tap `{record.name}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == RANDOM:
         text = f"The code of {quoted} leaves another random state: {record.name}'s generator ({record.phase} phase)."
@@ -278,5 +326,11 @@ def _quoted(scope: str) -> str:
     return f"`{scope}`" if scope else DETECTOR
 
 
-def _capital(text: str) -> str:
+def sentence(text: str) -> str:
+    """Return ``text`` with a full stop behind it."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def capital(text: str) -> str:
+    """Return ``text`` with a capital first letter."""
     return text[:1].upper() + text[1:]

@@ -18,7 +18,7 @@ from .run import measure_legacy
 from .settings import Machine, Sources, Task
 from .sides import Prepared, Sides
 from .trace import decisions
-from .verdict import Verdict, judge
+from .verdict import Verdict, ended, judge
 
 Progress = Callable[[str], None]
 
@@ -61,4 +61,5 @@ def check(
     progress("comparing")
     mapping = families.mapping(golden.task.family, golden.task.variant)
     exclusions = EXCLUSIONS[golden.task.family]
-    return judge(golden, new, mapping, exclusions, Tolerance(DERIVED), GoldenEvidence(golden, new, new_reference))
+    evidence = GoldenEvidence(golden, new, new_reference)
+    return ended(judge(golden, new, mapping, exclusions, Tolerance(DERIVED), evidence))

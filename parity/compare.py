@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from legacy_adapters.trace_writer import Record, content_digest
@@ -19,8 +20,8 @@ from .metrics import measure as measure_numbers
 from .pairing import Pair
 from .pieces import Numbers, together
 from .shard import TORCH_DTYPES
-from .ties import is_of_decision
-from .trace import Trace, TraceError
+from .ties import cut_alike, is_of_decision
+from .trace import Recording, Trace, TraceError
 
 #: Kinds of records that hold what code passes on, numbers among it.
 _ARGUMENTS = ("module_in", "basis")
@@ -114,7 +115,7 @@ def compare_all(
     """
     pairs = tuple(pairs)
     work = {}
-    same = {id(pair) for pair in pairs if pair.legacy.digest == pair.new.digest or _is_one_number(pair, new)}
+    same = {id(pair) for pair in pairs if _is_same(legacy, new, pair)}
     for pair in pairs:
         if id(pair) not in same:
             work.setdefault(_work_of(pair, evidence), partial(_compare_one, legacy, new, pair, tolerance, evidence))
@@ -124,6 +125,21 @@ def compare_all(
             yield Comparison(pair, True, True, None)
         else:
             yield replace(done[_work_of(pair, evidence)], pair=pair)
+
+
+def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
+    """Tell whether two records hold the same, though perhaps not in the same type or length."""
+    return pair.legacy.digest == pair.new.digest or _is_one_number(pair, new) or _is_one_ranking(legacy, new, pair)
+
+
+def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
+    """Tell whether one side ranks all scores and begins as the other does, which lists the best only."""
+    one, two = pair.legacy, pair.new
+    if one.kind != "tap" or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
+        return False
+    basis = new.values_of(two.phase, "basis", two.name, two.call)
+    cut = cut_alike(legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4]), basis)
+    return all(cut) and torch.equal(*(next(iter(side.values())) for side in cut))
 
 
 def _is_one_number(pair: Pair, new: Trace) -> bool:

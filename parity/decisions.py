@@ -17,7 +17,7 @@ from .compare import Comparison
 from .derived import basis_errors
 from .evidence import Evidence
 from .pairing import LEGACY, NEW, Pair
-from .ties import Margin, is_of_decision, margin
+from .ties import Margin, cut_alike, is_of_decision, margin
 from .trace import Recording, Trace
 
 #: Slots of a basis that are part of the rule, not numbers it is applied to.
@@ -132,6 +132,7 @@ def _examined(
         {side: of.values_of(phase, kind, record.name, record.call) for side, of, record in sides}
         for kind in ("tap", "basis")
     )
+    decisions[LEGACY], decisions[NEW] = cut_alike(decisions[LEGACY], decisions[NEW], numbers[NEW])
     obstacle = _obstacle(numbers[LEGACY], numbers[NEW]) if numbers[LEGACY] else ""
     gaps = _gaps(numbers[LEGACY], numbers[NEW]) if numbers[LEGACY] and not obstacle else {}
     if not all(math.isfinite(gap) for gap in gaps.values()):

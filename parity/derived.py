@@ -34,7 +34,7 @@ from legacy_adapters.trace_writer import Record
 from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
 from .pairing import Pair
 from .pieces import doubles, together
-from .ties import Margin, margin
+from .ties import Margin, cut_alike, margin
 
 #: Kinds of records that backward makes.
 GRADIENTS = ("grad", "in_grad", "out_grad")
@@ -171,11 +171,11 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
     new, tap = evidence.new, pair.new
     errors = basis_errors(evidence, pair)
     numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
-    own, legacy = new.values_of(*tap.key[:4]), evidence.decision(pair.legacy)
+    own, legacy = cut_alike(new.values_of(*tap.key[:4]), evidence.decision(pair.legacy), numbers)
     lengths, expected = _lengths(own), _lengths(legacy)
     if "boxes" not in numbers and lengths != expected:
         # only of an NMS does the basis say how many are chosen
-        return Margin("length", max(abs(expected.get(slot, 0) - length) for slot, length in lengths.items()), 0)
+        return Margin("length", max(map(abs, (one - two for one, two in zip(lengths, expected)))), 0)
     margins = [margin(decision, numbers, errors) for decision in (legacy, own)]
     return min(margins, key=lambda found: found.is_tie)
 
@@ -190,5 +190,5 @@ def basis_errors(evidence: Evidence, pair: Pair) -> dict[str, float]:
     return errors
 
 
-def _lengths(decision: Mapping[str, Tensor]) -> dict[str, int]:
-    return {slot: chosen.numel() for slot, chosen in decision.items()}
+def _lengths(decision: Mapping[str, Tensor]) -> list[int]:
+    return [chosen.numel() for chosen in decision.values()]

@@ -118,6 +118,7 @@ class Evidence(Protocol):
     """Where samples come from: traces at hand, or a golden file."""
 
     new: Trace
+    new_reference: Trace
 
     def sample(self, pair: Pair) -> Sample | None:
         """Return the values of a pair of float records; None if one has no twin in float64."""

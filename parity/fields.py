@@ -11,11 +11,12 @@ _RECORD = {
 }  # fmt: skip
 _COVERAGE = {
     "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
-    "classes": dict, "inner_calls?": list,
+    "not_finite?": list, "classes": dict, "inner_calls?": list,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
 _LEAF_CALL = {"phase": str, "name": str, "count": int}
-_CUT_OFF = (str, str, str, int, str)
+_ENTRIES = {"cut_off": "phase, kind, name, call and slot", "not_finite": "phase, module, name, call and a word"}
+_ENTRY = (str, str, str, int, str)
 _NAMED = {str: "a string", int: "a number from 0 on", list: "a list", dict: "an object"}
 _NAMES = ("never_executed", "without_gradient", "frozen")
 
@@ -42,9 +43,10 @@ def check_fields(provenance: Any, coverage: Any, records: Any) -> None:
         _each(f"coverage.{name}", coverage.get(name, []), str)
     for name in ("leaf_calls", "inner_calls"):
         _fields(f"coverage.{name}", coverage.get(name, []), _LEAF_CALL)
-    for place, entry in enumerate(coverage.get("cut_off", [])):
-        if type(entry) is not list or tuple(map(type, entry)) != _CUT_OFF:
-            raise FieldError(f"coverage.cut_off[{place}] is {entry!r:.60}, expected phase, kind, name, call and slot")
+    for name, parts in _ENTRIES.items():
+        for place, entry in enumerate(coverage.get(name, [])):
+            if type(entry) is not list or tuple(map(type, entry)) != _ENTRY:
+                raise FieldError(f"coverage.{name}[{place}] is {entry!r:.60}, expected {parts}")
     if type(records) is not list:
         raise FieldError(f"records is {records!r:.60}, expected a list")
     _fields("records", records, _RECORD)

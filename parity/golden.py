@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.taps import decision_key
+from legacy_adapters.replay import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
 from .evidence import Norms, Sample, relative_gap
@@ -37,10 +37,13 @@ from .trace import Trace
 
 FORMAT_VERSION = 2
 _DECISION = "decision/"
+#: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
+_OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
 _PORTABLE = (
-    "batch_sizes", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu",
+    "altered", "batch_sizes", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype",
+    "family", "gpu",
     "gradient_flow", "machine", "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
 )  # fmt: skip
 #: What numpy, zipfile and torch raise on damaged or foreign content.
@@ -90,6 +93,11 @@ class Golden:
         prefix = decision_key(phase, name, call, "")
         bundle = self.decisions.items() if kind == "tap" else ()
         return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
+
+    def number(self, record: Record) -> float | None:
+        """Return what a float record of a single number holds, of which the sketch is the number; else None."""
+        values = self.values.get(record.key)
+        return values.legacy.item() if values is not None and values.legacy.numel() == 1 else None
 
     def check_given(self, prepared: Prepared) -> None:
         """Refuse weights or inputs other than those it was recorded with.
@@ -154,7 +162,7 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
     provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
-    coverage = {name: value for name, value in legacy.coverage.items() if name != "cut_off"}  # of the new side only
+    coverage = {name: value for name, value in legacy.coverage.items() if name not in _OF_TRACES}
     return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
 
 

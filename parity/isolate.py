@@ -23,8 +23,9 @@ from .isolation import write_forcing
 from .pairing import LEGACY, NEW, pair
 from .settings import SettingsError
 from .sides import DECISIONS
+from .stopped import recorded_by
 from .trace import Trace, TraceError, decisions
-from .verdict import Verdict, judge, with_isolation
+from .verdict import MATCH, Verdict, ended, judge, with_isolation
 
 Progress = Callable[[str], None]
 
@@ -92,7 +93,7 @@ class RunFolder:
         return checks
 
     def run_new(self, name: str, like: str, called: str = "", **changes: Any) -> Trace:
-        """Run the new side once more, as it was run as ``like``.
+        """Run the new side once more, as it was run as ``like``; a crash is told as in :meth:`Sides.new`.
 
         Args:
             name: of the run and its files.
@@ -102,8 +103,11 @@ class RunFolder:
         """
         trace, status = str(self.folder / name), str(self.folder / f"{name}.status.json")
         job = replace(self.job(like), trace=trace, status=status, **changes)
-        run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False, called=called)
-        return Trace.load(self.folder / name)
+
+        def work() -> None:
+            run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False, called=called)
+
+        return recorded_by(work, self.folder / name)
 
 
 def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
@@ -143,7 +147,9 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = Trace.load(folder / (LEGACY + FLOAT64))
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence)
+    alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
+    if verdict.outcome == MATCH:
+        ended(alone)
     return with_isolation(verdict, alone, legacy.records)
 
 

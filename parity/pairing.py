@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -111,6 +112,7 @@ def pair(
     mapping: Mapping,
     exclusions: tuple[Exclusion, ...],
     likeness: Likeness | None = None,
+    keys: KeyMapping[Key, Key] | None = None,
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
@@ -124,6 +126,7 @@ def pair(
         mapping: names on the new side.
         exclusions: what needs no twin.
         likeness: as in :func:`.twins.new_keys`.
+        keys: of another pairing, to be kept, as :attr:`Pairing.keys`; None to pair by content.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
@@ -131,8 +134,10 @@ def pair(
     translate = translator(mapping)
     twins = _by_key(new, lambda record: record.name)
     translated = _by_key(legacy, translate)
-    keys = new_keys(translated, twins, likeness)
-    ours = {keys[key]: record for key, record in translated.items()}
+    if keys is None:
+        by_content = new_keys(translated, twins, likeness)
+        keys = {record.key: by_content[key] for key, record in translated.items()}
+    ours = {keys.get(record.key, key): record for key, record in translated.items()}
     scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
@@ -147,7 +152,7 @@ def pair(
     return Pairing(
         pairs,
         tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely),
-        {record.key: keys[key] for key, record in translated.items()},
+        dict(keys),
     )
 
 

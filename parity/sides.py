@@ -30,6 +30,8 @@ from legacy_adapters.trace_writer import Record
 from .pairing import LEGACY, NEW
 from .prepare import seeded_batch, seeded_weights
 from .settings import Machine, SettingsError, Sources, Task
+from .shared import foreign
+from .stopped import recorded_by
 from .trace import Trace
 
 DECISIONS = "decisions.safetensors"
@@ -144,13 +146,13 @@ class Sides:
             legacy_adapters.launch.SideError: if the side crashes or takes too long.
         """
         code = legacy_code(self.task.family, self.task.variant, self.sources)
-        run_side(
-            run, self._job(run, LEGACY, code, changes), self.folder, code.python, self.machine.time_limit, code.apart
-        )
+        job = self._job(run, LEGACY, code, changes)
+        job = replace(job, foreign=foreign(self.sources.new_adapter, self.sources.legacy_repo))
+        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
         return Trace.load(self.folder / run)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
-        """Run the new side.
+        """Run the new side; if it crashes while it computes, the trace holds what it recorded until then.
 
         Args:
             run: as in :meth:`legacy`.
@@ -205,8 +207,11 @@ class Sides:
 
     def _run(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Trace:
         job = self._job(run, side, code, changes)
-        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
-        return Trace.load(self.folder / run)
+
+        def work() -> None:
+            run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+
+        return recorded_by(work, self.folder / run)
 
     def _job(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Job:
         job = Job(

@@ -78,6 +78,22 @@ def margin(decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], error: M
     return ranking_margin(chosen, basis["scores"], error["scores"])
 
 
+def cut_alike(
+    one: Mapping[str, Tensor], two: Mapping[str, Tensor], basis: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Cut a ranking of all ``scores`` of a basis to the length of another decision on them.
+
+    ``sort`` gives all and leaves the cut to its caller, ``topk`` gives what is wanted: the same decision so far.
+    """
+    if "scores" not in basis or "boxes" in basis or not len(one) == len(two) == 1:
+        return one, two
+    (first,), (second,) = one.values(), two.values()
+    if first.dim() != 1 or second.dim() != 1 or max(len(first), len(second)) != basis["scores"].numel():
+        return one, two
+    shorter = min(len(first), len(second))
+    return {slot: t[:shorter] for slot, t in one.items()}, {slot: t[:shorter] for slot, t in two.items()}
+
+
 def _misfit(decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
     """Say what keeps this decision from being tried on this basis; empty if nothing does."""
     if any(chosen.dim() != 1 or chosen.is_floating_point() for chosen in decision.values()):

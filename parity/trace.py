@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from legacy_adapters.taps import decision_key
+from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
 from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, tensor_bytes
 
 from .fields import FieldError, check_fields
@@ -64,6 +65,9 @@ class Recording(Protocol):
 
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot; empty if they are not at hand."""
+
+    def number(self, record: Record) -> float | None:
+        """Return what a record of a single number holds; None if it is not at hand or not one number."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,10 @@ class Trace:
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot; empty if it was not recorded."""
         return {slot: self.tensor(record) for slot, record in self.slots(phase, kind, name, call).items()}
+
+    def number(self, record: Record) -> float | None:
+        """Return what a record of a single number holds; None for any other."""
+        return self.tensor(record).item() if math.prod(record.shape) == 1 else None
 
     @cached_property
     def _by_value(self) -> dict[tuple[str, str, str, int], dict[str, Record]]:
@@ -227,9 +235,17 @@ def _opened(folder: Path, shard: str) -> Shard:
 
 
 def decisions(trace: Trace) -> dict[str, Tensor]:
-    """Return the discrete decisions and random draws of ``trace`` as one bundle, for replay."""
-    return {
-        decision_key(record.phase, record.name, record.call, record.slot): trace.tensor(record)
-        for record in trace.records
-        if record.kind == "tap"
-    }
+    """Return the discrete decisions and random draws of ``trace`` as one bundle, for replay.
+
+    With each decision goes a sketch of what it rests on, by which it is found where the order is another.
+    """
+    bundle, places = {}, {}
+    for record in trace.records:
+        if record.kind == "tap":
+            bundle[decision_key(record.phase, record.name, record.call, record.slot)] = trace.tensor(record)
+            places[record.phase, record.name, record.call] = None
+    for phase, name, call in places:
+        basis = {slot: r for slot, r in trace.slots(phase, "basis", name, call).items() if slot in TELLING}
+        if basis:
+            bundle[sketch_key(phase, name, call)] = sketch({slot: trace.tensor(r) for slot, r in basis.items()})
+    return bundle

@@ -191,7 +191,9 @@ def _pair_slots(found: dict[Key, Key], ours: _Event, theirs: _Event) -> None:
         for kind in (value, gradient):
             _rename(found, ours, kind, theirs, slots)
     for kind in _DECISION:
-        _rename(found, ours, kind, theirs, {})
+        one, two = ours.slots[kind], theirs.slots[kind]
+        # a list of indices is called otherwise where another function gives it
+        _rename(found, ours, kind, theirs, dict(zip(one, two)) if len(one) == len(two) == 1 else {})
 
 
 def _rename(found: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots: dict[str, str]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping as KeyMapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converters.mapping import Mapping
+from legacy_adapters import probes
 from legacy_adapters.steps import phase_of
-from legacy_adapters.trace_writer import Record, zeros_digest
+from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
-from .blame import FLOW, Divergence, first_divergence
+from . import degenerate
+from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
@@ -19,8 +22,10 @@ from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
+from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
+from .stopped import Stop, judged_part, until_stop, without_rest
 from .trace import Recording, Trace
 
 MAX_EXCLUDED_SHARE = 0.02
@@ -55,6 +60,9 @@ class Verdict:
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
+        stop: why a side did not come to its end; None if both did.
+        degenerate: why the final outputs prove nothing, one sentence each.
+        labels: which classes were among the detections, and what the sides make of made-up predictions.
     """
 
     outcome: str
@@ -68,6 +76,9 @@ class Verdict:
     decisions: tuple[DecisionDifference, ...] = ()
     detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
+    stop: Stop | None = None
+    degenerate: tuple[str, ...] = ()
+    labels: LabelCoverage = field(default_factory=LabelCoverage)
 
     @property
     def exit_code(self) -> int:
@@ -87,49 +98,89 @@ def judge(
     exclusions: tuple[Exclusion, ...],
     tolerance: Tolerance,
     evidence: Evidence | None = None,
+    keys: KeyMapping[Key, Key] | None = None,
 ) -> Verdict:
     """Pair, compare and judge two recordings; ``evidence`` is needed for a derived tolerance.
 
-    Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
-    difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
-    reason, or too much excluded is never a match.
+    ``keys`` are of the pairing of an earlier run, which then is this one's, too.
+
+    Sides recorded under different conditions are not comparable at all, nor are they under weights or inputs that make
+    the legacy side's final outputs constant or not finite: what is decided on such numbers is chance. Otherwise a
+    mismatch outranks everything: a difference that was seen is a fact whatever was left out. Nothing compared, anything
+    unpaired without a written reason, or too much excluded is never a match. Of a new side that crashed what it
+    recorded until then is judged: a difference there is a mismatch; without one the two are not comparable, and
+    :func:`ended` raises the crash.
 
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
     """
+    legacy = _as_probed(legacy, new)
+    new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
+    stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
     ours, theirs = legacy.records, new.records
     if not comparable(legacy, new):
         ours, theirs = without(ours), without(theirs)
-    pairing = pair(ours, theirs, mapping, exclusions, likeness)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys)
+    if stop is not None:
+        pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
     unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
     covered = cover(legacy, new, mapping, unpaired)
+    if stop is not None:
+        covered = without_rest(covered)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
     telling = [comparison for comparison in comparisons if comparison.pair.new.kind not in OF_METHODS]
-    parts = bool(missing or added) or not all(comparison.accepted for comparison in telling)
+    rejected = sum(not comparison.accepted for comparison in telling)
+    strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else []
+    parts = bool(missing or added or strange or rejected)
     cut_off = _cut_off(new, missing, pairing)
     divergence = None
     if parts:
         divergence = first_strayed(ours, theirs, telling)
-        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off)
+        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
     conditions = _condition_reasons(legacy, new, tolerance)
-    rejected = sum(not comparison.accepted for comparison in telling)
+    stopped = (capital(sentence(str(stop))),) if stop is not None else ()
+    empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
+    lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
+    differ = (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
-    elif rejected:
-        lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
-        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}",)
+    elif empty:
+        outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
+    elif rejected or (divergence is not None and stop is not None and stop.side == NEW):
+        outcome, reasons = MISMATCH, differ
+    elif stopped:
+        outcome, reasons = INCOMPARABLE, stopped
     else:
-        reasons = _coverage_reasons(comparisons, covered, legacy.provenance)
+        reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *labels.objections()]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
-        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new),
+        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
+        degenerate=empty, labels=labels,
     )  # fmt: skip
+
+
+def _as_probed(legacy: Recording, new: Trace) -> Recording:
+    """Leave out the legacy side's further calls of tapped functions, where the new side's adapter knows none."""
+    if new.provenance.get("probed", True):
+        return legacy
+    return replace(legacy, records=tuple(record for record in legacy.records if record.phase != probes.PHASE))
+
+
+def ended(verdict: Verdict) -> Verdict:
+    """Return the verdict of a run whose sides came to their end, or differ before one did not.
+
+    Raises:
+        legacy_adapters.launch.SideError: if a side crashed and nothing that was recorded until then tells why.
+    """
+    if verdict.stop is not None and verdict.outcome != MISMATCH and not verdict.degenerate:
+        raise verdict.stop.as_error
+    return verdict
 
 
 def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record]) -> Verdict:
@@ -175,6 +226,16 @@ def _cut_off(new: Trace, missing: Sequence[Record], pairing: Pairing) -> list[Re
     return [lost[key] for key in map(tuple, new.coverage.get("cut_off", ())) if key in lost]
 
 
+def _not_finite(legacy: Recording, new: Trace, mapping: Mapping) -> list[NotFinite]:
+    """Return the results that are not finite on the new side alone, of module calls that are not recorded."""
+    ours = {
+        (phase, mapping.map_module(name) or name, call, what)
+        for phase, _, name, call, what in legacy.coverage.get("not_finite", ())
+    }
+    found = (NotFinite(*entry) for entry in new.coverage.get("not_finite", ()))
+    return [one for one in found if (one.phase, one.name, one.call, one.what) not in ours]
+
+
 def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
     names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == EXACT else ())
     if "train" in (legacy.provenance.get("checks") or ()):
@@ -182,6 +243,8 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
     reasons = []
     for name in names:
         one, two = legacy.provenance.get(name), new.provenance.get(name)
+        if two is None and new.provenance.get("stopped"):
+            continue  # of a training that did not begin
         if one != two:
             reasons.append(f"{name} is {one} on the legacy side and {two} on the new one; record both alike.")
         elif one is None and name not in _MAY_BE_ABSENT:

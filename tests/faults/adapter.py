@@ -1,4 +1,4 @@
-"""The port with the fault that the environment variable ``DDQ_FAULT`` names.
+"""The port with the fault or rewrite that the environment variable ``DDQ_FAULT`` names.
 
 By hand, from the root of the repository::
 
@@ -21,21 +21,24 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from tests.faults.catalogue import FAULTS  # noqa: E402
-from tests.faults.fault import TRAINING, VARIABLE  # noqa: E402
+from tests.faults.catalogue import PLANTED  # noqa: E402
+from tests.faults.fault import CODE, MODEL, TRAINING, VARIABLE  # noqa: E402
 
 
 def build(options: dict[str, Any], device: str) -> torch.nn.Module:
-    """Build the detector and plant the fault in it."""
-    model, fault = right.build(options, device), FAULTS[os.environ[VARIABLE]]
-    if fault.place != TRAINING:
+    """Build the detector and plant the fault in it, or in its classes before."""
+    fault = PLANTED[os.environ[VARIABLE]]
+    if fault.place == CODE:
+        fault.apply(None)
+    model = right.build(options, device)
+    if fault.place == MODEL:
         fault.apply(model)
     return model
 
 
 def training(model: torch.nn.Module, *arguments: Any) -> Any:
     """Make the training and plant the fault in it."""
-    made, fault = right.training(model, *arguments), FAULTS[os.environ[VARIABLE]]
+    made, fault = right.training(model, *arguments), PLANTED[os.environ[VARIABLE]]
     if fault.place == TRAINING:
         fault.apply(made)
     return made

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,16 +22,20 @@ from legacy_adapters.launch import SideError
 from parity.compare import DERIVED, EXACT, Comparison
 from parity.pairing import NEW, DuplicateRecordError
 from parity.trace import Trace, TraceError
-from parity.verdict import Verdict
+from parity.verdict import MATCH, Verdict
 
 from .edits import Edit
-from .fault import REFUSED, TRACE, VARIABLE, WEIGHTS, Fault
-from .ground import Ground, NewSide
+from .fault import CHECKPOINT, PACKAGE, REFUSED, TRACE, VARIABLE, WEIGHTS, Fault, Rewrite
+from .ground import Ground, NewSide, task_of
 
 TOLERANCES = (EXACT, DERIVED)
 CRASH = "CRASH"
 MISSED, MISNAMED, NAMED = "missed", "misnamed", "named"
+SILENT, ALARM = "silent", "false alarm"
+#: What the adapter can plant by itself while it builds the model and the training.
 ADAPTER = Path(__file__).with_name("adapter.py")
+ROOT = Path(__file__).parents[2]
+_COMMAND_LIMIT = 600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,17 @@ class Finding:
     where: str
     message: str
 
-    def judged(self, fault: Fault) -> str:
-        """Tell whether ``fault`` was missed (it did not end as such a fault must), misnamed, or named."""
+    def judged(self, fault: Fault | Rewrite) -> str:
+        """Tell whether ``fault`` was missed (it did not end as such a fault must), misnamed, or named.
+
+        A rewrite stays silent, or it is a false alarm.
+        """
+        if isinstance(fault, Rewrite):
+            return SILENT if self.outcome == MATCH else ALARM
         if self.outcome != fault.outcome:
             return MISSED
         if not self.where:  # a trace that is refused, or compared with another task's, has no first difference
-            found = fault.place == TRACE and fault.where in self.message
+            found = fault.place in (TRACE, CHECKPOINT) and fault.where in self.message
         else:
             found = self.where == fault.where and fault.says in self.message
         return NAMED if found else MISNAMED
@@ -83,12 +96,18 @@ class Bench:
         self.folder = folder
         self._grounds: dict[tuple[str, str], Ground] = {}
 
-    def measure(self, fault: Fault) -> Measurement:
-        """Plant ``fault`` and compare under both tolerances."""
+    def measure(self, fault: Fault | Rewrite) -> Measurement:
+        """Plant ``fault`` and compare under both tolerances, a rewrite that rounds otherwise under derived only."""
         start = time.monotonic()
         findings, shift = {}, None
-        for tolerance in TOLERANCES:
+        for tolerance in (DERIVED,) if isinstance(fault, Rewrite) and not fault.keeps_bits else TOLERANCES:
             try:
+                if fault.place == PACKAGE:
+                    findings[tolerance] = self._command(fault, tolerance)
+                    continue
+                if fault.place == CHECKPOINT:
+                    findings[tolerance] = self._degenerate(fault, tolerance)
+                    continue
                 ground = self._ground(fault.setting, tolerance)
                 with self._planted(ground, fault) as new:
                     verdict = ground.judge(new)
@@ -101,6 +120,41 @@ class Bench:
                 findings[tolerance] = Finding(CRASH, "", f"{error} {error.details}")
         return Measurement(fault.name, findings, shift, time.monotonic() - start)
 
+    def _command(self, fault: Fault, tolerance: str) -> Finding:
+        """Run ``ddq-parity run`` in processes from scratch, with a copy of the package that has the fault."""
+        work = self.folder / "work"
+        try:
+            shutil.copytree(ROOT / "ddq_port", work / "ddq_port", ignore=shutil.ignore_patterns("__pycache__"))
+            fault.apply(work / "ddq_port")
+            task = task_of(fault.setting)
+            sizes = ",".join(f"{height}x{width}" for height, width in task.sizes)
+            command = [sys.executable, "-m", "parity", "run", "--family", task.family, "--variant", task.variant]
+            command += ["--size", sizes, "--threads", "1", "--tolerance", tolerance, "--json"]
+            path = os.pathsep.join([str(work), str(ROOT)])
+            done = subprocess.run(
+                command, cwd=work, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+                timeout=_COMMAND_LIMIT, check=False,
+            )  # fmt: skip
+            if not done.stdout.startswith("{"):
+                return Finding(CRASH, "", done.stderr)
+            verdict = json.loads(done.stdout)
+            first = verdict["first_divergence"] or {"where": "", "message": " ".join(verdict["reasons"])}
+            return Finding(verdict["verdict"], first["where"], first["message"])
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _degenerate(self, fault: Fault, tolerance: str) -> Finding:
+        """Run both sides on changed weights."""
+        work = self.folder / "work"
+        work.mkdir()
+        try:
+            weights = _weights(self._ground(fault.setting, EXACT), fault, work, counters=True)
+            ground = Ground.live(task_of(fault.setting), tolerance, work / "ground", checkpoint=weights)
+            with ground.run() as new:
+                return _finding(ground.judge(new))
+        finally:
+            shutil.rmtree(work)
+
     def _ground(self, setting: str, tolerance: str) -> Ground:
         key = (setting, tolerance)
         if key not in self._grounds:
@@ -108,7 +162,7 @@ class Bench:
         return self._grounds[key]
 
     @contextmanager
-    def _planted(self, ground: Ground, fault: Fault) -> Iterator[NewSide]:
+    def _planted(self, ground: Ground, fault: Fault | Rewrite) -> Iterator[NewSide]:
         work = self.folder / "work"
         work.mkdir()
         try:
@@ -133,9 +187,13 @@ def _edited(clean: NewSide, fault: Fault, folder: Path) -> NewSide:
     return NewSide(trace, clean.reference)
 
 
-def _weights(ground: Ground, fault: Fault, work: Path) -> Path:
+def _weights(ground: Ground, fault: Fault, work: Path, counters: bool = False) -> Path:
+    """Write changed weights; with the ``counters`` of batches, which a checkpoint has and seeded weights have not."""
     state = load_file(str(ground.sides.folder / f"{NEW}.weights.safetensors"))
     fault.apply(state)
+    if counters:
+        means = [name for name in state if name.endswith("running_mean")]
+        state |= {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
     save_file(state, str(work / "weights.safetensors"))
     return work / "weights.safetensors"
 

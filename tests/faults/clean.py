@@ -1,4 +1,8 @@
-"""Clean runs under derived tolerance, over variants, seeds, sizes, threads and CPU kernels: none may raise an alarm."""
+"""Clean runs: none may raise an alarm.
+
+Under derived tolerance over variants, seeds, sizes, threads and CPU kernels; under exact tolerance over variants,
+seeds, sizes (odd ones, one image, three), numbers of objects (none, 70) and threads.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,14 @@ from converters import families
 from legacy_adapters.launch import SideError
 from parity import capture, golden
 from parity.cli import GOLDEN
-from parity.compare import DERIVED, Tolerance
+from parity.compare import DERIVED, EXACT, Tolerance
 from parity.evidence import TraceEvidence
 from parity.exclusions import EXCLUSIONS
 from parity.run import measure_legacy
 from parity.settings import Machine, Sources, Task
 from parity.sides import Sides, prepare
 from parity.trace import decisions
-from parity.verdict import MATCH, Verdict, judge
+from parity.verdict import MATCH, Verdict, ended, judge
 
 from .bench import CRASH
 from .ground import GOLDENS, LIVE_FAMILY, MACHINE
@@ -62,7 +66,40 @@ class LiveCase:
             new = sides.new(f"new{number}", replay=replay, **machine)
             wide = sides.new(f"wide{number}", dtype="float64", replay=replay, decide=False, **machine)
             evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, wide)
-            yield str(machine), judge(legacy, new, mapping, exclusions, Tolerance(DERIVED), evidence)
+            yield str(machine), ended(judge(legacy, new, mapping, exclusions, Tolerance(DERIVED), evidence))
+
+
+@dataclass(frozen=True)
+class ExactCase:
+    """mmdet 3.3.0's own DDQ-DETR against the port, both on one machine, bit by bit.
+
+    Attributes:
+        variant: of the model.
+        seed: of inputs, weights and draws.
+        sizes: (h, w) of each image.
+        objects: of each image; None draws them.
+        threads: of both sides.
+    """
+
+    variant: str
+    seed: int
+    sizes: tuple[tuple[int, int], ...]
+    objects: tuple[int, ...] | None
+    threads: int
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
+        return f"{self.variant}, seed {self.seed}, {sizes}, objects {self.objects or 'drawn'}, threads {self.threads}"
+
+    def verdicts(self, folder: Path) -> Iterator[tuple[str, Verdict]]:
+        """Yield one verdict."""
+        task = Task(LIVE_FAMILY, self.variant, self.sizes, self.objects, self.seed, _CHECKS)
+        machine = Machine("cpu", self.threads, None, 300.0)
+        sides = Sides(task, Sources(), machine, prepare(task, Sources(), machine), folder)
+        legacy = sides.legacy()
+        new = sides.new(twin=legacy.records)
+        mapping, exclusions = families.mapping(task.family, task.variant), EXCLUSIONS[task.family]
+        yield "exact", ended(judge(legacy, new, mapping, exclusions, Tolerance(EXACT), None))
 
 
 @dataclass(frozen=True)
@@ -83,15 +120,38 @@ class GoldenCase:
         yield "", capture.check(recorded, Sources(), machine, prepared, folder, progress=lambda step: None)
 
 
-def cases() -> list[LiveCase | GoldenCase]:
-    """Return what is run: 12 live cases on 3 machines each and 14 golden files, 50 runs together."""
-    variants = ("tiny_4scale", "tiny_5scale", "tiny_swinl", "tiny_1class")
-    live = [LiveCase(variant, seed, _SIZES[seed % len(_SIZES)]) for variant in variants for seed in (1, 2, 3)]
+Case = LiveCase | GoldenCase | ExactCase
+
+_VARIANTS = ("tiny_4scale", "tiny_5scale", "tiny_swinl", "tiny_1class")
+#: Sizes and objects of the runs under exact tolerance: odd sides, one image, three, the largest last, few tokens.
+_BATCHES = (
+    (((97, 131), (121, 65)), None),
+    (((128, 96),), (0,)),
+    (((64, 80), (96, 128), (80, 64)), (3, 0, 2)),
+    (((128, 160), (96, 128)), (70, 1)),
+    (((33, 47),), None),
+    (((64, 192), (160, 64), (111, 113)), None),
+    (((96, 96), (96, 96)), (0, 0)),
+    (((77, 77), (128, 33), (50, 160)), (1, 70, 0)),
+)
+
+
+def cases() -> list[Case]:
+    """Return what is run: 12 live cases on 3 machines each and the golden files, and 56 cases under exact tolerance."""
+    live = [LiveCase(variant, seed, _SIZES[seed % len(_SIZES)]) for variant in _VARIANTS for seed in (1, 2, 3)]
     files = [*sorted(GOLDEN.parent.glob("*.npz")), *sorted(GOLDENS.glob("*.npz"))]
-    return [*live, *(GoldenCase(file, 1 + number % 2) for number, file in enumerate(files))]
+    return [*live, *(GoldenCase(file, 1 + number % 2) for number, file in enumerate(files)), *_exact_cases()]
 
 
-def alarms(case: LiveCase | GoldenCase, folder: Path) -> tuple[int, list[Alarm]]:
+def _exact_cases() -> Iterator[ExactCase]:
+    """Yield every batch with each variant, seeds and threads in turn, and twice as many of the default variant."""
+    seeds = iter(range(10, 1000))
+    for index, (sizes, objects) in enumerate(_BATCHES):
+        for place, variant in enumerate((*_VARIANTS, "tiny_4scale", "tiny_5scale", "tiny_4scale")):
+            yield ExactCase(variant, next(seeds), sizes, objects, 1 + (index + place) % 2)
+
+
+def alarms(case: Case, folder: Path) -> tuple[int, list[Alarm]]:
     """Run ``case`` in ``folder``, which is made and removed; return the number of runs and the false alarms.
 
     A crash counts as one, and its run is not counted.

@@ -21,16 +21,25 @@ from parity.run import Measured, measure_legacy
 from parity.settings import Machine, Sources, Task
 from parity.sides import Prepared, Sides, prepare
 from parity.trace import Trace, decisions
-from parity.verdict import Verdict, judge
+from parity.verdict import Verdict, ended, judge
 
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
 #: Legacy side where it runs: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
 LIVE_FAMILY = "mmdet_ddq"
 GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
 
+_CHECKS = ("forward", "loss", "grad")
+_BATCH = ((128, 160), (96, 128))
 #: Setting of the faults of a training: golden files hold none, so its legacy side always runs.
 STEPS = "steps"
-STEPS_TASK = Task(LIVE_FAMILY, "tiny_4scale", ((64, 64),), None, 0, ("train",), steps=4, epoch_length=2)
+#: Settings whose legacy side always runs, under derived tolerance, too.
+LIVE = {
+    STEPS: Task(LIVE_FAMILY, "tiny_4scale", ((64, 64),), None, 0, ("train",), steps=4, epoch_length=2),
+    "batch": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, None, 0, _CHECKS),
+    "bottleneck": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, None, 0, _CHECKS),
+    "uneven": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, (3, 0), 0, _CHECKS),
+    "empty": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, (0, 0), 0, _CHECKS),
+}
 #: Golden files of the official code by the setting they were recorded in.
 SETTINGS = {
     "plain": GOLDEN,
@@ -68,17 +77,16 @@ class Ground:
     @classmethod
     def record(cls, setting: str, tolerance: str, folder: Path) -> Ground:
         """Prepare a setting in ``folder``; with anything but a golden file this runs the legacy side."""
-        if setting == STEPS:
-            return cls._live(STEPS_TASK, tolerance, folder)
+        if setting in LIVE or tolerance == EXACT:
+            return cls.live(task_of(setting), tolerance, folder)
         recorded = golden.load(SETTINGS[setting])
-        if tolerance == EXACT:
-            return cls._live(replace(recorded.task, family=LIVE_FAMILY), EXACT, folder)
-        sides = _sides(recorded.task, folder, check=recorded.check_given)
+        sides = _sides(recorded.task, folder, Sources(), recorded.check_given)
         return cls(recorded.task, recorded, sides, given=dict(replay=sides.write_decisions(recorded.decisions)))
 
     @classmethod
-    def _live(cls, task: Task, tolerance: str, folder: Path) -> Ground:
-        sides = _sides(task, folder)
+    def live(cls, task: Task, tolerance: str, folder: Path, checkpoint: Path | None = None) -> Ground:
+        """Run the legacy side in ``folder``, on seeded weights or those of ``checkpoint``."""
+        sides = _sides(task, folder, Sources(checkpoint=checkpoint))
         legacy = sides.legacy()
         given = dict(twin=legacy.records)
         if tolerance == EXACT:
@@ -109,10 +117,15 @@ class Ground:
         return NewSide(trace, reference)
 
     def judge(self, new: NewSide) -> Verdict:
-        """Compare, as ``ddq-parity run`` and ``ddq-parity check`` do."""
+        """Compare, as ``ddq-parity run`` and ``ddq-parity check`` do.
+
+        Raises:
+            SideError: if the new side crashed, and what it recorded until then does not tell why.
+        """
         mapping = families.mapping(self.task.family, self.task.variant)
         tolerance = Tolerance(EXACT if new.reference is None else DERIVED)
-        return judge(self.legacy, new.trace, mapping, EXCLUSIONS[self.task.family], tolerance, self._evidence(new))
+        exclusions = EXCLUSIONS[self.task.family]
+        return ended(judge(self.legacy, new.trace, mapping, exclusions, tolerance, self._evidence(new)))
 
     def _evidence(self, new: NewSide) -> GoldenEvidence | TraceEvidence | None:
         if new.reference is None:
@@ -122,8 +135,17 @@ class Ground:
         return TraceEvidence(self.legacy, self.measured.reference, self.measured.spread, new.trace, new.reference)
 
 
-def _sides(task: Task, folder: Path, check: Callable[[Prepared], None] = lambda prepared: None) -> Sides:
-    prepared = prepare(task, Sources(), MACHINE)
+def task_of(setting: str) -> Task:
+    """Return what the live sides of a setting compute."""
+    if setting in LIVE:
+        return LIVE[setting]
+    return replace(golden.load(SETTINGS[setting]).task, family=LIVE_FAMILY)
+
+
+def _sides(
+    task: Task, folder: Path, sources: Sources, check: Callable[[Prepared], None] = lambda prepared: None
+) -> Sides:
+    prepared = prepare(task, sources, MACHINE)
     check(prepared)
     folder.mkdir()
-    return Sides(task, Sources(), MACHINE, prepared, folder)
+    return Sides(task, sources, MACHINE, prepared, folder)

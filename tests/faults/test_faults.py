@@ -1,15 +1,16 @@
-"""Planted faults are detected and named: one of each kind in weights and traces, a fixed choice of model and training.
+"""Planted faults are detected and named, harmless rewrites raise no alarm: a fixed choice of them.
 
-``python -m tests.faults`` measures all of them, and the clean runs.
+Of faults in weights and traces the choice is one of each kind. ``python -m tests.faults`` measures all faults and
+rewrites, and does the clean runs.
 """
 
 from collections import Counter
 
 import pytest
 
-from .bench import NAMED, TOLERANCES
-from .catalogue import FAULTS, MODULES
-from .fault import MODEL, TRACE, TRAINING, WEIGHTS
+from .bench import NAMED, SILENT, TOLERANCES
+from .catalogue import FAULTS, MODULES, NEW, PLANTED, REWRITES, REWRITING
+from .fault import PLACES, TRACE, WEIGHTS
 from .suite import measure_all, pool
 
 #: Of every part of the model and of the training, of every way in which a decision, a draw or a record can be missing,
@@ -24,28 +25,51 @@ CHOICE = (
 )  # fmt: skip
 _FIRST = {fault.kind: fault.name for fault in reversed(FAULTS.values()) if fault.place in (WEIGHTS, TRACE)}
 CHOSEN = [fault for fault in FAULTS.values() if fault.name in (*CHOICE, *_FIRST.values())]
+#: Of what an independent set of faults and rewrites had shown to be missing.
+ADDED = (
+    "class_2_called_1", "crash_in_head_after_encoder", "fewer_if_not_rescaled", "gradient_of_memory_scaled_by_caller",
+    "loss_reseeds_with_0", "nan_in_encoder_norm", "raw_outputs_exchanged", "scale_of_first_image",
+    "sizes_of_first_batch", "stride_in_first_of_three",
+)  # fmt: skip
+HARMLESS = (
+    "attention_by_place_in_decoder", "detections_by_sort", "encoder_recomputed", "fused_attention",
+    "layer_norm_by_hand", "linear_of_mmcv", "matched_from_last_image", "relu_out_of_place",
+    "selection_cast_by_type_name", "whole_number_in_dense_loss",
+)  # fmt: skip
 
 
-def test_there_are_enough_faults_of_enough_kinds():
+def test_there_are_enough_faults_and_rewrites_of_enough_kinds():
     assert len(FAULTS) == sum(len(module.FAULTS) for module in MODULES), "two faults have one name"
-    kinds = Counter(fault.kind for fault in FAULTS.values())
-    assert len(FAULTS) >= 100 and len(kinds) >= 30 and max(kinds.values()) <= 4
-    assert {fault.place for fault in FAULTS.values()} == {MODEL, WEIGHTS, TRACE, TRAINING}
-    assert set(CHOICE) <= FAULTS.keys() and all(FAULTS[name].place in (MODEL, TRAINING) for name in CHOICE)
+    assert len(REWRITES) == sum(len(module.REWRITES) for module in REWRITING), "two rewrites have one name"
+    assert len(PLANTED) == len(FAULTS) + len(REWRITES), "a fault and a rewrite have one name"
+    for planted, least in ((FAULTS, 100), (REWRITES, 60)):
+        kinds = Counter(one.kind for one in planted.values())
+        assert len(planted) >= least and len(kinds) >= 30 and max(kinds.values()) <= 4
+    assert len(NEW) >= 60 and sum(one.keeps_bits for one in REWRITES.values()) >= 40
+    assert sum(not one.keeps_bits for one in REWRITES.values()) >= 20
+    assert {one.place for one in PLANTED.values()} == set(PLACES)
+    assert {*CHOICE, *ADDED} <= FAULTS.keys() and set(HARMLESS) <= REWRITES.keys()
 
 
 @pytest.fixture(scope="module")
 def measured():
     """Measure all that are chosen, two at a time."""
+    chosen = [*CHOSEN, *(PLANTED[name] for name in (*ADDED, *HARMLESS))]
     with pool(workers=2) as started:
-        return measure_all(started, CHOSEN, progress=lambda step: None)
+        return measure_all(started, chosen, progress=lambda step: None)
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
-@pytest.mark.parametrize("fault", CHOSEN, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [*CHOSEN, *(FAULTS[name] for name in ADDED)], ids=lambda fault: fault.name)
 def test_fault_is_detected_and_named(measured, fault, tolerance):
     finding = measured[fault.name].findings[tolerance]
     assert finding.judged(fault) == NAMED, finding
+
+
+@pytest.mark.parametrize("rewrite", [REWRITES[name] for name in HARMLESS], ids=lambda rewrite: rewrite.name)
+def test_rewrite_raises_no_alarm(measured, rewrite):
+    findings = measured[rewrite.name].findings
+    assert all(finding.judged(rewrite) == SILENT for finding in findings.values()), findings
 
 
 def test_some_faults_keep_mean_and_deviation(measured):

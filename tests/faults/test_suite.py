@@ -9,10 +9,10 @@ from parity.compare import DERIVED, EXACT
 from parity.trace import Trace, TraceError
 
 from ..parity.synthetic import Rec, write_trace
-from .bench import CRASH, MISNAMED, MISSED, NAMED, Finding, Measurement, shift
-from .clean import Alarm, GoldenCase, cases
+from .bench import ALARM, CRASH, MISNAMED, MISSED, NAMED, SILENT, Finding, Measurement, shift
+from .clean import Alarm, ExactCase, GoldenCase, LiveCase, cases
 from .edits import Edit, chosen
-from .fault import DETECTOR, INCOMPARABLE, MISMATCH, REFUSED, TRACE, Fault
+from .fault import CHECKPOINT, DETECTOR, INCOMPARABLE, MISMATCH, REFUSED, TRACE, Fault, Rewrite
 from .suite import Summary
 
 
@@ -22,6 +22,9 @@ def nothing(_):
 
 CODE = Fault("code", "sign", "decoder", nothing, says="tap `distinct`")
 LOST = Fault("lost", "missing records", DETECTOR, nothing, outcome=INCOMPARABLE)
+EMPTY = Fault("empty", "constant weights", "constant", nothing, place=CHECKPOINT, outcome=INCOMPARABLE)
+SAME = Rewrite("same", "other indexing", "decoder", nothing)
+ROUNDED = Rewrite("rounded", "norm by hand", "decoder.norm", nothing, keeps_bits=False)
 TORN = Fault("torn", "damaged shard", ".safetensors", nothing, place=TRACE, outcome=REFUSED)
 RIGHT = {
     CODE: Finding(MISMATCH, "decoder", "`decoder` decides otherwise: tap `distinct` (call 2 of the predict phase)."),
@@ -43,6 +46,11 @@ RIGHT = {
         (LOST, Finding(MISMATCH, DETECTOR, ""), MISSED),
         (LOST, Finding(INCOMPARABLE, "", "1 records have no twin: module_in of the detector"), MISNAMED),
         (TORN, Finding("MATCH", "", ""), MISSED),
+        (EMPTY, Finding(INCOMPARABLE, "", "All scores are constant."), NAMED),
+        (EMPTY, Finding(INCOMPARABLE, "", "Another seed."), MISNAMED),
+        (SAME, Finding("MATCH", "", ""), SILENT),
+        (SAME, Finding(MISMATCH, "decoder", "`decoder` gives another output"), ALARM),
+        (ROUNDED, Finding(CRASH, "", ""), ALARM),
         (TORN, Finding(REFUSED, "", "the index cannot be read"), MISNAMED),
     ],
     ids=lambda value: getattr(value, "name", None) or getattr(value, "outcome", str(value)),
@@ -107,12 +115,45 @@ def test_shift_of_mean_and_deviation(expected, found, moved):
     assert result == (None if moved is None else pytest.approx(moved, rel=1e-6, abs=1e-12))
 
 
+def test_rewrites_and_added_faults_have_figures_of_their_own():
+    silent, alarm = Finding("MATCH", "", ""), Finding(MISMATCH, "decoder.norm", "`decoder.norm` gives another output")
+    measurements = {
+        **summary(RIGHT, {**RIGHT, CODE: Finding(MISMATCH, "encoder", "")}).measurements,
+        "same": Measurement("same", {EXACT: silent, DERIVED: silent}, None, 1.0),
+        "rounded": Measurement("rounded", {DERIVED: alarm}, None, 1.0),
+    }
+    sums = Summary(list(RIGHT), measurements, 0, (), [SAME, ROUNDED], frozenset({"code", "lost"}))
+    text = "\n".join(sums.lines())
+    assert "exact       detected 3 of 3, named 3 (100.0%)\n  of the added  detected 2 of 2, named 2 (100.0%)" in text
+    assert "  of the added  detected 2 of 2, named 1 (50.0%)\n  misnamed  code: encoder instead of decoder" in text
+    assert "rewrites    2: 1 keep bits, 1 round otherwise\nexact       false alarms 0 of 1 rewrites\n" in text
+    assert "derived     false alarms 1 of 2 rewrites\n  MISMATCH rounded: decoder.norm `decoder.norm` gives" in text
+    assert not sums.good
+
+
+def test_a_false_alarm_about_a_rewrite_is_not_good():
+    silent, alarm = Finding("MATCH", "", ""), Finding(INCOMPARABLE, "decoder", "no twin")
+    for finding, good in ((silent, True), (alarm, False)):
+        measurements = {"same": Measurement("same", {EXACT: finding, DERIVED: silent}, None, 1.0)}
+        assert Summary([], measurements, 0, (), [SAME]).good is good
+
+
+def test_clean_runs_under_exact_tolerance_are_of_all_variants_sizes_objects_and_threads():
+    exact = [case for case in cases() if isinstance(case, ExactCase)]
+    assert len(exact) >= 50 and len({case.seed for case in exact}) == len(exact)
+    assert {case.variant for case in exact} == {"tiny_4scale", "tiny_5scale", "tiny_swinl", "tiny_1class"}
+    assert {case.threads for case in exact} == {1, 2}
+    assert {len(case.sizes) for case in exact} == {1, 2, 3}
+    assert any(side % 2 for case in exact for size in case.sizes for side in size)
+    assert {0, 70} <= {number for case in exact for number in case.objects or ()}
+
+
 def test_clean_runs_are_of_all_variants_seeds_and_threads():
-    live = [case for case in cases() if not isinstance(case, GoldenCase)]
+    live = [case for case in cases() if isinstance(case, LiveCase)]
     assert {case.variant for case in live} == {"tiny_4scale", "tiny_5scale", "tiny_swinl", "tiny_1class"}
     assert len({case.seed for case in live}) == len({case.sizes for case in live}) == 3
     assert {case.threads for case in cases() if isinstance(case, GoldenCase)} == {1, 2}
-    assert 3 * len(live) + len(cases()) - len(live) >= 50
+    assert 3 * len(live) + sum(isinstance(case, GoldenCase) for case in cases()) >= 50
 
 
 RECORDS = [

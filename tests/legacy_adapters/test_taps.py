@@ -80,7 +80,7 @@ def test_matching_that_does_not_fit_is_not_forced(tmp_path, rows, cols, decide):
 def test_detections_that_do_not_fit_are_not_forced(tmp_path):
     forced = {"train/detections/0/indices": torch.tensor([3, 0])}
     scores = torch.tensor([0.1, 0.2, 0.3])
-    (values, indices), _ = use(tmp_path, [taps.detections_tap()], lambda: scores.topk(2), replay=forced)
+    (values, indices), _ = use(tmp_path, taps.rankings(), lambda: scores.topk(2), replay=forced)
     assert indices.tolist() == [2, 1]
 
 
@@ -95,14 +95,14 @@ def test_replayed_draw_takes_the_dtype_of_the_caller(tmp_path):
 def test_replayed_detections_gather_the_callers_own_scores(tmp_path):
     forced = {"train/detections/0/indices": torch.tensor([2, 0])}
     scores = torch.tensor([0.1, 0.2, 0.3])
-    (values, indices), _ = use(tmp_path, [taps.detections_tap()], lambda: scores.topk(2), replay=forced)
+    (values, indices), _ = use(tmp_path, taps.rankings(), lambda: scores.topk(2), replay=forced)
     assert torch.equal(values, scores[[2, 0]]) and indices.tolist() == [2, 0]
 
 
 def test_functions_are_put_back_also_after_an_error(tmp_path):
     rand_like, topk = torch.rand_like, torch.Tensor.topk
     with pytest.raises(ZeroDivisionError):
-        use(tmp_path, [*taps.random_taps(), taps.detections_tap()], lambda: 1 / 0)
+        use(tmp_path, [*taps.random_taps(), *taps.rankings()], lambda: 1 / 0)
     assert torch.rand_like is rand_like and torch.Tensor.topk is topk
 
 

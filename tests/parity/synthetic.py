@@ -57,7 +57,7 @@ class Rec:
 def write_trace(
     folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
     never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (),
-    cut_off: tuple[list, ...] = (), **provenance: Any,
+    cut_off: tuple[list, ...] = (), not_finite: tuple[list, ...] = (), **provenance: Any,
 ) -> Trace:  # fmt: skip
     """Write and load a trace; ``leaf_calls`` counts calls in the training phase, ``provenance`` overrides."""
     provenance = {"checks": checks_of(records), **provenance}
@@ -71,6 +71,7 @@ def write_trace(
         without_gradient=list(without_gradient),
         frozen=list(frozen),
         cut_off=list(cut_off),
+        not_finite=list(not_finite),
         classes={},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)
