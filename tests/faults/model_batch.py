@@ -316,7 +316,7 @@ FAULTS = (
           setting="batch"),
     Fault("third_image_has_queries_of_second", "third image", DETECTOR,
           result("", "_select_tokens", _content_of_second), says="query", setting="batch"),
-    Fault("dense_normaliser_of_two_images", "third image", "0_aux_aux_loss_cls",
+    Fault("dense_normaliser_of_two_images", "third image", _AUX,
           patching(aux_loss, "_normalise", _factor_of_two), setting="batch"),
     Fault("sizes_of_first_batch", "stale size", DETECTOR, _sizes_of_first_batch, says=_MASKS, setting="batch"),
     Fault("encoding_by_shape", "stale size", "positional_encoding", _encoding_by_shape, setting="batch"),
