@@ -121,7 +121,10 @@ def judge(
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
-    unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
+    lonely = [item.record for item in pairing.unpaired if item.side == LEGACY]
+    cut_off = _cut_off(new, lonely, pairing)
+    confirmed = [_confirmed(item) for item in pairing.unpaired]
+    unpaired = explained(confirmed, comparisons, {record.key for record in cut_off})
     covered = cover(legacy, new, mapping, unpaired)
     if stop is not None:
         covered = without_rest(covered)
