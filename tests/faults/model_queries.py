@@ -130,7 +130,7 @@ FAULTS = (
     Fault("proposal_size", "constant", DETECTOR, result("", "gen_encoder_output_proposals", _proposal_size),
           says="tap `distinct`"),
     Fault("memory_changed_in_place", "in-place change", DETECTOR,
-          result("", "forward_encoder", _memory_changed_in_place), says="`memory_trans_fc`"),
+          result("", "forward_encoder", _memory_changed_in_place), says="memory"),
     Fault("proposals_not_masked", "padding mask", DETECTOR, around("", "gen_encoder_output_proposals", _not_masked),
           says="`memory_trans_fc`"),
     Fault("no_padding_mask_in_decoder", "padding mask", DETECTOR, around("", "forward_decoder", _unmasked_decoder),
