@@ -42,6 +42,7 @@ _PARTS = {
     "setting": "settings",
     "optim_state": "optimizer state",
     "state": "state afterwards",
+    "random": "random states",
 }
 
 
