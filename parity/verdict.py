@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as KeyMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converters.mapping import Mapping
@@ -14,7 +14,7 @@ from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
 from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
 from .compare import EXACT, Comparison, Tolerance, compare_all
-from .coverage import Coverage, cover
+from .coverage import Coverage, cover, lost_records
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
 from .echoes import explained
@@ -57,6 +57,7 @@ class Verdict:
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
+        seals: digest of each side's recording, by side.
         stop: why a side did not come to its end; None if both did.
     """
 
@@ -72,6 +73,7 @@ class Verdict:
     detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
     stop: Stop | None = None
+    seals: KeyMapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -105,6 +107,7 @@ def judge(
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
     """
+    lost = [*lost_records(legacy, LEGACY), *lost_records(new, NEW)]
     legacy = _as_probed(legacy, new)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
@@ -130,18 +133,19 @@ def judge(
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif rejected or (divergence is not None and stop is not None and stop.side == NEW):
-        lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
-        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
+        lone = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
+        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lone}", *stopped)
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped
     else:
-        reasons = _coverage_reasons(comparisons, covered, legacy.provenance)
+        reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *lost]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
         differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
+        seals={LEGACY: legacy.seal, NEW: new.seal},
     )  # fmt: skip
 
 
