@@ -37,7 +37,25 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
         torch.Tensor.cuda = lambda self, *args, **kwargs: self
     import mmdet.models  # noqa: F401  (registers the repo's modules)
 
-    return mmdet3.build_model(os.path.join(repo, options["config"]), options["overrides"])
+    model = mmdet3.build_model(os.path.join(repo, options["config"]), options["overrides"])
+    _class_indices_beside_boxes()
+    return model
+
+
+def _class_indices_beside_boxes() -> None:
+    """Hand the class indices of the repo's NMS (all ones) on where the boxes are.
+
+    The repo makes them on the CPU. mmcv's path for 10,000 boxes and more then indexes a CPU tensor with one of the GPU,
+    which today's torch refuses.
+    """
+    from projects.models import ddq_detr
+
+    nms = ddq_detr.batched_nms
+
+    def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Optional[dict]) -> Any:
+        return nms(boxes, scores, idxs.to(boxes.device), nms_cfg)
+
+    ddq_detr.batched_nms = batched_nms
 
 
 def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Optional[int]) -> mmdet3.EngineTraining:
