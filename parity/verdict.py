@@ -16,6 +16,7 @@ from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sente
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover, lost_records
 from .decisions import DecisionDifference, differing_decisions
+from .derived import Finding, too_loose
 from .detections import ImageMatch, matched_images
 from .echoes import explained
 from .evidence import Evidence, likeness_of
@@ -138,7 +139,7 @@ def judge(
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped
     else:
-        reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *lost]
+        reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *lost, *_loose_reasons(comparisons)]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
@@ -234,6 +235,24 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
         elif one is None and name not in _MAY_BE_ABSENT:
             reasons.append(f"{name} is recorded on neither side; record both again.")
     return tuple(reasons)
+
+
+def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Say which derived bounds are too wide to show anything."""
+    phases: dict[str, list[Finding]] = {}
+    for comparison in comparisons:
+        if comparison.finding is not None:
+            phases.setdefault(comparison.pair.new.phase, []).append(comparison.finding)
+    loose = too_loose(phases)
+    if loose:
+        wide = {id(finding) for finding in loose}
+        first = next(c for c in comparisons if id(c.finding) in wide)
+        finding, record = first.finding, first.pair.new
+        yield (
+            f"The measured rounding of {len(loose)} records is too large to show an error, the first is {record.kind} "
+            f"`{record.name}` {record.slot}".rstrip()
+            + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
+        )
 
 
 def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, Any]) -> Iterator[str]:
