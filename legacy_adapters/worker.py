@@ -147,6 +147,7 @@ def _run_checks(
             with torch.no_grad(), recorder.in_phase("predict"):
                 for index, result in enumerate(adapter.predict(model, batch)):
                     recorder.add("tap", "result", index, result)
+            _infer_made_up(job, adapter, model, batch, recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             torch.manual_seed(job.seed)
@@ -173,6 +174,22 @@ def _run_checks(
                 for tap in taps:
                     for arguments in tap.probe() if tap.probe is not None else ():
                         getattr(tap.owner, tap.attribute)(*arguments)
+
+
+def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+    """Run inference on made-up predictions, where the model is known to have such."""
+    import torch
+
+    from legacy_adapters import made_up
+
+    name = made_up.predictor(adapter, model)
+    if name is None:
+        return
+    torch.manual_seed(job.seed)
+    with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False):
+        results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
+        for index, result in enumerate(results):
+            recorder.add("tap", made_up.NAME, index, result, scope=name)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

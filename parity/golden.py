@@ -109,6 +109,11 @@ class Golden:
         bundle = self.decisions.items() if kind == "tap" else ()
         return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
 
+    def number(self, record: Record) -> float | None:
+        """Return what a float record of a single number holds, of which the sketch is the number; else None."""
+        values = self.values.get(record.key)
+        return values.legacy.item() if values is not None and values.legacy.numel() == 1 else None
+
     def check_given(self, prepared: Prepared) -> None:
         """Refuse weights or inputs other than those it was recorded with.
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from legacy_adapters import originals, probes
+from legacy_adapters import made_up, originals, probes
 from legacy_adapters.steps import OWN, TWIN, step_of
 from legacy_adapters.trace_writer import Record
 
@@ -31,7 +31,9 @@ from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
-_PHASES = {"predict": "inference", "train": "training", probes.PHASE: "at the threshold"}
+_PHASES = {
+    "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
+}  # fmt: skip
 _PARTS = {
     "loss": "losses",
     "in_grad": "gradient flow",
@@ -184,7 +186,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
         _print_wrapped(f"  excluded {line}", console)
-    lines = [*sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
+    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
     if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
@@ -389,6 +391,8 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "detections": [sections.image_dict(image) for image in verdict.detections],
         "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
         "stopped": None if verdict.stop is None else asdict(verdict.stop),
+        "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
+        "degenerate": list(verdict.degenerate),
         "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
         "digests": dict(verdict.seals),
         "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
