@@ -43,6 +43,7 @@ _PARTS = {
     "setting": "settings",
     "optim_state": "optimizer state",
     "state": "state afterwards",
+    "random": "random states",
 }
 
 

@@ -19,6 +19,7 @@ from .coverage import Coverage, cover, lost_records
 from .decisions import DecisionDifference, differing_decisions
 from .derived import Finding, too_loose
 from .detections import ImageMatch, matched_images
+from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
@@ -121,7 +122,10 @@ def judge(
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
-    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness, keys)
+    ours, theirs = legacy.records, new.records
+    if not comparable(legacy, new):
+        ours, theirs = without(ours), without(theirs)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys)
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
@@ -139,7 +143,10 @@ def judge(
     strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else []
     parts = bool(missing or added or strange or rejected)
     cut_off = _cut_off(new, missing, pairing)
-    divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off, strange) if parts else None
+    divergence = None
+    if parts:
+        divergence = first_strayed(ours, theirs, telling)
+        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
