@@ -256,7 +256,7 @@ class Recorder:
     def _computed_again(
         self, name: str, signature: inspect.Signature, forward: Callable, args: Tuple[Any, ...], kwargs: Dict[str, Any]
     ) -> Any:
-        """Repeat a call for its gradients; these are recorded if the first run had no graph for them to flow through."""
+        """Repeat a call for its gradients; these are recorded if the first run built no graph."""
         given = flatten(named_arguments(signature.bind(*args, **kwargs), defaults=True))
         first = self._first_calls.again(name, digests(given)) if self._modules and self._flow is not None else None
         if first is None:
