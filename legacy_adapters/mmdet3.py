@@ -12,7 +12,7 @@ import torch
 
 from .inputs import Batch
 from .precision import as_stored
-from .steps import Training
+from .steps import Training, kind_of
 
 #: (w, h) scale from the original to the given image; not 1 and not equal, so that a wrong rescaling is seen.
 SCALE_FACTOR = (0.75, 0.8)
@@ -135,6 +135,10 @@ class EngineTraining(Training):
         wrapper.backward = watched
         if wrapper.clip_grad_kwargs:
             wrapper.clip_func = clip(wrapper.clip_func)
+
+    def wrapper_options(self) -> Dict[str, Any]:
+        counts = getattr(self.wrapper, "_accumulative_counts", 1)
+        return {"class": kind_of(self.wrapper), "accumulative_counts": counts}
 
     def context(self) -> ContextManager:
         return self.wrapper.optim_context(self.model)

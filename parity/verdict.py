@@ -125,9 +125,10 @@ def judge(
     divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off, strange) if parts else None
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
+    lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
-    elif rejected or (divergence is not None and stop is not None and stop.side == NEW):
+    elif rejected or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
         lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
         outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
     elif stopped:
