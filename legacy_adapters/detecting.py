@@ -12,6 +12,8 @@ from typing import Any, Dict
 
 import torch
 
+from . import executed
+
 
 def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, Any]) -> None:
     """Detect objects in the images that ``job.images`` lists and write ``job.detections``.
@@ -36,6 +38,7 @@ def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, An
     model.eval()
     detect = adapter.image_detector(model, job.options)
     torch.manual_seed(job.seed)
+    provenance.update(files=executed.files(), packages=executed.packages())
     with open(job.detections, "w", encoding="utf-8") as out, torch.no_grad():
         _write(out, dict(provenance=provenance))
         for image in images:

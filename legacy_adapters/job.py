@@ -52,6 +52,8 @@ class Job:
         images: to detect objects in image files in place of everything else: a JSON list of ``{"id", "file"}``, see
             :mod:`legacy_adapters.detecting`; None for a trace.
         detections: file to write what was found to; None for a trace.
+        foreign: modules and places of the other side's code, see :func:`legacy_adapters.executed.check_apart`; none of
+            them may be loaded when the run ends.
     """
 
     family: str
@@ -85,6 +87,7 @@ class Job:
     state_names: Dict[str, str] = field(default_factory=dict)
     images: Optional[str] = None
     detections: Optional[str] = None
+    foreign: Tuple[str, ...] = ()
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
@@ -94,7 +97,7 @@ class Job:
     def load(cls, path: str) -> "Job":
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-        for name in ("checks", "step_inputs", "clip_names"):
+        for name in ("checks", "step_inputs", "clip_names", "foreign"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import runpy
 import sys
@@ -233,9 +232,10 @@ def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
 
 
 def mmcv_ops() -> str:
-    """Tell where mmcv's operators come from: the compiled file, or ddq_port's stand-in for it."""
+    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
     extension = sys.modules.get("mmcv._ext")
-    return str(getattr(extension, "__file__", None) or "stand-in of ddq_port.ops")
+    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
+    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
 
 
 def packaged_config(name: str) -> str:
@@ -243,18 +243,3 @@ def packaged_config(name: str) -> str:
     import mmdet
 
     return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", name)
-
-
-def fingerprint(folder: str, parts: Tuple[str, ...]) -> str:
-    """Return a SHA-256 over the Python files below ``parts`` of ``folder``, independent of where it lies."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for base, folders, files in os.walk(os.path.join(folder, part)):
-            folders.sort()
-            for name in sorted(files):
-                if name.endswith(".py"):
-                    path = os.path.join(base, name)
-                    digest.update(os.path.relpath(path, folder).replace(os.sep, "/").encode() + b"\0")
-                    with open(path, "rb") as file:
-                        digest.update(file.read() + b"\0")
-    return digest.hexdigest()

@@ -5,9 +5,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any, ContextManager, Iterator, Sequence
 
+import numpy as np
 import torch
 
 DTYPES = ("float32", "float64")
+#: What makes a tensor of data, and keeps the data's precision.
+_OF_DATA = ("tensor", "as_tensor", "asarray", "new_tensor")
+_from_numpy = torch.from_numpy  # no function mode sees it
+_finfo, _numpy_finfo, _single, _double = torch.finfo, np.finfo, np.float32, np.float64
+_narrow_class, _wide_class = torch.FloatTensor, torch.DoubleTensor
 
 
 @contextmanager
@@ -15,7 +21,10 @@ def computing_in(dtype: str) -> Iterator[None]:
     """Make new tensors ``dtype`` by default, and for ``float64`` widen what names ``torch.float32``.
 
     Detectors make positional encodings, grids and masks with ``dtype=torch.float32`` or ``.float()``. In a reference
-    run these must be double as well, else its last bits are those of this machine's single-precision ``sin``.
+    run these must be double as well, else its last bits are those of this machine's single-precision ``sin``. A type
+    may be named as ``torch.float32``, as ``"torch.FloatTensor"`` or ``torch.FloatTensor``, or as numpy's. Limits of a
+    type stay those of single precision, whatever type is asked: ``torch.finfo(x.dtype).eps`` is a number of the model,
+    and must not be another one in the reference.
 
     Raises:
         RuntimeError: for ``float64`` on a torch older than 1.13.
@@ -33,14 +42,21 @@ def computing_in(dtype: str) -> Iterator[None]:
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.Tensor.float:
                 func = torch.Tensor.double
-            return func(*[_wide(a) for a in args], **{key: _wide(value) for key, value in (kwargs or {}).items()})
+            made = func(*[_wide(a) for a in args], **{key: _wide(value) for key, value in (kwargs or {}).items()})
+            if getattr(func, "__name__", "") in _OF_DATA and made.dtype is torch.float32:
+                made = made.detach().double().requires_grad_(made.requires_grad)
+            return made
 
     torch.set_default_dtype(torch.float64)
+    torch.FloatTensor, torch.finfo, torch.from_numpy = torch.DoubleTensor, _limits, _wide_from_numpy
+    np.float32, np.finfo = np.float64, _numpy_limits
     try:
         with Widen():
             yield
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.FloatTensor, torch.finfo, torch.from_numpy = _narrow_class, _finfo, _from_numpy
+        np.float32, np.finfo = _single, _numpy_finfo
 
 
 def as_stored() -> ContextManager:
@@ -49,7 +65,27 @@ def as_stored() -> ContextManager:
 
 
 def _wide(argument: Any) -> Any:
-    return torch.float64 if argument is torch.float32 else argument
+    if argument is torch.float32:
+        return torch.float64
+    if argument is _narrow_class:
+        return _wide_class
+    if isinstance(argument, str) and argument.endswith("FloatTensor") and argument.startswith("torch."):
+        return argument[: -len("FloatTensor")] + "DoubleTensor"
+    return argument
+
+
+def _wide_from_numpy(array: Any) -> torch.Tensor:
+    made = _from_numpy(array)
+    return made.double() if made.dtype is torch.float32 else made
+
+
+def _limits(dtype: Any = torch.float32) -> Any:
+    return _finfo(torch.float32 if dtype is torch.float64 else dtype)
+
+
+def _numpy_limits(dtype: Any) -> Any:
+    named = np.dtype(dtype) if isinstance(dtype, (type, np.dtype, str)) else np.asarray(dtype).dtype
+    return _numpy_finfo(_single if named == _double else dtype)
 
 
 def perturb(tensors: Sequence[torch.Tensor], seed: int) -> None:
@@ -62,4 +98,4 @@ def perturb(tensors: Sequence[torch.Tensor], seed: int) -> None:
         for tensor in tensors:
             if tensor.is_floating_point():
                 steps = torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor)
-                tensor.mul_(1 + steps * torch.finfo(tensor.dtype).eps)
+                tensor.mul_(1 + steps * _finfo(tensor.dtype).eps)

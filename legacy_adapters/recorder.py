@@ -44,7 +44,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules = True
+        self._modules = self._calls = True
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -57,9 +57,12 @@ class Recorder:
         self._first_calls = FirstCalls()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True) -> Iterator[None]:
-        """Label what follows with ``phase`` and count calls from 0; ``modules=False`` counts module calls only."""
-        self.phase, self._modules = phase, modules
+    def in_phase(self, phase: str, modules: bool = True, calls: bool = True) -> Iterator[None]:
+        """Label what follows with ``phase`` and count calls from 0.
+
+        ``modules=False`` counts module calls only, ``calls=False`` does not even that: what is added, and taps, remain.
+        """
+        self.phase, self._modules, self._calls = phase, modules and calls, calls
         self._next.clear()
         try:
             yield
@@ -79,11 +82,15 @@ class Recorder:
         self._next[kind, name] += 1
         return index
 
-    def add(self, kind: str, name: str, call: int, value: Any) -> None:
-        """Record all tensors in ``value``; nothing outside a phase."""
+    def add(self, kind: str, name: str, call: int, value: Any, scope: Optional[str] = None) -> None:
+        """Record all tensors in ``value``, of the module that is running unless ``scope`` names one.
+
+        Outside a phase nothing is recorded.
+        """
         if self.phase:
             for slot, tensor in flatten(value):
-                self.writer.add(self.phase, kind, name, call, slot, tensor, self._running[-1])
+                where = self._running[-1] if scope is None else scope
+                self.writer.add(self.phase, kind, name, call, slot, tensor, where)
 
     def _add_gradient(self, share: Share, gradient: torch.Tensor, explained: bool) -> Optional[torch.Tensor]:
         """Record a gradient on its way back; see :data:`legacy_adapters.gradients.Add`.
@@ -162,6 +169,9 @@ class Recorder:
         def recorded(*args: Any, **kwargs: Any) -> Any:
             if not self.phase:
                 return forward(*args, **kwargs)
+            if not self._calls:
+                with self._inside(name):
+                    return forward(*args, **kwargs)
             if in_backward():
                 return self._computed_again(name, signature, forward, args, kwargs)
             call, scope = self.next_call("module", name), self._running[-1]

@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -38,6 +38,8 @@ class Tap:
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
             a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
             matching. It is recorded too, so that a decision that differs can be told from a tie.
+        probe: gives arguments of further calls, which the worker makes after an inference, in the phase
+            :data:`legacy_adapters.probes.PHASE`; None for none.
     """
 
     owner: Any
@@ -47,6 +49,7 @@ class Tap:
     write: Optional[Callable[..., Any]] = None
     random: bool = False
     basis: Optional[Callable[..., Dict[str, Any]]] = None
+    probe: Optional[Callable[[], Iterable[Tuple[Any, ...]]]] = None
 
 
 @contextmanager

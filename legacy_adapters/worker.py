@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from types import ModuleType
-from typing import Any, Dict, Optional, Set
+from typing import Any, Dict, Optional, Sequence, Set
 
 PACKAGE = "legacy_adapters"
 
@@ -21,12 +21,15 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
+    from legacy_adapters import executed
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
 
+    executed.watch()
     job = Job.load(job_path)
     try:
         run(job)
+        executed.check_apart(list(job.foreign))
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
         write_json(job.status, dict(report(error), ok=False))
         return 1
@@ -39,7 +42,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting
+    from legacy_adapters import detecting, executed
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
@@ -48,7 +51,9 @@ def run(job: Any) -> None:
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)
-    provenance = dict(_environment(job), **adapter.provenance(job.options))
+    with executed.unwatched():  # it reads code to tell which it is
+        told = adapter.provenance(job.options)
+    provenance = dict(_environment(job), **told)
     if job.images is not None:
         detecting.run(job, adapter, model, provenance)
     else:
@@ -62,7 +67,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     """
     from safetensors.torch import load_file
 
-    from legacy_adapters import steps
+    from legacy_adapters import executed, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import Batch
@@ -90,12 +95,15 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
-            _run_checks(job, adapter, model, batch, recorder, replay, loop)
+            taps = adapter.taps(model)
+            provenance["probed"] = any(tap.probe is not None for tap in taps)
+            _run_checks(job, adapter, model, batch, recorder, replay, loop, taps)
     except BaseException as error:
         provenance["stopped"] = report(error)
         raise
     finally:
         provenance.update(loop.provenance() if loop is not None else {})
+        provenance.update(files=executed.files(), packages=executed.packages())
         reached = loop.reached if loop is not None else set()
         recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
 
@@ -124,20 +132,22 @@ def _run_checks(
     recorder: Any,
     replay: Optional[Dict[str, Any]],
     loop: Optional[Any],
+    taps: Sequence[Any],
 ) -> None:
     import torch
 
-    from legacy_adapters import steps
+    from legacy_adapters import probes, steps
     from legacy_adapters.taps import installed
 
     loaded = sorted(model.state_dict())
-    with installed(adapter.taps(model), recorder, replay, job.decide):
+    with installed(taps, recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
             torch.manual_seed(job.seed)
             with torch.no_grad(), recorder.in_phase("predict"):
                 for index, result in enumerate(adapter.predict(model, batch)):
                     recorder.add("tap", "result", index, result)
+            _infer_made_up(job, adapter, model, batch, recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             torch.manual_seed(job.seed)
@@ -158,6 +168,28 @@ def _run_checks(
         if loop is not None:
             torch.manual_seed(job.seed)
             loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
+        if "forward" in job.checks:
+            model.eval()
+            with torch.no_grad(), recorder.in_phase(probes.PHASE):
+                for tap in taps:
+                    for arguments in tap.probe() if tap.probe is not None else ():
+                        getattr(tap.owner, tap.attribute)(*arguments)
+
+
+def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+    """Run inference on made-up predictions, where the model is known to have such."""
+    import torch
+
+    from legacy_adapters import made_up
+
+    name = made_up.predictor(adapter, model)
+    if name is None:
+        return
+    torch.manual_seed(job.seed)
+    with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False):
+        results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
+        for index, result in enumerate(results):
+            recorder.add("tap", made_up.NAME, index, result, scope=name)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

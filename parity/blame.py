@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legacy_adapters import methods
+from legacy_adapters import made_up, methods
 from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
@@ -273,6 +273,9 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
         return Divergence(caller, callers, text, comparison)
     if record.kind == "basis":
         text = f"{capital(quoted)} decides on another `{record.slot}`: tap `{record.name}` ({call})."
+        return Divergence(caller, callers, text, comparison)
+    if (record.phase, record.name) == (made_up.PHASE, made_up.NAME):
+        text = f"Of equal made-up logits and boxes {quoted} or what follows makes other `{record.slot}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == "tap":
         text = f"{capital(quoted)} decides otherwise: tap `{record.name}` ({call})."

@@ -75,7 +75,7 @@ def run(
         task, sources, machine = _settings(settings)
         options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
         check_run_folder(out, force)
-        check_legacy(task, sources)
+        check_legacy(task.family, sources)
         prepared = prepare(task, sources, machine)
         with run_folder(out) as folder:
             verdict = run_parity(options, prepared, folder, progress(quiet))
@@ -96,7 +96,7 @@ def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
             raise FileNotFoundError(f"{file.absolute().parent} is not a folder.")
         if not os.access(file.absolute().parent, os.W_OK):
             raise PermissionError(f"{file.absolute().parent} cannot be written to.")
-        check_legacy(task, sources)
+        check_legacy(task.family, sources)
         prepared = prepare(task, sources, machine)
         with run_folder(None) as folder:
             recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))

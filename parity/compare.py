@@ -143,14 +143,16 @@ def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
 
 
 def _is_one_number(pair: Pair, new: Trace) -> bool:
-    """Tell whether two single numbers among arguments, of other types, are one: ``1``, ``1.0``, ``torch.tensor(1)``.
+    """Tell whether two single numbers among arguments, of other types, are one: ``1``, ``1.0``, ``torch.tensor([1])``.
 
     The legacy side's may be known by its digest only, so the new one is brought to its type.
     """
     one, two = pair.legacy, pair.new
-    if one.kind not in _ARGUMENTS or one.shape or two.shape or one.dtype == two.dtype:
+    if one.kind not in _ARGUMENTS or (one.dtype, one.shape) == (two.dtype, two.shape):
         return False
-    number = new.tensor(two)
+    if not {one.shape, two.shape} <= {(), (1,)}:
+        return False
+    number = new.tensor(two).reshape(one.shape)
     converted = number.to(TORCH_DTYPES[one.dtype])
     return content_digest(converted) == one.digest and (
         bool(converted.to(number.dtype) == number) or (one.is_float and two.is_float)

@@ -138,13 +138,15 @@ def _left(detections: Detections, matched: set[int]) -> tuple[Detection, ...]:
 
 def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:
     """Match the results of inference that both sides recorded as bboxes, scores and labels."""
-    images = sorted({record.call for record in new.records if record.key[:3] == ("predict", "tap", "result")})
-    found = []
-    for image in images:
-        sides = [_detections(side.values_of("predict", "tap", "result", image)) for side in (legacy, new)]
-        if None not in sides:
-            found.append(match_detections(image, *sides))
-    return tuple(found)
+    ours, theirs = results(legacy), results(new)
+    return tuple(match_detections(image, ours[image], theirs[image]) for image in sorted(ours.keys() & theirs.keys()))
+
+
+def results(side: Recording, phase: str = "predict", name: str = "result") -> dict[int, Detections]:
+    """Return the detections that a side recorded as bboxes, scores and labels, by image."""
+    images = {record.call for record in side.records if record.key[:3] == (phase, "tap", name)}
+    made = {image: _detections(side.values_of(phase, "tap", name, image)) for image in sorted(images)}
+    return {image: detections for image, detections in made.items() if detections is not None}
 
 
 def _detections(values: Mapping[str, Tensor]) -> Detections | None:

@@ -8,24 +8,28 @@ others: a module's inputs and outputs are looked at only to find out where value
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from legacy_adapters.trace_writer import Record, zeros_digest
+from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
+from .blame import FLOW
 from .compare import Comparison
 from .pairing import LEGACY, NEW, OF_METHODS, OF_MODULES, Unpaired
 from .twins import INPUTS, OUTPUTS, numel
 
 _VALUES = ("module_in", "module_out", "tap", "basis", "loss")
 REPEATS = "its values are those of records that are equal on both sides"
+GRADIENTS = "the gradients of all parameters are equal"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
 _Call = tuple[str, str, str, int]
 
 
-def explained(unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison]) -> tuple[Unpaired, ...]:
+def explained(
+    unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison], cut_off: Collection[Key] = ()
+) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
     - A call that only one side makes, of which every output is a value that was compared and accepted elsewhere in the
@@ -34,12 +38,18 @@ def explained(unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison]) -
       compared elsewhere. An argument that the new side leaves out stays unaccounted for.
     - An output that only the new side returns, if it was compared elsewhere.
 
+    - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
+      on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
+      side is cut off.
+
     A single number, or a tensor of zeros, equals others by chance and proves nothing.
 
     Args:
         unpaired: records without a twin.
         comparisons: of all pairs.
+        cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
     """
+    comparisons = tuple(comparisons)
     known, paired = _known(comparisons)
     calls: dict[_Call, list[Record]] = defaultdict(list)
     for item in unpaired:
@@ -49,9 +59,20 @@ def explained(unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison]) -
         for call, records in calls.items()
         for record in records
     }
-    return tuple(
+    found = tuple(
         item if item.exclusion is not None else replace(item, explained=reasons[item.side, item.record.key])
         for item in unpaired
+    )
+    if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
+        return found
+    if not all(item.is_accounted or item.record.kind in FLOW for item in found):
+        return found
+    proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
+    return tuple(
+        replace(item, explained=GRADIENTS)
+        if not item.is_accounted and item.record.phase in proven and item.record.key not in cut_off
+        else item
+        for item in found
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from converters import errors
-from legacy_adapters import families as legacy_families
 from legacy_adapters.families import RepoError
 
 from . import coco, evaluation_report
@@ -17,6 +16,7 @@ from .console import OpenConsole, done, progress, run_folder, written
 from .evaluation import Bounds, EvalVerdict, files_of
 from .evaluation_plot import draw_worst
 from .evaluation_run import EvalTask, evaluate, options_dict
+from .run import check_legacy
 from .settings import NEW_ADAPTER, SettingsError, Sources
 from .sides import check_device
 
@@ -35,8 +35,8 @@ _INPUT_ERRORS = (
 def run(
     *, ann: Path, images: Path, limit: int | None, family: str, variant: str, seed: int,
     scale: tuple[int, int] | None, bounds: Bounds, legacy_repo: Path | None, legacy_python: str | None,
-    checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None, force: bool, as_json: bool,
-    quiet: bool, **machine: Any,
+    require_known_commit: bool, checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None,
+    force: bool, as_json: bool, quiet: bool, **machine: Any,
 ) -> int:  # fmt: skip
     """Detect with both sides, print the verdict, and return the exit code.
 
@@ -49,8 +49,9 @@ def run(
         seed: see there.
         scale: see there.
         bounds: what counts as equal.
-        legacy_repo: as in :class:`Sources`, like the next three.
+        legacy_repo: as in :class:`Sources`, like the next four.
         legacy_python: see there.
+        require_known_commit: see there.
         checkpoint: see there.
         new_adapter: see there; None for ddq_port's.
         worst: number of images to draw in ``out``.
@@ -61,12 +62,12 @@ def run(
         **machine: the fields of :class:`Machine`.
     """
     task = EvalTask(family, variant, seed, scale)
-    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER)
+    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, require_known_commit)
     where = machine_of(machine)
 
     def work() -> EvalVerdict:
         check_run_folder(out, force, OPTIONS)
-        legacy_families.get(family).check_repo(legacy_repo)
+        check_legacy(family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)
         with run_folder(out) as folder:

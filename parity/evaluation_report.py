@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from legacy_adapters import originals
+
 from .coco import STATS
 from .evaluation import EvalVerdict, ImageResult
 from .outcome import MATCH
 from .pairing import LEGACY, NEW
-from .report import provenance_line
+from .report import as_sentence, provenance_line
+from .shared import shared_code, without_files
 
 _MOST_ROWS = 10
 
@@ -24,6 +27,8 @@ def print_verdict(verdict: EvalVerdict, console: Console, quiet: bool) -> None:
     if not quiet:
         for side, provenance in verdict.provenance.items():
             _print_wrapped(provenance_line(side, provenance), console)
+        if (shared := shared_code(verdict.provenance)) is not None:
+            _print_wrapped(shared.line(), console)
         console.print(_image_table(verdict))
         if len(verdict.images) > _MOST_ROWS:
             console.print(f"and {len(verdict.images) - _MOST_ROWS} more images that differ less", highlight=False)
@@ -36,14 +41,16 @@ def print_verdict(verdict: EvalVerdict, console: Console, quiet: bool) -> None:
 
 def closing_line(verdict: EvalVerdict) -> str:
     """Return the verdict in one line, e.g. ``MATCH 8 of 8 images, 2400 detections bit-identical; AP 0.513 on both``."""
+    remark = originals.remark(verdict.provenance[LEGACY])
     if verdict.outcome != MATCH:
-        return f"{verdict.outcome} {' '.join(verdict.reasons)}"
+        return f"{verdict.outcome} {' '.join(verdict.reasons)}{as_sentence(remark)}"
     same = sum(result.identical for result in verdict.images)
     count = sum(result.match.counts[NEW] for result in verdict.images)
     within = "" if same == len(verdict.images) else f", {len(verdict.images)} within the bounds"
     one, two = (verdict.aps[side] and verdict.aps[side]["AP"] for side in (LEGACY, NEW))
     ap = "no AP" if one is None else f"AP {one:.4f} on both sides" if one == two else f"AP {one:.4f} and {two:.4f}"
-    return f"MATCH {same} of {len(verdict.images)} images bit-identical{within}, {count} detections; {ap}"
+    said = f"MATCH {same} of {len(verdict.images)} images bit-identical{within}, {count} detections; {ap}"
+    return f"{said}, {remark}" if remark else said
 
 
 def _image_table(verdict: EvalVerdict) -> Table:
@@ -93,11 +100,13 @@ def as_dict(verdict: EvalVerdict) -> dict[str, Any]:
         "exit_code": verdict.exit_code,
         "summary": closing_line(verdict),
         "reasons": list(verdict.reasons),
+        "legacy_as_published": not originals.remark(verdict.provenance[LEGACY]),
         "notes": list(verdict.notes),
         "tolerance": "exact" if bounds.exact else {"score": bounds.score, "box": bounds.box, "ap": bounds.ap},
         "aps": verdict.aps,
         "images": [_image_dict(result) for result in verdict.images],
-        "provenance": verdict.provenance,
+        "provenance": {side: without_files(provenance) for side, provenance in verdict.provenance.items()},
+        "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
     }
 
 

@@ -19,6 +19,7 @@ from .coco import ImageSet
 from .evaluation import Bounds, EvalVerdict, files_of, judge
 from .pairing import LEGACY, NEW
 from .settings import Machine, Sources
+from .shared import foreign
 from .sides import Code, both_layouts, legacy_code, new_code, num_classes
 
 
@@ -64,7 +65,8 @@ def evaluate(
     codes = {LEGACY: legacy_code(task.family, task.variant, sources), NEW: new_code(task.variant, sources)}
     for side, code in codes.items():
         progress(f"running the {side} side over {len(images.images)} images")
-        _run(side, code, task, machine, folder)
+        kept_out = foreign(sources.new_adapter, sources.legacy_repo) if side == LEGACY else ()
+        _run(side, code, task, machine, folder, kept_out)
     progress("comparing")
     return judge(files_of(folder), images, categories, bounds)
 
@@ -76,7 +78,9 @@ def _write_inputs(task: EvalTask, sources: Sources, images: ImageSet, folder: Pa
     (folder / "images.json").write_text(json.dumps(listed))
 
 
-def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path) -> None:
+def _run(
+    side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, kept_out: tuple[str, ...]
+) -> None:
     job = Job(
         family=task.family,
         variant=task.variant,
@@ -93,6 +97,7 @@ def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path) 
         device=machine.device,
         images=str(folder / "images.json"),
         detections=str(files_of(folder)[side]),
+        foreign=kept_out,
     )
     run_side(side, job, folder, code.python, machine.time_limit, code.apart)
 

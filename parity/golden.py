@@ -42,7 +42,7 @@ _OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
 _PORTABLE = (
-    "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu",
+    "altered", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu",
     "gradient_flow", "machine", "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
 )  # fmt: skip
 #: What numpy, zipfile and torch raise on damaged or foreign content.
@@ -92,6 +92,11 @@ class Golden:
         prefix = decision_key(phase, name, call, "")
         bundle = self.decisions.items() if kind == "tap" else ()
         return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
+
+    def number(self, record: Record) -> float | None:
+        """Return what a float record of a single number holds, of which the sketch is the number; else None."""
+        values = self.values.get(record.key)
+        return values.legacy.item() if values is not None and values.legacy.numel() == 1 else None
 
     def check_given(self, prepared: Prepared) -> None:
         """Refuse weights or inputs other than those it was recorded with.

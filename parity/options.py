@@ -119,6 +119,11 @@ LEGACY = (
         type=click.Path(exists=True, dir_okay=False),
         help="Interpreter of the legacy side. [default: this one, with compat shims]",
     ),
+    click.option(
+        "--require-known-commit",
+        is_flag=True,
+        help="Refuse legacy code that is of no known commit or, installed with pip, not as published.",
+    ),
 )
 NEW = (
     click.option(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from legacy_adapters import made_up, originals, probes
 from legacy_adapters.steps import OWN, TWIN, step_of
 from legacy_adapters.trace_writer import Record
 
@@ -25,10 +26,13 @@ from .golden import Golden
 from .isolation import Isolation, Place
 from .metrics import Metrics
 from .pairing import LEGACY, NEW
+from .shared import shared_code, without_files
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
-_PHASES = {"predict": "inference", "train": "training"}
+_PHASES = {
+    "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
+}  # fmt: skip
 _PARTS = {
     "loss": "losses",
     "in_grad": "gradient flow",
@@ -113,6 +117,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         for side, provenance in verdict.provenance.items():
             console.print(provenance_line(side, provenance), markup=False, highlight=False)
         console.print(_table(verdict))
+        if (shared := shared_code(verdict.provenance)) is not None:
+            _print_wrapped(shared.line(), console)
         _print_coverage(verdict, console)
         if verdict.isolation is not None:
             _print_isolation(verdict.isolation, console)
@@ -174,9 +180,11 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         _print_wrapped(line, console)
     for line in training_lines(verdict):
         console.print(line, markup=False, highlight=False)
+    if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
+        _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
         _print_wrapped(f"  excluded {line}", console)
-    lines = [*sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
+    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
     if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
@@ -323,6 +331,7 @@ def closing_line(verdict: Verdict) -> str:
     """Return the verdict in one line, e.g. ``MATCH 4654 of 4654 records bit-identical``."""
     total = len(verdict.comparisons)
     identical = sum(comparison.identical for comparison in verdict.comparisons)
+    remark = originals.remark(verdict.provenance[LEGACY])
     if verdict.outcome == MATCH:
         tolerance = verdict.tolerance
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
@@ -331,16 +340,24 @@ def closing_line(verdict: Verdict) -> str:
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
-        return f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
+        said = f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
+        return f"{said}, {remark}" if remark else said
     where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
-    return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}"
+    return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def as_sentence(remark: str) -> str:
+    """Return a remark as a sentence that follows others; nothing of none."""
+    return f" {remark[0].upper()}{remark[1:]}." if remark else ""
 
 
 def golden_line(golden: Golden, file: Path) -> str:
     """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of ddq_detr tiny_4scale -> FILE, 0.4 MB``."""
     megabytes = file.stat().st_size / 1e6
     task = golden.task
-    return f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
+    remark = originals.remark(golden.provenance)
+    said = f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
+    return f"{said}, {remark}" if remark else said
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
@@ -350,6 +367,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "exit_code": verdict.exit_code,
         "summary": closing_line(verdict),
         "reasons": list(verdict.reasons),
+        "legacy_as_published": not originals.remark(verdict.provenance[LEGACY]),
         "tolerance": _tolerance_dict(verdict.tolerance),
         "records": len(verdict.comparisons),
         "identical": sum(comparison.identical for comparison in verdict.comparisons),
@@ -368,7 +386,10 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "detections": [sections.image_dict(image) for image in verdict.detections],
         "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
         "stopped": None if verdict.stop is None else asdict(verdict.stop),
-        "provenance": {side: verdict.provenance[side] for side in (LEGACY, NEW)},
+        "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
+        "degenerate": list(verdict.degenerate),
+        "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
+        "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
     }
 
 

@@ -34,13 +34,16 @@ REPEATS = (
 )
 
 
-def check_legacy(task: Task, sources: Sources) -> None:
-    """Refuse sources from which the legacy side cannot be run.
+def check_legacy(family_name: str, sources: Sources) -> None:
+    """Refuse sources from which the legacy side cannot be run, or of no known commit where one is asked for.
 
     Raises:
-        legacy_families.RepoError: if the legacy repo is not one.
+        legacy_families.RepoError: if the legacy repo is not one, or is not as published.
     """
-    legacy_families.get(task.family).check_repo(sources.legacy_repo)
+    family = legacy_families.get(family_name)
+    family.check_repo(sources.legacy_repo)
+    if sources.require_known_commit:
+        family.check_known(sources.legacy_repo, sources.legacy_python)
 
 
 def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progress) -> Verdict:

@@ -103,12 +103,14 @@ class Sources:
         legacy_python: interpreter of the legacy side; None means the current one, with compat shims.
         checkpoint: weights of either layout; None means seeded ones.
         new_adapter: adapter file of the new side.
+        require_known_commit: refuse legacy code that is not as it was published.
     """
 
     legacy_repo: Path | None = None
     legacy_python: str | None = None
     checkpoint: Path | None = None
     new_adapter: Path = NEW_ADAPTER
+    require_known_commit: bool = False
 
 
 @dataclass(frozen=True)

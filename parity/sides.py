@@ -29,6 +29,7 @@ from legacy_adapters.trace_writer import Record
 from .pairing import LEGACY, NEW
 from .prepare import seeded_batch, seeded_weights, step_seed
 from .settings import Machine, SettingsError, Sources, Task
+from .shared import foreign
 from .stopped import recorded_by
 from .trace import Trace
 
@@ -136,9 +137,9 @@ class Sides:
             legacy_adapters.launch.SideError: if the side crashes or takes too long.
         """
         code = legacy_code(self.task.family, self.task.variant, self.sources)
-        run_side(
-            run, self._job(run, LEGACY, code, changes), self.folder, code.python, self.machine.time_limit, code.apart
-        )
+        job = self._job(run, LEGACY, code, changes)
+        job = replace(job, foreign=foreign(self.sources.new_adapter, self.sources.legacy_repo))
+        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
         return Trace.load(self.folder / run)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -64,6 +65,9 @@ class Recording(Protocol):
 
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot; empty if they are not at hand."""
+
+    def number(self, record: Record) -> float | None:
+        """Return what a record of a single number holds; None if it is not at hand or not one number."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,10 @@ class Trace:
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot; empty if it was not recorded."""
         return {slot: self.tensor(record) for slot, record in self.slots(phase, kind, name, call).items()}
+
+    def number(self, record: Record) -> float | None:
+        """Return what a record of a single number holds; None for any other."""
+        return self.tensor(record).item() if math.prod(record.shape) == 1 else None
 
     @cached_property
     def _by_value(self) -> dict[tuple[str, str, str, int], dict[str, Record]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as KeyMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converters.mapping import Mapping
+from legacy_adapters import probes
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
+from . import degenerate
 from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
 from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
@@ -19,6 +21,7 @@ from .detections import ImageMatch, matched_images
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
+from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
 from .stopped import Stop, judged_part, until_stop, without_rest
@@ -57,6 +60,8 @@ class Verdict:
         detections: of each image, how those of both sides pair.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
         stop: why a side did not come to its end; None if both did.
+        degenerate: why the final outputs prove nothing, one sentence each.
+        labels: which classes were among the detections, and what the sides make of made-up predictions.
     """
 
     outcome: str
@@ -71,6 +76,8 @@ class Verdict:
     detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
     stop: Stop | None = None
+    degenerate: tuple[str, ...] = ()
+    labels: LabelCoverage = field(default_factory=LabelCoverage)
 
     @property
     def exit_code(self) -> int:
@@ -96,14 +103,17 @@ def judge(
 
     ``keys`` are of the pairing of an earlier run, which then is this one's, too.
 
-    Sides recorded under different conditions are not comparable at all. Otherwise a mismatch outranks everything: a
-    difference that was seen is a fact whatever was left out. Nothing compared, anything unpaired without a written
-    reason, or too much excluded is never a match. Of a new side that crashed what it recorded until then is judged: a
-    difference there is a mismatch; without one the two are not comparable, and :func:`ended` raises the crash.
+    Sides recorded under different conditions are not comparable at all, nor are they under weights or inputs that make
+    the legacy side's final outputs constant or not finite: what is decided on such numbers is chance. Otherwise a
+    mismatch outranks everything: a difference that was seen is a fact whatever was left out. Nothing compared, anything
+    unpaired without a written reason, or too much excluded is never a match. Of a new side that crashed what it
+    recorded until then is judged: a difference there is a mismatch; without one the two are not comparable, and
+    :func:`ended` raises the crash.
 
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
     """
+    legacy = _as_probed(legacy, new)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
@@ -111,7 +121,10 @@ def judge(
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
-    unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons)
+    lonely = [item.record for item in pairing.unpaired if item.side == LEGACY]
+    cut_off = _cut_off(new, lonely, pairing)
+    confirmed = [_confirmed(item) for item in pairing.unpaired]
+    unpaired = explained(confirmed, comparisons, {record.key for record in cut_off})
     covered = cover(legacy, new, mapping, unpaired)
     if stop is not None:
         covered = without_rest(covered)
@@ -126,22 +139,34 @@ def judge(
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
+    empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
+    lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
+    differ = (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
+    elif empty:
+        outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
     elif rejected or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
-        lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
-        outcome, reasons = MISMATCH, (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
+        outcome, reasons = MISMATCH, differ
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped
     else:
-        reasons = _coverage_reasons(comparisons, covered, legacy.provenance)
+        reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *labels.objections()]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
         differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
+        degenerate=empty, labels=labels,
     )  # fmt: skip
+
+
+def _as_probed(legacy: Recording, new: Trace) -> Recording:
+    """Leave out the legacy side's further calls of tapped functions, where the new side's adapter knows none."""
+    if new.provenance.get("probed", True):
+        return legacy
+    return replace(legacy, records=tuple(record for record in legacy.records if record.phase != probes.PHASE))
 
 
 def ended(verdict: Verdict) -> Verdict:
@@ -150,7 +175,7 @@ def ended(verdict: Verdict) -> Verdict:
     Raises:
         legacy_adapters.launch.SideError: if a side crashed and nothing that was recorded until then tells why.
     """
-    if verdict.stop is not None and verdict.outcome != MISMATCH:
+    if verdict.stop is not None and verdict.outcome != MISMATCH and not verdict.degenerate:
         raise verdict.stop.as_error
     return verdict
 

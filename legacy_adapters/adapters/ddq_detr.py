@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3
+from legacy_adapters import families, mmdet3, originals, probes, standin
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.methods import Aside
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses
 
-MMCV_FOLDER = "mmcv-2.0.0rc4"
-#: Commits of the branch by the fingerprint of their code, for checkouts without git's own folder.
-COMMITS = {"1017f9d84b89d08c90b8b73e7a54ebb6177fb16afb23d90a57b4f46eedb87237": "80c7d5f"}
-CODE = ("projects", "mmdet", "mmengine", MMCV_FOLDER + "/mmcv")
+_FAMILY = families.get("ddq_detr")
+MMCV_FOLDER = families.MMCV_FOLDER
 
 
 def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
@@ -34,12 +32,30 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
     """
     repo = options["repo"]
     sys.path[:0] = [repo, os.path.join(repo, MMCV_FOLDER)]
-    supply_mmcv_ops()
+    standin.install()  # an mmcv built in place is used before it
     if not device.startswith("cuda"):
         torch.Tensor.cuda = lambda self, *args, **kwargs: self
     import mmdet.models  # noqa: F401  (registers the repo's modules)
 
-    return mmdet3.build_model(os.path.join(repo, options["config"]), options["overrides"])
+    model = mmdet3.build_model(os.path.join(repo, options["config"]), options["overrides"])
+    _class_indices_beside_boxes()
+    return model
+
+
+def _class_indices_beside_boxes() -> None:
+    """Hand the class indices of the repo's NMS (all ones) on where the boxes are.
+
+    The repo makes them on the CPU. mmcv's path for 10,000 boxes and more then indexes a CPU tensor with one of the GPU,
+    which today's torch refuses.
+    """
+    from projects.models import ddq_detr
+
+    nms = ddq_detr.batched_nms
+
+    def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Optional[dict]) -> Any:
+        return nms(boxes, scores, idxs.to(boxes.device), nms_cfg)
+
+    ddq_detr.batched_nms = batched_nms
 
 
 def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Optional[int]) -> mmdet3.EngineTraining:
@@ -55,22 +71,13 @@ def image_detector(model: torch.nn.Module, options: Dict[str, Any]) -> mmdet3.De
     )
 
 
-def supply_mmcv_ops() -> None:
-    """Install the stand-in for mmcv's compiled ops where it is at hand; an mmcv built in place is used before it."""
-    try:
-        from ddq_port.ops import standin
-    except ImportError:
-        return
-    standin.install()
-
-
 def taps(model: torch.nn.Module) -> List[Tap]:
     """Watch query selection, both matchings, the noise and the final top-k."""
     from mmdet.models.task_modules.assigners import hungarian_assigner
     from projects.models import ddq_detr, utils
 
     return [
-        selection_tap(ddq_detr, "batched_nms", model.num_queries),
+        selection_tap(ddq_detr, "batched_nms", model.num_queries, selection_probe(model)),
         *tap_lib.matchings({hungarian_assigner: "match", utils: "dense_match"}),
         *tap_lib.random_taps(),
         *tap_lib.rankings(),
@@ -94,7 +101,7 @@ def aside(model: torch.nn.Module) -> Aside:
     return left
 
 
-def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:
+def selection_tap(owner: Any, attribute: str, num_queries: int, probe: Optional[Callable] = None) -> Tap:
     """Watch mmcv's ``batched_nms`` as DDQ uses it.
 
     With an NMS config it selects distinct queries, without one it sorts (dense queries). The caller cuts the result to
@@ -117,7 +124,18 @@ def selection_tap(owner: Any, attribute: str, num_queries: int) -> Tap:
             return {"scores": scores}
         return {"boxes": boxes, "scores": scores, "iou_threshold": nms_cfg["iou_threshold"], "max_num": num_queries}
 
-    return Tap(owner, attribute, name, read, write, basis=basis)
+    return Tap(owner, attribute, name, read, write, basis=basis, probe=probe)
+
+
+def selection_probe(model: torch.nn.Module) -> Callable[[], Iterator[tuple]]:
+    """Return what gives ``batched_nms`` boxes whose overlaps are the threshold, and nearly so."""
+
+    def arguments() -> Iterator[tuple]:
+        cfg, like = dict(model.dqs_cfg), next(model.parameters())
+        for boxes, scores in probes.boxes_at_threshold(cfg["iou_threshold"], model.num_queries, like):
+            yield boxes, scores, torch.ones_like(scores), dict(cfg)
+
+    return arguments
 
 
 def provenance(options: Dict[str, Any]) -> dict:
@@ -128,12 +146,12 @@ def provenance(options: Dict[str, Any]) -> dict:
     import projects
 
     repo = options["repo"]
-    code = mmdet3.fingerprint(repo, CODE)
+    code = originals.fingerprint(repo, _FAMILY.code)
     return dict(
         code_base="jshilong/DDQ@ddq_detr",
         repo=repo,
         code_sha256=code,
-        commit=COMMITS.get(code, "unknown: its code is none of the commits this adapter was made for"),
+        commit=_FAMILY.commits.get(code, originals.UNKNOWN),
         modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
         mmcv_ops=mmdet3.mmcv_ops(),
     )

@@ -6,9 +6,13 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from legacy_adapters import mmdet3
+from legacy_adapters import families, mmdet3, originals, standin
 from legacy_adapters import taps as tap_lib
-from legacy_adapters.adapters.ddq_detr import aside, selection_tap, supply_mmcv_ops  # noqa: F401  (`aside` is the worker's)
+from legacy_adapters.adapters.ddq_detr import (  # noqa: F401  (`aside` is the worker's)
+    aside,
+    selection_probe,
+    selection_tap,
+)
 from legacy_adapters.taps import Tap
 
 predict, losses = mmdet3.predict, mmdet3.losses
@@ -22,7 +26,7 @@ def build(options: Dict[str, Any], device: str) -> torch.nn.Module:
             ``overrides``: as in :func:`mmdet3.build_model`.
         device: not used; the model is moved by the worker.
     """
-    supply_mmcv_ops()
+    standin.install()
     import mmdet.models  # noqa: F401  (registers its modules)
 
     return mmdet3.build_model(mmdet3.packaged_config(options["config"]), options["overrides"])
@@ -46,7 +50,7 @@ def taps(model: torch.nn.Module) -> List[Tap]:
     from mmdet.models.task_modules.assigners import hungarian_assigner, topk_hungarian_assigner
 
     return [
-        selection_tap(ddq_detr, "batched_nms", model.num_queries),
+        selection_tap(ddq_detr, "batched_nms", model.num_queries, selection_probe(model)),
         selection_tap(ddq_detr_layers, "batched_nms", model.num_queries),
         *tap_lib.matchings({hungarian_assigner: "match", topk_hungarian_assigner: "dense_match"}),
         *tap_lib.random_taps(),
@@ -63,5 +67,6 @@ def provenance(options: Dict[str, Any]) -> dict:
     return dict(
         code_base="mmdet " + mmdet.__version__,
         modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
+        altered=originals.altered(families.get("mmdet_ddq").packages),
         mmcv_ops=mmdet3.mmcv_ops(),
     )

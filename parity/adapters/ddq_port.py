@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ddq_port.models  # noqa: F401  # isort: skip  (registers the detectors; supplies mmcv._ext before mmdet asks)
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import hungarian_assigner
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
 from torch import Tensor
 
 from ddq_port.models.ddq_detr import assigner, detector, queries
-from legacy_adapters import mmdet3
+from legacy_adapters import mmdet3, probes
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.taps import Tap
 
@@ -45,8 +45,13 @@ def taps(model: torch.nn.Module) -> list[Tap]:
     def dense_basis(scores: Tensor, max_num: int) -> dict[str, Any]:
         return {"scores": scores}
 
+    def distinct_probe() -> Iterator[tuple]:
+        threshold, like = model.selection.iou_threshold, next(model.parameters())
+        for boxes, scores in probes.boxes_at_threshold(threshold, model.num_queries, like):
+            yield bbox_xyxy_to_cxcywh(boxes), scores, threshold, model.num_queries
+
     return [
-        _selection(detector, "select_distinct", "distinct", distinct_basis),
+        _selection(detector, "select_distinct", "distinct", distinct_basis, distinct_probe),
         _selection(queries, "select_distinct", "distinct", distinct_basis),
         _selection(detector, "select_dense", "dense", dense_basis),
         *tap_lib.matchings({hungarian_assigner: "match", assigner: "dense_match"}),
@@ -55,12 +60,17 @@ def taps(model: torch.nn.Module) -> list[Tap]:
     ]
 
 
-def _selection(owner: Any, attribute: str, name: str, basis: Callable[..., dict[str, Any]]) -> Tap:
+def _selection(
+    owner: Any, attribute: str, name: str, basis: Callable[..., dict[str, Any]], probe: Callable | None = None
+) -> Tap:
     def write(decision: dict[str, Tensor], like: Tensor, *args: Any) -> Tensor | None:
         keep = decision["keep"].to(like.device)
         return keep if tap_lib.within(keep, len(like)) else None
 
-    return Tap(owner, attribute, lambda *args: name, lambda result, *args: {"keep": result}, write, basis=basis)
+    def read(result: Tensor, *args: Any) -> dict[str, Tensor]:
+        return {"keep": result}
+
+    return Tap(owner, attribute, lambda *args: name, read, write, basis=basis, probe=probe)
 
 
 def provenance(options: dict[str, Any]) -> dict:

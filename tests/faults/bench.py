@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -147,7 +148,7 @@ class Bench:
         work = self.folder / "work"
         work.mkdir()
         try:
-            weights = _weights(self._ground(fault.setting, EXACT), fault, work)
+            weights = _weights(self._ground(fault.setting, EXACT), fault, work, counters=True)
             ground = Ground.live(task_of(fault.setting), tolerance, work / "ground", checkpoint=weights)
             with ground.run() as new:
                 return _finding(ground.judge(new))
@@ -186,9 +187,13 @@ def _edited(clean: NewSide, fault: Fault, folder: Path) -> NewSide:
     return NewSide(trace, clean.reference)
 
 
-def _weights(ground: Ground, fault: Fault, work: Path) -> Path:
+def _weights(ground: Ground, fault: Fault, work: Path, counters: bool = False) -> Path:
+    """Write changed weights; with the ``counters`` of batches, which a checkpoint has and seeded weights have not."""
     state = load_file(str(ground.sides.folder / f"{NEW}.weights.safetensors"))
     fault.apply(state)
+    if counters:
+        means = [name for name in state if name.endswith("running_mean")]
+        state |= {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
     save_file(state, str(work / "weights.safetensors"))
     return work / "weights.safetensors"
 

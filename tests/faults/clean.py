@@ -22,7 +22,7 @@ from parity.run import measure_legacy
 from parity.settings import Machine, Sources, Task
 from parity.sides import Sides, prepare
 from parity.trace import decisions
-from parity.verdict import MATCH, Verdict, judge
+from parity.verdict import MATCH, Verdict, ended, judge
 
 from .bench import CRASH
 from .ground import GOLDENS, LIVE_FAMILY, MACHINE
@@ -66,7 +66,7 @@ class LiveCase:
             new = sides.new(f"new{number}", replay=replay, **machine)
             wide = sides.new(f"wide{number}", dtype="float64", replay=replay, decide=False, **machine)
             evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, wide)
-            yield str(machine), judge(legacy, new, mapping, exclusions, Tolerance(DERIVED), evidence)
+            yield str(machine), ended(judge(legacy, new, mapping, exclusions, Tolerance(DERIVED), evidence))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ExactCase:
         legacy = sides.legacy()
         new = sides.new(twin=legacy.records)
         mapping, exclusions = families.mapping(task.family, task.variant), EXCLUSIONS[task.family]
-        yield "exact", judge(legacy, new, mapping, exclusions, Tolerance(EXACT), None)
+        yield "exact", ended(judge(legacy, new, mapping, exclusions, Tolerance(EXACT), None))
 
 
 @dataclass(frozen=True)

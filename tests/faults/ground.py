@@ -21,7 +21,7 @@ from parity.run import Measured, measure_legacy
 from parity.settings import Machine, Sources, Task
 from parity.sides import Prepared, Sides, prepare
 from parity.trace import Trace, decisions
-from parity.verdict import Verdict, judge
+from parity.verdict import Verdict, ended, judge
 
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
 #: Legacy side where it runs: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
@@ -117,10 +117,15 @@ class Ground:
         return NewSide(trace, reference)
 
     def judge(self, new: NewSide) -> Verdict:
-        """Compare, as ``ddq-parity run`` and ``ddq-parity check`` do."""
+        """Compare, as ``ddq-parity run`` and ``ddq-parity check`` do.
+
+        Raises:
+            SideError: if the new side crashed, and what it recorded until then does not tell why.
+        """
         mapping = families.mapping(self.task.family, self.task.variant)
         tolerance = Tolerance(EXACT if new.reference is None else DERIVED)
-        return judge(self.legacy, new.trace, mapping, EXCLUSIONS[self.task.family], tolerance, self._evidence(new))
+        exclusions = EXCLUSIONS[self.task.family]
+        return ended(judge(self.legacy, new.trace, mapping, exclusions, tolerance, self._evidence(new)))
 
     def _evidence(self, new: NewSide) -> GoldenEvidence | TraceEvidence | None:
         if new.reference is None:

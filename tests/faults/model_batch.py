@@ -18,7 +18,7 @@ from .ground import STEPS
 from .planting import Apply, around, calling, patching, replaced, result
 
 _AUX = "bbox_head.aux_loss_for_dense"
-_RESULT, _MASKS = "tap `result`", "`positional_encoding`"
+_MASKS = "`positional_encoding`"
 _SMALL = 10.0  # pixels
 
 
@@ -286,12 +286,12 @@ def _interpolated_from_the_first(right: Callable, feats: tuple, samples: list) -
 
 
 FAULTS = (
-    Fault("scale_of_first_image", "scale of another image", DETECTOR, _detections(_scale_of_first), says=_RESULT,
+    Fault("scale_of_first_image", "scale of another image", "bbox_head", _detections(_scale_of_first),
           setting="batch"),
-    Fault("scale_of_last_image", "scale of another image", DETECTOR, _detections(_scale_of_last), says=_RESULT,
+    Fault("scale_of_last_image", "scale of another image", "bbox_head", _detections(_scale_of_last),
           setting="batch"),
-    Fault("detections_in_padded_image", "padded for unpadded size", DETECTOR, _detections(_size_of_padded),
-          says=_RESULT, setting="batch"),
+    Fault("detections_in_padded_image", "padded for unpadded size", "bbox_head", _detections(_size_of_padded),
+          setting="batch"),
     Fault("padded_size_for_batch_size", "padded for unpadded size", DETECTOR,
           _with_meta(_padded_size_for_batch_size), says=_MASKS, setting="batch"),
     Fault("padded_size_for_image_size", "padded for unpadded size", DETECTOR,
@@ -302,15 +302,15 @@ FAULTS = (
           setting="batch"),
     Fault("masks_of_the_first_image", "first image is special", DETECTOR,
           around("", "pre_transformer", _interpolated_from_the_first), says=_MASKS, setting="batch"),
-    Fault("results_largest_first", "first image is special", DETECTOR,
-          around("bbox_head", "predict", _largest_first), says=_RESULT, setting="batch"),
+    Fault("results_largest_first", "first image is special", "bbox_head",
+          around("bbox_head", "predict", _largest_first), setting="batch"),
     Fault("groups_by_objects_of_first", "number of objects", DETECTOR,
           _queries(_as_many_as_in_first), setting="batch"),
     Fault("dense_sizes_of_first_image", "size of another image", "bbox_head",
           around("bbox_head", "_dense_losses", _meta_of_first), setting="batch"),
     Fault("matched_in_size_of_first_image", "size of another image", "bbox_head",
           around("bbox_head", "get_targets", _meta_of_first_in_matching), setting="batch"),
-    Fault("third_image_not_rescaled", "third image", DETECTOR, _detections(_third_not_rescaled), says=_RESULT,
+    Fault("third_image_not_rescaled", "third image", "bbox_head", _detections(_third_not_rescaled),
           setting="batch"),
     Fault("third_image_not_masked", "third image", DETECTOR, _with_meta(_third_not_masked), says=_MASKS,
           setting="batch"),

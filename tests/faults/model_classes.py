@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ddq_port.models.ddq_detr import head
 
-from .fault import DETECTOR, Fault
+from .fault import Fault
 from .planting import Apply, patching
 
-_RESULT = "tap `result`"
+#: Labels are what the head's `predict` makes.
+_HEAD = "bbox_head"
 
 
 def _labels(change: Callable[[Tensor], Tensor]) -> Apply:
@@ -45,13 +46,13 @@ def _never(label: int) -> Apply:
 
 
 FAULTS = (
-    Fault("class_0_never_predicted", "class never predicted", "bbox_head", _never(0), says="tap `detections`"),
-    Fault("class_1_never_predicted", "class never predicted", "bbox_head", _never(1), says="tap `detections`"),
-    Fault("class_2_never_predicted", "class never predicted", "bbox_head", _never(2), says="tap `detections`"),
-    Fault("classes_0_and_1_exchanged", "exchanged labels", DETECTOR, _exchanged(0, 1), says=_RESULT),
-    Fault("classes_1_and_2_exchanged", "exchanged labels", DETECTOR, _exchanged(1, 2), says=_RESULT),
-    Fault("classes_0_and_2_exchanged", "exchanged labels", DETECTOR, _exchanged(0, 2), says=_RESULT),
-    Fault("class_0_called_1", "one class called another", DETECTOR, _for(0, 1), says=_RESULT),
-    Fault("class_1_called_2", "one class called another", DETECTOR, _for(1, 2), says=_RESULT),
-    Fault("class_2_called_1", "one class called another", DETECTOR, _for(2, 1), says=_RESULT),
+    Fault("class_0_never_predicted", "class never predicted", _HEAD, _never(0), says="tap `detections`"),
+    Fault("class_1_never_predicted", "class never predicted", _HEAD, _never(1), says="tap `detections`"),
+    Fault("class_2_never_predicted", "class never predicted", _HEAD, _never(2), says="tap `detections`"),
+    Fault("classes_0_and_1_exchanged", "exchanged labels", _HEAD, _exchanged(0, 1)),
+    Fault("classes_1_and_2_exchanged", "exchanged labels", _HEAD, _exchanged(1, 2)),
+    Fault("classes_0_and_2_exchanged", "exchanged labels", _HEAD, _exchanged(0, 2)),
+    Fault("class_0_called_1", "one class called another", _HEAD, _for(0, 1)),
+    Fault("class_1_called_2", "one class called another", _HEAD, _for(1, 2)),
+    Fault("class_2_called_1", "one class called another", _HEAD, _for(2, 1)),
 )

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ddq_port.models.ddq_detr import head
 
-from .fault import DETECTOR, Fault
+from .fault import Fault
 from .planting import Apply, around, output, patching, replaced, replacing, result, setting, shadowing
 
-_RESULT = "tap `result`"
+#: Detections are what the head's `predict` makes.
+_HEAD = "bbox_head"
 
 
 def _references_late(right: Callable, hidden: Tensor, references: Sequence[Tensor], layout: Any) -> Any:
@@ -121,19 +122,16 @@ FAULTS = (
     Fault("worst_detections", "ascending sort", "bbox_head", _detections(_worst), says="tap `detections`"),
     Fault("sigmoid_twice_on_detections", "sigmoid twice", "bbox_head", _detections(_sigmoid_twice),
           says="tap `detections`"),
-    Fault("detections_not_clamped", "clamp", DETECTOR, _detections(_not_clamped), says=_RESULT),
-    Fault("clamped_to_height_first", "clamp", DETECTOR, _detections(_clamped_to_height_first), says=_RESULT),
-    Fault("not_rescaled", "box rescaling", DETECTOR,
-          _detections(lambda right, *args: right(*args[:-1], False)), says=_RESULT),
-    Fault("rescaled_the_wrong_way", "box rescaling", DETECTOR,
-          _meta(scale_factor=lambda factors: tuple(1 / x for x in factors)), says=_RESULT),
-    Fault("rescaled_height_first", "box rescaling", DETECTOR, _meta(scale_factor=lambda factors: factors[::-1]),
-          says=_RESULT),
-    Fault("detections_transposed", "wrong image size", DETECTOR, _meta(img_shape=lambda shape: shape[::-1]),
-          says=_RESULT),
-    Fault("labels_from_one", "label offset", DETECTOR, _found(_labels_from_one), says=_RESULT),
-    Fault("score_threshold", "score threshold", DETECTOR, _found(_above_threshold), says=_RESULT),
-    Fault("sorted_by_label", "result order", DETECTOR, _found(_by_label), says=_RESULT),
-    Fault("images_swapped", "batch mix-up", DETECTOR, result("bbox_head", "predict", lambda found: found[::-1]),
-          says=_RESULT),
+    Fault("detections_not_clamped", "clamp", _HEAD, _detections(_not_clamped)),
+    Fault("clamped_to_height_first", "clamp", _HEAD, _detections(_clamped_to_height_first)),
+    Fault("not_rescaled", "box rescaling", _HEAD,
+          _detections(lambda right, *args: right(*args[:-1], False))),
+    Fault("rescaled_the_wrong_way", "box rescaling", _HEAD,
+          _meta(scale_factor=lambda factors: tuple(1 / x for x in factors))),
+    Fault("rescaled_height_first", "box rescaling", _HEAD, _meta(scale_factor=lambda factors: factors[::-1])),
+    Fault("detections_transposed", "wrong image size", _HEAD, _meta(img_shape=lambda shape: shape[::-1])),
+    Fault("labels_from_one", "label offset", _HEAD, _found(_labels_from_one)),
+    Fault("score_threshold", "score threshold", _HEAD, _found(_above_threshold)),
+    Fault("sorted_by_label", "result order", _HEAD, _found(_by_label)),
+    Fault("images_swapped", "batch mix-up", _HEAD, result("bbox_head", "predict", lambda found: found[::-1])),
 )  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from .fault import DETECTOR, Fault
-from .planting import Apply, around, result
+from .planting import Apply, around, result, shadowing
 
 Inputs = dict[str, Any]
 
@@ -40,6 +41,22 @@ def _aux_boxes_in_reverse(inputs: Inputs) -> Inputs:
 
 def _hidden_states_scaled(inputs: Inputs) -> Inputs:
     return dict(hidden_states=inputs["hidden_states"] * 1.01)
+
+
+class _Caller:
+    """Stands for a module at one caller, which hands other arguments to one of its methods."""
+
+    def __init__(self, module: Any, method: str, change: Callable[..., Any]) -> None:
+        self.module, self.method, self.change = module, method, change
+
+    def __getattr__(self, name: str) -> Any:
+        right = getattr(self.module, name)
+        return partial(self.change, right) if name == self.method else right
+
+
+def _calling_head(method: str, change: Callable[..., Any]) -> Apply:
+    """Change what the detector's code hands to a method of the head."""
+    return shadowing("", "bbox_head", lambda model: _Caller(model._modules["bbox_head"], method, change))
 
 
 def _samples_reversed(right: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -114,17 +131,17 @@ FAULTS = (
     Fault("loss_given_dense_boxes_in_reverse", "permuted inputs of the head", DETECTOR,
           _head_inputs(_aux_boxes_in_reverse, training=True), setting="batch"),
     Fault("loss_given_samples_in_reverse", "permuted inputs of the head", DETECTOR,
-          around("bbox_head", "loss", _samples_reversed), setting="batch"),
+          _calling_head("loss", _samples_reversed), setting="batch"),
     Fault("predict_given_samples_in_reverse", "permuted inputs of the head", DETECTOR,
-          around("bbox_head", "predict", _samples_reversed), setting="batch"),
+          _calling_head("predict", _samples_reversed), setting="batch"),
     Fault("loss_given_objects_in_units", "rescaled inputs of the head", DETECTOR,
-          around("bbox_head", "loss", _with_objects_in_units), setting="batch"),
-    Fault("always_rescaled", "rescale=False", DETECTOR, around("bbox_head", "predict", _always_rescaled),
-          says="rescale", setting="batch"),
-    Fault("units_if_not_rescaled", "rescale=False", DETECTOR,
-          around("bbox_head", "predict", _in_units_if_not_rescaled), says="rescale", setting="batch"),
-    Fault("fewer_if_not_rescaled", "rescale=False", DETECTOR,
-          around("bbox_head", "predict", _best_half_if_not_rescaled), says="rescale", setting="batch"),
+          _calling_head("loss", _with_objects_in_units), setting="batch"),
+    Fault("always_rescaled", "rescale=False", "bbox_head", around("bbox_head", "predict", _always_rescaled),
+          setting="batch"),
+    Fault("units_if_not_rescaled", "rescale=False", "bbox_head",
+          around("bbox_head", "predict", _in_units_if_not_rescaled), setting="batch"),
+    Fault("fewer_if_not_rescaled", "rescale=False", "bbox_head",
+          around("bbox_head", "predict", _best_half_if_not_rescaled), setting="batch"),
     Fault("raw_outputs_are_scores", "mode tensor", DETECTOR, result("", "_forward", _scores), setting="batch"),
     Fault("raw_outputs_exchanged", "mode tensor", DETECTOR, result("", "_forward", lambda x: x[::-1]),
           setting="batch"),

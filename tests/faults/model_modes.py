@@ -16,7 +16,6 @@ from .fault import DETECTOR, INCOMPARABLE, Fault
 from .planting import Apply, around, at, output, patching, result
 
 _AUX = "bbox_head.aux_loss_for_dense"
-_RESULT = "tap `result`"
 
 
 def _half(x: Tensor) -> Tensor:
@@ -117,20 +116,20 @@ def _loss_changes_objects(right: Callable, images: Tensor, samples: list) -> Any
 
 
 FAULTS = (
-    Fault("boxes_of_whole_pixels", "truncated to whole numbers", DETECTOR, _found(_whole_boxes), says=_RESULT),
+    Fault("boxes_of_whole_pixels", "truncated to whole numbers", "bbox_head", _found(_whole_boxes)),
     Fault("sizes_of_whole_blocks", "truncated to whole numbers", "bbox_head",
           patching(head, "image_size", _sizes_of_blocks), setting="batch"),
     Fault("denoising_boxes_on_a_grid", "truncated to whole numbers", DETECTOR,
           around("dn_query_generator", "generate_dn_bbox_query", _whole_boxes_for_denoising),
           says="`reference_points`"),
-    Fault("scores_of_half_precision", "half precision on the way", DETECTOR, _found(_half_scores), says=_RESULT),
+    Fault("scores_of_half_precision", "half precision on the way", "bbox_head", _found(_half_scores)),
     Fault("quality_of_half_precision", "half precision on the way", _AUX, result(_AUX, "targets", _half_quality),
           says="`target.1`"),
     Fault("ratios_of_half_precision", "half precision on the way", DETECTOR,
           result("", "pre_transformer", _ratios_in_half_precision), says="`valid_ratios`", setting="batch"),
     Fault("encoding_of_half_precision", "half precision on the way", "positional_encoding",
           output("positional_encoding", _half)),
-    Fault("labels_of_32_bits", "other integer type", DETECTOR, _found(_short_labels), says=_RESULT),
+    Fault("labels_of_32_bits", "other integer type", "bbox_head", _found(_short_labels)),
     Fault("dense_of_32_bits", "other integer type", DETECTOR,
           patching(detector, "select_dense", lambda right, *args: right(*args).int()), says="tap `dense`"),
     Fault("dropout_at_inference", "training mode at inference", "encoder.layers.1.ffn.layers.2",
@@ -140,11 +139,10 @@ FAULTS = (
     Fault("backbone_in_training_mode", "training mode at inference", "backbone.bn1",
           around("", "predict", _in_training_mode)),
     Fault("aux_branch_without_graph", "graph lost", "bbox_head.aux_reg_branches.1",
-          _without_graph("bbox_head.aux_reg_branches.1"), outcome=INCOMPARABLE),
+          _without_graph("bbox_head.aux_reg_branches.1")),
     Fault("position_without_graph", "graph lost", "decoder.ref_point_head", _without_graph("decoder.ref_point_head"),
           outcome=INCOMPARABLE),
-    Fault("coarsest_level_detached", "graph lost", "neck", result("neck", "forward", _one_detached(3)),
-          outcome=INCOMPARABLE),
+    Fault("coarsest_level_detached", "graph lost", "neck", result("neck", "forward", _one_detached(3))),
     Fault("denoising_loss_without_graph", "graph lost", "bbox_head", _without_graph("bbox_head", "loss_dn")),
     Fault("images_scaled_in_place", "inputs changed in place", DETECTOR,
           around("", "extract_feat", _images_scaled_in_place), setting="batch"),

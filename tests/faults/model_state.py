@@ -93,8 +93,11 @@ def _images_without_objects_left_out(right: Callable, logits: list, boxes: list,
     return right(*([x[i] for i in kept] for x in (logits, boxes, gts, metas)))
 
 
-def _two_groups_without_objects(right: Callable, max_num_target: int | None = None) -> int:
-    return right(max_num_target) if max_num_target else 2
+def _class_0_without_objects(right: Callable, *args: Any, **kwargs: Any) -> tuple:
+    """Make every query of a batch without objects one of class 0 instead of background."""
+    labels, *rest = right(*args, **kwargs)
+    objects = any(bool((one < one.max()).any()) for one in labels)
+    return (labels if objects else [torch.zeros_like(one) for one in labels], *rest)
 
 
 def _object_without_objects(right: Callable, logits: Tensor, boxes: Tensor, gt: InstanceData, meta: dict) -> tuple:
@@ -133,6 +136,6 @@ FAULTS = (
           setting="uneven"),
     Fault("object_without_objects", "image without objects", "bbox_head",
           around("bbox_head", "_get_targets_single", _object_without_objects), says="tap `match`", setting="uneven"),
-    Fault("two_groups_without_objects", "batch without objects", DETECTOR,
-          around("dn_query_generator", "get_num_groups", _two_groups_without_objects), setting="empty"),
+    Fault("class_0_without_objects", "batch without objects", "bbox_head",
+          around("bbox_head", "get_targets", _class_0_without_objects), says="`bbox_head.loss_cls`", setting="empty"),
 )  # fmt: skip

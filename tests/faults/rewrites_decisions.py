@@ -128,12 +128,9 @@ def _selected_from_last(right: Callable, memory: Tensor, logits: Tensor, coords:
     boxes, scores = coords.detach().sigmoid(), logits.detach().max(-1).values.sigmoid()
     threshold, count = model.selection.iou_threshold, model.num_queries
     distinct = [select(boxes[i], scores[i], threshold, count) for i in reversed(range(len(memory)))][::-1]
-    with replaced(detector, "select_distinct", lambda *args: distinct[_place(boxes, args[0])]):
+    made = iter(distinct)
+    with replaced(detector, "select_distinct", lambda *args: next(made)):
         return right(memory, logits, coords, dense_logits)
-
-
-def _place(boxes: Tensor, one: Tensor) -> int:
-    return next(i for i, other in enumerate(boxes) if other.data_ptr() == one.data_ptr())
 
 
 def _head_from_last_layer(self: DDQDETRHead, hidden_states: Tensor, references: Any, query_layout: QueryLayout) -> Any:
@@ -177,7 +174,7 @@ def _losses_in_other_order(self: DDQDETRHead, hidden_states: Tensor, references:
     return {**matching, **encoder, **denoising, **dense, **{f"aux_enc_{name}": value for name, value in aux.items()}}
 
 
-def _branches_before_memory(self: Any, query: Tensor, branch: Any, aux_branch: Any, layout: QueryLayout) -> Tensor:
+def _dense_before_sparse(right: Callable, query: Tensor, branch: Any, aux_branch: Any, layout: QueryLayout) -> Tensor:
     """Refine dense queries before the others."""
     if layout.num_dense == 0:
         return branch(query)
@@ -219,10 +216,12 @@ REWRITES = (
     Rewrite("detections_by_argsort", "other function for a top-k", "detections", _with_topk(_by_argsort)),
     Rewrite("dense_by_argsort", "other function for a sort", "select_dense",
             _dense(lambda scores, number: scores.argsort(descending=True)[:number])),
-    Rewrite("dense_by_topk", "other function for a sort", "select_dense",
-            _dense(lambda scores, number: scores.topk(min(number, len(scores))).indices)),
-    Rewrite("dense_by_torch_topk", "other function for a sort", "select_dense",
-            _dense(lambda scores, number: torch.topk(scores, min(number, len(scores)), sorted=True)[1])),
+    # no top-k here: masked tokens have one and the same score, and it puts them in another order
+    Rewrite("dense_by_torch_sort", "other function for a sort", "select_dense",
+            _dense(lambda scores, number: torch.sort(scores, dim=0, descending=True)[1].narrow(
+                0, 0, min(number, len(scores))))),
+    Rewrite("dense_by_torch_argsort", "other function for a sort", "select_dense",
+            _dense(lambda scores, number: torch.argsort(scores[None], dim=-1, descending=True)[0, :number])),
     Rewrite("selection_from_last_image", "images in another order", "decoder",
             _method("decoder", "_select", _select_backwards), setting="batch"),
     Rewrite("detections_from_last_image", "images in another order", "bbox_head.predict",
@@ -240,7 +239,7 @@ REWRITES = (
     Rewrite("losses_in_other_order", "work in another order", "bbox_head.loss",
             _method("bbox_head", "loss", _losses_in_other_order)),
     Rewrite("dense_refined_first", "work in another order", "decoder",
-            _method("decoder", "_box_delta", _branches_before_memory)),
+            around("decoder", "_box_delta", _dense_before_sparse)),
     Rewrite("coarse_levels_first", "levels in another order", "the detector",
             around("", "pre_transformer", _encoded_from_coarse_to_fine)),
     Rewrite("survivors_scattered", "other indexing", "still_distinct",

@@ -57,7 +57,7 @@ def _positional_call_of_decoder(model: nn.Module) -> None:
             query, memory, memory_mask, dn_mask, reference_points, spatial_shapes, level_start_index, valid_ratios,
             branches.cls_branches, branches.reg_branches, branches.aux_reg_branches, query_layout,
         )  # fmt: skip
-        return dict(hidden_states=states, references=references, active_masks=masks, query_layout=query_layout)
+        return dict(hidden_states=states, references=list(references), active_masks=masks, query_layout=query_layout)
 
     around("", "forward_decoder", forward_decoder)(model)
 
@@ -237,8 +237,8 @@ def _mapped_by_gather(right: Callable, memory: Tensor, logits: Tensor, coords: T
 
 def _padded_by_copy(right: Callable, items: list[Tensor], length: int) -> Tensor:
     padded = items[0].new_zeros(len(items), length, *items[0].shape[1:])
-    for row, item in zip(padded, items):
-        row[: len(item)] = item
+    for index, item in enumerate(items):
+        padded[index, : len(item)] = item
     return padded
 
 

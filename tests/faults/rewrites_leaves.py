@@ -183,6 +183,7 @@ REWRITES = (
     Rewrite("encoder_recomputed", "gradient checkpointing", "encoder", _recomputed_encoder),
     Rewrite("decoder_layer_recomputed", "gradient checkpointing", "decoder.layers.1",
             subclass("decoder.layers.1", forward=_recomputed)),
-    Rewrite("backbone_recomputed", "gradient checkpointing", "backbone", _recomputed_blocks),
+    # mmdet's switch: a block's gradients come in another order, so sums of them round otherwise
+    Rewrite("backbone_recomputed", "gradient checkpointing", "backbone", _recomputed_blocks, keeps_bits=False),
     Rewrite("swin_recomputed", "gradient checkpointing", "backbone", _recomputed_windows, setting="swin"),
 )  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.ops import multi_scale_deform_attn
-from mmdet.models.losses import focal_loss, iou_loss
+from mmdet.models.losses import focal_loss
+from mmdet.models.losses.utils import weighted_loss
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -18,13 +20,16 @@ from .fault import Rewrite
 from .planting import Apply, around, calling, patching, replaced
 from .rewrites_leaves import subclass
 
+#: The module; its package has a function of that name.
+_IOU_LOSS = import_module("mmdet.models.losses.iou_loss")
+
 
 def _rewrite(name: str, kind: str, where: str, apply: Apply, setting: str = "plain") -> Rewrite:
     return Rewrite(name, kind, where, apply, keeps_bits=False, setting=setting)
 
 
 def _by_einsum(self: nn.Linear, x: Tensor) -> Tensor:
-    return torch.einsum("...i,oi->...o", x, self.weight) + self.bias
+    return torch.einsum("...io,io->...o", x[..., None] * self.weight.t(), torch.ones_like(self.weight.t())) + self.bias
 
 
 def _by_sum(self: nn.Linear, x: Tensor) -> Tensor:
@@ -34,8 +39,9 @@ def _by_sum(self: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _by_addmm(self: nn.Linear, x: Tensor) -> Tensor:
-    rows = x.reshape(-1, x.size(-1)).contiguous()
-    return (self.weight @ rows.t() + self.bias[:, None]).t().reshape(*x.shape[:-1], -1)
+    """Take the bias for the weight of one more input, which is always one."""
+    rows = F.pad(x.reshape(-1, x.size(-1)), (1, 0), value=1.0)
+    return (rows @ torch.cat([self.bias[:, None], self.weight], 1).t()).reshape(*x.shape[:-1], -1)
 
 
 def _linear_in_double(self: nn.Linear, x: Tensor) -> Tensor:
@@ -168,7 +174,7 @@ def _giou_term_by_term(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tenso
 
 
 def _giou(right: Callable, *args: Any, **kwargs: Any) -> Tensor:
-    return iou_loss.weighted_loss(_giou_term_by_term)(*args, **kwargs)
+    return weighted_loss(_giou_term_by_term)(*args, **kwargs)
 
 
 def _l1_by_coordinate(self: Any, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: Any = None,
@@ -178,7 +184,7 @@ def _l1_by_coordinate(self: Any, pred: Tensor, target: Tensor, weight: Tensor | 
 
 
 def _cost_without_cdist(right: Callable, one: Tensor, two: Tensor, p: float = 2.0) -> Tensor:
-    return (one[:, None] - two[None]).abs().sum(-1) if p == 1 else right(one, two, p=p)
+    return (one[:, None] - two[None]).abs().flip(-1).cumsum(-1)[..., -1] if p == 1 else right(one, two, p=p)
 
 
 def _power_by_products(right: Callable, scores: Tensor, bboxes: Tensor, gt: Any, meta: dict) -> Any:
@@ -215,7 +221,7 @@ def _noise_by_addcmul(right: Callable, gt_bboxes: Tensor, groups: int) -> Tensor
     """Add the noise in another order of the products."""
 
     def mul(one: Tensor, two: Tensor) -> Tensor:
-        return (two * 0.5 * one) * 2
+        return (two / 3) * (one * 3)
 
     with replaced(torch, "mul", mul):
         return right(gt_bboxes, groups)
@@ -225,11 +231,6 @@ def _total_backwards(right: Callable, terms: dict) -> Any:
     total, log = right(terms)
     parts = [sum(x) if isinstance(x, list) else x.mean() for x in terms.values()]
     return torch.stack([x.reshape(()) for x in parts]).flip(0).sum(), log
-
-
-def _residual_in_double(self: Any, x: Tensor, identity: Tensor | None = None) -> Tensor:
-    out = self.layers(x).double() + (x if identity is None else identity).double()
-    return out.to(x.dtype)
 
 
 def _softmax_with_logsumexp(right: Callable, *args: Any, **kwargs: Any) -> Tensor:
@@ -277,7 +278,7 @@ REWRITES = (
     _rewrite("focal_loss_by_softplus", "loss in another way", "bbox_head.loss_cls",
              patching(focal_loss, "py_sigmoid_focal_loss", _focal_by_softplus)),
     _rewrite("giou_term_by_term", "loss in another way", "bbox_head.loss_iou",
-             patching(iou_loss, "giou_loss", _giou)),
+             patching(_IOU_LOSS, "giou_loss", _giou)),
     _rewrite("l1_by_coordinate", "loss in another way", "bbox_head.loss_bbox",
              subclass("bbox_head.loss_bbox", forward=_l1_by_coordinate)),
     _rewrite("cost_without_cdist", "cost in another way", "bbox_head.assigner",
@@ -291,8 +292,6 @@ REWRITES = (
     _rewrite("points_over_ratio", "quotient by product", "encoder",
              around("encoder", "get_encoder_reference_points", _points_over_ratio)),
     _rewrite("total_backwards", "sum in another order", "the detector", around("", "parse_losses", _total_backwards)),
-    _rewrite("residual_in_double", "wider inside", "decoder.layers.2.ffn",
-             subclass("decoder.layers.2.ffn", forward=_residual_in_double)),
     _rewrite("noise_in_other_order", "sum in another order", "dn_query_generator",
              around("dn_query_generator", "generate_dn_bbox_query", _noise_by_addcmul)),
 )  # fmt: skip

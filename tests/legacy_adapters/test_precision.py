@@ -48,6 +48,15 @@ WIDENED = {
     "zeros_like": lambda: torch.zeros_like(HALVES, dtype=F32),
     "view": lambda: torch.zeros(2, dtype=torch.int64).to(F32).view(2, 1),
     "torch.float": lambda: torch.zeros(2, dtype=torch.float),
+    "type by name": lambda: torch.tensor([1]).type("torch.FloatTensor"),
+    "type by class": lambda: torch.tensor([1]).type(torch.FloatTensor),
+    "class": lambda: torch.FloatTensor([1, 2]),
+    "class by size": lambda: torch.FloatTensor(2, 3),
+    "default dtype": lambda: torch.tensor([1]).to(torch.get_default_dtype()),
+    "tensor of numpy": lambda: torch.tensor(np.ones(2, dtype=np.float32)),
+    "from_numpy": lambda: torch.from_numpy(np.ones(2, dtype=np.float32)),
+    "from_numpy, named": lambda: torch.from_numpy(np.ones(2, dtype="float32")),
+    "numpy number": lambda: torch.tensor(np.float32(2)),
     "division of whole numbers": lambda: torch.tensor([1]) / 2,
     "module": lambda: next(nn.Linear(2, 2).parameters()),
     "module.float": lambda: next(nn.Linear(2, 2).half().float().parameters()),
@@ -92,6 +101,36 @@ def test_values_are_those_of_double_precision():
         third = torch.arange(1, 4, dtype=F32) / 3
         third32 = torch.ones(1, dtype=torch.float16).float() / 3
     assert third.tolist() == [1 / 3, 2 / 3, 1.0] and third32.item() == 1 / 3
+
+
+def test_numbers_named_single_in_numpy_are_double():
+    with computing_in("float64"):
+        assert torch.tensor(np.float32(0.1)).item() == torch.from_numpy(np.array([0.1], np.float32)).item() == 0.1
+
+
+LIMITS = {
+    "of float32": lambda: torch.finfo(F32).eps,
+    "of a tensor": lambda: torch.finfo(torch.zeros(1).dtype).eps,
+    "default": lambda: torch.finfo().eps,
+    "least": lambda: torch.finfo(torch.zeros(1).dtype).min,
+    "numpy": lambda: float(np.finfo(np.float32).eps),
+    "numpy, by name": lambda: float(np.finfo("float32").eps),
+    "half": lambda: torch.finfo(torch.float16).eps,
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+def test_limits_of_types_are_those_of_the_run_in_single_precision(limit):
+    expected = limit()
+    with computing_in("float64"):
+        assert limit() == expected
+
+
+def test_classes_and_limits_are_put_back():
+    before = torch.FloatTensor, torch.finfo, np.float32, np.finfo
+    with pytest.raises(ZeroDivisionError), computing_in("float64"):
+        1 / 0  # noqa: B018
+    assert (torch.FloatTensor, torch.finfo, np.float32, np.finfo) == before
 
 
 @pytest.mark.parametrize("make", WIDENED.values(), ids=WIDENED)

@@ -5,7 +5,7 @@ import pytest
 from parity.blame import first_divergence
 from parity.compare import compare_all
 from parity.pairing import NEW, Exclusion, pair
-from parity.verdict import INCOMPARABLE, MISMATCH
+from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import EXACT, SAME_NAMES, Rec, judged, write_trace
 
@@ -193,13 +193,11 @@ def test_gradient_that_does_not_come_is_blamed_on_the_code_that_uses_the_output(
         (Rec("tap", "noise", slot="draw", scope="backbone"), "backbone", "tap `noise`"),
         (Rec("grad", "backbone.weight"), "backbone.weight", "gradient `backbone.weight`"),
         (Rec("loss", "loss_mask"), "loss_mask", "loss term `loss_mask`"),
-        (Rec("out_grad", "decoder", slot="2"), "decoder", "gradient of an output of `decoder`"),
-        (Rec("in_grad", "decoder", slot="x"), "decoder", "gradient of an input of `decoder`"),
         (Rec("setting", "neck.weight", slot="lr", phase="step 1"), "neck.weight", "trains `neck.weight`"),
         (Rec("optim_state", "neck.weight", slot="exp_avg", phase="step 1"), "neck.weight", "optimizer's state of"),
         (Rec("clip", "gradients", slot="max_norm", phase="step 1"), "gradient clipping", "clips gradients"),
     ],
-    ids="call argument output draw gradient loss out_grad in_grad setting moment clip".split(),
+    ids="call argument output draw gradient loss setting moment clip".split(),
 )
 def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_path, added, where, says):
     verdict = judged(tmp_path, RUN, [*RUN, added])
@@ -215,9 +213,8 @@ def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_p
             "decoder",
             "gives `decoder.layers.0` (call 0 of the train phase) a `x`",
         ),
-        (["in_grad", "decoder", 0, "y"], "decoder.layers.0", "no twin"),
     ],
-    ids=["output", "input", "neither"],
+    ids=["output", "input"],
 )
 def test_tensor_that_is_cut_off_is_named_before_the_gradients_that_do_not_come(tmp_path, cut_off, where, says):
     flow = [
@@ -230,10 +227,17 @@ def test_tensor_that_is_cut_off_is_named_before_the_gradients_that_do_not_come(t
 
 def test_parameter_that_gets_a_gradient_is_named_before_the_gradients_that_flow_for_it(tmp_path):
     flow = [Rec("out_grad", "decoder", slot="1"), Rec("in_grad", "decoder.layers.0", slot="x", scope="decoder")]
-    flowing = judged(tmp_path / "flow", RUN, [*RUN, *flow])
+    flowing = judged(tmp_path / "flow", RUN, [*RUN, *flow, Rec("tap", "noise", slot="draw", scope="backbone")])
     assert flowing.divergence.where == "decoder"
     trained = judged(tmp_path / "trained", RUN, [*RUN, *flow, Rec("grad", "backbone.weight")])
     assert trained.divergence.where == "backbone.weight"
+
+
+def test_gradient_that_flows_on_one_side_only_is_no_difference_if_those_of_all_parameters_are_equal(tmp_path):
+    flow = [Rec("out_grad", "decoder", slot="1"), Rec("in_grad", "decoder.layers.0", slot="x", scope="decoder")]
+    assert judged(tmp_path / "new", RUN, [*RUN, *flow]).outcome == MATCH
+    assert judged(tmp_path / "legacy", [*RUN, *flow], RUN).outcome == MATCH
+    assert judged(tmp_path / "no_grad", RUN[:-1], [*RUN[:-1], *flow]).outcome == INCOMPARABLE
 
 
 def test_difference_counts_before_a_record_of_the_new_side_without_a_twin(tmp_path):

@@ -82,6 +82,7 @@ HARMLESS_ARGUMENTS = {
     "numpy number": partial(Model, Scale, lambda part, x, w: part(x, w, np.float32(2.0))),
     "numpy whole number": partial(Model, Scale, lambda part, x, w: part(x, w, np.int64(2))),
     "tensor for a number": partial(Model, Scale, lambda part, x, w: part(x, w, torch.tensor(2))),
+    "tensor of one number": partial(Model, Scale, lambda part, x, w: part(x, w, torch.tensor([2.0]))),
 }
 
 

@@ -18,6 +18,30 @@ from .rewrites import BOTH, DIM, verdict_on
 pytestmark = pytest.mark.parametrize("tolerance", BOTH, ids=lambda tolerance: tolerance.name)
 
 
+class Views(nn.Module):
+    """An activation behind a linear layer on three axes, whose output is a view."""
+
+    inplace = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = nn.Linear(DIM, DIM), nn.ReLU(inplace=self.inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.fc(x[None]))[0]
+
+
+class ViewsInPlace(Views):
+    inplace = True
+
+
+class CutOff(Views):
+    """Lets no gradient through for a part of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.cat([x[:1].detach(), x[1:]]))
+
+
 class Block(nn.Module):
     """Linear, norm, activation, dropout without effect; a residual connection and another activation."""
 
@@ -144,6 +168,18 @@ class Again(Block):
 
 HARMLESS = (InPlace, Subclassed, Wrapped, WithoutDropout, IdentityForDropout, MoreIdentities, Functional,
             TwoActivations)  # fmt: skip
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["", "the other way round"])
+def test_view_that_is_overwritten_in_place_matches(tmp_path, tolerance, turned):
+    sides = (partial(Model, Views), partial(Model, ViewsInPlace))
+    verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance)
+    assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
+
+
+@pytest.mark.parametrize("legacy", [Views, ViewsInPlace])
+def test_gradient_that_is_cut_off_in_part_is_a_mismatch(tmp_path, tolerance, legacy):
+    assert verdict_on(tmp_path, partial(Model, legacy), partial(Model, CutOff), tolerance).outcome == MISMATCH
 
 
 @pytest.mark.parametrize("make", HARMLESS)
