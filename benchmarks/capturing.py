@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from legacy_adapters import worker
-from legacy_adapters.inputs import Batch
+from legacy_adapters.inputs import PREDICT, Batch
 from legacy_adapters.job import Job
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.taps import installed
@@ -33,7 +33,7 @@ def main(job_path: str, rounds: int) -> None:
     job = Job.load(job_path)
     torch.set_num_threads(job.threads)
     adapter = worker._load_adapter(job.adapter)
-    batch = Batch.from_tensors(load_file(job.inputs), job.device, torch.float32)
+    batch = Batch.of_phase(load_file(job.inputs), PREDICT, job.device, torch.float32)
     plain = _model(adapter, job)
     _seconds(partial(_predict, adapter, plain, batch))
     found: dict[str, list[float]] = dict(plain=[], captured=[], written=[])

@@ -13,6 +13,7 @@ from typing import Any, Dict
 import torch
 
 from . import executed
+from .seeding import seed_all
 
 
 def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, An
         images = json.load(file)
     model.eval()
     detect = adapter.image_detector(model, job.options)
-    torch.manual_seed(job.seed)
+    seed_all(job.seed, "detect")
     provenance.update(files=executed.files(), packages=executed.packages())
     with open(job.detections, "w", encoding="utf-8") as out, torch.no_grad():
         _write(out, dict(provenance=provenance))

@@ -7,26 +7,38 @@ from typing import Dict, List, Tuple
 
 import torch
 
+#: Phases for which a file of inputs has a batch: inference, and losses and gradients.
+PREDICT, TRAIN = "predict", "train"
+
 
 @dataclass(frozen=True)
 class Batch:
     """A prepared batch: normalised, padded, with ground truth.
 
     Attributes:
-        images: [bs, 3, H, W] float, normalised and zero-padded to the largest image.
+        images: [bs, 3, H, W] float, normalised and zero-padded to the largest height and width.
         image_sizes: (h, w) of each unpadded image in pixels.
+        pad_shapes: (h, w) of each image as padded by itself, before it was padded with the others.
+        scale_factors: (w, h) by which each original image was resized to this one.
         gt_bboxes: per image [n, 4] xyxy in pixels of the unpadded image.
         gt_labels: per image [n] int64.
     """
 
     images: torch.Tensor
     image_sizes: Tuple[Tuple[int, int], ...]
+    pad_shapes: Tuple[Tuple[int, int], ...]
+    scale_factors: Tuple[Tuple[float, float], ...]
     gt_bboxes: List[torch.Tensor]
     gt_labels: List[torch.Tensor]
 
     def to_tensors(self) -> Dict[str, torch.Tensor]:
         """Return the batch as named tensors, for one safetensors file."""
-        tensors = {"images": self.images, "image_sizes": torch.tensor(self.image_sizes, dtype=torch.int64)}
+        tensors = {
+            "images": self.images,
+            "image_sizes": torch.tensor(self.image_sizes, dtype=torch.int64),
+            "pad_shapes": torch.tensor(self.pad_shapes, dtype=torch.int64),
+            "scale_factors": torch.tensor(self.scale_factors, dtype=torch.float64),
+        }
         for i, (bboxes, labels) in enumerate(zip(self.gt_bboxes, self.gt_labels)):
             tensors["gt_bboxes.{}".format(i)] = bboxes
             tensors["gt_labels.{}".format(i)] = labels
@@ -35,10 +47,19 @@ class Batch:
     @classmethod
     def from_tensors(cls, tensors: Dict[str, torch.Tensor], device: str, dtype: torch.dtype) -> "Batch":
         """Read :meth:`to_tensors` back, on ``device``, images and boxes as ``dtype``."""
-        sizes = tensors["image_sizes"].tolist()
+        sizes, padded = (tensors[name].tolist() for name in ("image_sizes", "pad_shapes"))
         return cls(
             images=tensors["images"].to(device, dtype),
-            image_sizes=tuple((int(h), int(w)) for h, w in sizes),
+            image_sizes=tuple((h, w) for h, w in sizes),
+            pad_shapes=tuple((h, w) for h, w in padded),
+            scale_factors=tuple((w, h) for w, h in tensors["scale_factors"].tolist()),
             gt_bboxes=[tensors["gt_bboxes.{}".format(i)].to(device, dtype) for i in range(len(sizes))],
             gt_labels=[tensors["gt_labels.{}".format(i)].to(device) for i in range(len(sizes))],
         )
+
+    @classmethod
+    def of_phase(cls, tensors: Dict[str, torch.Tensor], phase: str, device: str, dtype: torch.dtype) -> "Batch":
+        """Read the batch of ``predict`` or ``train`` out of a file that holds one for each."""
+        prefix = phase + "."
+        own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return cls.from_tensors(own, device, dtype)

@@ -23,12 +23,14 @@ class Job:
         adapter: path of the adapter's Python file.
         options: given to the adapter as they are, e.g. the repo's path and the config.
         weights: safetensors file of the state dict to load, strictly.
-        inputs: safetensors file of the batch, see :mod:`legacy_adapters.inputs`.
+        inputs: safetensors file of the batches, one for inference and one for losses and gradients, see
+            :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
         status: file to write ``{"ok": bool, "error": str, "place": str, "traceback": str}`` to; see
             :func:`legacy_adapters.origin.report`.
         checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``. None with ``images``.
-        seed: of torch's random generator, set anew before each phase.
+        seed: of all random draws: generators are set anew before each phase and step, see
+            :mod:`legacy_adapters.seeding`.
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
         device: ``cpu`` or ``cuda[:n]``.
@@ -44,8 +46,8 @@ class Job:
         clip_order: ``twin`` or ``own``, written into the trace.
         clip_names: parameters in the order in which their norms are summed; none for the optimizer's own.
         states: trace whose states each step starts from; None for where this side's own last step ended.
-        resume_at: for ``train``, the step after which the training is stopped and goes on from a checkpoint, with
-            random draws seeded anew; steps up to it are not recorded. 0 for none.
+        resume_at: for ``train``, the step after which the training is stopped and goes on from a checkpoint;
+            steps up to it are not recorded. 0 for none.
         checkpoint_to: file to write the checkpoint of that moment to; None for none.
         checkpoint_from: checkpoint to go on from, in place of taking the steps before; None to take them.
         state_names: names in that trace of this side's parameters and buffers, where they differ.

@@ -13,9 +13,6 @@ from .inputs import Batch
 from .precision import as_stored
 from .steps import Training, kind_of
 
-#: (w, h) scale from the original to the given image; not 1 and not equal, so that a wrong rescaling is seen.
-SCALE_FACTOR = (0.75, 0.8)
-
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
     """Build a detector from a config file.
@@ -48,16 +45,16 @@ def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
-    padded = tuple(batch.images.shape[-2:])
+    whole = tuple(batch.images.shape[-2:])
     samples = []
-    for size, bboxes, labels in zip(batch.image_sizes, batch.gt_bboxes, batch.gt_labels):
-        original = (round(size[0] / SCALE_FACTOR[1]), round(size[1] / SCALE_FACTOR[0]))
+    described = zip(batch.image_sizes, batch.pad_shapes, batch.scale_factors, batch.gt_bboxes, batch.gt_labels)
+    for size, padded, scale, bboxes, labels in described:
         sample = DetDataSample(
             metainfo=dict(
                 img_shape=size,
-                ori_shape=original,
-                scale_factor=SCALE_FACTOR,
-                batch_input_shape=padded,
+                ori_shape=(round(size[0] / scale[1]), round(size[1] / scale[0])),
+                scale_factor=scale,
+                batch_input_shape=whole,
                 pad_shape=padded,
             )
         )

@@ -16,6 +16,7 @@ from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
 from .origin import MODULE, PHASE, note
 from .recomputing import FirstCall, FirstCalls, digests, in_backward
+from .seeding import RANDOM, RandomWatch
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, named_arguments
 
@@ -45,6 +46,7 @@ class Recorder:
         self._forcing = forcing
         self.phase = ""
         self._modules = self._calls = True
+        self._draws = False
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
@@ -53,19 +55,28 @@ class Recorder:
         self._running: List[str] = [""]
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
+        self._random = RandomWatch()
         self._strange: List[Tuple[str, str, str, int, str]] = []
         self._first_calls = FirstCalls()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True, calls: bool = True) -> Iterator[None]:
+    def in_phase(self, phase: str, modules: bool = True, calls: bool = True, draws: bool = False) -> Iterator[None]:
         """Label what follows with ``phase`` and count calls from 0.
 
-        ``modules=False`` counts module calls only, ``calls=False`` does not even that: what is added, and taps, remain.
+        Args:
+            phase: the label.
+            modules: record module calls; else they are only counted.
+            calls: False does not even count them; what is added, and taps, remain.
+            draws: record the states of random generators, which must have been seeded for this phase.
         """
-        self.phase, self._modules, self._calls = phase, modules and calls, calls
+        self.phase, self._modules, self._calls, self._draws = phase, modules and calls, calls, draws
         self._next.clear()
+        self._random.moved()  # what happened before is of no interest
         try:
             yield
+            self.note_random()
+            for generator, digest in self._random.all().items() if draws else ():
+                self.add(RANDOM, generator, 0, {"end": digest})
         except BaseException as error:
             note(error, PHASE, phase)
             raise
@@ -75,6 +86,15 @@ class Recorder:
                 self._flow.clear()
             self._first_calls.clear()
             self.phase = ""
+
+    def note_random(self) -> None:
+        """Record the states of random generators that have changed, as changed by the code that runs.
+
+        To be called wherever other code takes over, and around every draw.
+        """
+        if self.phase and self._draws and not in_backward():
+            for generator, digest in self._random.moved().items():
+                self.add(RANDOM, generator, self.next_call(RANDOM, generator), digest)
 
     def next_call(self, kind: str, name: str) -> int:
         """Return the call index of the next value of this kind and name."""
@@ -147,12 +167,14 @@ class Recorder:
 
         def followed(*args: Any, **kwargs: Any) -> Any:
             records = self.phase and self._modules and not in_backward()
+            self.note_random()
             if records:
                 call = self.next_call(name, method)
                 arguments = named_arguments(signature.bind(*args, **kwargs))
                 self.add(IN, name, call, {method: plain(arguments)})
             with self._inside(name):
                 result = original(*args, **kwargs)
+                self.note_random()
             if records:
                 self.add(OUT, name, call, {method: plain(result)})
                 self.add(OUT, name, call, {method: plain(self._aside(name, method, result))})
@@ -178,9 +200,11 @@ class Recorder:
             counted = self.calls if is_leaf else self._inner_calls
             counted[self.phase, name] += 1
             self._executed.add(name)
+            self.note_random()
             if not self._modules:
                 with self._inside(name):
                     result = forward(*args, **kwargs)
+                    self.note_random()
                 self._look_at(result, name, call, scope, (args, kwargs))
                 return result
             bound = signature.bind(*args, **kwargs)
@@ -199,6 +223,7 @@ class Recorder:
                 entered = self._flow.enter(name, call, scope, flatten(named_arguments(bound)))
             with self._inside(name):
                 result = forward(*args, **kwargs)
+                self.note_random()
             self.add("module_out", name, call, result)
             if entered is not None:
                 self._flow.leave(entered, name, call, scope, flatten(result))
@@ -222,7 +247,7 @@ class Recorder:
     def _computed_again(
         self, name: str, signature: inspect.Signature, forward: Callable, args: Tuple[Any, ...], kwargs: Dict[str, Any]
     ) -> Any:
-        """Repeat a call for its gradients; these are recorded if the first run had no graph for them to flow through."""
+        """Repeat a call for its gradients; these are recorded if the first run built no graph."""
         given = flatten(named_arguments(signature.bind(*args, **kwargs), defaults=True))
         first = self._first_calls.again(name, digests(given)) if self._modules and self._flow is not None else None
         if first is None:

@@ -7,8 +7,10 @@ Module calls are counted, not recorded.
 A training is free, or each step starts from the state that another side's step left (*forced*). Errors grow from step
 to step without limit, so only forced steps can be judged by what rounding explains.
 
+Random draws are seeded anew for every step.
+
 A training may be stopped: after that step a checkpoint is written, or one is read in place of taking the steps up to
-there, random draws are seeded anew, and what the next step starts from is recorded as left by the step before.
+there, and what the next step starts from is recorded as left by the step before.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .inputs import Batch
 from .job import Job
 from .precision import perturb
 from .recorder import Recorder
+from .seeding import seed_all
 from .states import RecordedStates
 
 TWIN, OWN = "twin", "own"
@@ -111,7 +114,7 @@ class Plan:
         stop: the step after which the training is stopped and goes on; 0 for none.
         save: file for the checkpoint of that moment, or None.
         resume: checkpoint to go on from, in place of taking the steps up to there, or None.
-        seed: of random draws after the stop.
+        seed: of random draws.
     """
 
     steps: int
@@ -162,10 +165,11 @@ class StepLoop:
         self._reset()
         self.model.train()
         for step in range(1, self.plan.steps + 1):
+            seed_all(self.plan.seed, phase_of(step))
             if step > self.plan.stop:
                 if step > 1 and self.plan.states is not None:
                     self._force(phase_of(step - 1), self.plan.states)
-                with self.recorder.in_phase(phase_of(step), modules=False):
+                with self.recorder.in_phase(phase_of(step), modules=False, draws=True):
                     self._take(step, step_losses)
             elif self.plan.resume is None:
                 self._take(step, step_losses)  # in no phase: not recorded
@@ -191,7 +195,6 @@ class StepLoop:
             self.training.save(plan.save, plan.stop)
         if plan.resume is not None:
             self.training.resume(plan.resume, plan.stop)
-        torch.manual_seed(plan.seed)
         with self.recorder.in_phase(phase_of(plan.stop), modules=False):
             self._record_settings()
             self._record_state()
@@ -340,7 +343,7 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
         job.resume_at,
         job.checkpoint_to,
         job.checkpoint_from,
-        (job.seed + job.resume_at) % 2**63,
+        job.seed,
     )
     return StepLoop(adapter.training(model, job.options, job.epoch_length), model, recorder, plan)
 

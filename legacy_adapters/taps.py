@@ -34,7 +34,7 @@ class Tap:
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
         write: takes a decision and the call's arguments and gives the result the function would have returned, or
             None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
-        random: a draw, not a decision: a replayed one is taken as it is, the function is not called.
+        random: a draw, not a decision: a replayed one is taken as it is; what the function draws only moves the generator.
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
             a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
             matching. It is recorded too, so that a decision that differs can be told from a tie.
@@ -106,6 +106,8 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
             watch.running = False
 
     def watched(name: str, *args: Any, **kwargs: Any) -> Any:
+        if tap.random:
+            recorder.note_random()
         call = recorder.next_call("tap", name)
         basis = tap.basis(*args, **kwargs) if tap.basis is not None else None
         if basis is not None:
@@ -123,6 +125,8 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
                 original(*args, **kwargs)  # for the state of the generator, by which a repeated draw is known
         own = forced if skip else original(*args, **kwargs)
         recorder.add("tap", name, call, tap.read(own, *args, **kwargs))
+        if tap.random:
+            recorder.note_random()
         return own if forced is None else forced
 
     def repeated(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -43,10 +43,11 @@ def run(job: Any) -> None:
     from safetensors.torch import load_file
 
     from legacy_adapters import detecting, executed
+    from legacy_adapters.seeding import seed_all
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
-    torch.manual_seed(job.seed)
+    seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
@@ -70,14 +71,15 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     from legacy_adapters import executed, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
-    from legacy_adapters.inputs import Batch
+    from legacy_adapters.inputs import PREDICT, TRAIN, Batch
     from legacy_adapters.methods import nothing_aside
     from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
     from legacy_adapters.trace_writer import TraceWriter
 
-    batch = Batch.from_tensors(load_file(job.inputs), job.device, dtype)
+    given = load_file(job.inputs)
+    batches = {phase: Batch.of_phase(given, phase, job.device, dtype) for phase in (PREDICT, TRAIN)}
     replay = load_file(job.replay) if job.replay else None
 
     forcing = Forcing(job.force) if job.force else None
@@ -89,15 +91,16 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
-        perturb([*model.parameters(), *model.buffers(), batch.images], job.perturb)
+        perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb)
     parameters = dict(model.named_parameters())  # training may add names
     loop = None
+    provenance["batch_sizes"] = {phase: [list(size) for size in batch.image_sizes] for phase, batch in batches.items()}
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = adapter.taps(model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
-            _run_checks(job, adapter, model, batch, recorder, replay, loop, taps)
+            _run_checks(job, adapter, model, batches, recorder, replay, loop, taps)
     except BaseException as error:
         provenance["stopped"] = report(error)
         raise
@@ -128,7 +131,7 @@ def _run_checks(
     job: Any,
     adapter: ModuleType,
     model: Any,
-    batch: Any,
+    batches: Dict[str, Any],
     recorder: Any,
     replay: Optional[Dict[str, Any]],
     loop: Optional[Any],
@@ -137,22 +140,24 @@ def _run_checks(
     import torch
 
     from legacy_adapters import probes, steps
+    from legacy_adapters.inputs import PREDICT, TRAIN
+    from legacy_adapters.seeding import seed_all
     from legacy_adapters.taps import installed
 
     loaded = sorted(model.state_dict())
     with installed(taps, recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
-            torch.manual_seed(job.seed)
-            with torch.no_grad(), recorder.in_phase("predict"):
-                for index, result in enumerate(adapter.predict(model, batch)):
+            seed_all(job.seed, PREDICT)
+            with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
+                for index, result in enumerate(adapter.predict(model, batches[PREDICT])):
                     recorder.add("tap", "result", index, result)
-            _infer_made_up(job, adapter, model, batch, recorder)
+            _infer_made_up(job, adapter, model, batches[PREDICT], recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
-            torch.manual_seed(job.seed)
-            with recorder.in_phase("train"):
-                terms, total = adapter.losses(model, batch)
+            seed_all(job.seed, TRAIN)
+            with recorder.in_phase(TRAIN, draws=True):
+                terms, total = adapter.losses(model, batches[TRAIN])
                 for name, value in terms.items():
                     recorder.add("loss", name, 0, value)
                 recorder.add("loss", "total", 0, total)
@@ -166,7 +171,6 @@ def _run_checks(
                 for name in loaded:
                     recorder.add("state", name, 0, after[name])
         if loop is not None:
-            torch.manual_seed(job.seed)
             loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
         if "forward" in job.checks:
             model.eval()
@@ -181,11 +185,12 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
     import torch
 
     from legacy_adapters import made_up
+    from legacy_adapters.seeding import seed_all
 
     name = made_up.predictor(adapter, model)
     if name is None:
         return
-    torch.manual_seed(job.seed)
+    seed_all(job.seed, made_up.PHASE)
     with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False):
         results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
         for index, result in enumerate(results):

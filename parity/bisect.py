@@ -259,9 +259,10 @@ def _of_detector(source: _Source, out: Path) -> Reproducer:
     record, job = source.place.record, source.job
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
-        "from legacy_adapters.inputs import Batch\n",
-        f'batch = Batch.from_tensors(load_file(here / "{INPUTS}"), device, torch.{job.dtype})',
-        f"torch.manual_seed({job.seed})",
+        "from legacy_adapters.inputs import Batch",
+        "from legacy_adapters.seeding import seed_all\n",
+        f'batch = Batch.of_phase(load_file(here / "{INPUTS}"), {record.phase!r}, device, torch.{job.dtype})',
+        f"seed_all({job.seed}, {record.phase!r})",
     ]
     everything = source.verdict.comparisons
     if record.phase == "predict":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legacy_adapters import made_up, methods
+from legacy_adapters.seeding import RANDOM
 from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
@@ -201,7 +202,7 @@ def _describe_added(record: Record) -> Divergence:
 
 
 def _owner(record: Record) -> str:
-    return (record.scope or DETECTOR) if record.kind in ("tap", "basis") else record.name
+    return (record.scope or DETECTOR) if record.kind in ("tap", "basis", RANDOM) else record.name
 
 
 _KINDS = {
@@ -211,6 +212,7 @@ _KINDS = {
     "param": "weight",
     "tap": "tap",
     "basis": "basis of tap",
+    "random": "random state of",
     "loss": "loss term",
     "grad": "gradient",
     "state": "state of",
@@ -245,7 +247,7 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
         comparison: to describe.
         comparisons: all, to tell how many are alike in the step of a training.
     """
-    if step_of(comparison.pair.new.phase) is not None and comparison.pair.new.kind not in ("tap", "basis"):
+    if step_of(comparison.pair.new.phase) is not None and comparison.pair.new.kind not in ("tap", "basis", RANDOM):
         return _describe_step(comparison, comparisons)
     legacy, record = comparison.pair.legacy, comparison.pair.new
     caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
@@ -280,6 +282,9 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
     if record.kind == "tap":
         text = f"{capital(quoted)} decides otherwise: tap `{record.name}` ({call})."
         return Divergence(caller, callers, text, comparison)
+    if record.kind == RANDOM:
+        text = f"The code of {quoted} leaves another random state: {record.name}'s generator ({record.phase} phase)."
+        return Divergence(caller, None, text, comparison)
     text = {
         "param": f"The weights differ before anything runs: `{record.name}`.",
         "loss": f"The loss term `{record.name}` differs; all module calls are equal.",

@@ -42,7 +42,8 @@ _OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
 #: Of the provenance; the rest says where things lay on the machine that recorded.
 _PORTABLE = (
-    "altered", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype", "family", "gpu",
+    "altered", "batch_sizes", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype",
+    "family", "gpu",
     "gradient_flow", "machine", "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
 )  # fmt: skip
 #: What numpy, zipfile and torch raise on damaged or foreign content.
@@ -114,7 +115,7 @@ class Golden:
 
 def digests(prepared: Prepared) -> dict[str, str]:
     """Return a digest of the legacy side's weights and one of the inputs."""
-    given = {"weights": prepared.weights[LEGACY], "inputs": prepared.batch.to_tensors()}
+    given = {"weights": prepared.weights[LEGACY], "inputs": prepared.inputs()}
     return {what: _digest_of(tensors) for what, tensors in given.items()}
 
 

@@ -58,8 +58,11 @@ OUTPUT = (
     click.option("--json", is_flag=True, help="Print the verdict as JSON."),
     click.option("-q", "--quiet", is_flag=True, help="Print the verdict line only."),
 )
+SIZE_HELP = """Image sizes of the batch in pixels, for inference. Training passes and steps follow from them: each batch
+has other sizes, some pixels a side less (at most 23; above 400 pixels 15 and 2 % of the longest side), and every other
+one, the first of them included, is transposed. [default: three images]"""
 TASK = (
-    click.option("--size", type=SizeList(), help="Image sizes of the batch in pixels."),
+    click.option("--size", type=SizeList(), help=SIZE_HELP),
     click.option("--objects", type=CountList(), help="Objects of each image, one number per image. [default: drawn]"),
     click.option(
         "--seed",

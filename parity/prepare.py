@@ -19,18 +19,27 @@ from legacy_adapters.inputs import Batch
 
 #: Mean of the logit that seeded weights add to the width and height of a box at every refinement.
 BOX_GROWTH = 2.0
+SIDES = (32, 8192)  # least and most pixels of an image's side
+_PAD_DIVISOR = 32
+_TOKEN = 8  # pixels of a side that a token of the finest level covers, at four levels
+_FEWEST_SIZES = 8  # that a side takes in a run, at least, before they come again
+_KINDS = ("plain", "twin", "small", "border")
 
 
 def seeded_batch(
     sizes: Sequence[tuple[int, int]], seed: int, num_classes: int, objects: Sequence[int] | None = None
 ) -> Batch:
-    """Make a batch of blob images with random objects.
+    """Make a batch of blob images with random objects, in which nothing is alike that differs in real use.
+
+    Every image has its own scale factors; what it was padded to by itself is larger than it and, where there is
+    room, smaller than what the batch is padded to. Among the objects of an image are one of a few pixels, one at its
+    border and two that have one box and, of several classes, two labels.
 
     Args:
         sizes: (h, w) of each image in pixels; all are zero-padded to the largest height and width.
         seed: of everything random here.
         num_classes: labels lie in [0, num_classes).
-        objects: number of objects of each image, 0 allowed; None draws 2 to 7 for each.
+        objects: number of objects of each image, 0 allowed; None draws 4 to 7 for each.
 
     Returns:
         Images with about zero mean and unit variance, as after mmdet's preprocessor.
@@ -46,17 +55,52 @@ def seeded_batch(
     bboxes, labels = [], []
     for i, (h, w) in enumerate(sizes):
         images[i, :, :h, :w] = _blobs(h, w, generator)
-        drawn = int(torch.randint(2, 8, (), generator=generator))
+        drawn = int(torch.randint(4, 8, (), generator=generator))
         count = drawn if objects is None else objects[i]
-        bboxes.append(_boxes(count, h, w, generator))
-        labels.append(torch.randint(0, num_classes, (count,), generator=generator))
-    return Batch(images, tuple(sizes), bboxes, labels)
+        bboxes.append(_boxes(count, h, w, i, generator))
+        labels.append(_labels(count, num_classes, generator))
+    padded = tuple((min(_above(h), height), min(_above(w), width)) for h, w in sizes)
+    return Batch(images, tuple(sizes), padded, _scale_factors(len(sizes), generator), bboxes, labels)
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a training step's batch: another one for every step and for every ``seed``."""
-    digest = hashlib.sha256(f"step {step} of {seed}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def varied(sizes: Sequence[tuple[int, int]], number: int) -> tuple[tuple[int, int], ...]:
+    """Return the image sizes of a batch of a run: inference has number 0, the training pass 1, step n has 1 + n.
+
+    Batch 0 has the sizes asked for. Each further one has them a little smaller, and every other one transposed: so a
+    size that code keeps from an earlier batch is wrong in the next, of the batch as of each image. Widths lose less than
+    heights by 8 pixels or more, the side of a token at the finest of four levels, so that a square is none any more and
+    turning it shows. Widths lose 8 pixels at most, of batches above 400 pixels 2 % of the longest side; the number of
+    tokens stays about that asked for, and there are never more pixels. Where an image would get too small, all grow
+    instead.
+
+    Args:
+        sizes: (h, w) asked for.
+        number: of the batch.
+    """
+    if number == 0:
+        return tuple(sizes)
+    room = max(_FEWEST_SIZES, max(max(size) for size in sizes) // 50)
+    rounds, place = divmod(number - 1, room)
+    right = 1 + place
+    down = right + _TOKEN + rounds % _TOKEN
+    sign = 1 if min(min(size) for size in sizes) < SIDES[0] + room + 2 * _TOKEN else -1
+    changed = [(h + sign * down, w + sign * right) for h, w in sizes]
+    return tuple((w, h) if number % 2 else (h, w) for h, w in changed)
+
+
+def _above(side: int) -> int:
+    """Return the next multiple of 32 that is larger."""
+    return (side // _PAD_DIVISOR + 1) * _PAD_DIVISOR
+
+
+def _scale_factors(count: int, generator: Generator) -> tuple[tuple[float, float], ...]:
+    """Return (w, h) of each image, no two numbers alike: multiples of 1/64 or, of many images, of a finer unit."""
+    parts = 64
+    while parts < 2 * count:
+        parts *= 2
+    steps = torch.randperm(parts, generator=generator)[: 2 * count].reshape(-1, 2)
+    # from 0.5 to 1.5 and never 1, so that a factor left out is seen
+    return tuple(tuple(0.5 + (step + 0.5) / parts for step in pair) for pair in steps.tolist())
 
 
 def _blobs(h: int, w: int, generator: Generator) -> Tensor:
@@ -83,12 +127,31 @@ def _stretched(coarse: Tensor, length: int) -> Tensor:
     return coarse[:, before] * (1.0 - share) + coarse[:, after] * share
 
 
-def _boxes(count: int, h: int, w: int, generator: Generator) -> Tensor:
-    """Return [count, 4] xyxy in pixels, each at least an eighth of the image wide and high."""
+def _boxes(count: int, h: int, w: int, image: int, generator: Generator) -> Tensor:
+    """Return [count, 4] xyxy in pixels; kinds of boxes take turns, and images begin with different ones."""
     size = torch.tensor([w, h], dtype=torch.float32)
-    extent = (torch.rand(count, 2, generator=generator) * 0.4 + 0.125) * size
-    corner = torch.rand(count, 2, generator=generator) * (size - extent)
-    return torch.cat([corner, corner + extent], dim=1)
+    boxes = torch.zeros(count, 4)
+    for number in range(count):
+        kind = _KINDS[(number + image) % len(_KINDS)]
+        extent = (torch.rand(2, generator=generator) * 0.4 + 0.125) * size
+        if kind == "small":
+            extent = torch.rand(2, generator=generator) * 4.0 + 2.0
+        corner = torch.rand(2, generator=generator) * (size - extent)
+        boxes[number] = torch.cat([corner, corner + extent])
+        if kind == "border" and image % 2:
+            boxes[number, 2:] = size
+        elif kind == "border":
+            boxes[number, :2] = 0.0
+        elif kind == "twin" and number:
+            boxes[number] = boxes[number - 1]
+    return boxes
+
+
+def _labels(count: int, num_classes: int, generator: Generator) -> Tensor:
+    """Return [count] labels; of several classes, no two neighbours have one label."""
+    first = torch.randint(0, num_classes, (1,), generator=generator)
+    steps = torch.randint(1, max(num_classes, 2), (count,), generator=generator)
+    return (first + steps.cumsum(0)) % num_classes
 
 
 def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:

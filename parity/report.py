@@ -43,6 +43,7 @@ _PARTS = {
     "update": "settings",
     "optim_state": "optimizer state",
     "state": "state afterwards",
+    "random": "random states",
 }
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legacy_adapters.job import CHECKS
-from legacy_adapters.steps import OWN, TWIN
+from legacy_adapters.steps import OWN, TWIN, step_of
 
 from .compare import Tolerance
+from .prepare import SIDES, varied
 
 NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
 
 
-SIDES = (32, 8192)  # least and most pixels of an image's side
 MOST = 10_000  # objects of an image
 MOST_STEPS = 100_000
 
@@ -29,7 +29,7 @@ class Task:
     Attributes:
         family: of the legacy side.
         variant: of the model.
-        sizes: (h, w) of each image of the batch.
+        sizes: (h, w) of each image of the batch for inference; those of training follow, see :meth:`sizes_of`.
         objects: number of objects of each image; None draws it.
         seed: of inputs, weights and the models' random draws.
         checks: some of ``forward``, ``loss``, ``grad``, ``train``.
@@ -71,6 +71,11 @@ class Task:
             raise SettingsError(f"Resume at {self.resume_at!r} is not a step before the last of {self.steps}.")
         if self.clip_order not in (TWIN, OWN):
             raise SettingsError(f"Clip order {self.clip_order!r} is neither {TWIN} nor {OWN}.")
+
+    def sizes_of(self, phase: str) -> tuple[tuple[int, int], ...]:
+        """Return (h, w) of each image in a phase: ``predict``, ``train`` or that of a step."""
+        step = step_of(phase)
+        return varied(self.sizes, 1 + step if step is not None else int(phase == "train"))
 
 
 def _is_number(value: object, least: int, most: int) -> bool:

@@ -20,14 +20,15 @@ from converters.mapping import Mapping as NameMapping
 from converters.options import Options
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
-from legacy_adapters.inputs import Batch
+from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.steps import TWIN
+from legacy_adapters.seeding import seed_of
+from legacy_adapters.steps import TWIN, phase_of
 from legacy_adapters.trace_writer import Record
 
 from .pairing import LEGACY, NEW
-from .prepare import seeded_batch, seeded_weights, step_seed
+from .prepare import seeded_batch, seeded_weights
 from .settings import Machine, SettingsError, Sources, Task
 from .shared import foreign
 from .stopped import recorded_by
@@ -42,11 +43,18 @@ class Prepared:
 
     Attributes:
         weights: state dict of each side.
-        batch: images and objects.
+        batch: images and objects for inference.
+        train_batch: those for losses and gradients.
     """
 
     weights: dict[str, Mapping[str, Tensor]]
     batch: Batch
+    train_batch: Batch
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return both batches as named tensors, for one file."""
+        batches = ((PREDICT, self.batch), (TRAIN, self.train_batch))
+        return {f"{phase}.{name}": value for phase, batch in batches for name, value in batch.to_tensors().items()}
 
 
 def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
@@ -57,8 +65,8 @@ def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
         converters.errors: if the checkpoint cannot be read or does not fit.
     """
     check_device(machine)
-    batch = seeded_batch(task.sizes, task.seed, num_classes(task.family, task.variant), task.objects)
-    return Prepared(both_layouts(task.family, task.variant, task.seed, sources.checkpoint), batch)
+    weights = both_layouts(task.family, task.variant, task.seed, sources.checkpoint)
+    return Prepared(weights, batch_of(task, PREDICT), batch_of(task, TRAIN))
 
 
 def check_device(machine: Machine) -> None:
@@ -71,9 +79,10 @@ def check_device(machine: Machine) -> None:
         raise SettingsError(f"Device {machine.device} is not available to torch here; use --device cpu.")
 
 
-def step_batch(task: Task, step: int) -> Batch:
-    """Make the batch of a training step, from 1 on: fresh images and objects, of the task's sizes."""
-    return seeded_batch(task.sizes, step_seed(task.seed, step), num_classes(task.family, task.variant), task.objects)
+def batch_of(task: Task, phase: str) -> Batch:
+    """Make the batch of a phase: fresh images and objects, of sizes of its own."""
+    seed = seed_of(task.seed, f"batch of {phase}")
+    return seeded_batch(task.sizes_of(phase), seed, num_classes(task.family, task.variant), task.objects)
 
 
 def both_layouts(family: str, variant: str, seed: int, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
@@ -123,7 +132,7 @@ class Sides:
         for side, tensors in prepared.weights.items():
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
             save_file(contiguous, str(self._weights(side)))
-        save_file(prepared.batch.to_tensors(), str(self.folder / "inputs.safetensors"))
+        save_file(prepared.inputs(), str(self.folder / "inputs.safetensors"))
         self._step_inputs = tuple(self._write_step(step) for step in range(1, task.steps + 1))
 
     def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
@@ -190,7 +199,7 @@ class Sides:
     def _write_step(self, step: int) -> str:
         path = self.folder / "steps" / f"{step:05d}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(step_batch(self.task, step).to_tensors(), str(path))
+        save_file(batch_of(self.task, phase_of(step)).to_tensors(), str(path))
         return str(path)
 
     def _weights(self, side: str) -> Path:

@@ -18,6 +18,7 @@ from .compare import EXACT, Comparison, Tolerance, compare_all
 from .coverage import Coverage, cover
 from .decisions import DecisionDifference, differing_decisions
 from .detections import ImageMatch, matched_images
+from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .isolation import Isolation, places
@@ -117,7 +118,10 @@ def judge(
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
-    pairing = pair(legacy.records, new.records, mapping, exclusions, likeness, keys)
+    ours, theirs = legacy.records, new.records
+    if not comparable(legacy, new):
+        ours, theirs = without(ours), without(theirs)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys)
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
@@ -135,7 +139,10 @@ def judge(
     strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else []
     parts = bool(missing or added or strange or rejected)
     cut_off = _cut_off(new, missing, pairing)
-    divergence = first_divergence(comparisons, missing, legacy.records, added, cut_off, strange) if parts else None
+    divergence = None
+    if parts:
+        divergence = first_strayed(ours, theirs, telling)
+        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))

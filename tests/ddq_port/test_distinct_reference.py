@@ -308,7 +308,8 @@ def test_detections_are_the_pairs_of_active_queries(watched, batch, rule):
         seen, results = watched("inference", rule, seed, test_cfg=dict(max_per_img=1000))
         active = seen.expected(rule)[0][-1]
         for image, found in enumerate(results):
-            rows = pairs(seen.logits[-1, image], seen.boxes[-1, image], active[image], batch.image_sizes[image])
+            size, factors = batch.image_sizes[image], batch.scale_factors[image]
+            rows = pairs(seen.logits[-1, image], seen.boxes[-1, image], active[image], size, factors)
             columns = found["scores"][:, None], found["labels"][:, None], found["bboxes"]
             mine = torch.cat([x.double() for x in columns], dim=1).numpy()
             assert len(mine) == len(rows) == NUM_CLASSES * active[image].sum()
@@ -320,13 +321,13 @@ def test_detections_are_the_pairs_of_active_queries(watched, batch, rule):
     assert fewer > 0
 
 
-def pairs(logits, boxes, active, size):
+def pairs(logits, boxes, active, size, factors):
     """Return rows of (score, label, x1, y1, x2, y2) in pixels of the original image."""
     rows = []
     for query in np.flatnonzero(active):
         cx, cy, w, h = boxes[query]
         box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
-        limits, scale = (size[1], size[0]) * 2, mmdet3.SCALE_FACTOR * 2
+        limits, scale = (size[1], size[0]) * 2, factors * 2
         box = [min(max(x * limit, 0), limit) / s for x, limit, s in zip(box, limits, scale)]
         rows += [[sigmoid(logits[query, label]), label, *box] for label in range(NUM_CLASSES)]
     return np.array(rows)

@@ -86,6 +86,8 @@ def test_result_of_an_image_does_not_depend_on_its_neighbour(build):
         one,
         images=one.images.repeat(2, 1, 1, 1),
         image_sizes=one.image_sizes * 2,
+        pad_shapes=one.pad_shapes * 2,
+        scale_factors=one.scale_factors * 2,
         gt_bboxes=one.gt_bboxes * 2,
         gt_labels=one.gt_labels * 2,
     )

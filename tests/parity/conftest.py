@@ -36,6 +36,8 @@ PLANTED_ERRORS = [
     ("fewer_detections", "forward", "bbox_head"),
     ("changed_state", "loss", "level_embed"),
     ("short_label_noise", "loss", "the detector"),
+    ("reseeds", "forward", "backbone"),
+    ("reseeds", "loss", "backbone"),
 ]
 
 #: Errors of training: file in ``planted``, the place that must be named, a part of the message. Epochs of 2 steps.

@@ -24,8 +24,10 @@ from parity.trace import Trace, decisions
 from .synthetic import INF, NAN, Rec, write_trace
 
 TASK = Task("toy", "tiny", ((64, 96), (32, 32)), (3, 0), 7, ("forward", "loss"))
-BATCH = Batch(torch.zeros(1, 3, 32, 32), ((32, 32),), [torch.ones(1, 4)], [torch.tensor([2])])
-PREPARED = Prepared({LEGACY: {"fc.weight": torch.ones(2)}, NEW: {"fc.weight": torch.ones(2)}}, BATCH)
+BATCH = Batch(
+    torch.zeros(1, 3, 32, 32), ((32, 32),), ((32, 32),), ((0.5, 0.75),), [torch.ones(1, 4)], [torch.tensor([2])]
+)
+PREPARED = Prepared({LEGACY: {"fc.weight": torch.ones(2)}, NEW: {"fc.weight": torch.ones(2)}}, BATCH, BATCH)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -96,6 +96,19 @@ def test_checkpoint_saved_after_training_with_its_duplicates(tiny, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_replayed_draws_do_not_hide_that_the_port_seeds_anew(tiny):
+    result = tiny("--replay", "--check", "loss", "--json", "--new-adapter", PLANTED / "reseeds.py")
+    verdict = json.loads(result.stdout)
+    assert result.exit_code == 1 and verdict["first_divergence"]["where"] == "backbone"
+
+
+def test_batches_that_were_used_are_told_and_differ(tiny):
+    result = tiny("--check", "loss", "--json")
+    used = {side: told["batch_sizes"] for side, told in json.loads(result.stdout)["provenance"].items()}
+    assert used["legacy"] == used["new"] and used["new"]["predict"] == [[128, 160], [96, 128]]
+    assert used["new"]["train"] == [[159, 119], [127, 87]]
+
+
 @pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)
 def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, where):
     result = tiny("--check", check, "--new-adapter", PLANTED / f"{error}.py", "--json")

@@ -5,7 +5,8 @@ import torch
 
 from converters import layout
 from converters.layout import Layout, TensorSpec
-from parity.prepare import seeded_batch, seeded_weights
+from parity import cli
+from parity.prepare import seeded_batch, seeded_weights, varied
 
 SIZES = ((48, 64), (40, 80), (64, 32))
 CLASSES = 5
@@ -44,7 +45,8 @@ def test_batch_and_weights_leave_the_global_generator_alone(tiny):
 
 def test_batch_of_another_seed_differs_in_all_it_holds():
     one, two = (seeded_batch(SIZES, seed, num_classes=1000).to_tensors() for seed in (0, 1))
-    assert torch.equal(one.pop("image_sizes"), two.pop("image_sizes"))
+    for name in ("image_sizes", "pad_shapes"):
+        assert torch.equal(one.pop(name), two.pop(name))
     one, two = bits(one), bits(two)
     assert [name for name in one if one[name] == two.get(name)] == []
 
@@ -55,19 +57,82 @@ def test_boxes_lie_in_their_image_and_labels_in_range(seed):
     assert batch.image_sizes == SIZES
     for (h, w), boxes, labels in zip(SIZES, batch.gt_bboxes, batch.gt_labels):
         assert boxes.dtype == torch.float32 and labels.dtype == torch.int64
-        assert 2 <= len(boxes) == len(labels) <= 7
+        assert 4 <= len(boxes) == len(labels) <= 7
         x1, y1, x2, y2 = boxes.unbind(1)
         assert (x1 >= 0).all() and (y1 >= 0).all() and (x2 <= w).all() and (y2 <= h).all()
-        assert (x2 - x1 >= w / 8 - 1e-3).all() and (y2 - y1 >= h / 8 - 1e-3).all()
+        assert (x2 - x1 >= 1.99).all() and (y2 - y1 >= 1.99).all()
         assert (labels >= 0).all() and (labels < CLASSES).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_image_has_objects_of_each_kind(seed):
+    batch = seeded_batch(SIZES, seed, CLASSES)
+    for (h, w), boxes, labels in zip(SIZES, batch.gt_bboxes, batch.gt_labels):
+        x1, y1, x2, y2 = boxes.unbind(1)
+        assert ((x2 - x1 <= 6.01) & (y2 - y1 <= 6.01)).any()
+        assert ((x1 == 0) & (y1 == 0) | (x2 == w) & (y2 == h)).any()
+        assert len(set(labels.tolist())) > 1
+    twins = [
+        (one, two)
+        for boxes, labels in zip(batch.gt_bboxes, batch.gt_labels)
+        for one, two, first, second in zip(labels, labels[1:], boxes, boxes[1:])
+        if torch.equal(first, second)
+    ]
+    assert twins and all(one != two for one, two in twins)
 
 
 def test_counts_labels_and_boxes_vary():
     batches = [seeded_batch(SIZES, seed, CLASSES) for seed in range(20)]
-    assert {len(labels) for batch in batches for labels in batch.gt_labels} == {2, 3, 4, 5, 6, 7}
+    assert {len(labels) for batch in batches for labels in batch.gt_labels} == {4, 5, 6, 7}
     assert {int(label) for batch in batches for labels in batch.gt_labels for label in labels} == set(range(CLASSES))
     # wide images get boxes right of their height, so that no one can swap x and y unseen
     assert any((batch.gt_bboxes[1][:, 2] > SIZES[1][0]).any() for batch in batches)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sizes", [SIZES, ((64, 64),) * 40])
+def test_every_image_has_scale_factors_of_its_own(seed, sizes):
+    factors = [factor for pair in seeded_batch(sizes, seed, CLASSES, (1,) * len(sizes)).scale_factors for factor in pair]
+    assert len(set(factors)) == len(factors) == 2 * len(sizes)
+    assert all(0.5 < factor < 1.5 and factor != 1 for factor in factors)
+
+
+def test_an_image_is_padded_by_itself_to_less_than_the_batch_where_there_is_room():
+    batch = seeded_batch(((93, 115), (131, 121), (77, 157), (96, 128)), 0, CLASSES)
+    assert batch.pad_shapes == ((96, 128), (131, 128), (96, 157), (128, 157)) and batch.images.shape[2:] == (131, 157)
+
+
+@pytest.mark.parametrize(
+    "sizes", [cli.TINY_SIZES, cli.FULL_SIZES, ((480, 640), (384, 512)), ((640, 640),), ((48, 640),), ((32, 32), (48, 32))]
+)
+def test_no_two_batches_of_a_run_have_a_size_in_common(sizes):
+    batches = [varied(sizes, number) for number in range(9)]
+    assert batches[0] == sizes
+    padded = [tuple(map(max, zip(*batch))) for batch in batches]
+    assert len(set(padded)) == len(padded)
+    for images in zip(*batches):
+        assert len(set(images)) == len(batches) and all(32 <= side <= 8192 for image in images for side in image)
+
+
+@pytest.mark.parametrize("sizes", [cli.TINY_SIZES, cli.FULL_SIZES, ((640, 640),), ((800, 1333),), ((120, 160),)])
+def test_a_run_has_other_numbers_of_tokens_in_training_and_never_more_pixels(sizes):
+    grid = [[-(-side // 8) for side in map(max, zip(*batch))] for batch in (varied(sizes, n) for n in range(30))]
+    assert all(one != two for one, two in zip(grid, grid[1:])) and grid[0] not in grid[1:]
+    pixels = [sum(h * w for h, w in varied(sizes, number)) for number in range(30)]
+    assert max(pixels) == pixels[0] and min(pixels) > 0.65 * pixels[0]
+
+
+def test_what_is_asked_for_above_10000_tokens_stays_there_in_training():
+    for number in range(30):
+        ((h, w),) = varied(((640, 800),), number)
+        assert sum(-(-h // stride) * -(-w // stride) for stride in (8, 16, 32, 64)) > 10_000
+
+
+@pytest.mark.parametrize("sizes", [cli.TINY_SIZES, cli.FULL_SIZES])
+def test_no_image_of_the_default_batch_is_the_largest_and_the_first_is_never(sizes):
+    heights, widths = zip(*sizes)
+    assert len(sizes) == 3 and heights[0] < max(heights) and widths[0] < max(widths)
+    assert heights.index(max(heights)) != widths.index(max(widths)) and sizes[0] not in (min(sizes), max(sizes))
 
 
 def test_number_of_objects_can_be_given_per_image():

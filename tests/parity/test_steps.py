@@ -12,10 +12,9 @@ from parity.compare import Tolerance
 from parity.derived import SQUARE_JUMP, bound
 from parity.evidence import ZERO, Norms, Sample, TraceEvidence, spreads
 from parity.pairing import LEGACY, NEW
-from parity.prepare import step_seed
 from parity.report import as_dict, closing_line, stages, training_lines
 from parity.settings import SettingsError, Task
-from parity.sides import step_batch, twin_names
+from parity.sides import batch_of, twin_names
 from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
 
 from .synthetic import SAME_NAMES, Rec, judged, write_trace
@@ -319,18 +318,13 @@ def test_twin_names_are_in_the_order_of_the_legacy_optimizer_and_leave_out_what_
     assert names["state"] == {"bbox_head.weight": "head.weight", "backbone.mean": "backbone.mean"}
 
 
-def test_seed_of_a_step_is_the_same_everywhere_and_differs_from_step_to_step():
-    assert step_seed(0, 1) == 7194008500250673630
-    assert len({step_seed(seed, number) for seed in range(10) for number in range(1, 11)} | set(range(10))) == 110
-    assert all(0 <= step_seed(seed, 1) < 2**63 for seed in (0, 2**63 - 1))
-
-
-def test_batches_of_steps_are_fresh_and_of_the_tasks_sizes_and_objects():
+def test_batches_of_a_run_are_fresh_of_the_tasks_objects_and_each_of_other_sizes():
     task = Task("mmdet_ddq", "tiny_4scale", ((64, 96), (48, 64)), (3, 0), 5, ("train",), 2)
-    one, again, two = (step_batch(task, number) for number in (1, 1, 2))
-    assert torch.equal(one.images, again.images) and not torch.equal(one.images, two.images)
-    for batch in (one, two):
-        assert batch.image_sizes == task.sizes and [len(boxes) for boxes in batch.gt_bboxes] == [3, 0]
+    one, again, *others = (batch_of(task, phase) for phase in ("step 1", "step 1", "step 2", "train", "predict"))
+    assert torch.equal(one.images, again.images)
+    assert len({batch.image_sizes for batch in (one, *others)}) == 4 and others[-1].image_sizes == task.sizes
+    for batch in (one, *others):
+        assert [len(boxes) for boxes in batch.gt_bboxes] == [3, 0]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ def batch(images: list[int], empty: tuple[int, ...] = ()) -> Batch:
         both,
         images=both.images[images],
         image_sizes=[both.image_sizes[i] for i in images],
+        pad_shapes=[both.pad_shapes[i] for i in images],
+        scale_factors=[both.scale_factors[i] for i in images],
         gt_bboxes=[both.gt_bboxes[i][: 0 if i in empty else None] for i in images],
         gt_labels=[both.gt_labels[i][: 0 if i in empty else None] for i in images],
     )
