@@ -159,7 +159,7 @@ def _without_steps(legacy: Trace) -> Trace:
     if "train" not in provenance["checks"]:
         return legacy
     provenance["checks"] = [check for check in provenance["checks"] if check != "train"]
-    for calls in ("leaf_calls", "inner_calls"):
+    for calls in ("leaf_calls", "inner_calls", "records"):
         coverage[calls] = [entry for entry in coverage.get(calls, ()) if step_of(entry["phase"]) is None]
     stepped, reached = (
         {r.name for r in records if r.kind == "grad" and (step_of(r.phase) is not None) is in_step}

@@ -10,7 +10,7 @@ import click
 from converters import families as mappings
 from legacy_adapters import families
 
-from .params import CHECKS, CheckList, CountList, Device, SizeList
+from .params import CHECKS, CheckList, CountList, Device, Digest, SizeList
 
 EXIT_CODES = """\b
 Exit codes:
@@ -158,6 +158,15 @@ KEPT = (
         help="Keep traces, logs and report.json in this folder. [default: nothing is kept]",
     ),
     click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
+)
+
+EXPECT_DIGEST = (
+    click.option(
+        "--expect-digest",
+        type=Digest(),
+        help="Refuse a recording of the legacy side that has another digest, which the verdict tells; the first 12 "
+        "digits will do.",
+    ),
 )
 
 

@@ -30,6 +30,7 @@ from .shared import shared_code, without_files
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
+SEAL_DIGITS = 16  # that are shown; JSON has all
 _PHASES = {
     "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
 }  # fmt: skip
@@ -120,6 +121,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         console.print(_table(verdict))
         if (shared := shared_code(verdict.provenance)) is not None:
             _print_wrapped(shared.line(), console)
+        if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
+            console.print(f"digests of the recordings: {', '.join(seals)}", markup=False, highlight=False)
         _print_coverage(verdict, console)
         if verdict.isolation is not None:
             _print_isolation(verdict.isolation, console)
@@ -357,7 +360,10 @@ def golden_line(golden: Golden, file: Path) -> str:
     megabytes = file.stat().st_size / 1e6
     task = golden.task
     remark = originals.remark(golden.provenance)
-    said = f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
+    said = (
+        f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB, "
+        f"digest {golden.seal[:SEAL_DIGITS]}"
+    )
     return f"{said}, {remark}" if remark else said
 
 
@@ -390,6 +396,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
         "degenerate": list(verdict.degenerate),
         "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
+        "digests": dict(verdict.seals),
         "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
     }
 

@@ -15,8 +15,9 @@ from legacy_adapters.trace_writer import Key, Record, zeros_digest
 from . import degenerate
 from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
 from .compare import EXACT, Comparison, Tolerance, compare_all
-from .coverage import Coverage, cover
+from .coverage import Coverage, cover, lost_records
 from .decisions import DecisionDifference, differing_decisions
+from .derived import Finding, too_loose
 from .detections import ImageMatch, matched_images
 from .draws import comparable, first_strayed, without
 from .echoes import explained
@@ -60,6 +61,7 @@ class Verdict:
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
+        seals: digest of each side's recording, by side.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
@@ -79,6 +81,7 @@ class Verdict:
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
+    seals: KeyMapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -114,6 +117,7 @@ def judge(
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
     """
+    dropped = [*lost_records(legacy, LEGACY), *lost_records(new, NEW)]
     legacy = _as_probed(legacy, new)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
@@ -159,13 +163,14 @@ def judge(
         outcome, reasons = INCOMPARABLE, stopped
     else:
         reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *labels.objections()]
+        reasons += [*dropped, *_loose_reasons(comparisons)]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
         differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
-        degenerate=empty, labels=labels,
+        degenerate=empty, labels=labels, seals={LEGACY: legacy.seal, NEW: new.seal},
     )  # fmt: skip
 
 
@@ -254,6 +259,24 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
         elif one is None and name not in _MAY_BE_ABSENT:
             reasons.append(f"{name} is recorded on neither side; record both again.")
     return tuple(reasons)
+
+
+def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Say which derived bounds are too wide to show anything."""
+    phases: dict[str, list[Finding]] = {}
+    for comparison in comparisons:
+        if comparison.finding is not None:
+            phases.setdefault(comparison.pair.new.phase, []).append(comparison.finding)
+    loose = too_loose(phases)
+    if loose:
+        wide = {id(finding) for finding in loose}
+        first = next(c for c in comparisons if id(c.finding) in wide)
+        finding, record = first.finding, first.pair.new
+        yield (
+            f"The measured rounding of {len(loose)} records is too large to show an error, the first is {record.kind} "
+            f"`{record.name}` {record.slot}".rstrip()
+            + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
+        )
 
 
 def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from converters import families
 from parity import golden
-from parity.cli import GOLDEN
+from parity.cli import GOLDEN, TINY_SIZES
 from parity.compare import DERIVED, EXACT, Tolerance
 from parity.evidence import TraceEvidence
 from parity.exclusions import EXCLUSIONS
@@ -29,16 +29,15 @@ LIVE_FAMILY = "mmdet_ddq"
 GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
 
 _CHECKS = ("forward", "loss", "grad")
-_BATCH = ((128, 160), (96, 128))
 #: Setting of the faults of a training: golden files hold none, so its legacy side always runs.
 STEPS = "steps"
 #: Settings whose legacy side always runs, under derived tolerance, too.
 LIVE = {
     STEPS: Task(LIVE_FAMILY, "tiny_4scale", ((64, 64),), None, 0, ("train",), steps=4, epoch_length=2),
-    "batch": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, None, 0, _CHECKS),
-    "bottleneck": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, None, 0, _CHECKS),
-    "uneven": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, (3, 0), 0, _CHECKS),
-    "empty": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, (0, 0), 0, _CHECKS),
+    "batch": Task(LIVE_FAMILY, "tiny_4scale", TINY_SIZES, None, 0, _CHECKS),
+    "bottleneck": Task(LIVE_FAMILY, "tiny_4scale", TINY_SIZES, None, 0, _CHECKS),
+    "uneven": Task(LIVE_FAMILY, "tiny_4scale", TINY_SIZES, (3, 0, 5), 0, _CHECKS),
+    "empty": Task(LIVE_FAMILY, "tiny_4scale", TINY_SIZES, (0, 0, 0), 0, _CHECKS),
 }
 #: Golden files of the official code by the setting they were recorded in.
 SETTINGS = {

@@ -315,8 +315,8 @@ FAULTS = (
     Fault("third_image_not_masked", "third image", DETECTOR, _with_meta(_third_not_masked), says=_MASKS,
           setting="batch"),
     Fault("third_image_has_queries_of_second", "third image", DETECTOR,
-          result("", "_select_tokens", _content_of_second), says="`decoder`", setting="batch"),
-    Fault("dense_normaliser_of_two_images", "third image", "0_aux_aux_loss_cls",
+          result("", "_select_tokens", _content_of_second), says="query", setting="batch"),
+    Fault("dense_normaliser_of_two_images", "third image", _AUX,
           patching(aux_loss, "_normalise", _factor_of_two), setting="batch"),
     Fault("sizes_of_first_batch", "stale size", DETECTOR, _sizes_of_first_batch, says=_MASKS, setting="batch"),
     Fault("encoding_by_shape", "stale size", "positional_encoding", _encoding_by_shape, setting="batch"),
@@ -338,5 +338,5 @@ FAULTS = (
           setting="batch"),
     Fault("equal_boxes_have_equal_noise", "objects of one box", DETECTOR,
           around("dn_query_generator", "generate_dn_bbox_query", _last_object_kept_only),
-          says="`reference_points`", setting="batch"),
+          says="reference_points", setting="batch"),
 )  # fmt: skip
