@@ -12,7 +12,7 @@ import torch
 from .inputs import TENSOR, UNSCALED, Batch
 from .methods import plain
 from .precision import as_stored
-from .steps import Training
+from .steps import Training, kind_of
 
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
@@ -149,6 +149,10 @@ class EngineTraining(Training):
         wrapper.backward = watched
         if wrapper.clip_grad_kwargs:
             wrapper.clip_func = clip(wrapper.clip_func)
+
+    def wrapper_options(self) -> Dict[str, Any]:
+        counts = getattr(self.wrapper, "_accumulative_counts", 1)
+        return {"class": kind_of(self.wrapper), "accumulative_counts": counts}
 
     def context(self) -> ContextManager:
         return self.wrapper.optim_context(self.model)

@@ -159,6 +159,7 @@ def judge(
         divergence = Divergence(initial[0].where, None, initial[0].message, first)
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
+    lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
     lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
     differ = (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
@@ -166,7 +167,7 @@ def judge(
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
         outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
-    elif rejected or initial or (divergence is not None and stop is not None and stop.side == NEW):
+    elif rejected or initial or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
         made = (f"The model is built or initialised otherwise in {len(initial)} places.",) if not rejected else ()
         outcome, reasons = MISMATCH, made if initial and made else differ
     elif stopped:
