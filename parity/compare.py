@@ -227,7 +227,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 def _is_setting(record: Record) -> bool:
     """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
-    return record.kind == "setting" or (record.kind == "clip" and record.slot != "total_norm")
+    return record.kind in ("setting", "update") or (record.kind == "clip" and record.slot != "total_norm")
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:
