@@ -11,7 +11,7 @@ import torch
 
 from .inputs import Batch
 from .precision import as_stored
-from .steps import Training
+from .steps import Training, kind_of
 
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
@@ -131,6 +131,10 @@ class EngineTraining(Training):
         wrapper.backward = watched
         if wrapper.clip_grad_kwargs:
             wrapper.clip_func = clip(wrapper.clip_func)
+
+    def wrapper_options(self) -> Dict[str, Any]:
+        counts = getattr(self.wrapper, "_accumulative_counts", 1)
+        return {"class": kind_of(self.wrapper), "accumulative_counts": counts}
 
     def context(self) -> ContextManager:
         return self.wrapper.optim_context(self.model)

@@ -25,6 +25,7 @@ from .trace import Recording, Trace, TraceError
 
 #: Kinds of records that hold what code passes on, numbers among it.
 _ARGUMENTS = ("module_in", "basis")
+_NUMBERS = (*_ARGUMENTS, "module_out", "loss", "in_grad", "out_grad")
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 
 
@@ -143,12 +144,15 @@ def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
 
 
 def _is_one_number(pair: Pair, new: Trace) -> bool:
-    """Tell whether two single numbers among arguments, of other types, are one: ``1``, ``1.0``, ``torch.tensor([1])``.
+    """Tell whether two single numbers are one: ``1``, ``1.0``, ``torch.tensor(1)``, ``torch.tensor([1])``.
+
+    Arguments may be of other types; of what is computed with them only the shape may differ, [1] for [].
 
     The legacy side's may be known by its digest only, so the new one is brought to its type.
     """
     one, two = pair.legacy, pair.new
-    if one.kind not in _ARGUMENTS or (one.dtype, one.shape) == (two.dtype, two.shape):
+    kinds = _NUMBERS if one.dtype == two.dtype else _ARGUMENTS
+    if one.kind not in kinds or (one.dtype, one.shape) == (two.dtype, two.shape):
         return False
     if not {one.shape, two.shape} <= {(), (1,)}:
         return False
@@ -223,7 +227,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 def _is_setting(record: Record) -> bool:
     """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
-    return record.kind == "setting" or (record.kind == "clip" and record.slot != "total_norm")
+    return record.kind in ("setting", "update") or (record.kind == "clip" and record.slot != "total_norm")
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:

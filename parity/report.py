@@ -41,6 +41,7 @@ _PARTS = {
     "grad": "gradients",
     "clip": "clip norm",
     "setting": "settings",
+    "update": "settings",
     "optim_state": "optimizer state",
     "state": "state afterwards",
     "random": "random states",

@@ -149,6 +149,7 @@ def judge(
         divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
+    lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
     lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
     differ = (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
@@ -156,7 +157,7 @@ def judge(
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
         outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
-    elif rejected or (divergence is not None and stop is not None and stop.side == NEW):
+    elif rejected or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
         outcome, reasons = MISMATCH, differ
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped

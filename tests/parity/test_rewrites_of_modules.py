@@ -25,7 +25,7 @@ class Lossy(nn.Module):
         self.first, self.loss = nn.Linear(DIM, DIM), loss
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.loss(self.first(x), x)}
+        return {"loss": self.loss(self.first(x), x).mean()}
 
 
 class Views(nn.Module):
@@ -281,6 +281,15 @@ def test_other_work_is_a_mismatch(tmp_path, tolerance, legacy, new):
 def test_wrapped_loss_matches(tmp_path, tolerance):
     wrapped = partial(Lossy, Wrapper(nn.MSELoss()))
     assert verdict_on(tmp_path, partial(Lossy, nn.MSELoss()), wrapped, tolerance).outcome == MATCH
+
+
+def test_loss_in_a_tensor_of_one_matches(tmp_path, tolerance):
+    class InOne(Wrapper):
+        def forward(self, *args: Tensor) -> Tensor:
+            return self.inner(*args)[None]
+
+    sides = (partial(Lossy, Wrapper(nn.MSELoss())), partial(Lossy, InOne(nn.MSELoss())))
+    assert verdict_on(tmp_path, *sides, tolerance).outcome == MATCH
 
 
 def test_wrapped_loss_with_a_factor_is_a_mismatch(tmp_path, tolerance):
