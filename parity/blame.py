@@ -209,6 +209,7 @@ _KINDS = {
     "module_out": "output of",
     "in_grad": "gradient of an input of",
     "out_grad": "gradient of an output of",
+    "init": "initial value of",
     "param": "weight",
     "tap": "tap",
     "basis": "basis of tap",
@@ -286,6 +287,7 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
         text = f"The code of {quoted} leaves another random state: {record.name}'s generator ({record.phase} phase)."
         return Divergence(caller, None, text, comparison)
     text = {
+        "init": f"`{record.name}` is initialised otherwise.",
         "param": f"The weights differ before anything runs: `{record.name}`.",
         "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
         "state": f"Training leaves `{record.name}` otherwise; outputs, losses and gradients are equal.",

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from legacy_adapters.initialising import INIT
 from legacy_adapters.trace_writer import Record, content_digest
 
 from .derived import Finding, decision_margin, examine, follows_gradients, training_slack
-from .evidence import Evidence
+from .evidence import Evidence, norms
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
 from .pairing import Pair
@@ -54,6 +55,9 @@ class Tolerance:
 
 #: A learning rate is computed in double precision by a few operations; no tensor's rounding is in it.
 _SETTINGS = Tolerance(FIXED, rtol=2.0**-44)
+#: Initial values are computed once, of whole random numbers by few operations: some units in the last place of their
+#: size, for other kernels have other sines.
+_INITIAL = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,8 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     if _is_setting(record):
         return _compare(pair, sample.legacy, sample.new, _SETTINGS)
+    if record.kind == INIT:
+        return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
     finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
     difference = measure(sample.legacy, sample.new)
     if sample.sketched:

@@ -11,7 +11,7 @@ _RECORD = {
 }  # fmt: skip
 _COVERAGE = {
     "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
-    "not_finite?": list, "classes": dict, "inner_calls?": list, "records?": list,
+    "not_finite?": list, "classes": dict, "inner_calls?": list, "records?": list, "init?": dict,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
 _COUNT = {"phase": str, "kind": str, "count": int}

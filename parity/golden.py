@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.replay import decision_key
+from legacy_adapters.initialising import INIT
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
-from .evidence import Norms, Sample, relative_gap
+from .evidence import ZERO, Norms, Sample, relative_gap
 from .evidence import Values as ValuesOf
 from .fields import check_fields
 from .pairing import LEGACY, Pair
@@ -170,6 +171,8 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         record.key: Values(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
         )
+        if record.kind != INIT
+        else Values(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
         for record in legacy.records
         if record.is_float
         and record.kind != "param"
@@ -193,7 +196,8 @@ class GoldenEvidence:
 
     def sample(self, pair: Pair) -> Sample | None:
         values = self.golden.values.get(pair.legacy.key)
-        twin = self.new_reference.by_key.get(pair.new.key)
+        new = pair.new if pair.new.kind == INIT else None
+        twin = self.new_reference.by_key.get(pair.new.key, new)
         if values is None or twin is None:
             return None
         return Sample(
@@ -201,7 +205,7 @@ class GoldenEvidence:
             reference=values.reference,
             spread=values.spread,
             new=marked(self._sketch(self.new, pair.new), values.legacy),
-            new_reference=marked(self._sketch(self.new_reference, twin), values.reference),
+            new_reference=marked(self._sketch(self.new if twin is new else self.new_reference, twin), values.reference),
             sketched=True,
         )
 

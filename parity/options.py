@@ -75,19 +75,19 @@ TASK = (
 CHECK = (
     click.option(
         "--check",
-        type=CheckList(("forward", "loss", "grad")),
-        default="forward,loss,grad",
+        type=CheckList(("forward", "loss", "grad", "init")),
+        default="forward,loss,grad,init",
         show_default=True,
-        help="What to compare.",
+        help="What to compare; init: what building and init_weights make.",
     ),
 )
 TRAINING = (
     click.option(
         "--check",
         type=CheckList(CHECKS),
-        default="forward,loss,grad",
+        default="forward,loss,grad,init",
         show_default=True,
-        help="What to compare; train: some optimizer steps.",
+        help="What to compare; init: what building and init_weights make; train: some optimizer steps.",
     ),
     click.option("--steps", type=click.IntRange(1, 100_000), help="Optimizer steps of check train. [default: 5]"),
     click.option(

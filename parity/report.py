@@ -180,6 +180,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         f"records excluded {len(coverage.excluded_records)}, unaccounted {len(coverage.unaccounted)}",
         highlight=False,
     )
+    for line in initial_lines(verdict):
+        _print_wrapped(line, console)
     for line in without_effect_lines(verdict):
         _print_wrapped(line, console)
     for line in training_lines(verdict):
@@ -214,6 +216,15 @@ def training_lines(verdict: Verdict) -> list[str]:
         f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
     ]
+
+
+def initial_lines(verdict: Verdict) -> list[str]:
+    """Return a heading and a line for each of the first places that are built or initialised otherwise."""
+    found = verdict.initial
+    if not found:
+        return []
+    lines = [f"built or initialised otherwise: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
+    return [*lines, f"  and {len(found) - MOST_PLACES} more; see --json"] if len(found) > MOST_PLACES else lines
 
 
 def without_effect_lines(verdict: Verdict) -> list[str]:
@@ -383,6 +394,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
             for s in stages(verdict.comparisons)
         ],
+        "initial": [asdict(item) for item in verdict.initial],
         "steps": _steps(verdict.comparisons),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from converters import families
 from legacy_adapters import families as legacy_families
+from legacy_adapters.initialising import without_init
 from legacy_adapters.launch import SideError
 from legacy_adapters.trace_writer import Key
 
@@ -86,7 +87,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     if measured is not None:
         save_spread(measured.spread, folder / SPREAD)
         progress("running the new side in float64")
-        again = sides.new(NEW + FLOAT64, dtype="float64", decide=False, **given)
+        again = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=without_init(task.checks), **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
     mapping = families.mapping(task.family, task.variant)
@@ -132,7 +133,9 @@ def measure_legacy(
     from step to step would measure the chaos of training, not the rounding of a step.
     """
     progress("running the legacy side in float64")
-    given = dict(replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY))
+    given = dict(
+        replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY), checks=without_init(sides.task.checks)
+    )
     reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", decide=False, **given)
 
     def runs() -> Iterator[Trace]:

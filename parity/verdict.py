@@ -9,6 +9,7 @@ from typing import Any
 
 from converters.mapping import Mapping
 from legacy_adapters import probes
+from legacy_adapters.initialising import INIT
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
@@ -22,6 +23,7 @@ from .detections import ImageMatch, matched_images
 from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
+from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, places
 from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
@@ -34,11 +36,13 @@ MAX_EXCLUDED_SHARE = 0.02
 #: What must be equal on both sides before bits can be compared at all.
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
-_EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+_EVIDENCE = {
+    "forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad"), "init": (INIT, INIT),
+}  # fmt: skip
 #: Kinds that every step of a training must have left; an optimizer may be without state.
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
-_COMPUTED = ("module_out", "loss", "grad")
+_COMPUTED = ("module_out", "loss", "grad", INIT)
 _MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
 #: With check train.
@@ -60,6 +64,7 @@ class Verdict:
         classes: of both sides' modules, by path.
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
+        initial: what is built or initialised otherwise.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
         seals: digest of each side's recording, by side.
         stop: why a side did not come to its end; None if both did.
@@ -78,6 +83,7 @@ class Verdict:
     decisions: tuple[DecisionDifference, ...] = ()
     detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
+    initial: tuple[InitialDifference, ...] = ()
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
@@ -139,6 +145,7 @@ def judge(
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
     telling = [comparison for comparison in comparisons if comparison.pair.new.kind not in OF_METHODS]
+    initial = initial_differences(legacy.coverage, new.coverage, mapping, comparisons)
     rejected = sum(not comparison.accepted for comparison in telling)
     strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else []
     parts = bool(missing or added or strange or rejected)
@@ -147,6 +154,9 @@ def judge(
     if parts:
         divergence = first_strayed(ours, theirs, telling)
         divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
+    if initial:  # before anything runs
+        first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
+        divergence = Divergence(initial[0].where, None, initial[0].message, first)
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
@@ -157,8 +167,9 @@ def judge(
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
         outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
-    elif rejected or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
-        outcome, reasons = MISMATCH, differ
+    elif rejected or initial or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
+        made = (f"The model is built or initialised otherwise in {len(initial)} places.",) if not rejected else ()
+        outcome, reasons = MISMATCH, made if initial and made else differ
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped
     else:
@@ -169,8 +180,8 @@ def judge(
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
-        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
-        degenerate=empty, labels=labels, seals={LEGACY: legacy.seal, NEW: new.seal},
+        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), initial=initial,
+        stop=stop, degenerate=empty, labels=labels, seals={LEGACY: legacy.seal, NEW: new.seal},
     )  # fmt: skip
 
 
