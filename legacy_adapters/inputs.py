@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Dict, List, Tuple
 
 import torch
 
 #: Phases for which a file of inputs has a batch: inference, and losses and gradients.
 PREDICT, TRAIN = "predict", "train"
+
+
+#: Phases of inference with boxes of the resized image, and without post-processing.
+UNSCALED, TENSOR = "unscaled", "tensor"
+VARIANTS = (UNSCALED, TENSOR)
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,11 @@ class Batch:
         prefix = phase + "."
         own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         return cls.from_tensors(own, device, dtype)
+
+def first_image(batch: Batch) -> Batch:
+    """Return the first image alone, as it was padded."""
+    count = len(batch.images)
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(
+        batch, **{name: value[:1] for name, value in values.items() if hasattr(value, "__len__") and len(value) == count}
+    )

@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
-CHECKS = ("forward", "loss", "grad", "train")
+CHECKS = ("forward", "loss", "grad", "init", "train")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Job:
         trace: folder to write the trace to.
         status: file to write ``{"ok": bool, "error": str, "place": str, "traceback": str}`` to; see
             :func:`legacy_adapters.origin.report`.
-        checks: some of ``forward``, ``loss``, ``grad``, ``train``; ``grad`` implies ``loss``. None with ``images``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None with
+            ``images``.
         seed: of all random draws: generators are set anew before each phase and step, see
             :mod:`legacy_adapters.seeding`.
         threads: of torch's CPU kernels.

@@ -9,9 +9,10 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
 
 import torch
 
-from .inputs import Batch
+from .inputs import TENSOR, UNSCALED, Batch
+from .methods import plain
 from .precision import as_stored
-from .steps import Training
+from .steps import Training, kind_of
 
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
@@ -27,7 +28,6 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
     config = load_config(config_path)
     if overrides_path:
         config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
-    config.model.backbone.init_cfg = None
     if DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
     return MODELS.build(config.model)
@@ -66,7 +66,25 @@ def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
 
 def predict(model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
     """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
-    results = model.predict(batch.images, data_samples(batch, with_gt=False))
+    return _detections(model.predict(batch.images, data_samples(batch, with_gt=False)))
+
+
+def variants(model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
+    """Return the other ways of inference by the phase they are recorded in.
+
+    A code base in which one of them does not work leaves it out, in an adapter function of this name.
+    """
+
+    def unscaled(batch: Batch) -> List[Dict[str, torch.Tensor]]:
+        return _detections(model.predict(batch.images, data_samples(batch, with_gt=False), rescale=False))
+
+    def tensor(batch: Batch) -> List[Any]:
+        return [plain(model(batch.images, data_samples(batch, with_gt=False), mode="tensor"))]
+
+    return {UNSCALED: unscaled, TENSOR: tensor}
+
+
+def _detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
     keys = ("bboxes", "scores", "labels")
     return [{key: getattr(result.pred_instances, key) for key in keys} for result in results]
 
@@ -131,6 +149,10 @@ class EngineTraining(Training):
         wrapper.backward = watched
         if wrapper.clip_grad_kwargs:
             wrapper.clip_func = clip(wrapper.clip_func)
+
+    def wrapper_options(self) -> Dict[str, Any]:
+        counts = getattr(self.wrapper, "_accumulative_counts", 1)
+        return {"class": kind_of(self.wrapper), "accumulative_counts": counts}
 
     def context(self) -> ContextManager:
         return self.wrapper.optim_context(self.model)

@@ -45,7 +45,7 @@ class Recorder:
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
         self._forcing = forcing
         self.phase = ""
-        self._modules = self._calls = True
+        self._modules = self._calls = self._methods = True
         self._draws = False
         self.calls: Counter = Counter()
         self._inner_calls: Counter = Counter()
@@ -60,7 +60,14 @@ class Recorder:
         self._first_calls = FirstCalls()
 
     @contextmanager
-    def in_phase(self, phase: str, modules: bool = True, calls: bool = True, draws: bool = False) -> Iterator[None]:
+    def in_phase(
+        self,
+        phase: str,
+        modules: bool = True,
+        calls: bool = True,
+        draws: bool = False,
+        methods: Optional[bool] = None,
+    ) -> Iterator[None]:
         """Label what follows with ``phase`` and count calls from 0.
 
         Args:
@@ -68,8 +75,10 @@ class Recorder:
             modules: record module calls; else they are only counted.
             calls: False does not even count them; what is added, and taps, remain.
             draws: record the states of random generators, which must have been seeded for this phase.
+            methods: record methods; None records them where modules are.
         """
         self.phase, self._modules, self._calls, self._draws = phase, modules and calls, calls, draws
+        self._methods = self._modules if methods is None else methods
         self._next.clear()
         self._random.moved()  # what happened before is of no interest
         try:
@@ -166,7 +175,7 @@ class Recorder:
         signature = inspect.signature(original)
 
         def followed(*args: Any, **kwargs: Any) -> Any:
-            records = self.phase and self._modules and not in_backward()
+            records = self.phase and self._methods and not in_backward()
             self.note_random()
             if records:
                 call = self.next_call(name, method)
@@ -247,7 +256,7 @@ class Recorder:
     def _computed_again(
         self, name: str, signature: inspect.Signature, forward: Callable, args: Tuple[Any, ...], kwargs: Dict[str, Any]
     ) -> Any:
-        """Repeat a call for its gradients; these are recorded if the first run had no graph for them to flow through."""
+        """Repeat a call for its gradients; these are recorded if the first run built no graph."""
         given = flatten(named_arguments(signature.bind(*args, **kwargs), defaults=True))
         first = self._first_calls.again(name, digests(given)) if self._modules and self._flow is not None else None
         if first is None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from safetensors.numpy import load_file
@@ -32,9 +32,14 @@ from .states import RecordedStates
 
 TWIN, OWN = "twin", "own"
 _PHASE = "step "
-#: Of an optimizer's groups; what else is there says how it is computed, not what.
-_SETTINGS = ("initial_lr", "lr", "weight_decay", "betas", "eps", "momentum")
-_CLIP_SETTINGS = ("max_norm", "norm_type", "clip_value")
+#: Options of an optimizer's groups and of clipping that say how it is computed, not what, or what an option was made of.
+#: Others are recorded if they are set: an option that is off means what its absence means, as in older versions.
+_HOW = ("params", "parameters", "param_names", "foreach", "fused", "capturable", "differentiable",
+        "lr_mult", "decay_mult")  # fmt: skip
+#: Options that newer versions of torch write into the groups of a class, which has no other way to compute.
+_IMPLIED = {"AdamW": {"decoupled_weight_decay": True}}
+#: Recorded also if zero.
+_ALWAYS = ("initial_lr", "lr", "weight_decay", "betas", "eps", "momentum", "max_norm", "norm_type", "clip_value")
 
 
 def phase_of(step: int) -> str:
@@ -65,6 +70,10 @@ class Training:
             clip: makes of the function that clips the one to be called instead; its first argument is the parameters.
         """
         raise NotImplementedError
+
+    def wrapper_options(self) -> Dict[str, Any]:
+        """Return what an update does besides what the optimizer's groups say: numbers, names of classes."""
+        return {}
 
     def context(self) -> ContextManager:
         """Return what the losses are to be computed within."""
@@ -232,8 +241,14 @@ class StepLoop:
         self._visited.clear()
 
     def _record_settings(self) -> None:
+        kind = kind_of(self.training.optimizer)
+        options = {"class": kind}
+        self.recorder.add("update", "optimizer", 0, _options(options))
+        self.recorder.add("update", "optimizer wrapper", 0, _options(self.training.wrapper_options()))
+        implied = _IMPLIED.get(kind, {})
         for name, _, group in self._grouped():
-            self.recorder.add("setting", name, 0, _numbers(group, _SETTINGS))
+            options = {key: value for key, value in group.items() if implied.get(key) != value}
+            self.recorder.add("setting", name, 0, _options(options))
 
     def _clipping(self, clip: Callable) -> Callable:
         signature = inspect.signature(clip)
@@ -245,7 +260,7 @@ class StepLoop:
             result = clip(ordered, *args, **kwargs)
             if result is not None:
                 self.recorder.add("clip", "gradients", 0, {"total_norm": result})
-            self.recorder.add("clip", "gradients", 0, _numbers(given.arguments, _CLIP_SETTINGS))
+            self.recorder.add("clip", "gradients", 0, _options(given.arguments))
             return result
 
         return clipping
@@ -277,10 +292,36 @@ class StepLoop:
             perturb([*self.model.parameters(), *self.model.buffers()], self.plan.perturb)
 
 
-def _numbers(values: Dict[str, Any], names: Sequence[str]) -> Dict[str, torch.Tensor]:
-    """Return the named settings in double precision, in which the code base computes with them."""
-    found = {name: values[name] for name in names if values.get(name) is not None}
-    return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in found.items()}
+def kind_of(thing: Any) -> str:
+    """Return the name of the class whose methods ``thing`` has: a subclass that overrides none is that class."""
+    classes = type(thing).__mro__
+    for place, cls in enumerate(classes):
+        own = [name for name, value in vars(cls).items() if _is_defined_in(cls, value)]
+        if cls.__module__.partition(".")[0] in ("torch", "mmengine") or any(
+            hasattr(base, name) for base in classes[place + 1 : -1] for name in own if name != "__init__"
+        ):
+            return cls.__name__
+    return classes[0].__name__
+
+
+def _is_defined_in(cls: type, value: Any) -> bool:
+    """Tell a method of ``cls`` from one that was put there: torch wraps ``step`` in the class of every optimizer."""
+    function = inspect.unwrap(value) if callable(value) else value
+    return inspect.isfunction(function) and function.__qualname__.rpartition(".")[0] == cls.__qualname__
+
+
+def _options(values: Dict[str, Any]) -> Dict[str, torch.Tensor]:
+    """Return what is set, numbers in double precision, in which the code base computes with them; text as its bytes."""
+    found = {}
+    for name, value in values.items():
+        parts = value if isinstance(value, (tuple, list)) else (value,)
+        if name in _HOW or value is None or not (value or name in _ALWAYS):
+            continue
+        if isinstance(value, str):
+            found[name] = torch.tensor(list(value.encode()), dtype=torch.uint8)
+        elif isinstance(value, torch.Tensor) or all(isinstance(part, (bool, int, float)) for part in parts):
+            found[name] = torch.as_tensor(value, dtype=torch.float64)
+    return found
 
 
 def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) -> StepLoop:

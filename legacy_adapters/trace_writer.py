@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import weakref
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, Dict, List, Optional, Tuple
@@ -23,7 +24,7 @@ import torch
 from .fingerprint import PARTS, Fingerprints
 from .job import write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_NAME = "index.json"
 _HEADER_BYTES = 1 << 18  # room for the JSON header of one shard, padded with spaces as safetensors allows
 _MAX_TENSORS = 1000
@@ -148,6 +149,7 @@ class TraceWriter:
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
         self.records: List[Record] = []
+        self._added: Counter = Counter()
         self._shards: List[str] = []
         self._shard: Optional[_Shard] = None
         self._where: Dict[str, str] = {}
@@ -175,6 +177,7 @@ class TraceWriter:
         data = tensor_bytes(value)
         digest = self._stored(dtype, shape, data) if data.nbytes < _LARGE else self._stored_large(tensor, data)
         self.records.append(Record(phase, kind, name, call, slot, dtype, shape, digest, scope))
+        self._added[phase, kind] += 1
 
     def _stored(self, dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
         """Store what is not there yet and return its digest."""
@@ -227,19 +230,31 @@ class TraceWriter:
         return self._shard
 
     def finish(self, provenance: dict, coverage: dict) -> None:
-        """Close the shards and publish the index."""
+        """Close the shards and publish the index, sealed.
+
+        ``coverage`` gets the number of records of each phase and kind, unless it has these already: a trace that is
+        written again keeps what the run counted.
+        """
         self._helper.shutdown()
         if self._shard is not None:
             self._shard.close()
             self._shard = None
+        counts = [dict(phase=p, kind=k, count=count) for (p, k), count in sorted(self._added.items())]
         index = dict(
             format_version=FORMAT_VERSION,
             provenance=provenance,
-            coverage=coverage,
+            coverage=dict(dict(records=counts), **coverage),
             shards=self._where,
             records=[asdict(record) for record in self.records],
         )
-        write_json(os.path.join(self.folder, INDEX_NAME), index)
+        write_json(os.path.join(self.folder, INDEX_NAME), sealed(index))
+
+
+def sealed(index: dict) -> dict:
+    """Return ``index`` with a ``seal``: a SHA-256 over all else in it, as JSON has it."""
+    text = json.dumps({name: value for name, value in index.items() if name != "seal"})
+    plain = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    return dict(index, seal=hashlib.sha256(plain.encode()).hexdigest())
 
 
 def content_digest(tensor: torch.Tensor) -> str:

@@ -42,11 +42,14 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting, executed
+    from legacy_adapters import detecting, executed, initialising
     from legacy_adapters.seeding import seed_all
+    from legacy_adapters.trace_writer import TraceWriter
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
+    writer = TraceWriter(job.trace) if job.images is None else None
+    initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)
     _load_weights(model, load_file(job.weights))
@@ -55,16 +58,26 @@ def run(job: Any) -> None:
     with executed.unwatched():  # it reads code to tell which it is
         told = adapter.provenance(job.options)
     provenance = dict(_environment(job), **told)
-    if job.images is not None:
+    if writer is None:
         detecting.run(job, adapter, model, provenance)
     else:
-        _record(job, adapter, model, dtype, provenance)
+        more = {} if initial is None else {initialising.INIT: initial}
+        _record(job, adapter, model, dtype, provenance, writer, more)
 
 
-def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: Dict[str, Any]) -> None:
+def _record(
+    job: Any,
+    adapter: ModuleType,
+    model: Any,
+    dtype: Any,
+    provenance: Dict[str, Any],
+    writer: Any,
+    more: Dict[str, Any],
+) -> None:
     """Run the checks and write the trace; if they end with an error, of what was recorded until then.
 
-    The error, which is raised again, stands in the trace's provenance as ``stopped``.
+    The error, which is raised again, stands in the trace's provenance as ``stopped``. ``more`` is coverage beside what
+    the recorder tells.
     """
     from safetensors.torch import load_file
 
@@ -76,7 +89,6 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
-    from legacy_adapters.trace_writer import TraceWriter
 
     given = load_file(job.inputs)
     batches = {phase: Batch.of_phase(given, phase, job.device, dtype) for phase in (PREDICT, TRAIN)}
@@ -85,7 +97,7 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
     aside = adapter.aside(model) if hasattr(adapter, "aside") else nothing_aside
-    recorder = Recorder(TraceWriter(job.trace), _records_flow(job), forcing, target, aside)
+    recorder = Recorder(writer, _records_flow(job), forcing, target, aside)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):
@@ -108,7 +120,8 @@ def _record(job: Any, adapter: ModuleType, model: Any, dtype: Any, provenance: D
         provenance.update(loop.provenance() if loop is not None else {})
         provenance.update(files=executed.files(), packages=executed.packages(), peak_memory=_peak_memory(job.device))
         reached = loop.reached if loop is not None else set()
-        recorder.writer.finish(provenance, dict(recorder.coverage(), **_gradient_coverage(parameters, reached)))
+        coverage = dict(recorder.coverage(), **_gradient_coverage(parameters, reached), **more)
+        recorder.writer.finish(provenance, coverage)
 
 
 def _records_flow(job: Any) -> bool:
@@ -152,6 +165,8 @@ def _run_checks(
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
                 for index, result in enumerate(adapter.predict(model, batches[PREDICT])):
                     recorder.add("tap", "result", index, result)
+            if not job.force:  # module by module nothing is new in these
+                _run_variants(job, adapter, model, batches[PREDICT], recorder)
             _infer_made_up(job, adapter, model, batches[PREDICT], recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
@@ -195,6 +210,21 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
         results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
         for index, result in enumerate(results):
             recorder.add("tap", made_up.NAME, index, result, scope=name)
+
+
+def _run_variants(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+    """Run the other ways of inference that the adapter names, each on the first image of the batch alone."""
+    import torch
+
+    from legacy_adapters import inputs
+    from legacy_adapters.seeding import seed_all
+
+    first = inputs.first_image(batch)
+    for name, run in getattr(adapter, "variants", lambda model: {})(model).items():
+        seed_all(job.seed, name)
+        with torch.no_grad(), recorder.in_phase(name, calls=False, methods=True):
+            for index, result in enumerate(run(first)):
+                recorder.add("tap", "result", index, result)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

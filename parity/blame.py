@@ -15,6 +15,11 @@ from .compare import Comparison
 DETECTOR = "the detector"
 FLOW = ("in_grad", "out_grad")
 OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
+WRAPPER = "the optimizer wrapper"
+#: Kinds of records of what an update is made with.
+_OF_OPTIMIZER = ("update", "setting", "clip")
+#: Share of the trained parameters from which on what differs is none of their own.
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Divergence:
 
     Attributes:
         where: new-side module path, parameter or loss term; ``the detector`` for the detector's own code; in training
-            also ``the optimizer``, ``the schedule`` and ``gradient clipping``.
+            also ``the optimizer``, ``the optimizer wrapper``, ``the schedule`` and ``gradient clipping``.
         modules: path of the blamed module on the legacy and on the new side; None where no module is blamed.
         message: one sentence for a person.
         comparison: the pair it was seen on; None if the new side lacks the record.
@@ -80,16 +85,46 @@ def first_divergence(
     position = {id(record): index for index, record in enumerate(order)}
     lost = min(missing, key=lambda record: position[id(record)], default=None)
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
+        if lost.kind in _OF_OPTIMIZER:
+            return _describe_lone_setting(lost, missing, {c.pair.legacy.key[:3] for c in comparisons}, "legacy")
         return _describe_cut(cut_off[0]) if cut_off and lost.kind in FLOW else describe_missing(lost)
     strange = _strange(rejected[0].pair.new if rejected else None, not_finite)
     if strange is not None:
         return _describe_not_finite(strange, rejected[0] if rejected else None)
+    options = [record for record in added if record.kind in _OF_OPTIMIZER]
+    if options and (not rejected or _follows(rejected[0].pair.new, options[0])):
+        return _describe_lone_setting(options[0], added, {c.pair.new.key[:3] for c in comparisons}, "new")
     if not rejected:
         return _describe_added(_cause(added)) if added else None
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
     return describe(first, comparisons)
+
+
+def _follows(record: Record, setting: Record) -> bool:
+    """Tell whether a record of a training is made with the settings of its step or a later one."""
+    one, two = step_of(record.phase) or 0, step_of(setting.phase) or 0
+    return one > two or (one == two and record.kind in ("grad", "clip", "optim_state", "state"))
+
+
+def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tuple], side: str) -> Divergence:
+    """Tell an option that one side alone sets from a parameter that it alone trains; ``both`` are settings of both."""
+    if first.key[:3] not in both:
+        return describe_missing(first) if side == "legacy" else _describe_added(first)
+    step = f"step {step_of(first.phase)}"
+    if first.kind == "clip":
+        return Divergence(CLIPPING, None, f"In {step} clipping has `{first.slot}` on the {side} side only.", None)
+    if first.kind == "update":
+        text = f"In {step} the {first.name} has `{first.slot}` on the {side} side only."
+        return Divergence(f"the {first.name}", None, text, None)
+    names = [record.name for record in lone if (*record.key[:2], record.slot) == (*first.key[:2], first.slot)]
+    trained = sum(key[:2] == first.key[:2] for key in both)
+    everywhere = len(names) == trained
+    where = OPTIMIZER if everywhere else _common_module(names)
+    whose = f"all {trained} parameters" if everywhere else f"{len(names)} of {trained} parameters, first `{names[0]}`"
+    text = f"In {step} the optimizer's option `{first.slot}` is set on the {side} side only, for {whose}."
+    return Divergence(where, None, text, None)
 
 
 def _strange(first: Record | None, not_finite: Sequence[NotFinite]) -> NotFinite | None:
@@ -174,6 +209,7 @@ _KINDS = {
     "module_out": "output of",
     "in_grad": "gradient of an input of",
     "out_grad": "gradient of an output of",
+    "init": "initial value of",
     "param": "weight",
     "tap": "tap",
     "basis": "basis of tap",
@@ -251,6 +287,7 @@ def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> 
         text = f"The code of {quoted} leaves another random state: {record.name}'s generator ({record.phase} phase)."
         return Divergence(caller, None, text, comparison)
     text = {
+        "init": f"`{record.name}` is initialised otherwise.",
         "param": f"The weights differ before anything runs: `{record.name}`.",
         "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
         "state": f"Training leaves `{record.name}` otherwise; outputs, losses and gradients are equal.",
@@ -283,8 +320,25 @@ def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) ->
         return Divergence(CLIPPING, None, text, comparison)
     if record.kind == "clip":
         return Divergence(CLIPPING, None, f"In {step} gradients are clipped by another `{slot}`.", comparison)
+    if record.kind == "update":
+        what = {"class": "is of another class"}.get(slot, f"has another `{slot}`")
+        return Divergence(f"the {name}", None, f"In {step} the {name} {what}.", comparison)
     alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind) == (record.phase, record.kind)]
-    count = f"{sum(not c.accepted for c in alike)} of {len(alike)}"
+    trained = {c.pair.new.name for c in comparisons if c.pair.new.key[:2] == (record.phase, "setting")}
+    if record.kind == "optim_state":
+        alike = [c for c in alike if c.pair.new.slot == slot]
+    if record.kind in ("state", "optim_state"):
+        alike = [c for c in alike if c.pair.new.name in trained]
+    differing = sum(not c.accepted for c in alike)
+    count = f"{differing} of {len(alike)}"
+    if record.kind in ("state", "optim_state") and 1 < differing >= NEARLY_ALL * len(alike):
+        what = "parameters" if record.kind == "state" else f"parameters' `{slot}`"
+        equal = "settings and optimizer state" if record.kind == "state" else "and settings"
+        text = f"In {step} the optimizer leaves {count} {what} otherwise, `{name}` first; gradients, {equal} are equal."
+        return Divergence(OPTIMIZER, None, text.replace("gradients, and", "gradients and"), comparison)
+    if record.kind == "grad" and 1 < differing == len(alike):
+        text = f"In {step} {count} gradients differ, `{name}` first on the way back; losses and settings are equal."
+        return Divergence(WRAPPER, None, text, comparison)
     text = {
         "loss": f"In {step} the loss term `{name}` differs; everything up to there is equal.",
         "grad": f"In {step} {count} gradients differ, `{name}` first on the way back; losses and settings are equal.",

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from converters import families
+from legacy_adapters.initialising import without_init
 
 from .compare import DERIVED, Tolerance
 from .exclusions import EXCLUSIONS
@@ -57,7 +58,8 @@ def check(
     given = dict(replay=replay, gradient_flow=golden.provenance.get("gradient_flow", False))
     new = sides.new(**given)
     progress("running the new side in float64")
-    new_reference = sides.new(NEW + FLOAT64, dtype="float64", decide=False, **given)
+    checks = without_init(golden.task.checks)
+    new_reference = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=checks, **given)
     progress("comparing")
     mapping = families.mapping(golden.task.family, golden.task.variant)
     exclusions = EXCLUSIONS[golden.task.family]

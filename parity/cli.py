@@ -21,6 +21,7 @@ from .options import (
     DEFAULT_BOUNDS,
     EVAL_EXIT_CODES,
     EXIT_CODES,
+    EXPECT_DIGEST,
     FAMILY,
     FIXED_HELP,
     KEPT,
@@ -108,7 +109,7 @@ def capture(**settings: Any) -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@having(*CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
+@having(*EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
 def check(json: bool, **settings: Any) -> None:
     """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
     from . import commands
@@ -136,7 +137,7 @@ def demo(json: bool, **settings: Any) -> None:
 )
 @having(*BOUNDS)
 @click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
-@having(*OUTPUT)
+@having(*EXPECT_DIGEST, *OUTPUT)
 def compare(json: bool, **arguments: Any) -> None:
     """Compare two traces kept by `run --out`."""
     from . import commands

@@ -100,8 +100,7 @@ def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
         prepared = prepare(task, sources, machine)
         with run_folder(None) as folder:
             recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
-        golden.save(recorded, file)
-        return recorded
+        return replace(recorded, seal=golden.save(recorded, file))
 
     recorded, code = done(work, _INPUT_ERRORS)
     if recorded is not None:
@@ -111,15 +110,19 @@ def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
 
 def check(
     *, file: Path, out: Path | None, force: bool, as_json: bool, quiet: bool, checkpoint: Path | None,
-    new_adapter: Path | None, **machine: Any,
+    new_adapter: Path | None, expect_digest: str | None = None, **machine: Any,
 ) -> int:  # fmt: skip
-    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`."""
+    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`.
+
+    With ``expect_digest``, a file of another digest is refused.
+    """
     sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
     where = machine_of(machine)
 
     def work() -> Verdict:
         check_run_folder(out, force)
         recorded = golden.load(file)
+        recorded.check_seal(file, expect_digest)
         prepared = prepare(recorded.task, sources, where)
         recorded.check_given(prepared)  # before the folder of an earlier run is emptied
         with run_folder(out) as folder:
@@ -140,13 +143,15 @@ def compare(
     rtol: float,
     atol: float,
     verify: bool,
+    expect_digest: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Compare two trace folders and print the verdict. Return the exit code.
 
     What can turn the verdict is checked: always that the shards are whole, and with a tolerance other than ``exact``,
-    where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is.
+    where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is. The
+    indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace.
     """
 
     def work() -> Verdict:
@@ -158,6 +163,8 @@ def compare(
                 raise TraceError(f"{trace.folder} was recorded for {found[0]} {found[1]}; expected {family} {variant}.")
             if verify:
                 trace.verify()
+        if expect_digest is not None and not one.seal.startswith(expect_digest):
+            raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
         try:
             return judge(one, two, mapping, EXCLUSIONS[family], _tolerance(tolerance, rtol, atol))
         except errors.UnmappedKeyError as error:

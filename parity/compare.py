@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from legacy_adapters.initialising import INIT
 from legacy_adapters.trace_writer import Record, content_digest
 
 from .derived import Finding, decision_margin, examine, follows_gradients, training_slack
-from .evidence import Evidence
+from .evidence import Evidence, norms
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
 from .pairing import Pair
@@ -25,6 +26,7 @@ from .trace import Recording, Trace, TraceError
 
 #: Kinds of records that hold what code passes on, numbers among it.
 _ARGUMENTS = ("module_in", "basis")
+_NUMBERS = (*_ARGUMENTS, "module_out", "loss", "in_grad", "out_grad")
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 
 
@@ -53,6 +55,9 @@ class Tolerance:
 
 #: A learning rate is computed in double precision by a few operations; no tensor's rounding is in it.
 _SETTINGS = Tolerance(FIXED, rtol=2.0**-44)
+#: Initial values are computed once, of whole random numbers by few operations: some units in the last place of their
+#: size, for other kernels have other sines.
+_INITIAL = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -143,12 +148,15 @@ def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
 
 
 def _is_one_number(pair: Pair, new: Trace) -> bool:
-    """Tell whether two single numbers among arguments, of other types, are one: ``1``, ``1.0``, ``torch.tensor([1])``.
+    """Tell whether two single numbers are one: ``1``, ``1.0``, ``torch.tensor(1)``, ``torch.tensor([1])``.
+
+    Arguments may be of other types; of what is computed with them only the shape may differ, [1] for [].
 
     The legacy side's may be known by its digest only, so the new one is brought to its type.
     """
     one, two = pair.legacy, pair.new
-    if one.kind not in _ARGUMENTS or (one.dtype, one.shape) == (two.dtype, two.shape):
+    kinds = _NUMBERS if one.dtype == two.dtype else _ARGUMENTS
+    if one.kind not in kinds or (one.dtype, one.shape) == (two.dtype, two.shape):
         return False
     if not {one.shape, two.shape} <= {(), (1,)}:
         return False
@@ -212,6 +220,8 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     if _is_setting(record):
         return _compare(pair, sample.legacy, sample.new, _SETTINGS)
+    if record.kind == INIT:
+        return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
     finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
     difference = measure(sample.legacy, sample.new)
     if sample.sketched:
@@ -223,7 +233,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 def _is_setting(record: Record) -> bool:
     """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
-    return record.kind == "setting" or (record.kind == "clip" and record.slot != "total_norm")
+    return record.kind in ("setting", "update") or (record.kind == "clip" and record.slot != "total_norm")
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:

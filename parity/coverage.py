@@ -120,6 +120,20 @@ def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpai
     )
 
 
+def lost_records(recording: Recording, side: str) -> list[str]:
+    """Return a sentence for each phase and kind of which a recording holds other records than its run counted."""
+    counted = recording.coverage.get("records")
+    if counted is None:
+        return []
+    held = Counter((record.phase, record.kind) for record in recording.records)
+    expected = Counter({(entry["phase"], entry["kind"]): entry["count"] for entry in counted})
+    return [
+        f"The {side} run counted {expected[key]} records {key[1]} of phase {key[0]}, the recording holds {held[key]}."
+        for key in sorted(expected.keys() | held.keys())
+        if held[key] != expected[key]
+    ]
+
+
 def _calls(side: Recording, which: str = "leaf_calls") -> Calls:
     return Counter({(entry["phase"], entry["name"]): entry["count"] for entry in side.coverage.get(which, ())})
 

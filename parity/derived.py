@@ -23,7 +23,8 @@ below AdamW's eps and move nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +46,8 @@ JUMP = 0.5
 SQUARE_JUMP = (1 + JUMP) ** 2 - 1
 MOVES = 2.0
 FLOAT64_SHARE = 2.0**-20
+#: Largest share of a tensor's size that rounding may explain; more is no measurement of rounding.
+LOOSE = 1e-2
 
 
 def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
@@ -77,6 +80,10 @@ class Finding:
         error64: in float64.
         allowed64: for ``error64``.
         objection: why it is not accepted; empty if it is.
+        explained: largest error that is put down to rounding, of which ``allowed64`` is a share.
+        size: largest value of the reference.
+        share: largest share of a size that rounding may explain here.
+        slack: what may be explained beyond that.
     """
 
     error: Norms
@@ -84,6 +91,10 @@ class Finding:
     error64: Norms
     allowed64: Norms
     objection: str
+    explained: float = 0.0
+    size: float = 0.0
+    share: float = LOOSE
+    slack: float = 0.0
 
 
 def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Finding:
@@ -109,7 +120,32 @@ def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Find
     said = _objection("", moved, error.norms(), allowed) or _objection(
         " in float64", moved64, error64.norms(), allowed64
     )
-    return Finding(error.norms(), allowed, error64.norms(), allowed64, said)
+    return Finding(
+        error.norms(), allowed, error64.norms(), allowed64, said, explained.max, size.norms().max,
+        share=FACTOR * JUMP if gradient else LOOSE, slack=FACTOR * slack.max,
+    )  # fmt: skip
+
+
+def too_loose(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    """Return the findings whose bounds are no measurement of rounding, so that they could hide an error.
+
+    That is a rounding error of more than :data:`LOOSE` of the tensor's size. A tensor that cancels to less than the
+    noise of its phase has more rounding than size; it counts against the phase's usual size. Gradients jump by up to
+    ``JUMP`` of their size, so their float32 bound is for sanity only; what counts is that in float64, a
+    ``FLOAT64_SHARE`` of what is explained: it stays sharp as long as that is at most ``FACTOR`` times such a jump.
+
+    Args:
+        findings: of the records of each phase.
+    """
+    loose = []
+    for ones in findings.values():
+        noise = statistics.median(one.explained for one in ones)
+        usual = statistics.median(one.size for one in ones)
+        for one in ones:
+            size = usual if one.size < noise else one.size
+            if one.explained > one.share * size + one.slack:
+                loose.append(one)
+    return loose
 
 
 def _objection(run: str, moved: bool, error: Norms, allowed: Norms) -> str:
@@ -136,6 +172,7 @@ def constants() -> dict[str, float]:
         square_ceiling=SQUARE_JUMP,
         moves=MOVES,
         float64_share=FLOAT64_SHARE,
+        loose=LOOSE,
     )
 
 
@@ -186,7 +223,8 @@ def basis_errors(evidence: Evidence, pair: Pair) -> dict[str, float]:
     for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
         twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
         sample = evidence.sample(Pair(twin, record))
-        errors[slot] = 0.0 if sample is None else bound(sample).max
+        # a bound that is no rounding explains no decision, either
+        errors[slot] = 0.0 if sample is None else min(bound(sample).max, LOOSE * norms(sample.reference).max)
     return errors
 
 

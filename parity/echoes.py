@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 
-from legacy_adapters.trace_writer import Key, Record, zeros_digest
+import torch
+
+from legacy_adapters.trace_writer import Key, Record, content_digest, zeros_digest
 
 from .blame import FLOW
 from .compare import Comparison
 from .pairing import LEGACY, NEW, OF_METHODS, OF_MODULES, Unpaired
+from .shard import TORCH_DTYPES
 from .twins import INPUTS, OUTPUTS, numel
 
 _VALUES = ("module_in", "module_out", "tap", "basis", "loss")
+_COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
 REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
@@ -42,7 +47,7 @@ def explained(
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
 
-    A single number, or a tensor of zeros, equals others by chance and proves nothing.
+    Whole numbers, some that come up everywhere and tensors of zeros equal others by chance and prove nothing.
 
     Args:
         unpaired: records without a twin.
@@ -115,4 +120,13 @@ def _reason(
 
 
 def _is_trivial(record: Record) -> bool:
-    return numel(record) < 2 or record.digest == zeros_digest(record.dtype, record.shape)
+    if numel(record) > 1:
+        return record.digest == zeros_digest(record.dtype, record.shape)
+    return not record.is_float or record.digest in _common_digests(record.dtype, record.shape)
+
+
+@cache
+def _common_digests(dtype: str, shape: tuple[int, ...]) -> frozenset[str]:
+    """Return the digests of single numbers that come up everywhere."""
+    numbers = (torch.full(shape, value, dtype=TORCH_DTYPES[dtype]) for value in _COMMON)
+    return frozenset(map(content_digest, numbers))

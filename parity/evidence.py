@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from legacy_adapters.initialising import INIT
 from legacy_adapters.steps import phase_of, step_of
 from legacy_adapters.trace_writer import Key, Record
 
@@ -115,7 +116,10 @@ class Sample:
 
 
 class Evidence(Protocol):
-    """Where samples come from: traces at hand, or a golden file."""
+    """Where samples come from: traces at hand, or a golden file.
+
+    How a model is initialised is recorded once, in its own precision: there the references are the values themselves.
+    """
 
     new: Trace
     new_reference: Trace
@@ -194,6 +198,9 @@ class TraceEvidence:
     new_reference: Trace
 
     def sample(self, pair: Pair) -> Sample | None:
+        if pair.legacy.kind == INIT:
+            legacy, new = whole(self.legacy, self.legacy.by_key[pair.legacy.key]), whole(self.new, pair.new)
+            return Sample(legacy, legacy, ZERO, new, new)
         reference = self.reference.by_key.get(pair.legacy.key)
         new_reference = self.new_reference.by_key.get(pair.new.key)
         if reference is None or new_reference is None or {reference.shape, new_reference.shape} != {pair.new.shape}:

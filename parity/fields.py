@@ -11,9 +11,10 @@ _RECORD = {
 }  # fmt: skip
 _COVERAGE = {
     "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
-    "not_finite?": list, "classes": dict, "inner_calls?": list,
+    "not_finite?": list, "classes": dict, "inner_calls?": list, "records?": list, "init?": dict,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
+_COUNT = {"phase": str, "kind": str, "count": int}
 _LEAF_CALL = {"phase": str, "name": str, "count": int}
 _ENTRIES = {"cut_off": "phase, kind, name, call and slot", "not_finite": "phase, module, name, call and a word"}
 _ENTRY = (str, str, str, int, str)
@@ -47,6 +48,7 @@ def check_fields(provenance: Any, coverage: Any, records: Any) -> None:
         for place, entry in enumerate(coverage.get(name, [])):
             if type(entry) is not list or tuple(map(type, entry)) != _ENTRY:
                 raise FieldError(f"coverage.{name}[{place}] is {entry!r:.60}, expected {parts}")
+    _fields("coverage.records", coverage.get("records", []), _COUNT)
     if type(records) is not list:
         raise FieldError(f"records is {records!r:.60}, expected a list")
     _fields("records", records, _RECORD)

@@ -14,7 +14,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.replay import decision_key
+from legacy_adapters.initialising import INIT
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
-from .evidence import Norms, Sample, relative_gap
+from .evidence import ZERO, Norms, Sample, relative_gap
 from .evidence import Values as ValuesOf
 from .fields import check_fields
 from .pairing import LEGACY, Pair
@@ -35,7 +36,8 @@ from .sides import Prepared
 from .sketch import marked, sketch
 from .trace import Trace
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+SEAL = "seal"
 _DECISION = "decision/"
 #: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
 _OF_TRACES = ("cut_off", "not_finite")
@@ -78,6 +80,7 @@ class Golden:
         records: as of a trace, in recording order.
         values: of the float records.
         decisions: bundle for replay.
+        seal: digest of all that the file holds; empty before it is saved.
     """
 
     task: Task
@@ -87,6 +90,20 @@ class Golden:
     records: tuple[Record, ...]
     values: Mapping[Key, Values] = field(repr=False)
     decisions: Mapping[str, Tensor] = field(repr=False)
+    seal: str = ""
+
+    def check_seal(self, path: Path, expected: str | None) -> None:
+        """Refuse a file of another digest than the one that is asked for.
+
+        Args:
+            path: of the file, for the message.
+            expected: the digest, or how it begins; None for any.
+
+        Raises:
+            GoldenError: if it is another.
+        """
+        if expected is not None and not self.seal.startswith(expected):
+            raise GoldenError(f"{path} has the digest {self.seal}; expected {expected}.")
 
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot: of a tap; of anything else there are sketches only, so none."""
@@ -154,6 +171,8 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         record.key: Values(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
         )
+        if record.kind != INIT
+        else Values(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
         for record in legacy.records
         if record.is_float
         and record.kind != "param"
@@ -177,7 +196,8 @@ class GoldenEvidence:
 
     def sample(self, pair: Pair) -> Sample | None:
         values = self.golden.values.get(pair.legacy.key)
-        twin = self.new_reference.by_key.get(pair.new.key)
+        new = pair.new if pair.new.kind == INIT else None
+        twin = self.new_reference.by_key.get(pair.new.key, new)
         if values is None or twin is None:
             return None
         return Sample(
@@ -185,7 +205,7 @@ class GoldenEvidence:
             reference=values.reference,
             spread=values.spread,
             new=marked(self._sketch(self.new, pair.new), values.legacy),
-            new_reference=marked(self._sketch(self.new_reference, twin), values.reference),
+            new_reference=marked(self._sketch(self.new if twin is new else self.new_reference, twin), values.reference),
             sketched=True,
         )
 
@@ -200,8 +220,8 @@ class GoldenEvidence:
         return None  # a golden file holds no training
 
 
-def save(golden: Golden, path: Path) -> None:
-    """Write a golden file, to a temporary name first; the same content gives the same bytes."""
+def save(golden: Golden, path: Path) -> str:
+    """Write a golden file, to a temporary name first, and return its seal; the same content gives the same bytes."""
     places: dict[tuple[bytes, ...], int] = {}  # a module's input is often another's output: kept once
     kept: list[Values] = []
     rows = []
@@ -226,6 +246,8 @@ def save(golden: Golden, path: Path) -> None:
         "spread": np.array([(values.spread.max, values.spread.rms) for values in kept]).reshape(-1, 2),
         **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
     }
+    seal = seal_of(arrays)
+    arrays[SEAL] = np.frombuffer(bytes.fromhex(seal), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     temporary = path.with_name(path.name + ".tmp")
@@ -237,6 +259,17 @@ def save(golden: Golden, path: Path) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    return seal
+
+
+def seal_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a SHA-256 over the names, types, shapes and bytes of all arrays but the seal itself."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        if name != SEAL:
+            digest.update(repr((name, array.dtype.str, array.shape)).encode() + b"\0")
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _packed(tensors: list[Tensor]) -> np.ndarray:
@@ -265,7 +298,16 @@ def load(path: Path) -> Golden:
 def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
     header = json.loads(arrays["header"].tobytes())
     if header["format_version"] != FORMAT_VERSION:
-        raise GoldenError(f"{path} has format version {header['format_version']}; expected {FORMAT_VERSION}.")
+        raise GoldenError(
+            f"{path} has format version {header['format_version']}; expected {FORMAT_VERSION}: record it again with "
+            "`ddq-parity capture` of this version."
+        )
+    seal = seal_of(arrays)
+    if arrays[SEAL].tobytes().hex() != seal:
+        raise GoldenError(
+            f"{path} has been changed since it was recorded: its digest is {seal[:16]}, its seal "
+            f"{arrays[SEAL].tobytes().hex()[:16]}; take it from where it came from, or record it again."
+        )
     lengths = arrays["lengths"].tolist()
     columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
     kept = [Values(one, two, Norms(*errors)) for one, two, errors in zip(*columns, arrays["spread"].tolist())]
@@ -281,6 +323,12 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
         records.append(record)
         if place >= 0:
             values[record.key] = kept[place]
+    decisions = {
+        name.removeprefix(_DECISION): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith(_DECISION)
+    }
+    _check_decisions(path, records, decisions)
     task = header["task"]
     sizes = tuple((h, w) for h, w in task["sizes"])
     objects = None if task["objects"] is None else tuple(task["objects"])
@@ -291,9 +339,21 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
         coverage=header["coverage"],
         records=tuple(records),
         values=values,
-        decisions={
-            name.removeprefix(_DECISION): torch.from_numpy(array)
-            for name, array in arrays.items()
-            if name.startswith(_DECISION)
-        },
+        decisions=decisions,
+        seal=seal,
     )
+
+
+def _check_decisions(path: Path, records: Sequence[Record], decisions: Mapping[str, Tensor]) -> None:
+    """Refuse a file without a decision that it names, or with another: the new side could not be given it.
+
+    Raises:
+        GoldenError: naming the first.
+    """
+    for record in records:
+        if record.kind == "tap":
+            key = decision_key(record.phase, record.name, record.call, record.slot)
+            if key not in decisions:
+                raise GoldenError(f"{path} lacks the decision {key}, which it names; record it again.")
+            if content_digest(decisions[key]) != record.digest:
+                raise GoldenError(f"{path} holds another decision {key} than was recorded; record it again.")

@@ -12,6 +12,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 from converters import families
+from legacy_adapters.initialising import INIT, without_init
+from legacy_adapters.inputs import VARIANTS
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 from legacy_adapters.steps import step_of
@@ -29,6 +31,8 @@ from .verdict import MATCH, Verdict, ended, judge, with_isolation
 
 Progress = Callable[[str], None]
 
+#: Checks in which no module runs that could be given its twin's inputs.
+_NOT_ISOLATED = ("train", INIT)
 ISOLATED, FLOAT64 = "isolated", "64"
 SPREAD = "spread.json"
 
@@ -78,17 +82,17 @@ class RunFolder:
         return replace(Job.load(str(path)), weights=str(weights), inputs=str(inputs))
 
     def isolable(self, run: str) -> tuple[str, ...]:
-        """Return the checks of ``run`` that can be isolated: all but the steps of a training.
+        """Return the checks of ``run`` that can be isolated: all but the steps of a training and ``init``.
 
         Raises:
             SettingsError: if there are none.
             TraceError: if there is no such run.
         """
-        checks = tuple(check for check in self.job(run).checks if check != "train")
+        checks = tuple(check for check in self.job(run).checks if check not in _NOT_ISOLATED)
         if not checks:
             raise SettingsError(
-                f"{self.folder} holds steps of a training only, which cannot be isolated; make a run with check "
-                "forward, loss or grad as well."
+                f"{self.folder} holds checks {' and '.join(_NOT_ISOLATED)} only, which cannot be isolated; make a run "
+                "with check forward, loss or grad as well."
             )
         return checks
 
@@ -154,12 +158,16 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
 
 
 def _without_steps(legacy: Trace) -> Trace:
-    """Leave out the steps of a training, which the isolated run does not make."""
+    """Leave out the steps of a training and how the model is initialised, which the isolated run does not make."""
+    kept = tuple(record for record in legacy.records if record.kind != INIT and record.phase not in VARIANTS)
+    coverage = {name: value for name, value in legacy.coverage.items() if name != INIT}
+    provenance = {**legacy.provenance, "checks": list(without_init(legacy.provenance["checks"]))}
+    legacy = replace(legacy, provenance=provenance, coverage=coverage, records=kept)
     provenance, coverage, records = dict(legacy.provenance), dict(legacy.coverage), legacy.records
     if "train" not in provenance["checks"]:
         return legacy
     provenance["checks"] = [check for check in provenance["checks"] if check != "train"]
-    for calls in ("leaf_calls", "inner_calls"):
+    for calls in ("leaf_calls", "inner_calls", "records"):
         coverage[calls] = [entry for entry in coverage.get(calls, ()) if step_of(entry["phase"]) is None]
     stepped, reached = (
         {r.name for r in records if r.kind == "grad" and (step_of(r.phase) is not None) is in_step}

@@ -10,7 +10,7 @@ import click
 from converters import families as mappings
 from legacy_adapters import families
 
-from .params import CHECKS, CheckList, CountList, Device, SizeList
+from .params import CHECKS, CheckList, CountList, Device, Digest, SizeList
 
 EXIT_CODES = """\b
 Exit codes:
@@ -75,19 +75,19 @@ TASK = (
 CHECK = (
     click.option(
         "--check",
-        type=CheckList(("forward", "loss", "grad")),
-        default="forward,loss,grad",
+        type=CheckList(("forward", "loss", "grad", "init")),
+        default="forward,loss,grad,init",
         show_default=True,
-        help="What to compare.",
+        help="What to compare; init: what building and init_weights make.",
     ),
 )
 TRAINING = (
     click.option(
         "--check",
         type=CheckList(CHECKS),
-        default="forward,loss,grad",
+        default="forward,loss,grad,init",
         show_default=True,
-        help="What to compare; train: some optimizer steps.",
+        help="What to compare; init: what building and init_weights make; train: some optimizer steps.",
     ),
     click.option("--steps", type=click.IntRange(1, 100_000), help="Optimizer steps of check train. [default: 5]"),
     click.option(
@@ -158,6 +158,15 @@ KEPT = (
         help="Keep traces, logs and report.json in this folder. [default: nothing is kept]",
     ),
     click.option("--force", is_flag=True, help="Replace the files of an earlier run in --out."),
+)
+
+EXPECT_DIGEST = (
+    click.option(
+        "--expect-digest",
+        type=Digest(),
+        help="Refuse a recording of the legacy side that has another digest, which the verdict tells; the first 12 "
+        "digits will do.",
+    ),
 )
 
 

@@ -17,7 +17,7 @@ from .twins import Likeness, new_keys
 LEGACY, NEW = "legacy", "new"
 #: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
 OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
-OF_PARAMETERS = ("param", "grad", "state", "setting", "optim_state")
+OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
 
 
 class DuplicateRecordError(ValueError):

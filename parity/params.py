@@ -10,8 +10,9 @@ import click
 #: ULPs by which scores of DDQ-DETR's decoder differed at most between AVX512 and plain kernels, seeded weights, in
 #: round numbers: 860 at tiny width, 2000 at full width. Where the first queries are selected it was 10 to 25.
 AT_RISK_ULPS = 1024.0
-CHECKS = ("forward", "loss", "grad", "train")
+CHECKS = ("forward", "loss", "grad", "init", "train")
 _SMALLEST_SIDE, _LARGEST_SIDE = 32, 8192
+_DIGITS = (12, 64)  # of a digest, fewest and most
 
 
 class _CommaList(click.ParamType):
@@ -50,6 +51,18 @@ class CountList(_CommaList):
         if not text.isdigit():
             self.fail(f"{text!r} is not a number of objects; expected e.g. 3,0.", param, ctx)
         return int(text)
+
+
+class Digest(click.ParamType):
+    """A SHA-256 in hexadecimal digits, or how it begins."""
+
+    name = "DIGEST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip().lower()
+        if not (_DIGITS[0] <= len(text) <= _DIGITS[1] and set(text) <= set("0123456789abcdef")):
+            self.fail(f"{value!r} is not {_DIGITS[0]} to {_DIGITS[1]} hexadecimal digits.", param, ctx)
+        return text
 
 
 class CheckList(_CommaList):

@@ -30,6 +30,7 @@ from .shared import shared_code, without_files
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
+SEAL_DIGITS = 16  # that are shown; JSON has all
 _PHASES = {
     "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
 }  # fmt: skip
@@ -40,6 +41,7 @@ _PARTS = {
     "grad": "gradients",
     "clip": "clip norm",
     "setting": "settings",
+    "update": "settings",
     "optim_state": "optimizer state",
     "state": "state afterwards",
     "random": "random states",
@@ -121,6 +123,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         console.print(_table(verdict))
         if (shared := shared_code(verdict.provenance)) is not None:
             _print_wrapped(shared.line(), console)
+        if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
+            console.print(f"digests of the recordings: {', '.join(seals)}", markup=False, highlight=False)
         _print_coverage(verdict, console)
         if verdict.isolation is not None:
             _print_isolation(verdict.isolation, console)
@@ -188,6 +192,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         f"records excluded {len(coverage.excluded_records)}, unaccounted {len(coverage.unaccounted)}",
         highlight=False,
     )
+    for line in initial_lines(verdict):
+        _print_wrapped(line, console)
     for line in without_effect_lines(verdict):
         _print_wrapped(line, console)
     for line in training_lines(verdict):
@@ -222,6 +228,15 @@ def training_lines(verdict: Verdict) -> list[str]:
         f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
     ]
+
+
+def initial_lines(verdict: Verdict) -> list[str]:
+    """Return a heading and a line for each of the first places that are built or initialised otherwise."""
+    found = verdict.initial
+    if not found:
+        return []
+    lines = [f"built or initialised otherwise: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
+    return [*lines, f"  and {len(found) - MOST_PLACES} more; see --json"] if len(found) > MOST_PLACES else lines
 
 
 def without_effect_lines(verdict: Verdict) -> list[str]:
@@ -368,7 +383,10 @@ def golden_line(golden: Golden, file: Path) -> str:
     megabytes = file.stat().st_size / 1e6
     task = golden.task
     remark = originals.remark(golden.provenance)
-    said = f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB"
+    said = (
+        f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB, "
+        f"digest {golden.seal[:SEAL_DIGITS]}"
+    )
     return f"{said}, {remark}" if remark else said
 
 
@@ -388,6 +406,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
             {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
             for s in stages(verdict.comparisons)
         ],
+        "initial": [asdict(item) for item in verdict.initial],
         "steps": _steps(verdict.comparisons),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
@@ -401,6 +420,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
         "degenerate": list(verdict.degenerate),
         "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
+        "digests": dict(verdict.seals),
         "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
     }
 

@@ -9,16 +9,19 @@ from pathlib import Path
 
 from converters import families
 from legacy_adapters import families as legacy_families
+from legacy_adapters.initialising import without_init
+from legacy_adapters.launch import SideError
 from legacy_adapters.trace_writer import Key
 
-from .compare import DERIVED
+from . import degenerate
+from .compare import DERIVED, Tolerance
 from .evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
 from .exclusions import EXCLUSIONS
 from .isolate import FLOAT64, SPREAD, RunFolder, isolate
 from .pairing import LEGACY, NEW
 from .settings import RunOptions, Sources, Task
 from .sides import Prepared, Sides
-from .trace import Trace, decisions
+from .trace import Trace, TraceError, decisions
 from .verdict import Verdict, ended, judge
 
 Progress = Callable[[str], None]
@@ -65,7 +68,13 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     task, derived = options.task, options.tolerance.name == DERIVED
     sides = Sides(task, options.sources, options.machine, prepared, folder)
     progress(f"running the legacy side ({task.family} {task.variant})")
-    legacy = sides.legacy(dtype=options.dtype, checkpoint_to=sides.stopped)
+    try:
+        legacy = sides.legacy(dtype=options.dtype, checkpoint_to=sides.stopped)
+    except SideError:
+        verdict = _degenerate(sides, options, progress)
+        if verdict is None:
+            raise
+        return verdict
     bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived else None
     states = str(legacy.folder) if derived and task.steps else None
     measured = measure_legacy(sides, legacy, bundle, progress, states=states) if derived else None
@@ -78,7 +87,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     if measured is not None:
         save_spread(measured.spread, folder / SPREAD)
         progress("running the new side in float64")
-        again = sides.new(NEW + FLOAT64, dtype="float64", decide=False, **given)
+        again = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=without_init(task.checks), **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
     mapping = families.mapping(task.family, task.variant)
@@ -86,6 +95,20 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     if options.isolate:
         verdict = isolate(RunFolder.load(folder), verdict, progress)
     return verdict
+
+
+def _degenerate(sides: Sides, options: RunOptions, progress: Progress) -> Verdict | None:
+    """Judge a run whose legacy side crashed on constants or NaN that it had computed; None if it did not do that."""
+    try:
+        legacy = Trace.load(sides.folder / LEGACY)
+    except TraceError:
+        return None
+    if not degenerate.reasons(legacy, legacy):
+        return None
+    progress(f"running the new side ({options.sources.new_adapter.stem})")
+    new = sides.new(dtype=options.dtype, gradient_flow=legacy.provenance.get("gradient_flow", False))
+    task = options.task
+    return judge(legacy, new, families.mapping(task.family, task.variant), EXCLUSIONS[task.family], Tolerance())
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,9 @@ def measure_legacy(
     from step to step would measure the chaos of training, not the rounding of a step.
     """
     progress("running the legacy side in float64")
-    given = dict(replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY))
+    given = dict(
+        replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY), checks=without_init(sides.task.checks)
+    )
     reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", decide=False, **given)
 
     def runs() -> Iterator[Trace]:

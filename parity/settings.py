@@ -32,7 +32,7 @@ class Task:
         sizes: (h, w) of each image of the batch for inference; those of training follow, see :meth:`sizes_of`.
         objects: number of objects of each image; None draws it.
         seed: of inputs, weights and the models' random draws.
-        checks: some of ``forward``, ``loss``, ``grad``, ``train``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``.
         steps: of ``train``; 0 without it.
         epoch_length: steps after which an epoch ends; None for never.
         clip_order: ``twin`` sums the norms of gradients in the legacy side's order on both sides, ``own`` in each
@@ -141,7 +141,8 @@ class RunOptions:
     isolate: bool = False
 
     def __post_init__(self) -> None:
-        if self.isolate and not set(self.task.checks) - {"train"}:
-            raise SettingsError("Steps of a training cannot be isolated; check forward, loss or grad as well.")
+        if self.isolate and not set(self.task.checks) - {"train", "init"}:
+            what = "Steps of a training" if "train" in self.task.checks else "Check init"
+            raise SettingsError(f"{what} cannot be isolated; check forward, loss or grad as well.")
         if self.task.resume_at and self.dtype != "float32":
             raise SettingsError(f"Checkpoints hold float32, so a training of {self.dtype} cannot be resumed.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, tensor_bytes
+from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, sealed, tensor_bytes
 
 from .fields import FieldError, check_fields
 from .parallel import in_order
@@ -62,6 +62,7 @@ class Recording(Protocol):
     provenance: dict[str, Any]
     coverage: dict[str, Any]
     records: tuple[Record, ...]
+    seal: str
 
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot; empty if they are not at hand."""
@@ -80,6 +81,7 @@ class Trace:
         coverage: leaf calls, modules never executed, parameters without gradient.
         records: in recording order.
         checked: whether every tensor that is read is checked against its digest.
+        seal: digest of the index.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class Trace:
     checked: bool
     _shards: dict[str, str] = field(repr=False)
     _files: dict[str, Shard] = field(repr=False)
+    seal: str = ""
 
     @classmethod
     def load(cls, folder: Path, checked: bool = False) -> Trace:
@@ -129,7 +132,13 @@ class Trace:
                     f"{folder} is damaged: {shards[record.digest]} has no {record.dtype}{list(record.shape)} of "
                     f"{record.kind} `{record.name}`."
                 )
-        return cls(folder, index["provenance"], index["coverage"], records, checked, shards, files)
+        seal = sealed(index)["seal"]
+        if index.get("seal") != seal:
+            raise TraceError(
+                f"{path} has been changed since it was recorded: its digest is {seal[:16]}, its seal "
+                f"{str(index.get('seal'))[:16]}; record the trace again."
+            )
+        return cls(folder, index["provenance"], index["coverage"], records, checked, shards, files, seal)
 
     @cached_property
     def by_key(self) -> dict[Key, Record]:

@@ -9,18 +9,21 @@ from typing import Any
 
 from converters.mapping import Mapping
 from legacy_adapters import probes
+from legacy_adapters.initialising import INIT
 from legacy_adapters.steps import phase_of
 from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
 from . import degenerate
 from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
 from .compare import EXACT, Comparison, Tolerance, compare_all
-from .coverage import Coverage, cover
+from .coverage import Coverage, cover, lost_records
 from .decisions import DecisionDifference, differing_decisions
+from .derived import Finding, too_loose
 from .detections import ImageMatch, matched_images
 from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
+from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, places
 from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
@@ -33,11 +36,13 @@ MAX_EXCLUDED_SHARE = 0.02
 #: What must be equal on both sides before bits can be compared at all.
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
-_EVIDENCE = {"forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad")}
+_EVIDENCE = {
+    "forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad"), "init": (INIT, INIT),
+}  # fmt: skip
 #: Kinds that every step of a training must have left; an optimizer may be without state.
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
-_COMPUTED = ("module_out", "loss", "grad")
+_COMPUTED = ("module_out", "loss", "grad", INIT)
 _MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
 #: With check train.
@@ -59,7 +64,9 @@ class Verdict:
         classes: of both sides' modules, by path.
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
+        initial: what is built or initialised otherwise.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
+        seals: digest of each side's recording, by side.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
@@ -76,9 +83,11 @@ class Verdict:
     decisions: tuple[DecisionDifference, ...] = ()
     detections: tuple[ImageMatch, ...] = ()
     isolation: Isolation | None = None
+    initial: tuple[InitialDifference, ...] = ()
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
+    seals: KeyMapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -114,6 +123,7 @@ def judge(
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
     """
+    dropped = [*lost_records(legacy, LEGACY), *lost_records(new, NEW)]
     legacy = _as_probed(legacy, new)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
@@ -135,6 +145,7 @@ def judge(
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]
     added = [item.record for item in covered.unaccounted if item.side == NEW]
     telling = [comparison for comparison in comparisons if comparison.pair.new.kind not in OF_METHODS]
+    initial = initial_differences(legacy.coverage, new.coverage, mapping, comparisons)
     rejected = sum(not comparison.accepted for comparison in telling)
     strange = _not_finite(legacy, new, mapping) if rejected or stop is not None else []
     parts = bool(missing or added or strange or rejected)
@@ -143,8 +154,12 @@ def judge(
     if parts:
         divergence = first_strayed(ours, theirs, telling)
         divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
+    if initial:  # before anything runs
+        first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
+        divergence = Divergence(initial[0].where, None, initial[0].message, first)
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
+    lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
     lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
     differ = (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
@@ -152,19 +167,21 @@ def judge(
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
         outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
-    elif rejected or (divergence is not None and stop is not None and stop.side == NEW):
-        outcome, reasons = MISMATCH, differ
+    elif rejected or initial or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
+        made = (f"The model is built or initialised otherwise in {len(initial)} places.",) if not rejected else ()
+        outcome, reasons = MISMATCH, made if initial and made else differ
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped
     else:
         reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *labels.objections()]
+        reasons += [*dropped, *_loose_reasons(comparisons)]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
     return Verdict(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
-        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), stop=stop,
-        degenerate=empty, labels=labels,
+        differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), initial=initial,
+        stop=stop, degenerate=empty, labels=labels, seals={LEGACY: legacy.seal, NEW: new.seal},
     )  # fmt: skip
 
 
@@ -253,6 +270,24 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
         elif one is None and name not in _MAY_BE_ABSENT:
             reasons.append(f"{name} is recorded on neither side; record both again.")
     return tuple(reasons)
+
+
+def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Say which derived bounds are too wide to show anything."""
+    phases: dict[str, list[Finding]] = {}
+    for comparison in comparisons:
+        if comparison.finding is not None:
+            phases.setdefault(comparison.pair.new.phase, []).append(comparison.finding)
+    loose = too_loose(phases)
+    if loose:
+        wide = {id(finding) for finding in loose}
+        first = next(c for c in comparisons if id(c.finding) in wide)
+        finding, record = first.finding, first.pair.new
+        yield (
+            f"The measured rounding of {len(loose)} records is too large to show an error, the first is {record.kind} "
+            f"`{record.name}` {record.slot}".rstrip()
+            + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
+        )
 
 
 def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, Any]) -> Iterator[str]:

@@ -21,8 +21,11 @@ model = dict(
         out_indices=(1, 2, 3),
         with_cp=False,
         convert_weights=True,
-        # the file swin_large_patch4_window12_384_22k.pth of github SwinTransformer/storage, release v1.0.0
-        init_cfg=dict(type="Pretrained", checkpoint="swin_large_patch4_window12_384_22k.pth"),
+        init_cfg=dict(
+            type="Pretrained",
+            checkpoint="https://github.com/SwinTransformer/storage/releases/download/v1.0.0/"
+            "swin_large_patch4_window12_384_22k.pth",
+        ),
     ),
     neck=dict(in_channels=[384, 768, 1536]),
 )

@@ -16,7 +16,7 @@ from legacy_adapters import taps as tap_lib
 from legacy_adapters.methods import Aside
 from legacy_adapters.taps import Tap
 
-predict, losses = mmdet3.predict, mmdet3.losses
+predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 
 _FAMILY = families.get("ddq_detr")
 MMCV_FOLDER = families.MMCV_FOLDER

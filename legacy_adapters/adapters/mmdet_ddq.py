@@ -15,7 +15,7 @@ from legacy_adapters.adapters.ddq_detr import (  # noqa: F401  (`aside` is the w
 )
 from legacy_adapters.taps import Tap
 
-predict, losses = mmdet3.predict, mmdet3.losses
+predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 
 
 def build(options: Dict[str, Any], device: str) -> torch.nn.Module:

@@ -17,7 +17,7 @@ from legacy_adapters import mmdet3, probes
 from legacy_adapters import taps as tap_lib
 from legacy_adapters.taps import Tap
 
-predict, losses = mmdet3.predict, mmdet3.losses
+predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 
 
 def build(options: dict[str, Any], device: str) -> torch.nn.Module:

@@ -29,8 +29,8 @@ def _all(change: Callable[[Tensor], Tensor], *parts: str) -> Callable[[State], N
 
 
 FAULTS = (
-    _fault("weights_all_one_number", "constant weights", "constant", _all(lambda x: torch.full_like(x, 0.01))),
-    _fault("weights_all_zero", "constant weights", "constant", _all(torch.zeros_like)),
+    _fault("weights_all_one_number", "constant weights", "Degenerate", _all(lambda x: torch.full_like(x, 0.01))),
+    _fault("weights_all_zero", "constant weights", "Degenerate", _all(torch.zeros_like)),
     _fault("class_branches_zero", "constant weights", "scores", _all(torch.zeros_like, "cls_branches")),
     _fault("weights_not_finite", "weights that are not finite", "finite",
            _all(lambda x: torch.full_like(x, float("nan")), "bbox_head")),

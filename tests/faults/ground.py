@@ -12,7 +12,7 @@ from typing import Any
 
 from converters import families
 from parity import golden
-from parity.cli import GOLDEN
+from parity.cli import GOLDEN, TINY_SIZES
 from parity.compare import DERIVED, EXACT, Tolerance
 from parity.evidence import TraceEvidence
 from parity.exclusions import EXCLUSIONS
@@ -28,17 +28,16 @@ MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0
 LIVE_FAMILY = "mmdet_ddq"
 GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
 
-_CHECKS = ("forward", "loss", "grad")
-_BATCH = ((128, 160), (96, 128))
 #: Setting of the faults of a training: golden files hold none, so its legacy side always runs.
 STEPS = "steps"
-#: Settings whose legacy side always runs, under derived tolerance, too.
-LIVE = {
-    STEPS: Task(LIVE_FAMILY, "tiny_4scale", ((64, 64),), None, 0, ("train",), steps=4, epoch_length=2),
-    "batch": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, None, 0, _CHECKS),
-    "bottleneck": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, None, 0, _CHECKS),
-    "uneven": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, (3, 0), 0, _CHECKS),
-    "empty": Task(LIVE_FAMILY, "tiny_4scale", _BATCH, (0, 0), 0, _CHECKS),
+#: Settings whose legacy side always runs, under derived tolerance, too: what of the task is not as in the default run.
+LIVE: dict[str, dict[str, Any]] = {
+    STEPS: dict(sizes=((64, 64),), checks=("train",), steps=4, epoch_length=2),
+    "batch": dict(),
+    "bottleneck": dict(),
+    "uneven": dict(objects=(3, 0, 5)),
+    "empty": dict(objects=(0, 0, 0)),
+    "init": dict(checks=("init",)),
 }
 #: Golden files of the official code by the setting they were recorded in.
 SETTINGS = {
@@ -138,7 +137,8 @@ class Ground:
 def task_of(setting: str) -> Task:
     """Return what the live sides of a setting compute."""
     if setting in LIVE:
-        return LIVE[setting]
+        default = dict(sizes=TINY_SIZES, objects=None, seed=0, checks=("forward", "loss", "grad"))
+        return Task(LIVE_FAMILY, "tiny_4scale", **{**default, **LIVE[setting]})
     return replace(golden.load(SETTINGS[setting]).task, family=LIVE_FAMILY)
 
 

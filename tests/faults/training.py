@@ -18,6 +18,7 @@ from .planting import wrap
 
 Apply = Callable[[Any], None]
 _OPTIMIZER, _SCHEDULE, _CLIPPING = "the optimizer", "the schedule", "gradient clipping"
+_WRAPPER = "the optimizer wrapper"
 
 
 def _fault(name: str, kind: str, where: str, apply: Apply, says: str = "") -> Fault:
@@ -198,8 +199,8 @@ FAULTS = (
     _fault("backbone_as_fast_as_the_rest", "parameter groups", "backbone", _backbone_as_fast_as_the_rest, "lr`"),
     _fault("parameters_in_each_others_group", "parameter groups", _OPTIMIZER, _parameters_exchanged, "lr`"),
     _fault("parameter_left_out", "parameter groups", "level_embed", _left_out),
-    _fault("no_bias_correction", "optimizer step", "backbone.layer2.0.conv1.weight", _stepping(_no_bias_correction)),
-    _fault("decay_in_the_gradient", "optimizer step", "level_embed", _decay_in_the_gradient,
+    _fault("no_bias_correction", "optimizer step", _OPTIMIZER, _stepping(_no_bias_correction)),
+    _fault("decay_in_the_gradient", "optimizer step", _OPTIMIZER, _decay_in_the_gradient,
            "`exp_avg`"),
     _fault("one_parameter_ascends", "optimizer step", "dn_query_generator.label_embedding.weight",
            _stepping(_one_parameter_ascends)),
@@ -213,7 +214,7 @@ FAULTS = (
     _fault("clipped_to_another_norm", "clipping", _CLIPPING, _clip(max_norm=0.2), "`max_norm`"),
     _fault("clipped_by_largest_value", "clipping", _CLIPPING, _clip(norm_type=float("inf"))),
     _fault("head_not_clipped", "clipping", _CLIPPING, _head_unclipped),
-    _fault("gradients_kept", "gradients not cleared", "bbox_head.aux_cls_branches.2.bias", _gradients_kept, "step 2"),
+    _fault("gradients_kept", "gradients not cleared", _WRAPPER, _gradients_kept, "step 2"),
     _fault("gradients_of_one_module_kept", "gradients not cleared", "query_map.bias", _kept_module("query_map"),
            "step 2"),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from torch import nn
 
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.states import RecordedStates
-from legacy_adapters.steps import Plan, StepLoop, Training, phase_of, step_of
+from legacy_adapters.steps import Plan, StepLoop, Training, _options, kind_of, phase_of, step_of
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace
 
@@ -117,7 +117,7 @@ def test_step_is_what_the_same_code_does_without_being_watched(tmp_path):
 def test_records_of_a_step_and_their_order(tmp_path):
     trace, _, _ = trained(tmp_path / "t", Plan(2))
     kinds = [record.kind for record in trace.records if record.phase == "step 2"]
-    assert list(dict.fromkeys(kinds)) == ["loss", "setting", "grad", "clip", "optim_state", "state", "random"]
+    assert list(dict.fromkeys(kinds)) == ["loss", "update", "setting", "grad", "clip", "optim_state", "state", "random"]
     assert {record.phase for record in trace.records} == {"step 1", "step 2"}
     assert by_name(trace, 2, "loss").keys() == {"square", "total"}
 
@@ -325,7 +325,8 @@ def test_resumed_training_takes_the_steps_of_one_that_was_only_stopped(tmp_path)
 
 def test_records_of_the_stop_are_what_the_next_step_starts_from(tmp_path):
     trace, _, _ = trained(tmp_path / "t", Plan(3, stop=2, save=str(tmp_path / "f.pt")), make=Saved)
-    assert {record.kind for record in trace.records if record.phase == "step 2"} == {"setting", "optim_state", "state"}
+    kinds = {record.kind for record in trace.records if record.phase == "step 2"}
+    assert kinds == {"update", "setting", "optim_state", "state"}
     assert same(by_name(trace, 2, "setting", "lr"), by_name(trace, 3, "setting", "lr"))
     counts = {c["phase"] for c in trace.coverage["leaf_calls"]}
     assert counts == {"step 3"}
@@ -367,3 +368,31 @@ def test_forced_training_starts_from_the_recorded_state_of_the_stop(tmp_path):
 def test_training_without_checkpoints_says_so(tmp_path, plan):
     with pytest.raises(NotImplementedError, match="this adapter's training"):
         trained(tmp_path / "t", Plan(2, stop=1, **plan))
+
+
+class _Same(torch.optim.AdamW):
+    """Overrides nothing."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+    def more(self):
+        return None
+
+
+class _Other(_Same):
+    def zero_grad(self, set_to_none=True):
+        super().zero_grad(set_to_none)
+
+
+def test_optimizer_is_of_the_class_whose_methods_it_has():
+    parameters = [torch.nn.Parameter(torch.ones(1))]
+    made = [kind_of(cls(parameters)) for cls in (torch.optim.AdamW, torch.optim.Adam, _Same, _Other, _Same)]
+    assert made == ["AdamW", "Adam", "AdamW", "_Other", "AdamW"]
+
+
+def test_options_are_recorded_if_they_are_set_and_say_what_is_computed():
+    group = dict(params=[1], lr=0.0, amsgrad=False, maximize=True, dampening=0, betas=[0.9, 0.99], foreach=True,
+                 fused=True, fancy="yes", nothing=None, objects=[object()])  # fmt: skip
+    found = {name: tensor.tolist() for name, tensor in _options(group).items()}
+    assert found == {"lr": 0.0, "maximize": 1.0, "betas": [0.9, 0.99], "fancy": list(b"yes")}

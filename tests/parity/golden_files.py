@@ -91,12 +91,17 @@ def header_of(path: Path) -> dict[str, Any]:
     return json.loads(arrays_of(path)["header"].tobytes())
 
 
-def rewritten(path: Path, target: Path, change: Callable[[dict, dict], Any]) -> Path:
-    """Write ``path`` again as ``target``, its parts changed by ``change(arrays, header)``; return ``target``."""
+def rewritten(path: Path, target: Path, change: Callable[[dict, dict], Any], seal: bool = True) -> Path:
+    """Write ``path`` again as ``target``, its parts changed by ``change(arrays, header)``; return ``target``.
+
+    With ``seal`` it is sealed anew, as by one who means it.
+    """
     arrays = arrays_of(path)
     header = json.loads(arrays["header"].tobytes())
     change(arrays, header)
     if "header" in arrays:
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    if seal:
+        arrays[golden.SEAL] = np.frombuffer(bytes.fromhex(golden.seal_of(arrays)), np.uint8)
     np.savez_compressed(target, **arrays)
     return target

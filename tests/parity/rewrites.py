@@ -72,16 +72,15 @@ def recorded(
 
 
 def verdict_on(
-    folder: Path, legacy: Make, new: Make, tolerance: Tolerance, taps: Taps = lambda model: [], new_taps: Taps | None = None
-) -> Verdict:  # fmt: skip
+    folder: Path, legacy: Make, new: Make, tolerance: Tolerance, taps: Taps = lambda model: []
+) -> Verdict:
     """Judge the model that ``new`` makes against the one that ``legacy`` makes."""
-    new_taps = new_taps or taps
     one = recorded(folder / "legacy", legacy, taps=taps)
     if tolerance.name == EXACT:
-        return judge(one, recorded(folder / "new", new, taps=new_taps), SAME_NAMES, (), tolerance)
+        return judge(one, recorded(folder / "new", new, taps=taps), SAME_NAMES, (), tolerance)
     bundle = decisions(one)
-    two = recorded(folder / "new", new, replay=bundle, taps=new_taps)
+    two = recorded(folder / "new", new, replay=bundle, taps=taps)
     reference = recorded(folder / "legacy64", legacy, "float64", bundle, taps)
-    again = recorded(folder / "new64", new, "float64", bundle, new_taps)
+    again = recorded(folder / "new64", new, "float64", bundle, taps)
     evidence = TraceEvidence(one, reference, spreads([one], reference), two, again)
     return judge(one, two, SAME_NAMES, (), tolerance, evidence)

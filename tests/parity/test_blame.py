@@ -5,7 +5,7 @@ import pytest
 from parity.blame import first_divergence
 from parity.compare import compare_all
 from parity.pairing import NEW, Exclusion, pair
-from parity.verdict import INCOMPARABLE, MATCH
+from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import EXACT, SAME_NAMES, Rec, judged, write_trace
 
@@ -201,7 +201,7 @@ def test_gradient_that_does_not_come_is_blamed_on_the_code_that_uses_the_output(
 )
 def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_path, added, where, says):
     verdict = judged(tmp_path, RUN, [*RUN, added])
-    assert verdict.outcome == INCOMPARABLE and verdict.divergence.where == where and says in verdict.divergence.message
+    assert verdict.outcome == (MISMATCH if added.kind in ("setting", "clip") else INCOMPARABLE) and verdict.divergence.where == where and says in verdict.divergence.message
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_whole_numbers_and_booleans_are_exact_under_any_tolerance(compared, lega
         (f16(1.0), bf16(1.0), "F16[1] became BF16[1]"),
         ([1], [1.0], "I64[1] became F32[1]"),
         ([True], [1], "BOOL[1] became I64[1]"),
-        (1.0, [1.0], "F32[] became F32[1]"),
+        ([1.0], [[1.0]], "F32[1] became F32[1, 1]"),
         ([1.0, 1.0], [[1.0, 1.0]], "F32[2] became F32[1, 2]"),
         (torch.zeros(2, 3), torch.zeros(3, 2), "F32[2, 3] became F32[3, 2]"),
         (torch.zeros(2, 3), torch.zeros(1, 3), "F32[2, 3] became F32[1, 3]"),

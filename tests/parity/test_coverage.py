@@ -5,6 +5,7 @@ import json
 import pytest
 
 from converters.mapping import Keep, Mapping, Rename
+from legacy_adapters.trace_writer import sealed
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW, Exclusion
 from parity.report import as_dict
@@ -129,7 +130,7 @@ def test_modules_of_one_side_are_listed_by_their_new_names(tmp_path):
         path = tmp_path / side / "index.json"
         index = json.loads(path.read_text())
         index["coverage"]["classes"] = {name: "torch.nn.Module" for name in names}
-        path.write_text(json.dumps(index))
+        path.write_text(json.dumps(sealed(index)))
         traces.append(Trace.load(tmp_path / side))
     verdict = judge(*traces, mapping, (), Tolerance())
     assert verdict.coverage.lone_modules == {LEGACY: ("gone",), NEW: ("wrapper", "wrapper.a")}

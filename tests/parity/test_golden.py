@@ -305,7 +305,10 @@ def header_without(name):
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, str(FORMAT_VERSION), None], ids=str)
 def test_other_format_version_is_refused(saved, tmp_path, version):
     path = rewritten(saved, tmp_path / "g.npz", lambda arrays, header: header.update(format_version=version))
-    assert refused(path) == f"{path} has format version {version}; expected {FORMAT_VERSION}."
+    assert refused(path) == (
+        f"{path} has format version {version}; expected {FORMAT_VERSION}: record it again with `ddq-parity capture` of "
+        "this version."
+    )
 
 
 def test_other_format_version_is_told_before_anything_else_is_read(saved, tmp_path):
@@ -376,25 +379,69 @@ def test_missing_file_and_folder_are_input_errors(tmp_path):
 )
 def test_task_that_cannot_be_run_is_refused(recorded, tmp_path, field, value, says):
     golden.save(recorded, tmp_path / "g.npz")
-    with np.load(tmp_path / "g.npz") as archive:
-        arrays = dict(archive)
-    header = json.loads(arrays["header"].tobytes())
-    header["task"][field] = value
-    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    np.savez(tmp_path / "g.npz", **arrays)
-    with pytest.raises(golden.GoldenError, match=says):
-        golden.load(tmp_path / "g.npz")
+
+    def change(arrays, header):
+        header["task"][field] = value
+
+    assert says in refused(rewritten(tmp_path / "g.npz", tmp_path / "changed.npz", change))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_rounding_error_that_is_no_number_is_refused(recorded, tmp_path, value):
     golden.save(recorded, tmp_path / "g.npz")
-    with np.load(tmp_path / "g.npz") as archive:
-        arrays = dict(archive)
-    arrays["spread"][0, 0] = value
-    np.savez(tmp_path / "g.npz", **arrays)
-    with pytest.raises(golden.GoldenError, match="rounding errors"):
-        golden.load(tmp_path / "g.npz")
+
+    def change(arrays, header):
+        arrays["spread"][0, 0] = value
+
+    assert "rounding errors" in refused(rewritten(tmp_path / "g.npz", tmp_path / "changed.npz", change))
+
+
+def _wider(arrays, header):
+    arrays["spread"][0] *= 100
+
+
+def _other_value(arrays, header):
+    arrays["legacy"] = np.concatenate([arrays["legacy"][:-1], [7.0]])
+
+
+def _other_decision(arrays, header):
+    arrays["decision/train/dense/0/keep"] = np.array([2, 0])
+
+
+def _fewer_records(arrays, header):
+    header["records"].pop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_wider, _other_value, _other_decision, _fewer_records, lambda arrays, header: header["coverage"].update(frozen=[]),
+     lambda arrays, header: header["given"].update(weights="0" * 64), without("decision/train/dense/0/keep")],
+    ids=["spread", "values", "decision", "records", "coverage", "weights", "no decision"],
+)  # fmt: skip
+def test_edited_file_is_refused(saved, tmp_path, change):
+    assert "has been changed since it was recorded: its digest is" in refused(
+        rewritten(saved, tmp_path / "g.npz", change, seal=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(without("decision/train/dense/0/keep"), "lacks the decision train/dense/0/keep, which it names"),
+     (_other_decision, "holds another decision train/dense/0/keep than was recorded")],
+    ids=["missing", "other"],
+)  # fmt: skip
+def test_decisions_that_do_not_fit_are_refused_though_the_seal_does(saved, tmp_path, change, says):
+    assert says in refused(rewritten(saved, tmp_path / "g.npz", change))
+
+
+def test_digest_is_that_of_the_content_and_can_be_asked_for(recorded, saved, tmp_path):
+    back, again = golden.load(saved), golden.load(rewritten(saved, tmp_path / "wider.npz", _wider))
+    assert len(back.seal) == 64 and back.seal == golden.save(recorded, tmp_path / "again.npz")
+    assert again.seal != back.seal  # sealed anew by one who meant it
+    for expected in (None, back.seal, back.seal[:12]):
+        back.check_seal(saved, expected)
+    with pytest.raises(golden.GoldenError, match=f"has the digest {again.seal}; expected {back.seal[:12]}"):
+        again.check_seal(tmp_path / "wider.npz", back.seal[:12])
 
 
 def near(trace_of, seed=9, size=1e-7):

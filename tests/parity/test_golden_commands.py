@@ -87,7 +87,7 @@ def test_check_of_a_bad_file(parity, untouched, saved, tmp_path, case):
         path.write_bytes(saved.read_bytes()[:-100])
     elif case == "version":
         rewritten(saved, path, lambda arrays, header: header.update(format_version=9))
-        says = "has format version 9; expected 2."
+        says = "has format version 9; expected 3: record it again"
     else:
         path = tmp_path / "legacy" / "trace-00001.safetensors"
     assert says in one_line(untouched(lambda: parity("check", path, "--out", tmp_path / "out")))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parity.compare import EXACT, Tolerance
 from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
@@ -100,7 +98,9 @@ class Unused(Scale):
 
 
 FAULTY_ARGUMENTS = {
-    "swapped under other names": (partial(Model, OtherNames, lambda part, x, w: part(w + 0.0, x * 1.5)), "the detector"),
+    "swapped under other names": (
+        partial(Model, OtherNames, lambda part, x, w: part(w + 0.0, x * 1.5)), "the detector",
+    ),
     "another number": (partial(Model, Scale, lambda part, x, w: part(x, w, 2.0000002)), "the detector"),
     "another default": (partial(Model, type("D", (Scale,), {"forward": lambda self, x, weight, factor=3.0:
                                                              Scale.forward(self, x, weight, factor)})), "the detector"),

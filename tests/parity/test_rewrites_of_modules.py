@@ -10,12 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parity.compare import EXACT
 from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
 
 pytestmark = pytest.mark.parametrize("tolerance", BOTH, ids=lambda tolerance: tolerance.name)
+
+
+class Lossy(nn.Module):
+    """Gives the loss by a module of its own."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.first, self.loss = nn.Linear(DIM, DIM), loss
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.loss(self.first(x), x).mean()}
 
 
 class Views(nn.Module):
@@ -266,6 +276,29 @@ FAULTS = [
 def test_other_work_is_a_mismatch(tmp_path, tolerance, legacy, new):
     verdict = verdict_on(tmp_path, partial(Model, legacy), partial(Model, new), tolerance)
     assert verdict.outcome == MISMATCH, verdict.reasons
+
+
+def test_wrapped_loss_matches(tmp_path, tolerance):
+    wrapped = partial(Lossy, Wrapper(nn.MSELoss()))
+    assert verdict_on(tmp_path, partial(Lossy, nn.MSELoss()), wrapped, tolerance).outcome == MATCH
+
+
+def test_loss_in_a_tensor_of_one_matches(tmp_path, tolerance):
+    class InOne(Wrapper):
+        def forward(self, *args: Tensor) -> Tensor:
+            return self.inner(*args)[None]
+
+    sides = (partial(Lossy, Wrapper(nn.MSELoss())), partial(Lossy, InOne(nn.MSELoss())))
+    assert verdict_on(tmp_path, *sides, tolerance).outcome == MATCH
+
+
+def test_wrapped_loss_with_a_factor_is_a_mismatch(tmp_path, tolerance):
+    class Scaled(Wrapper):
+        def forward(self, *args: Tensor) -> Tensor:
+            return self.inner(*args) * 1.01
+
+    scaled = partial(Lossy, Scaled(nn.MSELoss()))
+    assert verdict_on(tmp_path, partial(Lossy, nn.MSELoss()), scaled, tolerance).outcome == MISMATCH
 
 
 class Measured(Block):

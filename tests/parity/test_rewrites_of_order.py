@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from legacy_adapters import taps as tap_lib
 from parity.compare import EXACT
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict import MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
 

@@ -197,7 +197,11 @@ def test_comparing_only_output_0(verdict_on):
     [
         (lambda out: {**out, "scores": [out["scores"][0] + 1]}, MISMATCH, "output scores.0"),
         (lambda out: {**out, "boxes": {"centres": out["boxes"]["centres"] + 1}}, MISMATCH, "output boxes.centres"),
-        (lambda out: {**out, "boxes": Renamed({"centres": out["boxes"]["centres"] + 1})}, MISMATCH, "output boxes.middles"),
+        (
+            lambda out: {**out, "boxes": Renamed({"centres": out["boxes"]["centres"] + 1})},
+            MISMATCH,
+            "output boxes.middles",
+        ),
     ],
     ids=["list in a dict", "dict in a dict", "other key"],
 )

@@ -20,7 +20,7 @@ def test_training_matches_in_twin_order(tiny, tmp_path):
     assert all(step["identical"] == step["records"] > 2000 for step in verdict["steps"])
     found = {stage["name"]: stage["records"] for stage in verdict["stages"]}
     assert found["steps: gradients"] == 4 * 230 and found["steps: optimizer state"] == 4 * 230 * 3
-    assert found["steps: settings"] == 4 * 230 * 5 and found["steps: state afterwards"] == 4 * 506
+    assert found["steps: settings"] == 4 * (230 * 5 + 3) and found["steps: state afterwards"] == 4 * 506
     assert verdict["coverage"]["paired_leaf_calls"] == verdict["coverage"]["legacy_leaf_calls"] > 500
     conditions = verdict["provenance"]["new"]
     assert (conditions["steps"], conditions["clip_order"], conditions["epoch_length"]) == (4, "twin", 2)

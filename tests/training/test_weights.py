@@ -175,6 +175,7 @@ def test_torchvision_that_cannot_be_imported(monkeypatch):
 
 def test_local_file_that_is_missing():
     model = configs.load("ddq-detr-4scale_swinl_8xb2-30e_coco").model
+    model.backbone.init_cfg.checkpoint = "swin_large_patch4_window12_384_22k.pth"
     with pytest.raises(
         WeightsError, match=r"swin_large_patch4_window12_384_22k.pth, which is not there; pass --backbone"
     ):

@@ -1,0 +1,14 @@
+"""The port with an error in how it is built or initialised: branches for dense queries are those of sparse ones."""
+
+from ddq_port.models.ddq_detr.head import DDQDETRHead
+from parity.adapters.ddq_port import *  # noqa: F403
+
+_right = DDQDETRHead._init_layers
+
+
+def _init_layers(self):
+    _right(self)
+    self.aux_reg_branches = self.reg_branches
+
+
+DDQDETRHead._init_layers = _init_layers
