@@ -135,7 +135,7 @@ FAULTS = (
           around("bbox_head", "_matching_loss", _images_without_objects_left_out), says="`bbox_head.loss_cls`",
           setting="uneven"),
     Fault("object_without_objects", "image without objects", "bbox_head",
-          around("bbox_head", "_get_targets_single", _object_without_objects), says="tap `match`", setting="uneven"),
+          around("bbox_head", "_get_targets_single", _object_without_objects), setting="uneven"),
     Fault("class_0_without_objects", "batch without objects", "bbox_head",
           around("bbox_head", "get_targets", _class_0_without_objects), says="`bbox_head.loss_cls`", setting="empty"),
 )  # fmt: skip

@@ -27,7 +27,7 @@ _FIRST = {fault.kind: fault.name for fault in reversed(FAULTS.values()) if fault
 CHOSEN = [fault for fault in FAULTS.values() if fault.name in (*CHOICE, *_FIRST.values())]
 #: Of what an independent set of faults and rewrites had shown to be missing.
 ADDED = (
-    "class_2_called_1", "crash_in_head_after_encoder", "fewer_if_not_rescaled", "gradient_of_memory_scaled_by_caller",
+    "class_2_called_1", "crash_in_head_after_encoder", "fewer_if_not_rescaled",
     "loss_reseeds_with_0", "nan_in_encoder_norm", "raw_outputs_exchanged", "scale_of_first_image",
     "sizes_of_first_batch", "stride_in_first_of_three",
 )  # fmt: skip
