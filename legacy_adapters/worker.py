@@ -118,7 +118,7 @@ def _record(
         raise
     finally:
         provenance.update(loop.provenance() if loop is not None else {})
-        provenance.update(files=executed.files(), packages=executed.packages())
+        provenance.update(files=executed.files(), packages=executed.packages(), peak_memory=_peak_memory(job.device))
         reached = loop.reached if loop is not None else set()
         coverage = dict(recorder.coverage(), **_gradient_coverage(parameters, reached), **more)
         recorder.writer.finish(provenance, coverage)
@@ -270,6 +270,19 @@ def _environment(job: Any) -> dict:
     if job.device.startswith("cuda"):
         environment["gpu"] = torch.cuda.get_device_name(job.device)
     return environment
+
+
+def _peak_memory(device: str) -> Dict[str, int]:
+    """Return the most bytes held so far: by this process, and by torch on the GPU it computes on."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
+    found = dict(process=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.max_memory_allocated(device)
+    return found
 
 
 def _load_package() -> None:
