@@ -51,7 +51,7 @@ _PORTABLE = (
 #: What numpy, zipfile and torch raise on damaged or foreign content.
 _NOT_A_GOLDEN = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-    RuntimeError, OverflowError, MemoryError,
+    RuntimeError, OverflowError, MemoryError, OSError,
 )  # fmt: skip
 
 

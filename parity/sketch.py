@@ -17,13 +17,13 @@ from torch import Tensor
 
 from .pieces import PIECE, Numbers, doubles, pieces
 
-SAMPLES, PROJECTIONS = 32, 8
+SAMPLES, PROJECTIONS = 16, 8
 
 
 def sketch(numbers: Numbers) -> Tensor:
     """Return a float64 vector that stands for a tensor, which is read once and in pieces.
 
-    A tensor of up to 40 elements is kept whole. A larger one becomes 32 sampled elements, then 8 sums of all finite
+    A tensor of up to 24 elements is kept whole. A larger one becomes 16 sampled elements, then 8 sums of all finite
     elements with random weights over the square root of their number, then 8 such sums of a code of the elements that
     are not finite (1 NaN, 2 +Inf, 3 -Inf). A weight is a multiple of 1/128 whose absolute value lies in [0.5, 1.5).
     Positions and weights depend on the number of elements only.

@@ -9,7 +9,7 @@ from parity.sketch import PROJECTIONS, SAMPLES, sketch
 
 from .synthetic import INF, NAN
 
-WHOLE = 40
+WHOLE = 24
 FINITE, CODES = slice(SAMPLES, SAMPLES + PROJECTIONS), slice(SAMPLES + PROJECTIONS, None)
 MASK = 2**64 - 1
 
