@@ -154,7 +154,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
-    return with_isolation(verdict, alone, legacy.records)
+    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
 
 
 def _without_steps(legacy: Trace) -> Trace:
