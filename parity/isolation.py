@@ -194,7 +194,9 @@ class _Flow:
         self._terms = {term for r in records if r.kind == OUT and not r.name for term in _parts(r.slot)[1:]}
         self._differing = {c.pair.new.key for c in isolated if not c.accepted}
         #: whose code decides otherwise about made-up predictions because it is given others
-        self._other_basis = {r.scope for r in records if r.key in self._differing and r.key[:2] == (made_up.PHASE, "basis")}
+        self._other_basis = {
+            r.scope for r in records if r.key in self._differing and r.key[:2] == (made_up.PHASE, "basis")
+        }
         self._tainted: dict[tuple[str, str], str] = {}
         self._backward: dict[str, str] = {}
         self._miscounted: dict[tuple[str, str], str] = {}
@@ -261,10 +263,11 @@ class _Flow:
         return any((key[0], key[2], key[3]) == (record.phase, record.name, record.call) for key in keys)
 
     def _of_weights(self, item: _Wrong, found: Mapping[str, Place]) -> str | None:
-        """A module with other weights computes something else, and its caller where they are its own."""
-        if item.record.kind in ("module_out", "in_grad"):
-            return next((w for w, p in found.items() if p.record.kind == "param" and _owner(w) == item.told.where), None)
-        return None
+        """A module with other weights computes something else."""
+        if item.record.kind not in ("module_out", "in_grad"):
+            return None
+        weights = (where for where, place in found.items() if place.record.kind == "param")
+        return next((where for where in weights if _owner(where) == item.told.where), None)
 
     def _of_phase(self, item: _Wrong, found: Mapping[str, Place]) -> str | None:
         """Where modules are not recorded, nothing is forced but decisions, and made-up predictions are equal."""
@@ -273,10 +276,11 @@ class _Flow:
             return None
         if item.told.where in found:
             return item.told.where
-        rests_on_other = record.scope in self._other_basis if record.name == made_up.NAME else self._basis_differs(record)
-        if record.phase == made_up.PHASE and (record.kind != "tap" or rests_on_other):
-            return next(iter(found))
-        return None
+        if record.phase == probes.PHASE:
+            return None
+        is_result = record.name == made_up.NAME
+        rests_on_other = record.scope in self._other_basis if is_result else self._basis_differs(record)
+        return next(iter(found)) if record.kind != "tap" or rests_on_other else None
 
     def _of_calls(self, item: _Wrong, found: Mapping[str, Place]) -> str | None:
         """Of a module that is called more or less often, another call than the twin stands under each number."""
