@@ -118,7 +118,7 @@ def _record(
         raise
     finally:
         provenance.update(loop.provenance() if loop is not None else {})
-        provenance.update(files=executed.files(), packages=executed.packages())
+        provenance.update(files=executed.files(), packages=executed.packages(), peak_memory=_peak_memory(job.device))
         reached = loop.reached if loop is not None else set()
         coverage = dict(recorder.coverage(), **_gradient_coverage(parameters, reached), **more)
         recorder.writer.finish(provenance, coverage)
@@ -213,17 +213,22 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
 
 
 def _run_variants(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
-    """Run the other ways of inference that the adapter names, each on the first image of the batch alone."""
+    """Run the other ways of inference that the adapter names, each on the images in another order.
+
+    So every batch of them is padded to one size and holds other sizes in it: what code keeps for a padded size, or for a
+    place in the batch, is wrong in the next.
+    """
     import torch
 
-    from legacy_adapters import inputs
+    from legacy_adapters.inputs import rotated
     from legacy_adapters.seeding import seed_all
 
-    first = inputs.first_image(batch)
-    for name, run in getattr(adapter, "variants", lambda model: {})(model).items():
+    variants = getattr(adapter, "variants", lambda model: {})(model)
+    for number, (name, run) in enumerate(variants.items(), 1):
+        turned = rotated(batch, number)
         seed_all(job.seed, name)
         with torch.no_grad(), recorder.in_phase(name, calls=False, methods=True):
-            for index, result in enumerate(run(first)):
+            for index, result in enumerate(run(turned)):
                 recorder.add("tap", "result", index, result)
 
 
@@ -270,6 +275,19 @@ def _environment(job: Any) -> dict:
     if job.device.startswith("cuda"):
         environment["gpu"] = torch.cuda.get_device_name(job.device)
     return environment
+
+
+def _peak_memory(device: str) -> Dict[str, int]:
+    """Return the most bytes held so far: by this process, and by torch on the GPU it computes on."""
+    import resource
+
+    import torch
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
+    found = dict(process=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.max_memory_allocated(device)
+    return found
 
 
 def _load_package() -> None:

@@ -118,6 +118,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
     if not quiet:
         for side, provenance in verdict.provenance.items():
             console.print(provenance_line(side, provenance), markup=False, highlight=False)
+        if (memory := memory_line(verdict.provenance)) != "":
+            console.print(memory, markup=False, highlight=False)
         console.print(_table(verdict))
         if (shared := shared_code(verdict.provenance)) is not None:
             _print_wrapped(shared.line(), console)
@@ -139,6 +141,16 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
     return f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {threads} threads, {capability}"
+
+
+def memory_line(provenance: dict[str, dict[str, Any]]) -> str:
+    """Tell the most memory that each side has held, in gigabytes of 10^9 bytes; empty where no side has recorded it."""
+    held = {side: of["peak_memory"] for side, of in provenance.items() if "peak_memory" in of}
+    parts = [
+        f"{side} {peak['process'] / 1e9:.1f} GB" + (f" and {peak['gpu'] / 1e9:.1f} GB on the GPU" if "gpu" in peak else "")
+        for side, peak in held.items()
+    ]
+    return f"peak memory: {', '.join(parts)}" if parts else ""
 
 
 def _table(verdict: Verdict) -> Table:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW, Exclusion
-from parity.report import as_dict, closing_line, print_verdict, stages
+from parity.report import as_dict, closing_line, memory_line, print_verdict, stages
 from parity.verdict import with_isolation
 
 from .synthetic import INF, NAN, Rec, judged
@@ -455,3 +455,15 @@ def test_isolated_run_that_cannot_be_compared_does_not_read_as_clean(tmp_path):
     assert "nothing computes anything else" not in text and "isolated: not comparable: threads is 2" in text
     assert text.splitlines()[-1].startswith("INCOMPARABLE Isolated: threads is 2")
     assert strict(merged)["isolated_reasons"] == list(merged.isolation.reasons)
+
+
+def test_peak_memory_of_each_side_is_told_in_gigabytes():
+    provenance = {
+        "legacy": {"peak_memory": {"process": 5_120_000_000}},
+        "new": {"peak_memory": {"process": 4_900_000_000, "gpu": 12_345_000_000}},
+    }
+    assert memory_line(provenance) == "peak memory: legacy 5.1 GB, new 4.9 GB and 12.3 GB on the GPU"
+
+
+def test_no_line_of_memory_where_none_is_recorded():
+    assert memory_line({"legacy": {}, "new": {}}) == ""
