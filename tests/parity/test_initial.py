@@ -15,7 +15,7 @@ NAMED = {
     "init_bias_prior": ("bbox_head", "constant -4.59512 on the legacy side, constant -3.89182 on the new one"),
     "init_skipped": ("bbox_head", "`init_weights` leaves `bbox_head` as built"),
     "init_missing": ("the detector", "`init_weights` leaves `backbone`, `bbox_head`, `decoder`, `encoder`"),
-    "init_twice": ("the detector", "`init_weights` initialises `decoder`, `encoder`, `level_embed`"),
+    "init_twice": ("the detector", "more than once: it writes to"),
     "init_checkpoint": ("backbone", "asks for weights open-mmlab://resnet50_caffe; the legacy side's asks for no"),
     "init_anew": ("bbox_head", "are drawn each for itself on the new side and copies on the legacy one"),
     "init_copied": ("encoder.layers", "are copies on the new side and drawn each for itself on the legacy one"),
