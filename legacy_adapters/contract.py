@@ -166,7 +166,7 @@ def _check_weights(model: Any, layout: str, place: str) -> None:
     lacking, more = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if lacking or more:
         parts = [("lacks", lacking), ("has in excess", more)]
-        told = ", and ".join("{} {} keys: {}".format(what, len(keys), _listed(keys)) for what, keys in parts if keys)
+        told = ", and ".join("{} {}".format(what, _listed(keys)) for what, keys in parts if keys)
         raise AdapterError("{} makes a model that {}; expected is the new layout.".format(place, told))
     for name in sorted(expected):
         if found[name] != expected[name]:

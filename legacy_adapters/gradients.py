@@ -10,8 +10,8 @@ as part of what it contributes.
 
 The graph is only looked at, never changed: hooks on tensors give totals, hooks on the nodes that a call has made give
 its share, and a hook before a node that a hooked tensor comes from gives what is left of a total. Hooks stay with a
-tensor's value when it is overwritten in place later only from torch 2.0 on, and the order of nodes can be asked for only
-from 2.1 on.
+tensor's value when it is overwritten in place later only from torch 2.0 on, and the order of nodes can be asked for
+only from 2.1 on.
 """
 
 from __future__ import annotations

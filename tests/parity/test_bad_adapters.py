@@ -95,7 +95,7 @@ def test_function_that_is_missing(refused, check, function):
         (stubs(build="def build(options, device): return 7"),
          "line 1: build(options, device) must return a torch.nn.Module, found a int."),
         (stubs(build="import torch\ndef build(options, device): return torch.nn.Linear(2, 2)"),
-         "line 2: build(options, device) makes a model that lacks"),
+         "line 2: build(options, device) makes a model that lacks backbone.bn1.bias, "),
     ],
 )  # fmt: skip
 def test_adapter_that_is_wrong(refused, code, says):
@@ -108,7 +108,7 @@ def test_adapter_that_is_wrong(refused, code, says):
         ("def training(model, options, epoch_length): return torch.optim.SGD(model.parameters(), lr=1)\n", "train",
          "line 4: training(model, options, epoch_length) must return a legacy_adapters.steps.Training, found a SGD"),
         ("def build(options, device):\n    model = right(options, device)\n    del model.level_embed\n"
-         "    return model\n", "forward", "line 4: build(options, device) makes a model that lacks 1 keys: level_embed"),
+         "    return model\n", "forward", "line 4: build(options, device) makes a model that lacks level_embed;"),
     ],
 )  # fmt: skip
 def test_what_it_makes_is_wrong(refused, code, check, says):
