@@ -69,10 +69,10 @@ class Batch:
         own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         return cls.from_tensors(own, device, dtype)
 
-def first_image(batch: Batch) -> Batch:
-    """Return the first image alone, as it was padded."""
-    count = len(batch.images)
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(
-        batch, **{name: value[:1] for name, value in values.items() if hasattr(value, "__len__") and len(value) == count}
-    )
+
+def rotated(batch: Batch, by: int) -> Batch:
+    """Return the batch with its images in another order: number ``by`` comes first, padded as it was."""
+    by %= len(batch.images)
+    turned = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "images"}
+    images = torch.cat([batch.images[by:], batch.images[:by]])
+    return replace(batch, images=images, **{name: value[by:] + value[:by] for name, value in turned.items()})

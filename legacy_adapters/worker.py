@@ -217,17 +217,22 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
 
 
 def _run_variants(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
-    """Run the other ways of inference that the adapter names, each on the first image of the batch alone."""
+    """Run the other ways of inference that the adapter names, each on the images in another order.
+
+    So every batch of them is padded to one size and holds other sizes in it: what code keeps for a padded size, or for a
+    place in the batch, is wrong in the next.
+    """
     import torch
 
-    from legacy_adapters import inputs
+    from legacy_adapters.inputs import rotated
     from legacy_adapters.seeding import seed_all
 
-    first = inputs.first_image(batch)
-    for name, run in getattr(adapter, "variants", lambda model: {})(model).items():
+    variants = getattr(adapter, "variants", lambda model: {})(model)
+    for number, (name, run) in enumerate(variants.items(), 1):
+        turned = rotated(batch, number)
         seed_all(job.seed, name)
         with torch.no_grad(), recorder.in_phase(name, calls=False, methods=True):
-            for index, result in enumerate(run(first)):
+            for index, result in enumerate(run(turned)):
                 recorder.add("tap", "result", index, result)
 
 
