@@ -146,8 +146,9 @@ class GradientFlow:
             shares = self._borders[border] = _Shares()
             handle = tensor.register_hook(lambda gradient: self._arrived(shares, gradient))
             shares.hooks = tensor._backward_hooks
-            # hooks run in this order, and the total is the gradient before the first of them
-            shares.hooks.move_to_end(handle.id, last=False)
+            # hooks run in the order in which they were put in, and the total is the gradient before the first of them
+            for other in [number for number in shares.hooks if number != handle.id]:
+                shares.hooks[other] = shares.hooks.pop(other)
         return self._borders[border]
 
     def _arrived(self, shares: _Shares, gradient: torch.Tensor) -> Optional[torch.Tensor]:
