@@ -12,7 +12,7 @@ from typing import Any, Dict
 
 import torch
 
-from . import executed
+from . import contract, executed
 from .seeding import seed_all
 
 
@@ -30,14 +30,11 @@ def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, An
 
     Raises:
         RuntimeError: if an image cannot be processed, naming it.
-        ValueError: if the adapter has no ``image_detector``.
     """
-    if not hasattr(adapter, "image_detector"):
-        raise ValueError("{} has no function image_detector(model, options), which eval needs".format(job.adapter))
     with open(job.images, encoding="utf-8") as file:
         images = json.load(file)
     model.eval()
-    detect = adapter.image_detector(model, job.options)
+    detect = contract.result(adapter, "image_detector", model, job.options)
     seed_all(job.seed, "detect")
     provenance.update(files=executed.files(), packages=executed.packages())
     with open(job.detections, "w", encoding="utf-8") as out, torch.no_grad():

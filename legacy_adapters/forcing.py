@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from safetensors import safe_open
@@ -31,6 +31,8 @@ class Forcing:
         self._shards: Dict[str, str] = index["shards"]
         self._digests: Dict[Key, str] = {(r[0], r[1], r[2], r[3], r[4]): r[5] for r in index["records"]}
         self._open: Dict[str, Any] = {}
+        #: Keys of the values that were replaced.
+        self.replaced: List[Key] = []
 
     def has(self, key: Key) -> bool:
         """Tell whether the other side has a value under ``key``."""
@@ -44,8 +46,9 @@ class Forcing:
         other = self._read(digest)
         if other.dtype != own.dtype or other.shape != own.shape or _same_bits(other, own.detach().cpu()):
             return None
+        self.replaced.append(key)
         other = other.to(own.device)
-        return _Replaced.apply(own, other) if own.requires_grad else other
+        return _Replaced.apply(own, other) if own.requires_grad else _laid_out(own, other)
 
     def _read(self, digest: str) -> torch.Tensor:
         shard = self._shards[digest]
@@ -59,11 +62,18 @@ class _Replaced(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return other.clone()
+        return _laid_out(own, other)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Tuple[torch.Tensor, None]:
         return gradient, None
+
+
+def _laid_out(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return a copy of ``other`` that lies in memory as ``own`` does: kernels are chosen, and round, by that, too."""
+    if any(stride == 0 for stride in own.stride()):
+        return other.clone()
+    return torch.empty_strided(own.size(), own.stride(), dtype=own.dtype, device=own.device).copy_(other)
 
 
 def _same_bits(one: torch.Tensor, two: torch.Tensor) -> bool:

@@ -27,9 +27,9 @@ class Job:
             :mod:`legacy_adapters.inputs`.
         trace: folder to write the trace to.
         status: file to write ``{"ok": bool, "error": str, "place": str, "traceback": str}`` to; see
-            :func:`legacy_adapters.origin.report`.
-        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None with
-            ``images``.
+            :func:`legacy_adapters.origin.report`. An adapter that cannot be used adds ``"refused": true``.
+        checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None for
+            ``eval``.
         seed: of all random draws: generators are set anew before each phase and step, see
             :mod:`legacy_adapters.seeding`.
         threads: of torch's CPU kernels.
@@ -57,6 +57,8 @@ class Job:
         detections: file to write what was found to; None for a trace.
         foreign: modules and places of the other side's code, see :func:`legacy_adapters.executed.check_apart`; none of
             them may be loaded when the run ends.
+        layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
+            :func:`legacy_adapters.contract.look`; None to do it.
     """
 
     family: str
@@ -91,6 +93,7 @@ class Job:
     images: Optional[str] = None
     detections: Optional[str] = None
     foreign: Tuple[str, ...] = ()
+    layout: Optional[str] = None
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:

@@ -27,6 +27,10 @@ class SideError(Exception):
         self.details = details
 
 
+class RefusedError(Exception):
+    """An adapter cannot be used; the message, one line, says what it lacks."""
+
+
 def crash(side: str, report: Dict[str, str]) -> SideError:
     """Return the error of a side that crashed; ``report`` stands in its status or in its trace's provenance."""
     place = f" in {report['place']}" if report["place"] else ""
@@ -49,6 +53,7 @@ def run_side(
 
     Raises:
         SideError: if it crashed, took too long, or did not end with 0.
+        RefusedError: if its adapter cannot be used.
     """
     called = called or side
     _remove_earlier(job)
@@ -83,6 +88,8 @@ def run_side(
         raise SideError(
             called, f"ended without a report (exit code {code}).", _tail(log_file.read_text(errors="replace"))
         )
+    if status.get("refused"):
+        raise RefusedError(status["error"])
     if not status["ok"]:
         raise crash(called, status)
     if code != 0:

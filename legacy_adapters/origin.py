@@ -13,6 +13,10 @@ MODULE, PHASE = "module", "phase"
 _NOTE = "_ddq_parity_"
 
 
+class PlainError(Exception):
+    """An error that a user can mend: its message, one line, tells all, and a traceback would say nothing more."""
+
+
 def note(error: BaseException, what: str, value: str) -> None:
     """Keep with an error the module or the phase that it passes through, if it has passed through none yet."""
     if not hasattr(error, _NOTE + what):
@@ -21,6 +25,8 @@ def note(error: BaseException, what: str, value: str) -> None:
 
 def report(error: BaseException) -> Dict[str, str]:
     """Return ``error`` in one line, the ``place`` where it was raised, if that is known, and the ``traceback``."""
+    if isinstance(error, PlainError):
+        return dict(error=str(error), place=_place(error), traceback="")
     whole = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return dict(error=_one_line(error), place=_place(error), traceback=whole)
 

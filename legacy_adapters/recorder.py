@@ -18,7 +18,7 @@ from .origin import MODULE, PHASE, note
 from .recomputing import FirstCall, FirstCalls, digests, in_backward
 from .seeding import RANDOM, RandomWatch
 from .trace_writer import Key, TraceWriter
-from .values import Change, changed, changed_call, flatten, named_arguments
+from .values import Change, changed, changed_call, flatten, joined, named_arguments
 
 class Recorder:
     """Turn what a model computes into records.
@@ -140,9 +140,9 @@ class Recorder:
     def _key(self, share: Share) -> Key:
         return self.phase, share.kind, share.name, share.call, share.slot
 
-    def _forced(self, kind: str, name: str, call: int) -> Change:
+    def _forced(self, kind: str, name: str, call: int, method: str = "") -> Change:
         def change(slot: str, tensor: torch.Tensor) -> Optional[torch.Tensor]:
-            return self._forcing.value((self.phase, kind, name, call, slot), tensor)
+            return self._forcing.value((self.phase, kind, name, call, joined(method, slot) if slot else method), tensor)
 
         return change
 
@@ -181,12 +181,16 @@ class Recorder:
                 call = self.next_call(name, method)
                 arguments = named_arguments(signature.bind(*args, **kwargs))
                 self.add(IN, name, call, {method: plain(arguments)})
+                if self._forcing is not None:
+                    args, kwargs = changed_call(signature, args, kwargs, self._forced(IN, name, call, method))
             with self._inside(name):
                 result = original(*args, **kwargs)
                 self.note_random()
             if records:
                 self.add(OUT, name, call, {method: plain(result)})
                 self.add(OUT, name, call, {method: plain(self._aside(name, method, result))})
+                if self._forcing is not None:
+                    result = changed(result, self._forced(OUT, name, call, method))
             return result
 
         return followed
@@ -290,6 +294,7 @@ class Recorder:
             classes=self.classes,
             cut_off=self._cut_off,
             not_finite=self._strange,
+            **({} if self._forcing is None else dict(forced=self._forcing.replaced)),
         )
 
 

@@ -1,6 +1,7 @@
 """Run one job: build a model with an adapter, run the checks, write the trace. ``python worker.py JOB.json``.
 
-A job with images detects objects in these in place of checks, and writes what it finds.
+A job with images detects objects in these in place of checks, and writes what it finds. One with a layout only looks
+whether the adapter can do it.
 
 Runs in the interpreter of the code base under test, which need not have this toolkit installed: the package
 ``legacy_adapters`` is loaded from the folder this file lies in.
@@ -21,17 +22,20 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters import executed
+    from legacy_adapters import contract, executed
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
 
     executed.watch()
     job = Job.load(job_path)
     try:
-        run(job)
+        if job.layout is not None:
+            contract.look(job, _load_adapter)
+        else:
+            run(job)
         executed.check_apart(list(job.foreign))
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
-        write_json(job.status, dict(report(error), ok=False))
+        write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, contract.AdapterError)))
         return 1
     write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0
@@ -81,7 +85,7 @@ def _record(
     """
     from safetensors.torch import load_file
 
-    from legacy_adapters import executed, steps
+    from legacy_adapters import contract, executed, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import PREDICT, TRAIN, Batch
@@ -110,7 +114,7 @@ def _record(
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
-            taps = adapter.taps(model)
+            taps = contract.result(adapter, "taps", model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
             _run_checks(job, adapter, model, batches, recorder, replay, loop, taps)
     except BaseException as error:
@@ -152,7 +156,7 @@ def _run_checks(
 ) -> None:
     import torch
 
-    from legacy_adapters import probes, steps
+    from legacy_adapters import contract, probes, steps
     from legacy_adapters.inputs import PREDICT, TRAIN
     from legacy_adapters.seeding import seed_all
     from legacy_adapters.taps import installed
@@ -163,7 +167,7 @@ def _run_checks(
             model.eval()
             seed_all(job.seed, PREDICT)
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
-                for index, result in enumerate(adapter.predict(model, batches[PREDICT])):
+                for index, result in enumerate(contract.result(adapter, "predict", model, batches[PREDICT])):
                     recorder.add("tap", "result", index, result)
             if not job.force:  # module by module nothing is new in these
                 _run_variants(job, adapter, model, batches[PREDICT], recorder)
@@ -172,7 +176,7 @@ def _run_checks(
             model.train()
             seed_all(job.seed, TRAIN)
             with recorder.in_phase(TRAIN, draws=True):
-                terms, total = adapter.losses(model, batches[TRAIN])
+                terms, total = contract.result(adapter, "losses", model, batches[TRAIN])
                 for name, value in terms.items():
                     recorder.add("loss", name, 0, value)
                 recorder.add("loss", "total", 0, total)
@@ -186,7 +190,7 @@ def _run_checks(
                 for name in loaded:
                     recorder.add("state", name, 0, after[name])
         if loop is not None:
-            loop.run(lambda step: adapter.losses(model, steps.batch_of(job, step)))
+            loop.run(lambda step: contract.result(adapter, "losses", model, steps.batch_of(job, step)))
         if "forward" in job.checks:
             model.eval()
             with torch.no_grad(), recorder.in_phase(probes.PHASE):

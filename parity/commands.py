@@ -17,10 +17,12 @@ import click
 
 from converters import errors, families
 from legacy_adapters.families import RepoError
+from legacy_adapters.launch import RefusedError
 
 from . import audit as near_ties
 from . import audit_report, golden, report
 from . import capture as golden_runs
+from .adapter_check import Needs, check_adapter
 from .bisect import Bisection
 from .bisect import bisect as find_first
 from .compare import EXACT, FIXED, Tolerance
@@ -42,6 +44,7 @@ _INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
     RepoError,
+    RefusedError,
     SettingsError,
     TraceError,
     errors.CheckpointError,
@@ -77,6 +80,7 @@ def run(
         check_run_folder(out, force)
         check_legacy(task.family, sources)
         prepared = prepare(task, sources, machine)
+        check_adapter(Needs.of(task), sources, machine, progress(quiet))
         with run_folder(out) as folder:
             verdict = run_parity(options, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
@@ -125,6 +129,7 @@ def check(
         recorded.check_seal(file, expect_digest)
         prepared = prepare(recorded.task, sources, where)
         recorded.check_given(prepared)  # before the folder of an earlier run is emptied
+        check_adapter(Needs.of(recorded.task), sources, where, progress(quiet))
         with run_folder(out) as folder:
             verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)

@@ -17,7 +17,7 @@ from .compare import Comparison
 from .derived import basis_errors
 from .evidence import Evidence
 from .pairing import LEGACY, NEW, Pair
-from .ties import Margin, cut_alike, is_of_decision, margin
+from .ties import Margin, cut_alike, is_of_decision, length_margin, margin
 from .trace import Recording, Trace
 
 #: Slots of a basis that are part of the rule, not numbers it is applied to.
@@ -151,12 +151,9 @@ def _trials(
     errors: Mapping[str, float],
     own_errors: Mapping[str, float],
 ) -> list[Trial]:
-    lengths = {side: [len(chosen) for chosen in decision.values()] for side, decision in decisions.items()}
-    if "boxes" not in numbers[NEW] and lengths[LEGACY] != lengths[NEW]:
-        # only of an NMS does the basis say how many are chosen
-        most, fewest = max(lengths[NEW], default=0), max(lengths[LEGACY], default=0)
-        other = Margin("length", abs(most - fewest), 0, f"lists {most}, the legacy side {fewest}")
-        return [Trial(NEW, LEGACY, other)]
+    other_length = length_margin(decisions[NEW], decisions[LEGACY], numbers[NEW])
+    if other_length is not None:
+        return [Trial(NEW, LEGACY, other_length)]
     trials = [Trial(NEW, NEW, margin(decisions[NEW], numbers[NEW], own_errors))]
     trials.append(Trial(LEGACY, NEW, margin(decisions[LEGACY], numbers[NEW], errors)))
     if numbers[LEGACY]:

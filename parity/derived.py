@@ -35,7 +35,7 @@ from legacy_adapters.trace_writer import Record
 from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
 from .pairing import Pair
 from .pieces import doubles, together
-from .ties import Margin, cut_alike, margin
+from .ties import Margin, cut_alike, length_margin, margin
 
 #: Kinds of records that backward makes.
 GRADIENTS = ("grad", "in_grad", "out_grad")
@@ -209,10 +209,9 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
     errors = basis_errors(evidence, pair)
     numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
     own, legacy = cut_alike(new.values_of(*tap.key[:4]), evidence.decision(pair.legacy), numbers)
-    lengths, expected = _lengths(own), _lengths(legacy)
-    if "boxes" not in numbers and lengths != expected:
-        # only of an NMS does the basis say how many are chosen
-        return Margin("length", max(map(abs, (one - two for one, two in zip(lengths, expected)))), 0)
+    other_length = length_margin(own, legacy, numbers)
+    if other_length is not None:
+        return other_length
     margins = [margin(decision, numbers, errors) for decision in (legacy, own)]
     return min(margins, key=lambda found: found.is_tie)
 
@@ -226,7 +225,3 @@ def basis_errors(evidence: Evidence, pair: Pair) -> dict[str, float]:
         # a bound that is no rounding explains no decision, either
         errors[slot] = 0.0 if sample is None else min(bound(sample).max, LOOSE * norms(sample.reference).max)
     return errors
-
-
-def _lengths(decision: Mapping[str, Tensor]) -> list[int]:
-    return [chosen.numel() for chosen in decision.values()]

@@ -9,8 +9,10 @@ from typing import Any
 
 from converters import errors
 from legacy_adapters.families import RepoError
+from legacy_adapters.launch import RefusedError
 
 from . import coco, evaluation_report
+from .adapter_check import Needs, check_adapter
 from .commands import check_run_folder, machine_of
 from .console import OpenConsole, done, progress, run_folder, written
 from .evaluation import Bounds, EvalVerdict, files_of
@@ -22,6 +24,7 @@ from .sides import check_device
 
 OPTIONS, REPORT = "eval.json", "report.json"
 _INPUT_ERRORS = (
+    RefusedError,
     RepoError,
     SettingsError,
     coco.BadSetError,
@@ -70,6 +73,7 @@ def run(
         check_legacy(family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)
+        check_adapter(Needs(family, variant, checks=(), scale=scale), sources, where, progress(quiet))
         with run_folder(out) as folder:
             options = options_dict(task, sources, where, bounds, used)
             (folder / OPTIONS).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))

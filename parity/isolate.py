@@ -154,13 +154,15 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
-    return with_isolation(verdict, alone, legacy.records)
+    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
 
 
 def _without_steps(legacy: Trace) -> Trace:
     """Leave out the steps of a training and how the model is initialised, which the isolated run does not make."""
     kept = tuple(record for record in legacy.records if record.kind != INIT and record.phase not in VARIANTS)
     coverage = {name: value for name, value in legacy.coverage.items() if name != INIT}
+    made = {INIT, *VARIANTS}
+    coverage["records"] = [entry for entry in coverage.get("records", ()) if entry["phase"] not in made]
     provenance = {**legacy.provenance, "checks": list(without_init(legacy.provenance["checks"]))}
     legacy = replace(legacy, provenance=provenance, coverage=coverage, records=kept)
     provenance, coverage, records = dict(legacy.provenance), dict(legacy.coverage), legacy.records

@@ -23,7 +23,7 @@ from .blame import Divergence, describe
 from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .decisions import DecisionDifference
 from .golden import Golden
-from .isolation import Isolation, Place
+from .isolation import Isolation, Place, told
 from .metrics import Metrics
 from .pairing import LEGACY, NEW
 from .shared import shared_code, without_files
@@ -275,8 +275,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
     if not found:
         console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
         return
-    title = f"isolated: {len(found)} place{'s' * (len(found) > 1)} compute{'s' * (len(found) == 1)} something else"
-    console.print(f"{title} by {'themselves' if len(found) > 1 else 'itself'}", highlight=False)
+    console.print(f"isolated: {told(found)}", highlight=False)
     for line in place_lines(isolation)[:MOST_PLACES]:
         _print_wrapped(f"  {line}", console)
     if len(found) > MOST_PLACES:
@@ -284,12 +283,18 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
 
 
 def place_lines(isolation: Isolation) -> list[str]:
-    """Return a line per place: what differs there first, by how much alone, and with what came before."""
+    """Return a line per place: what differs there first, by how much alone, with what came before, what follows."""
     return [
         f"{place.where}: {place.records} records, first {place.record.kind} {_record_name(place.record)} "
         + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
+        + _following(place)
         for place in isolation.places
     ]
+
+
+def _following(place: Place) -> str:
+    count = len(place.follows)
+    return f", and {count} place{'s' * (count > 1)} that follow{'s' * (count == 1)} from it" if count else ""
 
 
 def _print_divergence(verdict: Verdict, console: Console) -> None:
@@ -478,6 +483,7 @@ def _place_dict(place: Place) -> dict[str, Any]:
         "where": place.where,
         "message": place.message,
         "records": place.records,
+        "follows": list(place.follows),
         "alone": None if place.alone is None else _comparison_dict(place.alone),
         "accumulated": None if place.accumulated is None else _comparison_dict(place.accumulated),
     }

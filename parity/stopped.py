@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from legacy_adapters.launch import SideError, crash
+from legacy_adapters.seeding import RANDOM
 from legacy_adapters.trace_writer import INDEX_NAME
 
 from .coverage import Coverage
@@ -81,7 +82,8 @@ def judged_part(new: Trace, reference: Trace | None) -> tuple[Trace, Stop | None
 def until_stop(pairing: Pairing, new: Trace) -> Pairing:
     """Leave out what of the legacy side has no twin because the new side had no time for it.
 
-    Counted are phases that the new side ended, and values of which it recorded other parts: all are recorded at once.
+    Counted are phases that the new side ended, and values of which it recorded other parts: all are recorded at once,
+    but for the state of a random generator at a phase's end.
 
     Args:
         pairing: of all records of both sides.
@@ -89,7 +91,7 @@ def until_stop(pairing: Pairing, new: Trace) -> Pairing:
     """
     phases = dict.fromkeys(record.phase for record in new.records)
     ended = set(phases) - set(list(phases)[-1:])
-    begun = {pair.legacy.key[:4] for pair in pairing.pairs}
+    begun = {pair.legacy.key[:4] for pair in pairing.pairs if pair.legacy.kind != RANDOM}
 
     def in_time(item: Unpaired) -> bool:
         return item.side == NEW or item.record.phase in ended or item.record.key[:4] in begun

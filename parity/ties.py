@@ -94,6 +94,21 @@ def cut_alike(
     return {slot: t[:shorter] for slot, t in one.items()}, {slot: t[:shorter] for slot, t in two.items()}
 
 
+def length_margin(
+    decision: Mapping[str, Tensor], expected: Mapping[str, Tensor], basis: Mapping[str, Tensor]
+) -> Margin | None:
+    """Return by how much ``decision`` is longer or shorter than ``expected``; None if it may be, or is not.
+
+    Only of an NMS does the basis say how many are chosen. Two that are not made of as many lists are no matter of
+    length: :func:`margin` says which of them does not fit its basis.
+    """
+    lengths, wanted = ([chosen.numel() for chosen in lists.values()] for lists in (decision, expected))
+    if "boxes" in basis or len(lengths) != len(wanted) or lengths == wanted:
+        return None
+    one, two = max(zip(lengths, wanted), key=lambda pair: abs(pair[0] - pair[1]))
+    return Margin("length", abs(one - two), 0, f"lists {one}, the legacy side {two}")
+
+
 def _misfit(decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
     """Say what keeps this decision from being tried on this basis; empty if nothing does."""
     if any(chosen.dim() != 1 or chosen.is_floating_point() for chosen in decision.values()):

@@ -24,7 +24,7 @@ from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .initial import InitialDifference, initial_differences
-from .isolation import Isolation, places
+from .isolation import Isolation, places, told
 from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
@@ -203,7 +203,9 @@ def ended(verdict: Verdict) -> Verdict:
     return verdict
 
 
-def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record]) -> Verdict:
+def with_isolation(
+    verdict: Verdict, isolated: Verdict, order: Sequence[Record], forced: Sequence[Sequence] = ()
+) -> Verdict:
     """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
 
     An isolated run that cannot be compared proves nothing: a match is then not comparable, a mismatch stays one. If
@@ -213,11 +215,13 @@ def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record])
         verdict: of the ordinary run.
         isolated: of the run in which every module was given its twin's inputs.
         order: all legacy records, in recording order.
+        forced: keys of what was replaced in that run, see :func:`.isolation.places`.
     """
     reasons = isolated.reasons if isolated.outcome == INCOMPARABLE else ()
     other_conditions = reasons and not all(comparison.accepted for comparison in isolated.comparisons)
     missing = [item.record for item in isolated.coverage.unaccounted if item.side == LEGACY]
-    found = () if other_conditions else places(isolated.comparisons, missing, verdict.comparisons, order)
+    lone = [item.record for item in isolated.coverage.excluded_records if item.side == NEW]
+    found = () if other_conditions else places(isolated.comparisons, missing, verdict.comparisons, order, forced, lone)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, found, reasons))
     if found:
         merged = replace(merged, divergence=isolated.divergence)
@@ -226,8 +230,7 @@ def with_isolation(verdict: Verdict, isolated: Verdict, order: Sequence[Record])
     if reasons:
         return replace(merged, outcome=INCOMPARABLE, reasons=tuple(f"Isolated: {reason}" for reason in reasons))
     if found:
-        told = (f"{len(found)} places compute something else by themselves.",)
-        return replace(merged, outcome=MISMATCH, reasons=told)
+        return replace(merged, outcome=MISMATCH, reasons=(f"{told(found)}.",))
     return merged
 
 

@@ -1,4 +1,4 @@
-"""The port with the fault or rewrite that the environment variable ``DDQ_FAULT`` names.
+"""The port with the fault or rewrite that the environment variable ``DDQ_FAULT`` names, or several, joined by ``+``.
 
 By hand, from the root of the repository::
 
@@ -22,23 +22,30 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from tests.faults.catalogue import PLANTED  # noqa: E402
-from tests.faults.fault import CODE, MODEL, TRAINING, VARIABLE  # noqa: E402
+from tests.faults.fault import CODE, MODEL, TRAINING, VARIABLE, Fault, Rewrite  # noqa: E402
 
 
 def build(options: dict[str, Any], device: str) -> torch.nn.Module:
-    """Build the detector and plant the fault in it, or in its classes before."""
-    fault = PLANTED[os.environ[VARIABLE]]
-    if fault.place == CODE:
-        fault.apply(None)
+    """Build the detector and plant the faults in it, or in its classes before."""
+    faults = _named()
+    for fault in faults:
+        if fault.place == CODE:
+            fault.apply(None)
     model = right.build(options, device)
-    if fault.place == MODEL:
-        fault.apply(model)
+    for fault in faults:
+        if fault.place == MODEL:
+            fault.apply(model)
     return model
 
 
 def training(model: torch.nn.Module, *arguments: Any) -> Any:
-    """Make the training and plant the fault in it."""
-    made, fault = right.training(model, *arguments), PLANTED[os.environ[VARIABLE]]
-    if fault.place == TRAINING:
-        fault.apply(made)
+    """Make the training and plant the faults in it."""
+    made = right.training(model, *arguments)
+    for fault in _named():
+        if fault.place == TRAINING:
+            fault.apply(made)
     return made
+
+
+def _named() -> list[Fault | Rewrite]:
+    return [PLANTED[name] for name in os.environ[VARIABLE].split("+")]

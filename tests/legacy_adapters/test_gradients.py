@@ -133,3 +133,54 @@ def test_nothing_is_recorded_without_gradients_or_when_not_asked_for(tmp_path):
             if not enabled:
                 result.backward()
         assert {r.kind for r in recorder.writer.records} == {"module_in", "module_out"}
+
+
+class Chain(nn.Module):
+    """``first``, then ``second``; the code of each place may put a hook on the tensor between them."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.first, self.second, self.place = Scaled(2.0, place == "first"), Scaled(3.0), place
+
+    def forward(self, x):
+        y = self.first(x)
+        if self.place == "caller":
+            y.register_hook(lambda gradient: gradient * 10)
+        return self.second(y, hook=self.place == "second")
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor, hook=False):
+        super().__init__()
+        self.factor, self.hook = factor, hook
+
+    def forward(self, x, hook=False):
+        if hook:
+            x.register_hook(lambda gradient: gradient * 10)
+        y = x * self.factor
+        if self.hook:
+            y.register_hook(lambda gradient: gradient * 10)
+        return y
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("nowhere", [3.0, 3.0, 6.0]),
+        ("caller", [3.0, 30.0, 60.0]),
+        ("first", [3.0, 3.0, 60.0]),
+        ("second", [30.0, 30.0, 60.0]),
+    ],
+)
+def test_gradient_that_a_hook_changes_is_seen_where_the_hook_is_made(tmp_path, place, expected):
+    net, x = Chain(place), torch.ones(2, requires_grad=True)
+    recorder = Recorder(TraceWriter(str(tmp_path / "t")), gradient_flow=True)
+    recorder.attach(net)
+    with recorder.in_phase("train"):
+        net(x).sum().backward()
+    recorder.writer.finish({}, dict(recorder.coverage(), without_gradient=[]))
+    trace = Trace.load(tmp_path / "t")
+    found = [of(trace, *which) for which in (("in_grad", "second"), ("out_grad", "first"), ("in_grad", "first"))]
+    assert [tensor.tolist() for tensor in found] == [[value] * 2 for value in expected]
+    flow = [(r.kind, r.name) for r in trace.records if r.kind.endswith("_grad")]
+    assert flow == [("out_grad", "second"), ("in_grad", "second"), ("out_grad", "first"), ("in_grad", "first")]

@@ -439,7 +439,10 @@ def test_draw_of_another_dtype_is_no_decision_and_rejected(judged):
 def test_other_slots_of_a_decision_are_no_tie(judged):
     legacy, new = matching([1, 0], [[1.0, 2.0], [0.5, 3.0]]), matching([1, 0], [[1.0, 2.0], [0.5, 3.0]])
     new[1] = Rec("tap", "match", [1, 0], "rows")
-    assert judged([SAME, legacy[0], legacy[1]], [SAME, *new]).outcome == MISMATCH
+    verdict = judged([SAME, legacy[0], legacy[1]], [SAME, *new])
+    assert verdict.outcome == MISMATCH
+    (told,) = verdict.decisions
+    assert not told.is_explained and told.reading.startswith("no tie")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from legacy_adapters import replay
 from parity import golden
 from parity.compare import Tolerance
 from parity.evidence import Norms, spreads
@@ -78,7 +79,11 @@ def test_what_is_kept_of_a_record(recorded):
     kept = {key[1:3] for key in recorded.values}
     assert kept == {("module_in", "neck"), ("module_out", "neck"), ("module_in", "head"), ("module_out", "odd"),
                     ("module_out", "none"), ("basis", "dense"), ("tap", "noise.rand"), ("loss", "total")}  # fmt: skip
-    assert {key: tensor.tolist() for key, tensor in recorded.decisions.items()} == {
+    decisions = dict(recorded.decisions)
+    # by which a replay finds the decision where images come in another order; what a draw asked for needs none
+    rests_on = decisions.pop("basis/train/dense/0/")
+    assert torch.equal(rests_on, replay.sketch({"scores": torch.tensor([0.75, 0.5, 0.25])}))
+    assert {key: tensor.tolist() for key, tensor in decisions.items()} == {
         "train/dense/0/keep": [0, 2], "predict/noise.rand/0/draw": [0.125],
     }  # fmt: skip
 

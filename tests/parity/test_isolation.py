@@ -1,10 +1,26 @@
 """Isolation names every place that computes something else by itself."""
 
 import json
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from converters import families
+from parity.cli import cli
+from parity.exclusions import EXCLUSIONS
+from parity.isolate import RunFolder, _without_steps
+from parity.isolation import write_forcing
+from parity.pairing import LEGACY, NEW, pair
+from parity.sides import DECISIONS
+from parity.trace import Trace, decisions
+from parity.verdict import judge, with_isolation
+from tests.faults.fault import DETECTOR, VARIABLE
 
 from .conftest import PLANTED
+
+ADAPTER = Path(__file__).parents[1] / "faults" / "adapter.py"
 
 TWO = ["encoder.layers.1.norms.0", "bbox_head.reg_branches.1.2"]
 
@@ -51,7 +67,63 @@ def test_under_derived_tolerance_two_errors_are_seen_apart(tiny):
 
 
 @pytest.mark.parametrize(
-    ("error", "where"), [("swapped_branch", ["decoder", "bbox_head"]), ("ascending_dense", ["the detector"])]
+    ("error", "where"), [("swapped_branch", ["decoder"]), ("ascending_dense", ["the detector"])]
 )
 def test_code_between_modules_is_named(tiny, error, where):
     assert places(isolated(tiny, error=error)) == where
+
+
+#: Faults of the fault suite, planted together, and the places they are planted in.
+SEVERAL = {
+    "eps_layer_norm": ["decoder.norm"],
+    "activation_feed_forward": ["encoder.layers.0.ffn.layers.0.1"],
+    "box_loss_weight": ["bbox_head.loss_bbox"],
+    "term_scaled": ["bbox_head"],
+    "three_positives": ["bbox_head.aux_loss_for_dense"],
+    "total_without_denoising": ["total"],
+    "proposal_size": [DETECTOR],
+    "mask_row_2": ["decoder"],
+    "gradient_of_box_loss_doubled_by_head": ["bbox_head.loss_bbox"],
+    "total_without_denoising+background_in_normaliser": ["bbox_head", "total"],
+    "eps_layer_norm+gradient_doubled": ["decoder.norm", "encoder.layers.1.ffn"],
+    "fewer_detections+threshold_of_selection": [DETECTOR, "bbox_head"],
+    "labels_from_one+swapped_norms_encoder": ["encoder.layers.0", "bbox_head"],
+    "eps_layer_norm+gradient_doubled+quality_beta": [
+        "decoder.norm", "bbox_head.aux_loss_for_dense.loss_cls", "encoder.layers.1.ffn",
+    ],
+    "activation_backbone+box_loss_weight+swapped_aux_branch": ["backbone.relu", "decoder", "bbox_head.loss_bbox"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return a function that runs the port with planted faults in isolation and gives the places found."""
+    folder = tmp_path_factory.mktemp("isolation") / "run"
+    arguments = ("--family", "mmdet_ddq", "--variant", "tiny_4scale", "--size", "64x96", "--threads", "1")
+    run = CliRunner().invoke(cli, ["run", *arguments, "--check", "forward,grad", "--out", str(folder)])
+    assert run.exit_code == 0
+    kept, legacy = RunFolder.load(folder), Trace.load(folder / LEGACY)
+    mapping = families.mapping("mmdet_ddq", "tiny_4scale")
+    save_file(decisions(legacy), str(folder / DECISIONS))
+    keys = pair(legacy.records, Trace.load(folder / NEW).records, mapping, ()).keys
+    force = write_forcing(folder / "forced.json", legacy, keys)
+
+    def places_with(faults):
+        job = dict(adapter=str(ADAPTER), force=force, replay=str(folder / DECISIONS), checks=kept.isolable(NEW))
+        trace = kept.run_new(faults.replace("+", "_"), NEW, **job)
+        verdict = judge(_without_steps(legacy), trace, mapping, EXCLUSIONS["mmdet_ddq"], kept.tolerance, None, keys)
+        return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.places
+
+    return places_with
+
+
+@pytest.mark.parametrize(("faults", "where"), SEVERAL.items(), ids=SEVERAL)
+def test_as_many_places_as_faults(alone, monkeypatch, faults, where):
+    monkeypatch.setenv(VARIABLE, faults)
+    assert [place.where for place in alone(faults)] == where
+
+
+def test_what_follows_is_told_with_its_place(alone, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "box_loss_weight")
+    (place,) = alone("box_loss_weight")
+    assert "bbox_head" in place.follows

@@ -37,17 +37,17 @@ def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
 def test_decisions_are_not_degenerate(tiny, tmp_path):
     result = tiny("--check", "forward", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    index = json.loads((tmp_path / "run" / "legacy" / "index.json").read_text())
-    kept = [r["shape"][0] for r in index["records"] if r["kind"] == "tap" and r["name"] == "distinct"]
+    trace = Trace.load(tmp_path / "run" / "legacy")
+    taps = [r for r in trace.records if (r.phase, r.kind, r.name) == ("predict", "tap", "distinct")]
+    kept = [r.shape[0] for r in taps]
     # two images: 60 queries each from the encoder, then fewer after each of two decoder layers
     assert kept[:2] == [60, 60] and len(kept) == 6 and max(kept[2:]) < 60
     # query 0 survives in some selections and is dropped in others: both branches of the legacy mask rule run
-    trace = Trace.load(tmp_path / "run" / "legacy")
-    decoder = [r for r in trace.records if r.kind == "tap" and r.name == "distinct"][2:]
+    decoder = taps[2:]
     assert {bool((trace.tensor(r) == 0).any()) for r in decoder} == {True, False}
 
 
-def test_audit_lists_the_decisions_of_both_phases(tiny, parity, tmp_path):
+def test_audit_lists_the_decisions_of_every_phase(tiny, parity, tmp_path):
     assert tiny("--out", tmp_path / "run", "-q").exit_code == 0
     result = parity("audit", tmp_path / "run" / "new", "--json")
     assert result.exit_code == 0, result.output
@@ -56,6 +56,9 @@ def test_audit_lists_the_decisions_of_both_phases(tiny, parity, tmp_path):
     assert counts == {
         ("predict", "distinct"): 6, ("predict", "detections"): 2, ("train", "distinct"): 6, ("train", "dense"): 2,
         ("train", "match"): 8, ("train", "dense_match"): 8,
+        # made-up logits, other ways of inference, made-up boxes
+        ("labels", "distinct"): 6, ("labels", "detections"): 2, ("unscaled", "distinct"): 6,
+        ("unscaled", "detections"): 2, ("tensor", "distinct"): 6, ("nms", "distinct"): 2,
     }  # fmt: skip
     assert all(decision["ways"] and not decision["fault"] for decision in decisions)
     # the other side made the same decisions on the same numbers

@@ -135,6 +135,14 @@ def test_no_image_of_the_default_batch_is_the_largest_and_the_first_is_never(siz
     assert heights.index(max(heights)) != widths.index(max(widths)) and sizes[0] not in (min(sizes), max(sizes))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_first_image_holds_fewer_objects_than_the_second(seed):
+    first, second, third = (len(boxes) for boxes in seeded_batch(SIZES, seed, CLASSES).gt_bboxes)
+    assert first in (4, 5) and first + 2 <= second <= 7 and 4 <= third <= 7
+    (alone,) = seeded_batch(SIZES[:1], seed, CLASSES).gt_bboxes
+    assert 4 <= len(alone) <= 7
+
+
 def test_number_of_objects_can_be_given_per_image():
     batch = seeded_batch(SIZES, 0, CLASSES, objects=(0, 9, 1))
     assert [tuple(boxes.shape) for boxes in batch.gt_bboxes] == [(0, 4), (9, 4), (1, 4)]

@@ -281,7 +281,9 @@ def test_detections_in_another_order_are_told_to_be_the_same(tmp_path):
 def test_detections_that_are_equal_are_in_the_json_only(tmp_path):
     records = [OUT, *result([0.75, 0.5], [1, 2], [CAT, DOG])]
     verdict = judged(tmp_path, records, records)
-    assert "detections" not in printed(verdict)
+    text = printed(verdict)
+    assert "matched one to one" not in text and "image 0" not in text
+    assert "classes detected 2: labels of 2 detections in 1 images\n" in text
     assert [(i["matched"], i["legacy"], i["new"]) for i in strict(verdict)["detections"]] == [(2, 2, 2)]
 
 

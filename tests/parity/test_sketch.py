@@ -57,7 +57,7 @@ def by_hand(values):
         torch.empty(0, 4),
         torch.tensor([NAN, INF, -INF, -0.0]),
         torch.arange(WHOLE).float(),
-        torch.arange(WHOLE).reshape(5, 8),
+        torch.arange(WHOLE).reshape(WHOLE // 8, 8),
         torch.tensor([True, False]),
         torch.arange(6.0).reshape(2, 3).t(),
         torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
@@ -72,10 +72,10 @@ def test_small_tensor_is_kept_whole(tensor):
 
 
 @pytest.mark.parametrize("shape", [(WHOLE + 1,), (7, 13), (2, 3, 50)], ids=str)
-def test_larger_tensor_becomes_48_numbers_worked_out_by_hand(shape):
+def test_larger_tensor_becomes_32_numbers_worked_out_by_hand(shape):
     tensor = noise(*shape)
     found = sketch(tensor)
-    assert found.shape == (48,) and found.dtype == torch.float64
+    assert found.shape == (32,) and found.dtype == torch.float64
     assert torch.allclose(found, by_hand(tensor.reshape(-1).tolist()), rtol=1e-12, atol=1e-14)
 
 

@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ddq_port.ops.nms import batched_nms_keep
-from parity.ties import Margin, margin, matching_margin, nms_margin, ranking_margin
+from parity.ties import Margin, length_margin, margin, matching_margin, nms_margin, ranking_margin
 
 from .synthetic import INF, NAN
 
@@ -385,3 +385,24 @@ def test_matching_of_numbers_within_the_error_is_a_tie(error, shape):
         assert matching_margin(*best, cost, 0.0).value == 0.0, seed
         assert not matching_margin(*other, cost, 1e-3).is_tie, seed
     assert others or error < 0.1
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected", "value"),
+    [
+        ([[0, 1]], [[2, 3]], None),
+        ([[0]], [[2, 3]], 1),
+        ([[0, 1, 2]], [[2]], 2),
+        ([[0, 1], [0, 1, 2]], [[0, 1, 2], [0, 1]], 1),
+        ([[]], [[0]], 1),
+        # not as many lists: what does not fit its basis is no matter of length
+        ([[0, 1], [1, 0]], [[0, 1]], None),
+        ([[0, 1]], [[0, 1], [1, 0]], None),
+    ],
+    ids=str,
+)
+def test_decision_of_another_length_is_no_tie(decision, expected, value):
+    one, two = ({str(i): indices(*chosen) for i, chosen in enumerate(lists)} for lists in (decision, expected))
+    found = length_margin(one, two, {"scores": f64([0.5] * 4)})
+    assert found == (None if value is None else Margin("length", value, 0)) and (value is None or not found.is_tie)
+    assert length_margin(one, two, {"scores": f64([0.5] * 4), "boxes": torch.zeros(4, 4)}) is None

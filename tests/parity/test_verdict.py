@@ -305,6 +305,21 @@ def test_isolated_run_that_cannot_be_compared_proves_nothing(tmp_path, isolated,
         assert merged.divergence == verdict.divergence
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["backbone"], "1 place computes something else by itself."),
+        (["backbone", "neck"], "2 places compute something else by themselves."),
+    ],
+)
+def test_reason_tells_how_many_places_differ_by_themselves_in_a_run_that_matched(tmp_path, names, reason):
+    right, wrong = ([Rec("module_out", name, [value, 2.0]) for name in names] for value in (1.0, 3.0))
+    verdict = judged(tmp_path / "ordinary", right, right)
+    alone = judged(tmp_path / "isolated", right, wrong)
+    merged = with_isolation(verdict, alone, [pair.pair.legacy for pair in verdict.comparisons])
+    assert (outcome(merged), merged.reasons) == (MISMATCH, (reason,))
+
+
 @pytest.mark.parametrize("checks", [[], None], ids=str)
 @pytest.mark.parametrize("tolerance", [Tolerance(), FIXED], ids=["exact", "fixed"])
 def test_equal_sides_of_which_no_check_was_asked_prove_nothing(tmp_path, checks, tolerance):

@@ -1,0 +1,302 @@
+"""What an adapter must have and what its functions must return; an adapter that breaks this is told so in one line.
+
+Imports torch only where a model is at hand, so that an interpreter without it can still report that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import traceback
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Callable, Sequence
+
+from .origin import PlainError
+
+#: Function -> names of its parameters.
+FUNCTIONS = {
+    "build": ("options", "device"),
+    "predict": ("model", "batch"),
+    "losses": ("model", "batch"),
+    "taps": ("model",),
+    "provenance": ("options",),
+    "training": ("model", "options", "epoch_length"),
+    "image_detector": ("model", "options"),
+    "variants": ("model",),
+    "aside": ("model",),
+    "predictor": ("model",),
+}
+#: Check -> functions that it needs; a job without checks is of ``eval``.
+NEEDED = {
+    "forward": ("build", "provenance", "taps", "predict"),
+    "loss": ("build", "provenance", "taps", "losses"),
+    "grad": ("build", "provenance", "taps", "losses"),
+    "init": ("build", "provenance", "taps"),
+    "train": ("build", "provenance", "taps", "losses", "training"),
+    "eval": ("build", "provenance", "image_detector"),
+}
+#: What ``predict`` tells of an image.
+DETECTIONS = ("bboxes", "scores", "labels")
+_OPTIONAL = ("variants", "aside", "predictor")
+_SHOWN = 3
+
+
+class AdapterError(PlainError):
+    """An adapter cannot be used; the message is one line."""
+
+
+class WrongResultError(PlainError):
+    """A function of an adapter returned something of another form than it must; the message is one line."""
+
+
+def look(job: Any, load: Callable[[str], ModuleType]) -> None:
+    """Load a job's adapter, build its model and make what its checks need, but compute nothing.
+
+    Args:
+        job: a :class:`legacy_adapters.job.Job` with a ``layout``.
+        load: executes the file at a path as a module.
+
+    Raises:
+        AdapterError: if the adapter cannot be loaded, lacks a function that the checks need, has one with other
+            parameters, or makes something of another form, or a model with other weights.
+    """
+    path = job.adapter
+    adapter = _loaded(path, load)
+    checks = job.checks or ("eval",)
+    for check in checks:
+        for name in NEEDED[check]:
+            _check_function(adapter, path, name, check)
+    for name in _OPTIONAL:
+        if getattr(adapter, name, None) is not None:
+            _check_function(adapter, path, name, "")
+    made = _Made(adapter, path, job)
+    model = made.by("build", job.options, job.device)
+    _check_weights(model, job.layout, made.place("build"))
+    made.by("provenance", job.options)
+    if "eval" in checks:
+        made.by("image_detector", model, job.options)
+        return
+    made.by("taps", model)
+    if "train" in checks:
+        made.by("training", model, job.options, job.epoch_length)
+
+
+def result(adapter: ModuleType, name: str, *args: Any) -> Any:
+    """Call a function of an adapter and return its result.
+
+    Raises:
+        WrongResultError: if the result has another form than it must.
+    """
+    value = getattr(adapter, name)(*args)
+    wrong = _wrong(name, value)
+    if wrong:
+        raise WrongResultError("{} {}".format(_place(adapter, str(getattr(adapter, "__file__", "")), name), wrong))
+    return value
+
+
+def _loaded(path: str, load: Callable[[str], ModuleType]) -> ModuleType:
+    try:
+        return load(path)
+    except SyntaxError as error:
+        raise AdapterError(
+            "{}, line {}: {}: {}.".format(error.filename or path, error.lineno, type(error).__name__, error.msg)
+        ) from error
+    except BaseException as error:  # SystemExit included: nothing may end the process in silence
+        where = _line_of(error, path)
+        raise AdapterError("{} cannot be imported: {}.".format(where, _told(error))) from error
+
+
+def _check_function(adapter: ModuleType, path: str, name: str, check: str) -> None:
+    call = "{}({})".format(name, ", ".join(FUNCTIONS[name]))
+    if not hasattr(adapter, name):
+        raise AdapterError(
+            "{} has no function {}, which {} needs; write it, or begin the file with `from parity.adapters.ddq_port "
+            "import *`.".format(path, call, "eval" if check == "eval" else "check {}".format(check))
+        )
+    function = getattr(adapter, name)
+    place = _place(adapter, path, name)
+    if not callable(function):
+        raise AdapterError("{} must be a function, found {}.".format(place, _kind(function)))
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # a built-in one does not tell
+    try:
+        signature.bind(*FUNCTIONS[name])
+    except TypeError as error:
+        raise AdapterError(
+            "{} is called with {}, but takes {}{}: {}.".format(
+                place, _counted(len(FUNCTIONS[name])), name, signature, error
+            )
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What functions of an adapter make before anything is computed."""
+
+    adapter: ModuleType
+    path: str
+    job: Any
+
+    def place(self, name: str) -> str:
+        return _place(self.adapter, self.path, name)
+
+    def by(self, name: str, *args: Any) -> Any:
+        try:
+            value = getattr(self.adapter, name)(*args)
+        except BaseException as error:
+            given = ""
+            if isinstance(error, KeyError) and error.args and error.args[0] not in self.job.options:
+                given = "; options has {}".format(_listed(sorted(self.job.options)))
+            where = _line_of(error, self.path)
+            raise AdapterError("{}: {} raised {}{}.".format(where, _call(name), _told(error), given)) from error
+        wrong = _wrong(name, value)
+        if wrong:
+            raise AdapterError("{} {}".format(self.place(name), wrong))
+        return value
+
+
+def _check_weights(model: Any, layout: str, place: str) -> None:
+    """Refuse a model whose floating-point weights are not those of a layout, a file of name -> shape."""
+    with open(layout, encoding="utf-8") as file:
+        expected = json.load(file)
+    found = {name: list(value.shape) for name, value in model.state_dict().items() if value.is_floating_point()}
+    lacking, more = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if lacking or more:
+        parts = [("lacks", lacking), ("has in excess", more)]
+        told = ", and ".join("{} {}".format(what, _listed(keys)) for what, keys in parts if keys)
+        raise AdapterError("{} makes a model that {}; expected is the new layout.".format(place, told))
+    for name in sorted(expected):
+        if found[name] != expected[name]:
+            raise AdapterError(
+                "{} makes a model whose {} has shape {}, expected {}.".format(place, name, found[name], expected[name])
+            )
+
+
+def _wrong(name: str, value: Any) -> str:
+    """Say what a function must return and what was found; empty if its form is right."""
+    check = _FORMS.get(name)
+    if check is None:
+        return ""
+    expected, find = check
+    found = find(value)
+    return "must return {}, found {}.".format(expected, found) if found else ""
+
+
+def _not_module(value: Any) -> str:
+    import torch
+
+    return "" if isinstance(value, torch.nn.Module) else _kind(value)
+
+
+def _not_detections(value: Any) -> str:
+    if not isinstance(value, (list, tuple)):
+        return _kind(value)
+    for index, image in enumerate(value):
+        where = " for image {}".format(index)
+        if not isinstance(image, dict):
+            return _kind(image) + where
+        if set(image) != set(DETECTIONS):
+            return "the keys {}{}".format(_listed([str(key) for key in image]), where)
+        for key, tensor in image.items():
+            if not _is_tensor(tensor):
+                return "{} under {}{}".format(_kind(tensor), key, where)
+    return ""
+
+
+def _not_losses(value: Any) -> str:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return _kind(value)
+    terms, total = value
+    if not isinstance(terms, dict):
+        return "{} in place of the dict".format(_kind(terms))
+    if not _is_tensor(total) or total.numel() != 1:
+        return "{} in place of the sum".format(_kind(total))
+    return ""
+
+
+def _not_taps(value: Any) -> str:
+    from .taps import Tap
+
+    if not isinstance(value, (list, tuple)):
+        return _kind(value)
+    for index, tap in enumerate(value):
+        if not isinstance(tap, Tap):
+            return "{} at {}".format(_kind(tap), index)
+        if not callable(getattr(tap.owner, tap.attribute, None)):
+            owner = getattr(tap.owner, "__name__", _kind(tap.owner))
+            return "one of {}.{}, which is no function".format(owner, tap.attribute)
+    return ""
+
+
+def _not_dict(value: Any) -> str:
+    return "" if isinstance(value, dict) else _kind(value)
+
+
+def _not_training(value: Any) -> str:
+    lacking = [name for name in ("watch", "context", "update", "advance") if not callable(getattr(value, name, None))]
+    if not hasattr(value, "optimizer"):
+        lacking.insert(0, "optimizer")
+    return "{} without {}".format(_kind(value), ", ".join(lacking)) if lacking else ""
+
+
+def _not_function(value: Any) -> str:
+    return "" if callable(value) else _kind(value)
+
+
+#: Function -> what it must return, and what tells what another result is.
+_FORMS = {
+    "build": ("a torch.nn.Module", _not_module),
+    "predict": ("a list of dicts of the tensors {}, one for each image".format(", ".join(DETECTIONS)), _not_detections),
+    "losses": ("a dict of loss terms and their sum, a tensor of one number", _not_losses),
+    "taps": ("a list of legacy_adapters.taps.Tap of functions that are there", _not_taps),
+    "provenance": ("a dict", _not_dict),
+    "training": ("a legacy_adapters.steps.Training", _not_training),
+    "image_detector": ("a function of an image's path and id", _not_function),
+}
+
+
+def _place(adapter: ModuleType, path: str, name: str) -> str:
+    code = getattr(getattr(adapter, name, None), "__code__", None)
+    line = ", line {}".format(code.co_firstlineno) if code is not None and code.co_filename == path else ""
+    return "{}{}: {}".format(path, line, _call(name))
+
+
+def _call(name: str) -> str:
+    return "{}({})".format(name, ", ".join(FUNCTIONS[name]))
+
+
+def _line_of(error: BaseException, path: str) -> str:
+    """Return the adapter's path and the line of it that was running; with the file beneath it that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    return "{}, line {}".format(path, lines[-1]) if lines else path
+
+
+def _told(error: BaseException) -> str:
+    message = " ".join(str(error).split())
+    return "{}: {}".format(type(error).__name__, message).rstrip(":. ")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "a {} of {}".format(type(value).__name__, len(value))
+    shape = " of shape {}".format(list(value.shape)) if _is_tensor(value) and value.dim() else ""
+    return "{}{}".format("None" if value is None else "a {}".format(type(value).__name__), shape)
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _counted(count: int) -> str:
+    return "1 argument" if count == 1 else "{} arguments".format(count)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = " and {} more".format(len(names) - _SHOWN) if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) or "none") + more
