@@ -128,11 +128,11 @@ def test_backbone_that_does_not_fit(tmp_path):
     del state["layer1.0.conv1.weight"]
     file = saved(tmp_path / "w.pth", state)
     with pytest.raises(
-        WeightsError, match=r"gives 99 of the 100 tensors of this ResNet; it lacks `layer1.0.conv1.weight`"
+        WeightsError, match=r"gives 264 of the 265 tensors of this ResNet; it lacks `layer1.0.conv1.weight`"
     ):
         weights.backbone_init(resnet(), file)
     wider = saved(tmp_path / "wide.pth", filled({**resnet(), "base_channels": 32}))
-    with pytest.raises(WeightsError, match=r"`conv1.weight` as \[32, 3, 7, 7\] where the model has \[16, 3, 7, 7\]"):
+    with pytest.raises(WeightsError, match=r"`conv1.weight` as \[32, 3, 7, 7\] where the model has \[4, 3, 7, 7\]"):
         weights.backbone_init(resnet(), wider)
 
 
