@@ -17,7 +17,6 @@ import logging
 import os
 import random
 import sys
-import traceback
 from collections import Counter
 from contextlib import contextmanager
 from types import ModuleType
@@ -30,6 +29,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .drawing import Drawing, by_recipe
+from .origin import ReportedError, report
 from .trace_writer import TraceWriter, content_digest
 
 #: Phase and kind of the records.
@@ -50,7 +50,7 @@ _FILE_NAMES = ("filename", "url", "f")
 
 
 class InitialisingError(Exception):
-    """A model could not be built and initialised; the message is one line."""
+    """The process that builds and initialises a model was ended from outside; the message is one line."""
 
 
 def without_init(checks: Sequence[str]) -> Tuple[str, ...]:
@@ -65,7 +65,8 @@ def record(job: Any, adapter: ModuleType, writer: TraceWriter) -> Dict[str, Any]
         What is no tensor: see :func:`_outcome`.
 
     Raises:
-        InitialisingError: if the code fails; its cause is the traceback.
+        ReportedError: if the code fails.
+        InitialisingError: if its process ends without an outcome.
     """
     values, told = job.trace + ".init.safetensors", job.trace + ".init.json"
     try:
@@ -73,7 +74,7 @@ def record(job: Any, adapter: ModuleType, writer: TraceWriter) -> Dict[str, Any]
         with open(told, encoding="utf-8") as file:
             outcome = json.load(file)
         if "error" in outcome:
-            raise InitialisingError(outcome["error"]) from RuntimeError(outcome["traceback"])
+            raise ReportedError(outcome)
         with safe_open(values, framework="pt") as stored:
             for name, digest in outcome.pop("digests").items():
                 writer.add(INIT, INIT, name, 0, "", stored.get_tensor(digest))
@@ -100,9 +101,7 @@ def _in_fork(work: Callable[[], Dict[str, Any]], path: str) -> None:
             try:
                 outcome = work()
             except BaseException as error:  # whatever it is, the parent must learn of it
-                lines = str(error).strip().splitlines() or [""]
-                told = "{}: {}".format(type(error).__name__, lines[0])
-                outcome = dict(error=told, traceback=traceback.format_exc())
+                outcome = report(error)
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(outcome, file)
             sys.stdout.flush()
@@ -111,7 +110,9 @@ def _in_fork(work: Callable[[], Dict[str, Any]], path: str) -> None:
             os._exit(0)
     _, status = os.waitpid(child, 0)
     if not os.path.exists(path):
-        raise InitialisingError("the process that builds and initialises the model ended with {}".format(status))
+        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        told = "the process that builds and initialises the model ended without a report (exit code {})"
+        raise InitialisingError(told.format(code))
 
 
 def _run(job: Any, adapter: ModuleType, values: str) -> Dict[str, Any]:

@@ -23,8 +23,22 @@ def note(error: BaseException, what: str, value: str) -> None:
         setattr(error, _NOTE + what, value)
 
 
+class ReportedError(Exception):
+    """An error of a process that the worker has started, and that has reported it.
+
+    Attributes:
+        told: what :func:`report` returned there.
+    """
+
+    def __init__(self, told: Dict[str, str]) -> None:
+        super().__init__(told["error"])
+        self.told = told
+
+
 def report(error: BaseException) -> Dict[str, str]:
     """Return ``error`` in one line, the ``place`` where it was raised, if that is known, and the ``traceback``."""
+    if isinstance(error, ReportedError):
+        return error.told
     if isinstance(error, PlainError):
         return dict(error=str(error), place=_place(error), traceback="")
     whole = "".join(traceback.format_exception(type(error), error, error.__traceback__))
