@@ -179,13 +179,23 @@ def _groups(groups: Groups, names: set[str]) -> dict[str, frozenset[str]]:
 
 
 def _twice(legacy: Mapping[str, int], new: Mapping[str, int]) -> list[InitialDifference]:
-    """Tell parts of which everything that is written to is written to at least twice as often as on the legacy side."""
-    written = _parts([name for name in legacy if name in new and legacy[name]])
-    places = [part for part, names in written.items() if all(new[name] >= 2 * legacy[name] for name in names)]
-    if not places:
+    """Tell modules of which everything that is written to is written to at least twice as often as on the legacy side.
+
+    Of a module, not of a parameter: what draws all matrices before modules initialise themselves writes to some
+    parameters once more, and changes nothing.
+    """
+    written: dict[str, list[str]] = defaultdict(list)
+    for name in legacy:
+        if name in new and legacy[name]:
+            written[name.rpartition(".")[0] or name].append(name)
+    twice = [module for module, names in written.items() if all(new[name] >= 2 * legacy[name] for name in names)]
+    if not twice:
         return []
+    parts = _parts(twice)
+    all_of = _parts(written)
+    places = [part if len(modules) == len(all_of[part]) else common_module(modules) for part, modules in parts.items()]
     listed = ", ".join(f"`{place}`" for place in places)
-    first = written[places[0]][0]
+    first = written[twice[0]][0]
     text = (
         f"`init_weights` initialises {listed} more than once: it writes to `{first}` {_times(new[first])}, the legacy "
         f"side's {_times(legacy[first])}."

@@ -52,7 +52,7 @@ TRAINING_ERRORS = [
     ("strict_clip", "gradient clipping", "In step 1 clipping has `error_if_nonfinite` on the new side only."),
     ("no_decay", "query_map.weight", "In step 1 `weight_decay` differs for 1 of 230 parameters: `query_map.weight`"),
     ("untrained_parameter", "level_embed", "In step 1 the new side's optimizer does not train `level_embed`"),
-    ("fast_backbone", "backbone", "In step 1 `initial_lr` differs for 42 of 230 parameters: `backbone`"),
+    ("fast_backbone", "backbone", "In step 1 `lr` differs for 42 of 230 parameters: `backbone`"),
     ("short_warmup", "the schedule", "In step 2 `lr` differs for all 230 parameters"),
     ("stuck_schedule", "the schedule", "In step 3 `lr` differs for all 230 parameters"),
     ("early_decay", "the schedule", "In step 3 `lr` differs for all 230 parameters"),
