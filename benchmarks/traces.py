@@ -25,13 +25,14 @@ import torch
 
 from ddq_port import configs
 from legacy_adapters.job import Job
+from legacy_adapters.trace_writer import sealed
 from parity.pairing import LEGACY, NEW
 from parity.settings import NEW_ADAPTER, Machine, Sources, Task
 from parity.sides import Sides, prepare
 from parity.trace import Trace
 
 ROOT = Path(__file__).parents[1]
-FAMILY = "mmdet_ddq"
+FAMILY, CAPTURED = "mmdet_ddq", "captured"
 #: What the figures must be: speed of comparing by that of cmp, cost of capturing in plain forwards, bytes of memory.
 EQUAL_SPEED, DIFFERING_SPEED, CAPTURE_COST, PEAK = 2.0, 0.4, 1.25, 1.5e9
 
@@ -73,8 +74,10 @@ def measure(folder: Path, variant: str, size: str, rounds: int) -> list[tuple[st
     task = Task(FAMILY, variant, ((height, width),), None, 0, ("forward",))
     machine = Machine("cpu", torch.get_num_threads(), None, 3600.0)
     sides = Sides(task, Sources(), machine, prepare(task, Sources(), machine), folder)
-    sides.legacy()
+    legacy_trace = sides.legacy()
     found = _captured(_job(folder, task, machine), rounds)
+    shutil.rmtree(folder / CAPTURED)  # of inference alone; a run records more beside it
+    sides.new(twin=legacy_trace.records)
     legacy, new, twin, copy = folder / LEGACY, folder / NEW, folder / "twin", folder / "copy"
     gigabytes = sum(file.stat().st_size for file in legacy.iterdir()) / 1e9
 
@@ -113,7 +116,7 @@ def _job(folder: Path, task: Task, machine: Machine) -> Path:
         options={"config": str(configs.path(configs.VARIANTS[task.variant]))},
         weights=str(folder / f"{NEW}.weights.safetensors"),
         inputs=str(folder / "inputs.safetensors"),
-        trace=str(folder / NEW),
+        trace=str(folder / CAPTURED),
         status="",
         checks=task.checks,
         seed=task.seed,
@@ -178,7 +181,8 @@ def _process(command: list[str], code: int) -> Process:
 def _empty(trace: Path, folder: Path) -> Path:
     index = json.loads((trace / "index.json").read_text())
     folder.mkdir()
-    (folder / "index.json").write_text(json.dumps({**index, "records": [], "shards": {}}))
+    index["coverage"].pop("records", None)  # how many of each kind there must be
+    (folder / "index.json").write_text(json.dumps(sealed({**index, "records": [], "shards": {}})))
     return folder
 
 

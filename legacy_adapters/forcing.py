@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from safetensors import safe_open
 
+from .precision import as_stored
 from .trace_writer import Key
 
 
@@ -52,9 +53,10 @@ class Forcing:
 
     def _read(self, digest: str) -> torch.Tensor:
         shard = self._shards[digest]
-        if shard not in self._open:
-            self._open[shard] = safe_open(os.path.join(self._folder, shard), framework="pt")
-        return self._open[shard].get_tensor(digest)
+        with as_stored():
+            if shard not in self._open:
+                self._open[shard] = safe_open(os.path.join(self._folder, shard), framework="pt")
+            return self._open[shard].get_tensor(digest)
 
 
 class _Replaced(torch.autograd.Function):

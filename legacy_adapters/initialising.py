@@ -20,7 +20,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -148,6 +148,7 @@ def _initialised(job: Any, adapter: ModuleType, numbered: bool) -> Tuple[nn.Modu
     with by_recipe(drawing), watch.loads():
         model = adapter.build(job.options, job.device)
     with by_recipe(drawing), watch.loads():  # once more, for what building has imported
+        watch.initialised = model
         if hasattr(adapter, "initialise"):
             adapter.initialise(model)
         elif hasattr(model, "init_weights"):
@@ -156,18 +157,23 @@ def _initialised(job: Any, adapter: ModuleType, numbered: bool) -> Tuple[nn.Modu
 
 
 class _Watch:
-    """What ``init_weights`` writes to and asks for, by the module whose ``init_weights`` was entered first."""
+    """What ``init_weights`` writes to and asks for, by the module whose ``init_weights`` was entered first.
+
+    Attributes:
+        initialised: the model, once it is built and is being initialised: all that is written to then counts for it.
+    """
 
     def __init__(self) -> None:
+        self.initialised: Optional[nn.Module] = None
         self._writes: Counter = Counter()
         self._loads: List[Tuple[int, str, str]] = []
         self._held: List[torch.Tensor] = []  # so that no other tensor gets the address of one that was written to
 
     def wrote(self, tensor: torch.Tensor) -> None:
-        entered = _entered()
-        if entered:
+        module = self.initialised or next(iter(_entered()[-1:]), None)
+        if module is not None:
             self._held.append(tensor.detach())
-            self._writes[tensor.data_ptr(), id(entered[-1])] += 1
+            self._writes[tensor.data_ptr(), id(module)] += 1
 
     def written(self, model: nn.Module) -> Dict[str, int]:
         """Return how often each parameter was written to by the model's ``init_weights``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, ContextManager, Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -59,9 +59,16 @@ def computing_in(dtype: str) -> Iterator[None]:
         np.float32, np.finfo = _single, _numpy_finfo
 
 
-def as_stored() -> ContextManager:
-    """Return what to read a file of tensors within: torch's reader names torch.float32, which is not to be widened."""
-    return torch._C.DisableTorchFunction()
+@contextmanager
+def as_stored() -> Iterator[None]:
+    """Read a file of tensors within, as it was written: readers name float32, which is not to be widened there."""
+    widened = torch.FloatTensor, torch.from_numpy, np.float32
+    torch.FloatTensor, torch.from_numpy, np.float32 = _narrow_class, _from_numpy, _single
+    try:
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        torch.FloatTensor, torch.from_numpy, np.float32 = widened
 
 
 def _wide(argument: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 import torch
 from safetensors import safe_open
 
+from .precision import as_stored
 from .trace_writer import INDEX_NAME
 
 KINDS = ("state", "optim_state")
@@ -41,7 +42,7 @@ class RecordedStates:
 
     def _tensor(self, digest: str) -> torch.Tensor:
         shard = self._shards[digest]
-        if shard not in self._open:
-            # by numpy: torch's reader names torch.float32, which is widened in a float64 run
-            self._open[shard] = safe_open(os.path.join(self._folder, shard), framework="numpy")
-        return torch.from_numpy(self._open[shard].get_tensor(digest))
+        with as_stored():
+            if shard not in self._open:
+                self._open[shard] = safe_open(os.path.join(self._folder, shard), framework="pt")
+            return self._open[shard].get_tensor(digest)

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from .inputs import Batch
 from .job import Job
-from .precision import perturb
+from .precision import as_stored, perturb
 from .recorder import Recorder
 from .seeding import seed_all
 from .states import RecordedStates
@@ -350,8 +350,8 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
 
 def batch_of(job: Job, step: int) -> Batch:
     """Read the batch of a step, perturbed like the weights where the job asks for that."""
-    # by numpy: torch's reader names torch.float32 and would be widened in a float64 run
-    tensors = {name: torch.from_numpy(array) for name, array in load_file(job.step_inputs[step - 1]).items()}
+    with as_stored():
+        tensors = load_file(job.step_inputs[step - 1])
     batch = Batch.from_tensors(tensors, job.device, getattr(torch, job.dtype))
     if job.perturb is not None:
         perturb([batch.images], job.perturb)

@@ -93,6 +93,7 @@ def _record(
     from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
+    from legacy_adapters.untouched import Untouched
 
     given = load_file(job.inputs)
     batches = {phase: Batch.of_phase(given, phase, job.device, dtype) for phase in (PREDICT, TRAIN)}
@@ -109,14 +110,14 @@ def _record(
     if job.perturb is not None:
         perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb)
     parameters = dict(model.named_parameters())  # training may add names
-    loop = None
+    loop, untouched = None, Untouched()
     provenance["batch_sizes"] = {phase: [list(size) for size in batch.image_sizes] for phase, batch in batches.items()}
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = contract.result(adapter, "taps", model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
-            _run_checks(job, adapter, model, batches, recorder, replay, loop, taps)
+            _run_checks(job, adapter, model, batches, recorder, replay, loop, taps, untouched)
     except BaseException as error:
         provenance["stopped"] = report(error)
         raise
@@ -125,6 +126,7 @@ def _record(
         provenance.update(files=executed.files(), packages=executed.packages(), peak_memory=_peak_memory(job.device))
         reached = loop.reached if loop is not None else set()
         coverage = dict(recorder.coverage(), **_gradient_coverage(parameters, reached), **more)
+        coverage["changed_inputs"] = untouched.changed
         recorder.writer.finish(provenance, coverage)
 
 
@@ -153,6 +155,7 @@ def _run_checks(
     replay: Optional[Dict[str, Any]],
     loop: Optional[Any],
     taps: Sequence[Any],
+    untouched: Any,
 ) -> None:
     import torch
 
@@ -161,22 +164,29 @@ def _run_checks(
     from legacy_adapters.seeding import seed_all
     from legacy_adapters.taps import installed
 
+    def step_losses(step: int) -> Any:
+        with untouched.given(steps.phase_of(step), steps.batch_of(job, step)) as batch:
+            return contract.result(adapter, "losses", model, batch)
+
     loaded = sorted(model.state_dict())
     with installed(taps, recorder, replay, job.decide):
         if "forward" in job.checks:
             model.eval()
             seed_all(job.seed, PREDICT)
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
-                for index, result in enumerate(contract.result(adapter, "predict", model, batches[PREDICT])):
+                with untouched.given(PREDICT, batches[PREDICT]) as batch:
+                    results = contract.result(adapter, "predict", model, batch)
+                for index, result in enumerate(results):
                     recorder.add("tap", "result", index, result)
             if not job.force:  # module by module nothing is new in these
-                _run_variants(job, adapter, model, batches[PREDICT], recorder)
+                _run_variants(job, adapter, model, batches[PREDICT], recorder, untouched)
             _infer_made_up(job, adapter, model, batches[PREDICT], recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             seed_all(job.seed, TRAIN)
             with recorder.in_phase(TRAIN, draws=True):
-                terms, total = contract.result(adapter, "losses", model, batches[TRAIN])
+                with untouched.given(TRAIN, batches[TRAIN]) as batch:
+                    terms, total = contract.result(adapter, "losses", model, batch)
                 for name, value in terms.items():
                     recorder.add("loss", name, 0, value)
                 recorder.add("loss", "total", 0, total)
@@ -190,7 +200,7 @@ def _run_checks(
                 for name in loaded:
                     recorder.add("state", name, 0, after[name])
         if loop is not None:
-            loop.run(lambda step: contract.result(adapter, "losses", model, steps.batch_of(job, step)))
+            loop.run(step_losses)
         if "forward" in job.checks:
             model.eval()
             with torch.no_grad(), recorder.in_phase(probes.PHASE):
@@ -216,7 +226,9 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
             recorder.add("tap", made_up.NAME, index, result, scope=name)
 
 
-def _run_variants(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+def _run_variants(
+    job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any, untouched: Any
+) -> None:
     """Run the other ways of inference that the adapter names, each on the images in another order.
 
     So every batch of them is padded to one size and holds other sizes in it: what code keeps for a padded size, or for a
@@ -231,7 +243,7 @@ def _run_variants(job: Any, adapter: ModuleType, model: Any, batch: Any, recorde
     for number, (name, run) in enumerate(variants.items(), 1):
         turned = rotated(batch, number)
         seed_all(job.seed, name)
-        with torch.no_grad(), recorder.in_phase(name, calls=False, methods=True):
+        with torch.no_grad(), recorder.in_phase(name, calls=False, methods=True), untouched.given(name, turned):
             for index, result in enumerate(run(turned)):
                 recorder.add("tap", "result", index, result)
 

@@ -266,7 +266,8 @@ def _of_detector(source: _Source, out: Path) -> Reproducer:
     ]
     everything = source.verdict.comparisons
     if record.phase == "predict":
-        shown = [c for c in everything if c.pair.new.kind == "tap" and c.pair.new.name == "result"]
+        results = [c for c in everything if c.pair.new.kind == "tap" and c.pair.new.name == "result"]
+        shown = [c for c in results if c.pair.new.phase == record.phase]
         slots = [f"{c.pair.new.call}.{c.pair.new.slot}" for c in shown]
         result = 'adapter["predict"](model, batch)'
     elif record.kind in GRADIENTS or record.kind == "state":

@@ -13,6 +13,7 @@ from legacy_adapters.trace_writer import Record
 
 from .blame import DETECTOR, Divergence
 from .compare import Comparison
+from .ties import is_of_decision
 from .trace import Recording
 
 
@@ -42,13 +43,29 @@ def first_strayed(
     if strayed is None:
         return None
     position = {record.key: index for index, record in enumerate(new)}
+    draws = _draws(new)
     rejected = [c.pair.new for c in comparisons if not c.accepted and c.pair.new.kind != RANDOM]
+    # a draw that asks for something else is recorded before the state that it leaves
+    rejected = [record for record in rejected if _call(record) not in draws]
     if any(position[record.key] < position[strayed.key] for record in rejected):
         return None
     code = f"The code of {f'`{strayed.scope}`' if strayed.scope else DETECTOR}"
     what = "draws other random numbers than the legacy side, or seeds anew"
     text = f"{code} {what} ({strayed.name}'s generator, {strayed.phase} phase)."
     return Divergence(strayed.scope or DETECTOR, None, text, None)
+
+
+def _draws(records: Sequence[Record]) -> set[tuple[str, str, int]]:
+    """Return the calls of taps that are draws: they rest on no values that are decided on."""
+    slots: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for record in records:
+        if record.kind == "basis":
+            slots[_call(record)].add(record.slot)
+    return {call for call, of_call in slots.items() if not is_of_decision(of_call)}
+
+
+def _call(record: Record) -> tuple[str, str, int] | None:
+    return (record.phase, record.name, record.call) if record.kind in ("tap", "basis") else None
 
 
 def _strayed(legacy: Sequence[Record], new: Sequence[Record]) -> Record | None:

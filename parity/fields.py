@@ -12,12 +12,17 @@ _RECORD = {
 _COVERAGE = {
     "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
     "not_finite?": list, "classes": dict, "inner_calls?": list, "records?": list, "init?": dict,
+    "changed_inputs?": list,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
 _COUNT = {"phase": str, "kind": str, "count": int}
 _LEAF_CALL = {"phase": str, "name": str, "count": int}
-_ENTRIES = {"cut_off": "phase, kind, name, call and slot", "not_finite": "phase, module, name, call and a word"}
-_ENTRY = (str, str, str, int, str)
+#: List of the coverage -> types of the parts of an entry, and what they are.
+_ENTRIES = {
+    "cut_off": ((str, str, str, int, str), "phase, kind, name, call and slot"),
+    "not_finite": ((str, str, str, int, str), "phase, module, name, call and a word"),
+    "changed_inputs": ((str, str), "phase and name"),
+}
 _NAMED = {str: "a string", int: "a number from 0 on", list: "a list", dict: "an object"}
 _NAMES = ("never_executed", "without_gradient", "frozen")
 
@@ -44,9 +49,9 @@ def check_fields(provenance: Any, coverage: Any, records: Any) -> None:
         _each(f"coverage.{name}", coverage.get(name, []), str)
     for name in ("leaf_calls", "inner_calls"):
         _fields(f"coverage.{name}", coverage.get(name, []), _LEAF_CALL)
-    for name, parts in _ENTRIES.items():
+    for name, (types, parts) in _ENTRIES.items():
         for place, entry in enumerate(coverage.get(name, [])):
-            if type(entry) is not list or tuple(map(type, entry)) != _ENTRY:
+            if type(entry) is not list or tuple(map(type, entry)) != types:
                 raise FieldError(f"coverage.{name}[{place}] is {entry!r:.60}, expected {parts}")
     _fields("coverage.records", coverage.get("records", []), _COUNT)
     if type(records) is not list:

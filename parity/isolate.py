@@ -88,11 +88,13 @@ class RunFolder:
             SettingsError: if there are none.
             TraceError: if there is no such run.
         """
-        checks = tuple(check for check in self.job(run).checks if check not in _NOT_ISOLATED)
+        made = self.job(run).checks
+        checks = tuple(check for check in made if check not in _NOT_ISOLATED)
         if not checks:
+            only = f"check{'s' * (len(made) > 1)} {' and '.join(made)}"
             raise SettingsError(
-                f"{self.folder} holds checks {' and '.join(_NOT_ISOLATED)} only, which cannot be isolated; make a run "
-                "with check forward, loss or grad as well."
+                f"{self.folder} holds {only} only, which cannot be isolated; make a run with check forward, loss or "
+                "grad as well."
             )
         return checks
 

@@ -30,6 +30,7 @@ from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
 from .stopped import Stop, judged_part, until_stop, without_rest
 from .trace import Recording, Trace
+from .untouched import changed_inputs
 
 MAX_EXCLUDED_SHARE = 0.02
 
@@ -157,6 +158,8 @@ def judge(
     if initial:  # before anything runs
         first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
         divergence = Divergence(initial[0].where, None, initial[0].message, first)
+    touched = changed_inputs(legacy, new)
+    divergence = divergence or touched
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
@@ -167,9 +170,12 @@ def judge(
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
         outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
-    elif rejected or initial or lone_options or (divergence is not None and stop is not None and stop.side == NEW):
-        made = (f"The model is built or initialised otherwise in {len(initial)} places.",) if not rejected else ()
-        outcome, reasons = MISMATCH, made if initial and made else differ
+    elif rejected or initial or lone_options or touched or (divergence is not None and stop is not None and stop.side == NEW):
+        outcome, reasons = MISMATCH, differ
+        if not rejected and initial:
+            reasons = (f"The model is built or initialised otherwise in {len(initial)} places.",)
+        elif not rejected and touched:
+            reasons = (touched.message, *stopped)
     elif stopped:
         outcome, reasons = INCOMPARABLE, stopped
     else:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fault import DETECTOR, INCOMPARABLE, Fault
+from .fault import DETECTOR, Fault
 from .ground import STEPS
 from .planting import Apply, around, replaced
 
-_NOISE = "`noise`"
+_NOISE = "draws other random numbers"
 _LABELS, _BOXES = "generate_dn_label_query", "generate_dn_bbox_query"
 
 
@@ -88,7 +88,7 @@ FAULTS = (
     Fault("label_noise_alike_in_groups", "draw left out", DETECTOR,
           around("dn_query_generator", _LABELS, _labels_drawn_once), says=_NOISE),
     Fault("draws_behind_box_noise", "draw too many", DETECTOR, around("dn_query_generator", _BOXES, _drawn_behind),
-          outcome=INCOMPARABLE),
+          says=_NOISE),
     Fault("draw_in_encoder", "draw too many", "encoder", around("encoder", "forward", _drawn_in_training),
           says=_NOISE),
 )  # fmt: skip

@@ -64,7 +64,7 @@ def job(**changes):
 def test_bisect_of_a_training_alone_is_one_line(parity, tmp_path):
     result = parity("bisect", kept_run(tmp_path / "run", "train"))
     assert result.exit_code == 2 and result.stdout == "" and len(result.stderr.splitlines()) == 1
-    assert "steps of a training only" in result.stderr and "forward, loss or grad" in result.stderr
+    assert "holds check train only" in result.stderr and "forward, loss or grad" in result.stderr
 
 
 def test_bisect_without_a_script_leaves_no_earlier_one(parity, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ SEVERAL = {
     "total_without_denoising": ["total"],
     "proposal_size": [DETECTOR],
     "mask_row_2": ["decoder"],
-    "gradient_of_box_loss_doubled_by_head": ["bbox_head.loss_bbox"],
+    "gradient_of_box_loss_doubled_by_head": ["bbox_head"],
     "total_without_denoising+background_in_normaliser": ["bbox_head", "total"],
     "eps_layer_norm+gradient_doubled": ["decoder.norm", "encoder.layers.1.ffn"],
     "fewer_detections+threshold_of_selection": [DETECTOR, "bbox_head"],

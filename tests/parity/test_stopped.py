@@ -80,7 +80,8 @@ def test_what_a_stopped_side_had_no_time_for_is_not_missing(tmp_path):
 
 
 def test_argument_that_a_stopped_side_did_not_give_is_missing(tmp_path):
-    given = [Rec("module_in", "a", slot="x"), Rec("module_in", "a", slot="mask"), Rec("module_out", "a")]
+    mask = Rec("module_in", "a", [0.25, 0.75], "mask")  # not a number, which one side alone may pass
+    given = [Rec("module_in", "a", slot="x"), mask, Rec("module_out", "a")]
     verdict = two(tmp_path, [*given, Rec("loss", "total")], given[:1], on_new={"stopped": STOPPED})
     assert verdict.outcome == "MISMATCH" and verdict.divergence.where == "the detector"
     assert "without `mask`" in verdict.divergence.message
