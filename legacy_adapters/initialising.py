@@ -126,6 +126,7 @@ def _run(job: Any, adapter: ModuleType, values: str) -> Dict[str, Any]:
         tensors[digests[name]] = tensor
     save_file(tensors, values)
     outcome = dict(
+        order=list(model.state_dict()),
         digests=digests,
         trained={name: parameter.requires_grad for name, parameter in parameters.items()},
         recipes={name: drawing.recipe_of(tensors[digest]) for name, digest in digests.items()},

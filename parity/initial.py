@@ -48,7 +48,9 @@ def initial_differences(
     if INIT not in legacy or INIT not in new:
         return ()
     ours, theirs = _translated(legacy[INIT], rules), new[INIT]
+    place = {name: index for index, name in enumerate(theirs.get("order", ()))}
     rejected = [c for c in comparisons if c.pair.new.kind == INIT and not c.accepted]
+    rejected.sort(key=lambda c: place.get(c.pair.new.name, len(place)))
     values = [c for c in rejected if c.pair.new.slot != TRAINED]
     flags = [c for c in rejected if c.pair.new.slot == TRAINED]
     # what has other values is told already

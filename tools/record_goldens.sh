@@ -37,4 +37,4 @@ edge many_objects tiny_4scale --size 128x128 --objects 40
 edge wide tiny_4scale --size 48x640 --objects 2
 edge tall tiny_4scale --size 640x48 --objects 2
 edge below_10000_tokens tiny_4scale --size 616x768
-edge above_10000_tokens tiny_4scale --size 640x800
+edge above_10000_tokens tiny_4scale --size 640x800 --seed 1
