@@ -7,6 +7,7 @@ of the standard library and of installed packages are not listed one by one; of 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
@@ -55,7 +56,7 @@ def _note(event: str, args: Any) -> None:
 def files() -> Dict[str, str]:
     """Return path -> SHA-256 of every file that was executed and is of no installed package but this toolkit."""
     paths = {getattr(module, "__file__", None) for module in list(sys.modules.values())} | _seen
-    found = {os.path.realpath(path) for path in paths if isinstance(path, str) and os.path.isfile(path)}
+    found = {_resolved(path) for path in paths if isinstance(path, str) and os.path.isfile(path)}
     with unwatched():
         return {path: _digest(path) for path in sorted(found) if is_of_toolkit(path) or not _is_installed(path)}
 
@@ -69,18 +70,27 @@ def packages() -> Dict[str, Dict[str, str]]:
             continue
         if not is_of_toolkit(path):
             version = getattr(module, "__version__", "")
-            found[name] = dict(file=os.path.realpath(path), version=version if isinstance(version, str) else "")
+            found[name] = dict(file=_resolved(path), version=version if isinstance(version, str) else "")
     return found
 
 
 def is_of_toolkit(path: str) -> bool:
     """Tell whether a file is one of this toolkit's."""
-    inside = os.path.relpath(os.path.realpath(path), _ROOT).split(os.sep)
-    return inside[0] in TOOLKIT
+    path = _resolved(path)
+    return path.startswith(_ROOT + os.sep) and path[len(_ROOT) + 1 :].split(os.sep)[0] in TOOLKIT
 
 
 def _is_installed(path: str) -> bool:
     return path.startswith(_STANDARD) or any(part in path.split(os.sep) for part in _INSTALLED)
+
+
+def _resolved(path: str) -> str:
+    """Return ``os.path.realpath``; of the thousands of files here most lie in folders that were resolved before."""
+    folder, name = os.path.split(path)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.join(_resolved_folder(folder), name)
+
+
+_resolved_folder = functools.lru_cache(None)(os.path.realpath)
 
 
 def _digest(path: str) -> str:
@@ -108,7 +118,8 @@ def check_apart(foreign: List[str]) -> None:
     places = tuple(os.path.realpath(entry) for entry in foreign if os.path.isabs(entry))
     names = tuple(entry for entry in foreign if not os.path.isabs(entry))
     for name, module in sorted(sys.modules.items()):
-        path = os.path.realpath(getattr(module, "__file__", None) or "")
+        file = getattr(module, "__file__", None)
+        path = _resolved(file) if isinstance(file, str) else ""
         by_name = any(name == entry or name.startswith(entry + ".") for entry in names)
         by_place = path != allowed and any(path == place or path.startswith(place + os.sep) for place in places)
         if by_name or by_place:

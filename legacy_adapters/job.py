@@ -111,7 +111,7 @@ class Job:
 def write_json(path: str, value: object) -> None:
     """Write ``value`` to a temporary name, sync, rename."""
     with open(path + ".tmp", "w", encoding="utf-8") as file:
-        json.dump(value, file, sort_keys=True, separators=(",", ":"))
+        file.write(json.dumps(value, sort_keys=True, separators=(",", ":")))  # several times as fast as `dump`
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".tmp", path)

@@ -16,7 +16,7 @@ import os
 import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import BinaryIO, Dict, List, Optional, Tuple
 
 import torch
@@ -245,7 +245,7 @@ class TraceWriter:
             provenance=provenance,
             coverage=dict(dict(records=counts), **coverage),
             shards=self._where,
-            records=[asdict(record) for record in self.records],
+            records=[dict(vars(record)) for record in self.records],
         )
         write_json(os.path.join(self.folder, INDEX_NAME), sealed(index))
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ class Bench:
                 findings[tolerance] = Finding(REFUSED, "", str(error))
             except SideError as error:
                 findings[tolerance] = Finding(CRASH, "", f"{error} {error.details}")
+            except Exception:  # an error of the engine is a finding, too, and must not end the other measurements
+                findings[tolerance] = Finding(CRASH, "", traceback.format_exc())
         return Measurement(fault.name, findings, shift, time.monotonic() - start)
 
     def _command(self, fault: Fault, tolerance: str) -> Finding:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ddq_port.models  # noqa: F401  # isort: skip  (supplies mmcv._ext before mmdet asks)
 
 import atexit
+import gc
 import json
 import os
 import select
@@ -67,9 +68,11 @@ def _forked_here(job_file: Path, log_file: Path, time_limit: float) -> bool:
     """Do a job in a fork of this process; return whether it ended in time."""
     sys.stdout.flush()
     sys.stderr.flush()
+    gc.freeze()  # what is there already is not looked at in the fork, where that would copy it
     pid = os.fork()
     if pid == 0:
         _work(job_file, log_file)
+    gc.unfreeze()
     if _ended(pid, time_limit):
         return True
     os.kill(pid, signal.SIGKILL)

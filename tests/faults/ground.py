@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converters import families
+from legacy_adapters.initialising import without_init
 from parity import golden
 from parity.cli import GOLDEN, TINY_SIZES
 from parity.compare import DERIVED, EXACT, Tolerance
@@ -112,6 +113,7 @@ class Ground:
         trace = self.sides.new(name, **self.given, **changes)
         if "replay" not in self.given:
             return NewSide(trace, None)
+        changes["checks"] = without_init(self.task.checks)
         reference = self.sides.new(f"{name}64", dtype="float64", decide=False, **self.given, **changes)
         return NewSide(trace, reference)
 
@@ -139,7 +141,8 @@ def task_of(setting: str) -> Task:
     if setting in LIVE:
         default = dict(sizes=TINY_SIZES, objects=None, seed=0, checks=("forward", "loss", "grad"))
         return Task(LIVE_FAMILY, "tiny_4scale", **{**default, **LIVE[setting]})
-    return replace(golden.load(SETTINGS[setting]).task, family=LIVE_FAMILY)
+    recorded = golden.load(SETTINGS[setting]).task
+    return replace(recorded, family=LIVE_FAMILY, checks=without_init(recorded.checks))  # which has a setting of its own
 
 
 def _sides(
