@@ -10,7 +10,7 @@ import json
 import traceback
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from .origin import PlainError
 
@@ -26,6 +26,7 @@ FUNCTIONS = {
     "variants": ("model",),
     "aside": ("model",),
     "predictor": ("model",),
+    "initialise": ("model",),
 }
 #: Check -> functions that it needs; a job without checks is of ``eval``.
 NEEDED = {
@@ -38,7 +39,7 @@ NEEDED = {
 }
 #: What ``predict`` tells of an image.
 DETECTIONS = ("bboxes", "scores", "labels")
-_OPTIONAL = ("variants", "aside", "predictor")
+_OPTIONAL = ("variants", "aside", "predictor", "initialise")
 _SHOWN = 3
 
 
@@ -68,7 +69,7 @@ def look(job: Any, load: Callable[[str], ModuleType]) -> None:
         for name in NEEDED[check]:
             _check_function(adapter, path, name, check)
     for name in _OPTIONAL:
-        if getattr(adapter, name, None) is not None:
+        if optional(adapter, name) is not None:
             _check_function(adapter, path, name, "")
     made = _Made(adapter, path, job)
     model = made.by("build", job.options, job.device)
@@ -80,6 +81,11 @@ def look(job: Any, load: Callable[[str], ModuleType]) -> None:
     made.by("taps", model)
     if "train" in checks:
         made.by("training", model, job.options, job.epoch_length)
+
+
+def optional(adapter: ModuleType, name: str) -> Optional[Callable]:
+    """Return a function that an adapter need not have; None if it has none, or None in its place."""
+    return getattr(adapter, name, None)
 
 
 def result(adapter: ModuleType, name: str, *args: Any) -> Any:
@@ -235,8 +241,11 @@ def _not_dict(value: Any) -> str:
     return "" if isinstance(value, dict) else _kind(value)
 
 
+_OF_TRAINING = ("watch", "wrapper_options", "context", "update", "advance")
+
+
 def _not_training(value: Any) -> str:
-    lacking = [name for name in ("watch", "context", "update", "advance") if not callable(getattr(value, name, None))]
+    lacking = [name for name in _OF_TRAINING if not callable(getattr(value, name, None))]
     if not hasattr(value, "optimizer"):
         lacking.insert(0, "optimizer")
     return "{} without {}".format(_kind(value), ", ".join(lacking)) if lacking else ""

@@ -11,6 +11,7 @@ built, and the run itself shall see it built once.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -28,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .contract import optional
 from .drawing import Drawing, by_recipe
 from .origin import ReportedError, report
 from .trace_writer import TraceWriter, content_digest
@@ -69,6 +71,9 @@ def record(job: Any, adapter: ModuleType, writer: TraceWriter) -> Dict[str, Any]
         InitialisingError: if its process ends without an outcome.
     """
     values, told = job.trace + ".init.safetensors", job.trace + ".init.json"
+    for path in (values, told):  # of a run that was killed
+        if os.path.exists(path):
+            os.unlink(path)
     try:
         _in_fork(lambda: _run(job, adapter, values), told)
         with open(told, encoding="utf-8") as file:
@@ -150,8 +155,9 @@ def _initialised(job: Any, adapter: ModuleType, numbered: bool) -> Tuple[nn.Modu
         model = adapter.build(job.options, job.device)
     with by_recipe(drawing), watch.loads():  # once more, for what building has imported
         watch.initialised = model
-        if hasattr(adapter, "initialise"):
-            adapter.initialise(model)
+        initialise = optional(adapter, "initialise")
+        if initialise is not None:
+            initialise(model)
         elif hasattr(model, "init_weights"):
             model.init_weights()
     return model, drawing, watch
@@ -171,7 +177,9 @@ class _Watch:
         self._held: List[torch.Tensor] = []  # so that no other tensor gets the address of one that was written to
 
     def wrote(self, tensor: torch.Tensor) -> None:
-        module = self.initialised or next(iter(_entered()[-1:]), None)
+        module = self.initialised
+        if module is None:
+            module = next(iter(_entered()[-1:]), None)
         if module is not None:
             self._held.append(tensor.detach())
             self._writes[tensor.data_ptr(), id(module)] += 1
@@ -205,6 +213,8 @@ class _Watch:
             if hasattr(module, _PREFIXED):
                 changed.append((module, _PREFIXED, getattr(module, _PREFIXED)))
                 setattr(module, _PREFIXED, self._asked(1, prefix=0))
+        changed.append((nn.Module, "load_state_dict", nn.Module.load_state_dict))
+        nn.Module.load_state_dict = _loading(nn.Module.load_state_dict)
         try:
             yield
         finally:
@@ -215,12 +225,36 @@ class _Watch:
         def asked(*args: Any, **kwargs: Any) -> Dict[str, torch.Tensor]:
             named = [kwargs[name] for name in _FILE_NAMES if name in kwargs]
             file = named[0] if named else args[before]
-            first = str(kwargs.get("prefix", args[prefix])) if prefix >= 0 else ""
+            first = ""
+            if prefix >= 0:
+                first = str(kwargs["prefix"] if "prefix" in kwargs else args[prefix])
             entered = _entered() or [None]
             self._loads.append((id(entered[0]), str(file), first))
-            return {"nothing": torch.zeros(0)}  # some look at the first key
+            return _Unloaded()
 
         return asked
+
+
+class _Unloaded(dict):
+    """Stands for a file of weights; what is looked up in it, such as ``state_dict``, stands for it as well."""
+
+    def __init__(self) -> None:
+        super().__init__(nothing=torch.zeros(0))  # some look at the first key
+
+    def __missing__(self, key: Any) -> "_Unloaded":
+        return self
+
+
+def _loading(original: Callable) -> Callable:
+    """Let a module take what was not loaded, strictly or not."""
+
+    @functools.wraps(original)
+    def load(module: nn.Module, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(state_dict, _Unloaded):
+            state_dict, args, kwargs = {}, (), {"strict": False}
+        return original(module, state_dict, *args, **kwargs)
+
+    return load
 
 
 def _entered() -> List[nn.Module]:

@@ -57,6 +57,7 @@ class Job:
         detections: file to write what was found to; None for a trace.
         foreign: modules and places of the other side's code, see :func:`legacy_adapters.executed.check_apart`; none of
             them may be loaded when the run ends.
+        variant_calls: record module calls in inference without rescaling, too, not only taps and methods.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -93,6 +94,7 @@ class Job:
     images: Optional[str] = None
     detections: Optional[str] = None
     foreign: Tuple[str, ...] = ()
+    variant_calls: bool = False
     layout: Optional[str] = None
 
     def save(self, path: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Se
 import torch
 from torch import nn
 
+from .contract import optional
+
 PHASE, NAME = "labels", "labels"
 #: Where heads of MMDetection's DETR-like detectors give logits and boxes; an adapter's ``predictor`` says otherwise.
 HEAD = "bbox_head"
@@ -26,7 +28,7 @@ def predictor(adapter: Any, model: nn.Module) -> Optional[str]:
     Boxes are cxcywh in [0, 1]. An adapter has a function ``predictor(model)`` for this if it is not the head of a
     detector of MMDetection; None means that there is no such module.
     """
-    if hasattr(adapter, "predictor"):
+    if optional(adapter, "predictor") is not None:
         return adapter.predictor(model)
     return HEAD if isinstance(getattr(model, HEAD, None), nn.Module) else None
 

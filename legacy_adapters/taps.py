@@ -40,6 +40,7 @@ class Tap:
             matching. It is recorded too, so that a decision that differs can be told from a tie.
         probe: gives arguments of further calls, which the worker makes after an inference, in the phase
             :data:`legacy_adapters.probes.PHASE`; None for none.
+        first: name of the function's first parameter: a call that passes it by name is taken as one that does not.
     """
 
     owner: Any
@@ -50,6 +51,7 @@ class Tap:
     random: bool = False
     basis: Optional[Callable[..., Dict[str, Any]]] = None
     probe: Optional[Callable[[], Iterable[Tuple[Any, ...]]]] = None
+    first: str = "input"
 
 
 @contextmanager
@@ -96,6 +98,8 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
     recorder, replay = watch.recorder, watch.replay
 
     def tapped(*args: Any, **kwargs: Any) -> Any:
+        if not args and tap.first in kwargs:
+            args, kwargs = (kwargs[tap.first],), {key: value for key, value in kwargs.items() if key != tap.first}
         name = tap.name(*args, **kwargs) if recorder.phase and not watch.running else None
         if name is None:
             return original(*args, **kwargs)
@@ -150,7 +154,7 @@ def random_taps() -> Sequence[Tap]:
     it is, so another order, shape or range would not show otherwise.
     """
     return [
-        Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand),
+        Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand, first="size"),
         Tap(torch, "rand_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_rand_like),
         Tap(torch, "randint_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_randint_like),
     ]
@@ -170,7 +174,9 @@ def _asked_rand_like(like: torch.Tensor, **kwargs: Any) -> Dict[str, Any]:
 
 
 def _asked_randint_like(like: torch.Tensor, *bounds: int, **kwargs: Any) -> Dict[str, Any]:
-    low, high = bounds if len(bounds) == 2 else (kwargs.get("low", 0), bounds[0] if bounds else kwargs["high"])
+    if "high" in kwargs:
+        bounds = (*(bounds or (kwargs.get("low", 0),)), kwargs["high"])
+    low, high = bounds if len(bounds) == 2 else (kwargs.get("low", 0), bounds[0])
     shape = torch.tensor(like.shape, dtype=torch.int64)
     return {"randint_like.shape": shape, "randint_like.low": low, "randint_like.high": high}
 

@@ -23,9 +23,11 @@ class Untouched:
     def given(self, phase: str, batch: Batch) -> Iterator[Batch]:
         """Hand a batch to code, which runs within."""
         before = _digests(batch)
-        yield batch
-        after = _digests(batch)
-        self.changed += [(phase, name) for name in before if before[name] != after[name]]
+        try:
+            yield batch
+        finally:
+            after = _digests(batch)
+            self.changed += [(phase, name) for name in before if before[name] != after[name]]
 
 
 def _digests(batch: Batch) -> Dict[str, str]:

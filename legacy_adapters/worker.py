@@ -101,7 +101,7 @@ def _record(
 
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
-    aside = adapter.aside(model) if hasattr(adapter, "aside") else nothing_aside
+    aside = adapter.aside(model) if contract.optional(adapter, "aside") is not None else nothing_aside
     recorder = Recorder(writer, _records_flow(job), forcing, target, aside)
     recorder.attach(model)
     with recorder.in_phase("weights"):
@@ -232,18 +232,21 @@ def _run_variants(
     """Run the other ways of inference that the adapter names, each on the images in another order.
 
     So every batch of them is padded to one size and holds other sizes in it: what code keeps for a padded size, or for a
-    place in the batch, is wrong in the next.
+    place in the batch, is wrong in the next. Where the job asks for that, module calls are recorded in one of them, so
+    that this is seen where it happens.
     """
     import torch
 
-    from legacy_adapters.inputs import rotated
+    from legacy_adapters import contract
+    from legacy_adapters.inputs import UNSCALED, rotated
     from legacy_adapters.seeding import seed_all
 
-    variants = getattr(adapter, "variants", lambda model: {})(model)
+    variants = adapter.variants(model) if contract.optional(adapter, "variants") is not None else {}
     for number, (name, run) in enumerate(variants.items(), 1):
         turned = rotated(batch, number)
         seed_all(job.seed, name)
-        with torch.no_grad(), recorder.in_phase(name, calls=False, methods=True), untouched.given(name, turned):
+        calls = job.variant_calls and name == UNSCALED
+        with torch.no_grad(), recorder.in_phase(name, calls=calls, methods=True), untouched.given(name, turned):
             for index, result in enumerate(run(turned)):
                 recorder.add("tap", "result", index, result)
 

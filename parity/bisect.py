@@ -16,7 +16,6 @@ from torch import Tensor
 from converters import families
 from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
-from legacy_adapters.steps import step_of
 from legacy_adapters.trace_writer import Record
 
 from . import reproducer
@@ -24,7 +23,7 @@ from .compare import DERIVED, FIXED, Comparison
 from .derived import GRADIENTS
 from .evidence import TraceEvidence, load_spread
 from .exclusions import EXCLUSIONS
-from .isolate import FLOAT64, ISOLATED, SPREAD, Progress, RunFolder, isolate
+from .isolate import FLOAT64, ISOLATED, SPREAD, Progress, RunFolder, is_isolable, isolate
 from .isolation import Place
 from .pairing import LEGACY, NEW
 from .reproducer import Reproducer
@@ -80,8 +79,8 @@ def told_if_changed(verdict: Verdict) -> Verdict:
     isolation = verdict.isolation
     if isolation is None or isolation.places or isolation.reasons or verdict.outcome != MISMATCH:
         return verdict
-    if all(c.accepted or step_of(c.pair.legacy.phase) is not None for c in verdict.comparisons):
-        return verdict  # only steps of a training differ, and these are not isolated
+    if all(c.accepted or not is_isolable(c.pair.legacy.phase) for c in verdict.comparisons):
+        return verdict  # only what is not isolated differs
     return replace(verdict, reasons=(*verdict.reasons, MAY_HAVE_CHANGED))
 
 

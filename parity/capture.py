@@ -32,7 +32,7 @@ def capture(
     Raises:
         legacy_adapters.launch.SideError: if the side crashes or takes too long.
     """
-    sides = Sides(task, sources, machine, prepared, folder)
+    sides = Sides(task, sources, machine, prepared, folder, variant_calls=False)  # a golden file is to stay small
     progress(f"running the legacy side ({task.family} {task.variant})")
     legacy = sides.legacy()
     bundle = decisions(legacy)
@@ -52,7 +52,7 @@ def check(
     golden.check_given(prepared)
     settings = dict(task=asdict(golden.task), sources=asdict(sources), machine=asdict(machine))
     (folder / "run.json").write_text(json.dumps(settings, indent=1, sort_keys=True, default=str))
-    sides = Sides(golden.task, sources, machine, prepared, folder)
+    sides = Sides(golden.task, sources, machine, prepared, folder, variant_calls=False)
     replay = sides.write_decisions(golden.decisions)
     progress(f"running the new side ({sources.new_adapter.stem})")
     given = dict(replay=replay, gradient_flow=golden.provenance.get("gradient_flow", False))

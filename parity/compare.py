@@ -143,7 +143,10 @@ def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
     if one.kind != "tap" or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
         return False
     basis = new.values_of(two.phase, "basis", two.name, two.call)
-    cut = cut_alike(legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4]), basis)
+    ours, theirs = legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4])
+    if "scores" not in basis or "boxes" in basis or not len(ours) == len(theirs) == 1:
+        return False  # no ranking: a result, say, of boxes, scores and labels
+    cut = cut_alike(ours, theirs, basis)
     return all(cut) and torch.equal(*(next(iter(side.values())) for side in cut))
 
 

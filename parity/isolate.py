@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from converters import families
-from legacy_adapters.initialising import INIT, without_init
+from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import VARIANTS
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
@@ -153,30 +153,28 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = Trace.load(folder / (LEGACY + FLOAT64))
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    alone = judge(_without_steps(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
+    alone = judge(_isolable(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
     return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
 
 
-def _without_steps(legacy: Trace) -> Trace:
-    """Leave out the steps of a training and how the model is initialised, which the isolated run does not make."""
-    kept = tuple(record for record in legacy.records if record.kind != INIT and record.phase not in VARIANTS)
-    coverage = {name: value for name, value in legacy.coverage.items() if name != INIT}
-    made = {INIT, *VARIANTS}
-    coverage["records"] = [entry for entry in coverage.get("records", ()) if entry["phase"] not in made]
-    provenance = {**legacy.provenance, "checks": list(without_init(legacy.provenance["checks"]))}
-    legacy = replace(legacy, provenance=provenance, coverage=coverage, records=kept)
-    provenance, coverage, records = dict(legacy.provenance), dict(legacy.coverage), legacy.records
-    if "train" not in provenance["checks"]:
-        return legacy
-    provenance["checks"] = [check for check in provenance["checks"] if check != "train"]
-    for calls in ("leaf_calls", "inner_calls", "records"):
-        coverage[calls] = [entry for entry in coverage.get(calls, ()) if step_of(entry["phase"]) is None]
-    stepped, reached = (
-        {r.name for r in records if r.kind == "grad" and (step_of(r.phase) is not None) is in_step}
-        for in_step in (True, False)
-    )
-    coverage["without_gradient"] = sorted((stepped | set(coverage["without_gradient"])) - reached)
-    kept = tuple(record for record in records if step_of(record.phase) is None)
+def _isolable(legacy: Trace) -> Trace:
+    """Leave out what the isolated run does not make: initialising, other ways of inference, steps of a training."""
+    provenance, coverage = dict(legacy.provenance), dict(legacy.coverage)
+    provenance["checks"] = [check for check in provenance["checks"] if check not in _NOT_ISOLATED]
+    coverage.pop(INIT, None)
+    for name in ("leaf_calls", "inner_calls", "records"):
+        coverage[name] = [entry for entry in coverage.get(name, ()) if is_isolable(entry["phase"])]
+    for name in ("changed_inputs", "cut_off", "not_finite"):
+        coverage[name] = [entry for entry in coverage.get(name, ()) if is_isolable(entry[0])]
+    kept = tuple(record for record in legacy.records if is_isolable(record.phase))
+    lost = {record.name for record in legacy.records if record.kind == "grad"}
+    lost -= {record.name for record in kept if record.kind == "grad"}
+    coverage["without_gradient"] = sorted(lost | set(coverage["without_gradient"]))
     return replace(legacy, provenance=provenance, coverage=coverage, records=kept)
+
+
+def is_isolable(phase: str) -> bool:
+    """Tell whether an isolated run has this phase."""
+    return phase != INIT and phase not in VARIANTS and step_of(phase) is None

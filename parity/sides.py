@@ -124,10 +124,14 @@ class Sides:
         machine: where.
         prepared: of these three.
         folder: must exist.
+        variant_calls: as in :class:`Job`.
     """
 
-    def __init__(self, task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path) -> None:
-        self.task, self.sources, self.machine = task, sources, machine
+    def __init__(
+        self, task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path,
+        variant_calls: bool = True,
+    ) -> None:  # fmt: skip
+        self.task, self.sources, self.machine, self.variant_calls = task, sources, machine, variant_calls
         self.folder = folder.absolute()  # a side runs in this folder, not in the current one
         for side, tensors in prepared.weights.items():
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
@@ -232,6 +236,7 @@ class Sides:
             epoch_length=self.task.epoch_length,
             clip_order=self.task.clip_order,
             resume_at=self.task.resume_at,
+            variant_calls=self.variant_calls,
         )
         return replace(job, **changes)
 

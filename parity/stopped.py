@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from legacy_adapters.initialising import INIT
 from legacy_adapters.launch import SideError, crash
 from legacy_adapters.seeding import RANDOM
 from legacy_adapters.trace_writer import INDEX_NAME
@@ -75,7 +76,8 @@ def judged_part(new: Trace, reference: Trace | None) -> tuple[Trace, Stop | None
     stop = Stop.of(new, NEW)
     if reference is None or Stop.of(reference, NEW) is None:
         return new, stop
-    records = tuple(record for record in new.records if record.key in reference.by_key)
+    # a model is initialised once, whatever precision it then runs in
+    records = tuple(record for record in new.records if record.kind == INIT or record.key in reference.by_key)
     return replace(new, records=records), stop or Stop.of(reference, NEW)
 
 

@@ -158,7 +158,7 @@ def judge(
     if initial:  # before anything runs
         first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
         divergence = Divergence(initial[0].where, None, initial[0].message, first)
-    touched = changed_inputs(legacy, new)
+    touched = changed_inputs(legacy, new) if stop is None else None  # the other side had the time to do it
     divergence = divergence or touched
     conditions = _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()

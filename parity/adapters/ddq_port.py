@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ddq_port.models  # noqa: F401  # isort: skip  (registers the detectors; supplies mmcv._ext before mmdet asks)
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,14 +64,16 @@ def taps(model: torch.nn.Module) -> list[Tap]:
 def _selection(
     owner: Any, attribute: str, name: str, basis: Callable[..., dict[str, Any]], probe: Callable | None = None
 ) -> Tap:
-    def write(decision: dict[str, Tensor], like: Tensor, *args: Any) -> Tensor | None:
+    first = next(iter(inspect.signature(basis).parameters))  # named as in the function
+
+    def write(decision: dict[str, Tensor], like: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
         keep = decision["keep"].to(like.device)
         return keep if tap_lib.within(keep, len(like)) else None
 
-    def read(result: Tensor, *args: Any) -> dict[str, Tensor]:
+    def read(result: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         return {"keep": result}
 
-    return Tap(owner, attribute, lambda *args: name, read, write, basis=basis, probe=probe)
+    return Tap(owner, attribute, lambda *args, **kwargs: name, read, write, basis=basis, probe=probe, first=first)
 
 
 def provenance(options: dict[str, Any]) -> dict:

@@ -129,20 +129,7 @@ class Bench:
         try:
             shutil.copytree(ROOT / "ddq_port", work / "ddq_port", ignore=shutil.ignore_patterns("__pycache__"))
             fault.apply(work / "ddq_port")
-            task = task_of(fault.setting)
-            sizes = ",".join(f"{height}x{width}" for height, width in task.sizes)
-            command = [sys.executable, "-m", "parity", "run", "--family", task.family, "--variant", task.variant]
-            command += ["--size", sizes, "--threads", "1", "--tolerance", tolerance, "--json"]
-            path = os.pathsep.join([str(work), str(ROOT)])
-            done = subprocess.run(
-                command, cwd=work, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
-                timeout=_COMMAND_LIMIT, check=False,
-            )  # fmt: skip
-            if not done.stdout.startswith("{"):
-                return Finding(CRASH, "", done.stderr)
-            verdict = json.loads(done.stdout)
-            first = verdict["first_divergence"] or {"where": "", "message": " ".join(verdict["reasons"])}
-            return Finding(verdict["verdict"], first["where"], first["message"])
+            return _commanded(fault, tolerance, work, python_path=work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -155,6 +142,8 @@ class Bench:
             ground = Ground.live(task_of(fault.setting), tolerance, work / "ground", checkpoint=weights)
             with ground.run() as new:
                 return _finding(ground.judge(new))
+        except SideError:  # of the legacy side, on what it had computed: `run` goes on with what it recorded
+            return _commanded(fault, tolerance, work, "--checkpoint", str(weights))
         finally:
             shutil.rmtree(work)
 
@@ -179,6 +168,24 @@ class Bench:
                     yield new
         finally:
             shutil.rmtree(work)
+
+
+def _commanded(fault: Fault, tolerance: str, folder: Path, *more: str, python_path: Path = ROOT) -> Finding:
+    """Say what ``ddq-parity run`` finds in the setting of a fault, in processes from scratch that start in ``folder``."""
+    task = task_of(fault.setting)
+    sizes = ",".join(f"{height}x{width}" for height, width in task.sizes)
+    command = [sys.executable, "-m", "parity", "run", "--family", task.family, "--variant", task.variant]
+    command += ["--size", sizes, "--threads", "1", "--tolerance", tolerance, "--json", *more]
+    path = os.pathsep.join([str(python_path), str(ROOT)])
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=_COMMAND_LIMIT, check=False,
+    )  # fmt: skip
+    if not done.stdout.startswith("{"):
+        return Finding(CRASH, "", done.stderr)
+    verdict = json.loads(done.stdout)
+    first = verdict["first_divergence"] or {"where": "", "message": " ".join(verdict["reasons"])}
+    return Finding(verdict["verdict"], first["where"], first["message"])
 
 
 def _edited(clean: NewSide, fault: Fault, folder: Path) -> NewSide:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converters import families
-from legacy_adapters.initialising import without_init
+from legacy_adapters.initialising import INIT, without_init
 from parity import golden
 from parity.cli import GOLDEN, TINY_SIZES
 from parity.compare import DERIVED, EXACT, Tolerance
@@ -79,8 +79,8 @@ class Ground:
         """Prepare a setting in ``folder``; with anything but a golden file this runs the legacy side."""
         if setting in LIVE or tolerance == EXACT:
             return cls.live(task_of(setting), tolerance, folder)
-        recorded = golden.load(SETTINGS[setting])
-        sides = _sides(recorded.task, folder, Sources(), recorded.check_given)
+        recorded = _without_init(golden.load(SETTINGS[setting]))
+        sides = _sides(recorded.task, folder, Sources(), recorded.check_given, variant_calls=False)
         return cls(recorded.task, recorded, sides, given=dict(replay=sides.write_decisions(recorded.decisions)))
 
     @classmethod
@@ -145,10 +145,25 @@ def task_of(setting: str) -> Task:
     return replace(recorded, family=LIVE_FAMILY, checks=without_init(recorded.checks))  # which has a setting of its own
 
 
+def _without_init(recorded: Golden) -> Golden:
+    """Leave out how the model is initialised: that check has a setting of its own."""
+    checks = without_init(recorded.task.checks)
+    coverage = {name: value for name, value in recorded.coverage.items() if name != INIT}
+    coverage["records"] = [entry for entry in coverage.get("records", ()) if entry["phase"] != INIT]
+    return replace(
+        recorded,
+        task=replace(recorded.task, checks=checks),
+        provenance={**recorded.provenance, "checks": list(checks)},
+        coverage=coverage,
+        records=tuple(record for record in recorded.records if record.kind != INIT),
+    )
+
+
 def _sides(
-    task: Task, folder: Path, sources: Sources, check: Callable[[Prepared], None] = lambda prepared: None
-) -> Sides:
+    task: Task, folder: Path, sources: Sources, check: Callable[[Prepared], None] = lambda prepared: None,
+    variant_calls: bool = True,
+) -> Sides:  # fmt: skip
     prepared = prepare(task, sources, MACHINE)
     check(prepared)
     folder.mkdir()
-    return Sides(task, sources, MACHINE, prepared, folder)
+    return Sides(task, sources, MACHINE, prepared, folder, variant_calls)

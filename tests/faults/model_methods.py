@@ -49,6 +49,9 @@ class _Caller:
     def __init__(self, module: Any, method: str, change: Callable[..., Any]) -> None:
         self.module, self.method, self.change = module, method, change
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         right = getattr(self.module, name)
         return partial(self.change, right) if name == self.method else right

@@ -16,7 +16,7 @@ from .fault import DETECTOR, Fault
 from .planting import Apply, around, patching, replaced, result, setting, shadowing
 
 Selected = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
-_NOISE = "`noise`"
+_NOISE, _DRAWS = "`noise`", "draws other random numbers"
 
 
 def _proposal_size(memory_and_proposals: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -169,16 +169,17 @@ FAULTS = (
     Fault("size_drawn_before_sign", "RNG order", DETECTOR,
           around("dn_query_generator", "generate_dn_bbox_query", _size_before_sign), says=_NOISE),
     Fault("one_draw_more", "RNG order", DETECTOR,
-          around("dn_query_generator", "generate_dn_label_query", _one_draw_more), says=_NOISE),
+          around("dn_query_generator", "generate_dn_label_query", _one_draw_more), says=_DRAWS),
     Fault("draws_used_backwards", "RNG order", DETECTOR,
           around("dn_query_generator", "generate_dn_label_query", _every_image_alike)),
     Fault("drop_path_per_token", "RNG request", "backbone.stages.3.blocks.1.ffn.dropout_layer",
           around("backbone.stages.3.blocks.1.ffn.dropout_layer", "forward",
-                 lambda right, x: right(x.flatten(0, 1)).view_as(x)), says=_NOISE, setting="swin"),
+                 lambda right, x: right(x.flatten(0, 1)).view_as(x)), says=_DRAWS, setting="swin"),
     Fault("box_noise_scale", "denoising", DETECTOR, setting("dn_query_generator", box_noise_scale=0.9),
           says="reference_points"),
     Fault("label_noise_scale", "denoising", DETECTOR, setting("dn_query_generator", label_noise_scale=0.9)),
-    Fault("denoising_groups", "denoising", DETECTOR, setting("dn_query_generator", num_dn_queries=26), says=_NOISE),
+    Fault("denoising_groups", "denoising", DETECTOR, setting("dn_query_generator", num_dn_queries=26),
+          says=_DRAWS),
     Fault("denoising_labels_shifted", "label offset", DETECTOR,
           around("dn_query_generator", "generate_dn_label_query", _labels_shifted),
           says="`dn_query_generator.label_embedding`"),

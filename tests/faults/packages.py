@@ -33,7 +33,7 @@ def _patching(file: str, code: str) -> Apply:
 
     def apply(package: Path) -> None:
         path = package / file
-        path.write_text(path.read_text() + "\n\n" + code)
+        path.write_text(path.read_text() + "\n\nimport torch\nimport torch.nn.functional as F\n" + code)
 
     return apply
 

@@ -210,7 +210,7 @@ def _survivors_scattered(right: Callable, boxes: Tensor, scores: Tensor, candida
 
 
 REWRITES = (
-    Rewrite("detections_by_torch_topk", "other function for a top-k", "detections", _with_topk(torch.topk)),
+    Rewrite("detections_by_torch_topk", "other function for a top-k", "detections", _with_topk(lambda *args: torch.topk(*args))),
     Rewrite("detections_by_sort", "other function for a top-k", "detections", _with_topk(_by_sort)),
     Rewrite("detections_by_torch_sort", "other function for a top-k", "detections", _with_topk(_by_torch_sort)),
     Rewrite("detections_by_argsort", "other function for a top-k", "detections", _with_topk(_by_argsort)),

@@ -113,7 +113,7 @@ def _attention_in_double(right: Callable, *args: Any, **kwargs: Any) -> Any:
 
     dtype = args[0].dtype
     out, weights = right(*(wide(x) for x in args), **{key: wide(value) for key, value in kwargs.items()})
-    return out.to(dtype), weights
+    return out.to(dtype), weights if weights is None else weights.to(dtype)
 
 
 def _attending(change: Callable[..., Any]) -> Apply:

@@ -118,3 +118,14 @@ def test_draws_are_numbered_in_one_sequence_and_what_they_ask_for_is_recorded(tm
         (2, "randint_like.shape"), (2, "randint_like.low"), (2, "randint_like.high"),
         (3, "rand.shape"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: torch.topk(input=x, k=2), lambda x: torch.sort(input=x, descending=True),
+    lambda x: torch.argsort(input=x, descending=True), lambda x: torch.rand_like(input=x),
+    lambda x: torch.rand(size=(3,)), lambda x: torch.randint_like(x, 2, high=5), lambda x: torch.randint_like(input=x, high=5),
+])  # fmt: skip
+def test_arguments_may_be_given_by_name(tmp_path, call):
+    records = use(tmp_path, [*taps.rankings(), *taps.random_taps()], lambda: call(torch.tensor([0.3, 0.1, 0.2])))[1]
+    shapes = [record.shape for record in records if record.kind == "tap"]
+    assert len(shapes) == 1 and len(shapes[0]) == 1

@@ -258,3 +258,14 @@ def test_command_line_refuses_it_as_bad_input(parity, tmp_path, option, bound):
         "compare", *folders, "--family", "mmdet_ddq", "--variant", "tiny_4scale", "--tolerance", "fixed", option, bound
     )
     assert result.exit_code == 2 and not result.stdout and len(result.stderr.splitlines()) == 1
+
+
+def test_labels_of_another_shape_are_no_ranking_of_the_same(tmp_path):
+    boxes, scores = torch.rand(3, 4), torch.rand(3)
+    sides = []
+    for name, labels in (("legacy", [0, 1, 2]), ("new", [[1], [2], [0]])):
+        found = (("bboxes", boxes), ("scores", scores), ("labels", labels))
+        sides.append(write_trace(tmp_path / name, *(Rec("tap", "result", value, slot) for slot, value in found)))
+    one, two = sides
+    results = compare_all(one, two, pair(one.records, two.records, SAME_NAMES, ()).pairs, EXACT)
+    assert [result.pair.new.slot for result in results if not result.accepted] == ["labels"]
