@@ -295,7 +295,9 @@ def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield (
             f"The measured rounding of {len(loose)} records is too large to show an error, the first is {record.kind} "
             f"`{record.name}` {record.slot}".rstrip()
-            + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
+            + f": {finding.explained.max:.2g} at a size of {finding.size.max:.2g} (root mean square "
+            f"{finding.explained.rms:.2g} of {finding.size.rms:.2g}); at most a share of {finding.share.max:g} "
+            f"({finding.share.rms:g}) may be. Try another --seed or --size."
         )
 
 

@@ -318,7 +318,7 @@ FAULTS = (
           result("", "_select_tokens", _content_of_second), says="query", setting="batch"),
     Fault("dense_normaliser_of_two_images", "third image", _AUX,
           patching(aux_loss, "_normalise", _factor_of_two), setting="batch"),
-    Fault("sizes_of_first_batch", "stale size", DETECTOR, _sizes_of_first_batch, says="feat_mask", setting="batch"),
+    Fault("sizes_of_first_batch", "stale size", DETECTOR, _sizes_of_first_batch, says=_MASKS, setting="batch"),
     Fault("encoding_by_shape", "stale size", "positional_encoding", _encoding_by_shape, setting="batch"),
     Fault("reference_points_by_shape", "stale size", "encoder",
           _by_shape("encoder", "get_encoder_reference_points", lambda shapes, *_, **__: str(shapes.tolist())),
