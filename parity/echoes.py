@@ -8,7 +8,7 @@ others: a module's inputs and outputs are looked at only to find out where value
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -26,6 +26,7 @@ _VALUES = ("module_in", "module_out", "tap", "basis", "loss")
 _COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
 REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
+UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -43,6 +44,8 @@ def explained(
       compared elsewhere. An argument that the new side leaves out stays unaccounted for.
     - An output that only the new side returns, if it was compared elsewhere.
 
+    - Where all else is equal, the gradients of all parameters included, an output that the new side leaves out of a call
+      that gives others, such as the weights of an attention: nothing is computed with it, or that would show.
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
@@ -70,15 +73,32 @@ def explained(
     )
     if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
         return found
-    if not all(item.is_accounted or item.record.kind in FLOW for item in found):
-        return found
+    kept = {_call(side, record) for side, record in _outputs(comparisons)}
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
+    unused = {
+        item.record.key
+        for item in found
+        if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept
+    }
+    if not all(item.is_accounted or item.record.kind in FLOW or item.record.key in unused for item in found):
+        return found
+    found = tuple(
+        replace(item, explained=UNUSED) if not item.is_accounted and item.record.key in unused else item
+        for item in found
+    )
     return tuple(
         replace(item, explained=GRADIENTS)
         if not item.is_accounted and item.record.phase in proven and item.record.key not in cut_off
         else item
         for item in found
     )
+
+
+def _outputs(comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Record]]:
+    """Yield the legacy side's outputs that have a twin."""
+    for comparison in comparisons:
+        if comparison.pair.legacy.kind == "module_out":
+            yield LEGACY, comparison.pair.legacy
 
 
 def _known(comparisons: Iterable[Comparison]) -> tuple[dict[str, set[tuple[str, str]]], set[_Call]]:

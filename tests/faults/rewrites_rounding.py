@@ -23,6 +23,9 @@ from .rewrites_leaves import subclass
 #: The module; its package has a function of that name.
 _IOU_LOSS = import_module("mmdet.models.losses.iou_loss")
 
+#: Added to every divisor by mmdet's `weight_reduce_loss`.
+_EPS = torch.finfo(torch.float32).eps
+
 
 def _rewrite(name: str, kind: str, where: str, apply: Apply, setting: str = "plain") -> Rewrite:
     return Rewrite(name, kind, where, apply, keeps_bits=False, setting=setting)
@@ -159,7 +162,7 @@ def _focal_by_softplus(right: Callable, pred: Tensor, target: Tensor, weight: Te
     loss = torch.where(target > 0.5, positive, negative)
     if weight is not None:
         loss = loss * weight.view(-1, 1)
-    return loss.sum() / avg_factor
+    return loss.sum() / (avg_factor + _EPS)
 
 
 def _giou_term_by_term(pred: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
@@ -180,7 +183,7 @@ def _giou(right: Callable, *args: Any, **kwargs: Any) -> Tensor:
 def _l1_by_coordinate(self: Any, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: Any = None,
                       reduction_override: Any = None) -> Tensor:  # fmt: skip
     loss = sum(((pred[:, i] - target[:, i]).abs() * weight[:, i]).sum() for i in range(4))
-    return loss * (self.loss_weight / avg_factor)
+    return loss * (self.loss_weight / (avg_factor + _EPS))
 
 
 def _cost_without_cdist(right: Callable, one: Tensor, two: Tensor, p: float = 2.0) -> Tensor:

@@ -1,0 +1,27 @@
+"""An output that the new side leaves out is accounted for if nothing shows that it was used."""
+
+import pytest
+
+from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+
+from .synthetic import Rec, judged
+
+CALL = [Rec("module_in", "attn", [1.0, 2.0]), Rec("module_out", "attn", [3.0, 4.0], "0")]
+WEIGHTS = Rec("module_out", "attn", [0.25, 0.75], "1")
+GRADIENT = Rec("grad", "attn.weight", [0.5])
+
+
+@pytest.mark.parametrize(("legacy", "new", "outcome"), [
+    ([*CALL, WEIGHTS, GRADIENT], [*CALL, GRADIENT], MATCH),
+    ([*CALL, WEIGHTS], CALL, INCOMPARABLE),  # no gradient shows that it was not used
+    ([*CALL, WEIGHTS, GRADIENT], [*CALL, Rec("grad", "attn.weight", [0.75])], MISMATCH),
+    ([*CALL, WEIGHTS, GRADIENT, Rec("loss", "total", 1.0)], [*CALL, GRADIENT], INCOMPARABLE),  # more is missing
+    ([CALL[0], WEIGHTS, GRADIENT], [CALL[0], GRADIENT], INCOMPARABLE),  # it gives nothing
+])  # fmt: skip
+def test_output_that_the_new_side_leaves_out(tmp_path, legacy, new, outcome):
+    assert judged(tmp_path, legacy, new).outcome == outcome
+
+
+def test_why_it_is_accounted_for_is_told(tmp_path):
+    (item,) = judged(tmp_path, [*CALL, WEIGHTS, GRADIENT], [*CALL, GRADIENT]).coverage.explained_records
+    assert "leaves out" in item.explained
