@@ -314,7 +314,7 @@ def _other_source(told: dict[str, Any]) -> None:
         (_other_reason, "`decoder.aux_reg_branches.0.0.bias` under a rule that does not say so"),
         (_fewer, "holds 1 that are not recorded (`backbone.bn1.bias`)"),
         (_other_version, "was made with other rules (mapping 0000000000000000"),
-        (_other_variant, "the layout of tiny_1class has"),
+        (_other_variant, "lacks 198 recorded tensor(s)"),
         (_no_variant, "has no variant `huge`"),
     ],
 )
