@@ -61,14 +61,14 @@ def computing_in(dtype: str) -> Iterator[None]:
 
 @contextmanager
 def as_stored() -> Iterator[None]:
-    """Read a file of tensors within, as it was written: readers name float32, which is not to be widened there."""
-    widened = torch.FloatTensor, torch.from_numpy, np.float32
-    torch.FloatTensor, torch.from_numpy, np.float32 = _narrow_class, _from_numpy, _single
+    """Read a file of tensors within, as it was written: readers name float32, and ask how many bytes a type has."""
+    widened = torch.FloatTensor, torch.from_numpy, torch.finfo, np.float32
+    torch.FloatTensor, torch.from_numpy, torch.finfo, np.float32 = _narrow_class, _from_numpy, _finfo, _single
     try:
         with torch._C.DisableTorchFunction():
             yield
     finally:
-        torch.FloatTensor, torch.from_numpy, np.float32 = widened
+        torch.FloatTensor, torch.from_numpy, torch.finfo, np.float32 = widened
 
 
 def _wide(argument: Any) -> Any:

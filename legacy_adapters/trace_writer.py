@@ -209,10 +209,15 @@ class TraceWriter:
 
         learning = self._helper.submit(learn)
         shard = self._current_shard()
+        start = shard.size
         try:
-            start = shard.write(data)
-        finally:
-            known = learning.result()  # ``data`` is the model's and must not be read later
+            try:
+                shard.write(data)
+            finally:
+                known = learning.result()  # ``data`` is the model's and must not be read later
+        except BaseException:
+            shard.drop(start)  # what was recorded until then can still be read
+            raise
         if known.digest in self._where:
             shard.drop(start)
         else:

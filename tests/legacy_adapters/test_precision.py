@@ -5,10 +5,12 @@ import types
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from legacy_adapters import precision, taps
-from legacy_adapters.precision import computing_in, perturb
+from legacy_adapters.precision import as_stored, computing_in, perturb
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace
@@ -343,3 +345,15 @@ def test_draws_of_a_float32_run_are_the_same_numbers_in_float64(tmp_path, decide
     again, wide = use(tmp_path / "wide", taps.random_taps(), draw, bundle, "float64", decide)
     assert keys(wide) == keys(trace)
     assert all(two.dtype == F64 and torch.equal(two, one.double()) for one, two in zip(drawn, again))
+
+
+def test_files_are_read_as_they_were_written(tmp_path):
+    tensors = {"one": torch.tensor([1.5]), "two": torch.tensor([2.5], dtype=torch.float64), "text": torch.zeros(3).byte()}
+    torch.save(tensors, tmp_path / "a.pth")
+    save_file(tensors, tmp_path / "a.safetensors")
+    with computing_in("float64"), as_stored():
+        read = [torch.load(tmp_path / "a.pth", weights_only=True), load_file(tmp_path / "a.safetensors")]
+        read.append({name: torch.from_numpy(value) for name, value in load_arrays(tmp_path / "a.safetensors").items()})
+    for found in read:
+        assert all(found[name].dtype == tensors[name].dtype for name in tensors)
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
