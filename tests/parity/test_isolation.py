@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from converters import families
 from parity.cli import cli
 from parity.exclusions import EXCLUSIONS
-from parity.isolate import RunFolder, _without_steps
+from parity.isolate import RunFolder, _isolable
 from parity.isolation import write_forcing
 from parity.pairing import LEGACY, NEW, pair
 from parity.sides import DECISIONS
@@ -111,7 +111,7 @@ def alone(tmp_path_factory):
     def places_with(faults):
         job = dict(adapter=str(ADAPTER), force=force, replay=str(folder / DECISIONS), checks=kept.isolable(NEW))
         trace = kept.run_new(faults.replace("+", "_"), NEW, **job)
-        verdict = judge(_without_steps(legacy), trace, mapping, EXCLUSIONS["mmdet_ddq"], kept.tolerance, None, keys)
+        verdict = judge(_isolable(legacy), trace, mapping, EXCLUSIONS["mmdet_ddq"], kept.tolerance, None, keys)
         return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.places
 
     return places_with
