@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from safetensors.torch import load_file
@@ -248,7 +248,7 @@ class StepLoop:
         implied = _IMPLIED.get(kind, {})
         for name, _, group in self._grouped():
             options = {key: value for key, value in group.items() if implied.get(key) != value}
-            self.recorder.add("setting", name, 0, _options(options))
+            self.recorder.add("setting", name, 0, _options(options, (*_ALWAYS, *implied)))
 
     def _clipping(self, clip: Callable) -> Callable:
         signature = inspect.signature(clip)
@@ -257,10 +257,11 @@ class StepLoop:
             ordered = sorted(parameters, key=lambda param: self._place.get(id(param), len(self._place)))
             given = signature.bind(ordered, *args, **kwargs)
             given.apply_defaults()
+            # before the norm, which follows from them
+            self.recorder.add("clip", "gradients", 0, _options(given.arguments))
             result = clip(ordered, *args, **kwargs)
             if result is not None:
                 self.recorder.add("clip", "gradients", 0, {"total_norm": result})
-            self.recorder.add("clip", "gradients", 0, _options(given.arguments))
             return result
 
         return clipping
@@ -310,12 +311,12 @@ def _is_defined_in(cls: type, value: Any) -> bool:
     return inspect.isfunction(function) and function.__qualname__.rpartition(".")[0] == cls.__qualname__
 
 
-def _options(values: Dict[str, Any]) -> Dict[str, torch.Tensor]:
-    """Return what is set, numbers in double precision, in which the code base computes with them; text as its bytes."""
+def _options(values: Dict[str, Any], always: Sequence[str] = _ALWAYS) -> Dict[str, torch.Tensor]:
+    """Return what is set or stands in ``always``: numbers in double precision, as code computes with them, text as bytes."""
     found = {}
     for name, value in values.items():
         parts = value if isinstance(value, (tuple, list)) else (value,)
-        if name in _HOW or value is None or not (value or name in _ALWAYS):
+        if name in _HOW or value is None or not (value or name in always):
             continue
         if isinstance(value, str):
             found[name] = torch.tensor(list(value.encode()), dtype=torch.uint8)

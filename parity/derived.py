@@ -46,12 +46,8 @@ JUMP = 0.5
 SQUARE_JUMP = (1 + JUMP) ** 2 - 1
 MOVES = 2.0
 FLOAT64_SHARE = 2.0**-20
-#: Largest share of a tensor's root mean square that rounding may explain; more is no measurement of rounding.
+#: Largest share of a tensor's size that rounding may explain; more is no measurement of rounding.
 LOOSE = 1e-2
-#: The same of its largest value, for the largest error: a single element near a kink may be off by ``CEILING`` at most.
-LARGEST = Norms(CEILING, LOOSE)
-#: The same for gradients, which jump. Their bound in float64, ``FLOAT64_SHARE`` of that, is then still below 1e-4.
-LARGEST_OF_GRADIENTS = Norms(64 * JUMP, 64 * JUMP)
 
 
 def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
@@ -84,8 +80,8 @@ class Finding:
         error64: in float64.
         allowed64: for ``error64``.
         objection: why it is not accepted; empty if it is.
-        explained: error that is put down to rounding, of which ``allowed64`` is a share.
-        size: of the reference.
+        explained: largest error that is put down to rounding, of which ``allowed64`` is a share.
+        size: largest value of the reference.
         share: largest share of a size that rounding may explain here.
         slack: what may be explained beyond that.
     """
@@ -95,10 +91,10 @@ class Finding:
     error64: Norms
     allowed64: Norms
     objection: str
-    explained: Norms = ZERO
-    size: Norms = ZERO
-    share: Norms = LARGEST
-    slack: Norms = ZERO
+    explained: float = 0.0
+    size: float = 0.0
+    share: float = LOOSE
+    slack: float = 0.0
 
 
 def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Finding:
@@ -125,40 +121,31 @@ def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Find
         " in float64", moved64, error64.norms(), allowed64
     )
     return Finding(
-        error.norms(), allowed, error64.norms(), allowed64, said, explained, size.norms(),
-        share=LARGEST_OF_GRADIENTS if gradient else LARGEST, slack=Norms(FACTOR * slack.max, FACTOR * slack.rms),
+        error.norms(), allowed, error64.norms(), allowed64, said, explained.max, size.norms().max,
+        share=FACTOR * JUMP if gradient else LOOSE, slack=FACTOR * slack.max,
     )  # fmt: skip
 
 
 def too_loose(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     """Return the findings whose bounds are no measurement of rounding, so that they could hide an error.
 
-    That is a rounding error of more than :data:`LARGEST` of the tensor's size, by its largest element or as a whole. A
-    tensor that cancels to less than the noise of its phase has more rounding than size; it counts against the phase's
-    usual size. Gradients jump by up to ``JUMP`` of their size, a single element by more, so their float32 bound is for
-    sanity only; what counts is that in float64, a ``FLOAT64_SHARE`` of what is explained.
+    That is a rounding error of more than :data:`LOOSE` of the tensor's size. A tensor that cancels to less than the
+    noise of its phase has more rounding than size; it counts against the phase's usual size. Gradients jump by up to
+    ``JUMP`` of their size, so their float32 bound is for sanity only; what counts is that in float64, a
+    ``FLOAT64_SHARE`` of what is explained: it stays sharp as long as that is at most ``FACTOR`` times such a jump.
 
     Args:
         findings: of the records of each phase.
     """
     loose = []
     for ones in findings.values():
+        noise = statistics.median(one.explained for one in ones)
+        usual = statistics.median(one.size for one in ones)
         for one in ones:
-            if any(_is_loose(one, ones, which) for which in ("max", "rms")):
+            size = usual if one.size < noise else one.size
+            if one.explained > one.share * size + one.slack:
                 loose.append(one)
     return loose
-
-
-def _is_loose(one: Finding, of_phase: Sequence[Finding], which: str) -> bool:
-    def of(norms: Norms) -> float:
-        return getattr(norms, which)
-
-    size = of(one.size)
-    if of(one.explained) <= of(one.share) * size + of(one.slack):
-        return False
-    noise = statistics.median(of(finding.explained) for finding in of_phase)
-    usual = statistics.median(of(finding.size) for finding in of_phase)
-    return of(one.explained) > of(one.share) * (usual if size < noise else size) + of(one.slack)
 
 
 def _objection(run: str, moved: bool, error: Norms, allowed: Norms) -> str:

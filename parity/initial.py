@@ -193,9 +193,7 @@ def _twice(legacy: Mapping[str, int], new: Mapping[str, int]) -> list[InitialDif
     twice = [module for module, names in written.items() if all(new[name] >= 2 * legacy[name] for name in names)]
     if not twice:
         return []
-    parts = _parts(twice)
-    all_of = _parts(written)
-    places = [part if len(modules) == len(all_of[part]) else common_module(modules) for part, modules in parts.items()]
+    places = [common_module(names) for names in _parts([name for module in twice for name in written[module]]).values()]
     listed = ", ".join(f"`{place}`" for place in places)
     first = written[twice[0]][0]
     text = (

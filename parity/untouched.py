@@ -16,6 +16,6 @@ def changed_inputs(legacy: Recording, new: Recording) -> Divergence | None:
     for side, other in ((NEW, LEGACY), (LEGACY, NEW)):
         for phase, name in changed[side]:
             if (phase, name) not in changed[other]:
-                text = f"The {side} side changes its input `{name}` in place (the {phase} phase), the {other} side does not."
-                return Divergence(DETECTOR, None, text, None)
+                what = f"The {side} side changes its input `{name}` in place (the {phase} phase)"
+                return Divergence(DETECTOR, None, f"{what}, the {other} side does not.", None)
     return None

@@ -170,7 +170,7 @@ def judge(
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
         outcome, reasons = INCOMPARABLE, (*empty, *(differ if rejected else ()))
-    elif rejected or initial or lone_options or touched or (divergence is not None and stop is not None and stop.side == NEW):
+    elif rejected or initial or lone_options or touched or (divergence and stop is not None and stop.side == NEW):
         outcome, reasons = MISMATCH, differ
         if not rejected and initial:
             reasons = (f"The model is built or initialised otherwise in {len(initial)} places.",)
@@ -295,9 +295,7 @@ def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield (
             f"The measured rounding of {len(loose)} records is too large to show an error, the first is {record.kind} "
             f"`{record.name}` {record.slot}".rstrip()
-            + f": {finding.explained.max:.2g} at a size of {finding.size.max:.2g} (root mean square "
-            f"{finding.explained.rms:.2g} of {finding.size.rms:.2g}); at most a share of {finding.share.max:g} "
-            f"({finding.share.rms:g}) may be. Try another --seed or --size."
+            + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
         )
 
 

@@ -324,7 +324,7 @@ FAULTS = (
           _by_shape("encoder", "get_encoder_reference_points", lambda shapes, *_, **__: str(shapes.tolist())),
           setting="batch"),
     Fault("image_sizes_of_inference", "stale size", "bbox_head", _image_size_of_first_batch, setting="batch"),
-    Fault("denoising_sizes_of_first_step", "stale size in training", "dn_loss_cls", _denoising_sizes_of_first_step,
+    Fault("denoising_sizes_of_first_step", "stale size in training", DETECTOR, _denoising_sizes_of_first_step,
           says="step 2", setting=STEPS),
     Fault("small_objects_dropped", "objects left out", DETECTOR, _objects(_large_enough), setting="batch"),
     Fault("border_objects_dropped", "objects left out", DETECTOR, _objects(_away_from_the_border), setting="batch"),

@@ -149,7 +149,7 @@ FAULTS = (
            says="`encoder.layers.1.ffn`"),
     _fault("trace_loss_renamed", "renamed records", "total",
            lambda edit: edit.relabel(chosen("loss", "total"), name="loss"), INCOMPARABLE),
-    _fault("trace_output_added", "more records", "module_out of phase predict",
+    _fault("trace_output_added", "more records", "encoder",
            lambda edit: edit.repeat(_out("encoder"), slot="1"), INCOMPARABLE),
     _fault("trace_record_repeated", "duplicate record", "'neck.convs.0'",
            lambda edit: edit.repeat(_out("neck.convs.0")), REFUSED),
