@@ -37,11 +37,13 @@ def test_recorded_from_the_official_commit_with_float64_and_decisions(case):
     versions = {name: module["version"] for name, module in provenance["modules"].items()}
     assert versions == {"mmdet": "3.0.0rc6", "mmcv": "2.0.0rc4", "mmengine": "0.6.0", "projects": ""}
     kinds = {record.kind for record in recorded.records}
+    gradients = {"out_grad", "in_grad", "grad"}
     # how the model is initialised stands in the package's files alone
-    assert kinds - {"init"} == {
-        "param", "module_in", "module_out", "method_in", "method_out", "random", "tap", "basis", "loss", "out_grad",
-        "in_grad", "grad", "state",
+    assert kinds - {"init"} - gradients == {
+        "param", "module_in", "module_out", "method_in", "method_out", "random", "tap", "basis", "loss", "state",
     }  # fmt: skip
+    # above 10,000 tokens those of the official code cannot be measured, see tools/record_goldens.sh
+    assert gradients & kinds == (set() if case == "above_10000_tokens" else gradients)
     names = {key.split("/")[1] for key in recorded.decisions}
     assert names >= {"distinct", "dense", "detections", "noise"} or "without" in case
     # weights and unchanged state are held as checksums only
