@@ -180,7 +180,7 @@ def judge(
         outcome, reasons = INCOMPARABLE, stopped
     else:
         reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *labels.objections()]
-        reasons += [*dropped, *_loose_reasons(comparisons)]
+        reasons += [*dropped, *(_lone_reasons(covered) if dropped else ()), *_loose_reasons(comparisons)]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
@@ -279,6 +279,14 @@ def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) 
         elif one is None and name not in _MAY_BE_ABSENT:
             reasons.append(f"{name} is recorded on neither side; record both again.")
     return tuple(reasons)
+
+
+def _lone_reasons(coverage: Coverage) -> Iterator[str]:
+    """Say which records without a twin a wrong count may be about."""
+    for item in coverage.explained_records[:1]:
+        record = item.record
+        more = f" and {len(coverage.explained_records) - 1} more" if len(coverage.explained_records) > 1 else ""
+        yield f"Without a twin is {record.kind} `{record.name}` {record.slot}".rstrip() + f" of the {item.side} side{more}."
 
 
 def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
