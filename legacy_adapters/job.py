@@ -58,6 +58,7 @@ class Job:
         foreign: modules and places of the other side's code, see :func:`legacy_adapters.executed.check_apart`; none of
             them may be loaded when the run ends.
         variant_calls: record module calls in inference without rescaling, too, not only taps and methods.
+        beside: folder of the other side's trace, whose tensors are not stored again, or None.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -95,6 +96,7 @@ class Job:
     detections: Optional[str] = None
     foreign: Tuple[str, ...] = ()
     variant_calls: bool = False
+    beside: Optional[str] = None
     layout: Optional[str] = None
 
     def save(self, path: str) -> None:

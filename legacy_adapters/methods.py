@@ -25,13 +25,13 @@ METHODS = (
     "forward_train", "simple_test", "get_bboxes",
 )  # fmt: skip
 
-#: Gives from a module's path, the method's name and its result what the method leaves elsewhere than in its result,
-#: by slot, as a shared dict; empty for nothing.
-Aside = Callable[[str, str, Any], Dict[str, Any]]
+#: Gives from a module's path, a method's name and :data:`IN` or :data:`OUT` what the method finds elsewhere than in its
+#: arguments, or leaves elsewhere than in its result, by slot: in a shared dict, say. Empty for nothing.
+Aside = Callable[[str, str, str], Dict[str, Any]]
 
 
-def nothing_aside(name: str, method: str, result: Any) -> Dict[str, Any]:
-    """Say that methods leave everything in their results."""
+def nothing_aside(name: str, method: str, kind: str) -> Dict[str, Any]:
+    """Say that methods pass everything in arguments and results."""
     return {}
 
 

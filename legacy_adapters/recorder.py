@@ -28,7 +28,7 @@ class Recorder:
         gradient_flow: record gradients over the borders of module calls, too.
         forcing: values of another run to go on with instead of the model's own, or None. Records are its own.
         target: a call whose arguments are saved, or None.
-        aside: gives what methods leave elsewhere than in their results.
+        aside: gives what methods pass elsewhere than in their arguments and results.
     """
 
     def __init__(
@@ -181,6 +181,7 @@ class Recorder:
                 call = self.next_call(name, method)
                 arguments = named_arguments(signature.bind(*args, **kwargs))
                 self.add(IN, name, call, {method: plain(arguments)})
+                self.add(IN, name, call, {method: plain(self._aside(name, method, IN))})
                 if self._forcing is not None:
                     args, kwargs = changed_call(signature, args, kwargs, self._forced(IN, name, call, method))
             with self._inside(name):
@@ -188,7 +189,7 @@ class Recorder:
                 self.note_random()
             if records:
                 self.add(OUT, name, call, {method: plain(result)})
-                self.add(OUT, name, call, {method: plain(self._aside(name, method, result))})
+                self.add(OUT, name, call, {method: plain(self._aside(name, method, OUT))})
                 if self._forcing is not None:
                     result = changed(result, self._forced(OUT, name, call, method))
             return result

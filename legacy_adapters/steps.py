@@ -1,7 +1,8 @@
 """Train a model for some steps, as its code base does it, and record every step in a phase of its own.
 
-Per step, in this order: taps and their basis, loss terms, the settings of each parameter's group, gradients in the
-order in which backward reached them, the norm they are clipped by, the optimizer's state, all weights and buffers.
+Per step, in this order: arguments and results of methods, taps and their basis, loss terms, the settings of each
+parameter's group, gradients in the order in which backward reached them, the norm they are clipped by, the optimizer's
+state, all weights and buffers.
 Module calls are counted, not recorded.
 
 A training is free, or each step starts from the state that another side's step left (*forced*). Errors grow from step
@@ -169,7 +170,7 @@ class StepLoop:
             if step > self.plan.stop:
                 if step > 1 and self.plan.states is not None:
                     self._force(phase_of(step - 1), self.plan.states)
-                with self.recorder.in_phase(phase_of(step), modules=False, draws=True):
+                with self.recorder.in_phase(phase_of(step), modules=False, draws=True, methods=True):
                     self._take(step, step_losses)
             elif self.plan.resume is None:
                 self._take(step, step_losses)  # in no phase: not recorded
@@ -312,7 +313,7 @@ def _is_defined_in(cls: type, value: Any) -> bool:
 
 
 def _options(values: Dict[str, Any], always: Sequence[str] = _ALWAYS) -> Dict[str, torch.Tensor]:
-    """Return what is set or stands in ``always``: numbers in double precision, as code computes with them, text as bytes."""
+    """Return what is set or stands in ``always``: numbers in double precision, text as bytes."""
     found = {}
     for name, value in values.items():
         parts = value if isinstance(value, (tuple, list)) else (value,)

@@ -6,6 +6,9 @@ without reading them. Tensors go to disk at the moment they are recorded, hence 
 in-place operation of the model cannot change a record; peak memory is one tensor. A large one is written and hashed at
 the same time, by two threads; if it is the tensor that was recorded before and its fingerprint is still the same,
 neither is done.
+
+A trace may be written beside another one, of the other side: what that one holds is not stored again, the index names
+its shard. So two sides that compute the same take the space of one.
 """
 
 from __future__ import annotations
@@ -143,11 +146,13 @@ class TraceWriter:
 
     Args:
         folder: created; must not exist or be empty.
+        beside: folder of a complete trace, which must stay where it is as seen from ``folder``; None for none.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, beside: Optional[str] = None) -> None:
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
+        self._beside = {} if beside is None else _shards_beside(folder, beside)
         self.records: List[Record] = []
         self._added: Counter = Counter()
         self._shards: List[str] = []
@@ -182,11 +187,17 @@ class TraceWriter:
     def _stored(self, dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
         """Store what is not there yet and return its digest."""
         digest = _digest(dtype, shape, data)
-        if digest not in self._where:
+        if not self._holds(digest):
             shard = self._current_shard()
             shard.enter(digest, dtype, shape, shard.write(data))
             self._where[digest] = os.path.basename(shard.path)
         return digest
+
+    def _holds(self, digest: str) -> bool:
+        """Tell whether a tensor is stored, here or in the trace beside; the index will say where."""
+        if digest not in self._where and digest in self._beside:
+            self._where[digest] = self._beside[digest]
+        return digest in self._where
 
     def _stored_large(self, tensor: torch.Tensor, data: memoryview) -> str:
         dtype, shape = DTYPES[tensor.dtype], tuple(tensor.shape)
@@ -201,13 +212,18 @@ class TraceWriter:
         return (self._fingerprints.part(PARTS[0], data), *(other.result() for other in others))
 
     def _written(self, tensor: torch.Tensor, dtype: str, shape: Tuple[int, ...], data: memoryview) -> "_Known":
-        """Write a tensor and meanwhile learn what it is; if it is there already, take it back."""
+        """Write a tensor and meanwhile learn what it is; if it is there already, take it back.
+
+        Beside another trace most are there already: then nothing is written before it is known.
+        """
 
         def learn() -> _Known:
             fingerprint = tuple(self._fingerprints.part(number, data) for number in PARTS)
             return _Known(weakref.ref(tensor), fingerprint, _digest(dtype, shape, data))
 
         learning = self._helper.submit(learn)
+        if self._beside and self._holds(learning.result().digest):
+            return learning.result()
         shard = self._current_shard()
         start = shard.size
         try:
@@ -218,7 +234,7 @@ class TraceWriter:
         except BaseException:
             shard.drop(start)  # what was recorded until then can still be read
             raise
-        if known.digest in self._where:
+        if self._holds(known.digest):
             shard.drop(start)
         else:
             shard.enter(known.digest, dtype, shape, start)
@@ -253,6 +269,13 @@ class TraceWriter:
             records=[dict(vars(record)) for record in self.records],
         )
         write_json(os.path.join(self.folder, INDEX_NAME), sealed(index))
+
+
+def _shards_beside(folder: str, beside: str) -> Dict[str, str]:
+    """Return where each tensor of a complete trace lies, as seen from ``folder``."""
+    with open(os.path.join(beside, INDEX_NAME), encoding="utf-8") as file:
+        shards = json.load(file)["shards"]
+    return {digest: os.path.relpath(os.path.join(beside, shard), folder) for digest, shard in shards.items()}
 
 
 def sealed(index: dict) -> dict:

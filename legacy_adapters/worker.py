@@ -52,7 +52,7 @@ def run(job: Any) -> None:
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
-    writer = TraceWriter(job.trace) if job.images is None else None
+    writer = TraceWriter(job.trace, job.beside) if job.images is None else None
     initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)

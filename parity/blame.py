@@ -18,6 +18,8 @@ OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipp
 WRAPPER = "the optimizer wrapper"
 #: Kinds of records of what an update is made with.
 _OF_OPTIMIZER = ("update", "setting", "clip")
+#: Kinds of records of a step that tell of code as they do elsewhere.
+_OF_CODE = ("tap", "basis", RANDOM, *methods.KINDS)
 #: Share of the trained parameters from which on what differs is none of their own.
 NEARLY_ALL = 0.9
 
@@ -66,6 +68,7 @@ def first_divergence(
     added: Sequence[Record] = (),
     cut_off: Sequence[Record] = (),
     not_finite: Sequence[NotFinite] = (),
+    optimizers: tuple[str, str] = ("", ""),
 ) -> Divergence | None:
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
@@ -80,6 +83,7 @@ def first_divergence(
         added: records that only the new side has, in its recording order; the first counts if there is nothing else.
         cut_off: gradients in ``missing`` whose tensors need none on the new side, in forward order.
         not_finite: results of the new side alone that are NaN or infinite, of module calls that are not recorded.
+        optimizers: classes of the legacy and the new side's optimizer; empty where nothing is trained.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
     position = {id(record): index for index, record in enumerate(order)}
@@ -99,7 +103,7 @@ def first_divergence(
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
-    return describe(first, comparisons)
+    return describe(first, comparisons, optimizers)
 
 
 def _follows(record: Record, setting: Record) -> bool:
@@ -241,15 +245,18 @@ def _last_run(last_run: dict[str, int], parameter: str) -> int:
     return -1
 
 
-def describe(comparison: Comparison, comparisons: Sequence[Comparison] = ()) -> Divergence:
+def describe(
+    comparison: Comparison, comparisons: Sequence[Comparison] = (), optimizers: tuple[str, str] = ("", "")
+) -> Divergence:
     """Say what a rejected comparison means if everything before it was equal.
 
     Args:
         comparison: to describe.
         comparisons: all, to tell how many are alike in the step of a training.
+        optimizers: as in :func:`first_divergence`.
     """
-    if step_of(comparison.pair.new.phase) is not None and comparison.pair.new.kind not in ("tap", "basis", RANDOM):
-        return _describe_step(comparison, comparisons)
+    if step_of(comparison.pair.new.phase) is not None and comparison.pair.new.kind not in _OF_CODE:
+        return _describe_step(comparison, comparisons, optimizers)
     legacy, record = comparison.pair.legacy, comparison.pair.new
     caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
     quoted = _quoted(record.scope)
@@ -309,7 +316,9 @@ def _describe_method(comparison: Comparison) -> Divergence:
     return Divergence(record.name or DETECTOR, (legacy.name, record.name), text, comparison)
 
 
-def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) -> Divergence:
+def _describe_step(
+    comparison: Comparison, comparisons: Sequence[Comparison], optimizers: tuple[str, str]
+) -> Divergence:
     """Describe the first difference in a step of a training; steps record in the order in which they compute."""
     record = comparison.pair.new
     step, name, slot = f"step {step_of(record.phase)}", record.name, record.slot
@@ -321,7 +330,10 @@ def _describe_step(comparison: Comparison, comparisons: Sequence[Comparison]) ->
     if record.kind == "clip":
         return Divergence(CLIPPING, None, f"In {step} gradients are clipped by another `{slot}`.", comparison)
     if record.kind == "update":
-        what = {"class": "is of another class"}.get(slot, f"has another `{slot}`")
+        what = f"has another `{slot}`"
+        if slot == "class":
+            known = len(set(optimizers)) > 1
+            what = "is {1}, the legacy side's is {0}".format(*optimizers) if known else "is of another class"
         return Divergence(f"the {name}", None, f"In {step} the {name} {what}.", comparison)
     alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind) == (record.phase, record.kind)]
     trained = {c.pair.new.name for c in comparisons if c.pair.new.key[:2] == (record.phase, "setting")}

@@ -8,13 +8,14 @@ others: a module's inputs and outputs are looked at only to find out where value
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
 import torch
 
 from legacy_adapters.trace_writer import Key, Record, content_digest, zeros_digest
+from legacy_adapters.values import joined
 
 from .blame import FLOW
 from .compare import Comparison
@@ -27,6 +28,7 @@ _COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
 REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
 UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
+GROUPED = "the same tensors in another grouping; all that is computed is equal"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -34,7 +36,10 @@ _Call = tuple[str, str, str, int]
 
 
 def explained(
-    unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison], cut_off: Collection[Key] = ()
+    unpaired: Sequence[Unpaired],
+    comparisons: Iterable[Comparison],
+    cut_off: Collection[Key] = (),
+    keys: Mapping[Key, Key] | None = None,
 ) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
@@ -43,7 +48,8 @@ def explained(
     - An argument that only one side gives a module that both call: a number; on the new side also a tensor that was
       compared elsewhere. An argument that the new side leaves out stays unaccounted for.
     - An output that only the new side returns, if it was compared elsewhere.
-
+    - Where all else is equal, an argument or output of one call that is a tensor on one side and a list of as many
+      elements on the other, such as the boxes of all layers.
     - Where all else is equal, the gradients of all parameters included, an output that the new side leaves out of a call
       that gives others, such as the weights of an attention: nothing is computed with it, or that would show.
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
@@ -56,6 +62,7 @@ def explained(
         unpaired: records without a twin.
         comparisons: of all pairs.
         cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
+        keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
     """
     comparisons = tuple(comparisons)
     known, paired = _known(comparisons)
@@ -75,15 +82,16 @@ def explained(
         return found
     kept = {_call(side, record) for side, record in _outputs(comparisons)}
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
-    unused = {
-        item.record.key
-        for item in found
-        if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept
-    }
-    if not all(item.is_accounted or item.record.kind in FLOW or item.record.key in unused for item in found):
+    harmless = dict.fromkeys(_grouped((item for item in found if not item.is_accounted), keys or {}), GROUPED)
+    for item in found:
+        if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept:
+            harmless.setdefault((LEGACY, item.record.key), UNUSED)
+    if not all(
+        item.is_accounted or item.record.kind in FLOW or (item.side, item.record.key) in harmless for item in found
+    ):
         return found
     found = tuple(
-        replace(item, explained=UNUSED) if not item.is_accounted and item.record.key in unused else item
+        item if item.is_accounted else replace(item, explained=harmless.get((item.side, item.record.key), ""))
         for item in found
     )
     return tuple(
@@ -92,6 +100,30 @@ def explained(
         else item
         for item in found
     )
+
+
+def _grouped(unpaired: Iterable[Unpaired], keys: Mapping[Key, Key]) -> Iterator[tuple[str, Key]]:
+    """Yield side and key of what one call passes as one tensor on one side and as a list of tensors on the other.
+
+    Where one side has ``x`` the other has ``x.0``, ``x.1`` and so on, all of one shape, which ``x`` has behind its
+    first dimension.
+    """
+    slots: dict[tuple, dict[str, dict[str, Record]]] = defaultdict(lambda: {LEGACY: {}, NEW: {}})
+    for item in unpaired:
+        record = item.record
+        if record.kind in ("module_in", "module_out"):
+            call = keys.get(record.key, record.key)[:4] if item.side == LEGACY else record.key[:4]
+            root, _, index = record.slot.rpartition(".")
+            slots[*call, root if index.isdigit() else record.slot][item.side][record.slot] = record
+    for (*_, slot), sides in slots.items():
+        for one, other in ((LEGACY, NEW), (NEW, LEGACY)):
+            whole, parts = sides[one].get(slot), sides[other]
+            listed = [parts.get(joined(slot, str(index))) for index in range(len(parts))]
+            if whole is None or len(sides[one]) != 1 or None in listed or whole.shape[:1] != (len(parts),):
+                continue
+            if all((part.dtype, part.shape) == (whole.dtype, whole.shape[1:]) for part in listed):
+                yield one, whole.key
+                yield from ((other, part.key) for part in listed)
 
 
 def _outputs(comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Record]]:

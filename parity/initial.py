@@ -130,7 +130,8 @@ def _values(
         if one == two:
             how = f"{one} on both sides, with other values"
         more = f" ({len(names)} such parameters in `{common_module(names)}`)" if len(names) > 1 else ""
-        found.append(InitialDifference(common_module(names) or part, f"`{first}` is initialised otherwise: {how}{more}."))
+        where = first_module(names) or part
+        found.append(InitialDifference(where, f"`{first}` is initialised otherwise: {how}{more}."))
     return found
 
 
@@ -226,3 +227,12 @@ def common_module(names: Sequence[str]) -> str:
 
 def _quoted(module: str) -> str:
     return f"`{module}`" if module else DETECTOR
+
+
+def first_module(names: Sequence[str]) -> str:
+    """Return the path that all names begin with; where these are in several modules of a list, that of its first."""
+    path = common_module(names)
+    index = names[0][len(path) + 1 :].split(".")[0]
+    if len(names) == 1 or not index.isdigit():
+        return path
+    return first_module([name for name in names if f"{name}.".startswith(f"{path}.{index}.")])

@@ -79,7 +79,9 @@ class RunFolder:
             raise TraceError(f"{self.folder} has no {path.name}; make the run again with `ddq-parity run ... --out`.")
         # the folder may have been moved
         weights, inputs = self.folder / f"{NEW}.weights.safetensors", self.folder / "inputs.safetensors"
-        return replace(Job.load(str(path)), weights=str(weights), inputs=str(inputs))
+        job = Job.load(str(path))
+        beside = None if job.beside is None else str(self.folder / Path(job.beside).name)
+        return replace(job, weights=str(weights), inputs=str(inputs), beside=beside)
 
     def isolable(self, run: str) -> tuple[str, ...]:
         """Return the checks of ``run`` that can be isolated: all but the steps of a training and ``init``.

@@ -82,12 +82,13 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     resumed = sides.resumed(NEW)
     given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records, checkpoint_from=resumed)
     progress(f"running the new side ({options.sources.new_adapter.stem})")
-    new = sides.new(dtype=options.dtype, **given)
+    new = sides.new(dtype=options.dtype, beside=str(legacy.folder), **given)
     evidence = None
     if measured is not None:
         save_spread(measured.spread, folder / SPREAD)
         progress("running the new side in float64")
-        again = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=without_init(task.checks), **given)
+        given |= dict(dtype="float64", decide=False, checks=without_init(task.checks))
+        again = sides.new(NEW + FLOAT64, beside=str(measured.reference.folder), **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
     mapping = families.mapping(task.family, task.variant)

@@ -139,7 +139,7 @@ def judge(
     lonely = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = _cut_off(new, lonely, pairing)
     confirmed = [_confirmed(item) for item in pairing.unpaired]
-    unpaired = explained(confirmed, comparisons, {record.key for record in cut_off})
+    unpaired = explained(confirmed, comparisons, {record.key for record in cut_off}, pairing.keys)
     covered = cover(legacy, new, mapping, unpaired)
     if stop is not None:
         covered = without_rest(covered)
@@ -154,7 +154,8 @@ def judge(
     divergence = None
     if parts:
         divergence = first_strayed(ours, theirs, telling)
-        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange)
+        optimizers = (legacy.provenance.get("optimizer", ""), new.provenance.get("optimizer", ""))
+        divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange, optimizers)
     if initial:  # before anything runs
         first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
         divergence = Divergence(initial[0].where, None, initial[0].message, first)

@@ -26,6 +26,9 @@ SPLIT_THRESHOLD = 10_000
 # On a GPU the number of launches counts.
 _CPU_TILE = (128, 255)
 _GPU_TILE = (1024, 8192)
+# Candidates in the first block on CPU; each block is twice as long as the one before. Few boxes often suffice, and a
+# small model's selection, too, then goes from block to block as a large one's does.
+_CPU_START = 16
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0, max_num: int | None = None) -> Tensor:
@@ -124,7 +127,7 @@ def greedy_keep(
     boxes = boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
     limit = len(order) if max_num is None else min(max_num, len(order))
     kept = _KeptBoxes(boxes, offset, torch.tensor(iou_threshold, dtype=boxes.dtype))
-    for candidates in _blocks(order, kept.tile[0]):
+    for candidates in _blocks(order, kept.tile[0] if boxes.is_cuda else _CPU_START, kept.tile[0]):
         if kept.count >= limit:
             break
         kept.offer(candidates)
@@ -235,9 +238,12 @@ def _resort(scores: Tensor, keep: Tensor) -> Tensor:
     return keep[scores.detach()[keep].sort(descending=True)[1]]
 
 
-def _blocks(order: Tensor, size: int) -> Iterator[Tensor]:
-    for start in range(0, len(order), size):
+def _blocks(order: Tensor, size: int, largest: int) -> Iterator[Tensor]:
+    """Cut ``order`` into blocks; the first has ``size`` entries, the next ones twice as many up to ``largest``."""
+    start = 0
+    while start < len(order):
         yield order[start : start + size]
+        start, size = start + size, min(2 * size, largest)
 
 
 def _no_indices(boxes: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from legacy_adapters import families, mmdet3, originals, probes, standin
 from legacy_adapters import taps as tap_lib
-from legacy_adapters.methods import Aside
+from legacy_adapters.methods import IN, OUT, Aside
 from legacy_adapters.taps import Tap
 
 predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
@@ -85,20 +85,21 @@ def taps(model: torch.nn.Module) -> List[Tap]:
 
 
 def aside(model: torch.nn.Module) -> Aside:
-    """Give what the decoder leaves for the head in the dict that all modules of DDQ share.
+    """Give what the decoder leaves for the head, and the head finds, in the dict that all modules of DDQ share.
 
     That is the matching queries which entered each layer as distinct, under the name ``active_masks``: per layer
     [bs, num_queries] bool, the first row of a mask that all heads of an image have in common.
     """
+    passed = {("", "forward_decoder", OUT), ("bbox_head", "loss", IN), ("bbox_head", "predict", IN)}
 
-    def left(name: str, method: str, result: Any) -> Dict[str, Any]:
-        if name or method != "forward_decoder":
+    def masks(name: str, method: str, kind: str) -> Dict[str, Any]:
+        if (name, method, kind) not in passed:
             return {}
         shared = model.cache_dict
         later = [mask[:: shared["num_heads"], 0] for mask in shared["distinct_query_mask"]]
         return {"active_masks": [torch.ones_like(mask) for mask in later[:1]] + later}
 
-    return left
+    return masks
 
 
 def selection_tap(owner: Any, attribute: str, num_queries: int, probe: Optional[Callable] = None) -> Tap:

@@ -110,11 +110,13 @@ class Ground:
                 shutil.rmtree(self.sides.folder / name, ignore_errors=True)
 
     def _run(self, name: str, **changes: object) -> NewSide:
-        trace = self.sides.new(name, **self.given, **changes)
+        beside = str(self.legacy.folder) if isinstance(self.legacy, Trace) else None
+        trace = self.sides.new(name, beside=beside, **self.given, **changes)
         if "replay" not in self.given:
             return NewSide(trace, None)
         changes["checks"] = without_init(self.task.checks)
-        reference = self.sides.new(f"{name}64", dtype="float64", decide=False, **self.given, **changes)
+        beside = str(self.measured.reference.folder) if self.measured is not None else None
+        reference = self.sides.new(f"{name}64", dtype="float64", decide=False, beside=beside, **self.given, **changes)
         return NewSide(trace, reference)
 
     def judge(self, new: NewSide) -> Verdict:

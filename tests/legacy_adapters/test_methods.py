@@ -79,11 +79,13 @@ def test_arguments_and_results_have_the_methods_name_and_the_callers_scope(tmp_p
     ]
 
 
-def test_what_a_method_leaves_elsewhere_is_recorded_as_part_of_its_result(tmp_path):
+@pytest.mark.parametrize(("passed", "name"), [(("pre_decoder", OUT), ""), (("loss", IN), "head")])
+def test_what_a_method_passes_elsewhere_is_recorded_as_part_of_its_arguments_or_result(tmp_path, passed, name):
     def aside(model):
-        return lambda name, method, result: {"mask": model.shared["mask"]} if method == "pre_decoder" else {}
+        return lambda *place: {"mask": model.shared["mask"]} if place == (name, *passed) else {}
 
-    assert ("method_out", "", "pre_decoder.mask", "") in recorded(tmp_path / "t", aside=aside)
+    method, kind = passed
+    assert (kind, name, f"{method}.mask", "") in recorded(tmp_path / "t", aside=aside)
 
 
 def test_only_methods_are_followed():

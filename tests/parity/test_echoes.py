@@ -25,3 +25,20 @@ def test_output_that_the_new_side_leaves_out(tmp_path, legacy, new, outcome):
 def test_why_it_is_accounted_for_is_told(tmp_path):
     (item,) = judged(tmp_path, [*CALL, WEIGHTS, GRADIENT], [*CALL, GRADIENT]).coverage.explained_records
     assert "leaves out" in item.explained
+
+
+STACKED = Rec("module_in", "head", [[1.0, 2.0], [3.0, 4.0]], "boxes")
+LISTED = [Rec("module_in", "head", [1.0, 2.0], "boxes.0"), Rec("module_in", "head", [3.0, 4.0], "boxes.1")]
+RESULT = Rec("module_out", "head", [5.0], "")
+
+
+@pytest.mark.parametrize(("legacy", "new", "outcome"), [
+    ([*LISTED, RESULT], [STACKED, RESULT], MATCH),
+    ([STACKED, RESULT], [*LISTED, RESULT], MATCH),
+    ([*LISTED, RESULT], [STACKED, Rec("module_out", "head", [6.0], "")], MISMATCH),
+    ([*LISTED, RESULT], [LISTED[0], RESULT], INCOMPARABLE),
+    ([LISTED[0], RESULT], [STACKED, RESULT], INCOMPARABLE),  # not as many
+    ([*LISTED, RESULT, Rec("loss", "total", 1.0)], [STACKED, RESULT], INCOMPARABLE),  # more is missing
+])  # fmt: skip
+def test_a_list_of_tensors_may_be_passed_as_one_tensor(tmp_path, legacy, new, outcome):
+    assert judged(tmp_path, legacy, new).outcome == outcome
