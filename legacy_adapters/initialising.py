@@ -198,21 +198,19 @@ class _Watch:
     def loads(self) -> Iterator[None]:
         """Note which weights are asked for instead of loading them."""
         changed: List[Tuple[Any, str, Any]] = []
+        asked: Dict[int, Callable] = {}
         for path, functions in _LOADERS.items():
             module = sys.modules.get(path)
-            if module is None:
-                continue
-            for name, before in functions:
-                if hasattr(module, name):
-                    changed.append((module, name, getattr(module, name)))
-                    setattr(module, name, self._asked(before))
+            asked.update((id(vars(module)[name]), self._asked(n)) for name, n in functions if hasattr(module, name))
+            if hasattr(module, _PREFIXED):
+                asked[id(getattr(module, _PREFIXED))] = self._asked(1, prefix=0)
             loader = getattr(module, "CheckpointLoader", None)
             if loader is not None:
                 changed.append((loader, "load_checkpoint", loader.__dict__["load_checkpoint"]))
                 loader.load_checkpoint = staticmethod(self._asked(0))
-            if hasattr(module, _PREFIXED):
-                changed.append((module, _PREFIXED, getattr(module, _PREFIXED)))
-                setattr(module, _PREFIXED, self._asked(1, prefix=0))
+        for holder, name, function in _held(asked):
+            changed.append((holder, name, function))
+            setattr(holder, name, asked[id(function)])
         changed.append((nn.Module, "load_state_dict", nn.Module.load_state_dict))
         nn.Module.load_state_dict = _loading(nn.Module.load_state_dict)
         try:
@@ -243,6 +241,13 @@ class _Unloaded(dict):
 
     def __missing__(self, key: Any) -> "_Unloaded":
         return self
+
+
+def _held(functions: Dict[int, Callable]) -> List[Tuple[ModuleType, str, Callable]]:
+    """Return which modules hold a function, of those whose ``id`` is given, and by which name."""
+    modules = [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
+    names = ((module, name, value) for module in modules for name, value in list(vars(module).items()))
+    return [found for found in names if id(found[2]) in functions]
 
 
 def _loading(original: Callable) -> Callable:

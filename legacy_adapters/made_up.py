@@ -8,6 +8,7 @@ it is the side's own: which queries count, scores, labels, boxes of the original
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import islice
 from math import gcd
 from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from .contract import optional
+from .values import changed, flatten
 
 PHASE, NAME = "labels", "labels"
 #: Where heads of MMDetection's DETR-like detectors give logits and boxes; an adapter's ``predictor`` says otherwise.
@@ -62,7 +64,7 @@ def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Mod
 
 @contextmanager
 def _in_place_of(module: nn.Module, shapes: List[torch.Size], seen: Set[int]) -> Iterator[None]:
-    """Put made-up logits and boxes in place of the first two results of ``module``.
+    """Put made-up logits and boxes in place of the first two tensors of what ``module`` gives, in whatever holds them.
 
     Args:
         module: whose results are replaced. Results that are not logits and boxes stay as they are.
@@ -73,10 +75,13 @@ def _in_place_of(module: nn.Module, shapes: List[torch.Size], seen: Set[int]) ->
 
     def replaced(*args: Any, **kwargs: Any) -> Any:
         result = forward(*args, **kwargs)
-        if not _is_predictions(result):
+        first = dict(islice(flatten(result), 2))
+        if not _is_predictions(*first.values()):
             return result
-        shapes.append(result[0].shape)
-        return type(result)((logits(result[0], seen), boxes(result[1]), *result[2:]))
+        of_logits, of_boxes = first
+        shapes.append(first[of_logits].shape)
+        made = {of_logits: logits(first[of_logits], seen), of_boxes: boxes(first[of_boxes])}
+        return changed(result, lambda slot, tensor: made.get(slot))
 
     module.forward = replaced
     try:
@@ -85,13 +90,12 @@ def _in_place_of(module: nn.Module, shapes: List[torch.Size], seen: Set[int]) ->
         module.forward = forward
 
 
-def _is_predictions(result: Any) -> bool:
+def _is_predictions(*first: torch.Tensor) -> bool:
     return (
-        type(result) in (tuple, list)
-        and len(result) >= 2
-        and all(isinstance(x, torch.Tensor) and x.dim() >= 3 for x in result[:2])
-        and result[1].size(-1) == 4
-        and result[0].shape[:-1] == result[1].shape[:-1]
+        len(first) == 2
+        and all(tensor.dim() >= 3 for tensor in first)
+        and first[1].size(-1) == 4
+        and first[0].shape[:-1] == first[1].shape[:-1]
     )
 
 

@@ -82,7 +82,7 @@ def explained(
         return found
     kept = {_call(side, record) for side, record in _outputs(comparisons)}
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
-    harmless = dict.fromkeys(_grouped((item for item in found if not item.is_accounted), keys or {}), GROUPED)
+    harmless = dict.fromkeys(_grouped((item for item in found if item.exclusion is None), keys or {}), GROUPED)
     for item in found:
         if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)

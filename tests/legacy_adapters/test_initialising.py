@@ -6,11 +6,14 @@ from torch import nn
 
 from legacy_adapters.initialising import _Watch
 
+held_by_name = torch.load
+
 
 @pytest.mark.parametrize("load", [
     lambda model: model.load_state_dict(torch.load("there_is_none.pth")),
     lambda model: model.load_state_dict(torch.load("there_is_none.pth", map_location="cpu")["state_dict"], strict=True),
     lambda model: model.load_state_dict(torch.load(f="there_is_none.pth").get("model", {}), strict=False),
+    lambda model: model.load_state_dict(held_by_name("there_is_none.pth")),
 ])  # fmt: skip
 def test_loading_is_noted(load):
     watch, model = _Watch(), nn.Linear(2, 2)
@@ -23,5 +26,6 @@ def test_loading_is_noted(load):
 def test_loading_is_as_before_afterwards():
     with _Watch().loads():
         pass
+    assert held_by_name is torch.load
     with pytest.raises(RuntimeError, match="Missing key"):
         nn.Linear(2, 2).load_state_dict({})

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.methods import methods_of, plain
+from legacy_adapters.methods import IN, OUT, methods_of, plain
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
 from legacy_adapters.values import flatten

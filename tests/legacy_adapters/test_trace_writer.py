@@ -14,8 +14,8 @@ from parity.trace import Trace, TraceError
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
 
 
-def finished(folder, *tensors):
-    writer = TraceWriter(str(folder))
+def finished(folder, *tensors, beside=None):
+    writer = TraceWriter(str(folder), beside)
     for index, tensor in enumerate(tensors):
         writer.add("predict", "module_out", f"m{index}", 0, "", tensor)
     writer.finish({}, COVERAGE)
@@ -53,6 +53,21 @@ def test_equal_tensors_are_stored_once_and_share_a_digest(tmp_path):
     first, second, other_shape = trace.records
     assert first.digest == second.digest != other_shape.digest
     assert len(load_file(tmp_path / "t" / "trace-00001.safetensors")) == 2
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20], ids=["small", "large"])
+def test_what_the_trace_beside_holds_is_not_stored_again(tmp_path, size):
+    shared, own = torch.arange(float(size)), torch.arange(float(size)) + 1
+    finished(tmp_path / "run" / "one", shared)
+    two = finished(tmp_path / "run" / "two", shared, own, shared.clone(), beside=str(tmp_path / "run" / "one"))
+    assert len(load_file(tmp_path / "run" / "two" / "trace-00001.safetensors")) == 1
+    two.verify()
+    (tmp_path / "run").rename(tmp_path / "moved")  # both together
+    two = Trace.load(tmp_path / "moved" / "two", checked=True)
+    assert [two.tensor(record)[0].item() for record in two.records] == [0.0, 1.0, 0.0]
+    (tmp_path / "moved" / "two").rename(tmp_path / "two")
+    with pytest.raises(TraceError, match="lacks its shard"):
+        Trace.load(tmp_path / "two")
 
 
 def test_sign_of_zero_changes_the_digest(tmp_path):

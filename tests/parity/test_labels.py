@@ -1,6 +1,7 @@
 """Label mapping is compared for every class, also for classes that are never detected."""
 
 import json
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -70,6 +71,28 @@ def test_inference_is_repeated_until_every_class_is_among_the_detections(queries
     assert {label for image in found for label in image["labels"].tolist()} == set(range(classes))
     assert 2 <= len(found) <= 2 * runs
     assert head()[0] is head.logits  # in place for the run only
+
+
+class Named(NamedTuple):
+    logits: torch.Tensor
+    boxes: torch.Tensor
+
+
+@pytest.mark.parametrize("hold", [list, lambda both: Named(*both), lambda both: dict(zip(("logits", "boxes"), both))])
+def test_predictions_are_replaced_in_whatever_holds_them(hold):
+    head = Head(60, 3)
+    plain, forward, given = made_up.run(best_of(head, 50), head), head.forward, []
+
+    def best() -> list:
+        out = head()
+        given.append(type(out))
+        both = tuple(out.values()) if isinstance(out, dict) else tuple(out)
+        return best_of(lambda: both, 50)()
+
+    head.forward = lambda: hold(forward())
+    found = made_up.run(best, head)
+    assert given == [type(hold(forward()))]
+    assert all(torch.equal(one[name], two[name]) for one, two in zip(plain, found) for name in one)
 
 
 def test_a_module_that_gives_something_else_is_left_alone():
