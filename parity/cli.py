@@ -39,6 +39,11 @@ _INTERNAL_ERROR = 70
 #: No image is the largest, the first neither the highest nor the widest; no side is a multiple of what tokens cover.
 TINY_SIZES = ((93, 115), (131, 121), (77, 157))
 FULL_SIZES = ((331, 397), (401, 467), (289, 499))
+#: Of models that need more memory for a pixel; no default batch takes 16 GB.
+LARGE_MODEL_SIZES = {
+    "r50_5scale": ((199, 261), (267, 243), (179, 283)),
+    "swinl_4scale": ((287, 343), (347, 405), (251, 433)),
+}
 GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
 
 
@@ -304,8 +309,8 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
 
 def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:
     """Fill in the default sizes and rename what has another name on the command line."""
-    tiny = settings["variant"].startswith("tiny")
-    sizes = size or (TINY_SIZES if tiny else FULL_SIZES)
+    variant = settings["variant"]
+    sizes = size or (TINY_SIZES if variant.startswith("tiny") else LARGE_MODEL_SIZES.get(variant, FULL_SIZES))
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
         raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")

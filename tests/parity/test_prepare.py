@@ -102,8 +102,11 @@ def test_an_image_is_padded_by_itself_to_less_than_the_batch_where_there_is_room
     assert batch.pad_shapes == ((96, 128), (131, 128), (96, 157), (128, 157)) and batch.images.shape[2:] == (131, 157)
 
 
+DEFAULTS = [cli.TINY_SIZES, cli.FULL_SIZES, *cli.LARGE_MODEL_SIZES.values()]
+
+
 @pytest.mark.parametrize(
-    "sizes", [cli.TINY_SIZES, cli.FULL_SIZES, ((480, 640), (384, 512)), ((640, 640),), ((48, 640),), ((32, 32), (48, 32))]
+    "sizes", [*DEFAULTS, ((480, 640), (384, 512)), ((640, 640),), ((48, 640),), ((32, 32), (48, 32))]
 )
 def test_no_two_batches_of_a_run_have_a_size_in_common(sizes):
     batches = [varied(sizes, number) for number in range(9)]
@@ -114,7 +117,7 @@ def test_no_two_batches_of_a_run_have_a_size_in_common(sizes):
         assert len(set(images)) == len(batches) and all(32 <= side <= 8192 for image in images for side in image)
 
 
-@pytest.mark.parametrize("sizes", [cli.TINY_SIZES, cli.FULL_SIZES, ((640, 640),), ((800, 1333),), ((120, 160),)])
+@pytest.mark.parametrize("sizes", [*DEFAULTS, ((640, 640),), ((800, 1333),), ((120, 160),)])
 def test_a_run_has_other_numbers_of_tokens_in_training_and_never_more_pixels(sizes):
     grid = [[-(-side // 8) for side in map(max, zip(*batch))] for batch in (varied(sizes, n) for n in range(30))]
     assert all(one != two for one, two in zip(grid, grid[1:])) and grid[0] not in grid[1:]
@@ -128,7 +131,7 @@ def test_what_is_asked_for_above_10000_tokens_stays_there_in_training():
         assert sum(-(-h // stride) * -(-w // stride) for stride in (8, 16, 32, 64)) > 10_000
 
 
-@pytest.mark.parametrize("sizes", [cli.TINY_SIZES, cli.FULL_SIZES])
+@pytest.mark.parametrize("sizes", DEFAULTS)
 def test_no_image_of_the_default_batch_is_the_largest_and_the_first_is_never(sizes):
     heights, widths = zip(*sizes)
     assert len(sizes) == 3 and heights[0] < max(heights) and widths[0] < max(widths)
