@@ -239,7 +239,8 @@ class Trace:
 def _opened(folder: Path, shard: str) -> Shard:
     path = folder / shard
     if not path.is_file():
-        raise TraceError(f"{folder} lacks its shard {shard}.")
+        together = " of the trace beside it; move both traces of a run together" if Path(shard).name != shard else ""
+        raise TraceError(f"{folder} lacks its shard {shard}{together}.")
     return Shard.open(path)
 
 

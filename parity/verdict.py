@@ -68,6 +68,7 @@ class Verdict:
         initial: what is built or initialised otherwise.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
         seals: digest of each side's recording, by side.
+        is_too_loose: nothing speaks against a match but that the measured rounding is too large to show an error.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
@@ -89,6 +90,7 @@ class Verdict:
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
     seals: KeyMapping[str, str] = field(default_factory=dict)
+    is_too_loose: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -161,7 +163,7 @@ def judge(
         divergence = Divergence(initial[0].where, None, initial[0].message, first)
     touched = changed_inputs(legacy, new) if stop is None else None  # the other side had the time to do it
     divergence = divergence or touched
-    conditions = _condition_reasons(legacy, new, tolerance)
+    is_too_loose, conditions = False, _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
@@ -181,7 +183,9 @@ def judge(
         outcome, reasons = INCOMPARABLE, stopped
     else:
         reasons = [*_coverage_reasons(comparisons, covered, legacy.provenance), *labels.objections()]
-        reasons += [*dropped, *(_lone_reasons(covered) if dropped else ()), *_loose_reasons(comparisons)]
+        reasons += [*dropped, *(_lone_reasons(covered) if dropped else ())]
+        loose = tuple(_loose_reasons(comparisons))
+        is_too_loose, reasons = bool(loose) and not reasons, [*reasons, *loose]
         outcome = INCOMPARABLE if reasons else MATCH
     provenance = {LEGACY: legacy.provenance, NEW: new.provenance}
     classes = {LEGACY: legacy.coverage.get("classes", {}), NEW: new.coverage.get("classes", {})}
@@ -189,6 +193,7 @@ def judge(
         outcome, tuple(reasons), tolerance, comparisons, covered, divergence, provenance, classes,
         differing_decisions(legacy, new, comparisons, evidence), matched_images(legacy, new), initial=initial,
         stop=stop, degenerate=empty, labels=labels, seals={LEGACY: legacy.seal, NEW: new.seal},
+        is_too_loose=is_too_loose,
     )  # fmt: skip
 
 

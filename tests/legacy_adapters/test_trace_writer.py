@@ -66,7 +66,7 @@ def test_what_the_trace_beside_holds_is_not_stored_again(tmp_path, size):
     two = Trace.load(tmp_path / "moved" / "two", checked=True)
     assert [two.tensor(record)[0].item() for record in two.records] == [0.0, 1.0, 0.0]
     (tmp_path / "moved" / "two").rename(tmp_path / "two")
-    with pytest.raises(TraceError, match="lacks its shard"):
+    with pytest.raises(TraceError, match="move both traces"):
         Trace.load(tmp_path / "two")
 
 
