@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--size", default=SIZES, help=f"HxW[,HxW...] of the images, in turns; {SIZES} by default")
     parser.add_argument("--objects", default=OBJECTS, help=f"N[,N...] of the images, in turns; {OBJECTS} by default")
     parser.add_argument("--images", type=int, nargs="+", default=[3], help="numbers of images of a batch; 3 by default")
-    parser.add_argument("--no-gradients", action="store_true", help="inference and losses only, in less memory")
+    parser.add_argument("--no-gradients", action="store_true", help="plain inference and losses only, in less memory")
     given = parser.parse_args()
     device.install()
     refused = False
@@ -57,7 +57,7 @@ def _run(given: argparse.Namespace, variant: str, code: Code) -> Iterator[dict[s
         for images in given.images:
             sizes = tuple(tuple(map(int, size.split("x"))) for size in _first(images, given.size))
             objects = tuple(map(int, _first(images, given.objects)))
-            for stage in subject.infer(built, sizes):
+            for stage in subject.infer(built, sizes, all_ways=not given.no_gradients):
                 yield _told(stage, images)
             if given.no_gradients:
                 with torch.no_grad():

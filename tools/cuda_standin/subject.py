@@ -83,9 +83,9 @@ def build(side: str, variant: str, code: Code, device: str) -> Subject:
     return Subject(adapter, model, training, device, num_classes(family, variant))
 
 
-def infer(subject: Subject, sizes: tuple[tuple[int, int], ...]) -> Iterator[Stage]:
+def infer(subject: Subject, sizes: tuple[tuple[int, int], ...], all_ways: bool = True) -> Iterator[Stage]:
     """Run inference, then the other ways of it that the adapter names; ``sizes`` are (h, w) of each image."""
-    variants = contract.optional(subject.adapter, "variants")
+    variants = contract.optional(subject.adapter, "variants") if all_ways else None
     ways = {PREDICT: lambda batch: subject.adapter.predict(subject.model, batch)}
     ways |= variants(subject.model) if variants is not None else {}
     subject.model.eval()
@@ -97,7 +97,7 @@ def infer(subject: Subject, sizes: tuple[tuple[int, int], ...]) -> Iterator[Stag
 
 
 def lose(subject: Subject, sizes: tuple[tuple[int, int], ...], objects: tuple[int, ...]) -> Stage:
-    """Compute the losses of images with so many objects each, without a graph for backward where that is off."""
+    """Compute the losses of images with so many objects each; with a graph, unless torch is told to make none."""
     subject.model.train()
     with _stage(subject, LOSS, sizes, objects) as (batch, waits, values):
         terms, total = subject.adapter.losses(subject.model, batch)

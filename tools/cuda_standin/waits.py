@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 from . import places
 from .refusals import CPU, GPU, MOVES
 
-#: A kind of wait. Of copies to the GPU the issue is a short one: the host waits for the copy, not for earlier work.
+#: Kinds of wait. Torch waits behind a copy to the GPU, too: for all that was asked of the GPU before.
 TO_CPU, TO_GPU = "copy to the CPU", "copy to the GPU"
 MASK = "index by a mask"
 _aten = torch.ops.aten
@@ -61,8 +61,8 @@ class Waits:
         return dict(totals.most_common())
 
     def total(self) -> int:
-        """Return how often the host waits for work of the GPU, copies to it left out."""
-        return sum(count for kind, count in self.by_kind().items() if kind != TO_GPU)
+        """Return how often the host waits."""
+        return self.counts.total()
 
 
 def kinds(func: OpOverload, args: tuple, kwargs: dict[str, Any]) -> Iterator[str]:
