@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ddq_port.ops.nms import batched_nms_keep
 from tools.cuda_standin import device as standin
 from tools.cuda_standin.refusals import RefusedError
 from tools.cuda_standin.waits import MASK, TO_CPU, TO_GPU, Waits
@@ -76,6 +77,14 @@ def _without_autocast(d: str) -> Tensor:
         return numbers(d, 2, 2) @ numbers(d, 2, 2)
 
 
+def _kept(d: str) -> Tensor:
+    """Keep boxes of more than two blocks of a GPU, among them a chain in which each overlaps the next too much."""
+    chain = torch.arange(40.0)[:, None] * torch.tensor([1.0, 0, 1, 0]) + torch.tensor([0.0, 0, 10, 10])
+    corners = torch.rand(2500, 2) * 200
+    boxes = torch.cat([chain, torch.cat([corners, corners + 5 + 30 * torch.rand(2500, 2)], 1)]).to(d)
+    return batched_nms_keep(boxes, torch.linspace(1, 0, len(boxes)).to(d), 0.7)
+
+
 def _sampled(d: str) -> Tensor:
     return F.grid_sample(numbers(d, 1, 1, 4, 4), numbers(d, 1, 2, 2, 2) / 8, align_corners=False)
 
@@ -85,6 +94,7 @@ RIGHT: dict[str, Callable[[str], Any]] = {
     "index on the CPU": lambda d: numbers(d)[torch.tensor([2, 0])],
     "written by an index on the CPU": lambda d: _written(numbers(d), torch.tensor([2, 0]), 7.0),
     "index in a list": lambda d: numbers(d)[[2, 0]],
+    "indices in lists": lambda d: _written(numbers(d, 2, 3), ([0, 1], [2, 0]), 7.0)[:, [2, 0]],
     "copied from the CPU": lambda d: torch.zeros(4, device=d).copy_(torch.arange(4.0)),
     "number on the CPU": lambda d: numbers(d) * torch.tensor(2.0) + torch.tensor(1),
     "compared in place with a number on the CPU": lambda d: numbers(d).gt_(torch.tensor(1.5)),
@@ -107,6 +117,7 @@ RIGHT: dict[str, Callable[[str], Any]] = {
     "drawn": lambda d: torch.rand(4, device=d) + torch.randn_like(numbers(d)),
     "upsampled": lambda d: F.interpolate(numbers(d, 1, 1, 4, 4), scale_factor=2.0, mode="nearest"),
     "sampled": _sampled,
+    "NMS": _kept,
     "gradient of a function in Python": lambda d: _gradient(numbers(d), lambda x: _Doubling.apply(x, None)),
     "gradient of a mask": lambda d: _gradient(numbers(d), lambda x: x[x > 1] ** 2),
     "gradient computed again": lambda d: _gradient(numbers(d), lambda x: checkpoint(torch.sin, x, use_reentrant=False)),
@@ -167,6 +178,7 @@ WAITING: dict[str, tuple[Callable[[str], Any], dict[str, int]]] = {
         lambda d: _written(numbers(d), numbers(d) > 1, numbers(d)[:2]), {MASK: 1}),
     "read by an index": (lambda d: numbers(d)[numbers(d).long()], {}),
     "read by an index on the CPU": (lambda d: numbers(d)[torch.tensor([1])], {TO_GPU: 1}),
+    "read by a list": (lambda d: numbers(d)[[1, 2]], {TO_GPU: 1}),
     "copy to the CPU": (lambda d: numbers(d).cpu(), {TO_CPU: 1}),
     "copied into a tensor of the CPU": (lambda d: torch.zeros(4).copy_(numbers(d)), {TO_CPU: 1}),
     "list": (lambda d: numbers(d).tolist(), {TO_CPU: 1}),

@@ -39,14 +39,13 @@ def main() -> int:
     parser.add_argument("--no-gradients", action="store_true", help="plain inference and losses only, in less memory")
     given = parser.parse_args()
     device.install()
-    refused = False
-    for variant in given.variant:
-        code = subject.code_of(given.side, variant, given.legacy_repo, given.new_adapter)
-        with contextlib.redirect_stdout(sys.stderr):  # mmengine's messages
-            lines = list(_run(given, variant, code))
-        for line in lines:
-            print(json.dumps(dict(side=given.side, variant=variant, **line)), flush=True)
-        refused = refused or "refused" in lines[-1]
+    refused, out = False, sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # mmengine's messages
+        for variant in given.variant:
+            code = subject.code_of(given.side, variant, given.legacy_repo, given.new_adapter)
+            for line in _run(given, variant, code):
+                print(json.dumps(dict(side=given.side, variant=variant, **line)), file=out, flush=True)
+                refused = refused or "refused" in line
     return int(refused)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
@@ -87,6 +88,12 @@ class CudaTensor(Tensor):
         """Make a tensor of ``data`` here, or on ``device``."""
         return torch.tensor(data, dtype=dtype or self.dtype, device=device or CUDA, requires_grad=requires_grad)
 
+    def __getitem__(self, index: Any) -> Tensor:
+        return super().__getitem__(_as_index(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(_as_index(index), value)
+
     def __format__(self, spec: str) -> str:
         return format(repr(self) if self.dim() else self.item(), spec)
 
@@ -95,6 +102,13 @@ class CudaTensor(Tensor):
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         return memo.setdefault(id(self), self.detach().clone().requires_grad_(self.requires_grad))
+
+
+def _as_index(index: Any) -> Any:
+    """Make lists in an index tensors of the CPU; torch's C++ code would make them of its own device, without values."""
+    parts = index if isinstance(index, tuple) else (index,)
+    made = tuple(torch.tensor(part) if isinstance(part, (list, np.ndarray)) else part for part in parts)
+    return made if isinstance(index, tuple) else made[0]
 
 
 class StandIn(TorchDispatchMode):
