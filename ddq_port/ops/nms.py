@@ -26,6 +26,8 @@ SPLIT_THRESHOLD = 10_000
 # On a GPU the number of launches counts.
 _CPU_TILE = (128, 255)
 _GPU_TILE = (1024, 8192)
+# Steps towards the kept boxes of a block before asking whether there was a change.
+_GPU_STEPS = 4
 # Candidates in the first block on CPU; each block is twice as long as the one before. Few boxes often suffice, and a
 # small model's selection, too, then goes from block to block as a large one's does.
 _CPU_START = 16
@@ -147,6 +149,7 @@ class _KeptBoxes:
         self._columns = boxes.new_empty((5, 1024))
         self._empty = _no_indices(boxes)
         self.tile: tuple[int, int] = _GPU_TILE if boxes.is_cuda else _CPU_TILE
+        self._steps = _GPU_STEPS if boxes.is_cuda else 1
         # Multiplying by a mask made once is cheap; `triu_` on every block wakes all threads whatever the size.
         self._upper = boxes.new_ones((self.tile[0], self.tile[0])).triu_(diagonal=1)
         self.count = 0
@@ -160,27 +163,26 @@ class _KeptBoxes:
         columns = self._gather(candidates)  # [5, B]
         for start in range(0, self.count, self.tile[1]):
             rivals = self._columns[:, start : min(start + self.tile[1], self.count)]
-            alive = self._suppresses(rivals, columns).amax(0) == 0  # [B]
-            candidates, columns = candidates[alive], columns[:, alive]
+            candidates, columns = _chosen(self._suppresses(rivals, columns).amax(0) == 0, candidates, columns)
             if candidates.numel() == 0:
                 return
-        survive = self._greedy_within(columns)
-        self._append(candidates[survive], columns[:, survive])
+        self._append(*_chosen(self._greedy_within(columns), candidates, columns))
 
     def _greedy_within(self, columns: Tensor) -> Tensor:
         """Resolve greedy NMS among the boxes of one block, [5, B], best first; return who is kept, bool [B].
 
         The kept set is the only fixed point of ``keep[j] = no i < j with keep[i] and i suppresses j``; iterating from
-        "kept unless anyone suppresses it" reaches it after as many steps as the longest chain, usually a handful.
+        "kept unless anyone suppresses it" reaches it after as many steps as the longest chain, usually a handful. More
+        steps change nothing; on a GPU some are made before the host waits for an answer.
         """
         size = columns.shape[1]
         earlier = self._suppresses(columns, columns).mul_(self._upper[:size, :size])  # [B, B], only i < j
         keep = earlier.amax(0) == 0
         while True:
-            updated = (earlier * keep[:, None]).amax(0) == 0
-            if torch.equal(updated, keep):
+            for _ in range(self._steps):
+                before, keep = keep, (earlier * keep[:, None]).amax(0) == 0
+            if torch.equal(before, keep):
                 return keep
-            keep = updated
 
     def _gather(self, index: Tensor) -> Tensor:
         return torch.stack([part[index] for part in (self._x1, self._y1, self._x2, self._y2, self._areas)])
@@ -246,6 +248,12 @@ def _blocks(order: Tensor, size: int, largest: int) -> Iterator[Tensor]:
         start, size = start + size, min(2 * size, largest)
 
 
+def _chosen(mask: Tensor, candidates: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the entries of ``candidates`` [B] and ``columns`` [5, B] where ``mask`` [B] is True."""
+    places = mask.nonzero().view(-1)  # once: a GPU is waited for whenever a mask is counted
+    return candidates[places], columns[:, places]
+
+
 def _no_indices(boxes: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.int64, device=boxes.device)
 
@@ -264,6 +272,8 @@ def _check_inputs(caller: str, boxes: Tensor, scores: Tensor, max_num: int | Non
 
 
 def _check_no_nan(caller: str, boxes: Tensor, scores: Tensor) -> None:
+    if not bool(torch.isnan(boxes).any() | torch.isnan(scores).any()):
+        return
     for name, tensor in (("boxes", boxes), ("scores", scores)):
         bad = int(torch.isnan(tensor).sum())
         if bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
@@ -102,7 +103,6 @@ def match_with_copies(cost: Tensor, copies: int) -> tuple[Tensor, Tensor]:
         Row indices in ascending order and the column of each, both [min(num_rows, num_cols * copies)].
     """
     repeated = cost.repeat_interleave(copies, dim=1)  # [num_rows, num_cols * copies]
-    rows, cols = linear_sum_assignment(repeated.cpu().numpy())
-    rows = torch.from_numpy(rows).to(cost.device)
-    cols = torch.from_numpy(cols).to(cost.device)
+    pairs = np.stack(linear_sum_assignment(repeated.cpu().numpy()))
+    rows, cols = torch.from_numpy(pairs).to(cost.device)  # in one copy: a GPU is waited for by each
     return rows, cols // max(copies, 1)

@@ -92,7 +92,7 @@ class DenseAuxLoss(nn.Module):
         pos = ((target.labels >= 0) & (target.labels < num_classes)).nonzero().squeeze(1)
         if len(pos) == 0:
             # keeps the box branch in the graph, so that every rank of a distributed run has its gradient
-            return bboxes.sum() * 0, bboxes.new_tensor(0.0)
+            return bboxes.sum() * 0, bboxes.new_zeros(())
         weight = target.quality[pos]
         return self.loss_bbox(bboxes[pos], target.bboxes[pos], weight=weight, avg_factor=1.0), weight.sum()
 
@@ -109,12 +109,19 @@ class DenseAuxLoss(nn.Module):
         assigned = self.assigner.assign(scores, bboxes, gt_instances, img_meta)
         labels[assigned.query_inds] = gt_instances.labels[assigned.gt_inds]
         box_targets[assigned.query_inds] = gt_instances.bboxes[assigned.gt_inds].to(box_targets.dtype)
-        for gt in assigned.gt_inds.unique():
-            mine = assigned.gt_inds == gt
-            alignments = assigned.alignments[mine]
-            # the best-aligned query of an object gets the IoU of its best-localised one
-            quality[assigned.query_inds[mine]] = alignments / (alignments.max() + 10e-8) * assigned.ious[mine].max()
+        # the best-aligned query of an object gets the IoU of its best-localised one
+        alignment, iou = (
+            _largest_of_object(values, assigned.gt_inds, len(gt_instances.labels))
+            for values in (assigned.alignments, assigned.ious)
+        )
+        quality[assigned.query_inds] = assigned.alignments / (alignment + 10e-8) * iou
         return DenseTargets(labels, bboxes.new_ones(num_queries), box_targets, quality)
+
+
+def _largest_of_object(values: Tensor, objects: Tensor, num_objects: int) -> Tensor:
+    """Return, for each of ``values`` [n], the largest of those with the same entry in ``objects`` [n]."""
+    largest = values.new_zeros(num_objects).scatter_reduce(0, objects, values, "amax", include_self=False)
+    return largest[objects]
 
 
 def to_float32(x: Tensor) -> Tensor:

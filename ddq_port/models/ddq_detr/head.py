@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddq_port.registry import MODELS
 
 from .aux_loss import to_float32
-from .queries import QueryLayout
+from .queries import QueryLayout, places_of
 
 
 @MODELS.register_module()
@@ -134,15 +134,11 @@ class DDQDETRHead(DINOHead):
         self, logits: Tensor, boxes: Tensor, active_masks: list[Tensor], gts: InstanceList, metas: list[dict]
     ) -> dict[str, Tensor]:
         """One-to-one losses per layer on the queries that entered it as distinct; shapes [num_layers, bs, n, ...]."""
-        per_layer = [
-            self._matching_loss(
-                [x[mask] for x, mask in zip(layer_logits, masks)],
-                [x[mask] for x, mask in zip(layer_boxes, masks)],
-                gts,
-                metas,
-            )
-            for layer_logits, layer_boxes, masks in zip(logits, boxes, active_masks)
-        ]
+        per_layer = []
+        for layer_logits, layer_boxes, masks in zip(logits, boxes, active_masks):
+            active = [places_of(mask) for mask in masks]
+            of_images = [[x[inds] for x, inds in zip(values, active)] for values in (layer_logits, layer_boxes)]
+            per_layer.append(self._matching_loss(*of_images, gts, metas))
         return _layer_losses("", per_layer)
 
     def _matching_loss(
@@ -197,9 +193,9 @@ class DDQDETRHead(DINOHead):
         logits, boxes = self(hidden_states, references, query_layout)
         max_per_img = (self.test_cfg or {}).get("max_per_img")
         return [
-            detections(image_logits[mask], image_boxes[mask], sample.metainfo, max_per_img, rescale)
-            for image_logits, image_boxes, mask, sample in zip(
-                logits[-1], boxes[-1], active_masks[-1], batch_data_samples
+            detections(image_logits[active], image_boxes[active], sample.metainfo, max_per_img, rescale)
+            for image_logits, image_boxes, active, sample in zip(
+                logits[-1], boxes[-1], map(places_of, active_masks[-1]), batch_data_samples
             )
         ]
 
@@ -213,7 +209,14 @@ def build_dense_loss(aux_num_pos: int) -> nn.Module:
 def image_size(img_meta: dict, like: Tensor) -> Tensor:
     """Return (w, h, w, h) of the unpadded image in pixels, [1, 4], with dtype and device of ``like``."""
     height, width = img_meta["img_shape"][:2]
-    return like.new_tensor([[width, height, width, height]])
+    return _per_axis(width, height, like)
+
+
+def _per_axis(x: float, y: float, like: Tensor) -> Tensor:
+    """Return (x, y, x, y), [1, 4], made where ``like`` is: copying four numbers to a GPU would wait for it."""
+    numbers = like.new_empty(1, 4)
+    numbers[:, 0::2], numbers[:, 1::2] = x, y
+    return numbers
 
 
 def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: int | None, rescale: bool) -> InstanceData:
@@ -234,7 +237,7 @@ def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: int |
     bboxes[:, 0::2].clamp_(min=0, max=width)
     bboxes[:, 1::2].clamp_(min=0, max=height)
     if rescale:
-        bboxes = bboxes / bboxes.new_tensor(img_meta["scale_factor"]).repeat((1, 2))
+        bboxes = bboxes / _per_axis(*img_meta["scale_factor"], bboxes)
     return InstanceData(bboxes=bboxes, scores=scores, labels=pair % logits.size(-1))
 
 

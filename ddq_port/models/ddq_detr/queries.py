@@ -117,13 +117,21 @@ def still_distinct(
         ``survivors`` [num_matching] bool, the queries kept by the NMS, and ``active`` [num_matching] bool, those that
         enter the next layer's loss, filter and NMS under the mask rule.
     """
-    inds = candidates.nonzero().view(-1)
+    inds = places_of(candidates)
     kept = inds[select_distinct(boxes[inds], scores[inds], selection.iou_threshold, len(inds))]
     survivors = torch.zeros_like(candidates)
     survivors[kept] = True
     if selection.mask_rule == "legacy":
         return survivors, survivors | survivors[0]
     return survivors, survivors
+
+
+def places_of(mask: Tensor) -> Tensor:
+    """Return the indices at which ``mask`` [n] is True, to pick by more than once.
+
+    A mask is counted whenever it is an index, in backward again, and on a GPU the host waits for that.
+    """
+    return mask.nonzero().view(-1)
 
 
 def attention_block(survivors: Tensor) -> Tensor:

@@ -1,0 +1,55 @@
+"""Every variant of both sides runs on tensors that call themselves ``cuda:0``, and the port waits no more than it did."""
+
+import os
+
+import pytest
+
+from ddq_port import configs
+
+from .conftest import child
+
+REPO = os.environ.get("DDQ_LEGACY_REPO", "")
+TINY = [name for name in configs.VARIANTS if name.startswith("tiny")]
+STAGES = ["predict", "unscaled", "tensor", "loss", "backward", "training step"]
+SIDES = [
+    "ddq_port",
+    "mmdet_ddq",
+    pytest.param("ddq_detr", marks=pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set")),
+]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_no_variant_mixes_devices(side):
+    repo = ["--legacy-repo", REPO] if REPO else []
+    lines = child("tools.cuda_standin", side, *repo, "--variant", *TINY)
+    assert [line.get("refused") for line in lines if "refused" in line] == []
+    assert [(line["variant"], line["stage"]) for line in lines] == [(name, stage) for name in TINY for stage in STAGES]
+
+
+def test_what_is_refused_ends_a_variant(tmp_path):
+    adapter = tmp_path / "adapter.py"
+    adapter.write_text(
+        "from parity.adapters.ddq_port import *\n"
+        "import torch\n"
+        "def losses(model, batch):\n"
+        "    return {}, batch.images.sum() + torch.ones(1)\n"
+    )
+    arguments = ("ddq_port", "--new-adapter", adapter, "--variant", "tiny_4scale", "--images", 1)
+    *before, last = child("tools.cuda_standin", *arguments, exit_code=1)
+    assert [line["stage"] for line in before] == STAGES[:3]
+    assert f"{adapter}:4 losses: aten.add" in last["refused"]
+
+
+#: Number of images -> stage -> kind -> how often the port waits, with 3 objects, none and 12 in turns.
+WAITS: dict[int, dict[str, dict[str, int]]] = {}
+
+
+def test_the_port_waits_no_more_than_it_did():
+    images = tuple(map(str, WAITS))
+    lines = child("tools.cuda_standin", "ddq_port", "--variant", "tiny_4scale", "--no-gradients", "--images", *images)
+    for line in lines:
+        recorded = WAITS[line["images"]][line["stage"]]
+        # how many steps an NMS takes follows from boxes, whose last bits are a property of the machine
+        steps = line["kinds"].pop("equal", 0)
+        assert {kind: count for kind, count in line["kinds"].items() if count > recorded.get(kind, 0)} == {}
+        assert steps <= 2 * recorded["equal"]
