@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from legacy_adapters import made_up, originals, probes
-from legacy_adapters.steps import OWN, TWIN, step_of
+from legacy_adapters.phases import step_of
+from legacy_adapters.steps import OWN, TWIN
 from legacy_adapters.trace_writer import Record
 
 from . import derived, sections
@@ -181,8 +182,8 @@ def _gap(comparison: Comparison | None) -> str:
 
 def _record_name(record: Record) -> str:
     slot = f".{record.slot}" if record.slot else ""
-    step = step_of(record.phase)
-    return f"{record.name}#{record.call}{slot}" if step is None else f"step {step} {record.name}#{record.call}{slot}"
+    step = "" if step_of(record.phase) is None else f"{record.phase} "
+    return f"{step}{record.name}#{record.call}{slot}"
 
 
 def _print_coverage(verdict: Verdict, console: Console) -> None:

@@ -1,0 +1,211 @@
+"""Train a side with several processes, ranks, that torch.distributed joins, and make one trace of theirs.
+
+The process that is asked for several ranks starts one worker for each and computes nothing itself. The ranks meet by
+gloo on this machine, over a file; each records a trace of its own in phases that bear its number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from .job import Job, write_json
+from .origin import ReportedError
+from .phases import rank_of, step_of
+from .trace_writer import INDEX_NAME, sealed
+
+_POLL = 0.05  # seconds
+#: Seconds that the other ranks have to end by themselves when one has failed: they lose their connection to it at once.
+_GRACE = 10.0
+#: Fields of the coverage that list what happened in phases, and where such an entry has its phase.
+_BY_PHASE = {
+    "leaf_calls": "phase", "inner_calls": "phase", "records": "phase", "cut_off": 0, "not_finite": 0, "changed_inputs": 0,
+}  # fmt: skip
+#: Those that list what no rank did.
+_NEVER = ("never_executed", "without_gradient")
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A rank's job and process."""
+
+    job: Job
+    process: subprocess.Popen
+
+    @property
+    def failed(self) -> bool:
+        return self.process.poll() not in (None, 0)
+
+
+def run(job: Job, worker: str) -> None:
+    """Run a job of several ranks; the ranks' traces lie in folders of that of the job.
+
+    Args:
+        job: with ``ranks`` above 1.
+        worker: path of the worker's file.
+
+    Raises:
+        ReportedError: if a rank failed, with what the first of them reported; what all ranks had recorded until then is
+            in the trace, if each of them left that much.
+    """
+    os.makedirs(job.trace)
+    ranks = [_Running(own, _started(own, worker)) for own in _jobs(job)]
+    try:
+        _wait(ranks)
+    finally:
+        for rank in ranks:
+            if rank.process.poll() is None:
+                rank.process.kill()
+            rank.process.wait()
+        if os.path.exists(ranks[0].job.meeting):
+            os.remove(ranks[0].job.meeting)
+    failed = [rank for rank in ranks if rank.failed]
+    error = _report(min(failed, key=_reported_at)) if failed else None
+    if all(os.path.isfile(os.path.join(rank.job.trace, INDEX_NAME)) for rank in ranks):
+        _put_together(job.trace, [rank.job.trace for rank in ranks], error)
+    if error is not None:
+        raise ReportedError(error)
+
+
+@contextmanager
+def joined(job: Job) -> Iterator[None]:
+    """Join the other ranks for what runs within; does nothing for a job that is none of several.
+
+    Raises:
+        RuntimeError: if another rank does not come.
+    """
+    if job.rank is None:
+        yield
+        return
+    from torch import distributed
+
+    # what launchers set, and code bases read
+    os.environ.update(RANK=str(job.rank), LOCAL_RANK=str(job.rank), WORLD_SIZE=str(job.ranks))
+    # ranks that call different collectives would hang, or die without a word; so they are told
+    os.environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"
+    distributed.init_process_group(
+        "gloo",
+        init_method="file://" + str(job.meeting),
+        rank=job.rank,
+        world_size=job.ranks,
+        timeout=timedelta(seconds=job.patience),
+    )
+    yield
+    # not after an error: the others would fail before this one has reported, and seem to be the cause
+    distributed.destroy_process_group()
+
+
+def _jobs(job: Job) -> List[Job]:
+    """Return the job of each rank."""
+    return [
+        replace(
+            job,
+            rank=rank,
+            trace=os.path.join(job.trace, "rank{}".format(rank)),
+            status=os.path.join(job.trace, "rank{}.status.json".format(rank)),
+            meeting=os.path.join(job.trace, "meeting"),
+        )
+        for rank in range(job.ranks)
+    ]
+
+
+def _started(job: Job, worker: str) -> subprocess.Popen:
+    path = job.trace + ".job.json"
+    job.save(path)
+    return subprocess.Popen([sys.executable, worker, path], stdin=subprocess.DEVNULL)
+
+
+def _wait(ranks: Sequence[_Running]) -> None:
+    """Wait until all ranks have ended; once one has failed, not for long."""
+    last = None  # type: Optional[float]
+    while any(rank.process.poll() is None for rank in ranks) and (last is None or time.monotonic() < last):
+        if last is None and any(rank.failed for rank in ranks):
+            last = time.monotonic() + _GRACE
+        time.sleep(_POLL)
+
+
+def _reported_at(rank: _Running) -> float:
+    """Return when a failed rank reported; one that died without a report is the cause of what others report."""
+    path = rank.job.status
+    return os.stat(path).st_mtime if os.path.isfile(path) else 0.0
+
+
+def _report(rank: _Running) -> Dict[str, str]:
+    """Return what a failed rank reported, or that it reported nothing."""
+    try:
+        with open(rank.job.status, encoding="utf-8") as file:
+            told = json.load(file)
+    except (OSError, ValueError):
+        code = rank.process.returncode
+        text = "rank {} of {} ended without a report (exit code {})".format(rank.job.rank, rank.job.ranks, code)
+        return dict(error=text, place="", traceback="")
+    return dict(error=told["error"], place=told["place"], traceback=told["traceback"])
+
+
+def _put_together(folder: str, parts: Sequence[str], error: Optional[Dict[str, str]]) -> None:
+    """Write the index of one trace of those of all ranks; the tensors stay where they are.
+
+    Args:
+        folder: of the trace; those of the ranks lie in it.
+        parts: folders of the ranks' traces, the first rank's first.
+        error: why the side did not come to its end, or None.
+    """
+    indexes = []
+    for part in parts:
+        with open(os.path.join(part, INDEX_NAME), encoding="utf-8") as file:
+            indexes.append(json.load(file))
+    shards = {}  # type: Dict[str, str]
+    for part, index in zip(parts, indexes):
+        for digest, shard in index["shards"].items():
+            shards.setdefault(digest, os.path.relpath(os.path.join(part, shard), folder))
+    whole = dict(
+        indexes[0],
+        provenance=_provenance([index["provenance"] for index in indexes], error),
+        coverage=_coverage([index["coverage"] for index in indexes]),
+        shards=shards,
+        records=_in_order([index["records"] for index in indexes]),
+    )
+    write_json(os.path.join(folder, INDEX_NAME), sealed(whole))
+
+
+def _provenance(parts: Sequence[Dict[str, Any]], error: Optional[Dict[str, str]]) -> Dict[str, Any]:
+    """Return the first rank's, with what all of them held and were given."""
+    whole = dict(parts[0])
+    whole["peak_memory"] = {
+        name: sum(part["peak_memory"][name] for part in parts) for name in parts[0].get("peak_memory", {})
+    }
+    whole["objects"] = {phase: count for part in parts for phase, count in part.get("objects", {}).items()}
+    whole.pop("stopped", None)
+    return whole if error is None else dict(whole, stopped=error)
+
+
+def _coverage(parts: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """Return the first rank's, with the phases of all and what none of them did."""
+    whole = dict(parts[0])
+    for name, place in _BY_PHASE.items():
+        entries = [entry for part in parts for entry in part[name]]
+        whole[name] = sorted(entries, key=lambda entry: step_of(entry[place]) or 0)
+    for name in _NEVER:
+        whole[name] = [entry for entry in parts[0][name] if all(entry in part[name] for part in parts[1:])]
+    return whole
+
+
+def _in_order(parts: Sequence[Sequence[Dict[str, Any]]]) -> List[Dict[str, Any]]:
+    """Put records in an order in which none stands before one that it follows from.
+
+    In a step all ranks compute their losses, then their gradients, which follow from the losses of all.
+    """
+    found = []
+    for part in parts:
+        losses = {record["phase"]: place for place, record in enumerate(part) if record["kind"] == "loss"}
+        for place, record in enumerate(part):
+            is_behind = place > losses.get(record["phase"], len(part))
+            found.append((step_of(record["phase"]) or 0, is_behind, rank_of(record["phase"]) or 0, place, record))
+    return [entry[-1] for entry in sorted(found, key=lambda entry: entry[:-1])]
