@@ -1,29 +1,36 @@
 """Train a side with several processes, ranks, that torch.distributed joins, and make one trace of theirs.
 
-The process that is asked for several ranks starts one worker for each and computes nothing itself. The ranks meet by
-gloo on this machine, over a file; each records a trace of its own in phases that bear its number.
+The process that is asked for several ranks imports what they have in common, forks into one worker for each, and
+computes nothing itself. The ranks meet by gloo on this machine, over a file; each records a trace of its own, in phases
+that bear its number.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
-import subprocess
+import re
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from multiprocessing import connection
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .job import Job, write_json
 from .origin import ReportedError
 from .phases import rank_of, step_of
 from .trace_writer import INDEX_NAME, sealed
 
-_POLL = 0.05  # seconds
-#: Seconds that the other ranks have to end by themselves when one has failed: they lose their connection to it at once.
+#: Seconds that the other ranks have at most to end by themselves when one has failed, which they notice at once.
 _GRACE = 10.0
+#: What torch says of ranks that call different collectives.
+_DIFFERENT = re.compile(
+    r"(?s)Detected mismatch between collectives.*?Rank (\d+) is running.*?OpType=(\w+)(?:, TensorShape=(\[[^]]*\]))?"
+    r".*?Rank (\d+) is running.*?OpType=(\w+)(?:, TensorShape=(\[[^]]*\]))?"
+)
 #: Fields of the coverage that list what happened in phases, and where such an entry has its phase.
 _BY_PHASE = {
     "leaf_calls": "phase", "inner_calls": "phase", "records": "phase", "cut_off": 0, "not_finite": 0, "changed_inputs": 0,
@@ -37,36 +44,35 @@ class _Running:
     """A rank's job and process."""
 
     job: Job
-    process: subprocess.Popen
+    process: Any
 
     @property
     def failed(self) -> bool:
-        return self.process.poll() not in (None, 0)
+        return self.process.exitcode not in (None, 0)
 
 
-def run(job: Job, worker: str) -> None:
+def run(job: Job, work: Callable[[str], int]) -> None:
     """Run a job of several ranks; the ranks' traces lie in folders of that of the job.
 
     Args:
         job: with ``ranks`` above 1.
-        worker: path of the worker's file.
+        work: does the job of one rank, whose file it is given; returns an exit code.
 
     Raises:
         ReportedError: if a rank failed, with what the first of them reported; what all ranks had recorded until then is
             in the trace, if each of them left that much.
     """
     os.makedirs(job.trace)
-    ranks = [_Running(own, _started(own, worker)) for own in _jobs(job)]
+    ranks = [_Running(own, _started(own, work)) for own in _jobs(job)]
     try:
         _wait(ranks)
+        failed = [rank for rank in ranks if rank.failed]  # before the others are killed
     finally:
         for rank in ranks:
-            if rank.process.poll() is None:
-                rank.process.kill()
-            rank.process.wait()
+            rank.process.kill()
+            rank.process.join()
         if os.path.exists(ranks[0].job.meeting):
             os.remove(ranks[0].job.meeting)
-    failed = [rank for rank in ranks if rank.failed]
     error = _report(min(failed, key=_reported_at)) if failed else None
     if all(os.path.isfile(os.path.join(rank.job.trace, INDEX_NAME)) for rank in ranks):
         _put_together(job.trace, [rank.job.trace for rank in ranks], error)
@@ -102,6 +108,25 @@ def joined(job: Job) -> Iterator[None]:
     distributed.destroy_process_group()
 
 
+@contextmanager
+def reductions(note: Callable[[], None]) -> Iterator[None]:
+    """Call ``note`` wherever code that runs within sums something over all ranks; DDP's own sums of gradients aside."""
+    from torch import distributed
+
+    all_reduce = distributed.all_reduce
+
+    @functools.wraps(all_reduce)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        note()
+        return all_reduce(*args, **kwargs)
+
+    distributed.all_reduce = noted
+    try:
+        yield
+    finally:
+        distributed.all_reduce = all_reduce
+
+
 def _jobs(job: Job) -> List[Job]:
     """Return the job of each rank."""
     return [
@@ -116,19 +141,29 @@ def _jobs(job: Job) -> List[Job]:
     ]
 
 
-def _started(job: Job, worker: str) -> subprocess.Popen:
+def _started(job: Job, work: Callable[[str], int]) -> Any:
     path = job.trace + ".job.json"
     job.save(path)
-    return subprocess.Popen([sys.executable, worker, path], stdin=subprocess.DEVNULL)
+    process = multiprocessing.get_context("fork").Process(target=_end_with, args=(work, path))
+    process.start()
+    return process
+
+
+def _end_with(work: Callable[[str], int], path: str) -> None:
+    sys.exit(work(path))
 
 
 def _wait(ranks: Sequence[_Running]) -> None:
     """Wait until all ranks have ended; once one has failed, not for long."""
-    last = None  # type: Optional[float]
-    while any(rank.process.poll() is None for rank in ranks) and (last is None or time.monotonic() < last):
-        if last is None and any(rank.failed for rank in ranks):
-            last = time.monotonic() + _GRACE
-        time.sleep(_POLL)
+    running = [rank.process for rank in ranks]
+    while running:
+        limit = min(_GRACE, ranks[0].job.patience) if any(rank.failed for rank in ranks) else None
+        ended = connection.wait([process.sentinel for process in running], limit)
+        if not ended:
+            return
+        for process in running:
+            process.join(0 if process.sentinel not in ended else None)
+        running = [process for process in running if process.exitcode is None]
 
 
 def _reported_at(rank: _Running) -> float:
@@ -143,10 +178,22 @@ def _report(rank: _Running) -> Dict[str, str]:
         with open(rank.job.status, encoding="utf-8") as file:
             told = json.load(file)
     except (OSError, ValueError):
-        code = rank.process.returncode
+        code = rank.process.exitcode
         text = "rank {} of {} ended without a report (exit code {})".format(rank.job.rank, rank.job.ranks, code)
         return dict(error=text, place="", traceback="")
-    return dict(error=told["error"], place=told["place"], traceback=told["traceback"])
+    return dict(error=_plain(told["error"]), place=told["place"], traceback=told["traceback"])
+
+
+def _plain(error: str) -> str:
+    """Return an error as it is, but torch's on different collectives, which is most of a screen, in short."""
+    found = _DIFFERENT.search(error)
+    if found is None:
+        return error
+    one, two = (
+        "rank {} {}{}".format(rank, kind, " of {}".format(shape) if shape else "")
+        for rank, kind, shape in (found.groups()[:3], found.groups()[3:])
+    )
+    return "the ranks call different collectives, {} and {}".format(one, two)
 
 
 def _put_together(folder: str, parts: Sequence[str], error: Optional[Dict[str, str]]) -> None:
@@ -181,7 +228,8 @@ def _provenance(parts: Sequence[Dict[str, Any]], error: Optional[Dict[str, str]]
     whole["peak_memory"] = {
         name: sum(part["peak_memory"][name] for part in parts) for name in parts[0].get("peak_memory", {})
     }
-    whole["objects"] = {phase: count for part in parts for phase, count in part.get("objects", {}).items()}
+    for name in ("objects", "reductions"):
+        whole[name] = {phase: value for part in parts for phase, value in part.get(name, {}).items()}
     whole.pop("stopped", None)
     return whole if error is None else dict(whole, stopped=error)
 

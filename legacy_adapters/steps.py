@@ -29,6 +29,7 @@ from .inputs import Batch
 from .job import Job
 from .phases import phase_of
 from .precision import as_stored, perturb
+from .ranks import reductions
 from .recorder import Recorder
 from .seeding import seed_all
 from .states import RecordedStates
@@ -141,6 +142,7 @@ class StepLoop:
 
     Attributes:
         objects: of each image of every step taken, by phase; to be filled by who gives the batches.
+        reductions: of several ranks, how often the code of each module summed something over them, by phase.
 
     Raises:
         ValueError: if the optimizer has a parameter that the model has not.
@@ -165,6 +167,7 @@ class StepLoop:
             raise ValueError("the optimizer holds a parameter that is none of the model's; its steps cannot be named")
         self._visited: List[str] = []
         self.objects: Dict[str, List[int]] = {}
+        self.reductions: Dict[str, Dict[str, int]] = {}
         self.reached: Set[str] = set()
         for name, param in self._trained.items():
             param.register_hook(self._note(name))
@@ -188,7 +191,7 @@ class StepLoop:
 
     def _take(self, step: int, step_losses: Callable[[int], Any]) -> None:
         epoch_length = self.plan.epoch_length
-        with self.training.context():
+        with self.training.context(), self._counting(self.plan.phase(step)):
             terms, total = step_losses(step)
         for name, value in terms.items():
             self.recorder.add("loss", name, 0, value)
@@ -197,6 +200,17 @@ class StepLoop:
         # first: what it might change belongs to this step, and is lost where the next one is forced
         self.training.advance(epoch_length is not None and step % epoch_length == 0)
         self._record_state()
+
+    def _counting(self, phase: str) -> ContextManager:
+        """Count the sums over several ranks within; one process has none."""
+        if self.plan.rank is None:
+            return nullcontext()
+        counts = self.reductions[phase] = {}
+
+        def note() -> None:
+            counts[self.recorder.scope] = counts.get(self.recorder.scope, 0) + 1
+
+        return reductions(note)
 
     def _stop(self) -> None:
         """Write the checkpoint, or take one up; record what the next step starts from."""
@@ -212,7 +226,9 @@ class StepLoop:
     def provenance(self) -> Dict[str, Any]:
         """Tell how it was trained, by which optimizer, and how many frozen parameters stand in its groups."""
         optimizer, plan = self.training.optimizer, self.plan
-        of_ranks = {} if plan.rank is None else dict(objects=self.objects, wrapper=wrapper_of(self.trained))
+        of_ranks = {}
+        if plan.rank is not None:
+            of_ranks = dict(objects=self.objects, reductions=self.reductions, wrapper=wrapper_of(self.trained))
         grouped = [param for group in optimizer.param_groups for param in group["params"]]
         return dict(
             steps=plan.steps,

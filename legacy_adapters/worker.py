@@ -1,7 +1,7 @@
 """Run one job: build a model with an adapter, run the checks, write the trace. ``python worker.py JOB.json``.
 
 A job with images detects objects in these in place of checks, and writes what it finds. One with a layout only looks
-whether the adapter can do it. One of several ranks starts a worker for each.
+whether the adapter can do it. One of several ranks forks into a worker for each.
 
 Runs in the interpreter of the code base under test, which need not have this toolkit installed: the package
 ``legacy_adapters`` is loaded from the folder this file lies in.
@@ -32,7 +32,8 @@ def main(job_path: str) -> int:
         if job.layout is not None:
             contract.look(job, _load_adapter)
         elif job.ranks > 1 and job.rank is None:
-            ranks.run(job, os.path.abspath(__file__))
+            _load_adapter(job.adapter)  # what it imports, each rank need not
+            ranks.run(job, main)
         else:
             with ranks.joined(job):
                 run(job)
@@ -325,6 +326,10 @@ def _load_package() -> None:
 
 
 def _load_adapter(path: str) -> ModuleType:
+    """Execute an adapter's file, but once: a rank has it from the process that it was forked from."""
+    loaded = sys.modules.get("ddq_adapter")
+    if loaded is not None and loaded.__file__ == path:
+        return loaded
     return _load_module("ddq_adapter", path, None)
 
 

@@ -80,6 +80,30 @@ def training_judge(folder, family, legacy_repo=None):
     return run
 
 
+#: Errors that one process cannot show: file in ``planted``, the place that must be named, a part of the message.
+RANK_ERRORS = [
+    ("own_matching_factor", "", ""),
+    ("own_denoising_factor", "", ""),
+    ("own_dense_factor", "", ""),
+    ("clamp_before_reduce", "", ""),
+]
+
+
+def ranks_judge(folder, family, legacy_repo=None, ranks=2):
+    """Train the legacy side with two ranks for 4 steps; return a function that trains an adapter and judges it."""
+    task = Task(family, "tiny_4scale", ((64, 64), (64, 80)), None, 0, ("train",), 4, ranks=ranks)
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
+    prepared = prepare(task, sources, machine)
+    legacy = Sides(task, sources, machine, prepared, folder).legacy()
+
+    def run(adapter):
+        sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
+        with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
+            return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+
+    return run
+
+
 def resumed_by_legacy(folder, family, legacy_repo=None):
     """Stop the port's training after step 2 of 4, resume the legacy side from its checkpoint; return the verdict."""
     task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
