@@ -33,7 +33,8 @@ _DIFFERENT = re.compile(
 )
 #: Fields of the coverage that list what happened in phases, and where such an entry has its phase.
 _BY_PHASE = {
-    "leaf_calls": "phase", "inner_calls": "phase", "records": "phase", "cut_off": 0, "not_finite": 0, "changed_inputs": 0,
+    "leaf_calls": "phase", "inner_calls": "phase", "records": "phase",
+    "cut_off": 0, "not_finite": 0, "changed_inputs": 0,
 }  # fmt: skip
 #: Those that list what no rank did.
 _NEVER = ("never_executed", "without_gradient")

@@ -384,7 +384,8 @@ def _common_module(names: Sequence[str]) -> str:
 
 
 def _call(record: Record) -> str:
-    return f"call {record.call} " + (f"of the {record.phase} phase" if step_of(record.phase) is None else f"in {record.phase}")
+    is_step = step_of(record.phase) is not None
+    return f"call {record.call} " + (f"in {record.phase}" if is_step else f"of the {record.phase} phase")
 
 
 def _quoted(scope: str) -> str:

@@ -317,7 +317,8 @@ def _task(
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
         raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
-    training = _training("train" in check, 4 if ranks > 1 else 5, **{name: settings.pop(name, None) for name in _TRAINING_OPTIONS})
+    given = {name: settings.pop(name, None) for name in _TRAINING_OPTIONS}
+    training = _training("train" in check, 4 if ranks > 1 else 5, **given)
     return dict(sizes=sizes, checks=check, ranks=ranks, **training, **settings)
 
 

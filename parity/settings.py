@@ -90,16 +90,16 @@ class Task:
         if self.checks != ("train",):
             others = ", ".join(check for check in self.checks if check != "train")
             what = f"check{'s' if ',' in others else ''} {others}"
-            raise SettingsError(f"Ranks train together; run {what} without --ranks, and --ranks with --check train alone.")
+            raise SettingsError(f"Ranks train together; run {what} without --ranks, and check train alone with it.")
         if self.steps < FEWEST_STEPS_OF_RANKS:
             raise SettingsError(
-                f"With --ranks take at least {FEWEST_STEPS_OF_RANKS} steps, found {self.steps}: in step 2 rank 1 has no "
-                "objects, in step 3 no rank has any, in step 4 rank 0 has none."
+                f"With --ranks take at least {FEWEST_STEPS_OF_RANKS} steps, found {self.steps}: in step 2 rank 1 has "
+                "no objects, in step 3 no rank has any, in step 4 rank 0 has none."
             )
         if self.objects is not None:
             raise SettingsError("With --ranks the numbers of objects follow from step and rank; leave --objects out.")
         if self.resume_at:
-            raise SettingsError("A training of several ranks is not stopped and resumed; leave --resume-at or --ranks out.")
+            raise SettingsError("A training of ranks is not stopped and resumed; leave --resume-at or --ranks out.")
 
     @property
     def every_rank(self) -> tuple[int | None, ...]:
@@ -116,7 +116,7 @@ class Task:
     def objects_of(self, phase: str) -> tuple[int, ...] | None:
         """Return the number of objects of each image in a phase; None draws it.
 
-        Of several ranks each has another odd or even number, so that none has the mean, and the mean is no whole number.
+        Of two ranks one has an odd number and one an even one, so that the mean is no whole number and no rank's own.
         The steps of :data:`_BARE` are without objects on some.
         """
         step, rank = step_of(phase), rank_of(phase)
@@ -197,7 +197,7 @@ class RunOptions:
         if self.isolate and self.task.ranks > 1:
             raise SettingsError("Steps of a training cannot be isolated; leave --isolate or --ranks out.")
         if self.task.ranks > 1 and self.machine.device != "cpu":
-            raise SettingsError(f"Ranks are joined by gloo, which is for the CPU; with --ranks use --device cpu.")
+            raise SettingsError("Ranks are joined by gloo, which is for the CPU; with --ranks use --device cpu.")
         if self.isolate and not set(self.task.checks) - {"train", "init"}:
             what = "Steps of a training" if "train" in self.task.checks else "Check init"
             raise SettingsError(f"{what} cannot be isolated; check forward, loss or grad as well.")

@@ -45,7 +45,7 @@ def test_two_ranks_match(trained):
         "  2 ranks joined by gloo, legacy and new in MMDistributedDataParallel, broadcast_buffers False, "
         "find_unused_parameters False"
     )
-    assert lines[1].startswith("  objects of rank 0 and 1, step by step: ") and lines[1].count("and 0, 0 and 0, 0 and ") == 1
+    assert lines[1].startswith("  objects of rank 0 and 1, step by step: ") and " and 0, 0 and 0, 0 and " in lines[1]
 
 
 @pytest.mark.parametrize(("error", "where", "says"), RANK_ERRORS)
@@ -106,7 +106,8 @@ def test_a_rank_of_which_nothing_was_compared_is_told(tmp_path):
 
 def test_ranks_and_one_process_are_not_comparable(tmp_path):
     verdict = judged(tmp_path, side(1.0, 2.0), side(1.0, 2.0), on_legacy=TRAINED, on_new=dict(TRAINED, ranks=None))
-    assert verdict.outcome == INCOMPARABLE and "ranks is 2 on the legacy side and None on the new one" in verdict.reasons[0]
+    assert verdict.outcome == INCOMPARABLE
+    assert "ranks is 2 on the legacy side and None on the new one" in verdict.reasons[0]
 
 
 def test_adapter_that_cannot_wrap_is_told(tiny, tmp_path):
