@@ -8,11 +8,12 @@ that bear its number.
 from __future__ import annotations
 
 import functools
+import glob
 import json
 import multiprocessing
 import os
-import re
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,17 +21,13 @@ from multiprocessing import connection
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .job import Job, write_json
-from .origin import ReportedError
+from .origin import PlainError, ReportedError
 from .phases import rank_of, step_of
 from .trace_writer import INDEX_NAME, sealed
 
 #: Seconds that the other ranks have at most to end by themselves when one has failed, which they notice at once.
 _GRACE = 10.0
-#: What torch says of ranks that call different collectives.
-_DIFFERENT = re.compile(
-    r"(?s)Detected mismatch between collectives.*?Rank (\d+) is running.*?OpType=(\w+)(?:, TensorShape=(\[[^]]*\]))?"
-    r".*?Rank (\d+) is running.*?OpType=(\w+)(?:, TensorShape=(\[[^]]*\]))?"
-)
+_POLL = 0.005  # seconds
 #: Fields of the coverage that list what happened in phases, and where such an entry has its phase.
 _BY_PHASE = {
     "leaf_calls": "phase", "inner_calls": "phase", "records": "phase",
@@ -38,6 +35,10 @@ _BY_PHASE = {
 }  # fmt: skip
 #: Those that list what no rank did.
 _NEVER = ("never_executed", "without_gradient")
+
+
+class RankError(PlainError):
+    """Ranks do not do the same, so that they cannot go on together; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def run(job: Job, work: Callable[[str], int]) -> None:
         for rank in ranks:
             rank.process.kill()
             rank.process.join()
-        if os.path.exists(ranks[0].job.meeting):
-            os.remove(ranks[0].job.meeting)
+        for path in glob.glob(glob.escape(str(ranks[0].job.meeting)) + "*"):
+            os.remove(path)
     error = _report(min(failed, key=_reported_at)) if failed else None
     if all(os.path.isfile(os.path.join(rank.job.trace, INDEX_NAME)) for rank in ranks):
         _put_together(job.trace, [rank.job.trace for rank in ranks], error)
@@ -95,8 +96,6 @@ def joined(job: Job) -> Iterator[None]:
 
     # what launchers set, and code bases read
     os.environ.update(RANK=str(job.rank), LOCAL_RANK=str(job.rank), WORLD_SIZE=str(job.ranks))
-    # ranks that call different collectives would hang, or die without a word; so they are told
-    os.environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"
     distributed.init_process_group(
         "gloo",
         init_method="file://" + str(job.meeting),
@@ -109,23 +108,89 @@ def joined(job: Job) -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-@contextmanager
-def reductions(note: Callable[[], None]) -> Iterator[None]:
-    """Call ``note`` wherever code that runs within sums something over all ranks; DDP's own sums of gradients aside."""
-    from torch import distributed
+class Meeting:
+    """Lets ranks tell each other what they do next, before they wait for each other in it.
 
-    all_reduce = distributed.all_reduce
+    Ranks that sum different things over all of them, or one that sums where another one does not, would wait without
+    end, or die without a word. So they agree first: each writes a line to a file of its own and reads those of the
+    others.
 
-    @functools.wraps(all_reduce)
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        note()
-        return all_reduce(*args, **kwargs)
+    Args:
+        job: of this rank.
+    """
 
-    distributed.all_reduce = noted
-    try:
-        yield
-    finally:
-        distributed.all_reduce = all_reduce
+    def __init__(self, job: Job) -> None:
+        self._job, self._count = job, 0
+        self._others = [rank for rank in range(job.ranks) if rank != job.rank]
+        self._own = open(_lines_of(job, job.rank), "w", encoding="utf-8")
+
+    @contextmanager
+    def forward(self, note: Callable[[], str]) -> Iterator[None]:
+        """Watch what code that runs within, a forward pass, sums over all ranks, and agree on it.
+
+        Args:
+            note: is called at each such sum; returns who makes it, in words.
+
+        Raises:
+            RankError: if the ranks do different things, or another one does not come or has failed.
+        """
+        from torch import distributed
+
+        all_reduce = distributed.all_reduce
+
+        @functools.wraps(all_reduce)
+        def watched(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            self.agree("sums a tensor of shape {} over all ranks in {}".format(list(tensor.shape), note()))
+            return all_reduce(tensor, *args, **kwargs)
+
+        distributed.all_reduce = watched
+        try:
+            yield
+            self.agree("ends its forward pass")
+        finally:
+            distributed.all_reduce = all_reduce
+
+    def agree(self, what: str) -> None:
+        """Wait until every other rank comes to the same; ``what`` is a predicate in words, one line.
+
+        Raises:
+            RankError: if one comes to something else, does not come, or has failed.
+        """
+        self._own.write(what + "\n")
+        self._own.flush()
+        for rank in self._others:
+            other = self._line_of(rank, what)
+            if other != what:
+                raise RankError("rank {} {}, where rank {} {}.".format(self._job.rank, what, rank, other))
+        self._count += 1
+
+    def _line_of(self, rank: int, what: str) -> str:
+        last = time.monotonic() + self._job.patience
+        while True:
+            lines = _complete_lines(_lines_of(self._job, rank))
+            if len(lines) > self._count:
+                return lines[self._count]
+            if os.path.exists(_failure_of(self._job)):
+                raise RankError("another rank has failed, where rank {} {}.".format(self._job.rank, what))
+            if time.monotonic() > last:
+                told = "rank {} {}, but rank {} did not come to it within {:g} s."
+                raise RankError(told.format(self._job.rank, what, rank, self._job.patience))
+            time.sleep(_POLL)
+
+
+def _lines_of(job: Job, rank: Optional[int]) -> str:
+    return "{}.rank{}".format(job.meeting, rank)
+
+
+def _failure_of(job: Job) -> str:
+    return "{}.failed".format(job.meeting)
+
+
+def _complete_lines(path: str) -> List[str]:
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return file.read().split("\n")[:-1]
 
 
 def _jobs(job: Job) -> List[Job]:
@@ -158,7 +223,10 @@ def _wait(ranks: Sequence[_Running]) -> None:
     """Wait until all ranks have ended; once one has failed, not for long."""
     running = [rank.process for rank in ranks]
     while running:
-        limit = min(_GRACE, ranks[0].job.patience) if any(rank.failed for rank in ranks) else None
+        limit = None
+        if any(rank.failed for rank in ranks):
+            open(_failure_of(ranks[0].job), "w").close()  # so that none waits for it
+            limit = min(_GRACE, ranks[0].job.patience)
         ended = connection.wait([process.sentinel for process in running], limit)
         if not ended:
             return
@@ -182,19 +250,7 @@ def _report(rank: _Running) -> Dict[str, str]:
         code = rank.process.exitcode
         text = "rank {} of {} ended without a report (exit code {})".format(rank.job.rank, rank.job.ranks, code)
         return dict(error=text, place="", traceback="")
-    return dict(error=_plain(told["error"]), place=told["place"], traceback=told["traceback"])
-
-
-def _plain(error: str) -> str:
-    """Return an error as it is, but torch's on different collectives, which is most of a screen, in short."""
-    found = _DIFFERENT.search(error)
-    if found is None:
-        return error
-    one, two = (
-        "rank {} {}{}".format(rank, kind, " of {}".format(shape) if shape else "")
-        for rank, kind, shape in (found.groups()[:3], found.groups()[3:])
-    )
-    return "the ranks call different collectives, {} and {}".format(one, two)
+    return dict(error=told["error"], place=told["place"], traceback=told["traceback"])
 
 
 def _put_together(folder: str, parts: Sequence[str], error: Optional[Dict[str, str]]) -> None:

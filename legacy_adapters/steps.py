@@ -29,7 +29,7 @@ from .inputs import Batch
 from .job import Job
 from .phases import phase_of
 from .precision import as_stored, perturb
-from .ranks import reductions
+from .ranks import Meeting
 from .recorder import Recorder
 from .seeding import seed_all
 from .states import RecordedStates
@@ -139,6 +139,7 @@ class StepLoop:
         recorder: gets the records; attached to the model.
         plan: how to train.
         trained: what the losses are computed with: the model, or what it is wrapped in for several ranks.
+        meeting: of several ranks, None for one process.
 
     Attributes:
         objects: of each image of every step taken, by phase; to be filled by who gives the batches.
@@ -155,9 +156,10 @@ class StepLoop:
         recorder: Recorder,
         plan: Plan,
         trained: Optional[torch.nn.Module] = None,
+        meeting: Optional[Meeting] = None,
     ) -> None:
         self.training, self.model, self.recorder, self.plan = training, model, recorder, plan
-        self.trained = model if trained is None else trained
+        self.trained, self.meeting = model if trained is None else trained, meeting
         self._start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         parameters = dict(model.named_parameters())
         self._names = {id(param): name for name, param in parameters.items()}
@@ -191,7 +193,7 @@ class StepLoop:
 
     def _take(self, step: int, step_losses: Callable[[int], Any]) -> None:
         epoch_length = self.plan.epoch_length
-        with self.training.context(), self._counting(self.plan.phase(step)):
+        with self.training.context(), self._together(self.plan.phase(step)):
             terms, total = step_losses(step)
         for name, value in terms.items():
             self.recorder.add("loss", name, 0, value)
@@ -201,16 +203,18 @@ class StepLoop:
         self.training.advance(epoch_length is not None and step % epoch_length == 0)
         self._record_state()
 
-    def _counting(self, phase: str) -> ContextManager:
-        """Count the sums over several ranks within; one process has none."""
-        if self.plan.rank is None:
+    def _together(self, phase: str) -> ContextManager:
+        """Count the sums over several ranks within, on which these agree; one process has none."""
+        if self.meeting is None:
             return nullcontext()
         counts = self.reductions[phase] = {}
 
-        def note() -> None:
-            counts[self.recorder.scope] = counts.get(self.recorder.scope, 0) + 1
+        def note() -> str:
+            scope = self.recorder.scope
+            counts[scope] = counts.get(scope, 0) + 1
+            return "`{}`".format(scope) if scope else "the detector"
 
-        return reductions(note)
+        return self.meeting.forward(note)
 
     def _stop(self) -> None:
         """Write the checkpoint, or take one up; record what the next step starts from."""
@@ -227,7 +231,7 @@ class StepLoop:
         """Tell how it was trained, by which optimizer, and how many frozen parameters stand in its groups."""
         optimizer, plan = self.training.optimizer, self.plan
         of_ranks = {}
-        if plan.rank is not None:
+        if self.meeting is not None:
             of_ranks = dict(objects=self.objects, reductions=self.reductions, wrapper=wrapper_of(self.trained))
         grouped = [param for group in optimizer.param_groups for param in group["params"]]
         return dict(
@@ -381,8 +385,11 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
         job.seed,
         job.rank,
     )
-    trained = model if job.rank is None else contract.result(adapter, "distributed", model, job.options)
-    return StepLoop(adapter.training(trained, job.options, job.epoch_length), model, recorder, plan, trained)
+    if job.rank is None:
+        return StepLoop(adapter.training(model, job.options, job.epoch_length), model, recorder, plan)
+    trained = contract.result(adapter, "distributed", model, job.options)
+    training = adapter.training(trained, job.options, job.epoch_length)
+    return StepLoop(training, model, recorder, plan, trained, Meeting(job))
 
 
 def batch_of(job: Job, step: int) -> Batch:

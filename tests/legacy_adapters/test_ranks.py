@@ -113,7 +113,7 @@ def test_two_ranks_leave_one_trace_in_which_nothing_stands_before_its_cause(toy,
     objects = {phase_of(step, rank): [COUNTS[2 * (step - 1) + rank]] for step in (1, 2) for rank in (0, 1)}
     assert trace.provenance["objects"] == objects
     assert {r.phase for r in trace.records if r.kind == "param"} == {on_rank("weights", 0), on_rank("weights", 1)}
-    assert not (tmp_path / "toy" / "meeting").exists()
+    assert not list((tmp_path / "toy").glob("meeting*"))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_two_ranks_leave_one_trace_in_which_nothing_stands_before_its_cause(toy,
     [
         ("dies", r"rank 1 of 2 ended without a report \(exit code 9\)"),
         ("raises", r"crashed in the detector \(step 2 on rank 1\): ValueError: no such class"),
-        ("skips", r"\(step 2 on rank .\): the ranks call different collectives, rank . ALLREDUCE of .* and rank . ALL"),
+        ("skips", r"\(step 2 on rank .\): .* sums a tensor of shape \[1\] over all ranks in the detector.* ends its forw"),
     ],
 )
 def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):
@@ -132,7 +132,7 @@ def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):
 
 def test_rank_that_never_comes_is_not_waited_for_without_end(toy):
     start = time.monotonic()
-    with pytest.raises(SideError, match=r"\(step 2 on rank 0\): .*Ranks 1 failed"):
+    with pytest.raises(SideError, match=r"\(step 2 on rank 0\): .* rank 1 did not come to it within 5 s"):
         toy("sleeps", patience=5.0)
     assert time.monotonic() - start < 120
 
