@@ -198,7 +198,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     for line in without_effect_lines(verdict):
         _print_wrapped(line, console)
     for line in training_lines(verdict):
-        console.print(line, markup=False, highlight=False)
+        _print_wrapped(line, console)
     if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
         _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
@@ -242,8 +242,8 @@ def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
     for side, provenance in told.items():
         options = dict(provenance.get("wrapper", {}))
         name = options.pop("name", "nothing")
-        text = ", ".join([name, *(f"{option} {value}" for option, value in sorted(options.items()))])
-        wrapped.setdefault(text, []).append(side)
+        text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
+        wrapped.setdefault(f"{name} ({text})" if text else name, []).append(side)
     counts = [
         " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
         for step in range(1, first["steps"] + 1)

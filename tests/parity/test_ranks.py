@@ -1,18 +1,13 @@
 """Two ranks against mmdet 3.3.0's own DDQDETR at tiny width: clean, and with errors that one process cannot show."""
 
-import json
-from collections import Counter
-
 import pytest
 
-from parity.compare import Tolerance
-from parity.pairing import LEGACY, NEW
 from parity.report import as_dict, closing_line, training_lines
 from parity.settings import NEW_ADAPTER, Task
 from parity.sides import batch_of
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict import INCOMPARABLE, MISMATCH
 
-from .conftest import PLANTED, RANK_ERRORS, ranks_judge
+from .conftest import PLANTED, RANK_ERRORS, assert_every_rank_matches, ranks_judge
 from .synthetic import Rec, judged
 
 TASK = Task("mmdet_ddq", "tiny_4scale", ((64, 64), (64, 80)), None, 0, ("train",), 5, ranks=2)
@@ -23,27 +18,13 @@ def trained(tmp_path_factory):
     return ranks_judge(tmp_path_factory.mktemp("ranks"), "mmdet_ddq")
 
 
-def assert_all_of_every_rank_matches(verdict):
-    assert verdict.outcome == MATCH, verdict.divergence
-    assert all(comparison.identical for comparison in verdict.comparisons)
-    counts = Counter((c.pair.new.phase, c.pair.new.kind) for c in verdict.comparisons)
-    phases = [f"step {step} on rank {rank}" for step in range(1, 5) for rank in (0, 1)]
-    for kind, number in (("grad", 230), ("optim_state", 3 * 230), ("state", 506)):
-        assert {counts[phase, kind] for phase in phases} == {number}
-    assert min(counts[phase, "loss"] for phase in phases) > 20
-    first = [sum(verdict.provenance[LEGACY]["objects"][phase]) for phase in phases]
-    assert first[0] != first[1] and 0 not in first[:3] and first[3:7] == [0, 0, 0, 0] and first[7] > 0
-    wrapper = dict(name="MMDistributedDataParallel", broadcast_buffers=False, find_unused_parameters=False)
-    assert verdict.provenance[LEGACY]["wrapper"] == verdict.provenance[NEW]["wrapper"] == wrapper
-
-
 def test_two_ranks_match(trained):
     verdict = trained(NEW_ADAPTER)
-    assert_all_of_every_rank_matches(verdict)
+    assert_every_rank_matches(verdict)
     lines = training_lines(verdict)[-2:]
     assert lines[0] == (
-        "  2 ranks joined by gloo, legacy and new in MMDistributedDataParallel, broadcast_buffers False, "
-        "find_unused_parameters False"
+        "  2 ranks joined by gloo, legacy and new in MMDistributedDataParallel (broadcast_buffers False, "
+        "find_unused_parameters False)"
     )
     assert lines[1].startswith("  objects of rank 0 and 1, step by step: ") and " and 0, 0 and 0, 0 and " in lines[1]
 
@@ -73,7 +54,7 @@ def test_batches_differ_between_ranks_and_steps():
     assert all((zero + one) % 2 for zero, one in zip(totals[::2], totals[1::2]) if zero and one)
 
 
-def side(*ranks, kinds=("param", "loss", "setting", "grad", "state")):
+def side(*ranks):
     """Return records of a step of two ranks, in the order in which one follows from the other."""
     weights = [Rec("param", "a.weight", phase=f"weights on rank {rank}") for rank in (0, 1)]
     losses = [Rec("loss", "loss_cls", value, phase=f"step 1 on rank {rank}") for rank, value in enumerate(ranks)]
