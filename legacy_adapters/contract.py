@@ -22,6 +22,7 @@ FUNCTIONS = {
     "taps": ("model",),
     "provenance": ("options",),
     "training": ("model", "options", "epoch_length"),
+    "distributed": ("model", "options"),
     "image_detector": ("model", "options"),
     "variants": ("model",),
     "aside": ("model",),
@@ -35,10 +36,13 @@ NEEDED = {
     "grad": ("build", "provenance", "taps", "losses"),
     "init": ("build", "provenance", "taps"),
     "train": ("build", "provenance", "taps", "losses", "training"),
+    "ranks": ("distributed",),
     "eval": ("build", "provenance", "image_detector"),
 }
 #: What ``predict`` tells of an image.
 DETECTIONS = ("bboxes", "scores", "labels")
+#: Of those that are no checks, how they are called.
+_OTHER = {"eval": "eval", "ranks": "--ranks"}
 _OPTIONAL = ("variants", "aside", "predictor", "initialise")
 _SHOWN = 3
 
@@ -65,6 +69,7 @@ def look(job: Any, load: Callable[[str], ModuleType]) -> None:
     path = job.adapter
     adapter = _loaded(path, load)
     checks = job.checks or ("eval",)
+    checks += ("ranks",) if job.ranks > 1 else ()
     for check in checks:
         for name in NEEDED[check]:
             _check_function(adapter, path, name, check)
@@ -118,7 +123,7 @@ def _check_function(adapter: ModuleType, path: str, name: str, check: str) -> No
     if not hasattr(adapter, name):
         raise AdapterError(
             "{} has no function {}, which {} needs; write it, or begin the file with `from parity.adapters.ddq_port "
-            "import *`.".format(path, call, "eval" if check == "eval" else "check {}".format(check))
+            "import *`.".format(path, call, _OTHER.get(check, "check {}".format(check)))
         )
     function = getattr(adapter, name)
     place = _place(adapter, path, name)
@@ -263,6 +268,7 @@ _FORMS = {
     "taps": ("a list of legacy_adapters.taps.Tap of functions that are there", _not_taps),
     "provenance": ("a dict", _not_dict),
     "training": ("a legacy_adapters.steps.Training", _not_training),
+    "distributed": ("a torch.nn.Module", _not_module),
     "image_detector": ("a function of an image's path and id", _not_function),
 }
 

@@ -42,7 +42,7 @@ class Job:
         gradient_flow: with ``grad``, record gradients over the borders of module calls, where this torch can.
         target: fields of :class:`legacy_adapters.extract.Target`, a call to save; None for none.
         force: file of values to go on with instead of own ones, see :mod:`legacy_adapters.forcing`; None for none.
-        step_inputs: for ``train``, the file of each step's batch.
+        step_inputs: for ``train``, the file of each step's batch; of several ranks, of each rank's in turn.
         epoch_length: steps after which an epoch ends; None for never.
         clip_order: ``twin`` or ``own``, written into the trace.
         clip_names: parameters in the order in which their norms are summed; none for the optimizer's own.
@@ -59,6 +59,10 @@ class Job:
             them may be loaded when the run ends.
         variant_calls: record module calls in inference without rescaling, too, not only taps and methods.
         beside: folder of the other side's trace, whose tensors are not stored again, or None.
+        ranks: for ``train``, how many processes train together, see :mod:`legacy_adapters.ranks`.
+        rank: which of several this process is; None for the one that starts them.
+        meeting: file by which they find each other; must not exist; None for one rank.
+        patience: seconds that a rank waits for another one.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -97,7 +101,16 @@ class Job:
     foreign: Tuple[str, ...] = ()
     variant_calls: bool = False
     beside: Optional[str] = None
+    ranks: int = 1
+    rank: Optional[int] = None
+    meeting: Optional[str] = None
+    patience: float = 600.0
     layout: Optional[str] = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps ``train`` takes."""
+        return len(self.step_inputs) // self.ranks
 
     def save(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:

@@ -11,6 +11,7 @@ import torch
 
 from .inputs import TENSOR, UNSCALED, Batch
 from .methods import plain
+from .origin import PlainError
 from .precision import as_stored
 from .steps import Training, kind_of
 
@@ -125,10 +126,34 @@ class Detector:
 
 
 def losses(model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
-    """Return the loss terms as the model names them and their sum."""
-    terms = model.loss(batch.images, data_samples(batch, with_gt=True))
-    total, _ = model.parse_losses(terms)
-    return terms, total
+    """Return the loss terms as the model names them and their sum; ``model`` may be wrapped for several ranks."""
+    from mmengine.model import is_model_wrapper
+
+    samples = data_samples(batch, with_gt=True)
+    if not is_model_wrapper(model):
+        terms = model.loss(batch.images, samples)
+        return terms, model.parse_losses(terms)[0]
+    terms = model(batch.images, samples, mode="loss")  # only a call of the wrapper makes it average gradients
+    return terms, model.module.parse_losses(terms)[0]
+
+
+def distributed(model: torch.nn.Module, config: Any) -> torch.nn.Module:
+    """Wrap a model for several ranks on the CPU as the running process's mmengine does for a config.
+
+    Raises:
+        PlainError: if the config asks for synchronised batch normalisation, which torch has for GPUs only.
+    """
+    import mmengine.model  # noqa: F401  (registers the wrappers)
+    from mmengine.registry import MODEL_WRAPPERS
+
+    if config.get("sync_bn") is not None:
+        raise PlainError("The config has sync_bn, which needs GPUs; ranks that train on the CPU cannot have it.")
+    given = config.get("model_wrapper_cfg")
+    if given is None:
+        given = dict(broadcast_buffers=False, find_unused_parameters=config.get("find_unused_parameters", False))
+    # mmengine names the GPU of each rank; torch takes no device of a model on the CPU
+    options = dict(dict(type="MMDistributedDataParallel"), **dict(given, device_ids=None))
+    return MODEL_WRAPPERS.build(options, default_args=dict(module=model))
 
 
 class EngineTraining(Training):

@@ -96,6 +96,11 @@ class Recorder:
             self._first_calls.clear()
             self.phase = ""
 
+    @property
+    def scope(self) -> str:
+        """The path of the module whose code is running; empty for the detector itself."""
+        return self._running[-1]
+
     def note_random(self) -> None:
         """Record the states of random generators that have changed, as changed by the code that runs.
 
@@ -118,7 +123,7 @@ class Recorder:
         """
         if self.phase:
             for slot, tensor in flatten(value):
-                where = self._running[-1] if scope is None else scope
+                where = self.scope if scope is None else scope
                 self.writer.add(self.phase, kind, name, call, slot, tensor, where)
 
     def _add_gradient(self, share: Share, gradient: torch.Tensor, explained: bool) -> Optional[torch.Tensor]:
@@ -210,7 +215,7 @@ class Recorder:
                     return forward(*args, **kwargs)
             if in_backward():
                 return self._computed_again(name, signature, forward, args, kwargs)
-            call, scope = self.next_call("module", name), self._running[-1]
+            call, scope = self.next_call("module", name), self.scope
             counted = self.calls if is_leaf else self._inner_calls
             counted[self.phase, name] += 1
             self._executed.add(name)

@@ -24,15 +24,17 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 import torch
 from safetensors.torch import load_file
 
+from . import contract
 from .inputs import Batch
 from .job import Job
+from .phases import phase_of
 from .precision import as_stored, perturb
+from .ranks import Meeting
 from .recorder import Recorder
 from .seeding import seed_all
 from .states import RecordedStates
 
 TWIN, OWN = "twin", "own"
-_PHASE = "step "
 #: Options of an optimizer's groups and of clipping that say how it is computed, not what, or what an option was made of.
 #: Others are recorded if they are set: an option that is off means what its absence means, as in older versions.
 _HOW = ("params", "parameters", "param_names", "foreach", "fused", "capturable", "differentiable",
@@ -41,17 +43,6 @@ _HOW = ("params", "parameters", "param_names", "foreach", "fused", "capturable",
 _IMPLIED = {"AdamW": {"decoupled_weight_decay": True}}
 #: Recorded also if zero.
 _ALWAYS = ("initial_lr", "lr", "weight_decay", "betas", "eps", "momentum", "max_norm", "norm_type", "clip_value")
-
-
-def phase_of(step: int) -> str:
-    """Name the phase of a step; the first is step 1."""
-    return _PHASE + str(step)
-
-
-def step_of(phase: str) -> Optional[int]:
-    """Return the step that ``phase`` names, None for other phases."""
-    number = phase[len(_PHASE) :]
-    return int(number) if phase.startswith(_PHASE) and number.isdigit() else None
 
 
 class Training:
@@ -116,6 +107,7 @@ class Plan:
         save: file for the checkpoint of that moment, or None.
         resume: checkpoint to go on from, in place of taking the steps up to there, or None.
         seed: of random draws.
+        rank: of this process among those that train together; None for one that trains alone.
     """
 
     steps: int
@@ -128,6 +120,11 @@ class Plan:
     save: Optional[str] = None
     resume: Optional[str] = None
     seed: int = 0
+    rank: Optional[int] = None
+
+    def phase(self, step: int) -> str:
+        """Name the phase of a step of this training."""
+        return phase_of(step, self.rank)
 
 
 class StepLoop:
@@ -141,13 +138,28 @@ class StepLoop:
         model: with the weights to start from; they are kept and put back by :meth:`run`.
         recorder: gets the records; attached to the model.
         plan: how to train.
+        trained: what the losses are computed with: the model, or what it is wrapped in for several ranks.
+        meeting: of several ranks, None for one process.
+
+    Attributes:
+        objects: of each image of every step taken, by phase; to be filled by who gives the batches.
+        reductions: of several ranks, how often the code of each module summed something over them, by phase.
 
     Raises:
         ValueError: if the optimizer has a parameter that the model has not.
     """
 
-    def __init__(self, training: Training, model: torch.nn.Module, recorder: Recorder, plan: Plan) -> None:
+    def __init__(
+        self,
+        training: Training,
+        model: torch.nn.Module,
+        recorder: Recorder,
+        plan: Plan,
+        trained: Optional[torch.nn.Module] = None,
+        meeting: Optional[Meeting] = None,
+    ) -> None:
         self.training, self.model, self.recorder, self.plan = training, model, recorder, plan
+        self.trained, self.meeting = model if trained is None else trained, meeting
         self._start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         parameters = dict(model.named_parameters())
         self._names = {id(param): name for name, param in parameters.items()}
@@ -156,6 +168,8 @@ class StepLoop:
         if any(id(p) not in self._names for group in training.optimizer.param_groups for p in group["params"]):
             raise ValueError("the optimizer holds a parameter that is none of the model's; its steps cannot be named")
         self._visited: List[str] = []
+        self.objects: Dict[str, List[int]] = {}
+        self.reductions: Dict[str, Dict[str, int]] = {}
         self.reached: Set[str] = set()
         for name, param in self._trained.items():
             param.register_hook(self._note(name))
@@ -166,11 +180,11 @@ class StepLoop:
         self._reset()
         self.model.train()
         for step in range(1, self.plan.steps + 1):
-            seed_all(self.plan.seed, phase_of(step))
+            seed_all(self.plan.seed, self.plan.phase(step))
             if step > self.plan.stop:
                 if step > 1 and self.plan.states is not None:
-                    self._force(phase_of(step - 1), self.plan.states)
-                with self.recorder.in_phase(phase_of(step), modules=False, draws=True, methods=True):
+                    self._force(self.plan.phase(step - 1), self.plan.states)
+                with self.recorder.in_phase(self.plan.phase(step), modules=False, draws=True, methods=True):
                     self._take(step, step_losses)
             elif self.plan.resume is None:
                 self._take(step, step_losses)  # in no phase: not recorded
@@ -179,7 +193,7 @@ class StepLoop:
 
     def _take(self, step: int, step_losses: Callable[[int], Any]) -> None:
         epoch_length = self.plan.epoch_length
-        with self.training.context():
+        with self.training.context(), self._together(self.plan.phase(step)):
             terms, total = step_losses(step)
         for name, value in terms.items():
             self.recorder.add("loss", name, 0, value)
@@ -189,6 +203,19 @@ class StepLoop:
         self.training.advance(epoch_length is not None and step % epoch_length == 0)
         self._record_state()
 
+    def _together(self, phase: str) -> ContextManager:
+        """Count the sums over several ranks within, on which these agree; one process has none."""
+        if self.meeting is None:
+            return nullcontext()
+        counts = self.reductions[phase] = {}
+
+        def note() -> str:
+            scope = self.recorder.scope
+            counts[scope] = counts.get(scope, 0) + 1
+            return "`{}`".format(scope) if scope else "the detector"
+
+        return self.meeting.forward(note)
+
     def _stop(self) -> None:
         """Write the checkpoint, or take one up; record what the next step starts from."""
         plan = self.plan
@@ -196,13 +223,16 @@ class StepLoop:
             self.training.save(plan.save, plan.stop)
         if plan.resume is not None:
             self.training.resume(plan.resume, plan.stop)
-        with self.recorder.in_phase(phase_of(plan.stop), modules=False):
+        with self.recorder.in_phase(plan.phase(plan.stop), modules=False):
             self._record_settings()
             self._record_state()
 
     def provenance(self) -> Dict[str, Any]:
         """Tell how it was trained, by which optimizer, and how many frozen parameters stand in its groups."""
         optimizer, plan = self.training.optimizer, self.plan
+        of_ranks = {}
+        if self.meeting is not None:
+            of_ranks = dict(objects=self.objects, reductions=self.reductions, wrapper=wrapper_of(self.trained))
         grouped = [param for group in optimizer.param_groups for param in group["params"]]
         return dict(
             steps=plan.steps,
@@ -214,6 +244,7 @@ class StepLoop:
             optimizer=type(optimizer).__name__,
             optimizer_groups=len(optimizer.param_groups),
             frozen_in_groups=sum(not param.requires_grad for param in grouped),
+            **of_ranks,
         )
 
     def _reset(self) -> None:
@@ -294,6 +325,12 @@ class StepLoop:
             perturb([*self.model.parameters(), *self.model.buffers()], self.plan.perturb)
 
 
+def wrapper_of(trained: torch.nn.Module) -> Dict[str, Any]:
+    """Tell what a model is wrapped in for several ranks, with the options by which such wrappers differ."""
+    options = {name: getattr(trained, name, None) for name in ("broadcast_buffers", "find_unused_parameters")}
+    return dict(options, name=type(trained).__name__)
+
+
 def kind_of(thing: Any) -> str:
     """Return the name of the class whose methods ``thing`` has: a subclass that overrides none is that class."""
     classes = type(thing).__mro__
@@ -336,7 +373,7 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
         raise AttributeError("the adapter {} has no function `training`, which check train needs".format(job.adapter))
     states = None if job.states is None else RecordedStates(job.states, job.state_names)
     plan = Plan(
-        len(job.step_inputs),
+        job.steps,
         job.epoch_length,
         job.clip_order,
         job.clip_names,
@@ -346,14 +383,19 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
         job.checkpoint_to,
         job.checkpoint_from,
         job.seed,
+        job.rank,
     )
-    return StepLoop(adapter.training(model, job.options, job.epoch_length), model, recorder, plan)
+    if job.rank is None:
+        return StepLoop(adapter.training(model, job.options, job.epoch_length), model, recorder, plan)
+    trained = contract.result(adapter, "distributed", model, job.options)
+    training = adapter.training(trained, job.options, job.epoch_length)
+    return StepLoop(training, model, recorder, plan, trained, Meeting(job))
 
 
 def batch_of(job: Job, step: int) -> Batch:
     """Read the batch of a step, perturbed like the weights where the job asks for that."""
     with as_stored():
-        tensors = load_file(job.step_inputs[step - 1])
+        tensors = load_file(job.step_inputs[(step - 1) * job.ranks + (job.rank or 0)])
     batch = Batch.from_tensors(tensors, job.device, getattr(torch, job.dtype))
     if job.perturb is not None:
         perturb([batch.images], job.perturb)

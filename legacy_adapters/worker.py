@@ -1,7 +1,7 @@
 """Run one job: build a model with an adapter, run the checks, write the trace. ``python worker.py JOB.json``.
 
 A job with images detects objects in these in place of checks, and writes what it finds. One with a layout only looks
-whether the adapter can do it.
+whether the adapter can do it. One of several ranks forks into a worker for each.
 
 Runs in the interpreter of the code base under test, which need not have this toolkit installed: the package
 ``legacy_adapters`` is loaded from the folder this file lies in.
@@ -22,7 +22,7 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters import contract, executed
+    from legacy_adapters import contract, executed, ranks
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
 
@@ -31,8 +31,12 @@ def main(job_path: str) -> int:
     try:
         if job.layout is not None:
             contract.look(job, _load_adapter)
+        elif job.ranks > 1 and job.rank is None:
+            _load_adapter(job.adapter)  # what it imports, each rank need not
+            ranks.run(job, main)
         else:
-            run(job)
+            with ranks.joined(job):
+                run(job)
         executed.check_apart(list(job.foreign))
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
         write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, contract.AdapterError)))
@@ -85,7 +89,7 @@ def _record(
     """
     from safetensors.torch import load_file
 
-    from legacy_adapters import contract, executed, steps
+    from legacy_adapters import contract, executed, phases, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
     from legacy_adapters.inputs import PREDICT, TRAIN, Batch
@@ -104,7 +108,7 @@ def _record(
     aside = adapter.aside(model) if contract.optional(adapter, "aside") is not None else nothing_aside
     recorder = Recorder(writer, _records_flow(job), forcing, target, aside)
     recorder.attach(model)
-    with recorder.in_phase("weights"):
+    with recorder.in_phase(phases.on_rank("weights", job.rank)):
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
@@ -165,8 +169,10 @@ def _run_checks(
     from legacy_adapters.taps import installed
 
     def step_losses(step: int) -> Any:
-        with untouched.given(steps.phase_of(step), steps.batch_of(job, step)) as batch:
-            return contract.result(adapter, "losses", model, batch)
+        phase, given = loop.plan.phase(step), steps.batch_of(job, step)
+        loop.objects[phase] = [len(labels) for labels in given.gt_labels]
+        with untouched.given(phase, given) as batch:
+            return contract.result(adapter, "losses", loop.trained, batch)
 
     loaded = sorted(model.state_dict())
     with installed(taps, recorder, replay, job.decide):
@@ -291,6 +297,8 @@ def _environment(job: Any) -> dict:
         replayed=job.replay is not None,
         gradient_flow=_records_flow(job),
     )
+    if job.ranks > 1:
+        environment["ranks"] = job.ranks
     if job.device.startswith("cuda"):
         environment["gpu"] = torch.cuda.get_device_name(job.device)
     return environment
@@ -318,6 +326,10 @@ def _load_package() -> None:
 
 
 def _load_adapter(path: str) -> ModuleType:
+    """Execute an adapter's file, but once: a rank has it from the process that it was forked from."""
+    loaded = sys.modules.get("ddq_adapter")
+    if loaded is not None and loaded.__file__ == path:
+        return loaded
     return _load_module("ddq_adapter", path, None)
 
 

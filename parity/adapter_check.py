@@ -27,6 +27,7 @@ class Needs:
         checks: as in :class:`Task`; none for an evaluation.
         epoch_length: as there.
         scale: as in :class:`.evaluation_run.EvalTask`.
+        ranks: as in :class:`Task`.
     """
 
     family: str
@@ -34,11 +35,12 @@ class Needs:
     checks: tuple[str, ...]
     epoch_length: int | None = None
     scale: tuple[int, int] | None = None
+    ranks: int = 1
 
     @classmethod
     def of(cls, task: Task) -> Needs:
         """Return what a task needs."""
-        return cls(task.family, task.variant, task.checks, task.epoch_length)
+        return cls(task.family, task.variant, task.checks, task.epoch_length, ranks=task.ranks)
 
 
 def check_adapter(needs: Needs, sources: Sources, machine: Machine, progress: Callable[[str], None]) -> None:
@@ -73,6 +75,7 @@ def check_adapter(needs: Needs, sources: Sources, machine: Machine, progress: Ca
             cpu_capability=machine.cpu_capability,
             device=machine.device,
             epoch_length=needs.epoch_length,
+            ranks=needs.ranks,
             layout=_layout(needs, folder),
         )
         run_side(NEW, job, folder, code.python, machine.time_limit, code.apart)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from legacy_adapters import made_up, methods
 from legacy_adapters.seeding import RANDOM
-from legacy_adapters.steps import step_of
+from legacy_adapters.phases import step_of
 from legacy_adapters.trace_writer import Record
 
 from .compare import Comparison
@@ -116,7 +116,7 @@ def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tupl
     """Tell an option that one side alone sets from a parameter that it alone trains; ``both`` are settings of both."""
     if first.key[:3] not in both:
         return describe_missing(first) if side == "legacy" else _describe_added(first)
-    step = f"step {step_of(first.phase)}"
+    step = first.phase
     if first.kind == "clip":
         return Divergence(CLIPPING, None, f"In {step} clipping has `{first.slot}` on the {side} side only.", None)
     if first.kind == "update":
@@ -144,7 +144,7 @@ def _strange(first: Record | None, not_finite: Sequence[NotFinite]) -> NotFinite
 
 
 def _describe_not_finite(strange: NotFinite, comparison: Comparison | None) -> Divergence:
-    step = f"step {step_of(strange.phase)}"
+    step = strange.phase
     if strange.where == strange.name:
         text = f"In {step} `{strange.name}` (call {strange.call}) makes {strange.what} of finite numbers."
     else:
@@ -165,7 +165,7 @@ def describe_missing(record: Record) -> Divergence:
         return Divergence(caller, (record.scope, record.scope), text, None)
     if record.kind in ("setting", "clip"):
         without = "clip gradients" if record.kind == "clip" else f"train `{record.name}`"
-        text = f"In step {step_of(record.phase)} the new side's optimizer does not {without} as the legacy side's does."
+        text = f"In {record.phase} the new side's optimizer does not {without} as the legacy side's does."
         return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
     return Divergence(_owner(record), None, text, None)
@@ -199,7 +199,7 @@ def _describe_added(record: Record) -> Divergence:
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
     if record.kind in ("setting", "clip"):
         what = "clips gradients" if record.kind == "clip" else f"trains `{record.name}`"
-        text = f"In step {step_of(record.phase)} the new side's optimizer {what}, the legacy side's does not."
+        text = f"In {record.phase} the new side's optimizer {what}, the legacy side's does not."
         return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
     text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the new side has no twin."
     return Divergence(_owner(record), None, text, None)
@@ -321,7 +321,7 @@ def _describe_step(
 ) -> Divergence:
     """Describe the first difference in a step of a training; steps record in the order in which they compute."""
     record = comparison.pair.new
-    step, name, slot = f"step {step_of(record.phase)}", record.name, record.slot
+    step, name, slot = record.phase, record.name, record.slot
     if record.kind == "setting":
         return _describe_setting(comparison, comparisons, step)
     if record.kind == "clip" and slot == "total_norm":
@@ -384,8 +384,8 @@ def _common_module(names: Sequence[str]) -> str:
 
 
 def _call(record: Record) -> str:
-    step = step_of(record.phase)
-    return f"call {record.call} " + (f"of the {record.phase} phase" if step is None else f"in step {step}")
+    is_step = step_of(record.phase) is not None
+    return f"call {record.call} " + (f"in {record.phase}" if is_step else f"of the {record.phase} phase")
 
 
 def _quoted(scope: str) -> str:

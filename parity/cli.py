@@ -307,26 +307,30 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
 
 
-def _task(size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...], **settings: Any) -> dict[str, Any]:
-    """Fill in the default sizes and rename what has another name on the command line."""
+def _task(
+    size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...] | None, ranks: int = 1, **settings: Any
+) -> dict[str, Any]:
+    """Fill in the default sizes and checks and rename what has another name on the command line."""
+    check = check or (("train",) if ranks > 1 else ("forward", "loss", "grad", "init"))
     variant = settings["variant"]
     sizes = size or (TINY_SIZES if variant.startswith("tiny") else LARGE_MODEL_SIZES.get(variant, FULL_SIZES))
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
         raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
-    training = _training("train" in check, **{name: settings.pop(name, None) for name in _TRAINING_OPTIONS})
-    return dict(sizes=sizes, checks=check, **training, **settings)
+    given = {name: settings.pop(name, None) for name in _TRAINING_OPTIONS}
+    training = _training("train" in check, 4 if ranks > 1 else 5, **given)
+    return dict(sizes=sizes, checks=check, ranks=ranks, **training, **settings)
 
 
 _TRAINING_OPTIONS = ("steps", "epoch_length", "clip_order", "resume_at")
 
 
-def _training(asked: bool, **given: Any) -> dict[str, Any]:
+def _training(asked: bool, default_steps: int, **given: Any) -> dict[str, Any]:
     """Fill in the defaults of check train; refuse its options without it, for they would do nothing."""
     idle = [name for name, value in given.items() if value is not None and not asked]
     if idle:
         raise click.BadParameter(f"--{idle[0].replace('_', '-')} needs check train; add it to --check.")
-    defaults = dict(steps=5 if asked else 0, epoch_length=None, clip_order="twin", resume_at=0)
+    defaults = dict(steps=default_steps if asked else 0, epoch_length=None, clip_order="twin", resume_at=0)
     return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.mapping import Mapping as Rules
-from legacy_adapters.steps import step_of
+from legacy_adapters.phases import step_of
 
 from .pairing import LEGACY, NEW, Unpaired
 from .trace import Recording

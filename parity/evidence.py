@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from legacy_adapters.initialising import INIT
-from legacy_adapters.steps import phase_of, step_of
+from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
 from legacy_adapters.trace_writer import Key, Record
 
 from .pairing import Pair
@@ -223,7 +223,8 @@ class TraceEvidence:
         step = step_of(record.phase)
         if step is None or record.kind != "state":
             return None
-        phase, kind = ("weights", "param") if step == 1 else (phase_of(step - 1), "state")
+        rank = rank_of(record.phase)
+        phase, kind = (on_rank("weights", rank), "param") if step == 1 else (phase_of(step - 1, rank), "state")
         start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
         return None if start is None else whole(self.legacy, start)
 

@@ -16,7 +16,7 @@ from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import VARIANTS
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.steps import step_of
+from legacy_adapters.phases import step_of
 
 from .compare import DERIVED, EXACT, Tolerance
 from .evidence import TraceEvidence, likeness_of, load_spread

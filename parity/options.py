@@ -85,11 +85,14 @@ TRAINING = (
     click.option(
         "--check",
         type=CheckList(CHECKS),
-        default="forward,loss,grad,init",
-        show_default=True,
-        help="What to compare; init: what building and init_weights make; train: some optimizer steps.",
+        help="What to compare; init: what building and init_weights make; train: some optimizer steps. [default: "
+        "forward,loss,grad,init; with --ranks train]",
     ),
-    click.option("--steps", type=click.IntRange(1, 100_000), help="Optimizer steps of check train. [default: 5]"),
+    click.option(
+        "--steps",
+        type=click.IntRange(1, 100_000),
+        help="Optimizer steps of check train. [default: 5; with --ranks 4, which is also the fewest there]",
+    ),
     click.option(
         "--epoch-length",
         type=click.IntRange(1),
@@ -104,6 +107,15 @@ TRAINING = (
         "--resume-at",
         type=click.IntRange(1),
         help="Stop the legacy side's training after this step; the new side goes on from its converted checkpoint.",
+    ),
+    click.option(
+        "--ranks",
+        type=click.IntRange(1, 2),
+        default=1,
+        show_default=True,
+        help="Train each side with so many processes on the CPU, as on as many GPUs: other images and numbers of "
+        "objects for each, some of them without any; losses, averaged gradients and what the optimizer makes of them "
+        "are compared on every rank.",
     ),
 )
 CHECKPOINT = (

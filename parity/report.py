@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from legacy_adapters import made_up, originals, probes
-from legacy_adapters.steps import OWN, TWIN, step_of
+from legacy_adapters.phases import phase_of, rank_of, step_of
+from legacy_adapters.steps import OWN, TWIN
 from legacy_adapters.trace_writer import Record
 
 from . import derived, sections
@@ -181,8 +182,8 @@ def _gap(comparison: Comparison | None) -> str:
 
 def _record_name(record: Record) -> str:
     slot = f".{record.slot}" if record.slot else ""
-    step = step_of(record.phase)
-    return f"{record.name}#{record.call}{slot}" if step is None else f"step {step} {record.name}#{record.call}{slot}"
+    step = "" if step_of(record.phase) is None else f"{record.phase} "
+    return f"{step}{record.name}#{record.call}{slot}"
 
 
 def _print_coverage(verdict: Verdict, console: Console) -> None:
@@ -197,7 +198,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     for line in without_effect_lines(verdict):
         _print_wrapped(line, console)
     for line in training_lines(verdict):
-        console.print(line, markup=False, highlight=False)
+        _print_wrapped(line, console)
     if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
         _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
@@ -227,6 +228,31 @@ def training_lines(verdict: Verdict) -> list[str]:
     return [
         f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
+        *_rank_lines(told),
+    ]
+
+
+def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
+    first = told[LEGACY]
+    if not first.get("ranks"):
+        return []
+    ranks = range(first["ranks"])
+    wrapped = {}
+    for side, provenance in told.items():
+        options = dict(provenance.get("wrapper", {}))
+        name = options.pop("name", "nothing")
+        text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
+        wrapped.setdefault(f"{name} ({text})" if text else name, []).append(side)
+    counts = [
+        " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
+        for step in range(1, first["steps"] + 1)
+    ]
+    shown = [*counts[:MOST_PLACES], *(["..."] if len(counts) > MOST_PLACES else [])]
+    wrappers = "; ".join(f"{' and '.join(sides)} in {text}" for text, sides in wrapped.items())
+    return [
+        f"  {len(ranks)} ranks joined by gloo, {wrappers}",
+        f"  objects of rank {' and '.join(map(str, ranks))}, step by step: {', '.join(shown)}",
     ]
 
 
@@ -302,7 +328,7 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     if divergence is None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
-    for line in [*_difference_lines(verdict, divergence), *class_lines(verdict)]:
+    for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
         _print_wrapped(f"  {line}", console)
 
 
@@ -350,6 +376,20 @@ def figures(metrics: Metrics) -> str:
     return ", ".join(said)
 
 
+def reduction_lines(verdict: Verdict) -> list[str]:
+    """Say how often each side's code sums something over ranks where they part, if one does it less often."""
+    comparison = verdict.divergence.comparison if verdict.divergence is not None else None
+    phase = comparison.pair.new.phase if comparison is not None else ""
+    counts = {side: verdict.provenance[side].get("reductions", {}).get(phase, {}) for side in (LEGACY, NEW)}
+    if sum(counts[LEGACY].values()) == sum(counts[NEW].values()):
+        return []
+    said = [
+        f"{side} " + (", ".join(f"{count} in {name or 'the detector'}" for name, count in modules.items()) or "none")
+        for side, modules in counts.items()
+    ]
+    return [f"averages over ranks in the forward pass there: {'; '.join(said)}"]
+
+
 def class_lines(verdict: Verdict) -> list[str]:
     """Return a line per side with the class of the blamed module, where its code is to be looked for."""
     divergence = verdict.divergence
@@ -374,8 +414,14 @@ def closing_line(verdict: Verdict) -> str:
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
         said = f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
         return f"{said}, {remark}" if remark else said
-    where = f" First at {divergence.where}." if (divergence := verdict.divergence) is not None else ""
+    where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def _place_of(divergence: Divergence) -> str:
+    """Return where a divergence is; of several ranks also in which step and on which rank."""
+    phase = divergence.comparison.pair.new.phase if divergence.comparison is not None else ""
+    return divergence.where if rank_of(phase) is None else f"{divergence.where} in {phase}"
 
 
 def as_sentence(remark: str) -> str:
@@ -431,21 +477,21 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _steps(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Count per step of a training, and name the largest difference of each kind."""
-    groups: dict[int, list[Comparison]] = {}
+    """Count per step of a training and rank, and name the largest difference of each kind."""
+    groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
-        step = step_of(comparison.pair.new.phase)
-        if step is not None:
-            groups.setdefault(step, []).append(comparison)
+        if step_of(comparison.pair.new.phase) is not None:
+            groups.setdefault(comparison.pair.new.phase, []).append(comparison)
     return [
         {
-            "step": step,
+            "step": step_of(phase),
+            **({} if rank_of(phase) is None else {"rank": rank_of(phase)}),
             "records": len(group),
             "identical": sum(c.identical for c in group),
             "accepted": sum(c.accepted for c in group),
             "max_abs": _largest(group),
         }
-        for step, group in groups.items()
+        for phase, group in groups.items()
     ]
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legacy_adapters.job import CHECKS
-from legacy_adapters.steps import OWN, TWIN, step_of
+from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.seeding import seed_of
+from legacy_adapters.steps import OWN, TWIN
 
 from .compare import Tolerance
 from .prepare import SIDES, varied
@@ -16,6 +18,11 @@ NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
 
 MOST = 10_000  # objects of an image
 MOST_STEPS = 100_000
+MOST_RANKS = 2
+_WHY_TWO = "a sum of more than two gradients has other bits in another order of the parameters"
+#: Of several ranks, step -> those that have no objects in it.
+_BARE = {2: (1,), 3: (0, 1), 4: (0,)}
+FEWEST_STEPS_OF_RANKS = max(_BARE)
 
 
 class SettingsError(Exception):
@@ -39,6 +46,7 @@ class Task:
             side's own.
         resume_at: step after which the legacy side's training is stopped; the new side goes on from its checkpoint,
             converted. 0 for both sides to train from the start.
+        ranks: how many processes train together, each with batches of its own; more than 1 with check train alone.
     """
 
     family: str
@@ -51,6 +59,7 @@ class Task:
     epoch_length: int | None = None
     clip_order: str = TWIN
     resume_at: int = 0
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         for size in self.sizes or (None,):
@@ -71,11 +80,55 @@ class Task:
             raise SettingsError(f"Resume at {self.resume_at!r} is not a step before the last of {self.steps}.")
         if self.clip_order not in (TWIN, OWN):
             raise SettingsError(f"Clip order {self.clip_order!r} is neither {TWIN} nor {OWN}.")
+        if not _is_number(self.ranks, 1, MOST_RANKS):
+            raise SettingsError(f"Ranks {self.ranks!r} are not 1 to {MOST_RANKS}; {_WHY_TWO}.")
+        if self.ranks > 1:
+            self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """Refuse what several ranks cannot do."""
+        if self.checks != ("train",):
+            others = ", ".join(check for check in self.checks if check != "train")
+            what = f"check{'s' if ',' in others else ''} {others}"
+            raise SettingsError(f"Ranks train together; run {what} without --ranks, and check train alone with it.")
+        if self.steps < FEWEST_STEPS_OF_RANKS:
+            raise SettingsError(
+                f"With --ranks take at least {FEWEST_STEPS_OF_RANKS} steps, found {self.steps}: in step 2 rank 1 has "
+                "no objects, in step 3 no rank has any, in step 4 rank 0 has none."
+            )
+        if self.objects is not None:
+            raise SettingsError("With --ranks the numbers of objects follow from step and rank; leave --objects out.")
+        if self.resume_at:
+            raise SettingsError("A training of ranks is not stopped and resumed; leave --resume-at or --ranks out.")
+
+    @property
+    def every_rank(self) -> tuple[int | None, ...]:
+        """The ranks that train together; the only one of a training in one process has no number."""
+        return tuple(range(self.ranks)) if self.ranks > 1 else (None,)
 
     def sizes_of(self, phase: str) -> tuple[tuple[int, int], ...]:
-        """Return (h, w) of each image in a phase: ``predict``, ``train`` or that of a step."""
-        step = step_of(phase)
-        return varied(self.sizes, 1 + step if step is not None else int(phase == "train"))
+        """Return (h, w) of each image in a phase: ``predict``, ``train`` or that of a step, on a rank or alone."""
+        step, rank = step_of(phase), rank_of(phase)
+        if step is None:
+            return varied(self.sizes, int(phase == "train"))
+        return varied(self.sizes, 2 + (step - 1) * self.ranks + (rank or 0))
+
+    def objects_of(self, phase: str) -> tuple[int, ...] | None:
+        """Return the number of objects of each image in a phase; None draws it.
+
+        Of two ranks one has an odd number and one an even one, so that the mean is no whole number and no rank's own.
+        The steps of :data:`_BARE` are without objects on some.
+        """
+        step, rank = step_of(phase), rank_of(phase)
+        if step is None or rank is None:
+            return self.objects
+        if rank in _BARE.get(step, ()):
+            return (0,) * len(self.sizes)
+        drawn = [seed_of(self.seed, f"objects of image {image} in {phase}") % 4 for image in range(len(self.sizes))]
+        # as without ranks the first image does not hold the most
+        counts = [4] + [5 + number for number in drawn[1:]] if len(drawn) > 1 else [4 + drawn[0]]
+        counts[-1] += (sum(counts) - rank) % 2
+        return tuple(counts)
 
 
 def _is_number(value: object, least: int, most: int) -> bool:
@@ -141,6 +194,10 @@ class RunOptions:
     isolate: bool = False
 
     def __post_init__(self) -> None:
+        if self.isolate and self.task.ranks > 1:
+            raise SettingsError("Steps of a training cannot be isolated; leave --isolate or --ranks out.")
+        if self.task.ranks > 1 and self.machine.device != "cpu":
+            raise SettingsError("Ranks are joined by gloo, which is for the CPU; with --ranks use --device cpu.")
         if self.isolate and not set(self.task.checks) - {"train", "init"}:
             what = "Steps of a training" if "train" in self.task.checks else "Check init"
             raise SettingsError(f"{what} cannot be isolated; check forward, loss or grad as well.")

@@ -24,7 +24,8 @@ from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 from legacy_adapters.seeding import seed_of
-from legacy_adapters.steps import TWIN, phase_of
+from legacy_adapters.phases import phase_of
+from legacy_adapters.steps import TWIN
 from legacy_adapters.trace_writer import Record
 
 from .pairing import LEGACY, NEW
@@ -82,7 +83,7 @@ def check_device(machine: Machine) -> None:
 def batch_of(task: Task, phase: str) -> Batch:
     """Make the batch of a phase: fresh images and objects, of sizes of its own."""
     seed = seed_of(task.seed, f"batch of {phase}")
-    return seeded_batch(task.sizes_of(phase), seed, num_classes(task.family, task.variant), task.objects)
+    return seeded_batch(task.sizes_of(phase), seed, num_classes(task.family, task.variant), task.objects_of(phase))
 
 
 def both_layouts(family: str, variant: str, seed: int, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
@@ -137,7 +138,8 @@ class Sides:
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
             save_file(contiguous, str(self._weights(side)))
         save_file(prepared.inputs(), str(self.folder / "inputs.safetensors"))
-        self._step_inputs = tuple(self._write_step(step) for step in range(1, task.steps + 1))
+        phases = [phase_of(step, rank) for step in range(1, task.steps + 1) for rank in task.every_rank]
+        self._step_inputs = tuple(self._write_step(number, phase) for number, phase in enumerate(phases, 1))
 
     def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
         """Run the legacy side and return its trace ``folder/run``.
@@ -200,10 +202,10 @@ class Sides:
         yield trace
         shutil.rmtree(trace.folder)
 
-    def _write_step(self, step: int) -> str:
-        path = self.folder / "steps" / f"{step:05d}.safetensors"
+    def _write_step(self, number: int, phase: str) -> str:
+        path = self.folder / "steps" / f"{number:05d}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(batch_of(self.task, phase_of(step)).to_tensors(), str(path))
+        save_file(batch_of(self.task, phase).to_tensors(), str(path))
         return str(path)
 
     def _weights(self, side: str) -> Path:
@@ -236,6 +238,8 @@ class Sides:
             epoch_length=self.task.epoch_length,
             clip_order=self.task.clip_order,
             resume_at=self.task.resume_at,
+            ranks=self.task.ranks,
+            patience=self.machine.time_limit / 3,
             variant_calls=self.variant_calls,
         )
         return replace(job, **changes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from legacy_adapters.initialising import INIT
 from legacy_adapters.launch import SideError, crash
+from legacy_adapters.phases import rank_of
 from legacy_adapters.seeding import RANDOM
 from legacy_adapters.trace_writer import INDEX_NAME
 
@@ -92,7 +93,7 @@ def until_stop(pairing: Pairing, new: Trace) -> Pairing:
         new: the side that stopped.
     """
     phases = dict.fromkeys(record.phase for record in new.records)
-    ended = set(phases) - set(list(phases)[-1:])
+    ended = set(phases) - set({rank_of(phase): phase for phase in phases}.values())  # without the last of each rank
     begun = {pair.legacy.key[:4] for pair in pairing.pairs if pair.legacy.kind != RANDOM}
 
     def in_time(item: Unpaired) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from converters.mapping import Mapping
 from legacy_adapters import probes
 from legacy_adapters.initialising import INIT
-from legacy_adapters.steps import phase_of
+from legacy_adapters.phases import phase_of
 from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
 from . import degenerate
@@ -44,10 +44,10 @@ _EVIDENCE = {
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
 _COMPUTED = ("module_out", "loss", "grad", INIT)
-_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at")
+_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at", "ranks")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
 #: With check train.
-_TRAINING_EQUAL = ("steps", "clip_order", "epoch_length", "resume_at")
+_TRAINING_EQUAL = ("steps", "clip_order", "epoch_length", "resume_at", "ranks")
 
 
 @dataclass(frozen=True)
@@ -317,7 +317,9 @@ def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, 
     compared = {(c.pair.new.phase, c.pair.new.kind) for c in comparisons}
     for check in provenance.get("checks") or []:
         if check == "train":
-            steps = [phase_of(number) for number in range(provenance.get("resume_at", 0) + 1, provenance["steps"] + 1)]
+            taken = range(provenance.get("resume_at", 0) + 1, provenance["steps"] + 1)
+            ranks = range(provenance["ranks"]) if "ranks" in provenance else [None]
+            steps = [phase_of(number, rank) for number in taken for rank in ranks]
             missing = [(step, kind) for step in steps for kind in _STEP_EVIDENCE if (step, kind) not in compared]
             if missing or not steps:
                 step, kind = missing[0] if missing else ("no step", "record")

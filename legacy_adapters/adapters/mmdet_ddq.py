@@ -38,6 +38,11 @@ def training(model: torch.nn.Module, options: Dict[str, Any], epoch_length: Opti
     return mmdet3.training(model, config, epoch_length)
 
 
+def distributed(model: torch.nn.Module, options: Dict[str, Any]) -> torch.nn.Module:
+    """Wrap the model as mmengine does for mmdet's config."""
+    return mmdet3.distributed(model, mmdet3.load_config(mmdet3.packaged_config(options["config"])))
+
+
 def image_detector(model: torch.nn.Module, options: Dict[str, Any]) -> mmdet3.Detector:
     """Take the test pipeline of mmdet's config; ``options["scale"]`` takes the place of its image scale."""
     return mmdet3.Detector(model, mmdet3.load_config(mmdet3.packaged_config(options["config"])), options.get("scale"))

@@ -31,6 +31,11 @@ def training(model: torch.nn.Module, options: dict[str, Any], epoch_length: int 
     return mmdet3.training(model, mmdet3.load_config(options["config"]), epoch_length)
 
 
+def distributed(model: torch.nn.Module, options: dict[str, Any]) -> torch.nn.Module:
+    """Wrap the model as mmengine does for the detector's config."""
+    return mmdet3.distributed(model, mmdet3.load_config(options["config"]))
+
+
 def image_detector(model: torch.nn.Module, options: dict[str, Any]) -> mmdet3.Detector:
     """Take the test pipeline of the detector's config; ``options["scale"]`` takes the place of its image scale."""
     return mmdet3.Detector(model, mmdet3.load_config(options["config"]), options.get("scale"))

@@ -6,7 +6,8 @@ from torch import nn
 
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.states import RecordedStates
-from legacy_adapters.steps import Plan, StepLoop, Training, _options, kind_of, phase_of, step_of
+from legacy_adapters.phases import phase_of, step_of
+from legacy_adapters.steps import Plan, StepLoop, Training, _options, kind_of
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace
 

@@ -1,5 +1,6 @@
 """Run ``ddq-parity`` in this process; its sides run in processes of their own as always."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from parity.compare import Tolerance
 from parity.exclusions import EXCLUSIONS
 from parity.settings import Machine, Sources, Task
 from parity.sides import Sides, prepare
-from parity.verdict import judge
+from parity.verdict import MATCH, judge
 
 from .synthetic import MODULES
 
@@ -78,6 +79,45 @@ def training_judge(folder, family, legacy_repo=None):
             return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
 
     return run
+
+
+#: Errors that one process cannot show: file in ``planted``, the place that must be named, a part of the message.
+RANK_ERRORS = [
+    ("own_matching_factor", "bbox_head", "(call 0 in step 1 on rank 0, result loss_cls)"),
+    ("own_denoising_factor", "bbox_head", "(call 0 in step 1 on rank 0, result dn_loss_cls)"),
+    ("own_dense_factor", "bbox_head.aux_loss_for_dense", "(call 0 in step 1 on rank 0, result aux_loss_cls.0)"),
+    ("clamp_before_reduce", "bbox_head", "(call 0 in step 2 on rank 0, result loss_cls)"),
+]
+
+
+def ranks_judge(folder, family, legacy_repo=None):
+    """Train the legacy side with two ranks for 4 steps; return a function that trains an adapter and judges it."""
+    task = Task(family, "tiny_4scale", ((64, 64), (64, 80)), None, 0, ("train",), 4, ranks=2)
+    machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
+    prepared = prepare(task, sources, machine)
+    legacy = Sides(task, sources, machine, prepared, folder).legacy()
+
+    def run(adapter):
+        sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
+        with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
+            return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+
+    return run
+
+
+def assert_every_rank_matches(verdict):
+    """Expect a match of two ranks in which all that a step computes was compared on both, bit by bit."""
+    assert verdict.outcome == MATCH, verdict.divergence
+    assert all(comparison.identical for comparison in verdict.comparisons)
+    counts = Counter((c.pair.new.phase, c.pair.new.kind) for c in verdict.comparisons)
+    phases = [f"step {step} on rank {rank}" for step in range(1, 5) for rank in (0, 1)]
+    for kind, number in (("grad", 230), ("optim_state", 3 * 230), ("state", 506)):
+        assert {counts[phase, kind] for phase in phases} == {number}
+    assert min(counts[phase, "loss"] for phase in phases) > 20
+    objects = [sum(verdict.provenance["legacy"]["objects"][phase]) for phase in phases]
+    assert objects[0] != objects[1] and 0 not in objects[:3] and objects[3:7] == [0] * 4 and objects[7] > 0
+    wrapper = dict(name="MMDistributedDataParallel", broadcast_buffers=False, find_unused_parameters=False)
+    assert verdict.provenance["legacy"]["wrapper"] == verdict.provenance["new"]["wrapper"] == wrapper
 
 
 def resumed_by_legacy(folder, family, legacy_repo=None):

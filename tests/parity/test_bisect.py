@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from legacy_adapters.job import Job
-from legacy_adapters.steps import phase_of
+from legacy_adapters.phases import phase_of
 from parity import commands
 from parity.bisect import MAY_HAVE_CHANGED, Bisection, told_if_changed
 from parity.reproducer import Reproducer, write

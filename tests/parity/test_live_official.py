@@ -17,9 +17,19 @@ from ddq_port import configs
 from parity import golden
 from parity.cli import GOLDEN
 from parity.prepare import seeded_batch, seeded_weights
+from parity.settings import NEW_ADAPTER
 from parity.verdict import MATCH, MISMATCH
 
-from .conftest import PLANTED, PLANTED_ERRORS, TRAINING_ERRORS, resumed_by_legacy, training_judge
+from .conftest import (
+    PLANTED,
+    PLANTED_ERRORS,
+    RANK_ERRORS,
+    TRAINING_ERRORS,
+    assert_every_rank_matches,
+    ranks_judge,
+    resumed_by_legacy,
+    training_judge,
+)
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
@@ -174,6 +184,22 @@ def trained_against(tmp_path_factory):
 @pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
 def test_planted_error_of_training_is_named_with_its_step(trained_against, error, where, says):
     verdict = trained_against(error)
+    assert verdict.outcome == MISMATCH
+    assert verdict.divergence.where == where and says in verdict.divergence.message
+
+
+@pytest.fixture(scope="module")
+def ranks_against(tmp_path_factory):
+    return ranks_judge(tmp_path_factory.mktemp("ranks"), "ddq_detr", Path(REPO))
+
+
+def test_two_ranks(ranks_against):
+    assert_every_rank_matches(ranks_against(NEW_ADAPTER))
+
+
+@pytest.mark.parametrize(("error", "where", "says"), RANK_ERRORS)
+def test_planted_error_of_ranks_is_named_with_step_and_rank(ranks_against, error, where, says):
+    verdict = ranks_against(PLANTED / f"{error}.py")
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where == where and says in verdict.divergence.message
 
