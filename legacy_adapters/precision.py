@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
 
 DTYPES = ("float32", "float64")
+#: What autocast computes in, by the names of ``--amp``.
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: What makes a tensor of data, and keeps the data's precision.
 _OF_DATA = ("tensor", "as_tensor", "asarray", "new_tensor")
 _from_numpy = torch.from_numpy  # no function mode sees it
@@ -57,6 +59,24 @@ def computing_in(dtype: str) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         torch.FloatTensor, torch.finfo, torch.from_numpy = _narrow_class, _finfo, _from_numpy
         np.float32, np.finfo = _single, _numpy_finfo
+
+
+@contextmanager
+def autocasting(device: str, amp: Optional[str]) -> Iterator[None]:
+    """Run what is within under torch's autocast to ``amp``, a key of :data:`AMP`; None runs it as it is.
+
+    Raises:
+        RuntimeError: where this torch has no such autocast; old ones only warn and go on in float32.
+    """
+    if amp is None:
+        yield
+        return
+    kind = torch.device(device).type
+    with torch.autocast(kind, dtype=AMP[amp]):
+        probe = torch.ones(1, 1, device=device)
+        if (probe @ probe).dtype is not AMP[amp]:
+            raise RuntimeError("torch {} has no autocast to {} on {}".format(torch.__version__, amp, kind))
+        yield
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
     if measured is not None:
         save_spread(measured.spread, folder / SPREAD)
         progress("running the new side in float64")
-        given |= dict(dtype="float64", decide=False, checks=without_init(task.checks))
+        given |= dict(dtype="float64", amp=None, decide=False, checks=without_init(task.checks))
         again = sides.new(NEW + FLOAT64, beside=str(measured.reference.folder), **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
@@ -158,7 +158,7 @@ def measure_legacy(
     given = dict(
         replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY), checks=without_init(sides.task.checks)
     )
-    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", decide=False, **given)
+    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", amp=None, decide=False, **given)
 
     def runs() -> Iterator[Trace]:
         yield legacy

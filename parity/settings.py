@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legacy_adapters.job import CHECKS
+from legacy_adapters.precision import AMP
 from legacy_adapters.steps import OWN, TWIN, step_of
 
 from .compare import Tolerance
@@ -39,6 +40,7 @@ class Task:
             side's own.
         resume_at: step after which the legacy side's training is stopped; the new side goes on from its checkpoint,
             converted. 0 for both sides to train from the start.
+        amp: ``bf16`` or ``fp16``: run both models under torch's autocast to that; None for none.
     """
 
     family: str
@@ -51,6 +53,7 @@ class Task:
     epoch_length: int | None = None
     clip_order: str = TWIN
     resume_at: int = 0
+    amp: str | None = None
 
     def __post_init__(self) -> None:
         for size in self.sizes or (None,):
@@ -71,6 +74,10 @@ class Task:
             raise SettingsError(f"Resume at {self.resume_at!r} is not a step before the last of {self.steps}.")
         if self.clip_order not in (TWIN, OWN):
             raise SettingsError(f"Clip order {self.clip_order!r} is neither {TWIN} nor {OWN}.")
+        if self.amp is not None and self.amp not in AMP:
+            raise SettingsError(f"Autocast {self.amp!r} is none of {', '.join(AMP)}.")
+        if self.amp is not None and "train" in self.checks:
+            raise SettingsError("Steps of a training are not taken under autocast; use --amp with other checks.")
 
     def sizes_of(self, phase: str) -> tuple[tuple[int, int], ...]:
         """Return (h, w) of each image in a phase: ``predict``, ``train`` or that of a step."""
@@ -144,5 +151,7 @@ class RunOptions:
         if self.isolate and not set(self.task.checks) - {"train", "init"}:
             what = "Steps of a training" if "train" in self.task.checks else "Check init"
             raise SettingsError(f"{what} cannot be isolated; check forward, loss or grad as well.")
+        if self.task.amp is not None and self.dtype != "float32":
+            raise SettingsError(f"Autocast leaves {self.dtype} as it is; use --amp with --dtype float32.")
         if self.task.resume_at and self.dtype != "float32":
             raise SettingsError(f"Checkpoints hold float32, so a training of {self.dtype} cannot be resumed.")

@@ -232,6 +232,7 @@ class Sides:
             threads=self.machine.threads,
             cpu_capability=self.machine.cpu_capability,
             device=self.machine.device,
+            amp=self.task.amp,
             step_inputs=self._step_inputs,
             epoch_length=self.task.epoch_length,
             clip_order=self.task.clip_order,

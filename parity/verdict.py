@@ -44,8 +44,8 @@ _EVIDENCE = {
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
 _COMPUTED = ("module_out", "loss", "grad", INIT)
-_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at")
-_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
+_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at", "amp")
+_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "amp", "gradient_flow")
 #: With check train.
 _TRAINING_EQUAL = ("steps", "clip_order", "epoch_length", "resume_at")
 
