@@ -115,14 +115,18 @@ def _numpy_limits(dtype: Any) -> Any:
     return _numpy_finfo(_single if named == _double else dtype)
 
 
-def perturb(tensors: Sequence[torch.Tensor], seed: int) -> None:
+def perturb(tensors: Sequence[torch.Tensor], seed: int, amp: Optional[str] = None) -> None:
     """Multiply every float element by 1 + e, 1 or 1 - e at random, in place; e is the machine epsilon of its dtype.
 
-    With the rounding of the product an element changes by up to 1.5 e.
+    With the rounding of the product an element changes by up to 1.5 e. Under autocast, which rounds them first of all,
+    elements change by up to half a last place of ``amp``: so they are rounded up or down at random, and no further.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in tensors:
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and amp is not None:
+                shares = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).sub_(0.5).to(tensor)
+                tensor.mul_(1 + shares * _finfo(AMP[amp]).eps)
+            elif tensor.is_floating_point():
                 steps = torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor)
                 tensor.mul_(1 + steps * _finfo(tensor.dtype).eps)

@@ -108,7 +108,7 @@ def _record(
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
-        perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb)
+        perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb, job.amp)
     parameters = dict(model.named_parameters())  # training may add names
     loop, untouched = None, Untouched()
     provenance["batch_sizes"] = {phase: [list(size) for size in batch.image_sizes] for phase, batch in batches.items()}
