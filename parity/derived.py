@@ -32,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from legacy_adapters.trace_writer import Record
@@ -61,15 +62,13 @@ class Limits:
     """The numbers above in one precision.
 
     Attributes:
-        last_places: as ``LAST_PLACES``, and so on.
-        ceiling: ``CEILING``.
+        ceiling: ``CEILING``, and so on.
         jump: ``JUMP``.
         square_jump: ``SQUARE_JUMP``.
-        float64_share: ``FLOAT64_SHARE``.
+        float64_share: ``FLOAT64_SHARE``, of what the spread explains.
         loose: ``LOOSE``.
     """
 
-    last_places: float
     ceiling: float
     jump: float
     square_jump: float
@@ -80,37 +79,41 @@ class Limits:
 def limits_of(amp: str | None) -> Limits:
     """Return the limits of float32 for None, else those of the precision that autocast computes in.
 
-    A last place is the precision's own. A share of a record's size leaves as large a part of the digits right as it does
-    in float32: 0.05 leaves 4.3 of 24 bits, so 0.37 leaves 1.4 of 8. Rounding in float64 is the same, however coarse
-    that of the run: its share is smaller by as much as the last place of the run is larger, so that it is given the
-    same room beyond its own last place.
+    A share of a record's size leaves as large a part of the digits right as it does in float32: 0.05 leaves 4.3 of 24
+    bits, so 0.37 leaves 1.4 of 8. Rounding in float64 is the same, however coarse that of the run: it is given a share
+    of the spread that is smaller by as much as the last place of the run is larger.
     """
-    coarser = BITS[None] - BITS[amp]
     digits = BITS[amp] / BITS[None]
     jump = JUMP**digits
     return Limits(
-        last_places=LAST_PLACES * 2.0**coarser,
         ceiling=CEILING**digits,
         jump=jump,
         square_jump=(1 + jump) ** 2 - 1,
-        float64_share=FLOAT64_SHARE * 2.0**-coarser,
+        float64_share=FLOAT64_SHARE * 2.0 ** (BITS[amp] - BITS[None]),
         loose=LOOSE**digits,
     )
 
 
+def _last_places(sample: Sample) -> float:
+    """Return a few units in the last place of what a side computed, which under autocast need not be half precision."""
+    half = sample.legacy.dtype in (torch.float16, torch.bfloat16)
+    return 4 * torch.finfo(sample.legacy.dtype).eps if half else LAST_PLACES
+
+
 def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
     """Return the largest error that is accepted in the precision of the run, at least ``slack``."""
-    return _bound(norms(sample.reference), sample.spread, limits_of(sample.amp), gradient, slack)
+    return _bound(norms(sample.reference), sample, gradient, slack)
 
 
-def _rounding(size: Norms, spread: Norms, limits: Limits) -> Norms:
-    """Return the error that rounding in the precision of the run explains."""
-    places = limits.last_places
-    return Norms(FACTOR * spread.max + places * size.max, FACTOR * spread.rms + places * size.rms)
+def _rounding(size: Norms, spread: Norms, last_places: float, share: float = 1.0) -> Norms:
+    """Return the error that rounding explains: ``share`` of what it does in the precision of the run, and last places."""
+    factor = FACTOR * share
+    return Norms(factor * spread.max + last_places * size.max, factor * spread.rms + last_places * size.rms)
 
 
-def _bound(size: Norms, spread: Norms, limits: Limits, gradient: bool, slack: Norms) -> Norms:
-    explained, ceiling = _rounding(size, spread, limits), limits.ceiling
+def _bound(size: Norms, sample: Sample, gradient: bool, slack: Norms) -> Norms:
+    spread, limits = sample.spread, limits_of(sample.amp)
+    explained, ceiling = _rounding(size, spread, _last_places(sample)), limits.ceiling
     if gradient:
         allowed = Norms(limits.jump * size.max, limits.jump * size.rms)
     else:
@@ -164,9 +167,9 @@ def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Find
         moved = moved or _moved(legacy, new)
         moved64 = moved64 or _moved(reference, new_reference)
     limits = limits_of(sample.amp)
-    allowed = _bound(size.norms(), sample.spread, limits, gradient, slack)
-    explained = _rounding(size.norms(), sample.spread, limits)
-    allowed64 = Norms(explained.max * limits.float64_share, explained.rms * limits.float64_share)
+    allowed = _bound(size.norms(), sample, gradient, slack)
+    explained = _rounding(size.norms(), sample.spread, _last_places(sample))
+    allowed64 = _rounding(size.norms(), sample.spread, FLOAT64_SHARE * LAST_PLACES, limits.float64_share)
     said = _objection("", moved, error.norms(), allowed) or _objection(
         " in float64", moved64, error64.norms(), allowed64
     )
@@ -217,7 +220,7 @@ def constants(amp: str | None) -> dict[str, float]:
     limits = limits_of(amp)
     return dict(
         factor=FACTOR,
-        last_places=limits.last_places,
+        last_places=LAST_PLACES,
         ceiling=limits.ceiling,
         gradient_ceiling=limits.jump,
         square_ceiling=limits.square_jump,
