@@ -14,8 +14,8 @@ def build(options, device):
 
 
 def _left(right, device):
-    def forward(x):
+    def forward(input):
         with torch.autocast(torch.device(device).type, enabled=False):
-            return right(x.to(torch.get_default_dtype()))
+            return right(input.to(torch.get_default_dtype()))
 
     return forward

@@ -8,9 +8,9 @@ def build(options, device):
     model = right_build(options, device)
     prepare = model.pre_transformer
 
-    def pre_transformer(features, *args, **kwargs):
-        encoder, decoder = prepare(features, *args, **kwargs)
-        return {**encoder, "feat_pos": encoder["feat_pos"].to(features[0].dtype)}, decoder
+    def pre_transformer(mlvl_feats, batch_data_samples=None):
+        encoder, decoder = prepare(mlvl_feats, batch_data_samples)
+        return {**encoder, "feat_pos": encoder["feat_pos"].to(mlvl_feats[0].dtype)}, decoder
 
     model.pre_transformer = pre_transformer
     return model
