@@ -106,7 +106,7 @@ def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
 
 
 def _rounding(size: Norms, spread: Norms, last_places: float, share: float = 1.0) -> Norms:
-    """Return the error that rounding explains: ``share`` of what it does in the precision of the run, and last places."""
+    """Return the error that rounding explains: ``share`` of that in the precision of the run, and last places."""
     factor = FACTOR * share
     return Norms(factor * spread.max + last_places * size.max, factor * spread.rms + last_places * size.rms)
 

@@ -1,4 +1,4 @@
-"""Autocast of both sides: live runs, errors that only it shows, a legacy side that cannot run under it, and the bounds."""
+"""Autocast of both sides: live runs, errors that only it shows, a legacy side that cannot, and the bounds."""
 
 import json
 from contextlib import nullcontext
@@ -114,7 +114,7 @@ def test_the_port_matches_under_derived_tolerance(under_autocast):
     assert verdict.outcome == MATCH, verdict.reasons
 
 
-def test_legacy_code_without_losses_under_autocast_is_told_with_what_autocast_does_to_the_port(tiny):
+def test_legacy_code_without_losses_under_autocast_is_told(tiny):
     result = tiny("--check", "forward,loss,grad", "--amp", "bf16", "--threads", "1", sizes="64x96,96x64")
     assert result.exit_code == 3, result.output
     lines = result.stdout.splitlines()
