@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 from legacy_adapters.initialising import INIT
@@ -34,8 +35,7 @@ def unable(sides: Sides, progress: Callable[[str], None]) -> Unable | None:
         return None
     progress("the legacy side stopped under autocast; running it without")
     try:
-        with sides.passing(sides.legacy(LEGACY + _PLAIN, amp=None)):
-            pass
+        shutil.rmtree(sides.legacy(LEGACY + _PLAIN, amp=None).folder)
     except SideError:
         return None
     in_training = f"the {TRAIN} phase" in stop.place
