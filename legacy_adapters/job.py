@@ -36,6 +36,7 @@ class Job:
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
         device: ``cpu`` or ``cuda[:n]``.
         dtype: ``float32`` or ``float64``, of weights, inputs and everything computed.
+        amp: ``bf16`` or ``fp16``: run the model under torch's autocast to that; None for none.
         perturb: seed of a perturbation of weights and images by one unit in the last place; None for none.
         replay: decisions bundle to force, or None.
         decide: make and record own decisions also under replay; False takes the replayed ones as they are.
@@ -81,6 +82,7 @@ class Job:
     cpu_capability: Optional[str]
     device: str
     dtype: str = "float32"
+    amp: Optional[str] = None
     perturb: Optional[int] = None
     replay: Optional[str] = None
     decide: bool = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
 
 DTYPES = ("float32", "float64")
+#: What autocast computes in, by the names of ``--amp``.
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: What makes a tensor of data, and keeps the data's precision.
 _OF_DATA = ("tensor", "as_tensor", "asarray", "new_tensor")
 _from_numpy = torch.from_numpy  # no function mode sees it
@@ -60,6 +62,24 @@ def computing_in(dtype: str) -> Iterator[None]:
 
 
 @contextmanager
+def autocasting(device: str, amp: Optional[str]) -> Iterator[None]:
+    """Run what is within under torch's autocast to ``amp``, a key of :data:`AMP`; None runs it as it is.
+
+    Raises:
+        RuntimeError: where this torch has no such autocast; old ones only warn and go on in float32.
+    """
+    if amp is None:
+        yield
+        return
+    kind = torch.device(device).type
+    with torch.autocast(kind, dtype=AMP[amp]):
+        probe = torch.ones(1, 1, device=device)
+        if (probe @ probe).dtype is not AMP[amp]:
+            raise RuntimeError("torch {} has no autocast to {} on {}".format(torch.__version__, amp, kind))
+        yield
+
+
+@contextmanager
 def as_stored() -> Iterator[None]:
     """Read a file of tensors within, as it was written: readers name float32, and ask how many bytes a type has."""
     widened = torch.FloatTensor, torch.from_numpy, torch.finfo, np.float32
@@ -95,14 +115,18 @@ def _numpy_limits(dtype: Any) -> Any:
     return _numpy_finfo(_single if named == _double else dtype)
 
 
-def perturb(tensors: Sequence[torch.Tensor], seed: int) -> None:
+def perturb(tensors: Sequence[torch.Tensor], seed: int, amp: Optional[str] = None) -> None:
     """Multiply every float element by 1 + e, 1 or 1 - e at random, in place; e is the machine epsilon of its dtype.
 
-    With the rounding of the product an element changes by up to 1.5 e.
+    With the rounding of the product an element changes by up to 1.5 e. Under autocast, which rounds them first of all,
+    elements change by up to half a last place of ``amp``: so they are rounded up or down at random, and no further.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in tensors:
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and amp is not None:
+                shares = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).sub_(0.5).to(tensor)
+                tensor.mul_(1 + shares * _finfo(AMP[amp]).eps)
+            elif tensor.is_floating_point():
                 steps = torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor)
                 tensor.mul_(1 + steps * _finfo(tensor.dtype).eps)

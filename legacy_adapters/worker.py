@@ -112,7 +112,7 @@ def _record(
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
-        perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb)
+        perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb, job.amp)
     parameters = dict(model.named_parameters())  # training may add names
     loop, untouched = None, Untouched()
     provenance["batch_sizes"] = {phase: [list(size) for size in batch.image_sizes] for phase, batch in batches.items()}
@@ -165,6 +165,7 @@ def _run_checks(
 
     from legacy_adapters import contract, probes, steps
     from legacy_adapters.inputs import PREDICT, TRAIN
+    from legacy_adapters.precision import autocasting
     from legacy_adapters.seeding import seed_all
     from legacy_adapters.taps import installed
 
@@ -180,7 +181,7 @@ def _run_checks(
             model.eval()
             seed_all(job.seed, PREDICT)
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
-                with untouched.given(PREDICT, batches[PREDICT]) as batch:
+                with untouched.given(PREDICT, batches[PREDICT]) as batch, autocasting(job.device, job.amp):
                     results = contract.result(adapter, "predict", model, batch)
                 for index, result in enumerate(results):
                     recorder.add("tap", "result", index, result)
@@ -191,7 +192,8 @@ def _run_checks(
             model.train()
             seed_all(job.seed, TRAIN)
             with recorder.in_phase(TRAIN, draws=True):
-                with untouched.given(TRAIN, batches[TRAIN]) as batch:
+                # backward is outside, as torch asks: it computes in the types of the forward pass
+                with untouched.given(TRAIN, batches[TRAIN]) as batch, autocasting(job.device, job.amp):
                     terms, total = contract.result(adapter, "losses", model, batch)
                 for name, value in terms.items():
                     recorder.add("loss", name, 0, value)
@@ -220,13 +222,14 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
     import torch
 
     from legacy_adapters import made_up
+    from legacy_adapters.precision import autocasting
     from legacy_adapters.seeding import seed_all
 
     name = made_up.predictor(adapter, model)
     if name is None:
         return
     seed_all(job.seed, made_up.PHASE)
-    with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False):
+    with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False), autocasting(job.device, job.amp):
         results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
         for index, result in enumerate(results):
             recorder.add("tap", made_up.NAME, index, result, scope=name)
@@ -245,6 +248,7 @@ def _run_variants(
 
     from legacy_adapters import contract
     from legacy_adapters.inputs import UNSCALED, rotated
+    from legacy_adapters.precision import autocasting
     from legacy_adapters.seeding import seed_all
 
     variants = adapter.variants(model) if contract.optional(adapter, "variants") is not None else {}
@@ -253,7 +257,9 @@ def _run_variants(
         seed_all(job.seed, name)
         calls = job.variant_calls and name == UNSCALED
         with torch.no_grad(), recorder.in_phase(name, calls=calls, methods=True), untouched.given(name, turned):
-            for index, result in enumerate(run(turned)):
+            with autocasting(job.device, job.amp):
+                results = run(turned)
+            for index, result in enumerate(results):
                 recorder.add("tap", "result", index, result)
 
 
@@ -292,6 +298,7 @@ def _environment(job: Any) -> dict:
         variant=job.variant,
         device=job.device,
         dtype=job.dtype,
+        amp=job.amp,
         seed=job.seed,
         checks=list(job.checks),
         replayed=job.replay is not None,

@@ -227,7 +227,7 @@ def _of_module(source: _Source, call: Call, spec: dict[str, Any], out: Path) -> 
     shown = [c for c in of_call if c.pair.new.kind == "module_out"]
     arguments = ", ".join(f"{key}={value}" for key, value in spec["arguments"].items())
     prepare = [f't = {{key: value.to(device) for key, value in load_file(here / "{ARGUMENTS}").items()}}']
-    result = f"model.get_submodule({name!r})({arguments})"
+    result = _under_autocast(source.job, f"model.get_submodule({name!r})({arguments})")
     if record.kind in GRADIENTS:
         given = load_file(out / ARGUMENTS)
         shown = [c for c in of_call if c.pair.new.kind == "in_grad" and c.pair.new.slot in given]
@@ -253,6 +253,11 @@ def _of_module(source: _Source, call: Call, spec: dict[str, Any], out: Path) -> 
     )
 
 
+def _under_autocast(job: Job, expression: str) -> str:
+    """Return a Python expression that is computed under the autocast of a job, if it has one; backward is not."""
+    return expression if job.amp is None else f"autocast(lambda: {expression})"
+
+
 def _of_detector(source: _Source, out: Path) -> Reproducer:
     """Make the script of the whole detector on the inputs of the run."""
     record, job = source.place.record, source.job
@@ -263,21 +268,21 @@ def _of_detector(source: _Source, out: Path) -> Reproducer:
         f'batch = Batch.of_phase(load_file(here / "{INPUTS}"), {record.phase!r}, device, torch.{job.dtype})',
         f"seed_all({job.seed}, {record.phase!r})",
     ]
-    everything = source.verdict.comparisons
+    everything, losses = source.verdict.comparisons, _under_autocast(job, 'adapter["losses"](model, batch)')
     if record.phase == "predict":
         results = [c for c in everything if c.pair.new.kind == "tap" and c.pair.new.name == "result"]
         shown = [c for c in results if c.pair.new.phase == record.phase]
         slots = [f"{c.pair.new.call}.{c.pair.new.slot}" for c in shown]
-        result = 'adapter["predict"](model, batch)'
+        result = _under_autocast(job, 'adapter["predict"](model, batch)')
     elif record.kind in GRADIENTS or record.kind == "state":
         shown = [c for c in everything if c.pair.new.kind == "grad" and not c.accepted][:MOST_GRADIENTS]
         slots = [c.pair.new.name for c in shown]
-        prepare.append('adapter["losses"](model, batch)[1].backward()')
+        prepare.append(f"{losses}[1].backward()")
         result = "{name: p.grad for name, p in model.named_parameters() if p.grad is not None}"
     else:
         shown = [c for c in everything if c.pair.new.kind == "loss" and c.pair.new.name != "total"]
         slots = [f"{c.pair.new.name}.{c.pair.new.slot}".rstrip(".") for c in shown]
-        result = 'adapter["losses"](model, batch)[0]'
+        result = f"{losses}[0]"
     return Reproducer(
         title=f"The whole detector on the inputs of the run, {record.phase} phase.",
         told=source.told(),

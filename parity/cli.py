@@ -71,6 +71,11 @@ def cli() -> None:
     help="Of weights, inputs and everything computed.",
 )
 @click.option(
+    "--amp",
+    type=click.Choice(["bf16", "fp16"]),
+    help="Run both models under torch's autocast to this; weights stay float32. [default: no autocast]",
+)
+@click.option(
     "--tolerance",
     type=click.Choice(["exact", "fixed", "derived"]),
     default="exact",
@@ -317,6 +322,7 @@ def _task(
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
         raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
+    settings.setdefault("amp", None)  # no option of `capture`
     given = {name: settings.pop(name, None) for name in _TRAINING_OPTIONS}
     training = _training("train" in check, 4 if ranks > 1 else 5, **given)
     return dict(sizes=sizes, checks=check, ranks=ranks, **training, **settings)

@@ -19,6 +19,10 @@ of gradients jump as these do, averages of squares as squares do. And what AdamW
 sign: an element whose gradient is hardly more than rounding may go the other way. So in the precision of the run a
 parameter may be off by twice the way that its tensor goes in that step (``MOVES``). In float64 such gradients are far
 below AdamW's eps and move nothing.
+
+Under autocast a run rounds to half precision, while the references stay in float64 without it. The bounds then follow
+from the bits of that precision (:func:`limits_of`). What a model computes is held to a bound in float64 that is as
+sharp as ever, and the bound in half precision tells whether it rounds where the legacy code does not.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from legacy_adapters.trace_writer import Record
@@ -48,24 +53,71 @@ MOVES = 2.0
 FLOAT64_SHARE = 2.0**-20
 #: Largest share of a tensor's size that rounding may explain; more is no measurement of rounding.
 LOOSE = 1e-2
+#: Bits of a significand, by what autocast computes in; None is float32. Half a last place of 1 is 2 to minus that.
+BITS = {None: 24, "fp16": 11, "bf16": 8}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers above in one precision.
+
+    Attributes:
+        ceiling: ``CEILING``, and so on.
+        jump: ``JUMP``.
+        square_jump: ``SQUARE_JUMP``.
+        float64_share: ``FLOAT64_SHARE``, of what the spread explains.
+        loose: ``LOOSE``.
+    """
+
+    ceiling: float
+    jump: float
+    square_jump: float
+    float64_share: float
+    loose: float
+
+
+def limits_of(amp: str | None) -> Limits:
+    """Return the limits of float32 for None, else those of the precision that autocast computes in.
+
+    A share of a record's size leaves as large a part of the digits right as it does in float32: 0.05 leaves 4.3 of 24
+    bits, so 0.37 leaves 1.4 of 8. Rounding in float64 is the same, however coarse that of the run: it is given a share
+    of the spread that is smaller by as much as the last place of the run is larger.
+    """
+    digits = BITS[amp] / BITS[None]
+    jump = JUMP**digits
+    return Limits(
+        ceiling=CEILING**digits,
+        jump=jump,
+        square_jump=(1 + jump) ** 2 - 1,
+        float64_share=FLOAT64_SHARE * 2.0 ** (BITS[amp] - BITS[None]),
+        loose=LOOSE**digits,
+    )
+
+
+def _last_places(sample: Sample) -> float:
+    """Return a few units in the last place of what a side computed, which under autocast need not be half precision."""
+    half = sample.legacy.dtype in (torch.float16, torch.bfloat16)
+    return 4 * torch.finfo(sample.legacy.dtype).eps if half else LAST_PLACES
 
 
 def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
     """Return the largest error that is accepted in the precision of the run, at least ``slack``."""
-    return _bound(norms(sample.reference), sample.spread, gradient, slack)
+    return _bound(norms(sample.reference), sample, gradient, slack)
 
 
-def _rounding(size: Norms, spread: Norms) -> Norms:
-    """Return the error that rounding in the precision of the run explains."""
-    return Norms(FACTOR * spread.max + LAST_PLACES * size.max, FACTOR * spread.rms + LAST_PLACES * size.rms)
+def _rounding(size: Norms, spread: Norms, last_places: float, share: float = 1.0) -> Norms:
+    """Return the error that rounding explains: ``share`` of that in the precision of the run, and last places."""
+    factor = FACTOR * share
+    return Norms(factor * spread.max + last_places * size.max, factor * spread.rms + last_places * size.rms)
 
 
-def _bound(size: Norms, spread: Norms, gradient: bool, slack: Norms) -> Norms:
-    explained = _rounding(size, spread)
+def _bound(size: Norms, sample: Sample, gradient: bool, slack: Norms) -> Norms:
+    spread, limits = sample.spread, limits_of(sample.amp)
+    explained, ceiling = _rounding(size, spread, _last_places(sample)), limits.ceiling
     if gradient:
-        allowed = Norms(JUMP * size.max, JUMP * size.rms)
+        allowed = Norms(limits.jump * size.max, limits.jump * size.rms)
     else:
-        allowed = Norms(min(explained.max, CEILING * size.max), min(explained.rms, CEILING * size.rms))
+        allowed = Norms(min(explained.max, ceiling * size.max), min(explained.rms, ceiling * size.rms))
     # what cancels to nearly nothing has more rounding than size
     return allowed | Norms(2 * spread.max, 2 * spread.rms) | slack
 
@@ -114,15 +166,16 @@ def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Find
         error64.add(gap(new_reference, reference))
         moved = moved or _moved(legacy, new)
         moved64 = moved64 or _moved(reference, new_reference)
-    allowed = _bound(size.norms(), sample.spread, gradient, slack)
-    explained = _rounding(size.norms(), sample.spread)
-    allowed64 = Norms(explained.max * FLOAT64_SHARE, explained.rms * FLOAT64_SHARE)
+    limits = limits_of(sample.amp)
+    allowed = _bound(size.norms(), sample, gradient, slack)
+    explained = _rounding(size.norms(), sample.spread, _last_places(sample))
+    allowed64 = _rounding(size.norms(), sample.spread, FLOAT64_SHARE * LAST_PLACES, limits.float64_share)
     said = _objection("", moved, error.norms(), allowed) or _objection(
         " in float64", moved64, error64.norms(), allowed64
     )
     return Finding(
         error.norms(), allowed, error64.norms(), allowed64, said, explained.max, size.norms().max,
-        share=FACTOR * JUMP if gradient else LOOSE, slack=FACTOR * slack.max,
+        share=FACTOR * limits.jump if gradient else limits.loose, slack=FACTOR * slack.max,
     )  # fmt: skip
 
 
@@ -162,17 +215,18 @@ def _moved(expected: np.ndarray, found: np.ndarray) -> bool:
     return any(not np.array_equal(test(expected), test(found)) for test in (np.isnan, np.isposinf, np.isneginf))
 
 
-def constants() -> dict[str, float]:
-    """Return the numbers the bounds are made with, for the report."""
+def constants(amp: str | None) -> dict[str, float]:
+    """Return the numbers the bounds are made with, for the report; ``amp`` as in :func:`limits_of`."""
+    limits = limits_of(amp)
     return dict(
         factor=FACTOR,
         last_places=LAST_PLACES,
-        ceiling=CEILING,
-        gradient_ceiling=JUMP,
-        square_ceiling=SQUARE_JUMP,
+        ceiling=limits.ceiling,
+        gradient_ceiling=limits.jump,
+        square_ceiling=limits.square_jump,
         moves=MOVES,
-        float64_share=FLOAT64_SHARE,
-        loose=LOOSE,
+        float64_share=limits.float64_share,
+        loose=limits.loose,
     )
 
 
@@ -186,8 +240,8 @@ def follows_gradients(record: Record) -> bool:
 def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
     """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
     if (record.kind, record.slot) == ("optim_state", "exp_avg_sq"):
-        size = norms(sample.reference)
-        return Norms(SQUARE_JUMP * size.max, SQUARE_JUMP * size.rms)
+        size, jump = norms(sample.reference), limits_of(sample.amp).square_jump
+        return Norms(jump * size.max, jump * size.rms)
     start = evidence.before(record)
     if start is None:
         return ZERO
@@ -222,6 +276,10 @@ def basis_errors(evidence: Evidence, pair: Pair) -> dict[str, float]:
     for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
         twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
         sample = evidence.sample(Pair(twin, record))
-        # a bound that is no rounding explains no decision, either
-        errors[slot] = 0.0 if sample is None else min(bound(sample).max, LOOSE * norms(sample.reference).max)
+        errors[slot] = 0.0 if sample is None else _basis_error(sample)
     return errors
+
+
+def _basis_error(sample: Sample) -> float:
+    """Return the bound of a sample, as far as it is one of rounding: a larger one explains no decision, either."""
+    return min(bound(sample).max, limits_of(sample.amp).loose * norms(sample.reference).max)

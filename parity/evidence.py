@@ -105,6 +105,7 @@ class Sample:
         new: what the new side computed.
         new_reference: what it computes in float64 under the same decisions.
         sketched: these are sketches of the tensors.
+        amp: what autocast computed in on both sides, as in :class:`.settings.Task`; the references have none.
     """
 
     legacy: Numbers
@@ -113,6 +114,7 @@ class Sample:
     new: Numbers
     new_reference: Numbers
     sketched: bool = False
+    amp: str | None = None
 
 
 class Evidence(Protocol):
@@ -211,6 +213,7 @@ class TraceEvidence:
             spread=self.spread.get(pair.legacy.key, ZERO),
             new=whole(self.new, pair.new),
             new_reference=whole(self.new_reference, new_reference),
+            amp=self.legacy.provenance.get("amp"),
         )
 
     def likeness(self, legacy: Record, new: Record) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from . import derived, sections
 from .blame import Divergence, describe
 from .compare import DERIVED, FIXED, Comparison, Tolerance
 from .decisions import DecisionDifference
+from .drift import Drift, Unable
 from .golden import Golden
 from .isolation import Isolation, Place, told
 from .metrics import Metrics
@@ -86,8 +88,12 @@ def stages(comparisons: Sequence[Comparison]) -> tuple[Stage, ...]:
 
 
 def stage_of(comparison: Comparison) -> str:
+    """Name the stage of a pair, see :func:`stage_of_record`."""
+    return stage_of_record(comparison.pair.new)
+
+
+def stage_of_record(record: Record) -> str:
     """Name the stage of a record: ``weights``, ``inference: encoder``, ``training: losses`` ..."""
-    record = comparison.pair.new
     if record.kind == "param":
         return "weights"
     part = _PARTS.get(record.kind)
@@ -122,6 +128,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         if (memory := memory_line(verdict.provenance)) != "":
             console.print(memory, markup=False, highlight=False)
         console.print(_table(verdict))
+        _print_drifts(verdict, console)
         if (shared := shared_code(verdict.provenance)) is not None:
             _print_wrapped(shared.line(), console)
         if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
@@ -141,7 +148,14 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
-    return f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {threads} threads, {capability}"
+    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {threads} threads, {capability}"
+    return f"{told}, {under}" if (under := _autocast(provenance)) else told
+
+
+def _autocast(provenance: dict[str, Any]) -> str:
+    """Tell under which autocast a side ran, and what was set for that; empty if under none."""
+    amp, switch = provenance.get("amp"), provenance.get("switch")
+    return f"{amp} autocast{f' with {switch}' if switch else ''}" if amp else ""
 
 
 def memory_line(provenance: dict[str, dict[str, Any]]) -> str:
@@ -171,6 +185,61 @@ def _table(verdict: Verdict) -> Table:
             counts.append(alone[stage.name].accepted if stage.name in alone else 0)
         table.add_row(Text(stage.name), *map(str, counts), _gap(stage.worst), name, style=style)
     return table
+
+
+@dataclass(frozen=True)
+class DriftOfStage:
+    """How far autocast moves one part of the new side from float32, in shares of its results.
+
+    Attributes:
+        name: as of :class:`Stage`.
+        records: measured.
+        median: of their shares.
+        largest: share.
+        worst: the record that has it.
+    """
+
+    name: str
+    records: int
+    median: float
+    largest: float
+    worst: Record
+
+
+def drift_stages(drifts: Sequence[Drift]) -> tuple[DriftOfStage, ...]:
+    """Group what was measured by part of the model, in the order the parts first ran."""
+    groups: dict[str, list[Drift]] = {}
+    for drift in drifts:
+        groups.setdefault(stage_of_record(drift.record), []).append(drift)
+    worst = {name: max(group, key=lambda drift: drift.share) for name, group in groups.items()}
+    return tuple(
+        DriftOfStage(
+            name, len(group), statistics.median(d.share for d in group), worst[name].share, worst[name].record
+        )
+        for name, group in groups.items()
+    )
+
+
+def _print_drifts(verdict: Verdict, console: Console) -> None:
+    """Print how far autocast moves the new side by itself, where the legacy side could not be compared."""
+    if verdict.unable is None or not verdict.unable.drifts:
+        return
+    amp = verdict.provenance[NEW].get("amp")
+    _print_wrapped(
+        f"the new side alone, under {amp} autocast against float32 with equal decisions and draws: root mean square of "
+        "the difference, in % of that of the float32 result (figures, no verdict)",
+        console,
+    )
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
+    for title in ("records", "median", "largest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("of")
+    for stage in drift_stages(verdict.unable.drifts):
+        name = Text(_record_name(stage.worst), no_wrap=True, overflow="ellipsis")
+        shares = (f"{100 * share:.2g}" for share in (stage.median, stage.largest))
+        table.add_row(Text(stage.name), str(stage.records), *shares, name)
+    console.print(table)
 
 
 def _gap(comparison: Comparison | None) -> str:
@@ -412,7 +481,8 @@ def closing_line(verdict: Verdict) -> str:
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
-        said = f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}"
+        under = f", under {told}" if (told := _autocast(verdict.provenance[NEW])) else ""
+        said = f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}{under}"
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
@@ -449,7 +519,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "summary": closing_line(verdict),
         "reasons": list(verdict.reasons),
         "legacy_as_published": not originals.remark(verdict.provenance[LEGACY]),
-        "tolerance": _tolerance_dict(verdict.tolerance),
+        "tolerance": _tolerance_dict(verdict.tolerance, verdict.provenance[LEGACY].get("amp")),
         "records": len(verdict.comparisons),
         "identical": sum(comparison.identical for comparison in verdict.comparisons),
         "accepted": sum(comparison.accepted for comparison in verdict.comparisons),
@@ -470,6 +540,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "stopped": None if verdict.stop is None else asdict(verdict.stop),
         "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
         "degenerate": list(verdict.degenerate),
+        "autocast": None if verdict.unable is None else _unable_dict(verdict.unable),
         "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
         "digests": dict(verdict.seals),
         "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
@@ -504,9 +575,9 @@ def _largest(comparisons: Sequence[Comparison]) -> dict[str, float]:
     return found
 
 
-def _tolerance_dict(tolerance: Tolerance) -> dict[str, Any]:
+def _tolerance_dict(tolerance: Tolerance, amp: str | None) -> dict[str, Any]:
     if tolerance.name == DERIVED:
-        return {"name": tolerance.name, **derived.constants()}
+        return {"name": tolerance.name, **derived.constants(amp)}
     return {"name": tolerance.name, "rtol": tolerance.rtol, "atol": tolerance.atol}
 
 
@@ -559,6 +630,15 @@ def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
         "ulps": metrics.ulps,
         "nan": dict(zip((LEGACY, NEW), metrics.nan)),
         "inf": dict(zip((LEGACY, NEW), metrics.inf)),
+    }
+
+
+def _unable_dict(found: Unable) -> dict[str, Any]:
+    stages = drift_stages(found.drifts)
+    return {
+        "told": found.told,
+        "compared": list(found.compared),
+        "drifts": [{**asdict(stage), "worst": _record_name(stage.worst)} for stage in stages],
     }
 
 

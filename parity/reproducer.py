@@ -67,6 +67,15 @@ def _script(reproducer: Reproducer) -> str:
     # torch chooses its kernels once, when it is imported
     kernels = "" if capability is None else f'\nos.environ["ATEN_CPU_CAPABILITY"] = {capability!r}\n'
     operating = "import os\n" if kernels else ""
+    half, autocast = "", ""
+    if reproducer.job.amp is not None:
+        half = "autocasting, "
+        autocast = f"""
+def autocast(compute):
+    with autocasting(device, {reproducer.job.amp!r}):
+        return compute()
+
+"""
     job, prepare = reproducer.job, "".join(f"    {line}\n" for line in reproducer.prepare)
     return f'''"""{reproducer.title}
 
@@ -81,11 +90,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from legacy_adapters.precision import computing_in
+from legacy_adapters.precision import {half}computing_in
 from legacy_adapters.values import flatten
 
 here, device = Path(__file__).parent, {job.device!r}
-torch.set_num_threads({job.threads})
+{autocast}torch.set_num_threads({job.threads})
 adapter = runpy.run_path({job.adapter!r})
 model = adapter["build"]({job.options!r}, device)
 model.load_state_dict(load_file(here / "{WEIGHTS}"), strict=False)

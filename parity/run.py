@@ -15,10 +15,12 @@ from legacy_adapters.launch import SideError
 from legacy_adapters.trace_writer import Key
 
 from . import degenerate
+from .autocast import unable
 from .compare import DERIVED, Tolerance
 from .evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
 from .exclusions import EXCLUSIONS
 from .isolate import FLOAT64, SPREAD, RunFolder, isolate
+from .outcome import INCOMPARABLE, MISMATCH
 from .pairing import LEGACY, NEW
 from .settings import RunOptions, Sources, Task
 from .sides import Prepared, Sides, prepare
@@ -93,6 +95,8 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
         legacy = sides.legacy(dtype=options.dtype, checkpoint_to=sides.stopped)
     except SideError:
         verdict = _degenerate(sides, options, progress)
+        if verdict is None and task.amp is not None:
+            verdict = _unable(sides, options, prepared, progress)
         if verdict is None:
             raise
         return verdict
@@ -108,7 +112,7 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
     if measured is not None:
         save_spread(measured.spread, folder / SPREAD)
         progress("running the new side in float64")
-        given |= dict(dtype="float64", decide=False, checks=without_init(task.checks))
+        given |= dict(dtype="float64", amp=None, decide=False, checks=without_init(task.checks))
         again = sides.new(NEW + FLOAT64, beside=str(measured.reference.folder), **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
@@ -130,6 +134,31 @@ def _degenerate(sides: Sides, options: RunOptions, progress: Progress) -> Verdic
     progress(f"running the new side ({options.sources.new_adapter.stem})")
     new = sides.new(dtype=options.dtype, gradient_flow=legacy.provenance.get("gradient_flow", False))
     task = options.task
+    return judge(legacy, new, families.mapping(task.family, task.variant), EXCLUSIONS[task.family], Tolerance())
+
+
+def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Progress) -> Verdict | None:
+    """Judge a run whose legacy side crashed because of autocast, by what it did before; None if that was not why."""
+    found = unable(sides, progress)
+    if found is None:
+        return None
+    if found.compared:
+        task = replace(options.task, checks=found.compared)
+        verdict = _run(replace(options, task=task), prepared, sides.folder, progress)
+        reasons = (found.told, *verdict.reasons)
+    else:
+        verdict, reasons = _of_weights(sides), (found.told,)
+    outcome = MISMATCH if verdict.outcome == MISMATCH else INCOMPARABLE
+    return replace(verdict, outcome=outcome, reasons=reasons, unable=found)
+
+
+def _of_weights(sides: Sides) -> Verdict:
+    """Judge two sides of which one did nothing but load its weights."""
+    legacy, new = (
+        replace(trace, records=tuple(record for record in trace.records if record.kind == "param"))
+        for trace in (Trace.load(sides.folder / side) for side in (LEGACY, NEW))
+    )
+    task = sides.task
     return judge(legacy, new, families.mapping(task.family, task.variant), EXCLUSIONS[task.family], Tolerance())
 
 
@@ -158,7 +187,7 @@ def measure_legacy(
     given = dict(
         replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY), checks=without_init(sides.task.checks)
     )
-    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", decide=False, **given)
+    reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", amp=None, decide=False, **given)
 
     def runs() -> Iterator[Trace]:
         yield legacy

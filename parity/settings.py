@@ -7,6 +7,7 @@ from pathlib import Path
 
 from legacy_adapters.job import CHECKS
 from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.precision import AMP
 from legacy_adapters.seeding import seed_of
 from legacy_adapters.steps import OWN, TWIN
 
@@ -47,6 +48,7 @@ class Task:
         resume_at: step after which the legacy side's training is stopped; the new side goes on from its checkpoint,
             converted. 0 for both sides to train from the start.
         ranks: how many processes train together, each with batches of its own; more than 1 with check train alone.
+        amp: ``bf16`` or ``fp16``: run both models under torch's autocast to that; None for none.
     """
 
     family: str
@@ -60,6 +62,7 @@ class Task:
     clip_order: str = TWIN
     resume_at: int = 0
     ranks: int = 1
+    amp: str | None = None
 
     def __post_init__(self) -> None:
         for size in self.sizes or (None,):
@@ -84,6 +87,10 @@ class Task:
             raise SettingsError(f"Ranks {self.ranks!r} are not 1 to {MOST_RANKS}; {_WHY_TWO}.")
         if self.ranks > 1:
             self._check_ranks()
+        if self.amp is not None and self.amp not in AMP:
+            raise SettingsError(f"Autocast {self.amp!r} is none of {', '.join(AMP)}.")
+        if self.amp is not None and "train" in self.checks:
+            raise SettingsError("Steps of a training are not taken under autocast; use --amp with other checks.")
 
     def _check_ranks(self) -> None:
         """Refuse what several ranks cannot do."""
@@ -201,5 +208,7 @@ class RunOptions:
         if self.isolate and not set(self.task.checks) - {"train", "init"}:
             what = "Steps of a training" if "train" in self.task.checks else "Check init"
             raise SettingsError(f"{what} cannot be isolated; check forward, loss or grad as well.")
+        if self.task.amp is not None and self.dtype != "float32":
+            raise SettingsError(f"Autocast leaves {self.dtype} as it is; use --amp with --dtype float32.")
         if self.task.resume_at and self.dtype != "float32":
             raise SettingsError(f"Checkpoints hold float32, so a training of {self.dtype} cannot be resumed.")

@@ -168,7 +168,7 @@ class Sides:
         names = twin_names(twin, families.mapping(self.task.family, self.task.variant))
         changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
         changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
-        return self._run(run, NEW, new_code(self.task.variant, self.sources), changes)
+        return self._run(run, NEW, new_code(self.task.variant, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
         """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
@@ -234,6 +234,7 @@ class Sides:
             threads=self.machine.threads,
             cpu_capability=self.machine.cpu_capability,
             device=self.machine.device,
+            amp=self.task.amp,
             step_inputs=self._step_inputs,
             epoch_length=self.task.epoch_length,
             clip_order=self.task.clip_order,
@@ -292,9 +293,11 @@ def legacy_code(family_name: str, variant: str, sources: Sources) -> Code:
     return Code(family.adapter, options, python, apart=sources.legacy_python is not None)
 
 
-def new_code(variant: str, sources: Sources) -> Code:
-    """Tell what runs the new side of a variant."""
+def new_code(variant: str, sources: Sources, amp: str | None = None) -> Code:
+    """Tell what runs the new side of a variant; the adapter is told under which autocast, if any."""
     options = {"config": str(configs.path(configs.VARIANTS[variant]))}
+    if amp is not None:
+        options["amp"] = amp
     return Code(sources.new_adapter.resolve(), options, sys.executable, apart=False)
 
 

@@ -21,6 +21,7 @@ from .decisions import DecisionDifference, differing_decisions
 from .derived import Finding, too_loose
 from .detections import ImageMatch, matched_images
 from .draws import comparable, first_strayed, without
+from .drift import Unable
 from .echoes import explained
 from .evidence import Evidence, likeness_of
 from .initial import InitialDifference, initial_differences
@@ -44,8 +45,8 @@ _EVIDENCE = {
 _STEP_EVIDENCE = ("loss", "grad", "setting", "state")
 #: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
 _COMPUTED = ("module_out", "loss", "grad", INIT)
-_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at", "ranks")
-_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "gradient_flow")
+_MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at", "ranks", "amp")
+_ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "amp", "gradient_flow")
 #: With check train.
 _TRAINING_EQUAL = ("steps", "clip_order", "epoch_length", "resume_at", "ranks")
 
@@ -71,6 +72,7 @@ class Verdict:
         is_too_loose: nothing speaks against a match but that the measured rounding is too large to show an error.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
+        unable: why the legacy side could not run under autocast, and what that does to the new side; None if it could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
     """
 
@@ -89,6 +91,7 @@ class Verdict:
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
+    unable: Unable | None = None
     seals: KeyMapping[str, str] = field(default_factory=dict)
     is_too_loose: bool = False
 

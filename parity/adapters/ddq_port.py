@@ -21,9 +21,16 @@ from legacy_adapters.taps import Tap
 predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 
 
+#: What is set under autocast, where the port is more precise than the legacy code on purpose (D27 of the register).
+AUTOCAST_SWITCH = "bbox_head.float32_boxes=False"
+
+
 def build(options: dict[str, Any], device: str) -> torch.nn.Module:
-    """Build the detector of ``options["config"]``, a path."""
-    return mmdet3.build_model(options["config"])
+    """Build the detector of ``options["config"]``, a path; to be run under autocast if ``options`` has ``amp``."""
+    model = mmdet3.build_model(options["config"])
+    if "amp" in options:
+        model.bbox_head.float32_boxes = False
+    return model
 
 
 def training(model: torch.nn.Module, options: dict[str, Any], epoch_length: int | None) -> mmdet3.EngineTraining:
@@ -92,6 +99,7 @@ def provenance(options: dict[str, Any]) -> dict:
     return dict(
         code_base="ddq_port",
         config=options["config"],
+        **(dict(switch=AUTOCAST_SWITCH) if "amp" in options else {}),
         mmcv_ops=mmdet3.mmcv_ops(),
         modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
     )

@@ -80,6 +80,15 @@ def test_autocast_trains_and_keeps_the_dense_loss_in_float32(build, batch):
     assert terms["aux_enc_aux_loss_cls"][0].dtype == torch.float32
 
 
+@pytest.mark.parametrize(("float32", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_boxes_under_autocast(build, batch, float32, dtype):
+    model = build().eval()
+    model.bbox_head.float32_boxes = float32
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = mmdet3.predict(model, batch)
+    assert {image["bboxes"].dtype for image in found} == {dtype}
+
+
 def test_result_of_an_image_does_not_depend_on_its_neighbour(build):
     one = seeded_batch([(128, 160)], seed=0, num_classes=3)
     twice = dataclasses.replace(

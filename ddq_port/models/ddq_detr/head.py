@@ -32,14 +32,17 @@ class DDQDETRHead(DINOHead):
 
     Args:
         aux_num_pos: positive dense queries per object.
+        float32_boxes: under autocast, detect boxes in float32. False rounds them to half precision, as the legacy code
+            does: in bfloat16 neighbouring coordinates are then up to 1/256 of the image apart. Losses take float32.
         **kwargs: of mmdet's ``DINOHead``.
 
     Raises:
         ValueError: if ``loss_cls`` is not a sigmoid loss.
     """
 
-    def __init__(self, *args, aux_num_pos: int = 4, **kwargs) -> None:
+    def __init__(self, *args, aux_num_pos: int = 4, float32_boxes: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.float32_boxes = float32_boxes
         if not self.loss_cls.use_sigmoid:
             raise ValueError("bbox_head.loss_cls has use_sigmoid=False; expected a sigmoid loss such as FocalLoss.")
         self.aux_loss_for_dense = build_dense_loss(aux_num_pos)
@@ -82,7 +85,10 @@ class DDQDETRHead(DINOHead):
                 logits = torch.cat([logits, self.aux_cls_branches[lid](dense)], dim=1)
                 delta = torch.cat([delta, self.aux_reg_branches[lid](dense)], dim=1)
             all_logits.append(logits)
-            all_boxes.append((delta + anchor).sigmoid())
+            boxes = delta + anchor
+            if not (self.float32_boxes or self.training):
+                boxes = boxes.to(delta.dtype)
+            all_boxes.append(boxes.sigmoid())
         return torch.stack(all_logits), torch.stack(all_boxes)
 
     def loss(
@@ -233,7 +239,9 @@ def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: int |
     limit = len(logits) if max_per_img is None else max_per_img
     scores, pair = scores.topk(min(limit, scores.numel()))
     height, width = img_meta["img_shape"][:2]
-    bboxes = bbox_cxcywh_to_xyxy(boxes[pair // logits.size(-1)]) * image_size(img_meta, boxes)
+    # an image's size need not be a number of half precision
+    bboxes = bbox_cxcywh_to_xyxy(boxes[pair // logits.size(-1)]) * image_size(img_meta, to_float32(boxes))
+    bboxes = bboxes.to(boxes.dtype)
     bboxes[:, 0::2].clamp_(min=0, max=width)
     bboxes[:, 1::2].clamp_(min=0, max=height)
     if rescale:
