@@ -71,7 +71,15 @@ def test_names_of_parts_are_unique(scale):
     assert len(names) == len(set(names)) > 10
 
 
+def test_what_is_needed_counts_parts_that_run_at_the_same_time_together():
+    one, two = Part("one", (), 1, disk=20), Part("two", (), 1, disk=30)
+    phases = (Phase(((one, two), (one,)), 10), Phase(((two,),), 20))
+    assert gpu_check.needs(phases, 540) == "4 parts, at most 9 minutes, at most 50 GB on disk at a time"
+
+
 def test_one_part_by_its_name(tmp_path):
     command = [sys.executable, "-m", "tools.gpu_check", "--dry-run", "--only", "environment", "--out", str(tmp_path)]
-    assert subprocess.run(command, cwd=gpu_run.ROOT, check=False).returncode == 0
+    done = subprocess.run(command, cwd=gpu_run.ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("at full width: 1 parts, at most 9 minutes, at most 0 GB on disk at a time")
     assert [one["name"] for one in json.loads((tmp_path / "report.json").read_text())] == ["environment-ours"]

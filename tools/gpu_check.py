@@ -155,6 +155,13 @@ def _scratch() -> list[Path]:
     return [Path(tempfile.mkdtemp(prefix="gpu-check-", dir=place)) for place in places]
 
 
+def needs(phases: tuple[Phase, ...], seconds: float) -> str:
+    """Say what a check takes: chains of a phase run at the same time, and a part's files go with it."""
+    disk = max(sum(max(part.disk for part in chain) for chain in phase.chains) for phase in phases)
+    parts = sum(len(chain) for phase in phases for chain in phase.chains)
+    return f"{parts} parts, at most {seconds / 60:.0f} minutes, at most {disk:.0f} GB on disk at a time"
+
+
 def _only(phases: tuple[Phase, ...], name: str) -> tuple[Phase, ...]:
     """Keep the parts whose names begin with ``name``."""
     kept = []
@@ -177,6 +184,8 @@ def main() -> int:
     phases = _only(plan(DRY if given.dry_run else FULL, repo), given.only)
     if not phases:
         parser.error(f"--only {given.only} is the beginning of no part's name")
+    full = _only(plan(FULL, repo), given.only)
+    sys.stdout.write(f"{'at full width' if given.dry_run else 'needs'}: {needs(full, given.seconds)}\n")
     scratch = _scratch()
     try:
         run_phases(phases, Report(given.out), scratch, given.seconds)
