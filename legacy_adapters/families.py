@@ -82,7 +82,12 @@ class LegacyFamily:
                     f"{self.repo_hint}, or leave --require-known-commit out."
                 )
         elif changed := self._altered(python):
-            first = next(iter(changed.values()))[0]
+            first = next((files[0] for files in changed.values() if files), None)
+            if first is None:
+                raise RepoError(
+                    f"Of {', '.join(changed)} no record tells how its files were published; install it from a wheel, or "
+                    "leave --require-known-commit out."
+                )
             raise RepoError(
                 f"Installed {', '.join(changed)}: {sum(map(len, changed.values()))} files are not as they were "
                 f"published, the first is {first}; install anew, or leave --require-known-commit out."

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 #: What the provenance has in place of a commit.
 UNKNOWN = "unknown: its code is none of the commits this adapter was made for"
@@ -35,16 +35,34 @@ def fingerprint(folder: str, parts: Sequence[str]) -> str:
 
 
 def altered(packages: Sequence[str]) -> Dict[str, List[str]]:
-    """Return package -> its Python files that are others than those which were installed, or are gone.
+    """Return package -> Python files, where it is imported from, that are not those which were installed.
 
-    A package without such a file is left out; so is one whose files nobody noted, as of a source tree on the path.
+    That is files with other contents, files that are gone and files that came later. A package that is imported from
+    elsewhere counts by its files' contents. Of one whose files nobody noted, as of a source tree, the list is empty; a
+    package that is as it was installed, or not at all, is left out.
     """
     found = {}
     for package in packages:
-        changed = [name for distribution in _distributions(package) for name in _changed(distribution, package)]
-        if changed:
-            found[package] = sorted(changed)
+        folder = _folder(package)
+        if folder is None:
+            continue
+        noted = {name: value for one in _distributions(package) for name, value in _noted(one, package).items()}
+        here = set(_sources(folder, package))
+        changed = [name for name in here | set(noted) if name not in here or not _is_noted(folder, name, noted)]
+        if changed or not noted:
+            found[package] = sorted(changed) if noted else []
     return found
+
+
+def _folder(package: str) -> Optional[str]:
+    """Return the folder that holds the package's folder, where it is imported from; None if it is not there."""
+    from importlib import util
+
+    try:
+        spec = util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    return None if spec is None or not spec.origin else os.path.dirname(os.path.dirname(os.path.abspath(spec.origin)))
 
 
 def _distributions(package: str) -> List[Any]:
@@ -59,14 +77,21 @@ def _distributions(package: str) -> List[Any]:
     return found
 
 
-def _changed(distribution: Any, package: str) -> List[str]:
-    changed = []
-    for file in distribution.files or ():
-        name = str(file)
-        if name.endswith(".py") and name.startswith(package + "/") and file.hash is not None:
-            if _digest(str(file.locate()), file.hash.mode) != file.hash.value:
-                changed.append(name)
-    return changed
+def _noted(distribution: Any, package: str) -> Dict[str, Any]:
+    """Return name -> hash of the package's Python files, as they were installed."""
+    files = {str(file): file.hash for file in distribution.files or () if file.hash is not None}
+    return {name: value for name, value in files.items() if name.endswith(".py") and name.startswith(package + "/")}
+
+
+def _sources(folder: str, package: str) -> Iterator[str]:
+    for base, _, files in os.walk(os.path.join(folder, package)):
+        for name in files:
+            if name.endswith(".py"):
+                yield os.path.relpath(os.path.join(base, name), folder).replace(os.sep, "/")
+
+
+def _is_noted(folder: str, name: str, noted: Mapping[str, Any]) -> bool:
+    return name in noted and _digest(os.path.join(folder, name), noted[name].mode) == noted[name].value
 
 
 def _digest(path: str, mode: str) -> Optional[str]:
@@ -87,7 +112,10 @@ def remark(provenance: Mapping[str, Any]) -> str:
 
 def _listed(changed: Mapping[str, Sequence[str]]) -> str:
     parts: List[Tuple[int, str]] = [(len(files), package) for package, files in sorted(changed.items())]
-    return ", ".join("{} file{} of {}".format(count, "s" * (count > 1), package) for count, package in parts)
+    return ", ".join(
+        "{} file{} of {}".format(count, "s" * (count > 1), package) if count else package + ", installed without a record"
+        for count, package in parts
+    )
 
 
 if __name__ == "__main__":

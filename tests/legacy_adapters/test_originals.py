@@ -41,8 +41,10 @@ def installed(tmp_path, monkeypatch):
         (lambda package: (package / "model.py").write_text("width = 3\n"), {"toy": ["toy/model.py"]}),
         (lambda package: (package / "model.py").unlink(), {"toy": ["toy/model.py"]}),
         (lambda package: (package / "model.pyc").write_text(""), {}),
+        (lambda package: (package / "more.py").write_text("depth = 3\n"), {"toy": ["toy/more.py"]}),
+        (lambda package: (package.parent / "toy-1.0.dist-info" / "RECORD").write_text(""), {"toy": []}),
     ],
-    ids=["as published", "edited", "gone", "not of the package"],
+    ids=["as published", "edited", "gone", "no source", "added", "nothing noted"],
 )
 def test_files_of_an_installed_package_are_compared_with_its_record(installed, edit, expected):
     edit(installed)
@@ -50,6 +52,16 @@ def test_files_of_an_installed_package_are_compared_with_its_record(installed, e
     env = {"PYTHONPATH": str(installed.parent)}
     asked = subprocess.run([sys.executable, originals.__file__, "toy"], capture_output=True, text=True, env=env)
     assert json.loads(asked.stdout) == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(2, {}), (3, {"toy": ["toy/model.py"]})])
+def test_what_is_imported_counts_and_not_what_is_installed(installed, tmp_path, monkeypatch, width, expected):
+    copy = tmp_path / "elsewhere" / "toy"
+    copy.mkdir(parents=True)
+    (copy / "__init__.py").write_text("version = 1\n")
+    (copy / "model.py").write_text(f"width = {width}\n")
+    monkeypatch.syspath_prepend(str(copy.parent))
+    assert originals.altered(["toy"]) == expected
 
 
 def test_mmdet_as_installed_here_is_as_published():
@@ -65,6 +77,7 @@ def test_mmdet_as_installed_here_is_as_published():
         ({"commit": originals.UNKNOWN}, "legacy code of no known commit"),
         ({"altered": {"mmdet": ["a", "b"], "mmcv": ["c"]}},
          "legacy code other than published: 1 file of mmcv, 2 files of mmdet"),
+        ({"altered": {"mmdet": []}}, "legacy code other than published: mmdet, installed without a record"),
     ],
 )  # fmt: skip
 def test_remark(provenance, said):
@@ -82,6 +95,9 @@ def test_family_refuses_what_is_of_no_known_commit(installed, tmp_path):
     package.check_known(None, None)
     (installed / "model.py").write_text("width = 3\n")
     with pytest.raises(RepoError, match="Installed toy: 1 files are not as they were published, the first is toy/mod"):
+        package.check_known(None, None)
+    (installed.parent / "toy-1.0.dist-info" / "RECORD").write_text("")
+    with pytest.raises(RepoError, match="Of toy no record tells how its files were published; install it from a wheel"):
         package.check_known(None, None)
 
 
