@@ -1,4 +1,4 @@
-"""Every variant of both sides runs on tensors that call themselves ``cuda:0``, and the port waits no more than it did."""
+"""Every variant of both sides runs on tensors that call themselves ``cuda:0``; the port waits no more than it did."""
 
 import os
 
