@@ -90,7 +90,9 @@ def places(lines: list[dict[str, Any]]) -> list[str]:
 
 def machine() -> str:
     """Tell what the table was made with."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     python = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{platform.machine()}, {os.cpu_count()} cores; {python}; commit {commit.stdout.strip() or 'unknown'}"
 

@@ -60,7 +60,9 @@ def _row_of_view(d: str) -> Tensor:
 
 
 def _trained(d: str) -> Tensor:
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(16, 3))
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(16, 3)
+    )
     model.to(d)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The stand-in for a GPU refuses what CUDA refuses, with the place, and nothing else; it counts what the host waits for."""
+"""The stand-in for a GPU refuses what CUDA refuses, with its place, and nothing else; it counts waits of the host."""
 
 import pytest
 

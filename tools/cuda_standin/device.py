@@ -135,9 +135,7 @@ class StandIn(TorchDispatchMode):
         return compute(func, args, kwargs or {}, self.watch)
 
 
-def compute(
-    func: OpOverload, args: tuple, kwargs: dict[str, Any], watch: Callable[..., None] | None = None
-) -> Any:
+def compute(func: OpOverload, args: tuple, kwargs: dict[str, Any], watch: Callable[..., None] | None = None) -> Any:
     """Compute one operation on the CPU; what it makes is on the GPU if CUDA would leave it there.
 
     Raises:

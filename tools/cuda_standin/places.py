@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-_NOT_ASKED = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_NOT_ASKED = tuple(f"{Path(file).parent}/" for file in (torch.__file__, __file__))
 _INSTALLED = "/site-packages/"
 
 
@@ -21,7 +21,8 @@ def current() -> str:
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith((*_NOT_ASKED, "<")):
         frame = frame.f_back
-    place = "no code" if frame is None else f"{_named(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}"
+    code = None if frame is None else frame.f_code
+    place = "no code" if code is None else f"{_named(code.co_filename)}:{frame.f_lineno} {code.co_name}"
     node = torch._C._current_autograd_node()
     return place if node is None else f"backward of {node.name()}, under {place}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddq_port.ops.standin import StandinFinder
 from legacy_adapters import contract, worker
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.seeding import seed_all
@@ -73,6 +75,8 @@ def code_of(side: str, variant: str, legacy_repo: Path | None, adapter: Path | N
 def build(side: str, variant: str, code: Code, device: str) -> Subject:
     """Build the model of a variant with seeded weights and put it on a device."""
     family = _FAMILY_OF_OURS if side == OURS else side
+    if side != OURS:  # legacy code runs with the operators that a comparison gives it, none of the port's
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, StandinFinder)]
     adapter = worker._load_adapter(str(code.adapter))
     seed_all(0, "build")
     model = adapter.build(code.options, device)
