@@ -85,7 +85,7 @@ def toy(tmp_path):
     for number, file in enumerate(files):
         save_file(batch(number, COUNTS[number]).to_tensors(), file)
 
-    def call(fault="", patience=60.0, time_limit=120.0):
+    def call(fault="", patience=60.0, time_limit=400.0):
         job = Job(
             "toy", "tiny", str(tmp_path / "adapter.py"), {"fault": fault}, str(tmp_path / "weights.safetensors"),
             str(tmp_path / "inputs.safetensors"), str(tmp_path / "toy"), str(tmp_path / "status.json"), ("train",),
@@ -126,7 +126,7 @@ def test_two_ranks_leave_one_trace_in_which_nothing_stands_before_its_cause(toy,
     [
         ("dies", r"rank 1 of 2 ended without a report \(exit code 9\)"),
         ("raises", r"crashed in the detector \(step 2 on rank 1\): ValueError: no such class"),
-        ("skips", r"\(step 2 on rank .\): .* sums a tensor of shape \[1\] over all ranks in the detector.* ends its forw"),
+        ("skips", r"\(step 2 on rank .\): (?=.*sums a tensor of shape \[1\] over all ranks in the detector).*ends its forw"),
     ],
 )
 def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):
@@ -137,9 +137,9 @@ def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):
 
 def test_rank_that_never_comes_is_not_waited_for_without_end(toy):
     start = time.monotonic()
-    with pytest.raises(SideError, match=r"\(step 2 on rank 0\): .* rank 1 did not come to it within 5 s"):
-        toy("sleeps", patience=5.0)
-    assert time.monotonic() - start < 120
+    with pytest.raises(SideError, match=r"\(step 2 on rank 0\): .* rank 1 did not come to it within 15 s"):
+        toy("sleeps", patience=15.0)
+    assert time.monotonic() - start < 300
 
 
 def works(tmp_path, *works):
