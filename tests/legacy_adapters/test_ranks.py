@@ -1,4 +1,4 @@
-"""Ranks of a side: joined, put together into one trace, and ended together when one fails. A toy in place of a model."""
+"""Ranks of a side: joined, put together into one trace, ended together when one fails. A toy in place of a model."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def test_two_ranks_leave_one_trace_in_which_nothing_stands_before_its_cause(toy,
     [
         ("dies", r"rank 1 of 2 ended without a report \(exit code 9\)"),
         ("raises", r"crashed in the detector \(step 2 on rank 1\): ValueError: no such class"),
-        ("skips", r"\(step 2 on rank .\): (?=.*sums a tensor of shape \[1\] over all ranks in the detector).*ends its forw"),
+        ("skips", r"\(step 2 on rank .\): (?=.*sums a tensor of shape \[1\] over all ranks in the det).*ends its forward"),
     ],
 )
 def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):

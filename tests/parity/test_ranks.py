@@ -79,7 +79,8 @@ def test_loss_of_one_rank_is_named_before_the_gradients_that_follow_from_it(tmp_
     assert closing_line(verdict).endswith("First at loss_cls in step 1 on rank 1.")
     found = [(step["step"], step["rank"], step["accepted"]) for step in as_dict(verdict)["steps"]]
     assert found == [(1, 0, 2), (1, 1, 1)]
-    assert reduction_lines(verdict) == ["sums over ranks in the forward pass: legacy 14 in bbox_head; new 8 in bbox_head"]
+    told = "sums over ranks in the forward pass: legacy 14 in bbox_head; new 8 in bbox_head"
+    assert reduction_lines(verdict) == [told]
 
 
 def test_a_rank_of_which_nothing_was_compared_is_told(tmp_path):
