@@ -456,7 +456,7 @@ def reduction_lines(verdict: Verdict) -> list[str]:
         f"{side} " + (", ".join(f"{count} in {name or 'the detector'}" for name, count in modules.items()) or "none")
         for side, modules in counts.items()
     ]
-    return [f"averages over ranks in the forward pass there: {'; '.join(said)}"]
+    return [f"sums over ranks in the forward pass: {'; '.join(said)}"]
 
 
 def class_lines(verdict: Verdict) -> list[str]:

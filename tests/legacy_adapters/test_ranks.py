@@ -1,4 +1,4 @@
-"""Ranks of a side: joined, put together into one trace, and ended together when one fails. A toy in place of a model."""
+"""Ranks of a side: joined, put together into one trace, ended together when one fails. A toy in place of a model."""
 
 import json
 import os
@@ -27,25 +27,30 @@ from legacy_adapters.steps import Training
 
 fault, taken = None, []
 
+class Toy(torch.nn.Linear):
+    def forward(self, images, count, wrong):
+        if wrong == "sleeps":
+            time.sleep(600)
+        if wrong != "skips":
+            dist.all_reduce(count)
+        return super().forward(images.mean((2, 3))).square().sum() / (count / 2).clamp(min=1)
+
 def build(options, device):
     global fault
     fault = options["fault"]
-    model = torch.nn.Linear(3, 2)
-    return model
+    return Toy(3, 2)
 
 def provenance(options): return dict(code_base="toy", modules={})
 def taps(model): return []
 def distributed(model, options): return torch.nn.parallel.DistributedDataParallel(model)
 
 def losses(model, batch):
-    taken.append(batch)
+    taken.append(batch)  # its length is the step
     wrong = fault if (dist.get_rank(), len(taken)) == (1, 2) else None
     if wrong == "dies": os._exit(9)
     if wrong == "raises": raise ValueError("no such class")
-    if wrong == "sleeps": time.sleep(600)
     count = torch.tensor([float(sum(map(len, batch.gt_labels)))])
-    if wrong != "skips": dist.all_reduce(count)
-    loss = model(batch.images.mean((2, 3))).square().sum() / (count / 2).clamp(min=1)
+    loss = model(batch.images, count, wrong)
     return {"loss": loss}, loss.sum()
 
 class Plain(Training):
@@ -80,7 +85,7 @@ def toy(tmp_path):
     for number, file in enumerate(files):
         save_file(batch(number, COUNTS[number]).to_tensors(), file)
 
-    def call(fault="", patience=60.0, time_limit=120.0):
+    def call(fault="", patience=60.0, time_limit=400.0):
         job = Job(
             "toy", "tiny", str(tmp_path / "adapter.py"), {"fault": fault}, str(tmp_path / "weights.safetensors"),
             str(tmp_path / "inputs.safetensors"), str(tmp_path / "toy"), str(tmp_path / "status.json"), ("train",),
@@ -121,7 +126,7 @@ def test_two_ranks_leave_one_trace_in_which_nothing_stands_before_its_cause(toy,
     [
         ("dies", r"rank 1 of 2 ended without a report \(exit code 9\)"),
         ("raises", r"crashed in the detector \(step 2 on rank 1\): ValueError: no such class"),
-        ("skips", r"\(step 2 on rank .\): .* sums a tensor of shape \[1\] over all ranks in the detector.* ends its forw"),
+        ("skips", r"\(step 2 on rank .\): (?=.*sums a tensor of shape \[1\] over all ranks in the det).*ends its forward"),
     ],
 )
 def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):
@@ -132,9 +137,9 @@ def test_rank_that_fails_ends_the_side_and_is_named(toy, fault, says):
 
 def test_rank_that_never_comes_is_not_waited_for_without_end(toy):
     start = time.monotonic()
-    with pytest.raises(SideError, match=r"\(step 2 on rank 0\): .* rank 1 did not come to it within 5 s"):
-        toy("sleeps", patience=5.0)
-    assert time.monotonic() - start < 120
+    with pytest.raises(SideError, match=r"\(step 2 on rank 0\): .* rank 1 did not come to it within 15 s"):
+        toy("sleeps", patience=15.0)
+    assert time.monotonic() - start < 300
 
 
 def works(tmp_path, *works):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parity.report import as_dict, closing_line, training_lines
+from parity.report import as_dict, closing_line, reduction_lines, training_lines
 from parity.settings import NEW_ADAPTER, Task
 from parity.sides import batch_of
 from parity.verdict import INCOMPARABLE, MISMATCH
@@ -59,9 +59,9 @@ def side(*ranks):
     weights = [Rec("param", "a.weight", phase=f"weights on rank {rank}") for rank in (0, 1)]
     losses = [Rec("loss", "loss_cls", value, phase=f"step 1 on rank {rank}") for rank, value in enumerate(ranks)]
     rest = [
-        Rec(kind, "a.weight", sum(ranks) / 2, phase=f"step 1 on rank {rank}")
+        Rec(kind, "a.weight", value, phase=f"step 1 on rank {rank}")
         for rank in (0, 1)
-        for kind in ("setting", "grad", "state")
+        for kind, value in (("setting", 0.1), ("grad", sum(ranks) / 2), ("state", sum(ranks)))
     ]
     return [*weights, *losses, *rest]
 
@@ -71,12 +71,16 @@ BOTH = dict(on_legacy=TRAINED, on_new=TRAINED)
 
 
 def test_loss_of_one_rank_is_named_before_the_gradients_that_follow_from_it(tmp_path):
-    verdict = judged(tmp_path, side(1.0, 2.0), side(1.0, 4.0), **BOTH)
+    counts = [{"reductions": {"step 1 on rank 1": {"bbox_head": count}}} for count in (14, 8)]
+    one, two = (dict(TRAINED, **count) for count in counts)
+    verdict = judged(tmp_path, side(1.0, 2.0), side(1.0, 4.0), on_legacy=one, on_new=two)
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.message.startswith("In step 1 on rank 1 the loss term `loss_cls` differs")
     assert closing_line(verdict).endswith("First at loss_cls in step 1 on rank 1.")
     found = [(step["step"], step["rank"], step["accepted"]) for step in as_dict(verdict)["steps"]]
     assert found == [(1, 0, 2), (1, 1, 1)]
+    told = "sums over ranks in the forward pass: legacy 14 in bbox_head; new 8 in bbox_head"
+    assert reduction_lines(verdict) == [told]
 
 
 def test_a_rank_of_which_nothing_was_compared_is_told(tmp_path):
