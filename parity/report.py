@@ -263,7 +263,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     )
     for line in initial_lines(verdict):
         _print_wrapped(line, console)
-    for line in without_effect_lines(verdict):
+    for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
         _print_wrapped(line, console)
     for line in training_lines(verdict):
         console.print(line, markup=False, highlight=False)
@@ -296,6 +296,20 @@ def training_lines(verdict: Verdict) -> list[str]:
     return [
         f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
+    ]
+
+
+def rounding_lines(verdict: Verdict) -> list[str]:
+    """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
+    amp = verdict.provenance[LEGACY].get("amp")
+    findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    ceiling = derived.limits_of(amp).ceiling
+    wide = sum(found.explained > ceiling * found.size for found in findings)
+    if amp is None or not wide:
+        return []
+    return [
+        f"of {len(findings)} records with other bits {wide} have more rounding in {amp} than {ceiling:.0%} of their "
+        "size: what they compute is judged in float64"
     ]
 
 
