@@ -236,7 +236,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     table.add_column("of")
     for stage in drift_stages(verdict.unable.drifts):
         name = Text(_record_name(stage.worst), no_wrap=True, overflow="ellipsis")
-        shares = (f"{100 * share:.2g}" for share in (stage.median, stage.largest))
+        shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
         table.add_row(Text(stage.name), str(stage.records), *shares, name)
     console.print(table)
 
