@@ -9,6 +9,7 @@ from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import TRAIN
 from legacy_adapters.launch import SideError
 
+from .blame import sentence
 from .drift import Unable, drifts
 from .pairing import LEGACY, NEW
 from .sides import Sides
@@ -40,7 +41,7 @@ def unable(sides: Sides, progress: Callable[[str], None]) -> Unable | None:
         return None
     in_training = f"the {TRAIN} phase" in stop.place
     what = "losses" if in_training else "detections"
-    told = f"The legacy code cannot compute {what} under {task.amp} autocast, though it can without: {stop}."
+    told = f"The legacy code cannot compute {what} under {task.amp} autocast, though it can without: {sentence(str(stop))}"
     compared = tuple(check for check in task.checks if check == INIT or (check == "forward" and in_training))
     checks = tuple(check for check in task.checks if check not in compared)
     progress("running the new side under autocast, and in float32 under the same decisions and draws")
@@ -48,7 +49,7 @@ def unable(sides: Sides, progress: Callable[[str], None]) -> Unable | None:
     ran = sides.new(**given)
     own = Stop.of(ran, NEW)
     if own is not None:
-        return Unable(f"{told} Nor can the new side: {own}.", compared, ())
+        return Unable(f"{told} Nor can the new side: {sentence(str(own))}", compared, ())
     replay = sides.write_decisions(decisions(ran))
     with sides.passing(sides.new(NEW + _PLAIN, amp=None, replay=replay, decide=False, **given)) as plain:
         return Unable(f"{told} The new side can.", compared, tuple(drifts(plain, ran)))

@@ -139,7 +139,7 @@ def _examined(
         obstacle = "not tried: what it rests on is NaN or infinite on one side only"
     errors, own_errors = gaps, dict.fromkeys(gaps, 0.0)  # on its own numbers a decision has no excuse
     if evidence is not None:
-        errors = own_errors = basis_errors(evidence, pair)
+        errors, own_errors = basis_errors(evidence, pair), basis_errors(evidence, pair, own=True)
     trials = [] if obstacle else _trials(decisions, numbers, errors, own_errors)
     allowance = MEASURED if evidence is None else DERIVED_ERRORS
     return DecisionDifference(phase, name, call, accepted, tuple(trials), gaps, allowance, obstacle)

@@ -67,6 +67,7 @@ class Limits:
         square_jump: ``SQUARE_JUMP``.
         float64_share: ``FLOAT64_SHARE``, of what the spread explains.
         loose: ``LOOSE``.
+        loose_gradient: that of gradients.
     """
 
     ceiling: float
@@ -74,6 +75,7 @@ class Limits:
     square_jump: float
     float64_share: float
     loose: float
+    loose_gradient: float
 
 
 def limits_of(amp: str | None) -> Limits:
@@ -81,16 +83,20 @@ def limits_of(amp: str | None) -> Limits:
 
     A share of a record's size leaves as large a part of the digits right as it does in float32: 0.05 leaves 4.3 of 24
     bits, so 0.37 leaves 1.4 of 8. Rounding in float64 is the same, however coarse that of the run: it is given a share
-    of the spread that is smaller by as much as the last place of the run is larger.
+    of the spread that is smaller by as much as the last place of the run is larger. What is too large to show an error
+    is larger by as much: then the bound in float64 is exactly as sharp as it is in a run in float32. For in half
+    precision deep layers may be nothing but rounding, and the bound there is for sanity only.
     """
     digits = BITS[amp] / BITS[None]
+    coarser = 2.0 ** (BITS[None] - BITS[amp])
     jump = JUMP**digits
     return Limits(
         ceiling=CEILING**digits,
         jump=jump,
         square_jump=(1 + jump) ** 2 - 1,
-        float64_share=FLOAT64_SHARE * 2.0 ** (BITS[amp] - BITS[None]),
-        loose=LOOSE**digits,
+        float64_share=FLOAT64_SHARE / coarser,
+        loose=LOOSE * coarser,
+        loose_gradient=FACTOR * JUMP * coarser,
     )
 
 
@@ -175,7 +181,7 @@ def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Find
     )
     return Finding(
         error.norms(), allowed, error64.norms(), allowed64, said, explained.max, size.norms().max,
-        share=FACTOR * limits.jump if gradient else limits.loose, slack=FACTOR * slack.max,
+        share=limits.loose_gradient if gradient else limits.loose, slack=FACTOR * slack.max,
     )  # fmt: skip
 
 
@@ -253,33 +259,38 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
     """Tell how far both decisions are from being right on what the new side decides on; return the worse.
 
     The legacy decision must be explained by the errors of the basis. So must the new one: else a side that decides
-    wrongly on the right numbers would pass.
+    wrongly on the right numbers would pass. Under autocast such errors may be as large as the numbers and explain
+    anything, so that the new side's own decision is given no more room there than in float32.
 
     Args:
         pair: of tap records, of one slot of the decision.
         evidence: has the whole decision and the errors of its basis.
     """
     new, tap = evidence.new, pair.new
-    errors = basis_errors(evidence, pair)
+    errors, own_errors = basis_errors(evidence, pair), basis_errors(evidence, pair, own=True)
     numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
     own, legacy = cut_alike(new.values_of(*tap.key[:4]), evidence.decision(pair.legacy), numbers)
     other_length = length_margin(own, legacy, numbers)
     if other_length is not None:
         return other_length
-    margins = [margin(decision, numbers, errors) for decision in (legacy, own)]
+    margins = [margin(legacy, numbers, errors), margin(own, numbers, own_errors)]
     return min(margins, key=lambda found: found.is_tie)
 
 
-def basis_errors(evidence: Evidence, pair: Pair) -> dict[str, float]:
-    """Return the largest error accepted in each slot of the new side's basis of one decision, a pair of tap records."""
+def basis_errors(evidence: Evidence, pair: Pair, own: bool = False) -> dict[str, float]:
+    """Return the largest error accepted in each slot of the new side's basis of one decision, a pair of tap records.
+
+    ``own`` is for a decision on the side's own numbers.
+    """
     errors = {}
     for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
         twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
         sample = evidence.sample(Pair(twin, record))
-        errors[slot] = 0.0 if sample is None else _basis_error(sample)
+        errors[slot] = 0.0 if sample is None else _basis_error(sample, own)
     return errors
 
 
-def _basis_error(sample: Sample) -> float:
+def _basis_error(sample: Sample, own: bool) -> float:
     """Return the bound of a sample, as far as it is one of rounding: a larger one explains no decision, either."""
-    return min(bound(sample).max, limits_of(sample.amp).loose * norms(sample.reference).max)
+    loose = LOOSE if own else limits_of(sample.amp).loose
+    return min(bound(sample).max, loose * norms(sample.reference).max)

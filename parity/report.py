@@ -237,7 +237,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     table.add_column("of")
     for stage in drift_stages(verdict.unable.drifts):
         name = Text(_record_name(stage.worst), no_wrap=True, overflow="ellipsis")
-        shares = (f"{100 * share:.2g}" for share in (stage.median, stage.largest))
+        shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
         table.add_row(Text(stage.name), str(stage.records), *shares, name)
     console.print(table)
 
@@ -264,7 +264,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     )
     for line in initial_lines(verdict):
         _print_wrapped(line, console)
-    for line in without_effect_lines(verdict):
+    for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
         _print_wrapped(line, console)
     for line in training_lines(verdict):
         _print_wrapped(line, console)
@@ -322,6 +322,20 @@ def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
     return [
         f"  {len(ranks)} ranks joined by gloo, {wrappers}",
         f"  objects of rank {' and '.join(map(str, ranks))}, step by step: {', '.join(shown)}",
+    ]
+
+
+def rounding_lines(verdict: Verdict) -> list[str]:
+    """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
+    amp = verdict.provenance[LEGACY].get("amp")
+    findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    ceiling = derived.limits_of(amp).ceiling
+    wide = sum(found.explained > ceiling * found.size for found in findings)
+    if amp is None or not wide:
+        return []
+    return [
+        f"of {len(findings)} records with other bits {wide} have more rounding in {amp} than {ceiling:.0%} of their "
+        "size: what they compute is judged in float64"
     ]
 
 

@@ -192,9 +192,15 @@ def test_limits_follow_from_the_bits_of_the_precision():
     single, half, brain = map(limits_of, (None, "fp16", "bf16"))
     assert (single.ceiling, single.jump, single.loose, single.float64_share) == (CEILING, JUMP, LOOSE, FLOAT64_SHARE)
     # a third of the digits: the third root of the share; 16 bits fewer: 2^-16 of the spread
-    assert brain.ceiling**3 == pytest.approx(CEILING) and brain.loose**3 == pytest.approx(LOOSE)
+    assert brain.ceiling**3 == pytest.approx(CEILING) and single.ceiling < half.ceiling < brain.ceiling < 1
     assert brain.float64_share == FLOAT64_SHARE * 2.0**-16 and half.float64_share == FLOAT64_SHARE * 2.0**-13
-    assert single.ceiling < half.ceiling < brain.ceiling < 1 and single.loose < half.loose < brain.loose < 1
+
+
+def test_what_is_too_large_leaves_the_bound_in_float64_as_sharp_as_in_float32():
+    single, *others = map(limits_of, (None, "fp16", "bf16"))
+    for limits in others:
+        assert limits.float64_share * limits.loose == single.float64_share * single.loose
+        assert limits.float64_share * limits.loose_gradient == single.float64_share * single.loose_gradient
 
 
 @pytest.mark.parametrize(
