@@ -22,13 +22,15 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters import contract, executed, ranks
+    from legacy_adapters import contract, executed
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
 
     executed.watch()
     job = Job.load(job_path)
     try:
+        from legacy_adapters import ranks  # which needs torch
+
         if job.layout is not None:
             contract.look(job, _load_adapter)
         elif job.ranks > 1 and job.rank is None:
