@@ -47,7 +47,7 @@ TRAINING_ERRORS = [
     ("wrong_bias_correction", "the optimizer", "In step 1 the optimizer leaves "),
     ("amsgrad", "the optimizer", "In step 1 the optimizer's option `amsgrad` is set on the new side only, for all"),
     ("maximize", "the optimizer", "In step 1 the optimizer's option `maximize` is set on the new side only"),
-    ("other_optimizer", "the optimizer", "In step 1 the optimizer is of another class."),
+    ("other_optimizer", "the optimizer", "In step 1 the optimizer is Adam, the legacy side's is AdamW."),
     ("accumulated", "the optimizer wrapper", "In step 1 the optimizer wrapper has another `accumulative_counts`."),
     ("strict_clip", "gradient clipping", "In step 1 clipping has `error_if_nonfinite` on the new side only."),
     ("no_decay", "query_map.weight", "In step 1 `weight_decay` differs for 1 of 230 parameters: `query_map.weight`"),
