@@ -84,7 +84,7 @@ def in_float32(tmp_path_factory):
 
 
 ERRORS = [
-    ("left_autocast", "bbox_head.cls_branches.2"),
+    ("left_autocast", "bbox_head.cls_branches.3"),
     ("half_positions", "positional_encoding"),
     ("positions_like_features", "the detector"),
     ("float32_boxes", "bbox_head"),
