@@ -63,12 +63,12 @@ def test_padded_batch_of_two_sizes(official, seed):
 @pytest.mark.parametrize("variant", ["tiny_4scale", "tiny_5scale", "tiny_swinl"])
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_inference_under_autocast_has_the_same_bits(official, variant, amp):
-    verdict = json.loads(official("--check", "forward", "--amp", amp, "--size", "64x96", variant=variant).stdout)
+    verdict = json.loads(official("--check", "forward", "--amp", amp, "--size", "64x96,96x64", variant=variant).stdout)
     assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"] > 1500
 
 
 def test_losses_under_autocast_are_not_comparable(official):
-    result = official("--check", "loss", "--amp", "bf16", "--size", "64x96")
+    result = official("--check", "loss", "--amp", "bf16", "--size", "64x96,96x64")
     verdict = json.loads(result.stdout)
     assert result.exit_code == 3 and "cannot compute losses under bf16 autocast" in verdict["summary"]
     assert verdict["autocast"]["compared"] == [] and verdict["autocast"]["drifts"]
