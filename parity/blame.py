@@ -139,7 +139,7 @@ def _strange(first: Record | None, not_finite: Sequence[NotFinite]) -> NotFinite
     if first is None:
         return strange
     one, two = step_of(strange.phase) or 0, step_of(first.phase) or 0
-    forward = first.kind in ("basis", "tap", "loss")
+    forward = first.kind in ("basis", "tap", "loss", *methods.KINDS)
     return strange if one < two or (one == two and forward) else None
 
 
