@@ -83,3 +83,13 @@ def test_one_part_by_its_name(tmp_path):
     assert done.returncode == 0
     assert done.stdout.startswith("at full width: 1 parts, at most 9 minutes, at most 0 GB on disk at a time")
     assert [one["name"] for one in json.loads((tmp_path / "report.json").read_text())] == ["environment-ours"]
+
+
+def test_dry_run_goes_through_every_part(tmp_path):
+    command = [sys.executable, "-m", "tools.gpu_check", "--dry-run", "--out", str(tmp_path)]
+    assert subprocess.run(command, cwd=gpu_run.ROOT, check=False, capture_output=True).returncode == 0
+    told = {one["name"]: one["exit_code"] for one in json.loads((tmp_path / "report.json").read_text())}
+    parts = [part.name for phase in gpu_check.plan(gpu_check.DRY, None) for chain in phase.chains for part in chain]
+    assert told == dict.fromkeys(parts, 0)
+    files = list(tmp_path.iterdir())
+    assert len(files) <= 8 and all(file.stat().st_size < 16e6 for file in files)
