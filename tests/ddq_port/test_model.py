@@ -89,6 +89,14 @@ def test_boxes_under_autocast(build, batch, float32, dtype):
     assert {image["bboxes"].dtype for image in found} == {dtype}
 
 
+def test_valid_ratios_are_float32_under_autocast_without_padding_too(build):
+    model, given = build().eval(), []
+    model.encoder.register_forward_pre_hook(lambda module, args, kwargs: given.append(kwargs), with_kwargs=True)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        mmdet3.predict(model, seeded_batch([(64, 96)], seed=0, num_classes=3))
+    assert given[0]["valid_ratios"].dtype == torch.float32
+
+
 def test_result_of_an_image_does_not_depend_on_its_neighbour(build):
     one = seeded_batch([(128, 160)], seed=0, num_classes=3)
     twice = dataclasses.replace(

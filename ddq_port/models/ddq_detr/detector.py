@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddq_port.registry import MODELS
 
+from .aux_loss import to_float32
 from .decoder import DDQTransformerDecoder
 from .encoder import DDQTransformerEncoder
 from .queries import DistinctSelection, QueryLayout, pad_to, select_dense, select_distinct
@@ -73,6 +74,19 @@ class DDQDETR(DINO):
                 module.init_weights()
         nn.init.xavier_uniform_(self.memory_trans_fc.weight)
         nn.init.normal_(self.level_embed)
+
+    def pre_transformer(
+        self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: OptSampleList = None
+    ) -> tuple[dict, dict]:
+        """Flatten the feature maps as mmdet's ``DeformableDETR`` does; valid ratios are at least float32.
+
+        Without padding mmdet makes them of the features' precision. Under autocast the reference points that follow
+        from them would be rounded to half precision then, and only then.
+        """
+        encoder_inputs, decoder_inputs = super().pre_transformer(mlvl_feats, batch_data_samples)
+        for inputs in (encoder_inputs, decoder_inputs):
+            inputs["valid_ratios"] = to_float32(inputs["valid_ratios"])
+        return encoder_inputs, decoder_inputs
 
     def pre_decoder(
         self,
