@@ -125,7 +125,7 @@ def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tupl
     names = [record.name for record in lone if (*record.key[:2], record.slot) == (*first.key[:2], first.slot)]
     trained = sum(key[:2] == first.key[:2] for key in both)
     everywhere = len(names) == trained
-    where = OPTIMIZER if everywhere else _common_module(names)
+    where = OPTIMIZER if everywhere else common_module(names) or OPTIMIZER
     whose = f"all {trained} parameters" if everywhere else f"{len(names)} of {trained} parameters, first `{names[0]}`"
     text = f"In {step} the optimizer's option `{first.slot}` is set on the {side} side only, for {whose}."
     return Divergence(where, None, text, None)
@@ -368,19 +368,19 @@ def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step
     if len(names) == len(alike):
         where, whose = SCHEDULE if slot == "lr" else OPTIMIZER, f"all {len(names)} parameters"
     else:
-        where = _common_module(names)
+        where = common_module(names) or OPTIMIZER
         place = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
         whose = f"{len(names)} of {len(alike)} parameters{place}"
     return Divergence(where, None, f"In {step} `{slot}` differs for {whose}.", first)
 
 
-def _common_module(names: Sequence[str]) -> str:
+def common_module(names: Sequence[str]) -> str:
     """Return the path that all names begin with; one name's is itself."""
     paths = [name.split(".") for name in names]
     shared = 0
     while all(len(path) > shared for path in paths) and len({path[shared] for path in paths}) == 1:
         shared += 1
-    return ".".join(paths[0][:shared]) or OPTIMIZER
+    return ".".join(paths[0][:shared])
 
 
 def _call(record: Record) -> str:

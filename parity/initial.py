@@ -14,10 +14,10 @@ from typing import Any
 from converters.mapping import Mapping as Rules
 from legacy_adapters.initialising import INIT, TRAINED
 
+from .blame import DETECTOR, common_module
 from .compare import Comparison
 from .pairing import LEGACY, NEW
 
-DETECTOR = "the detector"
 Groups = Sequence[Sequence[str]]
 
 
@@ -214,15 +214,6 @@ def _parts(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         found[name.split(".")[0]].append(name)
     return found
-
-
-def common_module(names: Sequence[str]) -> str:
-    """Return the path that all names begin with; one name's is itself."""
-    paths = [name.split(".") for name in names]
-    shared = 0
-    while all(len(path) > shared for path in paths) and len({path[shared] for path in paths}) == 1:
-        shared += 1
-    return ".".join(paths[0][:shared])
 
 
 def _quoted(module: str) -> str:

@@ -486,7 +486,7 @@ def closing_line(verdict: Verdict) -> str:
     """Return the verdict in one line, e.g. ``MATCH 4654 of 4654 records bit-identical``."""
     total = len(verdict.comparisons)
     identical = sum(comparison.identical for comparison in verdict.comparisons)
-    remark = originals.remark(verdict.provenance[LEGACY])
+    remark = ", ".join(filter(None, (seed_remark(verdict), originals.remark(verdict.provenance[LEGACY]))))
     if verdict.outcome == MATCH:
         tolerance = verdict.tolerance
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
@@ -500,6 +500,14 @@ def closing_line(verdict: Verdict) -> str:
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def seed_remark(verdict: Verdict) -> str:
+    """Say that the run was made under another seed than was asked for; empty if it was not."""
+    if not verdict.seeds_before:
+        return ""
+    before = ", ".join(map(str, verdict.seeds_before))
+    return f"under seed {verdict.provenance[LEGACY].get('seed')}, for under {before} rounding is too large to judge by"
 
 
 def _place_of(divergence: Divergence) -> str:
@@ -554,6 +562,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "stopped": None if verdict.stop is None else asdict(verdict.stop),
         "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
         "degenerate": list(verdict.degenerate),
+        "seeds_before": list(verdict.seeds_before),
         "autocast": None if verdict.unable is None else _unable_dict(verdict.unable),
         "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
         "digests": dict(verdict.seals),

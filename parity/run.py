@@ -73,17 +73,16 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     Raises:
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
-    verdict = _run(options, prepared, folder, progress)
-    for _ in range(MOST_SEEDS - 1):
-        if not verdict.is_too_loose:
-            break
+    verdict, before = _run(options, prepared, folder, progress), []
+    while verdict.is_too_loose and len(before) < MOST_SEEDS - 1:
+        before.append(options.task.seed)
         task = replace(options.task, seed=(options.task.seed + 1) % 2**63)
         progress(f"rounding is too large to judge by under seed {options.task.seed}, trying seed {task.seed}")
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         options = replace(options, task=task)
         verdict = _run(options, prepare(task, options.sources, options.machine), folder, progress)
-    return verdict
+    return replace(verdict, seeds_before=tuple(before))
 
 
 def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progress) -> Verdict:

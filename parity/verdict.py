@@ -70,6 +70,7 @@ class Verdict:
         isolation: what the new side's modules compute by themselves; None if they were not run so.
         seals: digest of each side's recording, by side.
         is_too_loose: nothing speaks against a match but that the measured rounding is too large to show an error.
+        seeds_before: those under which it was, so that the run took another one.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
         unable: why the legacy side could not run under autocast, and what that does to the new side; None if it could.
@@ -94,6 +95,7 @@ class Verdict:
     unable: Unable | None = None
     seals: KeyMapping[str, str] = field(default_factory=dict)
     is_too_loose: bool = False
+    seeds_before: tuple[int, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -1,18 +1,26 @@
 """Where the legacy side's own rounding could hide an error, a run tries other weights and inputs."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
 from parity import run as runs
 from parity.compare import DERIVED, Tolerance
+from parity.report import as_dict, closing_line
 from parity.settings import Machine, RunOptions, Sources, Task
 from parity.sides import prepare
+
+from .synthetic import Rec, judged
+
+SIDE = [Rec("module_out", "m", [1.0, 2.0])]
 
 
 @pytest.mark.parametrize(("loose", "tried"), [(0, [7]), (2, [7, 8, 9]), (9, [7, 8, 9, 10])])
 def test_the_next_seeds_are_tried_in_an_empty_folder_and_told(tmp_path, monkeypatch, loose, tried):
     seen, told, batches = [], [], set()
+    match = judged(tmp_path / "judged", SIDE, SIDE)
+    folder = tmp_path / "run"
+    folder.mkdir()
 
     def once(options, prepared, folder, progress):
         assert not list(folder.iterdir())
@@ -20,14 +28,17 @@ def test_the_next_seeds_are_tried_in_an_empty_folder_and_told(tmp_path, monkeypa
         (folder / "run.json").touch()
         seen.append(options.task.seed)
         batches.add(prepared.batch.images.sum().item())
-        return SimpleNamespace(is_too_loose=len(seen) <= loose)
+        return replace(match, is_too_loose=len(seen) <= loose)
 
     monkeypatch.setattr(runs, "_run", once)
     task = Task("mmdet_ddq", "tiny_1class", ((64, 96),), None, 7, ("loss",))
     sources, machine = Sources(), Machine("cpu", 1, None, 60.0)
     options = RunOptions(task, sources, machine, "float32", Tolerance(DERIVED), replay=True)
-    verdict = runs.run(options, prepare(task, sources, machine), tmp_path, told.append)
+    verdict = runs.run(options, prepare(task, sources, machine), folder, told.append)
     assert seen == tried and len(batches) == len(tried) and verdict.is_too_loose == (loose == 9)
     assert told == [
         f"rounding is too large to judge by under seed {seed - 1}, trying seed {seed}" for seed in tried[1:]
     ]
+    before = ", ".join(map(str, tried[:-1]))
+    assert (f"for under {before} rounding is too large to judge by" in closing_line(verdict)) is bool(before)
+    assert as_dict(verdict)["seeds_before"] == tried[:-1]
