@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import Dict, Optional
+from typing import Dict
 
 MODULE, PHASE = "module", "phase"
 _NOTE = "_ddq_parity_"

@@ -20,7 +20,7 @@ from legacy_adapters.families import RepoError
 from legacy_adapters.launch import RefusedError
 
 from . import audit as near_ties
-from . import audit_report, golden, report
+from . import audit_report, golden, report, report_json
 from . import capture as golden_runs
 from .adapter_check import Needs, check_adapter
 from .bisect import Bisection
@@ -230,7 +230,7 @@ def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = No
 
     def render() -> None:
         if as_json:
-            shown = report.as_dict(verdict)
+            shown = report_json.as_dict(verdict)
             if script is not None:
                 shown["script"] = str(script)
             sys.stdout.write(json.dumps(shown, indent=1) + "\n")
@@ -263,7 +263,7 @@ def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
 
 
 def _write_report(path: Path, verdict: Verdict) -> None:
-    path.write_text(json.dumps(report.as_dict(verdict), indent=1, sort_keys=True))
+    path.write_text(json.dumps(report_json.as_dict(verdict), indent=1, sort_keys=True))
 
 
 def check_run_folder(out: Path | None, force: bool, marker: str = RUN) -> None:

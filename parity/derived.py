@@ -33,7 +33,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from legacy_adapters.trace_writer import Record
 

@@ -1,13 +1,11 @@
-"""Render a verdict: for a terminal of 80 columns and as JSON."""
+"""Render a verdict for a terminal of 80 columns."""
 
 from __future__ import annotations
 
 import math
-import statistics
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,104 +13,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from legacy_adapters import made_up, originals, probes
-from legacy_adapters.phases import phase_of, rank_of, step_of
+from legacy_adapters import originals
+from legacy_adapters.phases import phase_of, rank_of
 from legacy_adapters.steps import OWN, TWIN
-from legacy_adapters.trace_writer import Record
 
 from . import derived, sections
 from .blame import Divergence, describe
-from .compare import DERIVED, FIXED, Comparison, Tolerance
+from .compare import FIXED, Comparison
 from .decisions import DecisionDifference
-from .drift import Drift, Unable
 from .golden import Golden
 from .isolation import Isolation, Place, told
 from .metrics import Metrics
 from .pairing import LEGACY, NEW
-from .shared import shared_code, without_files
+from .shared import shared_code
+from .stages import drift_stages, is_choice, record_name, stages
 from .verdict import MATCH, Verdict
 
 MOST_PLACES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
-_PHASES = {
-    "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
-}  # fmt: skip
-_PARTS = {
-    "loss": "losses",
-    "in_grad": "gradient flow",
-    "out_grad": "gradient flow",
-    "grad": "gradients",
-    "clip": "clip norm",
-    "setting": "settings",
-    "update": "settings",
-    "optim_state": "optimizer state",
-    "state": "state afterwards",
-    "random": "random states",
-}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A line of the table.
-
-    Attributes:
-        name: part of the model, in order of execution.
-        records: compared.
-        identical: with the same bits.
-        accepted: equal under the tolerance.
-        worst: the comparison with the largest difference, None if all are identical.
-    """
-
-    name: str
-    records: int
-    identical: int
-    accepted: int
-    worst: Comparison | None
-
-
-def stages(comparisons: Sequence[Comparison]) -> tuple[Stage, ...]:
-    """Group comparisons by part of the model, in the order the parts first ran."""
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        groups.setdefault(stage_of(comparison), []).append(comparison)
-    return tuple(
-        Stage(
-            name,
-            len(group),
-            sum(comparison.identical for comparison in group),
-            sum(comparison.accepted for comparison in group),
-            max((c for c in group if not c.identical), key=_size, default=None),
-        )
-        for name, group in groups.items()
-    )
-
-
-def stage_of(comparison: Comparison) -> str:
-    """Name the stage of a pair, see :func:`stage_of_record`."""
-    return stage_of_record(comparison.pair.new)
-
-
-def stage_of_record(record: Record) -> str:
-    """Name the stage of a record: ``weights``, ``inference: encoder``, ``training: losses`` ..."""
-    if record.kind == "param":
-        return "weights"
-    part = _PARTS.get(record.kind)
-    if record.kind in ("tap", "basis"):
-        part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
-    phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
-    return f"{phase}: {part or record.name.split('.')[0] or 'detector'}"
-
-
-def _size(comparison: Comparison) -> float:
-    gap = comparison.difference.max_abs if comparison.difference else 0.0
-    return math.inf if math.isnan(gap) or _is_choice(comparison) else gap
-
-
-def _is_choice(comparison: Comparison) -> bool:
-    """Tell a record of indices or labels: how far two of these are apart says nothing."""
-    return comparison.pair.new.kind == "tap" and not comparison.pair.new.is_float
-
-
 def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
     """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``.
 
@@ -179,45 +97,12 @@ def _table(verdict: Verdict) -> Table:
     table.add_column("worst record" if any(stage.worst for stage in found) else "")
     for stage in found:
         style = None if stage.accepted == stage.records else "bold red"
-        name = Text(_record_name(stage.worst.pair.new) if stage.worst else "", no_wrap=True, overflow="ellipsis")
+        name = Text(record_name(stage.worst.pair.new) if stage.worst else "", no_wrap=True, overflow="ellipsis")
         counts = [stage.records, stage.accepted]
         if alone:
             counts.append(alone[stage.name].accepted if stage.name in alone else 0)
         table.add_row(Text(stage.name), *map(str, counts), _gap(stage.worst), name, style=style)
     return table
-
-
-@dataclass(frozen=True)
-class DriftOfStage:
-    """How far autocast moves one part of the new side from float32, in shares of its results.
-
-    Attributes:
-        name: as of :class:`Stage`.
-        records: measured.
-        median: of their shares.
-        largest: share.
-        worst: the record that has it.
-    """
-
-    name: str
-    records: int
-    median: float
-    largest: float
-    worst: Record
-
-
-def drift_stages(drifts: Sequence[Drift]) -> tuple[DriftOfStage, ...]:
-    """Group what was measured by part of the model, in the order the parts first ran."""
-    groups: dict[str, list[Drift]] = {}
-    for drift in drifts:
-        groups.setdefault(stage_of_record(drift.record), []).append(drift)
-    worst = {name: max(group, key=lambda drift: drift.share) for name, group in groups.items()}
-    return tuple(
-        DriftOfStage(
-            name, len(group), statistics.median(d.share for d in group), worst[name].share, worst[name].record
-        )
-        for name, group in groups.items()
-    )
 
 
 def _print_drifts(verdict: Verdict, console: Console) -> None:
@@ -236,7 +121,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("of")
     for stage in drift_stages(verdict.unable.drifts):
-        name = Text(_record_name(stage.worst), no_wrap=True, overflow="ellipsis")
+        name = Text(record_name(stage.worst), no_wrap=True, overflow="ellipsis")
         shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
         table.add_row(Text(stage.name), str(stage.records), *shares, name)
     console.print(table)
@@ -246,13 +131,7 @@ def _gap(comparison: Comparison | None) -> str:
     if comparison is None or comparison.difference is None:
         return "0"
     gap = comparison.difference.max_abs
-    return "n/a" if math.isnan(gap) or _is_choice(comparison) else f"{gap:.3g}"
-
-
-def _record_name(record: Record) -> str:
-    slot = f".{record.slot}" if record.slot else ""
-    step = "" if step_of(record.phase) is None else f"{record.phase} "
-    return f"{step}{record.name}#{record.call}{slot}"
+    return "n/a" if math.isnan(gap) or is_choice(comparison) else f"{gap:.3g}"
 
 
 def _print_coverage(verdict: Verdict, console: Console) -> None:
@@ -394,7 +273,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
 def place_lines(isolation: Isolation) -> list[str]:
     """Return a line per place: what differs there first, by how much alone, with what came before, what follows."""
     return [
-        f"{place.where}: {place.records} records, first {place.record.kind} {_record_name(place.record)} "
+        f"{place.where}: {place.records} records, first {place.record.kind} {record_name(place.record)} "
         + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
         + _following(place)
         for place in isolation.places
@@ -531,140 +410,3 @@ def golden_line(golden: Golden, file: Path) -> str:
         f"digest {golden.seal[:SEAL_DIGITS]}"
     )
     return f"{said}, {remark}" if remark else said
-
-
-def as_dict(verdict: Verdict) -> dict[str, Any]:
-    """Return the verdict as plain data for ``--json``."""
-    return {
-        "verdict": verdict.outcome,
-        "exit_code": verdict.exit_code,
-        "summary": closing_line(verdict),
-        "reasons": list(verdict.reasons),
-        "legacy_as_published": not originals.remark(verdict.provenance[LEGACY]),
-        "tolerance": _tolerance_dict(verdict.tolerance, verdict.provenance[LEGACY].get("amp")),
-        "records": len(verdict.comparisons),
-        "identical": sum(comparison.identical for comparison in verdict.comparisons),
-        "accepted": sum(comparison.accepted for comparison in verdict.comparisons),
-        "stages": [
-            {"name": s.name, "records": s.records, "identical": s.identical, "accepted": s.accepted}
-            for s in stages(verdict.comparisons)
-        ],
-        "initial": [asdict(item) for item in verdict.initial],
-        "steps": _steps(verdict.comparisons),
-        "ties": tie_lines(verdict),
-        "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
-        "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
-        "first_divergence": _divergence_dict(verdict),
-        "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
-        "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
-        "detections": [sections.image_dict(image) for image in verdict.detections],
-        "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
-        "stopped": None if verdict.stop is None else asdict(verdict.stop),
-        "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
-        "degenerate": list(verdict.degenerate),
-        "seeds_before": list(verdict.seeds_before),
-        "autocast": None if verdict.unable is None else _unable_dict(verdict.unable),
-        "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
-        "digests": dict(verdict.seals),
-        "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
-    }
-
-
-def _steps(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Count per step of a training and rank, and name the largest difference of each kind."""
-    groups: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        if step_of(comparison.pair.new.phase) is not None:
-            groups.setdefault(comparison.pair.new.phase, []).append(comparison)
-    return [
-        {
-            "step": step_of(phase),
-            **({} if rank_of(phase) is None else {"rank": rank_of(phase)}),
-            "records": len(group),
-            "identical": sum(c.identical for c in group),
-            "accepted": sum(c.accepted for c in group),
-            "max_abs": _largest(group),
-        }
-        for phase, group in groups.items()
-    ]
-
-
-def _largest(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for comparison in comparisons:
-        if comparison.difference is not None and math.isfinite(comparison.difference.max_abs):
-            part = stage_of(comparison).removeprefix("steps: ")
-            found[part] = max(found.get(part, 0.0), comparison.difference.max_abs)
-    return found
-
-
-def _tolerance_dict(tolerance: Tolerance, amp: str | None) -> dict[str, Any]:
-    if tolerance.name == DERIVED:
-        return {"name": tolerance.name, **derived.constants(amp)}
-    return {"name": tolerance.name, "rtol": tolerance.rtol, "atol": tolerance.atol}
-
-
-def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
-    divergence = verdict.divergence
-    if divergence is None:
-        return None
-    decision = decision_at(verdict, divergence.comparison) if divergence.comparison else None
-    return {
-        "where": divergence.where,
-        "message": divergence.message,
-        "code": class_lines(verdict),
-        "record": _comparison_dict(divergence.comparison) if divergence.comparison else None,
-        "decision": None if decision is None else sections.decision_dict(decision),
-    }
-
-
-def _place_dict(place: Place) -> dict[str, Any]:
-    return {
-        "where": place.where,
-        "message": place.message,
-        "records": place.records,
-        "follows": list(place.follows),
-        "alone": None if place.alone is None else _comparison_dict(place.alone),
-        "accumulated": None if place.accumulated is None else _comparison_dict(place.accumulated),
-    }
-
-
-def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
-    new, difference = comparison.pair.new, comparison.difference
-    return {
-        "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
-        "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
-        "max_abs": _number(difference.max_abs) if difference is not None else None,
-        "differing_share": difference.differing if difference else 0.0,
-        "metrics": _metrics_dict(difference.metrics) if difference is not None else None,
-        "note": difference.note if difference else "",
-        "derived": None if comparison.finding is None else asdict(comparison.finding),
-    }  # fmt: skip
-
-
-def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
-    if metrics is None:
-        return None
-    return {
-        "elements": metrics.elements,
-        "max_rel": _number(metrics.max_rel),
-        "mean_abs": _number(metrics.mean_abs),
-        "cosine": _number(metrics.cosine),
-        "ulps": metrics.ulps,
-        "nan": dict(zip((LEGACY, NEW), metrics.nan)),
-        "inf": dict(zip((LEGACY, NEW), metrics.inf)),
-    }
-
-
-def _unable_dict(found: Unable) -> dict[str, Any]:
-    stages = drift_stages(found.drifts)
-    return {
-        "told": found.told,
-        "compared": list(found.compared),
-        "drifts": [{**asdict(stage), "worst": _record_name(stage.worst)} for stage in stages],
-    }
-
-
-def _number(value: float) -> float | None:
-    """Return what JSON has a number for."""
-    return value if math.isfinite(value) else None

@@ -22,7 +22,7 @@ from .exclusions import EXCLUSIONS
 from .isolate import FLOAT64, SPREAD, RunFolder, isolate
 from .outcome import INCOMPARABLE, MISMATCH
 from .pairing import LEGACY, NEW
-from .settings import RunOptions, Sources, Task
+from .settings import RunOptions, Sources
 from .sides import Prepared, Sides, prepare
 from .trace import Trace, TraceError, decisions
 from .verdict import Verdict, ended, judge

@@ -8,7 +8,7 @@ from converters.mapping import Keep, Mapping, Rename
 from legacy_adapters.trace_writer import sealed
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW, Exclusion
-from parity.report import as_dict
+from parity.report_json import as_dict
 from parity.sections import WIDTH, coverage_lines, cut_list
 from parity.trace import Trace
 from parity.verdict import INCOMPARABLE, MATCH, judge

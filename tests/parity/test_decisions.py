@@ -7,7 +7,7 @@ import torch
 
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW
-from parity.report import as_dict
+from parity.report_json import as_dict
 from parity.sections import decision_line, decision_lines, witness_line
 from parity.verdict import INCOMPARABLE, MISMATCH
 

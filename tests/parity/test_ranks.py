@@ -2,7 +2,8 @@
 
 import pytest
 
-from parity.report import as_dict, closing_line, reduction_lines, training_lines
+from parity.report import closing_line, reduction_lines, training_lines
+from parity.report_json import as_dict
 from parity.settings import NEW_ADAPTER, Task
 from parity.sides import batch_of
 from parity.verdict import INCOMPARABLE, MISMATCH

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from parity.compare import Tolerance
 from parity.pairing import LEGACY, NEW, Exclusion
-from parity.report import as_dict, closing_line, memory_line, print_verdict, stages
+from parity.report import closing_line, memory_line, print_verdict
+from parity.report_json import as_dict
+from parity.stages import stages
 from parity.verdict import with_isolation
 
 from .synthetic import INF, NAN, Rec, judged

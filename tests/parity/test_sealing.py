@@ -14,7 +14,7 @@ from parity.compare import Tolerance
 from parity.coverage import lost_records
 from parity.derived import FACTOR, JUMP, LOOSE, Finding, too_loose
 from parity.evidence import ZERO, Norms, TraceEvidence, spreads
-from parity.report import as_dict
+from parity.report_json import as_dict
 from parity.trace import Trace, TraceError
 from parity.verdict import INCOMPARABLE, MATCH, judge
 

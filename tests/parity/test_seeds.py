@@ -6,7 +6,8 @@ import pytest
 
 from parity import run as runs
 from parity.compare import DERIVED, Tolerance
-from parity.report import as_dict, closing_line
+from parity.report import closing_line
+from parity.report_json import as_dict
 from parity.settings import Machine, RunOptions, Sources, Task
 from parity.sides import prepare
 

@@ -12,7 +12,9 @@ from parity.compare import Tolerance
 from parity.derived import SQUARE_JUMP, bound
 from parity.evidence import ZERO, Norms, Sample, TraceEvidence, spreads
 from parity.pairing import LEGACY, NEW
-from parity.report import as_dict, closing_line, stages, training_lines
+from parity.report import closing_line, training_lines
+from parity.report_json import as_dict
+from parity.stages import stages
 from parity.settings import SettingsError, Task
 from parity.sides import batch_of, twin_names
 from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
