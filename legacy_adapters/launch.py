@@ -59,30 +59,16 @@ def run_side(
     _remove_earlier(job)
     job_file, log_file = folder / f"{side}.job.json", folder / f"{side}.log"
     job.save(str(job_file))
-    command = [python, str(WORKER), str(job_file)]
-    with open(log_file, "wb") as log:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                cwd=folder,
-                env=_environment(job, isolated),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SideError(called, f"did not start: {python}: {error.strerror}.", "") from error
-        try:
-            code = process.wait(timeout=time_limit)
-        except subprocess.TimeoutExpired:
-            raise SideError(
-                called,
-                f"was stopped after the time limit of {time_limit:g} s; raise it with --time-limit.",
-                _tail(log_file.read_text(errors="replace")),
-            ) from None
-        finally:
-            _end_group(process)
+    try:
+        code = execute([python, str(WORKER), str(job_file)], log_file, _environment(job, isolated), time_limit)
+    except subprocess.TimeoutExpired:
+        raise SideError(
+            called,
+            f"was stopped after the time limit of {time_limit:g} s; raise it with --time-limit.",
+            _tail(log_file.read_text(errors="replace")),
+        ) from None
+    except OSError as error:
+        raise SideError(called, f"did not start: {python}: {error.strerror}.", "") from error
     status = _read_status(Path(job.status))
     if status is None:
         raise SideError(
@@ -98,6 +84,29 @@ def run_side(
             f"reported success but ended with exit code {code}, expected 0; its trace is not used, run it again.",
             _tail(log_file.read_text(errors="replace")),
         )
+
+
+def execute(command: List[str], log_file: Path, environment: Dict[str, str], time_limit: float) -> int:
+    """Run a command in the folder of its log, without input; return its exit code. Nothing that it started is left.
+
+    Raises:
+        OSError: if it cannot be started.
+        subprocess.TimeoutExpired: if it takes longer than ``time_limit`` seconds.
+    """
+    with open(log_file, "wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=log_file.parent,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout=time_limit)
+        finally:
+            _end_group(process)
 
 
 def _remove_earlier(job: Job) -> None:

@@ -90,7 +90,7 @@ class Measurement:
 class Bench:
     """Measures faults in ``folder``; a setting is recorded when it is first needed.
 
-    Use it inside :func:`tests.faults.forked.sides_in_forks`, else every side takes a process from scratch.
+    Use it after :func:`tests.warm.execute.use_forks`, else every side takes a process from scratch.
     """
 
     def __init__(self, folder: Path) -> None:

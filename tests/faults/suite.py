@@ -14,7 +14,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from unittest import mock
 
-from . import forked
+from ..warm.execute import use_forks
 from .bench import ALARM, MISNAMED, MISSED, TOLERANCES, Bench, Measurement
 from .clean import Alarm, Case, alarms
 from .fault import Fault, Rewrite
@@ -30,10 +30,9 @@ _folder: Path | None = None
 
 
 def _start(folder: str) -> None:
-    """Prepare a worker: everything imported, sides in forks of it, a folder of its own."""
+    """Prepare a worker: sides in forks of warm processes, a folder of its own."""
     global _bench, _folder
-    forked.preload()
-    forked.use_forks()
+    use_forks()
     _folder = Path(tempfile.mkdtemp(dir=folder))
     _bench = Bench(_folder)
 

@@ -1,4 +1,4 @@
-"""Run ``ddq-parity`` in this process; its sides run in processes of their own as always."""
+"""Run ``ddq-parity`` in this process; its sides run in processes of their own, forked from warm ones."""
 
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +18,7 @@ from parity.settings import Machine, Sources, Task
 from parity.sides import Sides, prepare
 from parity.verdict import MATCH, judge
 
+from ..warm.execute import in_forks
 from .synthetic import MODULES
 
 PLANTED = Path(__file__).parent / "planted"
@@ -131,6 +132,13 @@ def resumed_by_legacy(folder, family, legacy_repo=None):
     api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
     legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
     return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def warm_sides():
+    """Run the sides in forks of processes that have imported their code bases; live runs of real repos are not."""
+    with in_forks():
+        yield
 
 
 @pytest.fixture(autouse=True)
