@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import safetensors_file, shards, torch_legacy, torch_zip
+from converters import averages, safetensors_file, shards, torch_legacy, torch_zip
 from converters.errors import CheckpointError, MalformedError, listed, one_line
 from converters.inert_pickle import Foreign, Unpickled
 from converters.plain import plain
@@ -39,6 +39,7 @@ class Checkpoint:
         foreign: Names of the globals in the pickle that were replaced by inert stand-ins.
         other_keys: Top-level keys beside the state dict and `meta`, such as `optimizer`.
         meta_left_out: What is not in `meta`: each place, dotted, and the kind of what stood there.
+        averages: Averaged weights that stood among the state dict's keys, by their own keys.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Checkpoint:
     foreign: tuple[str, ...]
     other_keys: tuple[str, ...]
     meta_left_out: tuple[tuple[str, str], ...] = ()
+    averages: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def to_torch(self) -> dict[str, Tensor]:
         """Read the state dict as tensors of torch.
@@ -137,7 +139,8 @@ def _read_safetensors(source: SourceFile) -> Checkpoint:
     if not found.tensors:
         raise MalformedError("it holds no tensors")
     meta = _decoded(found.metadata)
-    return Checkpoint(source.path, "safetensors", _strip_module(found.tensors), {}, meta, (), ())
+    tensors, among = averages.split(found.tensors)
+    return Checkpoint(source.path, "safetensors", _strip_module(tensors), {}, meta, (), (), averages=among)
 
 
 def _read_shards(path: Path) -> Checkpoint:
@@ -148,9 +151,9 @@ def _read_shards(path: Path) -> Checkpoint:
     if missing or unlisted:
         fault = f"lack {listed(missing)}" if missing else f"hold {listed(unlisted)}, which it does not list"
         raise CheckpointError(f"Cannot read the checkpoint `{path}`: its shards {fault}.")
-    tensors = {key: held[name][key] for key, name in index.files.items()}
+    tensors, among = averages.split({key: held[name][key] for key, name in index.files.items()})
     metadata = {name: text for name, text in index.metadata.items() if isinstance(text, str)}
-    return Checkpoint(path, "safetensors", _strip_module(tensors), {}, _decoded(metadata), (), ())
+    return Checkpoint(path, "safetensors", _strip_module(tensors), {}, _decoded(metadata), (), (), averages=among)
 
 
 def _shard(path: Path) -> dict[str, StoredTensor]:
@@ -166,6 +169,7 @@ def _shard(path: Path) -> dict[str, StoredTensor]:
 def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFile) -> Checkpoint:
     found = read_format(source)
     state_dict, rest = _find_state_dict(found.content)
+    state_dict, among = averages.split(state_dict)
     meta, left_out = _meta(rest.get("meta", {}))
     return Checkpoint(
         source.path,
@@ -176,6 +180,7 @@ def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFi
         found.foreign,
         tuple(sorted(str(key) for key in rest if key != "meta")),
         left_out,
+        among,
     )
 
 
