@@ -257,7 +257,7 @@ def _check_average(ledger: Ledger, chosen: parts.Choice) -> None:
 def _accounts(ledger: Ledger, chosen: parts.Choice, carried: parts.Carried) -> tuple[Account, ...]:
     """Account for every set of weights of the source."""
     if chosen.other is None:
-        return (Account("weights", STATE_DICT, STATE_DICT, ledger),)
+        return (Account(chosen.held.single, chosen.held.own, STATE_DICT, ledger),)
     (name, other), (place, beside) = chosen.names, chosen.places
     first = Account(name, place, STATE_DICT, ledger)
     if carried.beside is not None:

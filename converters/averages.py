@@ -2,8 +2,8 @@
 
 mmengine: `EMAHook.before_save_checkpoint` swaps, so that `state_dict` holds the *averaged* weights, and
 `ema_state_dict` the *training* weights, with the prefix `module.`, and `steps`; `after_load_checkpoint` swaps back when
-training is resumed. Only keys of the averaged model are swapped. What training sets as an attribute later, such as DDQ's second list of
-branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
+training is resumed. Only keys of the averaged model are swapped. What training sets as an attribute later, such as
+DDQ's second list of branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
 
 mmcv 1.x: buffers of the model, `ema_` and the name with `_` for dots. mmdet's configs run the hook before the saving
 (priority 49), which swaps as above: the plain names are averaged.
@@ -24,12 +24,13 @@ from converters.inert_pickle import Foreign
 from converters.stored import StoredTensor
 
 STATE_DICT, EMA = "state_dict", "ema_state_dict"
+WEIGHTS, TRAINING, AVERAGED = "weights", "training weights", "averaged weights"
 STEPS, MODULE = "steps", "module."
 MMENGINE, MMCV, OTHER = "mmengine's EMAHook", "mmcv 1.x's EMAHook", "averages beside the weights"
 
 _ENOUGH = 0.5  # share of the model's keys; below it a dict of tensors is something else
 _DEEPEST = 3  # dicts within dicts in which an average is looked for
-_CALLED_SO = re.compile(r"(^|_)(ema|emas|avg|average|averaged|swa)(_|$)", re.IGNORECASE)
+_CALLED_SO = re.compile(r"(^|_)(ema|emas|avg|average|averaged|swa|shadow|polyak)(_|$)", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^(?:(?:module|model|_orig_mod|ema|ema_model|model_ema)\.)+")
 _AMONG = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:ema_model\.|model_ema\.|averaged_model\.|ema\.|ema_)")
 _COUNTERS = (STEPS, "updates", "num_updates", "n_averaged", "ema_updates", "ema_steps")
@@ -49,8 +50,10 @@ class Weights:
     """The weights of a checkpoint, each set complete.
 
     Attributes:
-        training: What the optimizer works on; with what training sets as an attribute.
-        averaged: What an average made of them; None if there is none.
+        training: What the optimizer works on; with what training sets as an attribute. If there is one set only, that.
+        averaged: What an average made of them; None if there is one set only.
+        own: Where the weights stand that a tool takes from the file.
+        single: What these are where there is one set only.
         late: What `training` has from the place of the averaged set, for the average lacks it: tensors that training
             set as attributes, with the values of training.
         places: Where the training and the averaged set stand in the file.
@@ -64,6 +67,8 @@ class Weights:
 
     training: Tensors
     averaged: Tensors | None = None
+    own: str = STATE_DICT
+    single: str = WEIGHTS
     late: Tensors = field(default_factory=dict)
     places: tuple[str, str] = (STATE_DICT, EMA)
     form: str = ""
@@ -94,11 +99,12 @@ def split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return own, among
 
 
-def find(state_dict: Tensors, among: Tensors, content: Mapping[Any, Any], meta: Mapping[str, Any]) -> Weights:
+def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, Any], meta: Mapping[str, Any]) -> Weights:
     """Tell training weights from averaged ones.
 
     Args:
         state_dict: The weights that a tool takes from the file, by the model's names.
+        own: Where they stand.
         among: Averages that stood among them, by their own keys.
         content: What stands beside the state dict.
         meta: The file's plain metadata.
@@ -109,9 +115,9 @@ def find(state_dict: Tensors, among: Tensors, content: Mapping[Any, Any], meta: 
     """
     held = content.get(EMA)
     if isinstance(held, dict) and STEPS in held:
-        return _of_mmengine(state_dict, held)
+        return _of_mmengine(state_dict, own, held)
     if among:
-        return _of_those_among(state_dict, among, content, meta)
+        return _of_those_among(state_dict, own, among, content, meta)
     notes = []
     for name, value in content.items():
         if not (isinstance(name, str) and _CALLED_SO.search(name)) or value is None:
@@ -119,17 +125,18 @@ def find(state_dict: Tensors, among: Tensors, content: Mapping[Any, Any], meta: 
         for place, tensors in _dicts(value, name):
             taken = _by_name(tensors, state_dict)
             if len(taken) >= _ENOUGH * len(state_dict):
-                return _beside(state_dict, place, tensors, taken, content, meta)
+                return _beside(state_dict, own, place, tensors, taken, content, meta)
         notes.append(_not_taken(name, value))
     if held is not None:
         raise UnusableError(
             f"`{EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{MODULE}...` and "
             f"`{STEPS}`), nor others of the model; pass --keep model to take `{STATE_DICT}` alone."
         )
-    return Weights(state_dict, notes=tuple(notes))
+    averaged_only = any(map(_CALLED_SO.search, own.split(".")))
+    return Weights(state_dict, own=own, single=AVERAGED if averaged_only else WEIGHTS, notes=tuple(notes))
 
 
-def _of_mmengine(state_dict: Tensors, held: Mapping[Any, Any]) -> Weights:
+def _of_mmengine(state_dict: Tensors, own: str, held: Mapping[Any, Any]) -> Weights:
     swapped = {key.removeprefix(MODULE): value for key, value in held.items() if str(key).startswith(MODULE)}
     if not swapped:
         raise UnusableError(
@@ -146,7 +153,8 @@ def _of_mmengine(state_dict: Tensors, held: Mapping[Any, Any]) -> Weights:
         training={**state_dict, **swapped},
         averaged={key: state_dict[key] for key in swapped},
         late={key: tensor for key, tensor in state_dict.items() if key not in swapped},
-        places=(EMA, STATE_DICT),
+        own=own,
+        places=(EMA, own),
         form=MMENGINE,
         steps=_number(held[STEPS]),
         rest={key: value for key, value in held.items() if not str(key).startswith(MODULE)},
@@ -155,21 +163,22 @@ def _of_mmengine(state_dict: Tensors, held: Mapping[Any, Any]) -> Weights:
 
 
 def _of_those_among(
-    state_dict: Tensors, among: Tensors, content: Mapping[Any, Any], meta: Mapping[str, Any]
+    state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, Any], meta: Mapping[str, Any]
 ) -> Weights:
     names = _spelled(state_dict)
     named = {key: _name(key, names) for key in among}
     other = {name: among[key] for key, name in named.items() if name is not None}
-    unused = [f"{STATE_DICT}.{key}" for key, name in named.items() if name is None]
+    unused = [f"{own}.{key}" for key, name in named.items() if name is None]
     steps = _steps({key.rpartition(".")[2]: value for key, value in among.items() if named[key] is None}, content, meta)
     prefixes = sorted({match.group() for match in map(_AMONG.match, among) if match})
-    place = f"{STATE_DICT}.{prefixes[0]}*"
-    complete, notes = _with_buffers(other, state_dict, place)
+    place = f"{own}.{prefixes[0]}*"
+    complete, notes = _with_buffers(other, state_dict, place, own)
     if not prefixes[0].endswith("ema_"):
         return Weights(
             training=state_dict,
             averaged=complete,
-            places=(STATE_DICT, place),
+            own=own,
+            places=(own, place),
             form=OTHER,
             steps=steps,
             left_out=tuple(unused),
@@ -178,7 +187,8 @@ def _of_those_among(
     return Weights(
         training=complete,
         averaged=state_dict,
-        places=(place, STATE_DICT),
+        own=own,
+        places=(place, own),
         form=MMCV,
         steps=steps,
         left_out=tuple(unused),
@@ -188,6 +198,7 @@ def _of_those_among(
 
 def _beside(
     state_dict: Tensors,
+    own: str,
     place: str,
     tensors: Mapping[Any, Any],
     taken: Tensors,
@@ -207,11 +218,12 @@ def _beside(
             f"{listed(strange)}; pass --keep model to leave the average out."
         )
     unused += [f"{top}.{key}" for key in _numbers_in(content[top]) if key not in _COUNTERS] if top != place else []
-    averaged, notes = _with_buffers(taken, state_dict, place)
+    averaged, notes = _with_buffers(taken, state_dict, place, own)
     return Weights(
         training=state_dict,
         averaged=averaged,
-        places=(STATE_DICT, place),
+        own=own,
+        places=(own, place),
         form=OTHER,
         steps=_steps(numbers, content, meta),
         held_by=(top,),
@@ -220,12 +232,12 @@ def _beside(
     )
 
 
-def _with_buffers(other: Tensors, weights: Tensors, place: str) -> tuple[Tensors, tuple[str, ...]]:
+def _with_buffers(other: Tensors, weights: Tensors, place: str, own: str) -> tuple[Tensors, tuple[str, ...]]:
     """Give a set of parameters alone the buffers of the weights that it belongs to, and say so."""
     buffers = {key: tensor for key, tensor in weights.items() if key not in other and _BUFFERS.search(key)}
     if not buffers:
         return other, ()
-    note = f"`{place}` lacks {len(buffers)} buffers ({listed(buffers, 1)}); they are taken from `{STATE_DICT}`."
+    note = f"`{place}` lacks {len(buffers)} buffers ({listed(buffers, 1)}); they are taken from `{own}`."
     return {**other, **buffers}, (note,)
 
 

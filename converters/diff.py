@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from converters import checkpoint, engine, families, parts
-from converters.averages import STATE_DICT, Weights
+from converters.averages import AVERAGED, TRAINING, Weights
 from converters.checkpoint import Checkpoint
 from converters.detect import Detection, detect
 from converters.errors import DetectionError, PartsError
@@ -136,7 +136,7 @@ def diff(a: Checkpoint, b: Checkpoint) -> Diff:
     """Compare two checkpoints that were opened; see `diff_files`."""
     one, two = _File.of(a), _File.of(b)
     if one.other is not None and two.other is not None:
-        return _diff(one, two, (parts.AVERAGED, parts.TRAINING), (parts.AVERAGED, parts.TRAINING))
+        return _diff(one, two, (AVERAGED, TRAINING), (AVERAGED, TRAINING))
     choices = [([first], [second]) for first in one.sets for second in two.sets]
     found = _diff(one, two, *choices[0])
     equal = (made for made in (_diff(one, two, *choice) for choice in choices[1:]) if made.is_empty)
@@ -168,8 +168,8 @@ class _File:
         found = _detected(loaded)
         if held.averaged is None:
             return cls(loaded, found, {_ONLY: held.training}, held)
-        both = {parts.AVERAGED: {**held.averaged, **held.late}, parts.TRAINING: held.training}
-        first = parts.AVERAGED if held.places[1] == STATE_DICT else parts.TRAINING
+        both = {AVERAGED: {**held.averaged, **held.late}, TRAINING: held.training}
+        first = AVERAGED if held.places[1] == held.own else TRAINING
         return cls(loaded, found, {first: both[first], **both}, held)
 
     @property
@@ -179,11 +179,11 @@ class _File:
 
     def place(self, name: str) -> str:
         """Return where a set stands."""
-        return STATE_DICT if name == _ONLY else self.held.places[name == parts.AVERAGED]
+        return self.held.own if name == _ONLY else self.held.places[name == AVERAGED]
 
     def prefix(self, name: str) -> str:
         """Return what keys of a set begin with here."""
-        return "" if self.place(name) == STATE_DICT else f"{self.place(name).removesuffix('*').rstrip('.')}."
+        return "" if self.place(name) == self.held.own else f"{self.place(name).removesuffix('*').rstrip('.')}."
 
     def originals(self, name: str) -> Tensors:
         """Return the weights that duplicates of a set have to repeat."""
@@ -194,7 +194,7 @@ class _File:
         unseen = [f"{self._told(name)}" for name in self.sets if name not in names]
         unseen += [key for key in self.loaded.other_keys if key not in self.held.held_by]
         compared = tuple(self._told(name) for name in names if name != _ONLY)
-        repeated = f"their twins among the {self._told(parts.TRAINING)}" if self.held.late else "their twins"
+        repeated = f"their twins among the {self._told(TRAINING)}" if self.held.late else "their twins"
         count = len(self.loaded.state_dict)
         return Side(
             self.loaded.path, count, self.detection, duplicates, repeated, tuple(unseen), compared, self.held.notes
@@ -246,9 +246,9 @@ class _Names:
         keys: dict[tuple[int, str], str] = {}
         bare: dict[str, str] = {}
         duplicates: list[str] = []
-        late = file.held.late if parts.AVERAGED in names else {}
+        late = file.held.late if AVERAGED in names else {}
         for number, name in enumerate(names):
-            prefix, skipped = file.prefix(name), late if name == parts.TRAINING else {}
+            prefix, skipped = file.prefix(name), late if name == TRAINING else {}
             held = {key: tensor for key, tensor in file.sets[name].items() if key not in skipped}
             own, repeated = _named(held, file.originals(name), rules)
             tensors |= {f"{prefix}{key}": tensor for key, tensor in held.items()}

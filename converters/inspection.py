@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters import checkpoint, families, parts
-from converters.averages import STATE_DICT, Tensors, Weights
+from converters.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.checkpoint import Checkpoint
 from converters.detect import Detection, detect
 from converters.engine import same_bits
@@ -146,11 +146,11 @@ def _weights(loaded: Checkpoint) -> Weights:
 def _sets(held: Weights, found: Detection | None) -> tuple[WeightSet, ...]:
     """Describe the sets of weights; what training left at the place of averaged ones is compared with both."""
     if held.averaged is None:
-        return (_set("weights", STATE_DICT, held.training, {}, found),)
+        return (_set(held.single, held.own, held.training, {}, found),)
     training = {key: tensor for key, tensor in held.training.items() if key not in held.late}
     return (
-        _set(parts.AVERAGED, held.places[1], held.averaged, held.late, found),
-        _set(parts.TRAINING, held.places[0], training, held.late, found),
+        _set(AVERAGED, held.places[1], held.averaged, held.late, found),
+        _set(TRAINING, held.places[0], training, held.late, found),
     )
 
 

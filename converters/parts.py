@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from converters import averages
-from converters.averages import Weights
+from converters.averages import AVERAGED, TRAINING, Weights
 from converters.checkpoint import MANIFEST_KEY, Checkpoint
 from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError
 from converters.inert_pickle import Foreign, NumpyArray
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 MODEL, EMA, ALL = "model", "ema", "all"
 KEEPS = (MODEL, EMA, ALL)
 KEPT, REBUILT, LEFT_OUT = "kept", "rebuilt", "left out"
-
-TRAINING, AVERAGED = "training weights", "averaged weights"
 
 _EMA, _MODULE, _STEPS = averages.EMA, averages.MODULE, averages.STEPS
 _OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
@@ -117,11 +115,15 @@ def weights(loaded: Checkpoint, keep: str | None = None) -> Weights:
         PartsError: If the averaged model is not that of the state dict.
     """
     try:
-        return averages.find(loaded.state_dict, loaded.averages, loaded.content, loaded.meta)
+        return averages.find(loaded.state_dict, _place(loaded), loaded.averages, loaded.content, loaded.meta)
     except averages.UnusableError:
         if keep != MODEL:
             raise
-        return Weights(loaded.state_dict)
+        return Weights(loaded.state_dict, own=_place(loaded))
+
+
+def _place(loaded: Checkpoint) -> str:
+    return loaded.wrapping.key or "its top level"
 
 
 def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Choice:
@@ -143,7 +145,11 @@ def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Ch
         )
     if keep is None:
         keep = ALL if not weights_only else MODEL if found.averaged is None else EMA
-    if keep == EMA and found.averaged is None:
+    if keep == MODEL and found.single == AVERAGED:
+        raise PartsError(
+            f"The source holds averaged weights alone, in `{found.own}`; pass --keep ema to convert these."
+        )
+    if keep == EMA and found.averaged is None and found.single != AVERAGED:
         raise PartsError(
             f"The source holds no averaged weights (looked for `{_EMA}` and names like `ema`, `model_ema`)"
             f"{''.join(f'; {note[:-1]}' for note in found.notes)}; pass --keep model to convert its one set."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from converters import ledger
+from converters.averages import WEIGHTS
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Account, Entry, Ledger
 from converters.parts import LEFT_OUT
 
@@ -113,7 +114,7 @@ def _counts(done: FileConversion) -> str:
     """Count what became of each set of weights; of two sets, say which of them the output gives to a model."""
     first, *others = done.plan.accounts
     changed = [f"{len(done.plan.changes)} changed"] if done.plan.changes else []
-    named = f" ({first.name} of {first.place})" if others else ""
+    named = f" ({first.name} of {first.place})" if first.name != WEIGHTS else ""
     counts = f"{len(done.plan.state_dict)} tensors{named}: {', '.join([*_actions(first.ledger), *changed])}"
     for account in others:
         known = f"{len(account.ledger.entries)} {account.name} of {account.place}"
@@ -223,7 +224,7 @@ def inspection_lines(seen: Inspection) -> list[str]:
         ("dtypes", ", ".join(f"{dtype} ({count})" for dtype, count in seen.dtypes.items())),
         ("layout", _layout(seen)),
         ("classes", _classes(seen)),
-        *([("weights", _sets(seen))] if len(seen.sets) > 1 else []),
+        *([("weights", _sets(seen))] if seen.sets[0].name != WEIGHTS else []),
         ("duplicates", _duplicates(seen)),
         ("meta", ", ".join(seen.meta_keys) or "none"),
         ("also holds", ", ".join(seen.other_keys) or "nothing"),
