@@ -259,12 +259,13 @@ class _Carrying:
         training, rest = self.beside.state_dict, self._plain(_EMA, held.rest) or {}
         if _STEPS not in rest:
             rest[_STEPS] = StoredTensor.of("int64", (), (held.steps or 1).to_bytes(8, "little"))
+        origin = "" if choice.places[1] == _EMA else f" from `{choice.places[1]}` of the source"
         self.lines += [Line(place, LEFT_OUT, "mmengine's averages have no place for it") for place in held.left_out]
         self._add(
             _EMA,
             {**{f"{_MODULE}{key}": tensor for key, tensor in training.items()}, **rest},
             "converted",
-            f"{len(training)} training weights of `{choice.places[1]}`; the averaged ones stand in `state_dict`",
+            f"{len(training)} training weights{origin}; the averaged ones stand in `state_dict`",
         )
 
     def optimizer(self, saved: Any, regroup: Callable[[Mapping[str, Any]], Regrouped] | None) -> Slots | None:

@@ -221,7 +221,7 @@ def test_both_sets_of_weights_stay_in_mmengines_form(
 ) -> None:
     told = _convert(averaged["path"], tmp_path / "new.pth", "-v").stderr
     assert (
-        "converted ema_state_dict: 308 training weights of `ema_state_dict`; the averaged ones stand in `state_dict`"
+        "converted ema_state_dict: 308 training weights; the averaged ones stand in `state_dict`"
         in told
     )
     found = _loaded(tmp_path / "new.pth")
