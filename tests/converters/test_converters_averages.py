@@ -50,7 +50,7 @@ def _spelled(prefix: str, state: StateDict, dot: str = ".") -> StateDict:
     return {prefix + key.replace(".", dot): tensor for key, tensor in state.items()}
 
 
-# How each form holds training weights `w` and averaged ones `a`; where the averages stand, and how many of `a` they are.
+# How each form holds training weights `w` and averaged ones `a`, and where the averages stand.
 FORMS: dict[str, tuple[Callable[[StateDict, StateDict], dict[str, Any]], str]] = {
     "timm": (lambda w, a: {"state_dict": w, "state_dict_ema": a, "epoch": 5}, "state_dict_ema"),
     "detr": (lambda w, a: {"model": w, "ema_model": a, "epoch": 5}, "ema_model"),
@@ -155,7 +155,9 @@ def test_one_set_and_which_is_said(
     assert_same(load_file(out), _renamed(weights if keep == "model" else average))
     taken, left = ("training", "averaged") if keep == "model" else ("averaged", "training")
     assert f"CONVERTED 308 tensors ({taken} weights of " in result.stdout
-    repeated = 18 if FORMS[form][1] != "state_dict" and left == "training" or (form, left) == ("mmcv", "averaged") else 0
+    repeated = (
+        18 if FORMS[form][1] != "state_dict" and left == "training" or (form, left) == ("mmcv", "averaged") else 0
+    )
     assert f"; {308 + repeated} {left} weights of " in result.stdout and ": left out -> " in result.stdout
 
 
@@ -206,9 +208,7 @@ def test_dry_run_lists_both_sets(saved: Saved, tmp_path: Path) -> None:
          "weights, all equal to their twins"),
     ],
 )  # fmt: skip
-def test_inspect_tells_both_sets_and_duplicates_of_each(
-    saved: Saved, form: str, weights: str, duplicates: str
-) -> None:
+def test_inspect_tells_both_sets_and_duplicates_of_each(saved: Saved, form: str, weights: str, duplicates: str) -> None:
     path, _, _ = saved(form)
     text = " ".join(_run("inspect", path).stdout.split())
     assert f"weights {weights}" in text and f"duplicates {duplicates}" in text

@@ -220,10 +220,7 @@ def test_both_sets_of_weights_stay_in_mmengines_form(
     averaged: dict[str, Any], tmp_path: Path, assert_same: SameBytes
 ) -> None:
     told = _convert(averaged["path"], tmp_path / "new.pth", "-v").stderr
-    assert (
-        "converted ema_state_dict: 308 training weights; the averaged ones stand in `state_dict`"
-        in told
-    )
+    assert "converted ema_state_dict: 308 training weights; the averaged ones stand in `state_dict`" in told
     found = _loaded(tmp_path / "new.pth")
     assert_same(dict(found["state_dict"]), _renamed(averaged["averaged"]))
     ema = dict(found["ema_state_dict"])
