@@ -14,9 +14,11 @@ from converters import (
     casting,
     checkpoint,
     classes,
+    counters,
     detect,
     engine,
     families,
+    finite,
     hashing,
     layout,
     manifest,
@@ -32,6 +34,7 @@ from converters.errors import (
     VerificationError,
     listed,
 )
+from converters.finite import NotFinite
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
@@ -57,6 +60,7 @@ class Plan:
         part_lines: What became of every part of the source.
         meta: The plain metadata to write.
         notes: What the user should know before using the output, in sentences.
+        not_finite: How many NaN and infinite numbers a tensor holds, by its key or its place in the output.
     """
 
     source: checkpoint.Checkpoint
@@ -70,6 +74,7 @@ class Plan:
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_lines: tuple[PartLine, ...] = ()
     notes: tuple[str, ...] = ()
+    not_finite: Mapping[str, NotFinite] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
@@ -89,16 +94,24 @@ class Plan:
             "ledger": [self._line(entry) for entry in self.ledger.entries],
             "notes": list(self.notes),
             "parts": [asdict(line) for line in self.part_lines],
+            "not_finite": {key: asdict(counted) for key, counted in self.not_finite.items()},
         }
 
     def tensor(self, entry: Entry) -> StoredTensor:
         """Return the tensor that is written for a line of the ledger, or the source's where none is."""
-        return self.source.state_dict[entry.source] if entry.target is None else self.state_dict[entry.target]
+        if entry.target is not None:
+            return self.state_dict[entry.target]
+        return self.source.outside.get(entry.source) or self.source.state_dict[entry.source]
+
+    def in_file(self, entry: Entry) -> str:
+        """Return the key of a line of the ledger as it is in the source's file."""
+        return self.source.wrapping.in_file(entry.source)
 
     def _line(self, entry: Entry) -> dict[str, Any]:
         tensor = self.tensor(entry)
         return {
             **asdict(entry),
+            "source": self.in_file(entry),
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
             "changes": list(self.changes.get(entry.target, ())),
@@ -136,30 +149,61 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     """
     if options.family is not None and options.variant is not None:
         families.variant(options.family, options.variant)
-    loaded = checkpoint.read(source)
+    loaded = checkpoint.read(source, options.key, options.prefix)
     found = detect.detect(loaded.state_dict, options.family, options.variant)
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
-    result = _converted(chosen.state_dict, found, options, classes_held)
+    source_layout = _layout(found, found.side, classes_held)
+    counted = counters.mended(chosen.state_dict, source_layout)
+    result = _converted(counted.tensors, found, options, classes_held)
     carried = parts.carry(
         loaded,
         chosen,
-        lambda tensors: _converted(tensors, found, options, classes_held).state_dict,
+        lambda tensors: (
+            _converted(counters.mended(tensors, source_layout).tensors, found, options, classes_held).state_dict
+        ),
         None if found.side == options.to else _regrouping(found, options.to, classes_held),
     )
-    asked = replace(options, keep=chosen.keep)
+    asked = _resolved(options, loaded, chosen.keep)
     meta = _meta(loaded.meta, found, asked)
-    planned = Plan(loaded, asked, found, result.rules, result.ledger, result.state_dict, meta)
+    ledger = _with_outside(result.ledger, loaded)
+    planned = Plan(loaded, asked, found, result.rules, ledger, result.state_dict, meta)
+    done = {
+        entry.target: (counted.changes[entry.source],) for entry in ledger.entries if entry.source in counted.changes
+    }
+    planned = replace(
+        planned, changes=done, notes=(*_wrapping_notes(loaded), *([counted.note] if counted.note else []))
+    )
     # every further step takes a plan and returns one with other tensors, changes or parts
     meta_lines = parts.meta_lines(loaded, found.side, options.to) if chosen.keep == parts.ALL else ()
     planned = replace(planned, parts=carried.parts, part_lines=(*meta_lines, *carried.lines))
     planned = planned if selection is None else _with_classes(planned, selection)
     planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
     changed = planned.changes or planned.meta != meta or options.changes_more_than_names
-    if result.ledger.changes_nothing and not changed:
+    if ledger.changes_nothing and loaded.wrapping.is_plain and not changed:
         raise AlreadyConvertedError(_nothing_to_do(source, found))
     return _stripped(planned) if options.strip else planned
+
+
+def _resolved(options: Options, loaded: checkpoint.Checkpoint, keep: str) -> Options:
+    """Return the options as the manifest records them: with what was found in place of what was not said."""
+    if loaded.wrapping.is_plain:
+        return replace(options, keep=keep)
+    return replace(options, keep=keep, key=loaded.wrapping.key, prefix=loaded.wrapping.prefix)
+
+
+def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
+    """Add the keys that are left out because they lack the prefix that was asked for."""
+    outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
+    return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """Say what was taken away of what the state dict was wrapped in."""
+    facts = "; ".join(loaded.wrapping.facts())
+    what = "The source has its weights " if facts.startswith("under") else "In the source "
+    return (f"{what}{facts}. The output has the keys of the model alone.",) if facts else ()
 
 
 def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
@@ -236,8 +280,13 @@ def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
         "--class-map says which of them to take."
     )
     notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()
-    meta = classes.with_names(planned.meta, selection)
-    return replace(planned, state_dict=state_dict, changes=changes, meta=meta, notes=notes)
+    return replace(
+        planned,
+        state_dict=state_dict,
+        changes={**planned.changes, **changes},
+        meta=classes.with_names(planned.meta, selection),
+        notes=(*planned.notes, *notes),
+    )
 
 
 def _cast(planned: Plan, dtype: str) -> Plan:
@@ -271,7 +320,9 @@ def convert_file(
     source, destination = Path(source), Path(destination)
     before = _state(source)
     planned, replaceable = _prepared(source, destination, options, force)
-    record = prove(planned)
+    not_finite: dict[str, NotFinite] = {}
+    record = prove(planned, not_finite)
+    planned = _with_not_finite(planned, not_finite)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
     with Publication(destination.parent, partial(writer.is_output, destination), replaceable) as opened:
         meta = {**planned.meta, **embedded}
@@ -291,18 +342,34 @@ def plan_file(
     Raises:
         As `convert_file` does.
     """
-    return FileConversion(_prepared(Path(source), Path(destination), options, force)[0], Path(destination))
+    planned, _ = _prepared(Path(source), Path(destination), options, force)
+    not_finite = hashing.not_finite({**planned.state_dict, **manifest.part_tensors(planned.parts)})
+    return FileConversion(_with_not_finite(planned, not_finite), Path(destination))
 
 
-def prove(planned: Plan) -> manifest.Manifest:
+def _with_not_finite(planned: Plan, counts: Mapping[str, NotFinite]) -> Plan:
+    """Tell of numbers that are not finite; they are carried all the same, for a conversion changes no value."""
+    if not counts:
+        return planned
+    names = {entry.target: planned.in_file(entry) for entry in planned.ledger.entries}
+    named = finite.listed_counts({names.get(key, key): counted for key, counted in sorted(counts.items())})
+    note = f"{named}. They are written as they are; a model that has them computes NaN."
+    return replace(planned, not_finite=dict(sorted(counts.items())), notes=(*planned.notes, note))
+
+
+def prove(planned: Plan, not_finite: dict[str, NotFinite] | None = None) -> manifest.Manifest:
     """Read and hash everything that a plan is about.
+
+    Args:
+        planned: What is done.
+        not_finite: Is given the counts of numbers that are not finite, by what `Plan.not_finite` has as keys.
 
     Raises:
         CheckpointError: If the source is damaged.
         OSError: If it cannot be read.
     """
     tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
-    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors, not_finite)
     _check_origin(planned, digests)
     return manifest.build(planned, files, digests)
 

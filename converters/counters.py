@@ -48,14 +48,16 @@ def mended(tensors: Mapping[str, StoredTensor], wanted: Layout) -> Counters:
     """
     keys = [key for key in wanted.tensors if key.endswith(f".{_COUNTER}") and wanted.tensors[key].dtype == "int64"]
     missing = [key for key in keys if key not in tensors]
-    other = [
-        key for key in keys if key in tensors and tensors[key].dtype != "int64" and tensors[key].numel() == 1
-    ]
+    other = [key for key in keys if key in tensors and tensors[key].dtype != "int64" and tensors[key].numel() == 1]
     cast = {key: _cast(key, tensors[key]) for key in other}
     added = {key: StoredTensor.of("int64", wanted.tensors[key].shape, bytes(8)) for key in missing}
     changes = {key: f"{tensors[key].dtype} -> int64, the same value" for key in other}
     changes |= {key: "not in the source, set to 0" for key in missing}
-    facts = [f"{len(cast)} of another dtype ({_dtypes(tensors, other)}) were cast to int64, the same values"] if cast else []
+    facts = (
+        [f"{len(cast)} of another dtype ({_dtypes(tensors, other)}) were cast to int64, the same values"]
+        if cast
+        else []
+    )
     facts += [f"{len(added)} that are missing were set to 0"] if added else []
     note = f"Counters of BatchNorm (`{_COUNTER}`): {' and '.join(facts)}." if facts else ""
     return Counters({**tensors, **cast, **added} if facts else tensors, changes, note)

@@ -111,7 +111,8 @@ def _examples(keys: Mapping[str, TensorSpec]) -> list[str]:
 
 def _nearest(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
     share, best = max(
-        ((share, found) for name in names for found, share in _agreements(specs, name, variant)), key=lambda pair: pair[0]
+        ((share, found) for name in names for found, share in _agreements(specs, name, variant)),
+        key=lambda pair: pair[0],
     )
     return (
         f"the nearest, {best.family} {best.variant} on its {best.side} side, has {share:.0%} of its tensors there with "

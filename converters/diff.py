@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,6 +36,7 @@ class Side:
         detection: What it is; None where unknown.
         duplicates: Keys that were left out because they repeat another key bit by bit.
         not_compared: Top-level keys whose content was not compared.
+        wrapping: What the state dict is wrapped in, in phrases.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Side:
     detection: Detection | None
     duplicates: tuple[str, ...]
     not_compared: tuple[str, ...]
+    wrapping: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,17 +113,29 @@ class Diff:
         return plain
 
 
-def diff_files(a: str | Path, b: str | Path) -> Diff:
+def diff_files(a: str | Path, b: str | Path, keys: Sequence[str] = (), prefixes: Sequence[str] = ()) -> Diff:
     """Compare the weights of two files: their state dicts and, where both hold averaged and training weights, both.
 
     If both have a known layout, keys of the first are translated to the layout of the second. What training saves
     twice is left out where it repeats its twin.
 
+    Args:
+        a, b: The files.
+        keys: The key that the state dict stands under, of the first file, then of the second; none finds it.
+        prefixes: What the keys of the state dict begin with, likewise.
+
     Raises:
         CheckpointError: If one of them cannot be read as a checkpoint.
         OSError: If one of them cannot be read at all.
     """
-    return diff(checkpoint.read(a), checkpoint.read(b))
+    (key_a, key_b), (prefix_a, prefix_b) = _of_each(keys), _of_each(prefixes)
+    return diff(checkpoint.read(a, key_a, prefix_a), checkpoint.read(b, key_b, prefix_b))
+
+
+def _of_each(given: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return what is said of the first file and of the second; what is said once is of the first."""
+    one, two, *_ = (*given, None, None)
+    return one, two
 
 
 def diff(a: Checkpoint, b: Checkpoint) -> Diff:
@@ -187,7 +201,8 @@ def _tensors(loaded: Checkpoint) -> dict[str, Tensors]:
 
 def _side(loaded: Checkpoint, found: Detection | None, names: _Names, compared: Iterable[str]) -> Side:
     unseen = tuple(key for key in loaded.other_keys if f"{key}." not in compared)
-    return Side(loaded.path, len(loaded.state_dict), found, names.duplicates, unseen)
+    facts = tuple(loaded.wrapping.facts())
+    return Side(loaded.path, len(loaded.state_dict), found, names.duplicates, unseen, facts)
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:

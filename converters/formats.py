@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import tarfile
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -138,7 +137,9 @@ def folder(path: Path) -> str | None:
     held = set(names)
     if ".metadata" in held or any(name.endswith(".distcp") for name in names):
         return f"it is a folder that torch.distributed.checkpoint wrote (DCP, FSDP); {_dcp(path)}"
-    if "latest_checkpointed_iteration.txt" in held or any(name.startswith("mp_rank_") for name in held if "." not in name):
+    if "latest_checkpointed_iteration.txt" in held or any(
+        name.startswith("mp_rank_") for name in held if "." not in name
+    ):
         return _megatron(path)
     deepspeed = _deepspeed(path, names)
     if deepspeed:
@@ -177,7 +178,9 @@ def _deepspeed(path: Path, names: list[str]) -> str | None:
     script = outer / "zero_to_fp32.py"
     run = f"python {shlex.quote(str(script))}" if script.is_file() else "python -m deepspeed.utils.zero_to_fp32"
     made = f"{outer.resolve().name}_fp32"
-    return f"it is a folder of DeepSpeed; collect its weights: `{run} {shlex.quote(str(outer))} {shlex.quote(made)}{tag}`"
+    return (
+        f"it is a folder of DeepSpeed; collect its weights: `{run} {shlex.quote(str(outer))} {shlex.quote(made)}{tag}`"
+    )
 
 
 def _megatron(path: Path) -> str:
@@ -204,7 +207,9 @@ def _first_bytes(path: Path) -> bytes:
     """Unpack the begin of a file, as far as that can be done here; nothing where it cannot."""
     with path.open("rb") as opened:
         data = opened.read(1 << 16)
-    with suppress(zlib.error, ImportError, OSError, ValueError, EOFError, MemoryError):  # a Python may lack lzma and bz2
+    with suppress(
+        zlib.error, ImportError, OSError, ValueError, EOFError, MemoryError
+    ):  # a Python may lack lzma and bz2
         if data.startswith(b"\x1f\x8b"):
             return zlib.decompressobj(wbits=31).decompress(data, _BEGIN)
         if data.startswith(b"BZh"):
@@ -225,6 +230,8 @@ def _first_of_xz(data: bytes) -> bytes:
 
 
 def _tar(path: Path) -> str:
+    import tarfile
+
     names = []
     with suppress(tarfile.TarError, ValueError, EOFError):
         with tarfile.open(path, "r:") as opened:
@@ -264,7 +271,11 @@ def _text(path: Path, head: bytes) -> str | None:
         return "it is a web page, and not the file to download"
     if text[:5].lower() == b"<?xml" or text.startswith(b"<Error>"):
         is_model = path.suffix.lower() == ".xml" and b"<net" in text
-        return f"it is a model of OpenVINO; {_ORIGINAL}" if is_model else "it is an answer of a server in XML, and not the file to download"
+        return (
+            f"it is a model of OpenVINO; {_ORIGINAL}"
+            if is_model
+            else "it is an answer of a server in XML, and not the file to download"
+        )
     if text[:1] in (b"{", b"["):
         with suppress(ValueError, RecursionError, UnicodeDecodeError):
             if path.stat().st_size <= len(head) and isinstance(json.loads(text), dict | list):

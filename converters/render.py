@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from converters import finite
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry
 from converters.parts import LEFT_OUT
 
@@ -34,7 +35,7 @@ def plan_lines(done: FileConversion) -> list[str]:
     for entry in plan.ledger.entries:
         tensor = plan.tensor(entry)
         shape = "x".join(map(str, tensor.shape)) or "scalar"
-        rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, entry.source))
+        rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, plan.in_file(entry)))
         rows += [_row("", "", "", note) for note in _notes(plan, entry)]
     total = sum(tensor.nbytes for tensor in plan.state_dict.values())
     return [
@@ -67,7 +68,8 @@ def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
 def details(plan: Plan, verbosity: int) -> list[str]:
     """Return what becomes of keys, of values and of other parts, a line each; of kept keys from verbosity 2 on."""
     changes = [f"change {key}: {'; '.join(done)}" for key, done in plan.changes.items()]
-    return [*ledger_lines(plan.ledger.entries, verbosity), *changes, *part_lines(plan.part_lines)]
+    counts = [f"not finite {key}: {counted}" for key, counted in plan.not_finite.items()]
+    return [*ledger_lines(plan, verbosity), *changes, *counts, *part_lines(plan.part_lines)]
 
 
 def note_lines(notes: Iterable[str]) -> list[str]:
@@ -113,11 +115,11 @@ def verified(checked: Verification) -> str:
     return f"VERIFIED {len(checked.manifest.tensors)} tensors of {checked.path}; {source}"
 
 
-def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
+def ledger_lines(plan: Plan, verbosity: int) -> list[str]:
     """Return one line per key that changed; per key at all from verbosity 2 on."""
     return [
-        f"{entry.action} {entry.source}" + (f" -> {entry.target}" if entry.action == RENAME else "")
-        for entry in entries
+        f"{entry.action} {plan.in_file(entry)}" + (f" -> {entry.target}" if entry.action == RENAME else "")
+        for entry in plan.ledger.entries
         if verbosity > 1 or entry.action != KEEP
     ]
 
@@ -149,7 +151,8 @@ def diff_lines(found: Diff, verbose: bool) -> list[str]:
 def _side_lines(name: str, side: Side) -> list[str]:
     known = side.detection
     what = "unknown layout" if known is None else f"{known.family} {known.variant}, {known.side} side"
-    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}")]
+    wrapped = "".join(f"; {fact}" for fact in side.wrapping)
+    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}{wrapped}")]
 
 
 def _compared(found: Diff) -> list[tuple[str, str]]:
@@ -182,10 +185,12 @@ def inspection_lines(seen: Inspection) -> list[str]:
     facts = [
         ("file", str(seen.path)),
         ("format", seen.format),
+        *([("state dict", "; ".join(seen.wrapping))] if seen.wrapping else []),
         ("tensors", str(seen.tensors)),
         ("parameters", f"{seen.parameters / 1e6:.2f} M"),
         ("dtypes", ", ".join(f"{dtype} ({count})" for dtype, count in seen.dtypes.items())),
         ("layout", _layout(seen)),
+        *([("not finite", finite.listed_counts(seen.not_finite))] if seen.not_finite else []),
         ("classes", _classes(seen)),
         ("duplicates", _duplicates(seen)),
         ("meta", ", ".join(seen.meta_keys) or "none"),

@@ -120,10 +120,14 @@ def find(content: Any, key: str | None = None, prefix: str | None = None) -> Fou
         path = _walk(content, key)
         if path is None:
             there = [".".join(path) for path in pure if path] or [str(name) for name in content]
-            raise MalformedError(f"it holds no dict under `{key}`, the key that was asked for; there are {listed(there)}")
+            raise MalformedError(
+                f"it holds no dict under `{key}`, the key that was asked for; there are {listed(there)}"
+            )
         found = [(path, begin) for begin in _prefixes(_at(content, path), prefix)]
     else:
-        found = [(path, begin) for path, held in {**pure, **_flat(content)}.items() for begin in _prefixes(held, prefix)]
+        found = [
+            (path, begin) for path, held in {**pure, **_flat(content)}.items() for begin in _prefixes(held, prefix)
+        ]
     path, begin = _best(content, found) if found else (_usual(content, pure) if key is None else path, prefix)
     held = _at(content, path)
     tensors = _tensors_of(held) if (path, begin) in found and path == () else _checked(held, path)
