@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import formats, safetensors_file, shards, torch_legacy, torch_zip, wrapping
+from converters import averages, formats, safetensors_file, shards, torch_legacy, torch_zip, wrapping
 from converters.errors import CheckpointError, MalformedError, listed, one_line
 from converters.inert_pickle import Foreign, Unpickled
 from converters.plain import plain
@@ -40,6 +40,7 @@ class Checkpoint:
         meta_left_out: What is not in `meta`: each place, dotted, and the kind of what stood there.
         wrapping: What the state dict was wrapped in.
         outside: Tensors that stand in the same dict, without the prefix that was asked for.
+        averages: Averaged weights that stood among the state dict's keys, by their own keys.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Checkpoint:
     meta_left_out: tuple[tuple[str, str], ...] = ()
     wrapping: Wrapping = Wrapping()
     outside: Mapping[str, StoredTensor] = field(default_factory=dict)
+    averages: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def to_torch(self) -> dict[str, Tensor]:
         """Read the state dict as tensors of torch.
@@ -172,10 +174,11 @@ def _unpickled(
 def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
     meta, left_out = (held.metadata, ()) if held.metadata is not None else _meta(found.beside.get("meta", {}))
     others = tuple(sorted(str(key) for key in found.beside if key != "meta"))
+    state_dict, among = averages.split(found.tensors)
     return Checkpoint(
         path,
         held.format,
-        found.tensors,
+        state_dict,
         found.beside,
         meta,
         held.foreign,
@@ -183,6 +186,7 @@ def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
         left_out,
         found.wrapping,
         found.outside,
+        among,
     )
 
 

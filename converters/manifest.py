@@ -239,7 +239,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         for entry in planned.ledger.entries
         if entry.target not in planned.state_dict
     )
-    places = {id(tensor): planned.source.wrapping.in_file(key) for key, tensor in planned.source.state_dict.items()}
+    places = {id(tensor): key for taken in planned.taken for key, tensor in taken.items()}
     beside = {name: copied(part).value for name, part in planned.source.content.items() if name in planned.parts}
     places |= {id(tensor): path for path, tensor in part_tensors(beside).items()}
     parts = (

@@ -226,7 +226,7 @@ def _prefixes(held: dict[Any, Any], prefix: str | None) -> list[str]:
     clean = _cleaning(keys)
     names = {clean(key) for key in keys}
     found = {begin: None for markers in detect.all_markers() for begin in _before(names, markers)}
-    return [""] if "" in found else list(found)
+    return [""] if "" in found else [begin for begin in found if not _is_averaged((begin,))] or list(found)
 
 
 def _before(names: set[str], markers: tuple[str, ...]) -> list[str]:
