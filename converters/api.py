@@ -14,9 +14,11 @@ from converters import (
     casting,
     checkpoint,
     classes,
+    counters,
     detect,
     engine,
     families,
+    finite,
     hashing,
     layout,
     manifest,
@@ -35,6 +37,7 @@ from converters.errors import (
     VerificationError,
     listed,
 )
+from converters.finite import NotFinite
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, LEFT_OUT, RENAME, UNMAPPED, Account, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
@@ -62,6 +65,7 @@ class Plan:
         part_lines: What became of every part of the source.
         meta: The plain metadata to write.
         notes: What the user should know before using the output, in sentences.
+        not_finite: How many NaN and infinite numbers a tensor holds, by its key or its place in the output.
     """
 
     source: checkpoint.Checkpoint
@@ -76,6 +80,7 @@ class Plan:
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_lines: tuple[PartLine, ...] = ()
     notes: tuple[str, ...] = ()
+    not_finite: Mapping[str, NotFinite] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -105,12 +110,18 @@ class Plan:
             ],
             "notes": list(self.notes),
             "parts": [asdict(line) for line in self.part_lines],
+            "not_finite": {key: asdict(counted) for key, counted in self.not_finite.items()},
         }
 
     def tensor(self, entry: Entry, number: int = 0) -> StoredTensor:
         """Return the tensor that is written for a line of an account, or the source's where none is."""
         written = entry.target is not None and number == 0
         return self.state_dict[entry.target] if written else self.taken[number][entry.source]
+
+    def in_file(self, entry: Entry, number: int = 0) -> str:
+        """Return the source key of a line of an account as it is in the source's file."""
+        stands = self.accounts[number].place == parts.place(self.source)
+        return self.source.wrapping.in_file(entry.source) if stands else entry.source
 
     def changed(self, entry: Entry, number: int = 0) -> tuple[str, ...]:
         """Say what was done to the values of a tensor."""
@@ -119,7 +130,13 @@ class Plan:
     def _line(self, entry: Entry, number: int) -> dict[str, Any]:
         tensor = self.tensor(entry, number)
         changes = list(self.changed(entry, number))
-        return {**asdict(entry), "dtype": tensor.dtype, "shape": list(tensor.shape), "changes": changes}
+        return {
+            **asdict(entry),
+            "source": self.in_file(entry, number),
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "changes": changes,
+        }
 
 
 def _counts(ledger: Ledger) -> dict[str, int]:
@@ -163,34 +180,64 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     """
     if options.family is not None and options.variant is not None:
         families.variant(options.family, options.variant)
-    loaded = checkpoint.read(source)
+    loaded = checkpoint.read(source, options.key, options.prefix)
     found = detect.detect(loaded.state_dict, options.family, options.variant)
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
-    result = _converted(chosen.state_dict, found, options, classes_held, chosen.originals)
+    source_layout = _layout(found, found.side, classes_held)
+    counted = counters.mended(chosen.state_dict, source_layout)
+    result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
         chosen,
-        lambda tensors: _converted(tensors, found, options, classes_held),
+        lambda tensors: _converted(counters.mended(tensors, source_layout).tensors, found, options, classes_held),
         None if found.side == options.to else _regrouping(found, options.to, classes_held),
     )
-    asked = replace(options, keep=chosen.keep)
+    asked = _resolved(options, loaded, chosen.keep)
     meta = _meta(loaded.meta, found, asked)
-    accounts = _accounts(result.ledger, chosen, carried)
-    taken = (chosen.state_dict, *([] if chosen.other is None else [chosen.other]))
-    notes = chosen.held.notes
+    accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
+    others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
+    taken = ({**counted.tensors, **loaded.outside}, *others)
+    notes = (*_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
     planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
+    done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
+    planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
     # every further step takes a plan and returns one with other tensors, changes or parts
     meta_lines = parts.meta_lines(loaded, found.side, options.to) if chosen.keep == parts.ALL else ()
     planned = replace(planned, parts=carried.parts, part_lines=(*meta_lines, *carried.lines))
     planned = planned if selection is None else _with_classes(planned, selection)
     planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
     changed = planned.changes or planned.meta != meta or options.changes_more_than_names
-    if not changed and _same_weights(planned) and ready.fault(loaded, found.side, suffix) is None:
+    if (
+        not changed
+        and loaded.wrapping.is_plain
+        and _same_weights(planned)
+        and ready.fault(loaded, found.side, suffix) is None
+    ):
         raise AlreadyConvertedError(_nothing_to_do(planned))
     return _stripped(planned) if options.strip else planned
+
+
+def _resolved(options: Options, loaded: checkpoint.Checkpoint, keep: str) -> Options:
+    """Return the options as the manifest records them: with what was found in place of what was not said."""
+    if loaded.wrapping.is_plain:
+        return replace(options, keep=keep)
+    return replace(options, keep=keep, key=loaded.wrapping.key, prefix=loaded.wrapping.prefix)
+
+
+def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
+    """Add the keys that are left out because they lack the prefix that was asked for."""
+    outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
+    return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """Say what was taken away of what the state dict was wrapped in."""
+    facts = "; ".join(loaded.wrapping.facts())
+    what = "The source has its weights " if facts.startswith("under") else "In the source "
+    return (f"{what}{facts}. The output has the keys of the model alone.",) if facts else ()
 
 
 def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
@@ -301,8 +348,13 @@ def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
         "--class-map says which of them to take."
     )
     notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()
-    meta = classes.with_names(planned.meta, selection)
-    return replace(planned, state_dict=state_dict, changes=changes, meta=meta, notes=(*planned.notes, *notes))
+    return replace(
+        planned,
+        state_dict=state_dict,
+        changes={**planned.changes, **changes},
+        meta=classes.with_names(planned.meta, selection),
+        notes=(*planned.notes, *notes),
+    )
 
 
 def _cast(planned: Plan, dtype: str) -> Plan:
@@ -336,7 +388,9 @@ def convert_file(
     source, destination = Path(source), Path(destination)
     before = _state(source)
     planned, replaceable = _prepared(source, destination, options, force)
-    record = prove(planned)
+    not_finite: dict[str, NotFinite] = {}
+    record = prove(planned, not_finite)
+    planned = _with_not_finite(planned, not_finite)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
     with Publication(destination.parent, partial(writer.is_output, destination), replaceable) as opened:
         meta = {**planned.meta, **embedded}
@@ -356,18 +410,34 @@ def plan_file(
     Raises:
         As `convert_file` does.
     """
-    return FileConversion(_prepared(Path(source), Path(destination), options, force)[0], Path(destination))
+    planned, _ = _prepared(Path(source), Path(destination), options, force)
+    not_finite = hashing.not_finite({**planned.state_dict, **manifest.part_tensors(planned.parts)})
+    return FileConversion(_with_not_finite(planned, not_finite), Path(destination))
 
 
-def prove(planned: Plan) -> manifest.Manifest:
+def _with_not_finite(planned: Plan, counts: Mapping[str, NotFinite]) -> Plan:
+    """Tell of numbers that are not finite; they are carried all the same, for a conversion changes no value."""
+    if not counts:
+        return planned
+    names = {entry.target: planned.in_file(entry) for entry in planned.ledger.entries}
+    named = finite.listed_counts({names.get(key, key): counted for key, counted in sorted(counts.items())})
+    note = f"{named}. They are written as they are; a model that has them computes NaN."
+    return replace(planned, not_finite=dict(sorted(counts.items())), notes=(*planned.notes, note))
+
+
+def prove(planned: Plan, not_finite: dict[str, NotFinite] | None = None) -> manifest.Manifest:
     """Read and hash everything that a plan is about.
+
+    Args:
+        planned: What is done.
+        not_finite: Is given the counts of numbers that are not finite, by what `Plan.not_finite` has as keys.
 
     Raises:
         CheckpointError: If the source is damaged.
         OSError: If it cannot be read.
     """
     tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
-    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors, not_finite)
     _check_origin(planned, digests)
     return manifest.build(planned, files, digests)
 

@@ -40,6 +40,7 @@ class Side:
         not_compared: What was not compared: sets of weights with their places, and top-level keys.
         compared: The sets of weights that were, with their places; empty where there is one set only.
         notes: What the user should know about averages, in sentences.
+        wrapping: What the state dict is wrapped in, in phrases.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Side:
     not_compared: tuple[str, ...]
     compared: tuple[str, ...]
     notes: tuple[str, ...]
+    wrapping: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,18 +120,30 @@ class Diff:
         return plain
 
 
-def diff_files(a: str | Path, b: str | Path) -> Diff:
+def diff_files(a: str | Path, b: str | Path, keys: Sequence[str] = (), prefixes: Sequence[str] = ()) -> Diff:
     """Compare the weights of two files: their state dicts and, where both hold averaged and training weights, both.
 
     Where one of them alone holds both, those are compared that its state dict gives to a model; if these differ and the
     others are equal to the other file's, it is the others. If both have a known layout, keys of the first are
     translated to the layout of the second. What training saves twice is left out where it repeats its twin.
 
+    Args:
+        a, b: The files.
+        keys: The key that the state dict stands under, of the first file, then of the second; none finds it.
+        prefixes: What the keys of the state dict begin with, likewise.
+
     Raises:
         CheckpointError: If one of them cannot be read as a checkpoint.
         OSError: If one of them cannot be read at all.
     """
-    return diff(checkpoint.read(a), checkpoint.read(b))
+    (key_a, key_b), (prefix_a, prefix_b) = _of_each(keys), _of_each(prefixes)
+    return diff(checkpoint.read(a, key_a, prefix_a), checkpoint.read(b, key_b, prefix_b))
+
+
+def _of_each(given: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return what is said of the first file and of the second; what is said once is of the first."""
+    one, two, *_ = (*given, None, None)
+    return one, two
 
 
 def diff(a: Checkpoint, b: Checkpoint) -> Diff:
@@ -197,7 +211,15 @@ class _File:
         repeated = f"their twins among the {self._told(TRAINING)}" if self.held.late else "their twins"
         count = len(self.loaded.state_dict)
         return Side(
-            self.loaded.path, count, self.detection, duplicates, repeated, tuple(unseen), compared, self.held.notes
+            self.loaded.path,
+            count,
+            self.detection,
+            duplicates,
+            repeated,
+            tuple(unseen),
+            compared,
+            self.held.notes,
+            tuple(self.loaded.wrapping.facts()),
         )
 
     def _told(self, name: str) -> str:

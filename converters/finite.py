@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from converters.errors import listed
 from converters.stored import StoredTensor
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ _NAN_ONLY = {  # the bytes that mean NaN, in dtypes without infinity
     "float8_e5m2fnuz": (0x80,),
     "float8_e8m0fnu": (0xFF,),
 }
+
+_SHOWN = 3  # tensors that are named
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ def count(tensor: StoredTensor, also: Callable[[bytes | memoryview], object] | N
     return NotFinite(nan, infinite) if nan or infinite else None
 
 
-def sentence(counts: Mapping[str, NotFinite], of: str = "the source") -> str:
+def listed_counts(counts: Mapping[str, NotFinite]) -> str:
     """Say which tensors hold numbers that are not finite, and how many."""
-    named = [f"{key} ({counted})" for key, counted in counts.items()]
-    return f"{len(named)} {'tensor' if len(named) == 1 else 'tensors'} of {of} with NaN or infinite numbers: {listed(named)}"
+    named = [f"`{key}` ({counted})" for key, counted in counts.items()]
+    total = sum(counted.nan + counted.infinite for counted in counts.values())
+    numbers = "1 number that is" if total == 1 else f"{total} numbers that are"
+    shown, more = ", ".join(named[:_SHOWN]), f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    return f"{len(named)} {'tensor holds' if len(named) == 1 else 'tensors hold'} {numbers} not finite: {shown}{more}"
 
 
 def _finder(dtype: str) -> Callable[[bytes], tuple[int, int]] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import tarfile
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -47,6 +46,7 @@ _MODELS = (
     ((), (".weights",), "a file of Darknet"),
     ((b"MATLAB 5.0",), (".mat",), "a file of MATLAB"),
 )
+_NO_STEM = (".gz", ".xz", ".bz2", ".zst", ".lz4", ".npz", ".zip", ".pth", ".pt", ".pt2", ".ckpt", ".bin")
 _ORIGINAL = "its weights do not have the names of a state dict; use the checkpoint of torch that it was made from"
 _DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
 
@@ -70,8 +70,6 @@ def file(path: Path, head: bytes) -> str | None:
         return "it is a single array of numpy, and no state dict"
     if suffix == ".distcp":
         return f"it is a part of a folder that torch.distributed.checkpoint wrote; {_dcp(path.parent)}"
-    if path.name == ".metadata":
-        return f"it is the table of a folder that torch.distributed.checkpoint wrote; {_dcp(path.parent)}"
     if ".data-0" in path.name or path.name.endswith(".index") or head[4:8] == b"TFL3":
         return f"it is a file of TensorFlow; {_ORIGINAL}"
     for begins, suffixes, what in _MODELS:
@@ -88,6 +86,8 @@ def file(path: Path, head: bytes) -> str | None:
 
 def pickled(path: Path) -> str | None:
     """Say what a pickle is that torch did not write; None where that is not known."""
+    if path.name == ".metadata":
+        return f"it is the table of a folder that torch.distributed.checkpoint wrote; {_dcp(path.parent)}"
     if path.suffix.lower() in (".pdparams", ".pdopt"):
         return f"it is a file of PaddlePaddle; {_ORIGINAL}"
     return None
@@ -109,17 +109,15 @@ def archive(source: SourceFile) -> str | None:
     names = list(records)
     ends = {name.rpartition("/")[2] for name in names}
     if names and all(name.endswith(".npy") for name in names):
-        script = (
-            "import numpy, torch; torch.save({key: torch.from_numpy(value) for key, value in "
-            f"numpy.load({str(path)!r}).items()}}, {str(_out(path))!r})"
-        )
-        return f"it is a file of numpy's arrays (.npz); `python -c {shlex.quote(script)}` makes a state dict of it"
+        arrays = f"numpy.load({str(path)!r}).items()"
+        script = f"torch.save({{key: torch.from_numpy(array) for key, array in {arrays}}}, {str(_out(path))!r})"
+        return f"it is a file of numpy's arrays (.npz); make a state dict of it: `{_python('numpy, torch', script)}`"
     if "constants.pkl" in ends and "data.pkl" in ends:
-        script = f"import torch; torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), {str(_out(path))!r})"
-        return f"it is a TorchScript archive; `python -c {shlex.quote(script)}` saves its state dict"
+        script = f"torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), {str(_out(path))!r})"
+        return f"it is a TorchScript archive; save its state dict: `{_python('torch', script)}`"
     if "archive_format" in ends or "serialized_exported_program.json" in ends:
-        script = f"import torch; torch.save(torch.export.load({str(path)!r}).state_dict, {str(_out(path))!r})"
-        return f"it is a program of torch.export; `python -c {shlex.quote(script)}` saves its state dict"
+        script = f"torch.save(torch.export.load({str(path)!r}).state_dict, {str(_out(path))!r})"
+        return f"it is a program of torch.export; save its state dict: `{_python('torch', script)}`"
     if "data.pkl" in ends:
         compressed = any(record.compressed for record in records.values())
         return _repack(path) if compressed or "data.pkl" in names else None
@@ -159,6 +157,12 @@ def folder(path: Path) -> str | None:
         more = f" (or another of its {len(files)} checkpoints)" if len(files) > 1 else ""
         return f"it is a folder; name the file in it: `{path / newest}`{more}"
     return None
+
+
+def _python(modules: str, script: str) -> str:
+    """Return a command line that runs a script, quoted for a shell as plainly as can be."""
+    text = f"import {modules}; {script}"
+    return f"python -c {shlex.quote(text)}" if set('"$`\\!') & set(text) else f'python -c "{text}"'
 
 
 def _dcp(path: Path) -> str:
@@ -231,6 +235,8 @@ def _first_of_xz(data: bytes) -> bytes:
 
 
 def _tar(path: Path) -> str:
+    import tarfile
+
     names = []
     with suppress(tarfile.TarError, ValueError, EOFError):
         with tarfile.open(path, "r:") as opened:
@@ -285,9 +291,11 @@ def _text(path: Path, head: bytes) -> str | None:
 
 
 def _out(path: Path) -> Path:
-    """Name what a command writes: the file without the suffixes of its packing."""
+    """Name what a command writes, in the working folder: the file without the suffixes of its packing."""
     stem = path.name
-    while Path(stem).suffix.lower() in (".gz", ".xz", ".bz2", ".zst", ".lz4", ".npz", ".zip", ".pth", ".pt", ".ckpt"):
+    while Path(stem).suffix.lower() in _NO_STEM:
         stem = Path(stem).stem
     made = Path(f"{stem}.pth")
-    return made if made.name != path.name else Path(f"{stem}_unpacked.pth")
+    while made.exists():
+        made = Path(f"{made.stem}_unpacked.pth")
+    return made

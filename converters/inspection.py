@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from converters import checkpoint, families, parts
+from converters import checkpoint, families, hashing, parts
 from converters.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.checkpoint import Checkpoint
 from converters.detect import Detection, detect
 from converters.engine import same_bits
 from converters.errors import DetectionError, PartsError
+from converters.finite import NotFinite
 from converters.layout import class_counts, spec_of
 from converters.ledger import DROP_DUPLICATE
 
@@ -59,6 +60,10 @@ class Inspection:
         meta_keys: Keys of the file's plain metadata.
         other_keys: Top-level keys beside state dict and metadata, such as `optimizer`.
         foreign: Globals of the pickle that were made inert.
+        key: The key that the state dict stands under.
+        prefix: What its keys begin with in the file.
+        wrapping: What the state dict is wrapped in, in phrases; nothing where mmengine finds it as it is.
+        not_finite: How many NaN and infinite numbers a tensor holds, by its key in the file.
     """
 
     path: Path
@@ -76,20 +81,24 @@ class Inspection:
     meta_keys: tuple[str, ...]
     other_keys: tuple[str, ...]
     foreign: tuple[str, ...]
+    key: str
+    prefix: str
+    wrapping: tuple[str, ...]
+    not_finite: Mapping[str, NotFinite]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
         return {**asdict(self), "path": str(self.path)}
 
 
-def inspect_file(path: str | Path) -> Inspection:
-    """Read and describe a checkpoint.
+def inspect_file(path: str | Path, key: str | None = None, prefix: str | None = None) -> Inspection:
+    """Read and describe a checkpoint; for `key` and `prefix` see `checkpoint.read`.
 
     Raises:
         CheckpointError: If the file cannot be read as one.
         OSError: If it cannot be read at all.
     """
-    return inspect_checkpoint(checkpoint.read(path))
+    return inspect_checkpoint(checkpoint.read(path, key, prefix))
 
 
 def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
@@ -99,6 +108,7 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         CheckpointError: If the file is damaged.
         OSError: If it cannot be read.
     """
+    counts = hashing.not_finite({loaded.wrapping.in_file(key): tensor for key, tensor in loaded.state_dict.items()})
     loaded.check()
     specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
     found = _detected(loaded)
@@ -126,6 +136,10 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         meta_keys=tuple(sorted(loaded.meta)),
         other_keys=loaded.other_keys,
         foreign=loaded.foreign,
+        key=loaded.wrapping.key,
+        prefix=loaded.wrapping.prefix,
+        wrapping=tuple(loaded.wrapping.facts()),
+        not_finite=dict(sorted(counts.items())),
     )
 
 

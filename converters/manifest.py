@@ -224,7 +224,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
     lines = (
         Line(
             target=key,
-            source=origins[key].source,
+            source=planned.in_file(origins[key]),
             action=origins[key].action,
             rule=origins[key].rule,
             dtype=tensor.dtype,
@@ -235,7 +235,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         for key, tensor in sorted(planned.state_dict.items())
     )
     left = (
-        Left(entry.source, entry.action, entry.rule, _reason(planned.rules, entry.rule))
+        Left(planned.in_file(entry), entry.action, entry.rule, _reason(planned.rules, entry.rule))
         for entry in planned.ledger.entries
         if entry.target not in planned.state_dict
     )

@@ -115,14 +115,15 @@ def weights(loaded: Checkpoint, keep: str | None = None) -> Weights:
         PartsError: If the averaged model is not that of the state dict.
     """
     try:
-        return averages.find(loaded.state_dict, _place(loaded), loaded.averages, loaded.content, loaded.meta)
+        return averages.find(loaded.state_dict, place(loaded), loaded.averages, loaded.content, loaded.meta)
     except averages.UnusableError:
         if keep != MODEL:
             raise
-        return Weights(loaded.state_dict, own=_place(loaded))
+        return Weights(loaded.state_dict, own=place(loaded))
 
 
-def _place(loaded: Checkpoint) -> str:
+def place(loaded: Checkpoint) -> str:
+    """Say where the state dict of a checkpoint stands."""
     return loaded.wrapping.key or "its top level"
 
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from converters import ledger
+from converters import finite, ledger
 from converters.averages import WEIGHTS
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Account, Entry, Ledger
 from converters.parts import LEFT_OUT
@@ -39,7 +39,9 @@ def plan_lines(done: FileConversion) -> list[str]:
         for entry in account.ledger.entries:
             tensor = plan.tensor(entry, number)
             shape = "x".join(map(str, tensor.shape)) or "scalar"
-            rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, entry.source))
+            rows.append(
+                _row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, plan.in_file(entry, number))
+            )
             rows += [_row("", "", "", note) for note in _notes(plan, entry, number)]
     total = sum(tensor.nbytes for tensor in plan.state_dict.values())
     return [
@@ -80,11 +82,12 @@ def details(plan: Plan, verbosity: int) -> list[str]:
     several = len(plan.accounts) > 1
     keys = [
         line
-        for account in plan.accounts
-        for line in [*([f"{_head(account)}:"] if several else []), *ledger_lines(account.ledger.entries, verbosity)]
+        for number, account in enumerate(plan.accounts)
+        for line in [*([f"{_head(account)}:"] if several else []), *ledger_lines(plan, number, verbosity)]
     ]
     changes = [f"change {key}: {'; '.join(done)}" for key, done in plan.changes.items()]
-    return [*keys, *changes, *part_lines(plan.part_lines)]
+    counts = [f"not finite {key}: {counted}" for key, counted in plan.not_finite.items()]
+    return [*keys, *changes, *counts, *part_lines(plan.part_lines)]
 
 
 def note_lines(notes: Iterable[str]) -> list[str]:
@@ -143,12 +146,12 @@ def verified(checked: Verification) -> str:
     return f"VERIFIED {len(checked.manifest.tensors)} tensors of {checked.path}; {source}"
 
 
-def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
-    """Return one line per key that changed; per key at all from verbosity 2 on."""
+def ledger_lines(plan: Plan, number: int, verbosity: int) -> list[str]:
+    """Return one line per key of an account that changed; per key at all from verbosity 2 on."""
     return [
-        f"{_WORDS.get(entry.action, entry.action)} {entry.source}"
+        f"{_WORDS.get(entry.action, entry.action)} {plan.in_file(entry, number)}"
         + (f" -> {entry.target}" if entry.action == RENAME else "")
-        for entry in entries
+        for entry in plan.accounts[number].ledger.entries
         if verbosity > 1 or entry.action not in (KEEP, ledger.LEFT_OUT)
     ]
 
@@ -181,7 +184,8 @@ def diff_lines(found: Diff, verbose: bool) -> list[str]:
 def _side_lines(name: str, side: Side) -> list[str]:
     known = side.detection
     what = "unknown layout" if known is None else f"{known.family} {known.variant}, {known.side} side"
-    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}")]
+    wrapped = "".join(f"; {fact}" for fact in side.wrapping)
+    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}{wrapped}")]
 
 
 def _compared(found: Diff) -> list[tuple[str, str]]:
@@ -220,10 +224,12 @@ def inspection_lines(seen: Inspection) -> list[str]:
     facts = [
         ("file", str(seen.path)),
         ("format", seen.format),
+        *([("state dict", "; ".join(seen.wrapping))] if seen.wrapping else []),
         ("tensors", str(seen.tensors)),
         ("parameters", f"{seen.parameters / 1e6:.2f} M"),
         ("dtypes", ", ".join(f"{dtype} ({count})" for dtype, count in seen.dtypes.items())),
         ("layout", _layout(seen)),
+        *([("not finite", finite.listed_counts(seen.not_finite))] if seen.not_finite else []),
         ("classes", _classes(seen)),
         *([("weights", _sets(seen))] if seen.sets[0].name != WEIGHTS else []),
         ("duplicates", _duplicates(seen)),

@@ -311,6 +311,11 @@ def _usual(content: dict[Any, Any], pure: Mapping[Path, dict[Any, Any]]) -> Path
         raise MalformedError(
             f"it holds {len(others)} state dicts, and none is of a known family; choose one with {' or '.join(ways)}"
         )
+    if "ds_version" in content:
+        raise MalformedError(
+            "it is a part of DeepSpeed's state of the optimizer and holds no state dict; the script zero_to_fp32.py "
+            "in the folder above collects the weights: `python zero_to_fp32.py . OUT`"
+        )
     near = [name for name in _USUAL if isinstance(content.get(name), dict)]
     return (near[0],) if near else ()
 
@@ -345,7 +350,7 @@ def _refuse_parts(content: dict[Any, Any], tensors: Tensors) -> None:
     if "ds_version" in content and 2 * empty > len(tensors):
         raise MalformedError(
             f"{empty} of its {len(tensors)} tensors are empty, as DeepSpeed saves them with ZeRO 3; the script "
-            "zero_to_fp32.py beside it collects them: `python zero_to_fp32.py . OUT`"
+            "zero_to_fp32.py in the folder above collects the weights: `python zero_to_fp32.py . OUT`"
         )
 
 
