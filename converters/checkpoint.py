@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,9 @@ def _unpickled(
 def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
     meta, left_out = (held.metadata, ()) if held.metadata is not None else _meta(found.beside.get("meta", {}))
     others = tuple(sorted(str(key) for key in found.beside if key != "meta"))
-    state_dict, among = averages.split(found.tensors)
+    _, among = averages.split({**found.tensors, **found.outside})
+    state_dict = {key: tensor for key, tensor in found.tensors.items() if key not in among}
+    outside = {key: tensor for key, tensor in found.outside.items() if key not in among}
     return Checkpoint(
         path,
         held.format,
@@ -184,8 +186,8 @@ def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
         held.foreign,
         others,
         left_out,
-        found.wrapping,
-        found.outside,
+        replace(found.wrapping, total=len(state_dict), outside=len(outside)),
+        outside,
         among,
     )
 
