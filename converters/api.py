@@ -14,25 +14,31 @@ from converters import (
     casting,
     checkpoint,
     classes,
+    counters,
     detect,
     engine,
     families,
+    finite,
     hashing,
     layout,
     manifest,
     optimizer,
     parts,
+    ready,
     writer,
 )
+from converters.averages import EMA, STATE_DICT
 from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
     ClassMapError,
+    MissingKeyError,
     OutputExistsError,
     VerificationError,
     listed,
 )
-from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry, Ledger
+from converters.finite import NotFinite
+from converters.ledger import DROP, DROP_DUPLICATE, KEEP, LEFT_OUT, RENAME, UNMAPPED, Account, Entry, Ledger
 from converters.manifest import FileDigest, SideManifest
 from converters.mapping import Mapping as KeyMapping
 from converters.options import DEFAULTS, Options
@@ -50,26 +56,36 @@ class Plan:
         options: What was asked for.
         detection: What the source is.
         rules: The mapping that was applied, in its direction.
-        ledger: What becomes of every key of the state dict.
+        accounts: What becomes of every key of every set of weights; of the one that the output's state dict is made of
+            first.
+        taken: The tensors of each set, in the same order, by the source's keys.
         state_dict: The tensors to write, by key, sorted.
         changes: For each key whose values are not those of the source: what was done to them, in words.
         parts: What is written beside the state dict and `meta`, by its name at the top level of a `.pth`.
         part_lines: What became of every part of the source.
         meta: The plain metadata to write.
         notes: What the user should know before using the output, in sentences.
+        not_finite: How many NaN and infinite numbers a tensor holds, by its key or its place in the output.
     """
 
     source: checkpoint.Checkpoint
     options: Options
     detection: detect.Detection
     rules: KeyMapping
-    ledger: Ledger
+    accounts: tuple[Account, ...]
+    taken: tuple[Mapping[str, StoredTensor], ...]
     state_dict: Mapping[str, StoredTensor]
     meta: Mapping[str, Any]
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, Any] = field(default_factory=dict)
     part_lines: tuple[PartLine, ...] = ()
     notes: tuple[str, ...] = ()
+    not_finite: Mapping[str, NotFinite] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What becomes of every key of the set that the output's state dict is made of."""
+        return self.accounts[0].ledger
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
@@ -81,28 +97,56 @@ class Plan:
             "to": self.options.to,
             "options": self.options.as_dict(),
             "tensors": len(self.state_dict),
-            "kept": self.ledger.count(KEEP),
-            "renamed": self.ledger.count(RENAME),
-            "duplicates_dropped": self.ledger.count(DROP_DUPLICATE),
-            "dropped": self.ledger.count(DROP),
-            "unmapped": self.ledger.count(UNMAPPED),
-            "ledger": [self._line(entry) for entry in self.ledger.entries],
+            **_counts(self.ledger),
+            "ledger": [self._line(entry, 0) for entry in self.ledger.entries],
+            "sets": [
+                {
+                    **{"name": account.name, "place": account.place, "target": account.target},
+                    **_counts(account.ledger),
+                    "left_out": account.ledger.count(LEFT_OUT),
+                    "ledger": [self._line(entry, number) for entry in account.ledger.entries],
+                }
+                for number, account in enumerate(self.accounts)
+            ],
             "notes": list(self.notes),
             "parts": [asdict(line) for line in self.part_lines],
+            "not_finite": {key: asdict(counted) for key, counted in self.not_finite.items()},
         }
 
-    def tensor(self, entry: Entry) -> StoredTensor:
-        """Return the tensor that is written for a line of the ledger, or the source's where none is."""
-        return self.source.state_dict[entry.source] if entry.target is None else self.state_dict[entry.target]
+    def tensor(self, entry: Entry, number: int = 0) -> StoredTensor:
+        """Return the tensor that is written for a line of an account, or the source's where none is."""
+        written = entry.target is not None and number == 0
+        return self.state_dict[entry.target] if written else self.taken[number][entry.source]
 
-    def _line(self, entry: Entry) -> dict[str, Any]:
-        tensor = self.tensor(entry)
+    def in_file(self, entry: Entry, number: int = 0) -> str:
+        """Return the source key of a line of an account as it is in the source's file."""
+        stands = self.accounts[number].place == parts.place(self.source)
+        return self.source.wrapping.in_file(entry.source) if stands else entry.source
+
+    def changed(self, entry: Entry, number: int = 0) -> tuple[str, ...]:
+        """Say what was done to the values of a tensor."""
+        return self.changes.get(entry.target, ()) if number == 0 and entry.target is not None else ()
+
+    def _line(self, entry: Entry, number: int) -> dict[str, Any]:
+        tensor = self.tensor(entry, number)
+        changes = list(self.changed(entry, number))
         return {
             **asdict(entry),
+            "source": self.in_file(entry, number),
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
-            "changes": list(self.changes.get(entry.target, ())),
+            "changes": changes,
         }
+
+
+def _counts(ledger: Ledger) -> dict[str, int]:
+    return {
+        "kept": ledger.count(KEEP),
+        "renamed": ledger.count(RENAME),
+        "duplicates_dropped": ledger.count(DROP_DUPLICATE),
+        "dropped": ledger.count(DROP),
+        "unmapped": ledger.count(UNMAPPED),
+    }
 
 
 @dataclass(frozen=True)
@@ -136,30 +180,64 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     """
     if options.family is not None and options.variant is not None:
         families.variant(options.family, options.variant)
-    loaded = checkpoint.read(source)
+    loaded = checkpoint.read(source, options.key, options.prefix)
     found = detect.detect(loaded.state_dict, options.family, options.variant)
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
-    result = _converted(chosen.state_dict, found, options, classes_held)
+    source_layout = _layout(found, found.side, classes_held)
+    counted = counters.mended(chosen.state_dict, source_layout)
+    result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
         chosen,
-        lambda tensors: _converted(tensors, found, options, classes_held).state_dict,
+        lambda tensors: _converted(counters.mended(tensors, source_layout).tensors, found, options, classes_held),
         None if found.side == options.to else _regrouping(found, options.to, classes_held),
     )
-    asked = replace(options, keep=chosen.keep)
+    asked = _resolved(options, loaded, chosen.keep)
     meta = _meta(loaded.meta, found, asked)
-    planned = Plan(loaded, asked, found, result.rules, result.ledger, result.state_dict, meta)
+    accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
+    others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
+    taken = ({**counted.tensors, **loaded.outside}, *others)
+    notes = (*_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
+    planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
+    done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
+    planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
     # every further step takes a plan and returns one with other tensors, changes or parts
     meta_lines = parts.meta_lines(loaded, found.side, options.to) if chosen.keep == parts.ALL else ()
     planned = replace(planned, parts=carried.parts, part_lines=(*meta_lines, *carried.lines))
     planned = planned if selection is None else _with_classes(planned, selection)
     planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
     changed = planned.changes or planned.meta != meta or options.changes_more_than_names
-    if result.ledger.changes_nothing and not changed:
-        raise AlreadyConvertedError(_nothing_to_do(source, found))
+    if (
+        not changed
+        and loaded.wrapping.is_plain
+        and _same_weights(planned)
+        and ready.fault(loaded, found.side, suffix) is None
+    ):
+        raise AlreadyConvertedError(_nothing_to_do(planned))
     return _stripped(planned) if options.strip else planned
+
+
+def _resolved(options: Options, loaded: checkpoint.Checkpoint, keep: str) -> Options:
+    """Return the options as the manifest records them: with what was found in place of what was not said."""
+    if loaded.wrapping.is_plain:
+        return replace(options, keep=keep)
+    return replace(options, keep=keep, key=loaded.wrapping.key, prefix=loaded.wrapping.prefix)
+
+
+def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
+    """Add the keys that are left out because they lack the prefix that was asked for."""
+    outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
+    return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """Say what was taken away of what the state dict was wrapped in."""
+    facts = "; ".join(loaded.wrapping.facts())
+    what = "The source has its weights " if facts.startswith("under") else "In the source "
+    return (f"{what}{facts}. The output has the keys of the model alone.",) if facts else ()
 
 
 def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
@@ -204,8 +282,42 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
     return "A .safetensors file" if suffix == ".safetensors" else None
 
 
+def _same_weights(planned: Plan) -> bool:
+    """Tell whether the output's state dict has the source's very tensors under the very same keys."""
+    held = planned.source.state_dict
+    return held.keys() == planned.state_dict.keys() and all(
+        planned.state_dict[key] is tensor for key, tensor in held.items()
+    )
+
+
+def _check_average(ledger: Ledger, chosen: parts.Choice) -> None:
+    """Refuse averaged weights of a part of the model; the rest would be those of training."""
+    late = chosen.held.late if chosen.averaged_first else {}
+    missing = [entry.source for entry in ledger.entries if entry.target is not None and entry.source in late]
+    if missing:
+        raise MissingKeyError(
+            f"{len(missing)} key(s) of the model are missing from the averaged weights: {listed(missing)}; pass --keep "
+            "model to convert the training weights."
+        )
+
+
+def _accounts(ledger: Ledger, chosen: parts.Choice, carried: parts.Carried) -> tuple[Account, ...]:
+    """Account for every set of weights of the source."""
+    if chosen.other is None:
+        return (Account(chosen.held.single, chosen.held.own, STATE_DICT, ledger),)
+    (name, other), (place, beside) = chosen.names, chosen.places
+    first = Account(name, place, STATE_DICT, ledger)
+    if carried.beside is not None:
+        return first, Account(other, beside, EMA, carried.beside.ledger)
+    return first, Account.left_out(other, beside, chosen.other)
+
+
 def _converted(
-    tensors: Mapping[str, StoredTensor], found: detect.Detection, options: Options, num_classes: int | None
+    tensors: Mapping[str, StoredTensor],
+    found: detect.Detection,
+    options: Options,
+    num_classes: int | None,
+    originals: Mapping[str, StoredTensor] | None = None,
 ) -> engine.Conversion:
     mapping = families.mapping(found.family, found.variant)
     wanted = _layout(found, options.to, num_classes)
@@ -213,7 +325,7 @@ def _converted(
         rules = engine.rules_between(mapping, found.side, options.to)
         wanted = casting.accepting_floats(wanted, rules, tensors)
     step = engine.canonicalise if found.side == options.to else engine.convert
-    return step(tensors, mapping, options.to, wanted, options.allow_unmapped)
+    return step(tensors, mapping, options.to, wanted, options.allow_unmapped, originals)
 
 
 def _regrouping(
@@ -236,8 +348,13 @@ def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
         "--class-map says which of them to take."
     )
     notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()
-    meta = classes.with_names(planned.meta, selection)
-    return replace(planned, state_dict=state_dict, changes=changes, meta=meta, notes=notes)
+    return replace(
+        planned,
+        state_dict=state_dict,
+        changes={**planned.changes, **changes},
+        meta=classes.with_names(planned.meta, selection),
+        notes=(*planned.notes, *notes),
+    )
 
 
 def _cast(planned: Plan, dtype: str) -> Plan:
@@ -271,7 +388,9 @@ def convert_file(
     source, destination = Path(source), Path(destination)
     before = _state(source)
     planned, replaceable = _prepared(source, destination, options, force)
-    record = prove(planned)
+    not_finite: dict[str, NotFinite] = {}
+    record = prove(planned, not_finite)
+    planned = _with_not_finite(planned, not_finite)
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
     with Publication(destination.parent, partial(writer.is_output, destination), replaceable) as opened:
         meta = {**planned.meta, **embedded}
@@ -291,18 +410,34 @@ def plan_file(
     Raises:
         As `convert_file` does.
     """
-    return FileConversion(_prepared(Path(source), Path(destination), options, force)[0], Path(destination))
+    planned, _ = _prepared(Path(source), Path(destination), options, force)
+    not_finite = hashing.not_finite({**planned.state_dict, **manifest.part_tensors(planned.parts)})
+    return FileConversion(_with_not_finite(planned, not_finite), Path(destination))
 
 
-def prove(planned: Plan) -> manifest.Manifest:
+def _with_not_finite(planned: Plan, counts: Mapping[str, NotFinite]) -> Plan:
+    """Tell of numbers that are not finite; they are carried all the same, for a conversion changes no value."""
+    if not counts:
+        return planned
+    names = {entry.target: planned.in_file(entry) for entry in planned.ledger.entries}
+    named = finite.listed_counts({names.get(key, key): counted for key, counted in sorted(counts.items())})
+    note = f"{named}. They are written as they are; a model that has them computes NaN."
+    return replace(planned, not_finite=dict(sorted(counts.items())), notes=(*planned.notes, note))
+
+
+def prove(planned: Plan, not_finite: dict[str, NotFinite] | None = None) -> manifest.Manifest:
     """Read and hash everything that a plan is about.
+
+    Args:
+        planned: What is done.
+        not_finite: Is given the counts of numbers that are not finite, by what `Plan.not_finite` has as keys.
 
     Raises:
         CheckpointError: If the source is damaged.
         OSError: If it cannot be read.
     """
     tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
-    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors)
+    files, digests = hashing.digests(checkpoint.files(planned.source.path), tensors, not_finite)
     _check_origin(planned, digests)
     return manifest.build(planned, files, digests)
 
@@ -356,12 +491,18 @@ def _stripped(planned: Plan) -> Plan:
     return replace(planned, meta=meta)
 
 
-def _nothing_to_do(source: str | Path, found: detect.Detection) -> str:
+def _nothing_to_do(planned: Plan) -> str:
+    """Say that a source of the wanted layout can be loaded as it is, and by what."""
+    found, account = planned.detection, planned.accounts[0]
     legacy = (families.family(name).code for name in (found.family, *families.same_layout(found.family)))
     other, loaders = (layout.NEW, legacy) if found.side == layout.LEGACY else (layout.LEGACY, ("ddq_port",))
+    weights = f" and gives its {account.name}" if len(planned.accounts) > 1 else ""
+    loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
+    if found.side == layout.LEGACY and planned.source.format != "pth":
+        loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
     return (
-        f"The source `{source}` already has the {found.side} layout of {found.family} {found.variant}; it can be "
-        f"loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}."
+        f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"
+        f"{weights}; {loading}."
     )
 
 

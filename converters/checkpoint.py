@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters import safetensors_file, shards, torch_legacy, torch_zip
+from converters import averages, formats, safetensors_file, shards, torch_legacy, torch_zip, wrapping
 from converters.errors import CheckpointError, MalformedError, listed, one_line
 from converters.inert_pickle import Foreign, Unpickled
 from converters.plain import plain
 from converters.stored import SourceFile, StoredTensor, check_all
+from converters.wrapping import Found, Wrapping
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WRAPPERS = ("state_dict", "model")
 CLASS_META = ("dataset_meta", "CLASSES", "PALETTE")  # what inference needs beside the weights
 MANIFEST_KEY = "ddq_manifest"  # where a converted file keeps its manifest: in the metadata, in `meta` of .pth
 _HEAD = 512  # bytes that tell the format
@@ -32,13 +31,16 @@ class Checkpoint:
     Attributes:
         path: The file.
         format: `pth` or `safetensors`.
-        state_dict: The model's tensors by key, without a `module.` that all keys had.
-        content: What stands beside the state dict at the top level, tensors as `StoredTensor`, unknown objects as
-            `inert_pickle.Foreign`; empty for safetensors.
+        state_dict: The model's tensors by key, without what they are wrapped in.
+        content: What stands beside the state dict at the top level or within its wrapping, tensors as `StoredTensor`,
+            unknown objects as `inert_pickle.Foreign`.
         meta: The plain part (text, numbers, lists, dicts) of the file's `meta`.
         foreign: Names of the globals in the pickle that were replaced by inert stand-ins.
         other_keys: Top-level keys beside the state dict and `meta`, such as `optimizer`.
         meta_left_out: What is not in `meta`: each place, dotted, and the kind of what stood there.
+        wrapping: What the state dict was wrapped in.
+        outside: Tensors that stand in the same dict, without the prefix that was asked for.
+        averages: Averaged weights that stood among the state dict's keys, by their own keys.
     """
 
     path: Path
@@ -49,6 +51,9 @@ class Checkpoint:
     foreign: tuple[str, ...]
     other_keys: tuple[str, ...]
     meta_left_out: tuple[tuple[str, str], ...] = ()
+    wrapping: Wrapping = Wrapping()
+    outside: Mapping[str, StoredTensor] = field(default_factory=dict)
+    averages: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def to_torch(self) -> dict[str, Tensor]:
         """Read the state dict as tensors of torch.
@@ -68,8 +73,13 @@ class Checkpoint:
         check_all({tensor.storage: None for tensor in self.state_dict.values()})
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | Path, key: str | None = None, prefix: str | None = None) -> Checkpoint:
     """Read what a checkpoint holds, but not yet its tensors; its format is told by its content, not by its suffix.
+
+    Args:
+        path: The file, or the index of one in several files.
+        key: The key that the state dict stands under, dotted where keys are nested; None finds it.
+        prefix: What the keys of the state dict begin with; None finds it.
 
     Raises:
         CheckpointError: If there is no such file, or it is empty, truncated or no checkpoint.
@@ -77,19 +87,26 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        fault = "is not a regular file" if path.exists() else "does not exist"
-        index = shards.index_path(path)
-        wanted = f"its parts are in `{index}`; name that" if index.exists() else "expected a .pth or .safetensors file"
-        raise CheckpointError(f"The checkpoint `{path}` {fault}, {wanted}.")
+        raise CheckpointError(_no_file(path))
     if path.name.endswith(shards.INDEX_SUFFIX):
-        return _read_shards(path)
+        return _read_shards(path, key, prefix)
     source = SourceFile(path)
     if not source.size:
         raise CheckpointError(f"The checkpoint `{path}` is empty; copy or download it again.")
     try:
-        return _reader(source.read(0, min(_HEAD, source.size)))(source)
+        held = _contents(source)
+        return _checkpoint(source.path, held, wrapping.find(held.content, key, prefix))
     except MalformedError as error:
         raise source.fault(one_line(error)) from error
+
+
+def _no_file(path: Path) -> str:
+    index = shards.index_path(path)
+    wanted = f"its parts are in `{index}`; name that" if index.exists() else "expected a .pth or .safetensors file"
+    if not path.is_dir():
+        fault = "is not a regular file" if path.exists() else "does not exist"
+        return f"The checkpoint `{path}` {fault}, {wanted}."
+    return f"The checkpoint `{path}` is not a regular file: {formats.folder(path) or f'it is a folder, {wanted}'}."
 
 
 def files(path: Path) -> list[Path]:
@@ -111,72 +128,101 @@ def _index(path: Path) -> shards.Index:
         raise CheckpointError(f"Cannot read the checkpoint `{path}`: {one_line(error)}.") from error
 
 
-def _reader(head: bytes) -> Callable[[SourceFile], Checkpoint]:
+@dataclass(frozen=True)
+class _Held:
+    """The content of a file, the metadata of a safetensors, and which globals of a pickle were made inert."""
+
+    format: str
+    content: Any
+    metadata: Mapping[str, Any] | None = None
+    foreign: tuple[str, ...] = ()
+
+
+def _contents(source: SourceFile) -> _Held:
+    head = source.read(0, min(_HEAD, source.size))
     if head[:4] == b"PK\x03\x04":
-        return partial(_read_torch, torch_zip.read)
-    if head[8:9] == b"{":  # first: the length before it may begin with any byte, a pickle's too
-        return _read_safetensors
+        return _unpickled(torch_zip.read, source, lambda: formats.archive(source))
+    # before pickles: the length in front may begin with any byte, theirs too; text would be a length beyond any file
+    if head[8:9] == b"{" and (b"\0" in head[:8] or not head[:8].isascii()):
+        return _of_safetensors(source)
     if head[:1] == b"\x80":
-        return partial(_read_torch, torch_legacy.read)
-    raise MalformedError(_other_format(head))
+        return _unpickled(torch_legacy.read, source, lambda: formats.pickled(source.path))
+    raise MalformedError(
+        formats.file(source.path, head)
+        or "it is neither a torch zip file nor a safetensors file nor what torch wrote before 1.6"
+    )
 
 
-def _other_format(head: bytes) -> str:
-    """Say what a file is that is no checkpoint, where that helps to get the right one."""
-    if head[257:262] == b"ustar":
-        return "it is a tar file, as torch wrote before 0.1.10; load it with torch.load and save it with torch.save"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a pointer of Git LFS in place of the file; run `git lfs pull`"
-    if head.lstrip()[:9].lower() in (b"<!doctype", b"<html") or head.lstrip()[:5].lower() == b"<html":
-        return "it is a web page, and not the file to download"
-    return "it is neither a torch zip file nor a safetensors file nor what torch wrote before 1.6"
-
-
-def _read_safetensors(source: SourceFile) -> Checkpoint:
+def _of_safetensors(source: SourceFile) -> _Held:
     found = safetensors_file.read(source)
     if not found.tensors:
         raise MalformedError("it holds no tensors")
-    meta = _decoded(found.metadata)
-    return Checkpoint(source.path, "safetensors", _strip_module(found.tensors), {}, meta, (), ())
+    return _Held("safetensors", found.tensors, _decoded(found.metadata))
 
 
-def _read_shards(path: Path) -> Checkpoint:
+def _unpickled(
+    read_format: Callable[[SourceFile], Unpickled], source: SourceFile, explain: Callable[[], str | None]
+) -> _Held:
+    """Read what torch wrote; what is damaged, or is something else, may have a better explanation."""
+    try:
+        found = read_format(source)
+    except MalformedError as error:
+        raise MalformedError(explain() or str(error)) from error
+    return _Held("pth", found.content, None, found.foreign)
+
+
+def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
+    meta, left_out = (held.metadata, ()) if held.metadata is not None else _meta(found.beside.get("meta", {}))
+    others = tuple(sorted(str(key) for key in found.beside if key != "meta"))
+    _, among = averages.split({**found.tensors, **found.outside})
+    state_dict = {key: tensor for key, tensor in found.tensors.items() if key not in among}
+    outside = {key: tensor for key, tensor in found.outside.items() if key not in among}
+    return Checkpoint(
+        path,
+        held.format,
+        state_dict,
+        found.beside,
+        meta,
+        held.foreign,
+        others,
+        left_out,
+        replace(found.wrapping, total=len(state_dict), outside=len(outside)),
+        outside,
+        among,
+    )
+
+
+def _read_shards(path: Path, key: str | None, prefix: str | None) -> Checkpoint:
     index = _index(path)
     held = {name: _shard(path.with_name(name)) for name in sorted(set(index.files.values()))}
-    missing = sorted(key for key, name in index.files.items() if key not in held[name])
-    unlisted = sorted(key for name in held for key in held[name] if index.files.get(key) != name)
+    missing = sorted(name for name, file in index.files.items() if name not in held[file].content)
+    unlisted = sorted(name for file in held for name in held[file].content if index.files.get(name) != file)
     if missing or unlisted:
         fault = f"lack {listed(missing)}" if missing else f"hold {listed(unlisted)}, which it does not list"
         raise CheckpointError(f"Cannot read the checkpoint `{path}`: its shards {fault}.")
-    tensors = {key: held[name][key] for key, name in index.files.items()}
-    metadata = {name: text for name, text in index.metadata.items() if isinstance(text, str)}
-    return Checkpoint(path, "safetensors", _strip_module(tensors), {}, _decoded(metadata), (), ())
+    tensors = {name: held[file].content[name] for name, file in index.files.items()}
+    metadata = _decoded({name: text for name, text in index.metadata.items() if isinstance(text, str)})
+    foreign = tuple(sorted({name for shard in held.values() for name in shard.foreign}))
+    formats_held = "/".join(sorted({shard.format for shard in held.values()}))
+    try:
+        found = wrapping.find(tensors, key, prefix)
+    except MalformedError as error:
+        raise CheckpointError(f"Cannot read the checkpoint `{path}`: {one_line(error)}.") from error
+    return _checkpoint(path, _Held(formats_held, tensors, metadata, foreign), found)
 
 
-def _shard(path: Path) -> dict[str, StoredTensor]:
+def _shard(path: Path) -> _Held:
+    """Read a file that an index names: a safetensors file, or as `transformers` wrote before, one of torch."""
     if not path.is_file():
         raise CheckpointError(f"The shard `{path}` does not exist, though the index names it.")
     source = SourceFile(path)
     try:
-        return safetensors_file.read(source).tensors
+        held = _contents(source)
+        if not isinstance(held.content, dict) or not all(isinstance(key, str) for key in held.content):
+            raise MalformedError(f"its top level is {wrapping.kind(held.content)}, expected a dict of tensors by name")
+        return held
     except MalformedError as error:
         raise source.fault(one_line(error)) from error
-
-
-def _read_torch(read_format: Callable[[SourceFile], Unpickled], source: SourceFile) -> Checkpoint:
-    found = read_format(source)
-    state_dict, rest = _find_state_dict(found.content)
-    meta, left_out = _meta(rest.get("meta", {}))
-    return Checkpoint(
-        source.path,
-        "pth",
-        _strip_module(state_dict),
-        rest,
-        meta,
-        found.foreign,
-        tuple(sorted(str(key) for key in rest if key != "meta")),
-        left_out,
-    )
 
 
 def _meta(found: Any) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
@@ -189,42 +235,6 @@ def _meta(found: Any) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
         return {}, (("", found.name if isinstance(found, Foreign) else type(found).__name__),)
     copy = plain({key: value for key, value in found.items() if key != MANIFEST_KEY})
     return {**copy.value, MANIFEST_KEY: text}, copy.left_out
-
-
-def _find_state_dict(content: Any) -> tuple[dict[str, StoredTensor], dict[Any, Any]]:
-    """Return the state dict, and what stands beside it at the top level."""
-    if not isinstance(content, dict):
-        raise MalformedError(f"its top level is {_kind(content)}, not a dict; save the model's state_dict() alone")
-    for name in _WRAPPERS:
-        if isinstance(content.get(name), dict):
-            return _checked(content[name], f"`{name}`"), {key: content[key] for key in content if key != name}
-    return _checked(content, "its top level"), {}
-
-
-def _checked(state_dict: dict[Any, Any], where: str) -> dict[str, StoredTensor]:
-    if not state_dict:
-        raise MalformedError(f"{where} holds no tensors")
-    for key, value in state_dict.items():
-        if not isinstance(key, str) or not isinstance(value, StoredTensor):
-            what = f"`{key}` is {_kind(value)}" if isinstance(key, str) else f"its key {key!r} is not text"
-            raise MalformedError(
-                f"{where} is no state dict: {what}, not a plain tensor (looked for {', '.join(_WRAPPERS)} and a top "
-                "level of tensors)"
-            )
-    return state_dict
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Foreign) and value.name == "torch.Tensor":
-        return "a tensor to be conjugated or negated, or of an unknown dtype"
-    return f"made by {value.name}" if isinstance(value, Foreign) else f"of type {type(value).__name__}"
-
-
-def _strip_module(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Take away the prefix that DistributedDataParallel leaves, if every key has it."""
-    if all(key.startswith("module.") for key in tensors):
-        return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    return tensors
 
 
 def _decoded(metadata: dict[str, str]) -> dict[str, Any]:

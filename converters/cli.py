@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
@@ -35,10 +36,20 @@ def cli() -> None:
     """
 
 
+def _wrapping(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what the state dict of SRC is wrapped in."""
+    key = click.option(
+        "--key", metavar="K", help="Where the state dict of SRC is, such as model.state_dict; '' is the top."
+    )
+    prefix = click.option("--prefix", metavar="P", help="What its keys begin with, such as module.; '' is nothing.")
+    return key(prefix(command))
+
+
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
 @click.argument("dst", type=click.Path())
 @click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout to write.")
+@_wrapping
 @click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
 @click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
@@ -81,7 +92,8 @@ def convert(
 ) -> None:
     """Convert checkpoint SRC and write it to DST (.pth or .safetensors).
 
-    A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped.
+    A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped. What the state dict is
+    wrapped in (a key above it, a prefix of its keys) is found and taken away.
     """
     with exit_codes():
         from converters import api, classes, render
@@ -125,15 +137,16 @@ def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
+@_wrapping
 @click.option(
     "--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_INSPECT_JSON", help="Print the description as JSON."
 )
-def inspect(src: str, as_json: bool) -> None:
+def inspect(src: str, key: str | None, prefix: str | None, as_json: bool) -> None:
     """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
     with exit_codes():
         from converters import inspection, render
 
-        seen = inspection.inspect_file(src)
+        seen = inspection.inspect_file(src, key, prefix)
     if as_json:
         click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
     else:
@@ -150,11 +163,22 @@ Exit codes:
 )
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
+@click.option("--key", "keys", metavar="K", multiple=True, help="Where the state dict of A is; given again, of B.")
+@click.option("--prefix", "prefixes", metavar="P", multiple=True, help="What its keys begin with; given again, of B.")
 @click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_DIFF_JSON", help="Print all differences as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
 @click.option("-v", "--verbose", is_flag=True, help="List every differing key.")
 @click.pass_context
-def diff(context: click.Context, a: str, b: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+def diff(
+    context: click.Context,
+    a: str,
+    b: str,
+    keys: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
     """Compare the state dicts of checkpoints A and B: keys, shapes, dtypes, values.
 
     Of different layouts, keys of A are translated to the layout of B. What training saves twice counts once.
@@ -163,7 +187,7 @@ def diff(context: click.Context, a: str, b: str, as_json: bool, quiet: bool, ver
         from converters import diff as differ
         from converters import render
 
-        found = differ.diff_files(a, b)
+        found = differ.diff_files(a, b, keys, prefixes)
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
     elif not quiet:

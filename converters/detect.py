@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters import families, layout
-from converters.errors import DetectionError
+from converters.errors import DetectionError, listed
 from converters.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,17 @@ def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, varia
     return best[1]
 
 
+def all_markers() -> tuple[tuple[str, ...], ...]:
+    """Return the marker keys of every family, each set once."""
+    return tuple(dict.fromkeys(families.family(name).markers for name in families.families()))
+
+
+def agreement(state_dict: Mapping[str, AnyTensor]) -> float:
+    """Return the largest share of a known layout's keys that a state dict has with the same shape."""
+    specs = {key: spec_of(tensor) for key, tensor in state_dict.items()}
+    return max(share for name in _first_of_each_layout() for _, share in _agreements(specs, name, None))
+
+
 def _first_of_each_layout() -> list[str]:
     """Name the families of which each is the first with its layouts and rules."""
     names = families.families()
@@ -81,11 +92,29 @@ def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
 
 
 def _unknown(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
+    """Say what the keys are, and what a known layout would have."""
     markers = sorted({marker for name in names for marker in families.family(name).markers})
-    wanted = sorted({known for name in names for known in families.variants(name)}) if variant is None else [variant]
+    missing = [marker for marker in markers if marker not in specs]
     hints = [*(["--family"] if len(names) > 1 else []), *(["--variant"] if variant is None else [])]
+    lack = f"missing are {listed(missing)}" if missing else _nearest(specs, names, variant)
     return (
-        f"The {len(specs)} keys of the source fit no known layout (looked for families {', '.join(names)}, "
-        f"variants {', '.join(wanted)}, keys such as {', '.join(f'`{marker}`' for marker in markers)}); "
-        f"pass {' and '.join(hints)} to see what does not fit."
+        f"The {len(specs)} keys of the source, such as {listed(_examples(specs))}, fit no known layout of "
+        f"{', '.join(names)}: {lack}; pass {' and '.join(hints)} to see what does not fit."
+    )
+
+
+def _examples(keys: Mapping[str, TensorSpec]) -> list[str]:
+    """Return three keys: the first, one of the middle and the last."""
+    ordered = list(keys)
+    return [ordered[at] for at in sorted({0, len(ordered) // 2, len(ordered) - 1})]
+
+
+def _nearest(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
+    share, best = max(
+        ((share, found) for name in names for found, share in _agreements(specs, name, variant)),
+        key=lambda pair: pair[0],
+    )
+    return (
+        f"the nearest, {best.family} {best.variant} on its {best.side} side, has {share:.0%} of its tensors there with "
+        "the same shape"
     )

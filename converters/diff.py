@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from converters import checkpoint, engine, families, parts
+from converters.averages import AVERAGED, TRAINING, Weights
 from converters.checkpoint import Checkpoint
 from converters.detect import Detection, detect
 from converters.errors import DetectionError, PartsError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SHAPE, DTYPE, VALUE = "shape", "dtype", "value"
 Tensors: TypeAlias = Mapping[str, StoredTensor]
-_EMA = "ema_state_dict."
+_ONLY = "weights"  # of a file with one set
 _PIECE = 1 << 20  # elements that are compared at a time
 
 
@@ -35,14 +36,22 @@ class Side:
         tensors: How many tensors its state dict has.
         detection: What it is; None where unknown.
         duplicates: Keys that were left out because they repeat another key bit by bit.
-        not_compared: Top-level keys whose content was not compared.
+        repeated: Which weights these repeat.
+        not_compared: What was not compared: sets of weights with their places, and top-level keys.
+        compared: The sets of weights that were, with their places; empty where there is one set only.
+        notes: What the user should know about averages, in sentences.
+        wrapping: What the state dict is wrapped in, in phrases.
     """
 
     path: Path
     tensors: int
     detection: Detection | None
     duplicates: tuple[str, ...]
+    repeated: str
     not_compared: tuple[str, ...]
+    compared: tuple[str, ...]
+    notes: tuple[str, ...]
+    wrapping: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,38 +120,128 @@ class Diff:
         return plain
 
 
-def diff_files(a: str | Path, b: str | Path) -> Diff:
+def diff_files(a: str | Path, b: str | Path, keys: Sequence[str] = (), prefixes: Sequence[str] = ()) -> Diff:
     """Compare the weights of two files: their state dicts and, where both hold averaged and training weights, both.
 
-    If both have a known layout, keys of the first are translated to the layout of the second. What training saves
-    twice is left out where it repeats its twin.
+    Where one of them alone holds both, those are compared that its state dict gives to a model; if these differ and the
+    others are equal to the other file's, it is the others. If both have a known layout, keys of the first are
+    translated to the layout of the second. What training saves twice is left out where it repeats its twin.
+
+    Args:
+        a, b: The files.
+        keys: The key that the state dict stands under, of the first file, then of the second; none finds it.
+        prefixes: What the keys of the state dict begin with, likewise.
 
     Raises:
         CheckpointError: If one of them cannot be read as a checkpoint.
         OSError: If one of them cannot be read at all.
     """
-    return diff(checkpoint.read(a), checkpoint.read(b))
+    (key_a, key_b), (prefix_a, prefix_b) = _of_each(keys), _of_each(prefixes)
+    return diff(checkpoint.read(a, key_a, prefix_a), checkpoint.read(b, key_b, prefix_b))
+
+
+def _of_each(given: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return what is said of the first file and of the second; what is said once is of the first."""
+    one, two, *_ = (*given, None, None)
+    return one, two
 
 
 def diff(a: Checkpoint, b: Checkpoint) -> Diff:
     """Compare two checkpoints that were opened; see `diff_files`."""
-    found_a, found_b = _detected(a), _detected(b)
-    known = found_a is not None and found_b is not None
-    tensors_a, tensors_b = _tensors(a), _tensors(b)
-    both = tensors_a.keys() & tensors_b.keys()
-    names_a = _Names.of(tensors_a, both, _rules(found_a, found_b.side) if known else None)
-    names_b = _Names.of(tensors_b, both, _rules(found_b, found_b.side) if known else None)
+    one, two = _File.of(a), _File.of(b)
+    if one.other is not None and two.other is not None:
+        return _diff(one, two, (AVERAGED, TRAINING), (AVERAGED, TRAINING))
+    choices = [([first], [second]) for first in one.sets for second in two.sets]
+    found = _diff(one, two, *choices[0])
+    equal = (made for made in (_diff(one, two, *choice) for choice in choices[1:]) if made.is_empty)
+    return found if found.is_empty else next(equal, found)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A checkpoint with its sets of weights.
+
+    Attributes:
+        loaded: The checkpoint.
+        detection: What it is; None where unknown.
+        sets: Its sets by name, the one that a model gets of its state dict first.
+        held: Where the sets stand.
+    """
+
+    loaded: Checkpoint
+    detection: Detection | None
+    sets: Mapping[str, Tensors]
+    held: Weights
+
+    @classmethod
+    def of(cls, loaded: Checkpoint) -> _File:
+        try:
+            held = parts.weights(loaded)
+        except PartsError as error:
+            held = Weights(loaded.state_dict, notes=(str(error),))
+        found = _detected(loaded)
+        if held.averaged is None:
+            return cls(loaded, found, {_ONLY: held.training}, held)
+        both = {AVERAGED: {**held.averaged, **held.late}, TRAINING: held.training}
+        first = AVERAGED if held.places[1] == held.own else TRAINING
+        return cls(loaded, found, {first: both[first], **both}, held)
+
+    @property
+    def other(self) -> str | None:
+        """The set that a model does not get; None if there is one only."""
+        return next(iter(list(self.sets)[1:]), None)
+
+    def place(self, name: str) -> str:
+        """Return where a set stands."""
+        return self.held.own if name == _ONLY else self.held.places[name == AVERAGED]
+
+    def prefix(self, name: str) -> str:
+        """Return what keys of a set begin with here."""
+        return "" if self.place(name) == self.held.own else f"{self.place(name).removesuffix('*').rstrip('.')}."
+
+    def originals(self, name: str) -> Tensors:
+        """Return the weights that duplicates of a set have to repeat."""
+        return self.held.training if self.held.late else self.sets[name]
+
+    def side(self, duplicates: tuple[str, ...], names: Sequence[str]) -> Side:
+        """Say what was compared of it."""
+        unseen = [f"{self._told(name)}" for name in self.sets if name not in names]
+        unseen += [key for key in self.loaded.other_keys if key not in self.held.held_by]
+        compared = tuple(self._told(name) for name in names if name != _ONLY)
+        repeated = f"their twins among the {self._told(TRAINING)}" if self.held.late else "their twins"
+        count = len(self.loaded.state_dict)
+        return Side(
+            self.loaded.path,
+            count,
+            self.detection,
+            duplicates,
+            repeated,
+            tuple(unseen),
+            compared,
+            self.held.notes,
+            tuple(self.loaded.wrapping.facts()),
+        )
+
+    def _told(self, name: str) -> str:
+        return f"{name} in {self.place(name)}"
+
+
+def _diff(one: _File, two: _File, sets_a: Sequence[str], sets_b: Sequence[str]) -> Diff:
+    """Compare some sets of two files, the first with the first and so on."""
+    known = one.detection is not None and two.detection is not None
+    names_a = _Names.of(one, sets_a, _rules(one.detection, two.detection.side) if known else None)
+    names_b = _Names.of(two, sets_b, _rules(two.detection, two.detection.side) if known else None)
     pairs = [(names_a.keys[name], names_b.keys[name]) for name in sorted(names_a.keys.keys() & names_b.keys.keys())]
     compared = [_compared(one, names_a.tensors[one], two, names_b.tensors[two]) for one, two in pairs]
     differences = sorted((found for found in compared if found is not None), key=_importance)
     return Diff(
-        a=_side(a, found_a, names_a, both),
-        b=_side(b, found_b, names_b, both),
+        a=one.side(names_a.duplicates, sets_a),
+        b=two.side(names_b.duplicates, sets_b),
         only_a=names_a.without(one for one, _ in pairs),
         only_b=names_b.without(two for _, two in pairs),
         differences=tuple(differences),
         equal=compared.count(None),
-        renamed=sum(one != two for one, two in pairs),
+        renamed=sum(names_a.bare[one] != names_b.bare[two] for one, two in pairs),
     )
 
 
@@ -151,43 +250,38 @@ class _Names:
     """The tensors of a file that are compared.
 
     Attributes:
-        tensors: By their own keys; those of `ema_state_dict` begin so.
-        keys: Own keys by the name under which they are compared.
+        tensors: By their own keys; those of a set that does not stand in the state dict begin with its place.
+        keys: Own keys by the name under which they are compared: which set, and the name there.
+        bare: Keys in the set, without its place, by own keys.
         duplicates: Own keys that are not compared, for they repeat another one.
     """
 
     tensors: Mapping[str, StoredTensor]
-    keys: Mapping[str, str]
+    keys: Mapping[tuple[int, str], str]
+    bare: Mapping[str, str]
     duplicates: tuple[str, ...]
 
     @classmethod
-    def of(cls, sets: Mapping[str, Tensors], chosen: Iterable[str], rules: KeyMapping | None) -> _Names:
+    def of(cls, file: _File, names: Iterable[str], rules: KeyMapping | None) -> _Names:
         """Name the tensors of some sets; of each set by the same rules."""
-        tensors, keys, duplicates = {}, {}, []
-        for prefix in sorted(chosen):
-            own, repeated = _named(sets[prefix], rules)
-            tensors |= {f"{prefix}{key}": tensor for key, tensor in sets[prefix].items()}
-            keys |= {f"{prefix}{name}": f"{prefix}{key}" for name, key in own.items()}
+        tensors: dict[str, StoredTensor] = {}
+        keys: dict[tuple[int, str], str] = {}
+        bare: dict[str, str] = {}
+        duplicates: list[str] = []
+        late = file.held.late if AVERAGED in names else {}
+        for number, name in enumerate(names):
+            prefix, skipped = file.prefix(name), late if name == TRAINING else {}
+            held = {key: tensor for key, tensor in file.sets[name].items() if key not in skipped}
+            own, repeated = _named(held, file.originals(name), rules)
+            tensors |= {f"{prefix}{key}": tensor for key, tensor in held.items()}
+            bare |= {f"{prefix}{key}": key for key in held}
+            keys |= {(number, target): f"{prefix}{key}" for target, key in own.items()}
             duplicates += [f"{prefix}{key}" for key in repeated]
-        return cls(tensors, keys, tuple(duplicates))
+        return cls(tensors, keys, bare, tuple(duplicates))
 
     def without(self, paired: Iterable[str]) -> tuple[str, ...]:
         """Return the own keys that have no counterpart."""
         return tuple(sorted(set(self.tensors) - set(self.duplicates) - set(paired)))
-
-
-def _tensors(loaded: Checkpoint) -> dict[str, Tensors]:
-    """Return each set of weights that a file holds, by what its keys begin with here."""
-    try:
-        found = parts.weights(loaded)
-    except PartsError:
-        return {"": loaded.state_dict}
-    return {"": found.training} if found.averaged is None else {"": found.averaged, _EMA: found.training}
-
-
-def _side(loaded: Checkpoint, found: Detection | None, names: _Names, compared: Iterable[str]) -> Side:
-    unseen = tuple(key for key in loaded.other_keys if f"{key}." not in compared)
-    return Side(loaded.path, len(loaded.state_dict), found, names.duplicates, unseen)
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:
@@ -201,8 +295,8 @@ def _rules(found: Detection, to: str) -> KeyMapping:
     return engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
 
 
-def _named(state_dict: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str], list[str]]:
-    """Name every key as the rules do, and list the duplicates.
+def _named(state_dict: Tensors, originals: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str], list[str]]:
+    """Name every key as the rules do, and list the duplicates of originals.
 
     A key that no rule keeps has its own name, unless another key is called so.
     """
@@ -214,7 +308,7 @@ def _named(state_dict: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str
             others.append(key)
         elif match.target is not None:
             targets[match.target] = key
-        elif match.twin in state_dict and engine.same_bits(tensor, state_dict[match.twin]):
+        elif match.twin in originals and engine.same_bits(tensor, originals[match.twin]):
             duplicates.append(key)
         else:
             others.append(key)

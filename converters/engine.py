@@ -37,6 +37,7 @@ def convert(
     direction: str,
     target_layout: Layout,
     allow_unmapped: bool = False,
+    originals: Mapping[str, AnyTensor] | None = None,
 ) -> Conversion:
     """Carry a state dict to the other layout, and check the result against it.
 
@@ -46,6 +47,7 @@ def convert(
         direction: The side to reach: `new` or `legacy`.
         target_layout: What the result has to look like, of that same side.
         allow_unmapped: Leave out the source keys that no rule matches, instead of refusing the source.
+        originals: Tensors that duplicates have to repeat, if these are not those of the state dict itself.
 
     Raises:
         ConversionError: One of its subclasses, naming the first keys concerned, if the source has the wrong number of
@@ -54,7 +56,8 @@ def convert(
         ValueError: If `direction` is not a side.
     """
     source = NEW if _is_legacy(direction) else LEGACY
-    return _applied(state_dict, rules_between(mapping, source, direction), target_layout, allow_unmapped)
+    rules = rules_between(mapping, source, direction)
+    return _applied(state_dict, rules, target_layout, allow_unmapped, originals)
 
 
 def canonicalise(
@@ -63,6 +66,7 @@ def canonicalise(
     side: str,
     layout: Layout,
     allow_unmapped: bool = False,
+    originals: Mapping[str, AnyTensor] | None = None,
 ) -> Conversion:
     """Leave out of a state dict what the mapping would drop, rename nothing, and check the result.
 
@@ -74,12 +78,13 @@ def canonicalise(
         side: The side of the source, and of the result: `new` or `legacy`.
         layout: What the result has to look like, of that same side.
         allow_unmapped: Leave out the source keys that no rule matches, instead of refusing the source.
+        originals: As in `convert`.
 
     Raises:
         ConversionError: As `convert` does.
         ValueError: If `side` is not a side.
     """
-    return _applied(state_dict, rules_between(mapping, side, side), layout, allow_unmapped)
+    return _applied(state_dict, rules_between(mapping, side, side), layout, allow_unmapped, originals)
 
 
 def rules_between(mapping: KeyMapping, source: str, target: str) -> KeyMapping:
@@ -99,13 +104,17 @@ def _is_legacy(side: str) -> bool:
 
 
 def _applied(
-    state_dict: Mapping[str, AnyTensor], rules: KeyMapping, target_layout: Layout, allow_unmapped: bool
+    state_dict: Mapping[str, AnyTensor],
+    rules: KeyMapping,
+    target_layout: Layout,
+    allow_unmapped: bool,
+    originals: Mapping[str, AnyTensor] | None,
 ) -> Conversion:
     _check_class_count(state_dict, rules, target_layout)
     ledger = Ledger(tuple(_entries(state_dict, rules)))
     if not allow_unmapped:
         _check_unmapped(ledger, rules)
-    _check_duplicates(state_dict, ledger, rules)
+    _check_duplicates(state_dict, state_dict if originals is None else originals, ledger, rules)
     produced = {entry.target: state_dict[entry.source] for entry in ledger.entries if entry.target is not None}
     _check_layout(produced, target_layout)
     return Conversion(dict(sorted(produced.items())), ledger, rules)
@@ -164,12 +173,14 @@ def _check_unmapped(ledger: Ledger, mapping: KeyMapping) -> None:
         )
 
 
-def _check_duplicates(state_dict: Mapping[str, AnyTensor], ledger: Ledger, mapping: KeyMapping) -> None:
+def _check_duplicates(
+    state_dict: Mapping[str, AnyTensor], originals: Mapping[str, AnyTensor], ledger: Ledger, mapping: KeyMapping
+) -> None:
     differing = []
     for entry in ledger.of(DROP_DUPLICATE):
         match = mapping.match(entry.source)
         twin = None if match is None else match.twin
-        fault = _fault_of_twin(state_dict, entry.source, twin, mapping)
+        fault = _fault_of_twin(state_dict[entry.source], originals, twin, mapping)
         if fault is not None:
             differing.append((entry.source, twin, fault))
     if differing:
@@ -181,13 +192,15 @@ def _check_duplicates(state_dict: Mapping[str, AnyTensor], ledger: Ledger, mappi
         )
 
 
-def _fault_of_twin(state_dict: Mapping[str, AnyTensor], key: str, twin: str | None, mapping: KeyMapping) -> str | None:
-    """Say why `key` cannot be left out for `twin`; None where it can."""
-    if twin is None or twin not in state_dict:
+def _fault_of_twin(
+    tensor: AnyTensor, originals: Mapping[str, AnyTensor], twin: str | None, mapping: KeyMapping
+) -> str | None:
+    """Say why a tensor cannot be left out for `twin`; None where it can."""
+    if twin is None or twin not in originals:
         return "has no such twin"
     if mapping.match(twin) is None:
         return "that is matched by no rule"
-    return None if same_bits(state_dict[key], state_dict[twin]) else "differs from it"
+    return None if same_bits(tensor, originals[twin]) else "differs from it"
 
 
 def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:

@@ -12,14 +12,23 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO, TypeVar
 
+from converters import finite
+from converters.finite import NotFinite
 from converters.manifest import FileDigest
 from converters.stored import StoredTensor
 
 Key = TypeVar("Key")
 
 
-def digests(files: Iterable[Path], tensors: Mapping[Key, StoredTensor]) -> tuple[list[FileDigest], dict[Key, str]]:
+def digests(
+    files: Iterable[Path], tensors: Mapping[Key, StoredTensor], not_finite: dict[Key, NotFinite] | None = None
+) -> tuple[list[FileDigest], dict[Key, str]]:
     """Hash whole files, and the bytes of tensors, at the same time.
+
+    Args:
+        files: They are read as a whole.
+        tensors: They are read once.
+        not_finite: Is given, unless None, how many numbers of which tensor are not finite.
 
     Raises:
         CheckpointError: If a tensor's file is damaged.
@@ -27,8 +36,30 @@ def digests(files: Iterable[Path], tensors: Mapping[Key, StoredTensor]) -> tuple
     """
     files = list(files)
     largest_first = sorted(tensors, key=lambda key: -tensors[key].nbytes)
-    done = _in_threads([*(partial(_whole, path) for path in files), *(tensors[key].sha256 for key in largest_first)])
-    return done[: len(files)], dict(zip(largest_first, done[len(files) :]))
+    hashes = [tensors[key].sha256 if not_finite is None else partial(_examined, tensors[key]) for key in largest_first]
+    done = _in_threads([*(partial(_whole, path) for path in files), *hashes])
+    hashed = dict(zip(largest_first, done[len(files) :]))
+    if not_finite is not None:
+        not_finite |= {key: counted for key, (_, counted) in hashed.items() if counted is not None}
+        hashed = {key: digest for key, (digest, _) in hashed.items()}
+    return done[: len(files)], hashed
+
+
+def not_finite(tensors: Mapping[Key, StoredTensor]) -> dict[Key, NotFinite]:
+    """Count the numbers of tensors that are not finite.
+
+    Raises:
+        CheckpointError: If a tensor's file is damaged.
+        OSError: If a file cannot be read.
+    """
+    counts = _in_threads([partial(finite.count, tensor) for tensor in tensors.values()])
+    return {key: counted for key, counted in zip(tensors, counts) if counted is not None}
+
+
+def _examined(tensor: StoredTensor) -> tuple[str, NotFinite | None]:
+    digest = hashlib.sha256()
+    counted = finite.count(tensor, digest.update)
+    return digest.hexdigest(), counted
 
 
 def file_digest(name: str, file: IO[bytes]) -> FileDigest:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from converters.errors import CollisionError, listed
 
 KEEP, RENAME, DROP, DROP_DUPLICATE, UNMAPPED = "keep", "rename", "drop", "drop_duplicate", "unmapped"
+LEFT_OUT = "left_out"  # with the whole set of weights that it belongs to
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Entry:
         target: The key it became; None where it was left out.
         rule: Index of the rule in the mapping that was applied (on the way back, the inverse mapping); None where no
             rule matched and that was allowed.
-        action: `keep`, `rename`, `drop`, `drop_duplicate` or `unmapped`.
+        action: `keep`, `rename`, `drop`, `drop_duplicate`, `unmapped` or `left_out`.
     """
 
     source: str
@@ -51,10 +52,27 @@ class Ledger:
         """Count the lines with one action."""
         return len(self.of(action))
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Tell whether every source key is there again under its own name."""
-        return all(entry.source == entry.target for entry in self.entries)
+
+@dataclass(frozen=True)
+class Account:
+    """What became of one set of weights: of a checkpoint with averages there are two.
+
+    Attributes:
+        name: What they are: `weights`, or `averaged weights` and `training weights`.
+        place: Where they stand in the source.
+        target: Where they stand in the output; None if they are left out.
+        ledger: A line for each of their keys.
+    """
+
+    name: str
+    place: str
+    target: str | None
+    ledger: Ledger
+
+    @classmethod
+    def left_out(cls, name: str, place: str, keys: Iterable[str]) -> Account:
+        """Account for a set that is left out as a whole."""
+        return cls(name, place, None, Ledger(tuple(Entry(key, None, None, LEFT_OUT) for key in sorted(keys))))
 
 
 def _refuse_repeats(verb: str, keys: Iterable[str]) -> None:

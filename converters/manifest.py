@@ -224,7 +224,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
     lines = (
         Line(
             target=key,
-            source=origins[key].source,
+            source=planned.in_file(origins[key]),
             action=origins[key].action,
             rule=origins[key].rule,
             dtype=tensor.dtype,
@@ -235,11 +235,11 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         for key, tensor in sorted(planned.state_dict.items())
     )
     left = (
-        Left(entry.source, entry.action, entry.rule, _reason(planned.rules, entry.rule))
+        Left(planned.in_file(entry), entry.action, entry.rule, _reason(planned.rules, entry.rule))
         for entry in planned.ledger.entries
         if entry.target not in planned.state_dict
     )
-    places = {id(tensor): key for key, tensor in planned.source.state_dict.items()}
+    places = {id(tensor): key for taken in planned.taken for key, tensor in taken.items()}
     beside = {name: copied(part).value for name, part in planned.source.content.items() if name in planned.parts}
     places |= {id(tensor): path for path, tensor in part_tensors(beside).items()}
     parts = (

@@ -29,6 +29,8 @@ class Options:
         dtype: One of `casting.DTYPES`, for every floating tensor.
         strip: Write weights and class names alone: what inference needs.
         shard_size: Largest number of bytes of tensors in one file; None writes one file.
+        key: The key of the source that the state dict stands under, dotted where keys are nested; None finds it.
+        prefix: What the keys of the state dict begin with, which is taken away; None finds it.
     """
 
     to: Literal["new", "legacy"] = NEW
@@ -42,6 +44,8 @@ class Options:
     dtype: Literal["fp16", "bf16", "fp32"] | None = None
     strip: bool = False
     shard_size: int | None = None
+    key: str | None = None
+    prefix: str | None = None
 
     @property
     def changes_more_than_names(self) -> bool:

@@ -1,32 +1,33 @@
 """What stands in a checkpoint beside the weights, and how it is carried: averaged weights, optimizer, schedule, log.
 
 The forms are those of mmengine's Runner (`Runner.save_checkpoint` and `Runner.resume`, 0.6.0 and 0.10.7 alike). What is
-written can be resumed there under any torch: it holds nothing that `torch.load` refuses with `weights_only`.
-
-EMA. `EMAHook.before_save_checkpoint` swaps: `state_dict` then holds the *averaged* weights, `ema_state_dict` the
-*training* weights, with the prefix `module.`, and `steps`; `after_load_checkpoint` swaps back when training is resumed.
-Only keys of the averaged model are swapped. What training sets as an attribute later, such as DDQ's second list of
-branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
+written can be resumed there under any torch: it holds nothing that `torch.load` refuses with `weights_only`. Averages
+of other tools (see `averages`) are written in mmengine's form, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from converters import averages
+from converters.averages import AVERAGED, TRAINING, Weights
 from converters.checkpoint import MANIFEST_KEY, Checkpoint
-from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError, listed
+from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError
 from converters.inert_pickle import Foreign, NumpyArray
 from converters.optimizer import Regrouped, Slots
 from converters.plain import copied
 from converters.stored import StoredTensor
 
+if TYPE_CHECKING:
+    from converters.engine import Conversion
+
 MODEL, EMA, ALL = "model", "ema", "all"
 KEEPS = (MODEL, EMA, ALL)
 KEPT, REBUILT, LEFT_OUT = "kept", "rebuilt", "left out"
 
-_STATE_DICT, _EMA, _MODULE = "state_dict", "ema_state_dict", "module."
+_EMA, _MODULE, _STEPS = averages.EMA, averages.MODULE, averages.STEPS
 _OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 OWN = ("family", "variant", "layout", "tool", "tool_version")  # what a conversion writes into `meta`
@@ -46,43 +47,65 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The weights of a checkpoint, each set complete.
-
-    Attributes:
-        training: What the optimizer works on; with what training sets as an attribute.
-        averaged: What an EMAHook made of them; None if there was none.
-        ema_rest: What else belongs to the average, such as `steps`.
-    """
-
-    training: Tensors
-    averaged: Tensors | None
-    ema_rest: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Choice:
-    """Which parts are written.
+    """Which weights are written.
 
     Attributes:
         keep: `model` for the training weights alone, `ema` for the averaged ones, `all` for everything.
-        state_dict: The weights that the output's state dict is made of.
-        beside: The training weights, where the output has both; else None.
-        ema_rest: What else belongs to the averaged weights, such as the number of `steps`.
+        held: Both sets of the source.
     """
 
     keep: str
-    state_dict: Tensors
-    beside: Tensors | None
-    ema_rest: Mapping[str, Any]
+    held: Weights
+
+    @property
+    def averaged_first(self) -> bool:
+        """Tell whether the output's state dict is made of the averaged weights."""
+        return self.keep != MODEL and self.held.averaged is not None
+
+    @property
+    def state_dict(self) -> Tensors:
+        """The weights that the output's state dict is made of, and what training left at their place."""
+        if not self.averaged_first:
+            return self.held.training
+        return {**(self.held.averaged or {}), **self.held.late}
+
+    @property
+    def originals(self) -> Tensors:
+        """The weights of which those are copies that training saves twice."""
+        return self.held.training if self.held.late or not self.averaged_first else self.held.averaged or {}
+
+    @property
+    def other(self) -> Tensors | None:
+        """The other set, less what is in the first already; None if there is one set only."""
+        if self.held.averaged is None:
+            return None
+        if not self.averaged_first:
+            return self.held.averaged
+        return {key: tensor for key, tensor in self.held.training.items() if key not in self.held.late}
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the first and the other set are."""
+        return (AVERAGED, TRAINING) if self.averaged_first else (TRAINING, AVERAGED)
+
+    @property
+    def places(self) -> tuple[str, str]:
+        """Where the first and the other set stand in the source."""
+        training, averaged = self.held.places
+        return (averaged, training) if self.averaged_first else (training, averaged)
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What is written beside the state dict, by its name at the top level, and a line for every part of the source."""
+    """What is written beside the state dict, by its name at the top level, and a line for every part of the source.
+
+    `beside` is the conversion of the training weights, where they are written beside the averaged ones.
+    """
 
     parts: Mapping[str, Any]
     lines: tuple[Line, ...]
+    beside: Conversion | None = None
 
 
 def weights(loaded: Checkpoint, keep: str | None = None) -> Weights:
@@ -91,29 +114,17 @@ def weights(loaded: Checkpoint, keep: str | None = None) -> Weights:
     Raises:
         PartsError: If the averaged model is not that of the state dict.
     """
-    ema = loaded.content.get(_EMA)
-    if ema is None:
-        return Weights(loaded.state_dict, None, {})
-    held = ema if isinstance(ema, dict) else {}
-    swapped = {key.removeprefix(_MODULE): value for key, value in held.items() if str(key).startswith(_MODULE)}
-    if not swapped:
-        if keep == MODEL:
-            return Weights(loaded.state_dict, None, {})
-        raise PartsError(
-            f"`{_EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{_MODULE}...`); pass "
-            f"--keep model to take `{_STATE_DICT}` alone."
-        )
-    strange = [
-        key for key, value in swapped.items() if key not in loaded.state_dict or not isinstance(value, StoredTensor)
-    ]
-    if strange:
-        raise PartsError(
-            f"{len(strange)} key(s) of `{_EMA}` have no twin in `{_STATE_DICT}`: {listed(strange)}; expected the "
-            f"weights that mmengine's EMAHook swaps on saving."
-        )
-    averaged = {key: loaded.state_dict[key] for key in swapped}
-    rest = {key: value for key, value in held.items() if not str(key).startswith(_MODULE)}
-    return Weights({**loaded.state_dict, **swapped}, averaged, rest)
+    try:
+        return averages.find(loaded.state_dict, place(loaded), loaded.averages, loaded.content, loaded.meta)
+    except averages.UnusableError:
+        if keep != MODEL:
+            raise
+        return Weights(loaded.state_dict, own=place(loaded))
+
+
+def place(loaded: Checkpoint) -> str:
+    """Say where the state dict of a checkpoint stands."""
+    return loaded.wrapping.key or "its top level"
 
 
 def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Choice:
@@ -121,8 +132,7 @@ def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Ch
 
     Args:
         loaded: The source.
-        keep: `model`, `ema` or `all`. None means everything; of weights alone those that the source's state dict
-            holds, which are the averaged ones where there are any, as for every tool that loads them.
+        keep: `model`, `ema` or `all`. None means everything; of weights alone the averaged ones where there are any.
         weights_only: Why nothing but weights can be written, such as "A .safetensors file"; None if all can.
 
     Raises:
@@ -136,19 +146,27 @@ def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Ch
         )
     if keep is None:
         keep = ALL if not weights_only else MODEL if found.averaged is None else EMA
-    if keep == EMA and found.averaged is None:
+    if keep == MODEL and found.single == AVERAGED:
         raise PartsError(
-            f"The source holds no `{_EMA}`, so it has one set of weights only; pass --keep model to convert these."
+            f"The source holds averaged weights alone, in `{found.own}`; pass --keep ema to convert these."
         )
-    if keep == MODEL or found.averaged is None:
-        return Choice(keep, found.training, None, {})
-    return Choice(keep, found.averaged, found.training if keep == ALL else None, found.ema_rest)
+    if keep == EMA and found.averaged is None and found.single != AVERAGED:
+        raise PartsError(
+            f"The source holds no averaged weights (looked for `{_EMA}` and names like `ema`, `model_ema`)"
+            f"{''.join(f'; {note[:-1]}' for note in found.notes)}; pass --keep model to convert its one set."
+        )
+    if keep == ALL and found.averaged is not None and found.steps is None and "optimizer" in loaded.content:
+        raise PartsError(
+            f"The source does not say how often its average in `{found.places[1]}` was updated, which resuming needs; "
+            "pass --keep ema or --keep model to convert one set of weights."
+        )
+    return Choice(keep, found)
 
 
 def carry(
     loaded: Checkpoint,
     choice: Choice,
-    convert_weights: Callable[[Tensors], Tensors],
+    convert_weights: Callable[[Tensors], Conversion],
     regroup: Callable[[Mapping[str, Any]], Regrouped] | None,
 ) -> Carried:
     """Carry what stands beside the state dict and `meta`.
@@ -163,12 +181,12 @@ def carry(
         ConversionError: If a part does not fit the model.
         CheckpointError: If a part is made to take much time or memory.
     """
-    rest = {str(key): value for key, value in loaded.content.items() if key not in (_META, _EMA) and value is not None}
+    apart = (_META, *choice.held.held_by)
+    rest = {str(key): value for key, value in loaded.content.items() if key not in apart and value is not None}
     if choice.keep != ALL:
-        gone = [*([_EMA] if _EMA in loaded.content and choice.keep == MODEL else []), *rest]
-        return Carried({}, tuple(Line(name, LEFT_OUT, f"--keep {choice.keep}: weights alone") for name in gone))
+        return Carried({}, tuple(_left_out(choice, rest)))
     carrying = _Carrying(loaded)
-    if choice.beside is not None:
+    if choice.other is not None:
         carrying.ema(choice, convert_weights)
     slots = carrying.optimizer(rest.pop(_OPTIMIZER), regroup) if _OPTIMIZER in rest else None
     if _SCHEDULES in rest:
@@ -177,7 +195,18 @@ def carry(
         carrying.hub(rest.pop(_HUB, None), own_config=regroup is None)
     for name, value in rest.items():
         carrying.other(name, value)
-    return Carried(dict(sorted(carrying.parts.items())), tuple(carrying.lines))
+    return Carried(dict(sorted(carrying.parts.items())), tuple(carrying.lines), carrying.beside)
+
+
+def _left_out(choice: Choice, rest: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield a line for everything that weights alone leave out."""
+    why = f"--keep {choice.keep}"
+    if choice.other is not None:
+        yield Line(choice.names[1], LEFT_OUT, f"{len(choice.other)} of `{choice.places[1]}`, for {why}")
+        yield from (Line(place, LEFT_OUT, f"{why}: weights alone") for place in choice.held.left_out)
+        if choice.held.rest:
+            yield Line(f"{_EMA}.{_STEPS}", LEFT_OUT, f"{why}: weights alone")
+    yield from (Line(name, LEFT_OUT, f"{why}: weights alone") for name in rest)
 
 
 def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
@@ -217,18 +246,27 @@ class _Carrying:
         self._path = loaded.path
         self.parts: dict[str, Any] = {}
         self.lines: list[Line] = []
+        self.beside: Conversion | None = None
 
-    def ema(self, choice: Choice, convert_weights: Callable[[Tensors], Tensors]) -> None:
+    def ema(self, choice: Choice, convert_weights: Callable[[Tensors], Conversion]) -> None:
+        """Put the training weights where mmengine has them, beside an average: see `averages`."""
+        held = choice.held
         try:
-            training = convert_weights(choice.beside or {})
+            self.beside = convert_weights(choice.other or {})
         except ConversionError as error:
-            raise type(error)(f"The training weights, which stand in `{_EMA}`, do not fit: {error}") from error
-        rest = self._plain(_EMA, choice.ema_rest) or {}
+            raise type(error)(
+                f"The training weights, which stand in `{choice.places[1]}`, do not fit: {error}"
+            ) from error
+        training, rest = self.beside.state_dict, self._plain(_EMA, held.rest) or {}
+        if _STEPS not in rest:
+            rest[_STEPS] = StoredTensor.of("int64", (), (held.steps or 1).to_bytes(8, "little"))
+        origin = "" if choice.places[1] == _EMA else f" from `{choice.places[1]}` of the source"
+        self.lines += [Line(place, LEFT_OUT, "mmengine's averages have no place for it") for place in held.left_out]
         self._add(
             _EMA,
             {**{f"{_MODULE}{key}": tensor for key, tensor in training.items()}, **rest},
             "converted",
-            f"{len(training)} training weights; the averaged ones stand in `state_dict`",
+            f"{len(training)} training weights{origin}; the averaged ones stand in `state_dict`",
         )
 
     def optimizer(self, saved: Any, regroup: Callable[[Mapping[str, Any]], Regrouped] | None) -> Slots | None:

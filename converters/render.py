@@ -6,19 +6,22 @@ import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Entry
+from converters import finite, ledger
+from converters.averages import WEIGHTS
+from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Account, Entry, Ledger
 from converters.parts import LEFT_OUT
 
 if TYPE_CHECKING:
     from converters.api import FileConversion, Plan
     from converters.diff import Diff, Difference, Side
-    from converters.inspection import Inspection
+    from converters.inspection import Inspection, WeightSet
     from converters.parts import Line
     from converters.verification import Verification
 
 _LABEL, _WIDTH = 14, 79
 _SHOWN = 6  # keys of a kind, unless all are asked for
-_ACTIONS = {DROP_DUPLICATE: "repeated"}  # in a column of the plan
+_WORDS = {ledger.LEFT_OUT: "left out"}
+_ACTIONS = {DROP_DUPLICATE: "repeated", **_WORDS}  # in a column of the plan
 
 
 def verdict(done: FileConversion) -> str:
@@ -31,11 +34,15 @@ def plan_lines(done: FileConversion) -> list[str]:
     """Return a dry run as a table of every tensor of the source, and a closing line that starts with PLANNED."""
     plan, found = done.plan, done.plan.detection
     rows = [_row("action", "dtype", "shape", "tensor")]
-    for entry in plan.ledger.entries:
-        tensor = plan.tensor(entry)
-        shape = "x".join(map(str, tensor.shape)) or "scalar"
-        rows.append(_row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, entry.source))
-        rows += [_row("", "", "", note) for note in _notes(plan, entry)]
+    for number, account in enumerate(plan.accounts):
+        rows += [[_head(account)]] if len(plan.accounts) > 1 else []
+        for entry in account.ledger.entries:
+            tensor = plan.tensor(entry, number)
+            shape = "x".join(map(str, tensor.shape)) or "scalar"
+            rows.append(
+                _row(_ACTIONS.get(entry.action, entry.action), tensor.dtype, shape, plan.in_file(entry, number))
+            )
+            rows += [_row("", "", "", note) for note in _notes(plan, entry, number)]
     total = sum(tensor.nbytes for tensor in plan.state_dict.values())
     return [
         f"{found.family} {found.variant}, {found.side} -> {plan.options.to}",
@@ -45,12 +52,18 @@ def plan_lines(done: FileConversion) -> list[str]:
     ]
 
 
-def _notes(plan: Plan, entry: Entry) -> list[str]:
+def _head(account: Account) -> str:
+    """Say which set of weights the lines below are about."""
+    target = f"-> {account.target}" if account.target else "are left out"
+    return f"{account.name} of {account.place} {target}"
+
+
+def _notes(plan: Plan, entry: Entry, number: int) -> list[str]:
     """Say of a tensor what its row has no column for."""
     notes = [f"-> {entry.target}"] if entry.action == RENAME else []
     match = plan.rules.match(entry.source) if entry.action == DROP_DUPLICATE else None
     notes += [f"same as {match.twin}"] if match is not None else []
-    return [*notes, *plan.changes.get(entry.target, ())]
+    return [*notes, *plan.changed(entry, number)]
 
 
 def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
@@ -66,8 +79,15 @@ def _row(action: str, dtype: str, shape: str, text: str) -> list[str]:
 
 def details(plan: Plan, verbosity: int) -> list[str]:
     """Return what becomes of keys, of values and of other parts, a line each; of kept keys from verbosity 2 on."""
+    several = len(plan.accounts) > 1
+    keys = [
+        line
+        for number, account in enumerate(plan.accounts)
+        for line in [*([f"{_head(account)}:"] if several else []), *ledger_lines(plan, number, verbosity)]
+    ]
     changes = [f"change {key}: {'; '.join(done)}" for key, done in plan.changes.items()]
-    return [*ledger_lines(plan.ledger.entries, verbosity), *changes, *part_lines(plan.part_lines)]
+    counts = [f"not finite {key}: {counted}" for key, counted in plan.not_finite.items()]
+    return [*keys, *changes, *counts, *part_lines(plan.part_lines)]
 
 
 def note_lines(notes: Iterable[str]) -> list[str]:
@@ -86,22 +106,35 @@ def part_lines(lines: Iterable[Line]) -> list[str]:
 
 def _parts(done: FileConversion) -> str:
     """Say which parts go with the weights, and if some were left out altogether."""
-    left = [line.part for line in done.plan.part_lines if line.action == LEFT_OUT and "." not in line.part]
+    sets = {account.name for account in done.plan.accounts}  # of which the counts tell
+    parts = [line.part for line in done.plan.part_lines if line.action == LEFT_OUT and "." not in line.part]
+    left = [part for part in parts if part not in sets]
     carried = f" with {', '.join(done.plan.parts)}" if done.plan.parts else ""
     return carried + (f"{',' if carried else ''} without {', '.join(left)}" if left else "")
 
 
 def _counts(done: FileConversion) -> str:
-    ledger = done.plan.ledger
+    """Count what became of each set of weights; of two sets, say which of them the output gives to a model."""
+    first, *others = done.plan.accounts
+    changed = [f"{len(done.plan.changes)} changed"] if done.plan.changes else []
+    named = f" ({first.name} of {first.place})" if first.name != WEIGHTS else ""
+    counts = f"{len(done.plan.state_dict)} tensors{named}: {', '.join([*_actions(first.ledger), *changed])}"
+    for account in others:
+        known = f"{len(account.ledger.entries)} {account.name} of {account.place}"
+        actions = [action for action in _actions(account.ledger) if not action.startswith("0 ")]
+        counts += f"; {known}: {', '.join(actions) if account.target else 'left out'}"
+    return counts
+
+
+def _actions(counted: Ledger) -> list[str]:
     counts = [
-        f"{ledger.count(KEEP)} kept",
-        f"{ledger.count(RENAME)} renamed",
-        f"{ledger.count(DROP_DUPLICATE)} duplicates dropped",
+        f"{counted.count(KEEP)} kept",
+        f"{counted.count(RENAME)} renamed",
+        f"{counted.count(DROP_DUPLICATE)} duplicates dropped",
     ]
-    counts += [f"{ledger.count(DROP)} dropped"] if ledger.count(DROP) else []
-    counts += [f"{ledger.count(UNMAPPED)} unmapped left out"] if ledger.count(UNMAPPED) else []
-    counts += [f"{len(done.plan.changes)} changed"] if done.plan.changes else []
-    return f"{len(done.plan.state_dict)} tensors: {', '.join(counts)}"
+    counts += [f"{counted.count(DROP)} dropped"] if counted.count(DROP) else []
+    counts += [f"{counted.count(UNMAPPED)} unmapped left out"] if counted.count(UNMAPPED) else []
+    return counts
 
 
 def verified(checked: Verification) -> str:
@@ -113,12 +146,13 @@ def verified(checked: Verification) -> str:
     return f"VERIFIED {len(checked.manifest.tensors)} tensors of {checked.path}; {source}"
 
 
-def ledger_lines(entries: Iterable[Entry], verbosity: int) -> list[str]:
-    """Return one line per key that changed; per key at all from verbosity 2 on."""
+def ledger_lines(plan: Plan, number: int, verbosity: int) -> list[str]:
+    """Return one line per key of an account that changed; per key at all from verbosity 2 on."""
     return [
-        f"{entry.action} {entry.source}" + (f" -> {entry.target}" if entry.action == RENAME else "")
-        for entry in entries
-        if verbosity > 1 or entry.action != KEEP
+        f"{_WORDS.get(entry.action, entry.action)} {plan.in_file(entry, number)}"
+        + (f" -> {entry.target}" if entry.action == RENAME else "")
+        for entry in plan.accounts[number].ledger.entries
+        if verbosity > 1 or entry.action not in (KEEP, ledger.LEFT_OUT)
     ]
 
 
@@ -142,6 +176,7 @@ def diff_lines(found: Diff, verbose: bool) -> list[str]:
         lines += [f"  {line}" for item in shown for line in item]
         lines += [f"  and {len(items) - len(shown)} more; --verbose lists all"] if len(shown) < len(items) else []
     differing = sum(map(len, kinds.values()))
+    lines += note_lines(note for side in (found.a, found.b) for note in side.notes)
     total = f"{found.equal + differing} tensors"
     return [*lines, f"EQUAL {total}" if found.is_empty else f"DIFFERENT {differing} of {total}"]
 
@@ -149,16 +184,23 @@ def diff_lines(found: Diff, verbose: bool) -> list[str]:
 def _side_lines(name: str, side: Side) -> list[str]:
     known = side.detection
     what = "unknown layout" if known is None else f"{known.family} {known.variant}, {known.side} side"
-    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}")]
+    wrapped = "".join(f"; {fact}" for fact in side.wrapping)
+    return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}{wrapped}")]
 
 
 def _compared(found: Diff) -> list[tuple[str, str]]:
     sides = (("A", found.a), ("B", found.b))
-    left = [f"{len(side.duplicates)} duplicates in {name}" for name, side in sides if side.duplicates]
+    left = [
+        f"{len(side.duplicates)} duplicates in {name}, equal to {side.repeated}"
+        for name, side in sides
+        if side.duplicates
+    ]
     unseen = [f"{', '.join(side.not_compared)} of {name}" for name, side in sides if side.not_compared]
+    sets = [f"{', '.join(side.compared)} of {name}" for name, side in sides if side.compared]
     renamed = f", {found.renamed} of them under another key" if found.renamed else ""
-    facts = [("not compared", "; ".join(unseen))] if unseen else []
-    facts += [("left out", f"{' and '.join(left)}, equal to their twins")] if left else []
+    facts = [("weights", "; ".join(sets))] if sets else []
+    facts += [("not compared", "; ".join(unseen))] if unseen else []
+    facts += [("left out", "; ".join(left))] if left else []
     return [*facts, ("compared", f"{found.equal + len(found.differences)}{renamed}"), ("equal", f"{found.equal}")]
 
 
@@ -182,17 +224,20 @@ def inspection_lines(seen: Inspection) -> list[str]:
     facts = [
         ("file", str(seen.path)),
         ("format", seen.format),
+        *([("state dict", "; ".join(seen.wrapping))] if seen.wrapping else []),
         ("tensors", str(seen.tensors)),
         ("parameters", f"{seen.parameters / 1e6:.2f} M"),
         ("dtypes", ", ".join(f"{dtype} ({count})" for dtype, count in seen.dtypes.items())),
         ("layout", _layout(seen)),
+        *([("not finite", finite.listed_counts(seen.not_finite))] if seen.not_finite else []),
         ("classes", _classes(seen)),
+        *([("weights", _sets(seen))] if seen.sets[0].name != WEIGHTS else []),
         ("duplicates", _duplicates(seen)),
         ("meta", ", ".join(seen.meta_keys) or "none"),
         ("also holds", ", ".join(seen.other_keys) or "nothing"),
         ("made inert", ", ".join(seen.foreign) or "nothing"),
     ]
-    return [line for label, text in facts for line in _paragraph(label, text)]
+    return [*(line for label, text in facts for line in _paragraph(label, text)), *note_lines(seen.notes)]
 
 
 def _paragraph(label: str, text: str) -> list[str]:
@@ -217,9 +262,20 @@ def _classes(seen: Inspection) -> str:
     return f"{counts} (the branches disagree)" if len(seen.classes) > 1 else counts
 
 
+def _sets(seen: Inspection) -> str:
+    return "; ".join(f"{held.tensors} {held.name} in {held.place}" for held in seen.sets)
+
+
 def _duplicates(seen: Inspection) -> str:
-    if not seen.duplicates:
+    """Say of each set that has duplicates whether they repeat it."""
+    known = [held for held in seen.sets if held.duplicates]
+    if not known:
         return "none"
-    if not seen.duplicates_differing:
-        return f"{len(seen.duplicates)}, all equal to their twins"
-    return f"{len(seen.duplicates)}, {len(seen.duplicates_differing)} differ, first {seen.duplicates_differing[0]}"
+    if len(seen.sets) == 1:
+        return f"{known[0].duplicates}, {_equal(known[0])}"
+    return "; ".join(f"{held.duplicates} against the {held.name}: {_equal(held)}" for held in known)
+
+
+def _equal(held: WeightSet) -> str:
+    differing = held.duplicates_differing
+    return f"{len(differing)} differ, first {differing[0]}" if differing else "all equal to their twins"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converters import api, checkpoint, engine, families, hashing, manifest, shards, writer
+from converters import api, checkpoint, engine, families, hashing, manifest, shards, wrapping, writer
 from converters.checkpoint import Checkpoint
 from converters.errors import (
     AlreadyConvertedError,
@@ -207,9 +207,13 @@ def _check_rules(path: Path, recorded: Manifest) -> None:
     rules = engine.rules_between(mapping, recorded.source_layout, recorded.target_layout)
     said = {line.source: (line.rule, line.action, line.target) for line in recorded.tensors}
     said |= {line.source: (line.rule, line.action, None) for line in recorded.left_out}
+    prefix = recorded.options.get("prefix") or ""
     for key, line in said.items():
-        match = rules.match(key)
-        if line != ((None, UNMAPPED, None) if match is None else (match.rule, match.action, match.target)):
+        names = wrapping.forms(key, prefix)
+        matches = [rules.match(name) for name in (*names, key)] + ([] if names else [None])
+        if line not in [
+            (None, UNMAPPED, None) if match is None else (match.rule, match.action, match.target) for match in matches
+        ]:
             raise VerificationError(f"The manifest of `{path}` has `{key}` under a rule that does not say so.")
     if recorded.rules != tuple(manifest.rule_text(rule) for rule in rules.rules):
         raise VerificationError(f"The manifest of `{path}` has other rules than its mapping version.")

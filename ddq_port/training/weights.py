@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _RESUMABLE = ("optimizer", "message_hub")
+_OBJECT = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:global|class):?(?: GLOBAL)?)\s+`?([\w.]+)`?")  # in torch's words
+#: Keys that the legacy layout has and the new one has not.
+_LEGACY = ("bbox_head.cls_branches.", "bbox_head.reg_branches.", "decoder.aux_reg_branches.")
+_NOWHERE = "it holds no weights where mmengine looks, under `state_dict` or at its top level"
+_CONVERT = "`ddq-convert convert {file} NEW.pth` writes a detector's checkpoint without them"
+_SAVE_AGAIN = (
+    "if you trust it, save its tensors alone: `python -c \"import torch; c = torch.load('{file}', weights_only=False); "
+    "torch.save(c.get('state_dict', c.get('model')), 'NEW.pth')\"`"
+)
 _TORCHVISION = ("torchvision://", "modelzoo://")
 #: Tensors that a backbone may begin without: counters that nothing reads, indices that are computed, and the norms of
 #: a Swin's outputs, which its classifier did not have.
@@ -110,7 +119,7 @@ def backbone_init(backbone: Mapping[str, Any], file: Path) -> dict[str, Any]:
     Raises:
         WeightsError: if it cannot be read or a tensor is missing or has another shape.
     """
-    change, given = (_of_swin if "convert_weights" in backbone else _of_any)(read(file))
+    change, given = (_of_swin if "convert_weights" in backbone else _of_any)(read(file, _SAVE_AGAIN))
     change["init_cfg"] = dict(type="Pretrained", checkpoint=str(file), **change.pop("init_cfg", {}))
     _check_backbone(backbone, given, file)
     return change
@@ -152,8 +161,12 @@ def _check_backbone(backbone: Mapping[str, Any], given: Mapping[str, Tensor], fi
         raise WeightsError(f"{file} {fit.told('this ' + backbone['type'])}.")
 
 
-def read(file: Path) -> dict[str, Any]:
+def read(file: Path, remedy: str = _CONVERT) -> dict[str, Any]:
     """Read a `.pth` or `.safetensors` as mmengine does, on the CPU; of a `.pth` the tensors stay in the file.
+
+    Args:
+        file: The file.
+        remedy: What helps if it holds objects; `{file}` stands for its name.
 
     Raises:
         WeightsError: if it is not there, damaged, or holds objects that torch refuses.
@@ -169,10 +182,7 @@ def read(file: Path) -> dict[str, Any]:
     except CheckpointFileError as error:
         raise WeightsError(str(error)) from error
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{file} is no checkpoint, or holds objects that torch does not load; `ddq-convert inspect` tells what it "
-            "is, and `ddq-convert convert` carries over what can be loaded."
-        ) from error
+        raise WeightsError(_refused(file, str(error), remedy)) from error
     except (EOFError, OSError, RuntimeError) as error:
         fault = str(error).strip().splitlines() or ["no message"]
         raise WeightsError(f"{file} cannot be read ({type(error).__name__}: {fault[0]}); copy it again.") from error
@@ -181,23 +191,35 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
+def _refused(file: Path, fault: str, remedy: str) -> str:
+    """Say of a pickle that torch refuses which object is in it, or that it is none, and what helps."""
+    named = _OBJECT.search(fault)
+    if named is None:
+        return f"{file} is no checkpoint, or damaged; `ddq-convert inspect {file}` tells what it is."
+    return f"{file} holds objects that torch does not load ({named[1]}); {remedy.format(file=file)}."
+
+
 def check_resumable(file: Path) -> None:
     """Refuse a checkpoint that holds no more than weights.
 
     Raises:
         WeightsError: as :func:`read`, or saying what is missing.
     """
-    lacking = [name for name in _RESUMABLE if name not in read(file)]
+    content = read(file)
+    lacking = [name for name in _RESUMABLE if name not in content]
     if lacking:
-        raise WeightsError(
-            f"{file} cannot be resumed, for it lacks {' and '.join(lacking)}; pass it as --load-from to begin a "
-            "training with its weights."
-        )
+        way = "pass it as --load-from to begin a training with its weights"
+        if "state_dict" not in content and not state_of(content):
+            way = (
+                f"{_NOWHERE}: `ddq-convert convert {file} NEW.pth` writes them there, then pass NEW.pth as --load-from"
+            )
+        raise WeightsError(f"{file} cannot be resumed, for it lacks {' and '.join(lacking)}; {way}.")
 
 
 def state_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors that mmengine takes from a checkpoint for a model, by key, without a `module.` before them."""
-    state = _tensors(checkpoint.get("state_dict", checkpoint))
+    held = checkpoint.get("state_dict", checkpoint)
+    state = _tensors(held) if isinstance(held, Mapping) else {}
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -282,13 +304,33 @@ class FittingWeightsHook(Hook):
         elif self.partial and fit.taken:
             runner.logger.warning(f"{self.file} {fit.told('the model')}")
         else:
-            raise WeightsError(f"{self.file} {fit.told('the model')}. {_advice(fit)}")
+            raise WeightsError(f"{self.file} {fit.told('the model')}. {_advice(fit, self.file)}")
 
 
-def _advice(fit: Fit) -> str:
-    classes = [key for key, _, _ in fit.reshaped if key.startswith("bbox_head.cls_branches.")]
-    if classes:
-        return "`ddq-convert convert --num-classes N` writes weights for another number of classes."
-    if fit.unexpected:
-        return "If these are weights of the legacy code, `ddq-convert convert` writes those that fit."
+def _advice(fit: Fit, file: str) -> str:
+    """Say what makes weights fit; each command that is named writes weights that do."""
+    command = f"`ddq-convert convert {file} NEW.pth"
+    if any(key.startswith("bbox_head.cls_branches.") for key, _, _ in fit.reshaped):
+        return f"{command} --num-classes N` writes weights for another number of classes."
+    if not fit.taken and not fit.unexpected and not fit.reshaped:
+        return f"{_NOWHERE.capitalize()}; {command}` writes them there."
+    prefix = _prefix(fit)
+    if prefix:
+        return f"Its keys begin with `{prefix}`, which {command}` takes away."
+    if any(key.startswith(_LEGACY) for key in fit.unexpected):
+        return f"These look like weights of the legacy code; {command}` writes those that fit."
     return "Pass the config that they were trained with."
+
+
+def _prefix(fit: Fit) -> str | None:
+    """Return what most keys of the file have before the model's; None if most are called otherwise."""
+    if not fit.missing:
+        return None
+    missing = set(fit.missing)
+    wanted = fit.missing[0]
+    begins = {key.removesuffix(wanted) for key in fit.unexpected if key.endswith(f".{wanted}")}
+    for begin in sorted(begins):
+        hits = sum(key.removeprefix(begin) in missing for key in fit.unexpected if key.startswith(begin))
+        if hits > len(missing) / 2:
+            return begin
+    return None

@@ -204,7 +204,7 @@ BAD: dict[str, tuple[Callable[[StateDict], bytes], int, str]] = {
         for size in (1, 7, 8, 9, 100, 10_000, 1_000_000)
     },
     "empty": (lambda s: b"", 2, "is empty"),
-    "zeros": (lambda s: bytes(10_000), 2, "neither a torch zip file nor"),
+    "zeros": (lambda s: bytes(10_000), 2, "begins with nothing but zeros"),
     "text": (lambda s: b"weights\n" * 9, 2, "neither a torch zip file nor"),
     "web page": (lambda s: b"<!DOCTYPE html><html>404", 2, "it is a web page"),
     "Git LFS": (lambda s: b"version https://git-lfs.github.com/spec/v1\n", 2, "git lfs pull"),

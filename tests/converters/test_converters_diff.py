@@ -247,7 +247,7 @@ def test_averaged_and_training_weights_are_both_compared(tmp_path: Path, make_st
     assert _run("convert", tmp_path / "a.pth", tmp_path / "one.safetensors").exit_code == 0
     one = _run("diff", tmp_path / "a.pth", tmp_path / "one.safetensors")
     assert one.exit_code == 0 and one.stdout.splitlines()[-1] == "EQUAL 308 tensors"
-    assert "not compared  ema_state_dict of A" in one.stdout.splitlines()
+    assert "not compared  training weights in ema_state_dict of A" in one.stdout.splitlines()
     content = torch.load(tmp_path / "all.pth", weights_only=True)
     content["ema_state_dict"]["module.level_embed"][0, 0] += 1
     torch.save(content, tmp_path / "all.pth")

@@ -184,7 +184,7 @@ def test_weights_alone(training: Callable[..., Path], tmp_path: Path) -> None:
     [
         (("new.safetensors", "--keep", "all"), "A .safetensors file holds weights only, so --keep all is impossible;"),
         (("new.pth", "--keep", "all", "--strip"), "An output of --strip holds weights only, so --keep all"),
-        (("new.pth", "--keep", "ema"), "The source holds no `ema_state_dict`, so it has one set of weights only;"),
+        (("new.pth", "--keep", "ema"), "The source holds no averaged weights (looked for `ema_state_dict` and"),
     ],
 )
 def test_parts_that_cannot_be_written_are_refused(
@@ -233,7 +233,11 @@ def test_duplicates_of_a_checkpoint_with_ema_repeat_the_training_weights(
     averaged: dict[str, Any], tmp_path: Path
 ) -> None:
     seen = json.loads(CliRunner().invoke(cli, ["inspect", str(averaged["path"]), "--json"]).stdout)
-    assert len(seen["duplicates"]) == 18 and seen["duplicates_differing"] == []
+    assert len(seen["duplicates"]) == 18 and seen["duplicates_differing"] == seen["duplicates"]
+    assert [(held["name"], held["place"], len(held["duplicates_differing"])) for held in seen["sets"]] == [
+        ("averaged weights", "state_dict", 18),
+        ("training weights", "ema_state_dict", 0),
+    ]
     saved = torch.load(averaged["path"], weights_only=True)
     key = "decoder.aux_reg_branches.0.0.bias"
     saved["state_dict"][key] = saved["state_dict"][key] + 1
@@ -253,7 +257,10 @@ def test_ema_of_another_model_is_refused(averaged: dict[str, Any], tmp_path: Pat
     del saved["ema_state_dict"]["module.extra.weight"], saved["ema_state_dict"]["module.level_embed"]
     torch.save(saved, tmp_path / "odd.pth")
     result = _convert(tmp_path / "odd.pth", tmp_path / "new.pth")
-    assert result.exit_code == 1 and "are missing from the result: `level_embed`" in result.stderr
+    assert (
+        result.exit_code == 1
+        and "1 key(s) of the model are missing from the averaged weights: `level_embed`" in result.stderr
+    )
 
 
 def test_config_text_of_the_other_code_does_not_pass_for_the_own_one(
@@ -305,8 +312,7 @@ def test_own_training_of_the_new_code_loads_without_running_anything_afterwards(
     own = {**_loaded(tmp_path / "new.pth"), "odd": Stranger()}
     del own["meta"]["ddq_manifest"]
     torch.save(own, tmp_path / "own.pth")
-    assert _convert(tmp_path / "own.pth", tmp_path / "again.pth").exit_code == 2  # has the layout already
-    _converted(tmp_path / "own.pth", tmp_path / "again.pth", "--keep", "all")
+    _converted(tmp_path / "own.pth", tmp_path / "again.pth")
     again = _loaded(tmp_path / "again.pth")
     assert "odd" not in again and again["param_schedulers"] == own["param_schedulers"]
     assert again["optimizer"]["param_groups"] == own["optimizer"]["param_groups"]
