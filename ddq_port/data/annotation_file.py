@@ -57,7 +57,7 @@ def decode(path: Path) -> Decoded:
         if raw.startswith(mark):
             name = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
             text = raw.decode(encoding, "replace")
-            return Decoded(text, encoding, f"the file is {name}; mmdet reads plain UTF-8. {FIX}")
+            return Decoded(text, encoding, f"the file is {name}; mmdet reads plain UTF-8. {FIX.format(ann_file=path)}")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -56,7 +56,10 @@ def _of_turned(box: Box, size: tuple[float, float]) -> bool:
 
 _FORMS: tuple[tuple[Callable[[Box, tuple[float, float]], bool], str], ...] = (
     (_xyxy, "they look like corners [x1, y1, x2, y2]; write [x1, y1, x2 - x1, y2 - y1]"),
-    (_cxcywh, "they look like [center x, center y, width, height]; write [x - width / 2, y - height / 2, width, height]"),
+    (
+        _cxcywh,
+        "they look like [center x, center y, width, height]; write [x - width / 2, y - height / 2, width, height]",
+    ),
     (_of_turned, "width and height of the images look exchanged; exchange them in `images`"),
     (_yxhw, "they look like [y, x, height, width]; write [x, y, width, height]"),
 )

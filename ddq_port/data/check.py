@@ -28,6 +28,19 @@ _NOT_OF_ENTRIES = frozenset(
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Which images of a large set are looked at: a number of them, evenly spread.
+
+    Attributes:
+        few: up to so many, all are.
+        number: of more, so many.
+    """
+
+    few: int
+    number: int
+
+
+@dataclass(frozen=True)
 class Options:
     """How a data set is used, and how closely it is looked at.
 
@@ -37,7 +50,7 @@ class Options:
         loader: the transform of the pipeline that loads images, as a config; None for mmdet's with its defaults.
         purpose: ``TRAINING``, ``EVALUATION`` or ``BOTH``.
         depth: ``NAMES`` asks whether image files are there, ``HEADERS`` reads their sizes, ``PIXELS`` loads them.
-        decoded: how many of the images are looked at so closely, evenly spread; None for all.
+        sample: of how many images that holds; None for all.
         detections: how many the model gives per image (``max_per_img``); None if that is not known.
         ask_mmdet: whether mmdet reads and evaluates the file, too; importing it takes some seconds.
     """
@@ -47,7 +60,7 @@ class Options:
     loader: Mapping[str, Any] | None = None
     purpose: str = BOTH
     depth: str = PIXELS
-    decoded: int | None = None
+    sample: Sample | None = None
     detections: int | None = None
     ask_mmdet: bool = True
 
@@ -143,7 +156,7 @@ def _evaluate(ann_file: Path, entries: Records, options: Options, found: Collect
     for cause, number in truth.beyond_limit(result).items():
         found.add("crowded", "", f"{number} of {result.objects} objects are not looked at: {cause}")
     unexplained = truth.unexplained(result)
-    if unexplained or (result.ap < 1 and not result.lost):
+    if (unexplained or (result.ap < 1 and not result.lost)) and not found.has_errors(_NOT_OF_ENTRIES):
         found.add(
             "lost",
             "",
@@ -182,8 +195,9 @@ def _check_images(
         return 0
     from ddq_port.data import images as pool
 
-    if options.decoded is not None and options.decoded < len(images):
-        images = [images[place * len(images) // options.decoded] for place in range(options.decoded)]
+    if options.sample is not None and len(images) > options.sample.few:
+        number = options.sample.number
+        images = [images[place * len(images) // number] for place in range(number)]
     decode = options.depth == PIXELS
     loader = _loader(options.loader)
     for image, remark in pool.check(images, loader, decode, lambda done: progress(done, len(images))):
@@ -215,10 +229,11 @@ def _loader(config: Mapping[str, Any] | None) -> Callable[[dict[str, Any]], Mapp
         from mmcv.transforms import LoadImageFromFile
 
         return LoadImageFromFile(**{key: value for key, value in (config or {}).items() if key != "type"})
-    import ddq_port.registry  # noqa: F401  the stand-in for mmcv's operators, which mmdet imports
     from mmdet.registry import TRANSFORMS
+
+    import ddq_port.registry  # noqa: F401  the stand-in for mmcv's operators, which mmdet imports
 
     return TRANSFORMS.build(dict(config))
 
 
-__all__ = ["BOTH", "EVALUATION", "HEADERS", "NAMES", "PIXELS", "TRAINING", "Findings", "Options", "check"]
+__all__ = ["BOTH", "EVALUATION", "HEADERS", "NAMES", "PIXELS", "TRAINING", "Findings", "Options", "Sample", "check"]

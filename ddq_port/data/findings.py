@@ -13,7 +13,8 @@ TRAINING, EVALUATION, BOTH = "training", "evaluation", "both"
 #: Of each kind so many are listed; all are counted.
 MOST_LISTED = 100
 _LARGEST = 1e300
-FIX = "`ddq-train check-data ANN --fix OUT.json` mends it"
+#: What to do about what can be mended without guessing; {ann_file} is filled in.
+FIX = "`ddq-train check-data {ann_file} --fix OUT.json` mends it"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Kind:
     evaluation: bool = False
 
 
-_READER = "the training cannot read the file"
 _CONVERT = "convert the image, for instance `magick OLD NEW.png`, and name the new file in the annotations"
 KINDS = {
     "unreadable": Kind(ERROR, "the annotation file is not COCO-format JSON"),
@@ -43,7 +43,7 @@ KINDS = {
     "malformed": Kind(ERROR, "an entry lacks a field or has one of another type"),
     "bad-size": Kind(ERROR, "an image entry without its size in pixels", "write the size of the file as width, height"),
     "bad-box": Kind(ERROR, "a bbox that is not four finite numbers", "correct or remove these annotations"),
-    "no-id": Kind(ERROR, f"an annotation without an id: {_READER}", FIX),
+    "no-id": Kind(ERROR, "an annotation without an id: the training cannot read the file", FIX),
     "area-missing": Kind(ERROR, "an annotation without a usable `area`: the training crashes", FIX),
     "crowd-missing": Kind(ERROR, "an annotation without `iscrowd`: the evaluation crashes", FIX, evaluation=True),
     "zero-id": Kind(ERROR, "pycocotools takes annotation id 0 for `not found`: AP is too low", FIX, evaluation=True),

@@ -37,6 +37,7 @@ def check(
         decode: whether to load them; otherwise only their headers are read.
         progress: is given the number of images that are done.
     """
+    progress(0)
     remarks: dict[int, tuple[Remark, ...]] = {}
     alone: list[int] = []
     for number, told in _in_pools(images, loader, decode):
@@ -70,9 +71,7 @@ def _examine(chunk: Sequence[tuple[int, Image]], large: bool = False) -> list[tu
     return [(number, examine(image, _state["loader"], _state["decode"], large)) for number, image in chunk]
 
 
-def _in_pools(
-    images: Sequence[Image], loader: Loader, decode: bool
-) -> Iterator[tuple[int, tuple[Remark, ...] | None]]:
+def _in_pools(images: Sequence[Image], loader: Loader, decode: bool) -> Iterator[tuple[int, tuple[Remark, ...] | None]]:
     """Examine images in a pool of processes, and in a new one if one of them dies.
 
     Yields:

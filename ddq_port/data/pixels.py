@@ -72,10 +72,19 @@ def read_header(path: Path) -> Header | None:
 
     try:
         with warnings.catch_warnings(action="ignore"), _without_limit(), Pillow.open(path) as opened:
-            size = opened.size  # before the EXIF data are read: for some formats that decodes the image and turns it
-            return Header(str(opened.format), opened.mode, size, int(opened.getexif().get(_ORIENTATION, 1)))
+            return Header(str(opened.format), opened.mode, opened.size, _orientation(opened))
     except Exception:  # Pillow's plugins raise what they like on damaged files
         return None
+
+
+def _orientation(opened: Any) -> int:
+    """Return the orientation of an image's EXIF data, without decoding the image."""
+    if opened.format == "PNG" and not any("exif" in str(key).lower() for key in opened.info):
+        return 1  # Pillow would decode the image to look behind it
+    try:
+        return int(opened.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data, of which loaders take no notice
+        return 1
 
 
 class _without_limit:
@@ -144,7 +153,7 @@ def _load(image: Image, loader: Callable, header: Header | None, pixels: int) ->
     yield from _size_remarks(image, array.shape[1::-1], header)
     if pixels <= _LARGE_PIXELS:
         yield from _value_remarks(image, array)
-    if header and header.orientation > 1 and _is_turned(image.path, array, header):
+    if header and header.orientation > 1 and _is_turned(image.path, array):
         yield Remark("turned-image", f"EXIF orientation {header.orientation}")
 
 
@@ -226,12 +235,10 @@ def _value_remarks(image: Image, array: Any) -> Iterator[Remark]:
         yield Remark("blank-image", f"all of them {brightest}")
 
 
-def _is_turned(path: Path, array: Any, header: Header) -> bool:
+def _is_turned(path: Path, array: Any) -> bool:
     """Tell whether the loader has turned an image."""
     import cv2
     import numpy as np
 
-    if header.orientation > 4 and header.size[0] != header.size[1]:
-        return array.shape[1::-1] == header.size[::-1]
     stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return stored is not None and (stored.shape != array.shape or not np.array_equal(stored, array))

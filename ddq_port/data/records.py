@@ -105,8 +105,8 @@ def _entries(content: Entry, name: str, found: Collector) -> list[Entry]:
             found.add("duplicate-id", f"{_SINGULAR[name]} {key}", f"{name}[{place}] has the id of an earlier one")
         else:
             entries[key] = entry
-        floats += [key] if isinstance(key, float) else []
-    _tell_floats(floats, f"the id of {{}} of `{name}`", found)
+        floats.append(key)
+    _tell_floats(floats, f"{name} have a float as id", found)
     return list(entries.values())
 
 
@@ -117,9 +117,10 @@ def is_id(key: Any) -> bool:
     return isinstance(key, (int, str)) and not isinstance(key, bool)
 
 
-def _tell_floats(floats: list[float], whose: str, found: Collector) -> None:
+def _tell_floats(keys: list[Any], whose: str, found: Collector) -> None:
+    floats = [key for key in keys if isinstance(key, float) and key.is_integer()]
     if floats:
-        found.add("float-id", "", f"{whose.format(len(floats))} is a float, first {short(floats[0])}")
+        found.add("float-id", "", f"{len(floats)} {whose}, first {short(floats[0])}")
 
 
 def _check_ids(annotations: list[tuple[Entry, str]], found: Collector) -> None:
@@ -136,13 +137,14 @@ def _check_ids(annotations: list[tuple[Entry, str]], found: Collector) -> None:
             found.add("text-id", where, f"expected a number as id, found {short(key)}")
         elif float(key) == 0:
             found.add("zero-id", where, "expected an id other than 0")
-        floats += [key] if isinstance(key, float) else []
+        floats.append(key)
         if is_id(key):
             seen.add(key)
-    _tell_floats(floats, "the id of {} of `annotations`", found)
+    _tell_floats(floats, "annotations have a float as id", found)
     for name in ("image_id", "category_id"):
-        values = [annotation[name] for annotation, _ in annotations if isinstance(annotation.get(name), float)]
-        _tell_floats(values, f"the {name} of {{}} of `annotations`", found)
+        _tell_floats(
+            [annotation.get(name) for annotation, _ in annotations], f"annotations have a float as {name}", found
+        )
 
 
 def _is_decimal(text: str) -> bool:
@@ -209,7 +211,8 @@ def _check_annotation(
     """
     image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
     known_image = _check_reference(image_id, records.images, "image", where, found)
-    known_class = _check_reference(category_id, records.names, "category", where, found)
+    # without any class, one sentence about the missing list says it
+    known_class = bool(records.names) and _check_reference(category_id, records.names, "category", where, found)
     crowd = _check_crowd(annotation, where, image_id, found)
     area = annotation.get("area")
     if not is_number(area):
@@ -257,9 +260,7 @@ def _check_crowd(annotation: Entry, where: str, image_id: Any, found: Collector)
     return bool(crowd)
 
 
-def _check_box(
-    annotation: Entry, image: Entry | None, where: str, placed: list[PlacedBox], found: Collector
-) -> bool:
+def _check_box(annotation: Entry, image: Entry | None, where: str, placed: list[PlacedBox], found: Collector) -> bool:
     """Return whether a training would take the box."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
@@ -267,7 +268,7 @@ def _check_box(
         return False
     x, y, w, h = box
     area = annotation.get("area")
-    usable = w >= 1 and h >= 1 and is_number(area) and area > 0
+    usable = w >= 1 and h >= 1 and not (is_number(area) and area <= 0)
     if w == 0 or h == 0 or (is_number(area) and area <= 0):
         found.add("no-area", where, f"bbox {short(box)}, area {short(area)}")
     elif w < 1 or h < 1:
@@ -312,7 +313,7 @@ def _check_classes_of_objects(
     if not records.of_image:
         found.add("empty", "", "`annotations` has nothing to train on")
     for category_id, name in records.names.items():
-        if records.of_class[category_id]:
+        if records.of_class[category_id] or not records.of_image and not ignored[category_id]:
             continue
         where = f"category {category_id}"
         if ignored[category_id]:
@@ -320,5 +321,7 @@ def _check_classes_of_objects(
             found.add("ignored-class", where, f"all {number} objects of class `{name}` have `ignore`")
         else:
             placeholder = category_id == 0 and categories[category_id].get("supercategory") == "none"
-            hint = "; Roboflow writes such a placeholder; remove it from `categories` of all sets" if placeholder else ""
+            hint = (
+                "; Roboflow writes such a placeholder; remove it from `categories` of all sets" if placeholder else ""
+            )
             found.add("unused-class", where, f"class `{name}` has no object{hint}")

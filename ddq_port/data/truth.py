@@ -77,7 +77,9 @@ def read(ann_file: Path, classes: Sequence[str], filter_cfg: Mapping[str, Any]) 
         kept = dataset.filter_data()
     kept_ids = {image["img_id"] for image in kept}
     left_out = [image for image in dataset.data_list if image["img_id"] not in kept_ids]
-    small = [image["img_id"] for image in left_out if min(image["width"], image["height"]) < filter_cfg.get("min_size", 0)]
+    small = [
+        image["img_id"] for image in left_out if min(image["width"], image["height"]) < filter_cfg.get("min_size", 0)
+    ]
     return Reading(
         images=len(dataset.data_list),
         kept=len(kept),
@@ -185,8 +187,9 @@ def beyond_limit(truth: Truth) -> dict[str, int]:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep what mmengine and pycocotools print to themselves."""
-    import ddq_port  # noqa: F401  the stand-in for mmcv's operators, which mmdet imports
     from mmengine.logging import MMLogger
+
+    import ddq_port  # noqa: F401  the stand-in for mmcv's operators, which mmdet imports
 
     logger = MMLogger.get_current_instance()
     level = logger.level

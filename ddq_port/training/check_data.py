@@ -11,15 +11,15 @@ from typing import Any
 import click
 
 from ddq_port.data import foreign
-from ddq_port.data.check import EVALUATION, HEADERS, NAMES, PIXELS, TRAINING, Options, check
+from ddq_port.data.check import EVALUATION, HEADERS, NAMES, PIXELS, TRAINING, Options, Sample, check
 from ddq_port.data.findings import ERROR, KINDS, NOTE, WARNING, Findings, severity_of
-from ddq_port.training.console import DONE, NOT_SO, Failure, message
+from ddq_port.training.console import DONE, NOT_SO, Failure
 from ddq_port.training.image_progress import ImageProgress
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal
 #: Before a training all images of a set are loaded if they are few, which takes seconds; of others so many.
-_FEW, _SAMPLE = 2000, 1000
+_SAMPLE = Sample(few=2000, number=1000)
 
 
 class DataError(Exception):
@@ -80,12 +80,11 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
     for name, purpose in (("train_dataloader", TRAINING), ("val_dataloader", EVALUATION)):
         for dataset in _coco_datasets((cfg.get(name) or {}).get("dataset")):
             ann_file, images = _paths(dataset)
-            few = _number_of_images(ann_file) <= _FEW
-            options = _options(cfg, dataset, purpose, _class_names(dataset), decoded=None if few else _SAMPLE)
-            findings = check(ann_file, images if images.is_dir() else None, options, ImageProgress(quiet=True))
             if not images.is_dir():
                 raise DataError(f"The image folder {images} of {name} is not there; expected a folder.")
-            if not few:
+            options = _options(cfg, dataset, purpose, _class_names(dataset), sample=_SAMPLE)
+            findings = check(ann_file, images, options)
+            if findings.decoded < findings.images and findings.images > _SAMPLE.few:
                 say(
                     f"{name}: {findings.decoded} of {findings.images} images were loaded; "
                     f"`ddq-train check-data {ann_file} --images {images}` loads all"
@@ -123,7 +122,7 @@ def listing(findings: Findings, severities: tuple[str, ...] = (ERROR, WARNING, N
         if number > len(shown):
             yield severity, f"  and {number - len(shown)} more"
         if KINDS[kind].remedy:
-            yield severity, f"  what to do: {KINDS[kind].remedy}"
+            yield severity, f"  what to do: {KINDS[kind].remedy.format(ann_file=findings.ann_file)}"
 
 
 def _mend(ann_file: Path, images: Path | None, out: Path) -> tuple[str, ...]:
@@ -162,7 +161,9 @@ def _of_config(name: str, depth: str) -> Options:
         raise Failure(str(error)) from error
     dataset = next(_coco_datasets((cfg.get("train_dataloader") or {}).get("dataset")), None)
     if dataset is None:
-        raise Failure(f"The config {name} has no CocoDataset in train_dataloader; expected one to take its filters from.")
+        raise Failure(
+            f"The config {name} has no CocoDataset in train_dataloader; expected one to take its filters from."
+        )
     return _options(cfg, dataset, depth=depth)
 
 
@@ -172,7 +173,7 @@ def _options(
     purpose: str = Options.purpose,
     classes: tuple[str, ...] | None = None,
     depth: str = PIXELS,
-    decoded: int | None = None,
+    sample: Sample | None = None,
 ) -> Options:
     loaders = (step for step in dataset.get("pipeline") or () if "LoadImage" in _type(step))
     limit = ((cfg.get("model") or {}).get("test_cfg") or {}).get("max_per_img")
@@ -182,7 +183,7 @@ def _options(
         loader=next(loaders, None),
         purpose=purpose,
         depth=depth,
-        decoded=decoded,
+        sample=sample,
         detections=limit if isinstance(limit, int) else None,
     )
 
@@ -190,14 +191,6 @@ def _options(
 def _type(step: Mapping[str, Any]) -> str:
     kind = step.get("type", "")
     return kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-
-
-def _number_of_images(ann_file: Path) -> int:
-    """Return how many images an annotation file lists; 0 if that cannot be told."""
-    try:
-        return len(json.loads(ann_file.read_bytes())["images"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return 0
 
 
 def _coco_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
@@ -234,7 +227,7 @@ def _classes(findings: Findings) -> Iterator[str]:
 
 def _outcomes(findings: Findings) -> Iterator[str]:
     """Say what mmdet makes of the data."""
-    if findings.trained is not None:
+    if findings.trained is not None and (findings.ok or findings.trained < findings.images):
         yield f"mmdet trains on {findings.trained} of {_number(findings.images, 'image')}"
     if findings.truth is None:
         return

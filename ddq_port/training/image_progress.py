@@ -20,13 +20,15 @@ class ImageProgress:
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
-        self._began = time.monotonic()
-        self._next = self._began + (1.0 if self._terminal else _LOG)
+        self._began: float | None = None
+        self._next = 0.0
         self._shown = False
 
     def __call__(self, done: int, of: int) -> None:
-        """Tell that `done` images of `of` were looked at."""
+        """Tell that `done` images of `of` were looked at; the first call, with 0, is the beginning."""
         now = time.monotonic()
+        if self._began is None:
+            self._began, self._next = now, now + (1.0 if self._terminal else _LOG)
         if self._quiet or (now < self._next and not (self._shown and done == of)):
             return
         left = (now - self._began) / done * (of - done) if done else 0
