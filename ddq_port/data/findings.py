@@ -48,6 +48,9 @@ KINDS = {
     "crowd-missing": Kind(ERROR, "an annotation without `iscrowd`: the evaluation crashes", FIX, evaluation=True),
     "zero-id": Kind(ERROR, "pycocotools takes annotation id 0 for `not found`: AP is too low", FIX, evaluation=True),
     "text-id": Kind(ERROR, "the evaluation crashes at annotation ids that are text", FIX, evaluation=True),
+    "mixed-ids": Kind(
+        ERROR, "the evaluation crashes where ids are text and numbers", "make all of them numbers", evaluation=True
+    ),
     "id-type": Kind(ERROR, "text in one place and a number in another are two ids: the objects are lost", FIX),
     "duplicate-id": Kind(ERROR, "entries with one id: the training stops, or all but the last are lost"),
     "duplicate-class": Kind(ERROR, "classes of one name cannot be told apart", "rename one of them"),

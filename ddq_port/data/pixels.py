@@ -72,19 +72,34 @@ def read_header(path: Path) -> Header | None:
 
     try:
         with warnings.catch_warnings(action="ignore"), _without_limit(), Pillow.open(path) as opened:
-            return Header(str(opened.format), opened.mode, opened.size, _orientation(opened))
+            return Header(str(opened.format), opened.mode, opened.size, _orientation(opened, path))
     except Exception:  # Pillow's plugins raise what they like on damaged files
         return None
 
 
-def _orientation(opened: Any) -> int:
+def _orientation(opened: Any, path: Path) -> int:
     """Return the orientation of an image's EXIF data, without decoding the image."""
-    if opened.format == "PNG" and not any("exif" in str(key).lower() for key in opened.info):
-        return 1  # Pillow would decode the image to look behind it
+    from PIL import Image as Pillow
+
     try:
-        return int(opened.getexif().get(_ORIENTATION, 1))
+        if opened.format != "PNG":
+            return int(opened.getexif().get(_ORIENTATION, 1))
+        exif = Pillow.Exif()  # Pillow itself would decode the image to look behind it
+        exif.load(_exif_of_png(path))
+        return int(exif.get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF data, of which loaders take no notice
         return 1
+
+
+def _exif_of_png(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, os.SEEK_CUR)
+    return b""
 
 
 class _without_limit:

@@ -107,6 +107,9 @@ def _entries(content: Entry, name: str, found: Collector) -> list[Entry]:
             entries[key] = entry
         floats.append(key)
     _tell_floats(floats, f"{name} have a float as id", found)
+    texts = [key for key in entries if isinstance(key, str)]
+    if texts and len(texts) < len(entries):
+        found.add("mixed-ids", "", f"{len(texts)} of {len(entries)} ids of `{name}` are text, first {short(texts[0])}")
     return list(entries.values())
 
 
@@ -135,16 +138,19 @@ def _check_ids(annotations: list[tuple[Entry, str]], found: Collector) -> None:
             found.add("duplicate-id", where, "an earlier one has this id")
         elif isinstance(key, str) and not _is_decimal(key):
             found.add("text-id", where, f"expected a number as id, found {short(key)}")
-        elif float(key) == 0:
+        elif _is_zero(key):
             found.add("zero-id", where, "expected an id other than 0")
         floats.append(key)
         if is_id(key):
             seen.add(key)
     _tell_floats(floats, "annotations have a float as id", found)
     for name in ("image_id", "category_id"):
-        _tell_floats(
-            [annotation.get(name) for annotation, _ in annotations], f"annotations have a float as {name}", found
-        )
+        references = [annotation.get(name) for annotation, _ in annotations]
+        _tell_floats(references, f"annotations have a float as {name}", found)
+
+
+def _is_zero(key: Any) -> bool:
+    return float(key) == 0 if isinstance(key, str) else key == 0
 
 
 def _is_decimal(text: str) -> bool:
