@@ -42,17 +42,27 @@ KINDS = {
     "empty": Kind(ERROR, "there is nothing to train or to evaluate on"),
     "malformed": Kind(ERROR, "an entry lacks a field or has one of another type"),
     "bad-size": Kind(ERROR, "an image entry without its size in pixels", "write the size of the file as width, height"),
-    "bad-box": Kind(ERROR, "a bbox that is not four finite numbers", "correct or remove these annotations"),
+    "bad-box": Kind(
+        ERROR, "a bbox that is not four finite numbers with width and height from 0 on", "correct or remove it"
+    ),
     "no-id": Kind(ERROR, "an annotation without an id: the training cannot read the file", FIX),
     "area-missing": Kind(ERROR, "an annotation without a usable `area`: the training crashes", FIX),
+    "area-range": Kind(ERROR, "pycocotools does not count objects of this area", FIX, evaluation=True),
     "crowd-missing": Kind(ERROR, "an annotation without `iscrowd`: the evaluation crashes", FIX, evaluation=True),
+    "bad-crowd": Kind(
+        ERROR, "`iscrowd` is neither 0 nor 1; mmdet takes text for 1", "write 0 or 1; --fix does for text"
+    ),
     "zero-id": Kind(ERROR, "pycocotools takes annotation id 0 for `not found`: AP is too low", FIX, evaluation=True),
     "text-id": Kind(ERROR, "the evaluation crashes at annotation ids that are text", FIX, evaluation=True),
     "mixed-ids": Kind(
         ERROR, "the evaluation crashes where ids are text and numbers", "make all of them numbers", evaluation=True
     ),
     "id-type": Kind(ERROR, "text in one place and a number in another are two ids: the objects are lost", FIX),
-    "duplicate-id": Kind(ERROR, "entries with one id: the training stops, or all but the last are lost"),
+    "duplicate-id": Kind(
+        ERROR,
+        "entries with one id: the training stops, or all but the last are lost",
+        "give each an id of its own; --fix does so for annotations",
+    ),
     "duplicate-class": Kind(ERROR, "classes of one name cannot be told apart", "rename one of them"),
     "classes": Kind(ERROR, "mmdet leaves out what has another name, and labels classes in the file's order"),
     "unknown-image": Kind(ERROR, "an annotation of no image of this file", "add the image or remove the annotation"),

@@ -17,13 +17,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from ddq_port.data.pixels import Image, Remark, examine, size_of
+from ddq_port.data.pixels import OPENCV_LIMIT, Image, Remark, examine, size_of
 
 Loader = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 _MOST_PROCESSES = 8
 _CHUNK = 16  # images per task: a process that dies takes at most so many with it, which are then tried one by one
 _BYTES = 7.5  # per pixel: three colours, two and a half copies while it is decoded and converted
-_OPENCV_LIMIT = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 1 << 30))  # more it refuses at once
 
 
 def check(
@@ -107,7 +106,7 @@ def _alone(image: Image, loader: Loader, decode: bool) -> tuple[Remark, ...]:
     """Examine one image in a process of its own, if there is memory for it."""
     width, height = size_of(image.path) or (0, 0)
     needed, available = _BYTES * width * height, _available_memory()
-    if width * height <= _OPENCV_LIMIT and needed > available:
+    if width * height <= OPENCV_LIMIT and needed > available:
         size = f"{width} x {height} pixels need about {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
         return (Remark("large-image", f"{size}; it was not decoded, make it smaller"),)
     context = multiprocessing.get_context("fork")

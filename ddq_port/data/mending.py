@@ -14,7 +14,7 @@ from typing import Any
 from ddq_port.data import annotation_file
 from ddq_port.data.findings import Collector, is_number
 from ddq_port.data.names import ImageFolder
-from ddq_port.data.records import as_other_type, is_id
+from ddq_port.data.records import LARGEST_AREA, as_other_type, is_id
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def mend(ann_file: Path, folder: Path | None = None) -> Mended | None:
         raise MendingError(f"The encoding of `{ann_file}` is not certain: {decoded.trouble}. --fix does not guess.")
     content = copy.deepcopy(original)
     changes = [*_encoding(decoded)]
-    for change in (_whole_ids, _types_of_ids, _ids_of_annotations, _crowds, _areas):
+    for change in (_numbers, _boxes, _whole_ids, _types_of_ids, _ids_of_annotations, _crowds, _areas):
         changes += change(content)
     if folder is not None:
         changes += _file_names(content, folder)
@@ -106,6 +106,47 @@ def _encoding(decoded: annotation_file.Decoded) -> Iterator[str]:
         yield "encoding: the byte order mark is left out"
     elif decoded.encoding != "utf-8":
         yield f"encoding: {decoded.encoding.upper()} is written as UTF-8"
+
+
+def _numbers(content: dict[str, Any]) -> Iterator[str]:
+    """Make numbers of text that is one, where a number is needed."""
+    places = (("images", "width"), ("images", "height"), ("annotations", "area"), ("annotations", "iscrowd"))
+    for name, key in (*places, ("annotations", "bbox")):
+        changed = 0
+        for entry in _listed(content, name):
+            value = entry.get(key)
+            number = [_number_of(part) for part in value] if isinstance(value, list) else _number_of(value)
+            if number != value:
+                entry[key] = number
+                changed += 1
+        if changed:
+            yield f"{key}: numbers instead of text in {_number(changed, name)}"
+
+
+def _number_of(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value) if value.strip().removeprefix("-").isdecimal() else float(value)
+    except ValueError:
+        return value
+
+
+def _boxes(content: dict[str, Any]) -> Iterator[str]:
+    """Draw the box around the polygons of an annotation that has none."""
+    changed = 0
+    for annotation in _listed(content, "annotations"):
+        polygons = annotation.get("segmentation")
+        if annotation.get("bbox") or not isinstance(polygons, list) or not polygons:
+            continue
+        if not all(isinstance(polygon, list) and all(map(is_number, polygon)) for polygon in polygons):
+            continue
+        xs, ys = ([value for polygon in polygons for value in polygon[start::2]] for start in (0, 1))
+        if xs and ys:
+            annotation["bbox"] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+            changed += 1
+    if changed:
+        yield f"bbox: around the polygons of {_number(changed, 'annotations')} without it"
 
 
 def _whole_ids(content: dict[str, Any]) -> Iterator[str]:
@@ -158,7 +199,7 @@ def _ids_of_annotations(content: dict[str, Any]) -> Iterator[str]:
 def _crowds(content: dict[str, Any]) -> Iterator[str]:
     changed = 0
     for annotation in _listed(content, "annotations"):
-        if "iscrowd" not in annotation:
+        if annotation.get("iscrowd") is None:
             annotation["iscrowd"] = 0
             changed += 1
     if changed:
@@ -169,13 +210,14 @@ def _areas(content: dict[str, Any]) -> Iterator[str]:
     changed = 0
     for annotation in _listed(content, "annotations"):
         box = annotation.get("bbox")
-        if is_number(annotation.get("area")) or not isinstance(box, list) or len(box) != 4:
+        area = annotation.get("area")
+        if is_number(area) and area <= LARGEST_AREA or not isinstance(box, list) or len(box) != 4:
             continue
         if all(map(is_number, box)):
             annotation["area"] = box[2] * box[3]
             changed += 1
     if changed:
-        yield f"area: width x height of the box for {_number(changed, 'annotations')} without it"
+        yield f"area: width x height of the box for {_number(changed, 'annotations')} without a usable one"
 
 
 def _file_names(content: dict[str, Any], path: Path) -> Iterator[str]:

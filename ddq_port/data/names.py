@@ -30,6 +30,15 @@ class ImageFolder:
 
     def hint(self, name: str) -> str:
         """Say what may be meant by the name of a file that is not there; empty if nothing is known."""
+        path = os.path.join(self.path, name)
+        if "\0" in name or os.path.lexists(path):
+            return (
+                "; it is a folder"
+                if os.path.isdir(path)
+                else "; it is a link to nothing"
+                if os.path.islink(path)
+                else ""
+            )
         same = self.same_name(name)
         if same is not None:
             return f"; the folder has `{same}`: {_difference(name, same)}"

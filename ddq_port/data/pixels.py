@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddq_port.data.findings import is_number
+
 _LARGE_PIXELS = 60_000_000  # from here on an image is decoded alone
 _COSTLY_PIXELS = 100_000_000  # from here on it is told: 0.3 GB per copy
+OPENCV_LIMIT = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 1 << 30))  # pixels; more it refuses at once
 _DARK = 32  # of 256 levels; below, an image is looked at once more as it is stored
 _ORIENTATION = 274  # EXIF tag; 1 is upright, from 5 on width and height change places
 _DAMAGE = re.compile(r"premature end|corrupt|truncated|incomplete", re.IGNORECASE)
@@ -192,6 +195,9 @@ def _why_unreadable(path: Path, header: Header | None, said: list[str], failure:
     if start.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "it is a web page, as servers send one instead of an image; download it again"
     reason = f" ({said[0][:150]})" if said else ""
+    if header and header.size[0] * header.size[1] > OPENCV_LIMIT:
+        has, most = header.size[0] * header.size[1] / 1e6, OPENCV_LIMIT / 1e6
+        return f"it has {has:.0f} million pixels, OpenCV reads up to {most:.0f} million; make it smaller"
     if header is None:
         return f"this is no image that the loader knows: {failure}{reason}"
     if _is_truncated(path):
@@ -216,7 +222,7 @@ def _is_truncated(path: Path) -> bool:
 
 
 def _size_remarks(image: Image, size: tuple[int, int], header: Header | None) -> Iterator[Remark]:
-    if image.size == tuple(size):
+    if image.size == tuple(size) or not all(map(is_number, image.size)):
         return
     turned = header is not None and header.orientation > 4
     how = ""

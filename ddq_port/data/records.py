@@ -12,7 +12,9 @@ from ddq_port.data.boxes import PlacedBox, other_form
 from ddq_port.data.findings import Collector, is_number, kind_of, listed, short
 
 _SLACK = 1.0  # pixels by which a box may reach out of its image: annotation tools round
+LARGEST_AREA = 1e10  # pixels; pycocotools' own limit
 _SINGULAR = dict(images="image", annotations="annotation", categories="category")
+_PLURAL = dict(image="images", category="categories")
 Entry = dict[str, Any]
 
 
@@ -216,13 +218,15 @@ def _check_annotation(
     That is one of an image and a class, no crowd, without `ignore`, with a box of some area.
     """
     image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-    known_image = _check_reference(image_id, records.images, "image", where, found)
-    # without any class, one sentence about the missing list says it
+    # without any image or class, one sentence about the missing list says it
+    known_image = bool(records.images) and _check_reference(image_id, records.images, "image", where, found)
     known_class = bool(records.names) and _check_reference(category_id, records.names, "category", where, found)
     crowd = _check_crowd(annotation, where, image_id, found)
     area = annotation.get("area")
     if not is_number(area):
         found.add("area-missing", where, f"expected a number as area, found {short(area)}")
+    elif area > LARGEST_AREA:
+        found.add("area-range", where, f"expected an area of at most {LARGEST_AREA:.0e} pixels, found {short(area)}")
     usable = _check_box(annotation, records.images[image_id] if known_image else None, where, placed, found)
     if annotation.get("ignore"):
         found.add("ignored", where, f"ignore {short(annotation['ignore'])}")
@@ -240,7 +244,7 @@ def _check_reference(key: Any, known: Collection[Any], what: str, where: str, fo
     if other is not None and other in known:
         found.add("id-type", where, f"{what}_id is {short(key)}, the id in the list is {short(other)}")
     else:
-        found.add(f"unknown-{what}", where, f"no {what} has the id {short(key)}")
+        found.add(f"unknown-{what}", where, f"expected the id of one of the {_PLURAL[what]}, found {short(key)}")
     return False
 
 
@@ -258,10 +262,11 @@ def _check_crowd(annotation: Entry, where: str, image_id: Any, found: Collector)
         found.add("crowd-missing", where, "expected iscrowd 0 or 1, found nothing")
         return False
     crowd = annotation["iscrowd"]
-    if crowd not in (0, 1):
-        found.add("malformed", where, f"expected iscrowd 0 or 1, found {short(crowd)}")
-        return bool(crowd)
-    if crowd:
+    if crowd is None:
+        found.add("crowd-missing", where, "expected iscrowd 0 or 1, found nothing")
+    elif crowd not in (0, 1):
+        found.add("bad-crowd", where, f"expected iscrowd 0 or 1, found {short(crowd)}")
+    elif crowd:
         found.add("crowd", where, f"a crowd in image {short(image_id)}")
     return bool(crowd)
 

@@ -229,7 +229,7 @@ def _outcomes(findings: Findings) -> Iterator[str]:
     """Say what mmdet makes of the data."""
     if findings.trained is not None and (findings.ok or findings.trained < findings.images):
         yield f"mmdet trains on {findings.trained} of {_number(findings.images, 'image')}"
-    if findings.truth is None:
+    if findings.truth is None or findings.truth.ap < 0:  # pycocotools' -1: there is nothing to find
         return
     truth = findings.truth
     of = "" if truth.images == findings.images else f", seen on {truth.images} images"

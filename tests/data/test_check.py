@@ -123,7 +123,7 @@ def test_images_without_any_annotation(checked):
         ("bad-box", "annotations", dict(annotation(13), bbox=None), "annotation 13"),
         ("bad-box", "annotations", annotation(13, bbox=(1, 2, float("nan"), 4)) | dict(area=1), "annotation 13"),
         ("bad-box", "annotations", annotation(13, bbox=(9, 9, -3, 4)) | dict(area=12), "annotation 13"),
-        ("malformed", "annotations", annotation(13) | dict(iscrowd=2), "annotation 13"),
+        ("bad-crowd", "annotations", annotation(13) | dict(iscrowd="0"), "annotation 13"),
         ("area-missing", "annotations", annotation(13) | dict(area=None), "annotation 13"),
         ("malformed", "categories", dict(id=4), "category 4"),
     ],

@@ -3,12 +3,15 @@
 import io
 import os
 import signal
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ddq_port.data import images as pool
+from ddq_port.data import pixels
 from ddq_port.data.check import HEADERS, NAMES, Options, Sample, check
 from ddq_port.data.pixels import Image as Entry
 from tests.data.sets import HEIGHT, PIXELS, WIDTH, content, write
@@ -24,6 +27,13 @@ def oriented(form, number):
     exif = Image.Exif()
     exif[274] = number
     return encoded(form, exif=exif)
+
+
+def header_of_png(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"")
+    parts = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (chunk, data))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def damaged_jpeg():
@@ -95,10 +105,14 @@ def test_what_the_loader_returns_decides_how_an_image_is_turned(tmp_path, form, 
     height, width = LoadImageFromFile()({"img_path": str(file)})["img_shape"]
     changed["images"][0].update(file_name=name, width=width, height=height)
     for depth in ("pixels", HEADERS):
-        findings = check(write(tmp_path, changed, images=False), tmp_path / "img", Options(ask_mmdet=False, depth=depth))
+        findings = check(
+            write(tmp_path, changed, images=False), tmp_path / "img", Options(ask_mmdet=False, depth=depth)
+        )
         assert "image-size" not in findings.counts
         changed["images"][0].update(width=height, height=width)
-        findings = check(write(tmp_path, changed, images=False), tmp_path / "img", Options(ask_mmdet=False, depth=depth))
+        findings = check(
+            write(tmp_path, changed, images=False), tmp_path / "img", Options(ask_mmdet=False, depth=depth)
+        )
         assert findings.counts["image-size"] == 1
         changed["images"][0].update(width=width, height=height)
 
@@ -110,6 +124,8 @@ MISSING = {
     "subfolder": ("5.png", "the folder has `sub/5.png`, names must be relative to it"),
     "extension": ("1.jpg", "the folder has `1.png`"),
     "accents": ("fo\u0308n.png", "accents are written in another way (Unicode NFC and NFD)"),
+    "link": ("link.png", "it is a link to nothing"),
+    "is a folder": ("sub", "it is a folder"),
     "long": ("x" * 5000, "there is no such file"),
     "null": ("a\0b.png", "there is no such file"),
 }
@@ -123,6 +139,7 @@ def test_a_file_that_is_not_there(tmp_path, name, said):
     (tmp_path / "img" / "sub").mkdir()
     for other in ("sub/5.png", "f\u00f6n.png"):
         (tmp_path / "img" / other).write_bytes(PNG)
+    (tmp_path / "img" / "link.png").symlink_to("nowhere")
     findings = check(file, tmp_path / "img", Options(ask_mmdet=False, depth=NAMES))
     assert findings.counts == {"missing-image": 1} and said in findings.problems[0].text
 
@@ -150,23 +167,33 @@ def test_the_loader_of_the_config_is_asked(tmp_path):
     assert findings.counts == {}
 
 
-def test_a_large_image_is_decoded_alone_and_told(tmp_path):
-    changed = content()
-    changed["images"][0].update(width=11000, height=10000)
-    file = write(tmp_path, changed)
-    Image.new("1", (11000, 10000), 1).save(tmp_path / "img" / "1.png")
-    findings = check(file, tmp_path / "img", Options(ask_mmdet=False))
-    assert findings.counts == {"large-image": 1} and "0.3 GB for each copy" in findings.problems[0].text
+@pytest.fixture
+def small_is_large(monkeypatch):
+    monkeypatch.setattr(pixels, "_LARGE_PIXELS", 3000)
+    monkeypatch.setattr(pixels, "_COSTLY_PIXELS", 3000)
 
 
-def test_an_image_for_which_there_is_no_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "_available_memory", lambda: 1e8)
+def test_a_large_image_is_decoded_alone_and_told(tmp_path, small_is_large):
+    findings = check(write(tmp_path), tmp_path / "img", Options(ask_mmdet=False))
+    assert findings.counts == {"large-image": 4} and "64 x 48 pixels, 0.0 GB" in findings.problems[0].text
+
+
+def test_an_image_for_which_there_is_no_memory(tmp_path, small_is_large, monkeypatch):
+    monkeypatch.setattr(pool, "_available_memory", lambda: 1000)
+    findings = check(write(tmp_path), tmp_path / "img", Options(ask_mmdet=False))
+    assert findings.counts == {"large-image": 4} and "it was not decoded" in findings.problems[0].text
+
+
+def test_more_pixels_than_opencv_reads(tmp_path, small_is_large, monkeypatch):
     changed = content()
-    changed["images"][0].update(width=11000, height=10000)
+    changed["images"][0].update(width=40000, height=30000)
     file = write(tmp_path, changed)
-    Image.new("1", (11000, 10000), 1).save(tmp_path / "img" / "1.png")
+    (tmp_path / "img" / "1.png").write_bytes(header_of_png(40000, 30000))
+    for module in (pool, pixels):
+        monkeypatch.setattr(module, "OPENCV_LIMIT", 1 << 30)
     findings = check(file, tmp_path / "img", Options(ask_mmdet=False))
-    assert findings.counts == {"large-image": 1} and "it was not decoded" in findings.problems[0].text
+    assert findings.counts["unreadable-image"] == 1
+    assert "1200 million pixels, OpenCV reads up to 1074 million" in findings.problems[0].text
 
 
 def _killed_by_the_second(results):

@@ -31,7 +31,7 @@ def capital_names(data):
 MENDED = {
     "iscrowd": (without("iscrowd"), ["iscrowd: 0 for 12 annotations without it"]),
     "one iscrowd": (without("iscrowd", False), ["iscrowd: 0 for 1 annotation without it"]),
-    "area": (without("area"), ["area: width x height of the box for 12 annotations without it"]),
+    "area": (without("area"), ["area: width x height of the box for 12 annotations without a usable one"]),
     "no ids": (without("id"), ["id: a new one for 12 annotations, first 1 (it was none)"]),
     "ids from 0": (new_ids(0), ["id: a new one for 1 annotation, first 12 (it was 0)"]),
     "an id twice": (first(id=11), ["id: a new one for 1 annotation, first 22 (it was 11)"]),
@@ -48,8 +48,20 @@ MENDED = {
             "image_id: whole number instead of a float in 12 annotations",
         ],
     ),
+    "numbers as text": (
+        lambda data: [entry.update(iscrowd="0", bbox=list(map(str, entry["bbox"]))) for entry in data["annotations"]],
+        ["iscrowd: numbers instead of text in 12 annotations", "bbox: numbers instead of text in 12 annotations"],
+    ),
+    "sizes as text": (
+        lambda data: data["images"][0].update(width="64"), ["width: numbers instead of text in 1 image"],
+    ),
+    "iscrowd is null": (each(iscrowd=None), ["iscrowd: 0 for 12 annotations without it"]),
+    "polygons": (
+        first(bbox=[], segmentation=[[2, 3, 12, 3, 12, 15]]), ["bbox: around the polygons of 1 annotation without it"],
+    ),
+    "huge area": (first(area=1e11), ["area: width x height of the box for 1 annotation without a usable one"]),
     "names": (capital_names, ["file_name: as the file is called for 4 images, first `1.png` for `.\\1.PNG`"]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("change, told", MENDED.values(), ids=MENDED)
