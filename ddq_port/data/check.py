@@ -70,6 +70,7 @@ def check(
     image_folder: str | Path | None = None,
     options: Options = Options(),
     progress: Callable[[int, int], None] = lambda done, of: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> Findings:
     """Check an annotation file and the images it names.
 
@@ -78,6 +79,7 @@ def check(
         image_folder: what file names are relative to; None leaves the images out.
         options: what the data are for.
         progress: is given the number of images that were looked at, and of all.
+        stage: is told what is done at the moment, for what takes long.
 
     Returns:
         Everything that was found; nothing is raised for bad data.
@@ -90,10 +92,13 @@ def check(
     if content is None:
         return found.findings()
     entries = records.check(content, options.classes, found)
+    del content  # mmdet reads the file itself; COCO's train2017 takes some gigabytes
     trained, evaluated = None, None
     if options.ask_mmdet and entries.names and entries.images:
+        stage("mmdet reads the annotations")
         trained = _read(Path(ann_file), entries, options, found)
         if options.purpose != TRAINING and trained is not None:
+            stage("mmdet evaluates the annotations")
             evaluated = _evaluate(Path(ann_file), entries, options, found)
     _check_number_of_objects(entries, options, found)
     decoded = 0

@@ -47,7 +47,9 @@ def command(
     try:
         changes = () if fix is None else _mend(ann_file, images, fix)
         checked = fix if fix is not None and changes else ann_file
-        findings = check(checked, images, options, ImageProgress(quiet))
+        progress = ImageProgress(quiet)
+        findings = check(checked, images, options, progress, progress.stage)
+        progress.stage("")
     except OSError as error:
         raise Failure(f"Cannot read `{ann_file}`: {error.strerror or error}.") from error
     if as_json:

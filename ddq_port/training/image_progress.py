@@ -1,4 +1,4 @@
-"""How far a check of images has come: one line on a terminal, a line now and then in a log file."""
+"""How far a check of data has come: one line on a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ class ImageProgress:
         self._began: float | None = None
         self._next = 0.0
         self._shown = False
+
+    def stage(self, text: str) -> None:
+        """Tell on a terminal what is done at the moment; the line is written over by the next one."""
+        if self._terminal and not self._quiet:
+            click.echo(f"\r{text + ' ...' if text else '':<60}" + ("" if text else "\r"), err=True, nl=False)
 
     def __call__(self, done: int, of: int) -> None:
         """Tell that `done` images of `of` were looked at; the first call, with 0, is the beginning."""
