@@ -1,132 +1,85 @@
 """Look for what is wrong in a COCO-format data set before a training finds it, or worse, does not.
 
-The rules follow what mmdet 3.3.0's ``CocoDataset`` does with such data. An *error* makes a training crash or learn
-something wrong; a *warning* is left out of the training or cannot be learnt, as the two boxes without height in COCO's
-own train2017; a *note* is in order and good to know.
+What reads the data in a training is asked: pycocotools' way to open a file, mmdet 3.3.0's ``CocoDataset`` and
+``CocoMetric``, and the loader of the pipeline. The rules about single entries say in words what these would do with
+them.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
+from ddq_port.data import annotation_file, records, truth
+from ddq_port.data.findings import BOTH, EVALUATION, TRAINING, Collector, Findings, Truth
+from ddq_port.data.names import ImageFolder
+from ddq_port.data.pixels import Image
+from ddq_port.data.records import Records
 
-#: What may be found: how grave it is, and what it means for a training.
-KINDS = {
-    "unreadable": (ERROR, "the annotation file is not COCO-format JSON"),
-    "empty": (ERROR, "there is nothing to train on"),
-    "malformed": (ERROR, "an entry lacks a field or has one of another type"),
-    "duplicate-id": (ERROR, "of entries with one id all but the last are lost"),
-    "duplicate-class": (ERROR, "classes of one name cannot be told apart"),
-    "classes": (ERROR, "mmdet leaves out what has another name, and labels classes in the file's order"),
-    "unknown-image": (ERROR, "an annotation of no image of this file"),
-    "unknown-category": (ERROR, "an annotation of no class of this file"),
-    "missing-image": (ERROR, "the training crashes when it reads that image"),
-    "unreadable-image": (ERROR, "the training crashes when it reads that image"),
-    "image-size": (ERROR, "the image has another size than its annotations were made for"),
-    "outside": (ERROR, "a box has no pixel in common with its image"),
-    "beyond-edge": (WARNING, "a box reaches out of its image, where no prediction goes"),
-    "no-area": (WARNING, "a box without area is left out of the training, but counts in the evaluation"),
-    "thin": (WARNING, "a box of less than a pixel is left out of the training, but counts in the evaluation"),
-    "duplicate-file": (WARNING, "one image file stands for several images"),
-    "surplus-class": (WARNING, "a class that the config does not have is left out"),
-    "unused-class": (WARNING, "a class without objects cannot be learnt"),
-    "id-gap": (NOTE, "the label of a class is its place in the list, not its id"),
-    "crowd": (NOTE, "crowds are not trained on, and the evaluation forgives detections on them"),
-}
-#: Of each kind so many are listed; all are counted.
-MOST_LISTED = 100
-_LARGEST = 1e300
-_SLACK = 1.0  # pixels by which a box may reach out of its image: annotation tools round
+#: What the installed configs filter: images with a side of less than 32 pixels.
+SHIPPED_FILTER = {"filter_empty_gt": False, "min_size": 32}
+NAMES, HEADERS, PIXELS = "names", "headers", "pixels"
+#: Mistakes in entries that mmdet takes as they are.
+_NOT_OF_ENTRIES = frozenset(
+    {"classes", "outside", "box-form", "ignored-class", "zero-id", "crowd-missing", "text-id", "encoding"}
+)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing that was found.
+class Sample:
+    """Which images of a large set are looked at: a number of them, evenly spread.
 
     Attributes:
-        kind: a key of ``KINDS``.
-        file: the annotation file, or the image.
-        where: ``'annotation 17'``, ``'image 3'``, ``'category 2'`` with their ids, or ``''`` for the whole file.
-        text: what was expected and found.
+        few: up to so many, all are.
+        number: of more, so many.
     """
 
-    kind: str
-    file: str
-    where: str
-    text: str
-
-    @property
-    def severity(self) -> str:
-        """``'error'``, ``'warning'`` or ``'note'``."""
-        return KINDS[self.kind][0]
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.where}: {self.text}" if self.where else f"{self.file}: {self.text}"
+    few: int
+    number: int
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a data set holds and what is wrong with it.
+class Options:
+    """How a data set is used, and how closely it is looked at.
 
     Attributes:
-        ann_file: the annotation file.
-        images: how many images it lists.
-        without_objects: how many of them have nothing to train on.
-        annotations: how many annotations it lists, crowds included.
-        objects: annotations of each class to train on, by its name, in the file's order, which is that of the labels.
-        counts: how many problems of each kind were found.
-        problems: the first ``MOST_LISTED`` of each kind.
+        classes: names that a config expects (``metainfo.classes``), in the order of labels; None expects nothing.
+        filter_cfg: which images a training leaves out.
+        loader: the transform of the pipeline that loads images, as a config; None for mmdet's with its defaults.
+        purpose: ``TRAINING``, ``EVALUATION`` or ``BOTH``.
+        depth: ``NAMES`` asks whether image files are there, ``HEADERS`` reads their sizes, ``PIXELS`` loads them.
+        sample: of how many images that holds; None for all.
+        detections: how many the model gives per image (``max_per_img``); None if that is not known.
+        ask_mmdet: whether mmdet reads and evaluates the file, too; importing it takes some seconds.
     """
 
-    ann_file: str
-    images: int = 0
-    without_objects: int = 0
-    annotations: int = 0
-    objects: dict[str, int] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-
-    def count(self, severity: str) -> int:
-        """Return how many problems of a severity were found."""
-        return sum(number for kind, number in self.counts.items() if KINDS[kind][0] == severity)
-
-    @property
-    def ok(self) -> bool:
-        """Tell whether there is no error."""
-        return self.count(ERROR) == 0
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes in the order of their labels: what a config's ``metainfo.classes`` must be."""
-        return tuple(self.objects)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for ``--json``."""
-        problems = [dict(asdict(problem), severity=problem.severity) for problem in self.problems]
-        counts = {severity: self.count(severity) for severity in (ERROR, WARNING, NOTE)}
-        return dict(asdict(self), problems=problems, severities=counts, ok=self.ok)
+    classes: Sequence[str] | None = None
+    filter_cfg: Mapping[str, Any] = field(default_factory=lambda: dict(SHIPPED_FILTER))
+    loader: Mapping[str, Any] | None = None
+    purpose: str = BOTH
+    depth: str = PIXELS
+    sample: Sample | None = None
+    detections: int | None = None
+    ask_mmdet: bool = True
 
 
 def check(
     ann_file: str | Path,
     image_folder: str | Path | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    read_images: bool = True,
+    options: Options = Options(),
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> Findings:
     """Check an annotation file and the images it names.
 
     Args:
         ann_file: JSON with ``images``, ``annotations`` and ``categories``.
         image_folder: what file names are relative to; None leaves the images out.
-        classes: names that a config expects (``metainfo.classes``), in the order of labels; None expects nothing.
-        read_images: read the header of every image for its size; otherwise only ask whether the file is there.
+        options: what the data are for.
+        progress: is given the number of images that were looked at, and of all.
+        stage: is told what is done at the moment, for what takes long.
 
     Returns:
         Everything that was found; nothing is raised for bad data.
@@ -134,244 +87,158 @@ def check(
     Raises:
         OSError: if ``ann_file`` cannot be read at all.
     """
-    found = _Found(str(ann_file))
-    content = _load(Path(ann_file), found)
+    found = Collector(str(ann_file), options.purpose)
+    content = annotation_file.load(Path(ann_file), found)
     if content is None:
         return found.findings()
-    images = _entries(content, "images", found)
-    annotations = _entries(content, "annotations", found)
-    categories = _entries(content, "categories", found)
-    by_id = {image["id"]: image for image in images}
-    names = _check_categories(categories, classes, found)
-    _check_image_entries(images, found)
-    of_class, of_image = Counter(), set()
-    for annotation in annotations:
-        if _check_annotation(annotation, by_id, names, found):
-            of_class[annotation["category_id"]] += 1
-            of_image.add(annotation["image_id"])
-    if annotations and not of_image:
-        found.add("empty", "", "`annotations` has nothing to train on")
-    for category_id, name in names.items():
-        if annotations and not of_class[category_id]:
-            found.add("unused-class", f"category {category_id}", f"class `{name}` has no object")
+    entries = records.check(content, options.classes, found)
+    del content  # mmdet reads the file itself; COCO's train2017 takes some gigabytes
+    trained, evaluated = None, None
+    if options.ask_mmdet and entries.names and entries.images:
+        stage("mmdet reads the annotations")
+        trained = _read(Path(ann_file), entries, options, found)
+        if options.purpose != TRAINING and trained is not None:
+            stage("mmdet evaluates the annotations")
+            evaluated = _evaluate(Path(ann_file), entries, options, found)
+    _check_number_of_objects(entries, options, found)
+    decoded = 0
     if image_folder is not None:
-        _check_files(images, Path(image_folder), read_images, found)
+        decoded = _check_images(entries, Path(image_folder), options, progress, found)
     return found.findings(
-        images=len(images),
-        without_objects=sum(image_id not in of_image for image_id in by_id),
-        annotations=len(annotations),
-        objects={name: of_class[category_id] for category_id, name in names.items()},
+        images=len(entries.images),
+        without_objects=sum(not entries.of_image[image_id] for image_id in entries.images),
+        trained=trained,
+        decoded=decoded,
+        annotations=entries.annotations,
+        objects={name: entries.of_class[category_id] for category_id, name in entries.names.items()},
+        truth=evaluated,
     )
 
 
-class _Found:
-    """Collects problems."""
-
-    def __init__(self, ann_file: str) -> None:
-        self.ann_file = ann_file
-        self.counts: Counter[str] = Counter()
-        self.problems: list[Problem] = []
-
-    def add(self, kind: str, where: str, text: str, file: str | None = None) -> None:
-        self.counts[kind] += 1
-        if self.counts[kind] <= MOST_LISTED:
-            self.problems.append(Problem(kind, file or self.ann_file, where, text))
-
-    def findings(self, **numbers: Any) -> Findings:
-        order = list(KINDS)
-        problems = sorted(self.problems, key=lambda problem: order.index(problem.kind))
-        return Findings(self.ann_file, counts=dict(self.counts), problems=tuple(problems), **numbers)
-
-
-def _load(path: Path, found: _Found) -> dict[str, Any] | None:
+def _read(ann_file: Path, entries: Records, options: Options, found: Collector) -> int | None:
+    """Let mmdet read the file; return how many images a training gets, None if it cannot be read."""
+    classes = _classes(entries, options)
     try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        found.add("unreadable", f"line {error.lineno}, column {error.colno}", f"this is no JSON: {error.msg}")
-    except (ValueError, RecursionError) as error:  # no text, or a number of more digits than Python reads
-        found.add("unreadable", "", f"this is no JSON: {error}")
-    else:
-        if isinstance(content, dict):
-            return content
+        reading = truth.read(ann_file, classes, options.filter_cfg)
+    except Exception as error:  # whatever mmdet raises on what it does not expect
+        if not found.has_errors():
+            found.add("reader", "", f"mmdet's CocoDataset ends with {_named(error)}")
+        return None
+    if options.purpose != EVALUATION:
+        _tell_filtered(reading, options.filter_cfg, found)
+    expected = sum(number for key, number in entries.of_class.items() if entries.names[key] in classes)
+    if sum(reading.all_objects.values()) != expected and not found.has_errors(_NOT_OF_ENTRIES):
+        got = sum(reading.all_objects.values())
+        found.add("reader", "", f"expected {expected} objects to train on, mmdet's CocoDataset gives {got}")
+    return reading.kept
+
+
+def _tell_filtered(reading: truth.Reading, filter_cfg: Mapping[str, Any], found: Collector) -> None:
+    smallest = filter_cfg.get("min_size", 0)
+    for ids, why in (
+        (reading.small, f"smaller than min_size {smallest}"),
+        (reading.emptied, "without annotations of these classes (filter_empty_gt)"),
+    ):
+        if ids:
+            first = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+            number = f"{len(ids)} of {reading.images} images"
+            found.add("filtered", "", f"{number} will not be trained: {why} (image {first})")
+    if reading.images and not reading.kept:
+        found.add("empty", "", "filter_cfg of the config leaves no image to train on")
+    elif sum(reading.all_objects.values()) and not sum(reading.objects.values()):
+        found.add("empty", "", "the images that filter_cfg of the config leaves have no object to train on")
+
+
+def _evaluate(ann_file: Path, entries: Records, options: Options, found: Collector) -> Truth | None:
+    try:
+        result = truth.evaluate(ann_file, _classes(entries, options))
+    except Exception as error:  # whatever mmdet and pycocotools raise on what they do not expect
+        if not found.has_errors():
+            found.add("evaluator", "", f"mmdet's CocoMetric ends with {_named(error)}")
+        return None
+    if result is None:
+        return None
+    for cause, number in truth.beyond_limit(result).items():
+        found.add("crowded", "", f"{number} of {result.objects} objects are not looked at: {cause}")
+    unexplained = truth.unexplained(result)
+    if (unexplained or (result.ap < 1 and not result.lost)) and not found.has_errors(_NOT_OF_ENTRIES):
         found.add(
-            "unreadable", "", f"expected an object with images, annotations and categories, found {_kind(content)}"
+            "lost",
+            "",
+            f"the truth itself reaches AP {result.ap:.3f}; {unexplained} of {result.objects} objects are not found",
         )
-    return None
+    return result
 
 
-def _entries(content: dict[str, Any], name: str, found: _Found) -> list[dict[str, Any]]:
-    """Return the usable entries of a list, each with an id of its own."""
-    listed = content.get(name)
-    if not isinstance(listed, list):
-        found.add("unreadable", "", f"expected a list `{name}`, found {_kind(listed)}")
-        return []
-    if not listed:
-        found.add("empty", "", f"`{name}` is empty")
-    entries: dict[Any, dict[str, Any]] = {}
-    for place, entry in enumerate(listed):
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if isinstance(key, bool) or not isinstance(key, (int, str)):
-            found.add("malformed", f"{name}[{place}]", f"expected an entry with an id, found {_short(entry)}")
-        elif key in entries:
-            found.add("duplicate-id", f"{_SINGULAR[name]} {key}", f"{name}[{place}] has the id of an earlier one")
-        else:
-            entries[key] = entry
-    return list(entries.values())
-
-
-_SINGULAR = dict(images="image", annotations="annotation", categories="category")
-
-
-def _check_categories(categories: list[dict[str, Any]], classes: Sequence[str] | None, found: _Found) -> dict[Any, str]:
-    """Return the names of the classes by id, in the order of their labels."""
-    names: dict[Any, str] = {}
-    for category in categories:
-        where, name = f"category {category['id']}", category.get("name")
-        if not isinstance(name, str):
-            found.add("malformed", where, f"expected a name, found {_short(name)}")
-            continue
-        if name in names.values():
-            found.add("duplicate-class", where, f"another class is named `{name}`, too")
-        names[category["id"]] = name
-    numbers = sorted(key for key in names if isinstance(key, int))
-    for before, after in zip(numbers, numbers[1:]):
-        if after - before > 1:
-            found.add(
-                "id-gap", f"category {after}", f"the id before is {before}, the label is {list(names).index(after)}"
-            )
-    if classes is not None:
-        _check_classes(list(names.values()), list(classes), found)
-    return names
-
-
-def _check_classes(names: list[str], classes: list[str], found: _Found) -> None:
-    absent = [name for name in classes if name not in names]
-    surplus = [name for name in names if name not in classes]
-    if absent:
-        found.add("classes", "", f"the config's {_listed(absent)} are not in the file, which has {_listed(names)}")
-    elif classes != [name for name in names if name in classes]:
-        found.add("classes", "", f"expected the file's order, {_listed(names)}; the config has {_listed(classes)}")
-    elif surplus:
-        found.add("surplus-class", "", f"the config leaves {_listed(surplus)} out")
-
-
-def _check_image_entries(images: list[dict[str, Any]], found: _Found) -> None:
-    files: dict[str, Any] = {}
-    for image in images:
-        where, name = f"image {image['id']}", image.get("file_name")
-        for side in ("width", "height"):
-            if not _is_number(image.get(side)) or image[side] < 1:
-                found.add("malformed", where, f"expected a {side} of at least 1, found {_short(image.get(side))}")
-        if not isinstance(name, str) or not name:
-            found.add("malformed", where, f"expected a file_name, found {_short(name)}")
-        elif name in files:
-            found.add("duplicate-file", where, f"`{name}` is the file of image {files[name]}, too")
-        else:
-            files[name] = image["id"]
-
-
-def _check_annotation(
-    annotation: dict[str, Any], images: dict[Any, dict[str, Any]], categories: Collection[Any], found: _Found
-) -> bool:
-    """Return whether it is an object to train on: of an image and a class, no crowd, with a box of some area."""
-    where = f"annotation {annotation['id']}"
-    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-    known_image, known_class = _among(image_id, images), _among(category_id, categories)
-    if not known_image:
-        found.add("unknown-image", where, f"no image has the id {_short(image_id)}")
-    if not known_class:
-        found.add("unknown-category", where, f"no category has the id {_short(category_id)}")
-    crowd = annotation.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        found.add("malformed", where, f"expected iscrowd 0 or 1, found {_short(crowd)}")
-    elif crowd:
-        found.add("crowd", where, f"a crowd in image {_short(image_id)}")
-    if not _is_number(annotation.get("area")):
-        found.add("malformed", where, f"expected a number as area, found {_short(annotation.get('area'))}")
-    usable = _check_box(annotation, images[image_id] if known_image else None, where, found)
-    return known_image and known_class and usable and not crowd
-
-
-def _check_box(annotation: dict[str, Any], image: dict[str, Any] | None, where: str, found: _Found) -> bool:
-    """Return whether a training would take the box."""
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or min(box[2:]) < 0:
-        found.add("malformed", where, f"expected a bbox [x, y, width, height], found {_short(box)}")
-        return False
-    x, y, w, h = box
-    area = annotation.get("area")
-    usable = w >= 1 and h >= 1 and not (_is_number(area) and area <= 0)
-    if w == 0 or h == 0 or (_is_number(area) and area <= 0):
-        found.add("no-area", where, f"bbox {_short(box)}, area {_short(area)}")
-    elif w < 1 or h < 1:
-        found.add("thin", where, f"bbox {_short(box)}")
-    if image is None or not all(_is_number(image.get(side)) for side in ("width", "height")):
-        return usable
-    width, height = image["width"], image["height"]
-    inside = f"image {image['id']} has {width} x {height} pixels"
-    if x >= width or y >= height or x + w <= 0 and w or y + h <= 0 and h:
-        found.add("outside", where, f"bbox {_short(box)} lies outside, {inside}")
-    elif min(x, y) < -_SLACK or x + w > width + _SLACK or y + h > height + _SLACK:
-        found.add("beyond-edge", where, f"bbox {_short(box)} reaches out, {inside}")
-    return usable
-
-
-def _check_files(images: Iterable[dict[str, Any]], folder: Path, read_images: bool, found: _Found) -> None:
-    for image, path in _named_files(images, folder):
-        where = f"image {image['id']}"
-        if not path.is_file():
-            found.add("missing-image", where, "there is no such file", str(path))
-        elif read_images:
-            _check_size(image, path, where, found)
-
-
-def _named_files(images: Iterable[dict[str, Any]], folder: Path) -> Iterator[tuple[dict[str, Any], Path]]:
-    for image in images:
-        if isinstance(image.get("file_name"), str) and image["file_name"]:
-            yield image, folder / image["file_name"]
-
-
-def _check_size(image: dict[str, Any], path: Path, where: str, found: _Found) -> None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as opened:
-            size, turned = opened.size, opened.getexif().get(_EXIF_ORIENTATION, 1) >= _FIRST_TURNED
-    except (OSError, ValueError, SyntaxError, TypeError) as error:
-        found.add("unreadable-image", where, f"this is no image: {error}", str(path))
+def _check_number_of_objects(entries: Records, options: Options, found: Collector) -> None:
+    if options.detections is None or options.purpose == TRAINING:
         return
-    # OpenCV, which mmdet reads with, turns an image as its EXIF data say
-    width, height = size[::-1] if turned else size
-    if (image.get("width"), image.get("height")) != (width, height):
-        how = " after turning it as its EXIF data say" if turned else ""
-        expected = f"{_short(image.get('width'))} x {_short(image.get('height'))}"
-        found.add(
-            "image-size", where, f"the annotations say {expected}, the file has {width} x {height}{how}", str(path)
-        )
+    for image_id, number in entries.of_image.items():
+        if number > options.detections:
+            found.add(
+                "crowded",
+                f"image {image_id}",
+                f"{number} objects, the model gives {options.detections} detections (max_per_img)",
+            )
 
 
-_EXIF_ORIENTATION, _FIRST_TURNED = 274, 5
+def _classes(entries: Records, options: Options) -> tuple[str, ...]:
+    return tuple(entries.names.values()) if options.classes is None else tuple(options.classes)
 
 
-def _among(key: Any, known: Collection[Any]) -> bool:
-    return isinstance(key, (int, str)) and key in known
+def _named(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < _LARGEST  # neither NaN nor infinite nor beyond what a float holds
+def _check_images(
+    entries: Records, folder: Path, options: Options, progress: Callable[[int, int], None], found: Collector
+) -> int:
+    """Look at the images; return how many were decoded."""
+    images = list(_present(entries, ImageFolder(folder), found))
+    if options.depth == NAMES or not images:
+        return 0
+    from ddq_port.data import images as pool
+
+    if options.sample is not None and len(images) > options.sample.few:
+        number = options.sample.number
+        images = [images[place * len(images) // number] for place in range(number)]
+    decode = options.depth == PIXELS
+    loader = _loader(options.loader)
+    for image, remark in pool.check(images, loader, decode, lambda done: progress(done, len(images))):
+        found.add(remark.kind, f"image {image.key}", remark.text, str(image.path))
+    return len(images) if decode else 0
 
 
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+def _present(entries: Records, folder: ImageFolder, found: Collector) -> Iterator[Image]:
+    """Yield images whose files are there; tell the others."""
+    for image in entries.images.values():
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name:
+            continue
+        path = folder.path / name
+        try:
+            there = path.is_file()
+        except (OSError, ValueError):  # a name that is too long, or has a null byte in it
+            there = False
+        if there:
+            size = image.get("width"), image.get("height")
+            yield Image(image["id"], path, size, bool(entries.of_image[image["id"]]))
+        else:
+            found.add("missing-image", f"image {image['id']}", f"there is no such file{folder.hint(name)}", str(path))
 
 
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _loader(config: Mapping[str, Any] | None) -> Callable[[dict[str, Any]], Mapping[str, Any] | None]:
+    """Return the transform that a training loads its images with."""
+    if config is None or config.get("type") == "LoadImageFromFile":
+        from mmcv.transforms import LoadImageFromFile
+
+        return LoadImageFromFile(**{key: value for key, value in (config or {}).items() if key != "type"})
+    from mmdet.registry import TRANSFORMS
+
+    import ddq_port.registry  # noqa: F401  the stand-in for mmcv's operators, which mmdet imports
+
+    return TRANSFORMS.build(dict(config))
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:6])
-    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
+__all__ = ["BOTH", "EVALUATION", "HEADERS", "NAMES", "PIXELS", "TRAINING", "Findings", "Options", "Sample", "check"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddq_port.data import foreign
+
 
 class OwnDataError(Exception):
     """A config cannot be pointed at these data."""
@@ -31,6 +33,9 @@ class Source:
         Raises:
             OwnDataError: if the file is none, or names no classes.
         """
+        other = foreign.recognise(self.ann_file, self.images)
+        if other is not None:
+            raise OwnDataError(other)
         try:
             return tuple(category["name"] for category in json.loads(self.ann_file.read_bytes())["categories"])
         except (OSError, ValueError, LookupError, TypeError) as error:

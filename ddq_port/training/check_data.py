@@ -10,37 +10,66 @@ from typing import Any
 
 import click
 
-from ddq_port.data.check import ERROR, KINDS, NOTE, WARNING, Findings, check
+from ddq_port.data import foreign
+from ddq_port.data.check import EVALUATION, HEADERS, NAMES, PIXELS, TRAINING, Options, Sample, check
+from ddq_port.data.findings import ERROR, KINDS, NOTE, WARNING, Findings, severity_of
 from ddq_port.training.console import DONE, NOT_SO, Failure
+from ddq_port.training.image_progress import ImageProgress
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal
+#: Before a training all images of a set are loaded if they are few, which takes seconds; of others so many.
+_SAMPLE = Sample(few=2000, number=1000)
 
 
 class DataError(Exception):
     """The data of a training have errors."""
 
 
-def command(ann_file: Path, images: Path | None, read_images: bool, as_json: bool, quiet: bool) -> int:
-    """Check a data set, print what was found and return the exit code."""
+def command(
+    ann_file: Path,
+    images: Path | None,
+    config: str | None,
+    fast: bool,
+    read_images: bool,
+    fix: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Check a data set, print what was found and return the exit code; with `fix`, mend it and check the result."""
     if images is not None and not images.is_dir():
         raise Failure(f"There is no folder `{images}`; --images names the folder that file names are relative to.")
+    other = foreign.recognise(ann_file, images)
+    if other is not None:
+        raise Failure(other)
+    depth = NAMES if not read_images else HEADERS if fast else PIXELS
+    options = Options(depth=depth) if config is None else _of_config(config, depth)
     try:
-        findings = check(ann_file, images, read_images=read_images)
+        changes = () if fix is None else _mend(ann_file, images, fix)
+        checked = fix if fix is not None and changes else ann_file
+        progress = ImageProgress(quiet)
+        findings = check(checked, images, options, progress, progress.stage)
+        progress.stage("")
     except OSError as error:
         raise Failure(f"Cannot read `{ann_file}`: {error.strerror or error}.") from error
     if as_json:
-        click.echo(json.dumps(findings.as_dict(), indent=2))
+        told = findings.as_dict() | ({} if fix is None else {"changes": list(changes)})
+        click.echo(json.dumps(told, indent=2))
         return DONE if findings.ok else NOT_SO
+    if fix is not None:
+        for line in _changes(ann_file, fix, changes):
+            click.echo(line)
     if not quiet:
-        for line in (*_classes(findings), *_problems(findings)):
+        for line in (*_classes(findings), *_outcomes(findings), *_problems(findings)):
             click.echo(line)
     click.echo(verdict(findings))
     return DONE if findings.ok else NOT_SO
 
 
 def before_training(cfg: Any, say: Callable[[str], None]) -> None:
-    """Check every COCO-format data set that a config trains or validates on; images are not opened.
+    """Check every COCO-format data set that a config trains or validates on.
+
+    Images of a set of up to 2,000 are all loaded; of a larger one 1,000 are, evenly spread, and all must be there.
 
     Args:
         cfg: an mmengine config.
@@ -50,16 +79,24 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
         DataError: if one has errors.
         OSError: if an annotation file cannot be read.
     """
-    for name in ("train_dataloader", "val_dataloader"):
+    for name, purpose in (("train_dataloader", TRAINING), ("val_dataloader", EVALUATION)):
         for dataset in _coco_datasets((cfg.get(name) or {}).get("dataset")):
             ann_file, images = _paths(dataset)
-            findings = check(ann_file, images, classes=_class_names(dataset), read_images=False)
+            if not images.is_dir():
+                raise DataError(f"The image folder {images} of {name} is not there; expected a folder.")
+            options = _options(cfg, dataset, purpose, _class_names(dataset), sample=_SAMPLE)
+            findings = check(ann_file, images, options)
+            if findings.decoded < findings.images and findings.images > _SAMPLE.few:
+                say(
+                    f"{name}: {findings.decoded} of {findings.images} images were loaded; "
+                    f"`ddq-train check-data {ann_file} --images {images}` loads all"
+                )
             for _, line in listing(findings, (ERROR, WARNING)):
                 say(line)
-            if not findings.ok:
+            if findings.first_error is not None:
                 raise DataError(
                     f"The data of {name} have {_number(findings.count(ERROR), 'error')}, "
-                    f"the first in {findings.problems[0]}. "
+                    f"the first in {findings.first_error}. "
                     "Mend them or pass --no-check-data."
                 )
 
@@ -75,24 +112,94 @@ def verdict(findings: Findings) -> str:
 
 
 def listing(findings: Findings, severities: tuple[str, ...] = (ERROR, WARNING, NOTE)) -> Iterator[tuple[str, str]]:
-    """Yield (severity, line): each kind with its number and meaning, below it its first problems."""
-    for kind, (severity, meaning) in KINDS.items():
-        number = findings.counts.get(kind, 0)
-        if not number or severity not in severities:
+    """Yield (severity, line): each kind with its number and meaning, below it its first problems and the remedy."""
+    for kind, number in findings.counts.items():
+        severity = severity_of(kind, findings.purpose)
+        if severity not in severities:
             continue
-        yield severity, f"{severity} {kind} ({number}): {meaning}"
+        yield severity, f"{severity} {kind} ({number}): {KINDS[kind].meaning}"
         shown = [problem for problem in findings.problems if problem.kind == kind][:_SHOWN]
         for problem in shown:
             yield severity, f"  {problem}"
         if number > len(shown):
             yield severity, f"  and {number - len(shown)} more"
+        if KINDS[kind].remedy:
+            yield severity, f"  what to do: {KINDS[kind].remedy.format(ann_file=findings.ann_file)}"
+
+
+def _mend(ann_file: Path, images: Path | None, out: Path) -> tuple[str, ...]:
+    """Write a mended annotation file, if there is something to mend, and return what was changed."""
+    from ddq_port.data import mending
+
+    if out.exists():
+        raise Failure(f"`{out}` exists; --fix overwrites nothing, choose another name.")
+    if not out.absolute().parent.is_dir():
+        raise Failure(f"There is no folder `{out.absolute().parent}` for --fix.")
+    try:
+        mended = mending.mend(ann_file, images)
+        if mended is not None and mended.changes:
+            mending.write(mended.content, out)
+            return mended.changes
+    except mending.MendingError as error:
+        raise Failure(str(error)) from error
+    return ()
+
+
+def _changes(ann_file: Path, out: Path, changes: tuple[str, ...]) -> Iterator[str]:
+    if not changes:
+        yield f"FIX wrote nothing: `{ann_file}` has nothing that can be mended without guessing"
+        return
+    yield f"FIX {ann_file} -> {out}"
+    yield from (f"  {change}" for change in changes)
+
+
+def _of_config(name: str, depth: str) -> Options:
+    """Return how a config uses data to train on."""
+    from ddq_port.training import config
+
+    try:
+        cfg = config.load(name)
+    except config.ConfigError as error:
+        raise Failure(str(error)) from error
+    dataset = next(_coco_datasets((cfg.get("train_dataloader") or {}).get("dataset")), None)
+    if dataset is None:
+        raise Failure(
+            f"The config {name} has no CocoDataset in train_dataloader; expected one to take its filters from."
+        )
+    return _options(cfg, dataset, depth=depth)
+
+
+def _options(
+    cfg: Any,
+    dataset: Mapping[str, Any],
+    purpose: str = Options.purpose,
+    classes: tuple[str, ...] | None = None,
+    depth: str = PIXELS,
+    sample: Sample | None = None,
+) -> Options:
+    loaders = (step for step in dataset.get("pipeline") or () if "LoadImage" in _type(step))
+    limit = ((cfg.get("model") or {}).get("test_cfg") or {}).get("max_per_img")
+    return Options(
+        classes=classes,
+        filter_cfg=dict(dataset.get("filter_cfg") or {}),
+        loader=next(loaders, None),
+        purpose=purpose,
+        depth=depth,
+        sample=sample,
+        detections=limit if isinstance(limit, int) else None,
+    )
+
+
+def _type(step: Mapping[str, Any]) -> str:
+    kind = step.get("type", "")
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", "")
 
 
 def _coco_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the configs of data sets on the local disk, wrapped ones included."""
     if not isinstance(dataset, Mapping):
         return
-    of_coco = str(dataset.get("type", "")).rpartition(".")[2] == "CocoDataset"
+    of_coco = _type(dataset).rpartition(".")[2] == "CocoDataset"
     if of_coco and dataset.get("ann_file") and not dataset.get("backend_args"):
         yield dataset
     for part in (dataset.get("dataset"), *(dataset.get("datasets") or ())):
@@ -118,6 +225,18 @@ def _classes(findings: Findings) -> Iterator[str]:
         yield f"label  {'class':{width}}  annotations"
         for label, (name, number) in enumerate(findings.objects.items()):
             yield f"{label:5}  {name:{width}}  {number:11}"
+
+
+def _outcomes(findings: Findings) -> Iterator[str]:
+    """Say what mmdet makes of the data."""
+    if findings.trained is not None and (findings.ok or findings.trained < findings.images):
+        yield f"mmdet trains on {findings.trained} of {_number(findings.images, 'image')}"
+    if findings.truth is None or findings.truth.ap < 0:  # pycocotools' -1: there is nothing to find
+        return
+    truth = findings.truth
+    of = "" if truth.images == findings.images else f", seen on {truth.images} images"
+    lost = "; ".join(f"{number} not found: {cause}" for cause, number in truth.lost.items())
+    yield f"the truth itself reaches AP {truth.ap:.3f} ({_number(truth.objects, 'object')}{of}{lost and '; ' + lost})"
 
 
 def _problems(findings: Findings) -> Iterator[str]:

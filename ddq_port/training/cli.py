@@ -60,7 +60,7 @@ def cli() -> None:
     "--check-data/--no-check-data",
     default=True,
     show_default=True,
-    help="First look for what is wrong in the annotation files; errors end it.",
+    help="First look for what is wrong in the annotation files and images; errors end it.",
 )
 @click.option("--load-from", metavar="CKPT", help="Weights to begin with, .pth or .safetensors.")
 @click.option("--partial", is_flag=True, help="Accept a --load-from that fits the model in part only.")
@@ -136,17 +136,31 @@ def demo(**arguments: Any) -> int:
     help="Folder that file names are relative to. [default: images are not looked at]",
 )
 @click.option(
+    "--config",
+    metavar="CONFIG",
+    help="File or name of an installed config, whose image loader and filters are taken. [default: mmdet's loader; "
+    "images with a side below 32 pixels are filtered, as in the installed configs]",
+)
+@click.option("--fast", is_flag=True, help="Read the header of every image only, instead of loading it.")
+@click.option(
     "--read-images/--no-read-images",
     default=True,
     show_default=True,
-    help="Read the size of every image from its file, or only ask whether the file is there.",
+    help="Load every image, or only ask whether the file is there.",
+)
+@click.option(
+    "--fix",
+    metavar="OUT",
+    type=_FILE,
+    help="Mend what can be mended without guessing, write that as a new annotation file and check it.",
 )
 @options(*OUTPUT)
 def check_data(**arguments: Any) -> int:
     """Look for what is wrong in a COCO-format data set, before a training finds it.
 
-    ANN is the annotation file. An error makes a training crash or learn something wrong; a warning is left out of it
-    or cannot be learnt; a note is in order. Exit code 1 means errors.
+    ANN is the annotation file. mmdet reads it, the image loader of the training loads every image, and mmdet
+    evaluates the annotations themselves, which must give AP 1. An error makes a training or an evaluation crash or
+    come out wrong; a warning is left out of it or cannot be learnt; a note is in order. Exit code 1 means errors.
     """
     from ddq_port.training import check_data
 

@@ -1,12 +1,15 @@
-"""`check` names what is wrong in a data set; each test breaks a clean one in a single way."""
+"""`check` names what is wrong in a data set; each test breaks a clean one in a single way.
+
+Here mmdet is not asked; `test_defects.py` does that.
+"""
 
 import json
 
 import numpy as np
 import pytest
 
-from ddq_port.data import check as check_module
-from ddq_port.data.check import check
+from ddq_port.data import findings as findings_module
+from ddq_port.data.check import NAMES, Options, check
 
 CAT, DOG, BIRD = (dict(id=at, name=name) for at, name in ((1, "cat"), (2, "dog"), (3, "bird")))
 
@@ -15,7 +18,8 @@ def image(image_id, width=40, height=30, **more):
     return dict(dict(id=image_id, file_name=f"{image_id}.png", width=width, height=height), **more)
 
 
-def annotation(annotation_id, image_id=1, category_id=1, bbox=(2, 3, 10, 12), **more):
+def annotation(annotation_id, image_id=1, category_id=1, bbox=None, **more):
+    bbox = bbox or (2, 3 + (annotation_id - 10) % 7, 10, 12)
     entry = dict(id=annotation_id, image_id=image_id, category_id=category_id, bbox=list(bbox), iscrowd=0)
     return dict(entry, area=bbox[2] * bbox[3], **more) if len(bbox) == 4 else dict(entry, area=1, **more)
 
@@ -33,10 +37,10 @@ def content(**parts):
 def checked(tmp_path):
     """Return a function that writes the content (text, or what becomes JSON) and checks it."""
 
-    def call(written, **options):
+    def call(written, image_folder=None, **options):
         file = tmp_path / "ann.json"
         file.write_text(written if isinstance(written, str) else json.dumps(written))
-        return check(file, **options)
+        return check(file, image_folder, Options(ask_mmdet=False, **options))
 
     return call
 
@@ -74,7 +78,7 @@ def test_no_json_object(checked, text, where, said):
 
 def test_no_text(tmp_path):
     (tmp_path / "ann.json").write_bytes(b"\x89PNG\r\n\x1a\n")
-    assert "no JSON" in only(check(tmp_path / "ann.json"), "unreadable").text
+    assert "no JSON" in only(check(tmp_path / "ann.json", None, Options(ask_mmdet=False)), "unreadable").text
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -104,38 +108,41 @@ def test_images_without_any_annotation(checked):
 
 
 @pytest.mark.parametrize(
-    "part, entry, where",
+    "kind, part, entry, where",
     [
-        ("images", {}, "images[3]"),
-        ("annotations", dict(annotation(13), id=None), "annotations[3]"),
-        ("categories", "cat", "categories[3]"),
-        ("images", dict(image(4), width="40"), "image 4"),
-        ("images", dict(image(4), height=0), "image 4"),
-        ("images", dict(image(4), file_name=""), "image 4"),
-        ("annotations", annotation(13, bbox=(1, 2, 3)), "annotation 13"),
-        ("annotations", dict(annotation(13), bbox=None), "annotation 13"),
-        ("annotations", annotation(13, bbox=(1, 2, float("nan"), 4)) | dict(area=1), "annotation 13"),
-        ("annotations", annotation(13, bbox=(9, 9, -3, 4)) | dict(area=12), "annotation 13"),
-        ("annotations", annotation(13) | dict(iscrowd=2), "annotation 13"),
-        ("annotations", annotation(13) | dict(area=None), "annotation 13"),
-        ("categories", dict(id=4), "category 4"),
+        ("malformed", "images", {}, "images[3]"),
+        ("malformed", "images", dict(image(4), id=float("nan")), "images[3]"),
+        ("malformed", "annotations", 7, "annotations[3]"),
+        ("no-id", "annotations", dict(annotation(13), id=None), "annotations[3]"),
+        ("no-id", "annotations", dict(annotation(13), id=[1]), "annotations[3]"),
+        ("malformed", "categories", "cat", "categories[3]"),
+        ("bad-size", "images", dict(image(4), width="40"), "image 4"),
+        ("bad-size", "images", dict(image(4), height=0), "image 4"),
+        ("malformed", "images", dict(image(4), file_name=""), "image 4"),
+        ("bad-box", "annotations", annotation(13, bbox=(1, 2, 3)), "annotation 13"),
+        ("bad-box", "annotations", dict(annotation(13), bbox=None), "annotation 13"),
+        ("bad-box", "annotations", annotation(13, bbox=(1, 2, float("nan"), 4)) | dict(area=1), "annotation 13"),
+        ("bad-box", "annotations", annotation(13, bbox=(9, 9, -3, 4)) | dict(area=12), "annotation 13"),
+        ("bad-crowd", "annotations", annotation(13) | dict(iscrowd="0"), "annotation 13"),
+        ("area-missing", "annotations", annotation(13) | dict(area=None), "annotation 13"),
+        ("malformed", "categories", dict(id=4), "category 4"),
     ],
 )
-def test_an_entry_is_malformed(checked, part, entry, where):
-    assert only(checked(content(**{part: [*content()[part], entry]})), "malformed").where == where
+def test_an_entry_is_malformed(checked, kind, part, entry, where):
+    assert only(checked(content(**{part: [*content()[part], entry]})), kind).where == where
 
 
 @pytest.mark.parametrize(
     "part, entry, where",
     [
         ("images", image(2), "image 2"),
-        ("annotations", annotation(12), "annotation 12"),
+        ("annotations", annotation(12, 2), "annotation 12"),
         ("categories", CAT, "category 1"),
     ],
 )
 def test_an_id_twice(checked, part, entry, where):
     problem = only(checked(content(**{part: [*content()[part], entry]})), "duplicate-id")
-    assert problem.where == where and f"{part}[3]" in problem.text
+    assert problem.where == where and "earlier one" in problem.text
 
 
 def test_a_class_twice(checked):
@@ -153,7 +160,7 @@ def test_an_annotation_of_no_image(checked):
     assert problem.where == "annotation 13" and "99" in problem.text
 
 
-@pytest.mark.parametrize("category_id", [99, None, [1], "1"])
+@pytest.mark.parametrize("category_id", [99, None, [1], "x", 1.5, True])
 def test_an_annotation_of_no_class(checked, category_id):
     wrong = annotation(13, 1, category_id)
     problem = only(checked(content(annotations=[*content()["annotations"], wrong])), "unknown-category")
@@ -228,6 +235,9 @@ def test_classes_of_a_config(checked, classes, kind, said):
     assert all(said in problem.text for problem in findings.problems)
 
 
+_PIXELS = (np.arange(3600) % 251).astype(np.uint8).reshape(30, 40, 3)
+
+
 @pytest.fixture
 def images(tmp_path):
     import cv2
@@ -235,27 +245,27 @@ def images(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in (1, 2, 3):
-        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((30, 40, 3), np.uint8))
+        cv2.imwrite(str(folder / f"{number}.png"), _PIXELS)
     return folder
 
 
 def test_images_as_they_should_be(checked, images):
-    assert checked(content(), image_folder=images).counts == {}
+    assert checked(content(), images).counts == {}
 
 
 def test_a_missing_image(checked, images):
     (images / "2.png").unlink()
-    for read_images in (True, False):
-        problem = only(checked(content(), image_folder=images, read_images=read_images), "missing-image")
+    for options in ({}, dict(depth=NAMES)):
+        problem = only(checked(content(), images, **options), "missing-image")
         assert problem.where == "image 2" and problem.file == str(images / "2.png")
 
 
 def test_an_image_of_another_size(checked, images):
     (images / "2.png").write_bytes((images / "1.png").read_bytes())
     written = content(images=[image(1), image(2, 30, 40), image(3)])
-    problem = only(checked(written, image_folder=images), "image-size")
+    problem = only(checked(written, images), "image-size")
     assert problem.where == "image 2" and "say 30 x 40, the file has 40 x 30" in problem.text
-    assert checked(written, image_folder=images, read_images=False).counts == {}
+    assert checked(written, images, depth=NAMES).counts == {}
 
 
 def test_an_image_that_is_turned_when_it_is_read(checked, images):
@@ -264,40 +274,43 @@ def test_an_image_that_is_turned_when_it_is_read(checked, images):
 
     exif = Image.Exif()
     exif[274] = 6
-    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(images / "2.jpg", exif=exif)
+    Image.fromarray(_PIXELS).save(images / "2.jpg", exif=exif)
     assert cv2.imread(str(images / "2.jpg")).shape[:2] == (40, 30)
     turned, as_stored = (
         content(images=[image(1), image(2, *size, file_name="2.jpg"), image(3)]) for size in ((30, 40), (40, 30))
     )
-    assert checked(turned, image_folder=images).counts == {}
-    assert "as its EXIF data say" in only(checked(as_stored, image_folder=images), "image-size").text
+    assert checked(turned, images).counts == {"turned-image": 1}
+    assert "as its EXIF data say" in checked(as_stored, images).problems[0].text
+    assert checked(as_stored, images).counts == {"image-size": 1, "turned-image": 1}
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
 def test_an_image_that_is_none(checked, images, bytes_):
     (images / "3.png").write_bytes(bytes_)
-    assert only(checked(content(), image_folder=images), "unreadable-image").where == "image 3"
+    assert only(checked(content(), images), "unreadable-image").where == "image 3"
 
 
 def test_all_are_counted_and_some_are_listed(checked):
-    many = [annotation(number, 99) for number in range(1000, 1250)]
+    many = [annotation(number, 99, bbox=(number, 1, 2, 2)) for number in range(1000, 1250)]
     findings = checked(content(annotations=[*content()["annotations"], *many]))
-    assert findings.counts == {"unknown-image": 250} and len(findings.problems) == check_module.MOST_LISTED
+    assert findings.counts == {"unknown-image": 250} and len(findings.problems) == findings_module.MOST_LISTED
 
 
 def test_graver_problems_come_first(checked):
-    findings = checked(content(annotations=[annotation(1, bbox=(5, 5, 0, 9)), annotation(2, 99), annotation(3)]))
+    findings = checked(
+        content(annotations=[annotation(1, bbox=(5, 5, 0, 9)), annotation(2, 99, bbox=(1, 1, 9, 9)), annotation(3)])
+    )
     assert [problem.severity for problem in findings.problems] == ["error", "warning", "warning", "warning"]
 
 
 @pytest.mark.parametrize("change", [dict(iscrowd=1), dict(bbox=[1, 1, 0, 4]), dict(bbox=[1, 1, 0.5, 4])])
 def test_annotations_that_nothing_can_be_learnt_from_are_no_objects(checked, change):
     findings = checked(content(annotations=[entry | change for entry in content()["annotations"]]))
-    assert not findings.ok and findings.counts["empty"] == 1 and findings.counts["unused-class"] == 3
+    assert not findings.ok and findings.counts["empty"] == 1
     assert findings.without_objects == 3 and findings.objects == dict(cat=0, dog=0, bird=0)
 
 
 def test_numbers_beyond_all_measure(checked):
     text = json.dumps(content()).replace("[2, 3, 10, 12]", f"[2, 3, {10**400}, 12]", 1)
-    assert checked(text).counts == {"malformed": 1, "unused-class": 1}
+    assert checked(text).counts == {"bad-box": 1, "unused-class": 1}
     assert checked(text.replace(str(10**400), "1" * 5000)).counts == {"unreadable": 1}
