@@ -119,7 +119,7 @@ def check_checkpoint(
         AgreementError: one line that names the checkpoint and both lists of classes.
     """
     number = agreed.heads.get(_HEAD)
-    key = next((key for key, rows in trained.rows.items() if rows != number), None) if number else None
+    key = _other_rows(trained.rows, number) if number else None
     if key is not None and not partial:
         raise AgreementError(
             f"{trained.file} has {trained.rows[key]} classes (rows of `{key}`) and {_HEAD} is {number}. "
@@ -137,6 +137,13 @@ def check_checkpoint(
     if other_names:
         return [f"--allow-other-classes: {text}"]
     raise AgreementError(f"{text}. {_to_other_names(len(agreed.names), purpose, bool(trained.rows))}")
+
+
+def _other_rows(rows: Mapping[str, int], number: int) -> str | None:
+    """Return a key of another number of classes; branches alone may have one more, that of the background."""
+    if set(rows.values()) == {number + 1} and not any("label_embedding" in key for key in rows):
+        return None
+    return next((key for key in rows if rows[key] != number), None)
 
 
 def other_than_training(cfg: Any, agreed: Agreed) -> list[str]:
@@ -199,10 +206,14 @@ def _file_told(data: DataClasses, file: Path, place: str, there: Sequence[str], 
     if len(here) < len(data.names):
         absent = [name for name in data.names if name not in there]
         alike = resembling(absent[0], there)
-        found = f"it has {alike}" if alike else "mmdet does not number what a file lacks, so labels mean other classes"
+        lacks = f"the file lacks {listed([f'`{name}`' for name in absent])}"
+        if alike:
+            return f"{what}, and {stated}: {lacks}, but has {alike}. Write the names as in the file."
+        if not here:
+            return f"{what}, and {stated}, of which the file has none. Write classes={_written(there)}."
         return (
-            f"{what}, and {stated}: the file lacks {listed([f'`{name}`' for name in absent])}, {found}. Write the "
-            "names as in the file, or add the categories to it, which need no objects."
+            f"{what}, and {stated}: {lacks}. mmdet does not number what a file lacks, so labels would mean other "
+            "classes; add the categories to the file, which need no objects, or write its names into metainfo.classes."
         )
     return (
         f"{what}, and {stated}: {difference(here, data.names)}. mmdet numbers labels in the order of the file; write "
