@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from converters import checkpoint, families
 from converters.classes import class_names
 from converters.layout import class_counts
+from ddq_port.data.classes import counted
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
@@ -55,7 +56,7 @@ def categories_of(task: EvalTask, sources: Sources, images: ImageSet) -> tuple[i
         for count, keys in class_counts(held.state_dict, families.family(task.family).class_keys).items():
             if count != number:
                 raise BadSetError(
-                    f"{sources.checkpoint} has {count} classes (rows of `{keys[0]}`) and variant {task.variant} has "
+                    f"{sources.checkpoint} has {counted(count)} (rows of `{keys[0]}`) and variant {task.variant} has "
                     f"{number}; pass the --variant that it was trained as, or another --weights."
                 )
     return images.category_ids(names, number)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddq_port.data.classes import NamesError, difference, listed, of_file, of_meta, resembling
+from ddq_port.data.classes import NamesError, counted, difference, listed, of_file, of_meta, resembling
 from ddq_port.training import weights
 from ddq_port.training.stated import DataClasses, StatementError, data_sets, heads, takes_texts
 
@@ -122,7 +122,7 @@ def check_checkpoint(
     key = _other_rows(trained.rows, number) if number else None
     if key is not None and not partial:
         raise AgreementError(
-            f"{trained.file} has {trained.rows[key]} classes (rows of `{key}`) and {_HEAD} is {number}. "
+            f"{trained.file} has {counted(trained.rows[key])} (rows of `{key}`) and {_HEAD} is {number}. "
             f"{_to_other_number(number, purpose)}"
         )
     if not agreed.heads or not agreed.names or trained.names is None or key is not None:
@@ -238,10 +238,9 @@ def _check_heads(numbers: Mapping[str, int]) -> None:
 def _check_number(numbers: Mapping[str, int], data: DataClasses) -> None:
     for place, number in numbers.items():
         if number != len(data.names):
-            count = f"{len(data.names)} class{'' if len(data.names) == 1 else 'es'}"
             raise AgreementError(
-                f"{place} is {number} and {data.called} has {count} ({listed(data.names)}); expected the same number. "
-                f"Set {place}={len(data.names)} if the data are right."
+                f"{place} is {number} and {data.called} has {counted(len(data.names))} ({listed(data.names)}); expected "
+                f"the same number. Set {place}={len(data.names)} if the data are right."
             )
 
 

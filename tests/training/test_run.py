@@ -88,12 +88,14 @@ def test_begins_with_converted_weights(config, converted, tmp_path):
 
 
 def test_weights_that_fit_in_part_are_refused_unless_allowed(config, converted, tmp_path):
-    words = ("--work-dir", tmp_path / "work", "--no-preflight", "-q", "--load-from", converted)
-    other = ("--cfg-options", "model.num_queries=19", "model.test_cfg.max_per_img=19")
-    text = call(train, config, *words, *other, code=2).stderr
-    assert "has `query_embedding.weight` as [20, 64] where the model has [19, 64]" in text
+    state = load_file(converted)
+    state["level_embed"] = state["level_embed"][1:]
+    torch.save(dict(state_dict=state), tmp_path / "part.pth")
+    words = ("--work-dir", tmp_path / "work", "--no-preflight", "-q", "--load-from", tmp_path / "part.pth")
+    text = call(train, config, *words, code=2).stderr
+    assert "has `level_embed` as [3, 64] where the model has [4, 64]" in text
     assert not list((tmp_path / "work").glob("*.pth"))
-    call(train, config, *words, *other, "--partial")
+    call(train, config, *words, "--partial")
 
 
 def test_evaluation_of_either_format(config, trained, converted, tmp_path):
@@ -136,7 +138,32 @@ def test_other_classes_are_refused_unless_they_are_known_to_be(config, trained, 
         assert "--allow-other-classes" in text and len(text.splitlines()) == 1 and not work_dir.exists()
     result = call(evaluate, config, checkpoint, "--allow-other-classes", *renamed)
     assert "--allow-other-classes: " in result.stderr and result.stdout.splitlines()[-1].startswith("EVALUATED 4 ")
-    call(*begin, "--load-from", checkpoint, "--allow-other-classes")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["model.bbox_head.num_classes=1"], "model.bbox_head.num_classes is 1 and t"),
+        (["model.bbox_head.num_classes=3"], "has 2 classes (square, disc)"),
+        (
+            ["train_dataloader.dataset.metainfo.classes=square", "test_dataloader.dataset.metainfo.classes=square"],
+            "is one text, 'square', which mmdet reads letter by letter",
+        ),
+        (
+            [f"{name}_dataloader.dataset.metainfo.classes=('disc','square')" for name in ("train", "test")],
+            "metainfo.classes is disc, square: the same names in another order",
+        ),
+    ],
+)
+def test_classes_that_disagree_end_it_before_anything_is_built(config, converted, tmp_path, settings, says):
+    work_dir = tmp_path / "work"
+    for words in (
+        (train, config, "--work-dir", work_dir, "--no-check-data", "--no-preflight"),
+        (evaluate, config, converted, "--work-dir", work_dir),
+    ):
+        result = call(*words, "--cfg-options", *settings, code=2)
+        assert says in result.stderr and len(result.stderr.splitlines()) == 1 and result.stdout == ""
+        assert not work_dir.exists()
 
 
 def test_plain_mmdet_tooling_reads_safetensors(config, converted):
