@@ -239,8 +239,8 @@ def _check_number(numbers: Mapping[str, int], data: DataClasses) -> None:
     for place, number in numbers.items():
         if number != len(data.names):
             raise AgreementError(
-                f"{place} is {number} and {data.called} has {counted(len(data.names))} ({listed(data.names)}); expected "
-                f"the same number. Set {place}={len(data.names)} if the data are right."
+                f"{place} is {number} and {data.called} has {counted(len(data.names))} ({listed(data.names)}); "
+                f"expected the same number. Set {place}={len(data.names)} if the data are right."
             )
 
 
