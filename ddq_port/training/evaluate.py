@@ -103,8 +103,8 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     file = Path(options.checkpoint)
     cfg, notes = config.for_evaluation(options)
     stored = weights.read(file)
-    if first:
-        notes += _check_classes(cfg, agreement.Trained.of(options.checkpoint, stored), options.allow_other_classes)
+    trained = agreement.Trained.of(options.checkpoint, stored)
+    notes += _check_classes(cfg, trained, options.allow_other_classes)  # on all ranks, lest the others wait
     for note in notes if first and not quiet else ():
         message(f"ddq-eval: {note}")
     launch.on_cpu(cfg, options.launcher)

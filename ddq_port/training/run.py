@@ -98,8 +98,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
             message(f"ddq-train: {text}")
 
     cfg, notes = config.for_training(options)
-    if first:
-        notes += check_classes(cfg, options)
+    notes += check_classes(cfg, options)  # on all ranks: one that ended alone would be waited for
     plan = preflight.plan(cfg.model, check)
     for note in (*notes, plan.text):
         say(note)

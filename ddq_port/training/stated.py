@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 #: Parts of a model that tell the classes of the data apart. Others have numbers of their own: an RPN has 1, a semantic
-#: head counts stuff as well, a backbone may have the classes of ImageNet, a loss has what its head gives it.
+#: head counts stuff as well, a backbone may have the classes of ImageNet.
 _HEADS = ("bbox_head", "mask_head", "mask_iou_head", "point_head", "query_head")
-_OTHER_NUMBERS = ("backbone", "neck", "rpn_head", "semantic_head", "panoptic_head", "panoptic_fusion_head", "reid")
 _LIKE_METAINFO = ("metainfo", "metainfos", "metadata", "datasetmeta", "datasetinfo")
 _LIKE_CLASSES = ("class", "classes", "classname", "classnames", "names", "categories", "category", "labels")
 
@@ -76,8 +75,6 @@ def heads(model: Any, place: str = "model") -> dict[str, int]:
 def _heads(part: Any, place: str) -> Iterator[tuple[str, Any]]:
     for key, value in _items(part):
         where = f"{place}.{key}"
-        if key in _OTHER_NUMBERS or str(key).startswith("loss"):
-            continue
         if key in _HEADS:
             heads_here = (
                 [(where, value)] if isinstance(value, Mapping) else [(f"{where}.{n}", v) for n, v in _items(value)]
@@ -181,16 +178,7 @@ def _names(value: Any, place: str) -> tuple[str, ...] | None:
     if isinstance(value, str):
         if "://" in value:
             return None
-        if Path(value).is_file():  # mmengine reads one name a line
-            value = Path(value).read_text().split("\n")
-            value = value[:-1] if value[-1] == "" else value
-        else:
-            names = [name.strip() for name in value.split(",") if name.strip()] or ["name"]
-            tupled = f"({names[0]!r},)" if len(names) == 1 else repr(tuple(names))
-            raise StatementError(
-                f"{place} is one text, {value!r}, which mmdet reads letter by letter; expected a list of names. Write "
-                f"classes={tupled}{', with a comma' if len(names) == 1 else ''}."
-            )
+        value = _names_in_text(value, place)
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise StatementError(f"{place} is {_short(value)}; expected a list of names, such as ('cat', 'dog').")
     if not value:
@@ -201,6 +189,20 @@ def _names(value: Any, place: str) -> tuple[str, ...] | None:
     if twice is not None:
         raise StatementError(f"{place} has `{twice}` twice; expected every class once.")
     return tuple(value)
+
+
+def _names_in_text(text: str, place: str) -> list[str]:
+    """Return the lines of the file that a text names, as mmengine reads it."""
+    if Path(text).is_file():
+        return Path(text).read_text().splitlines()
+    if Path(text).suffix in (".txt", ".names"):
+        raise StatementError(f"{place} is the file {text}, which is not there; expected one with a name on each line.")
+    names = [name.strip() for name in text.split(",") if name.strip()] or ["name"]
+    comma = ", with a comma" if len(names) == 1 else ""
+    raise StatementError(
+        f"{place} is one text, {text!r}, which mmdet reads letter by letter; expected a list of names. Write "
+        f"classes={tuple(names)!r}{comma}."
+    )
 
 
 def _check_keys(dataset: Mapping[str, Any], kind: type, place: str) -> None:

@@ -96,7 +96,7 @@ REFUSED = [
     ({CLASSES: "cup"}, "Write classes=('cup',), with a comma."),
     ({CLASSES: "cup, fork,lamp"}, "Write classes=('cup', 'fork', 'lamp')."),
     ({CLASSES: ""}, "is one text, ''"),
-    ({CLASSES: "labels.txt"}, "is one text, 'labels.txt'"),
+    ({CLASSES: "labels.txt"}, f"{CLASSES} is the file labels.txt, which is not there"),
     ({CLASSES: 3}, f"{CLASSES} is 3; expected a list of names"),
     ({CLASSES: (NAMES,)}, f"{CLASSES} is (('cup', 'fork', 'lamp'),); expected a list of names"),
     ({CLASSES: (1, 2, 3)}, f"{CLASSES} is (1, 2, 3); expected a list of names"),
