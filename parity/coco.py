@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ddq_port.data.classes import counted, listed, resembling
+
 #: The numbers of COCO's summary that are told, by their place in it.
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP small": 3, "AP medium": 4, "AP large": 5}
 
@@ -61,14 +63,30 @@ class ImageSet:
         Raises:
             BadSetError: if the classes are not those of the file.
         """
-        if len(self.categories) != count:
-            raise BadSetError(f"{self.ann_file} has {len(self.categories)} categories and the model {count} classes.")
+        names = [name for _, name in self.categories]
+        if len(names) != count:
+            raise BadSetError(
+                f"{self.ann_file} has {len(names)} categories and the model {counted(count)}; its categories are "
+                f"{listed(names)}. Pass data of the model's classes, or another --variant."
+            )
         if classes is None:
             return tuple(number for number, _ in self.categories)
-        by_name = {name: number for number, name in self.categories}
-        missing = [name for name in classes if name not in by_name]
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise BadSetError(f"{self.ann_file} has the category `{twice}` twice; expected every name once.")
+        if len(classes) != count:
+            raise BadSetError(
+                f"The checkpoint names {counted(len(classes))} ({listed(classes)}) and the model has {count}; expected "
+                "as many. Convert it with `ddq-convert convert --num-classes` and the right --class-map."
+            )
+        missing = [name for name in classes if name not in names]
         if missing:
-            raise BadSetError(f"{self.ann_file} has no category `{missing[0]}`, which is a class of the checkpoint.")
+            alike = resembling(missing[0], names)
+            raise BadSetError(
+                f"{self.ann_file} has no category `{missing[0]}`, which is a class of the checkpoint; it has "
+                f"{alike or listed(names)}. Pass data of the classes that the checkpoint was trained for."
+            )
+        by_name = {name: number for number, name in self.categories}
         return tuple(by_name[name] for name in classes)
 
 

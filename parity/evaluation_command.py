@@ -17,7 +17,7 @@ from .commands import check_run_folder, machine_of
 from .console import OpenConsole, done, progress, run_folder, written
 from .evaluation import Bounds, EvalVerdict, files_of
 from .evaluation_plot import draw_worst
-from .evaluation_run import EvalTask, evaluate, options_dict
+from .evaluation_run import EvalTask, categories_of, evaluate, options_dict
 from .run import check_legacy
 from .settings import NEW_ADAPTER, SettingsError, Sources
 from .sides import check_device
@@ -73,11 +73,12 @@ def run(
         check_legacy(family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)
+        categories = categories_of(task, sources, used)
         check_adapter(Needs(family, variant, checks=(), scale=scale), sources, where, progress(quiet))
         with run_folder(out) as folder:
             options = options_dict(task, sources, where, bounds, used)
             (folder / OPTIONS).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
-            verdict = evaluate(task, sources, where, bounds, used, folder, progress(quiet))
+            verdict = evaluate(task, sources, where, bounds, used, categories, folder, progress(quiet))
             if out is not None:
                 draw_worst(verdict, files_of(folder), used, worst, folder)
                 shown = json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from converters import checkpoint
+from converters import checkpoint, families
 from converters.classes import class_names
+from converters.layout import class_counts
+from ddq_port.data.classes import counted
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
-from .coco import ImageSet
+from .coco import BadSetError, ImageSet
 from .evaluation import Bounds, EvalVerdict, files_of, judge
 from .pairing import LEGACY, NEW
 from .settings import Machine, Sources
@@ -40,27 +42,45 @@ class EvalTask:
     scale: tuple[int, int] | None
 
 
+def categories_of(task: EvalTask, sources: Sources, images: ImageSet) -> tuple[int, ...]:
+    """Return the category that each label of the model stands for; nothing is built or written.
+
+    Raises:
+        BadSetError: if the classes of the model are not those of the data set or of the checkpoint.
+        converters.errors: if the checkpoint cannot be read.
+    """
+    number, names = num_classes(task.family, task.variant), None
+    if sources.checkpoint:
+        held = checkpoint.read(sources.checkpoint)
+        names = class_names(held.meta)
+        for count, keys in class_counts(held.state_dict, families.family(task.family).class_keys).items():
+            if count != number:
+                raise BadSetError(
+                    f"{sources.checkpoint} has {counted(count)} (rows of `{keys[0]}`) and variant {task.variant} has "
+                    f"{number}; pass the --variant that it was trained as, or another --weights."
+                )
+    return images.category_ids(names, number)
+
+
 def evaluate(
     task: EvalTask,
     sources: Sources,
     machine: Machine,
     bounds: Bounds,
     images: ImageSet,
+    categories: Sequence[int],
     folder: Path,
     progress: Callable[[str], None],
 ) -> EvalVerdict:
-    """Run both sides in ``folder``, which must exist, and judge.
+    """Run both sides in ``folder``, which must exist, and judge; ``categories`` are those of :func:`categories_of`.
 
     Leaves there: weights, job files, logs and detections (``SIDE.detections.jsonl``) of both sides.
 
     Raises:
-        BadSetError: if the classes of the model are not those of the data set.
         converters.errors: if the checkpoint cannot be read or does not fit.
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     folder = folder.absolute()
-    names = class_names(checkpoint.read(sources.checkpoint).meta) if sources.checkpoint else None
-    categories = images.category_ids(names, num_classes(task.family, task.variant))
     _write_inputs(task, sources, images, folder)
     codes = {LEGACY: legacy_code(task.family, task.variant, sources), NEW: new_code(task.variant, sources)}
     for side, code in codes.items():
@@ -78,9 +98,7 @@ def _write_inputs(task: EvalTask, sources: Sources, images: ImageSet, folder: Pa
     (folder / "images.json").write_text(json.dumps(listed))
 
 
-def _run(
-    side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, kept_out: tuple[str, ...]
-) -> None:
+def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, kept_out: tuple[str, ...]) -> None:
     job = Job(
         family=task.family,
         variant=task.variant,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ddq_port.data import foreign
+from ddq_port.data.classes import NamesError, difference, listed, of_file
 
 
 class OwnDataError(Exception):
@@ -37,11 +37,10 @@ class Source:
         if other is not None:
             raise OwnDataError(other)
         try:
-            return tuple(category["name"] for category in json.loads(self.ann_file.read_bytes())["categories"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            text = f"{type(error).__name__}: {error}"
+            return of_file(self.ann_file)
+        except NamesError as error:
             raise OwnDataError(
-                f"`{self.ann_file}` names no classes ({text}); see `ddq-train check-data {self.ann_file}`."
+                f"`{self.ann_file}` names no classes ({error}); see `ddq-train check-data {self.ann_file}`."
             ) from error
 
 
@@ -65,10 +64,11 @@ def use(cfg: Any, train: Source, val: Source | None) -> tuple[str, ...]:
     if None in used.values():
         raise OwnDataError("The config validates, too, and not on these data; say on which (--val-data ANN IMAGES).")
     classes = train.classes()
-    if val is not None and val.classes() != classes:
+    differs = difference(classes, val.classes()) if val is not None else None
+    if val is not None and differs is not None:
         raise OwnDataError(
-            f"`{train.ann_file}` has the classes {', '.join(classes)}; `{val.ann_file}` has "
-            f"{', '.join(val.classes())}. Expected the same in the same order."
+            f"`{train.ann_file}` has the classes {listed(classes)}, and `{val.ann_file}` has "
+            f"{listed(val.classes())}: {differs}. Expected the same in the same order."
         )
     for name, source in used.items():
         _use_in(cfg[name], name, source, classes)

@@ -64,6 +64,11 @@ def cli() -> None:
 )
 @click.option("--load-from", metavar="CKPT", help="Weights to begin with, .pth or .safetensors.")
 @click.option("--partial", is_flag=True, help="Accept a --load-from that fits the model in part only.")
+@click.option(
+    "--allow-other-classes",
+    is_flag=True,
+    help="Accept a checkpoint that was trained for classes of other names, as many as the data have.",
+)
 @click.option("--backbone-weights", metavar="FILE", type=_FILE, help="Weights of the backbone, instead of a download.")
 @click.option("--amp", is_flag=True, help="Train with mixed precision.")
 @click.option("--amp-dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Of --amp.")

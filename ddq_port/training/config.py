@@ -40,6 +40,7 @@ class TrainOptions:
         resume: a checkpoint, or `auto` for the newest one in the work dir.
         load_from: weights to begin with.
         partial: whether they may fit in part.
+        allow_other_classes: whether a checkpoint may be of classes of other names than the data.
         backbone_weights: weights of the backbone to begin with.
         amp: `fp16` or `bf16`.
         auto_scale_lr: whether to scale learning rates with the batch.
@@ -59,6 +60,7 @@ class TrainOptions:
     resume: str | None = None
     load_from: str | None = None
     partial: bool = False
+    allow_other_classes: bool = False
     backbone_weights: Path | None = None
     amp: str | None = None
     auto_scale_lr: bool = False
@@ -84,6 +86,7 @@ class EvalOptions:
         predictions: file name without `.bbox.json` for COCO results, None for none.
         show_dir: folder for images with predictions drawn in.
         classwise: whether to give the AP of each class.
+        allow_other_classes: whether the checkpoint may be of classes of other names than the data.
         launcher: one of `launch.LAUNCHERS`.
         cfg_options: `key=value` texts.
     """
@@ -94,6 +97,7 @@ class EvalOptions:
     predictions: Path | None = None
     show_dir: Path | None = None
     classwise: bool = False
+    allow_other_classes: bool = False
     launcher: str = "none"
     cfg_options: tuple[str, ...] = ()
 

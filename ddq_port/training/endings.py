@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from ddq_port.checkpoints import CheckpointFileError
 from ddq_port.data.own import OwnDataError
 from ddq_port.hooks import ResumeRefusedError, TrainingStopped
+from ddq_port.training.agreement import AgreementError
 from ddq_port.training.check_data import DataError
 from ddq_port.training.config import ConfigError
 from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure
@@ -24,6 +25,7 @@ from ddq_port.training.weights import WeightsError
 
 _BAD_INPUT = (
     ConfigError,
+    AgreementError,
     OwnDataError,
     WeightsError,
     LaunchError,

@@ -31,6 +31,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--show-dir", type=_FOLDER, help="Draw predictions into the images and keep them here.")
 @click.option("--classwise", is_flag=True, help="Give the AP of each class, too.")
+@click.option(
+    "--allow-other-classes",
+    is_flag=True,
+    help="Accept a checkpoint that was trained for classes of other names; class N of one is class N of the other.",
+)
 @click.option("--work-dir", type=_FOLDER, help="Keep mmengine's log here. [default: it is not kept]")
 @click.option("--force", is_flag=True, help="Replace --out, and use a --show-dir that is not empty.")
 @options(LAUNCHER, CFG_OPTIONS, *OUTPUT)

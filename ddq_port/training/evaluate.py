@@ -6,15 +6,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from mmengine.config import Config
 
-from ddq_port.training import config, launch, weights
+from ddq_port.training import agreement, config, launch, weights
 from ddq_port.training.config import ConfigError, EvalOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
@@ -95,21 +95,21 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     """Evaluate a checkpoint on the test data of a config; every process of a launch calls this.
 
     Raises:
-        ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin, or the weights do not fit.
+        ConfigError, weights.WeightsError, launch.LaunchError, agreement.AgreementError: if it cannot begin, or the
+            weights do not fit.
     """
     launch.check(options.launcher)
     first = launch.rank(options.launcher) == 0
     file = Path(options.checkpoint)
     cfg, notes = config.for_evaluation(options)
     stored = weights.read(file)
+    trained = agreement.Trained.of(options.checkpoint, stored)
+    notes += _check_classes(cfg, trained, options.allow_other_classes)  # on all ranks, lest the others wait
     for note in notes if first and not quiet else ():
         message(f"ddq-eval: {note}")
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
     runner.register_hook(weights.FittingWeightsHook(options.checkpoint), "LOWEST")
-    other = other_classes(stored.get("meta"), runner.test_dataloader.dataset.metainfo)
-    if other and first:
-        message(f"ddq-eval: {other}", color="yellow")
     with told_in_log(runner):
         metrics = runner.test()
     if out is not None and first:
@@ -124,18 +124,12 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     )
 
 
-def other_classes(meta: Any, dataset: Mapping[str, Any]) -> str | None:
-    """Say in which class the data set differs from what a checkpoint was trained for; None if in none, or not known."""
-    trained = tuple(((meta or {}).get("dataset_meta") or {}).get("classes") or ())
-    here = tuple(dataset.get("classes") or ())
-    if not trained or trained == here:
-        return None
-    number = next((n for n, (one, two) in enumerate(zip(trained, here)) if one != two), min(len(trained), len(here)))
-    one, two = (names[number] if number < len(names) else "none" for names in (trained, here))
-    return (
-        f"the checkpoint was trained for other classes than the data have: {len(trained)} and {len(here)}; first "
-        f"difference: class {number} is {one} there and {two} here"
-    )
+def _check_classes(cfg: Config, trained: agreement.Trained, other_names: bool) -> list[str]:
+    agreed = agreement.check_config(cfg, {"test_dataloader": "test_evaluator"})
+    notes = agreement.check_checkpoint(trained, agreed, agreement.EVALUATE, other_names=other_names)
+    if trained.names is None:
+        notes += agreement.other_than_training(cfg, agreed)
+    return [*agreed.notes, *notes]
 
 
 def publish(made: Path, out: Path) -> None:

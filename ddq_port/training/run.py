@@ -15,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ddq_port import __version__
-from ddq_port.training import check_data, config, launch, preflight, weights
+from ddq_port.training import agreement, check_data, config, launch, preflight, weights
 from ddq_port.training.config import TrainOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
@@ -87,7 +87,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
     """Train as the options say, with further hooks; every process of a launch calls this.
 
     Raises:
-        config.ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin.
+        config.ConfigError, weights.WeightsError, launch.LaunchError, agreement.AgreementError: if it cannot begin.
         check_data.DataError, preflight.PreflightError: if it must not begin.
     """
     launch.check(options.launcher)
@@ -98,6 +98,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
             message(f"ddq-train: {text}")
 
     cfg, notes = config.for_training(options)
+    notes += check_classes(cfg, options)  # on all ranks: one that ended alone would be waited for
     plan = preflight.plan(cfg.model, check)
     for note in (*notes, plan.text):
         say(note)
@@ -122,6 +123,27 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
     with told_in_log(runner):
         runner.train()
     return _outcome(runner, passed)
+
+
+def check_classes(cfg: Config, options: TrainOptions) -> list[str]:
+    """Refuse a training whose config, data and checkpoint do not have the same classes. Return notes.
+
+    Raises:
+        agreement.AgreementError: naming what differs.
+    """
+    loaders = {"train_dataloader": "", "val_dataloader": "val_evaluator"}
+    agreed = agreement.check_config(cfg, loaders, skip_unreadable=options.check_data)
+    notes = [] if options.check_data else list(agreed.notes)  # the check of the data tells the same
+    origin = config.origin(cfg)
+    if origin and "://" not in origin:
+        notes += agreement.check_checkpoint(
+            agreement.Trained.of(origin, weights.read(Path(origin))),
+            agreed,
+            agreement.RESUME if cfg.get("resume") else agreement.LOAD,
+            partial=options.partial,
+            other_names=options.allow_other_classes,
+        )
+    return notes
 
 
 def build(cfg: Config) -> Runner:

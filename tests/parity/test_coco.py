@@ -62,8 +62,28 @@ def test_labels_stand_for_categories_in_the_order_of_the_file_or_by_name(image_s
     assert images.category_ids(["class 2", "class 0", "class 1"], 3) == (5, 1, 3)
     with pytest.raises(BadSetError, match="has 3 categories and the model 80 classes"):
         images.category_ids(None, 80)
-    with pytest.raises(BadSetError, match="no category `dog`"):
-        images.category_ids(["class 0", "class 1", "dog"], 3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "says"),
+    [
+        (None, 2, "has 3 categories and the model 2 classes; its categories are class 0, class 1, class 2"),
+        (["class 0", "class 1", "dog"], 3, "no category `dog`, which is a class of the checkpoint; it has class 0, cl"),
+        (["class 0", "class 1", "Class 2"], 3, "it has `class 2`, which differs only in upper and lower case"),
+        (["class 0", "class 1"], 3, r"names 2 classes \(class 0, class 1\) and the model has 3"),
+    ],
+)
+def test_classes_of_others(image_set, classes, count, says):
+    with pytest.raises(BadSetError, match=says):
+        load(*image_set, None).category_ids(classes, count)
+
+
+def test_categories_of_one_name(image_set):
+    content = json.loads(image_set[0].read_text())
+    content["categories"][2]["name"] = "class 0"
+    image_set[0].write_text(json.dumps(content))
+    with pytest.raises(BadSetError, match="has the category `class 0` twice"):
+        load(*image_set, None).category_ids(["class 0", "class 1", "class 2"], 3)
 
 
 @pytest.mark.parametrize(

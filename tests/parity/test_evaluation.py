@@ -276,3 +276,18 @@ def test_bad_input_is_one_line(tiny_eval, arguments, says):
     result = tiny_eval(*arguments, "-q")
     assert result.exit_code == 2 and says in result.stderr, result.output
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_of_other_classes_leaves_nothing_behind(tiny_eval, tmp_path):
+    one_class = seeded_weights(layout.load("tiny_1class", side="legacy"), seed=3)
+    three = seeded_weights(layout.load("tiny_4scale", side="legacy"), seed=3)
+    meta = {"dataset_meta": {"classes": ["class 0", "class 1", "dog"]}}
+    torch.save({"state_dict": one_class}, tmp_path / "one.pth")
+    torch.save({"state_dict": three, "meta": meta}, tmp_path / "dog.pth")
+    for name, says in (
+        ("one", "one.pth has 1 class (rows of `bbox_head.cls_branches.0.weight`) and variant tiny_4scale has 3"),
+        ("dog", "has no category `dog`, which is a class of the checkpoint; it has class 0, class 1, class 2"),
+    ):
+        result = tiny_eval("--weights", tmp_path / f"{name}.pth", "--out", tmp_path / "out")
+        assert result.exit_code == 2 and says in result.stderr, result.output
+        assert len(result.stderr.strip().splitlines()) == 1 and not (tmp_path / "out").exists()

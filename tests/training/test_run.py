@@ -88,13 +88,14 @@ def test_begins_with_converted_weights(config, converted, tmp_path):
 
 
 def test_weights_that_fit_in_part_are_refused_unless_allowed(config, converted, tmp_path):
-    words = ("--work-dir", tmp_path / "work", "--no-preflight", "-q", "--load-from", converted)
-    other = ("--cfg-options", "model.bbox_head.num_classes=4")
-    text = call(train, config, *words, *other, code=2).stderr
-    assert "has `bbox_head.cls_branches.0.weight` as [2, 64] where the model has [4, 64]" in text
-    assert "ddq-convert convert --num-classes N" in text and not list((tmp_path / "work").glob("*.pth"))
-    # no evaluation: it would find more classes than the data set has
-    call(train, config, *words, *other, "train_cfg.val_begin=2", "--partial")
+    state = load_file(converted)
+    state["level_embed"] = state["level_embed"][1:]
+    torch.save(dict(state_dict=state), tmp_path / "part.pth")
+    words = ("--work-dir", tmp_path / "work", "--no-preflight", "-q", "--load-from", tmp_path / "part.pth")
+    text = call(train, config, *words, code=2).stderr
+    assert "has `level_embed` as [3, 64] where the model has [4, 64]" in text
+    assert not list((tmp_path / "work").glob("*.pth"))
+    call(train, config, *words, "--partial")
 
 
 def test_evaluation_of_either_format(config, trained, converted, tmp_path):
@@ -114,13 +115,55 @@ def test_evaluation_of_either_format(config, trained, converted, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn", "p.json"]
 
 
-def test_evaluation_tells_other_classes_and_refuses_other_shapes(config, converted):
-    result = call(
-        evaluate, config, converted, "--cfg-options", "test_dataloader.dataset.metainfo.classes=('disc','square')"
-    )
-    assert "trained for other classes than the data have: 2 and 2; first difference: class 0 is square" in result.stderr
-    assert result.stdout.splitlines()[-1].startswith(f"EVALUATED 4 images with {converted} sha256 ")
-    call(evaluate, config, converted, "--cfg-options", "model.bbox_head.num_classes=3", code=2)
+def test_other_classes_are_refused_unless_they_are_known_to_be(config, trained, data, tmp_path):
+    """A checkpoint of as many classes with other names loads without a word; so it is told, at every door."""
+    content = json.loads((data / "annotations.json").read_text())
+    content["categories"][0]["name"] = "box"
+    (tmp_path / "renamed.json").write_text(json.dumps(content))
+    renamed = ["--cfg-options"]
+    for name in ("train", "val", "test"):
+        place = f"{name}_dataloader.dataset"
+        renamed += [f"{place}.ann_file={tmp_path / 'renamed.json'}", f"{place}.metainfo.classes=('box','disc')"]
+    renamed += [f"{name}_evaluator.ann_file={tmp_path / 'renamed.json'}" for name in ("val", "test")]
+    checkpoint, work_dir = trained[0] / "epoch_2.pth", tmp_path / "work"
+    begin = (train, config, "--work-dir", work_dir, "--no-preflight", "-q", *renamed)
+    for words in (
+        (evaluate, config, checkpoint, *renamed),
+        (*begin, "--load-from", checkpoint),
+        (*begin, "--resume", checkpoint),
+    ):
+        text = call(*words, code=2).stderr
+        assert text.startswith(f"error: {checkpoint} was trained for the classes square, disc, and t")
+        assert "has box, disc: class 0 is `square` in the first and `box` in the second" in text
+        assert "--allow-other-classes" in text and len(text.splitlines()) == 1 and not work_dir.exists()
+    result = call(evaluate, config, checkpoint, "--allow-other-classes", *renamed)
+    assert "--allow-other-classes: " in result.stderr and result.stdout.splitlines()[-1].startswith("EVALUATED 4 ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["model.bbox_head.num_classes=1"], "model.bbox_head.num_classes is 1 and t"),
+        (["model.bbox_head.num_classes=3"], "has 2 classes (square, disc)"),
+        (
+            ["train_dataloader.dataset.metainfo.classes=square", "test_dataloader.dataset.metainfo.classes=square"],
+            "is one text, 'square', which mmdet reads letter by letter",
+        ),
+        (
+            [f"{name}_dataloader.dataset.metainfo.classes=('disc','square')" for name in ("train", "test")],
+            "metainfo.classes is disc, square: the same names in another order",
+        ),
+    ],
+)
+def test_classes_that_disagree_end_it_before_anything_is_built(config, converted, tmp_path, settings, says):
+    work_dir = tmp_path / "work"
+    for words in (
+        (train, config, "--work-dir", work_dir, "--no-check-data", "--no-preflight"),
+        (evaluate, config, converted, "--work-dir", work_dir),
+    ):
+        result = call(*words, "--cfg-options", *settings, code=2)
+        assert says in result.stderr and len(result.stderr.splitlines()) == 1 and result.stdout == ""
+        assert not work_dir.exists()
 
 
 def test_plain_mmdet_tooling_reads_safetensors(config, converted):
