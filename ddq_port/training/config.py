@@ -14,7 +14,7 @@ from mmengine.config import Config, DictAction
 from ddq_port import configs
 from ddq_port.data import own
 from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
-from ddq_port.training import weights
+from ddq_port.training import finite, weights
 
 _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
 _EXACT_RESUME = "ExactResumeHook"
@@ -267,8 +267,10 @@ def _start(cfg: Config, options: TrainOptions) -> list[str]:
     notes = _origin(cfg, options)
     begins_with = origin(cfg)
     if begins_with and "://" not in begins_with:
-        check = weights.check_resumable if cfg.get("resume") else weights.read
-        check(Path(begins_with))
+        file, resumed = Path(begins_with), bool(cfg.get("resume"))
+        if resumed:
+            weights.check_resumable(file)
+        finite.check(file, weights.read(file), resumed)
     if begins_with and not options.partial:
         weights.without_pretrained(cfg.model)
         if options.backbone_weights:

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from ddq_port.training import config, launch, weights
+from ddq_port.hooks import StopOnNonFiniteLossHook
+from ddq_port.training import config, finite, launch, weights
 from ddq_port.training.config import ConfigError, EvalOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
@@ -102,6 +103,7 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     file = Path(options.checkpoint)
     cfg, notes = config.for_evaluation(options)
     stored = weights.read(file)
+    finite.check(file, stored)
     for note in notes if first and not quiet else ():
         message(f"ddq-eval: {note}")
     launch.on_cpu(cfg, options.launcher)
@@ -110,6 +112,7 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     other = other_classes(stored.get("meta"), runner.test_dataloader.dataset.metainfo)
     if other and first:
         message(f"ddq-eval: {other}", color="yellow")
+    runner.register_hook(StopOnNonFiniteLossHook())
     with told_in_log(runner):
         metrics = runner.test()
     if out is not None and first:
