@@ -49,6 +49,11 @@ def cli() -> None:
     help="Go on with a checkpoint; without a name, with the newest in the work dir, if there is one.",
 )
 @click.option(
+    "--override-schedule",
+    is_flag=True,
+    help="Resume with learning rates and schedules of CONFIG where those of the checkpoint differ, instead of refusing.",
+)
+@click.option(
     "--data",
     nargs=2,
     metavar="ANN IMAGES",

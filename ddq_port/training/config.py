@@ -38,6 +38,7 @@ class TrainOptions:
         config: file or name of an installed config.
         work_dir: folder of logs and checkpoints.
         resume: a checkpoint, or `auto` for the newest one in the work dir.
+        override_schedule: whether to resume with learning rates and schedules of the config, if the saved ones differ.
         load_from: weights to begin with.
         partial: whether they may fit in part.
         backbone_weights: weights of the backbone to begin with.
@@ -57,6 +58,7 @@ class TrainOptions:
     config: str
     work_dir: Path | None = None
     resume: str | None = None
+    override_schedule: bool = False
     load_from: str | None = None
     partial: bool = False
     backbone_weights: Path | None = None
@@ -288,6 +290,8 @@ def _origin(cfg: Config, options: TrainOptions) -> list[str]:
     given = options.resume if options.resume != AUTO else None
     if given and options.load_from:
         raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
+    if options.override_schedule and options.resume is None and not cfg.get("resume"):
+        raise ConfigError("--override-schedule goes with --resume: without it the schedule is that of the config.")
     folder = Path(cfg.work_dir)
     last = resumable(folder)
     named = given or (cfg.get("load_from") if cfg.get("resume") and options.resume is None else None)

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ddq_port import __version__
+from ddq_port.hooks import SameScheduleHook
 from ddq_port.training import check_data, config, launch, preflight, weights
 from ddq_port.training.config import TrainOptions
 from ddq_port.training.console import DONE, message
@@ -116,6 +117,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
         for line in _provenance(origin, options.backbone_weights, plan.text, passed, Path(runner.work_dir)):
             runner.logger.info(line)
     if origin:
+        runner.register_hook(SameScheduleHook(options.override_schedule, origin, say))
         runner.register_hook(weights.FittingWeightsHook(origin, options.partial), "LOWEST")
     for hook in hooks:
         runner.register_hook(hook)
