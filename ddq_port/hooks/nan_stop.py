@@ -243,7 +243,7 @@ class StopOnNonFiniteLossHook(Hook):
         return not_finite.in_state(model) or not_finite.in_batch(batch) or not_finite.in_inference(model, batch)
 
     def _check_predictions(self, runner: Runner, batch: Any, outputs: Any) -> None:
-        for number, sample in enumerate(outputs or []):
+        for sample in outputs or []:
             found = getattr(sample, "pred_instances", None)
             parts = [getattr(found, name, None) for name in ("bboxes", "scores")]
             if any(isinstance(part, Tensor) and not_finite.amount(part) for part in parts):

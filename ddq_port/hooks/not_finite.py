@@ -105,7 +105,9 @@ def in_batch(batch: Any) -> Cause | None:
         values = amount(image) if isinstance(image, Tensor) else None
         if values:
             name = _image(samples, number)
-            return Cause("image", name, f"the image {name} as the data pipeline gives it ({values}), input of the model")
+            return Cause(
+                "image", name, f"the image {name} as the data pipeline gives it ({values}), input of the model"
+            )
     for number, sample in enumerate(samples):
         boxes = getattr(getattr(sample, "gt_instances", None), "bboxes", None)
         boxes = getattr(boxes, "tensor", boxes)
@@ -191,7 +193,9 @@ def _gradient_check(what: str, name: str) -> Any:
     def check(gradient: Tensor) -> None:
         values = amount(gradient)
         if values:
-            raise _Found(Cause("gradient", name, f"the gradient of the {what} `{name}` ({values}), in the backward pass"))
+            raise _Found(
+                Cause("gradient", name, f"the gradient of the {what} `{name}` ({values}), in the backward pass")
+            )
 
     return check
 
@@ -281,7 +285,9 @@ class _Operations(TorchDispatchMode):
         # what is allocated and not yet written holds anything
         if "empty" not in str(func) and _any_nan(result) and not _any_nan((args, kwargs)):
             name, told = self._watch.innermost()
-            raise _Found(Cause("operation", name, f"a result of `{func}` in the code of {told}, from values without NaN"))
+            raise _Found(
+                Cause("operation", name, f"a result of `{func}` in the code of {told}, from values without NaN")
+            )
         return result
 
 

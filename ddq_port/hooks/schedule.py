@@ -174,7 +174,10 @@ def _optimizer_changes(runner: Runner, checkpoint: Mapping[str, Any], old: Mappi
     """Compare the settings of all groups, learning rates without what schedules have made of them."""
     wrapper, saved = runner.optim_wrapper, checkpoint["optimizer"]
     names = {id(param): name for name, param in runner.model.named_parameters()}
-    pairs = [(_unscheduled(was), _unscheduled(now)) for was, now in zip(saved["param_groups"], wrapper.optimizer.param_groups)]
+    pairs = [
+        (_unscheduled(was), _unscheduled(now))
+        for was, now in zip(saved["param_groups"], wrapper.optimizer.param_groups)
+    ]
     base = (saved.get("base_param_settings"), wrapper.base_param_settings)
     explained: set[str] = set()
     for setting in dict.fromkeys(name for was, now in pairs for name in was if name in now):
@@ -189,7 +192,9 @@ def _optimizer_changes(runner: Runner, checkpoint: Mapping[str, Any], old: Mappi
         if not changes:
             was, now = pairs[differ[0]]
             param = wrapper.optimizer.param_groups[differ[0]]["params"][0]
-            key = f"{key} of `{names.get(id(param), 'a parameter')}`" + (f" and {len(differ) - 1} more" if differ[1:] else "")
+            key = f"{key} of `{names.get(id(param), 'a parameter')}`" + (
+                f" and {len(differ) - 1} more" if differ[1:] else ""
+            )
             changes = [Change(key, was[setting], now[setting])]
         yield from (change for change in changes if change.key not in explained)
         explained |= {change.key for change in changes}
@@ -232,9 +237,7 @@ def _other_changes(runner: Runner, checkpoint: Mapping[str, Any], old: Mapping[s
         if not any(_below(change.key, key) for key in (_OPTIMIZER, *_PARAMWISE))
     ]
     if exact_resume.KEY in checkpoint:
-        changes = [
-            change for change in changes if change.key not in (*_REFUSED_ANYWAY, "train_dataloader.batch_size")
-        ]
+        changes = [change for change in changes if change.key not in (*_REFUSED_ANYWAY, "train_dataloader.batch_size")]
     return changes + (_average_changes(runner, old) if old else [])
 
 

@@ -34,7 +34,7 @@ def check(file: Path, content: Mapping[str, Any], resumed: bool = False) -> None
     name, values, bad, total = found
     more = f"; {bad} of {total} tensors are not finite" if bad > 1 else ""
     raise WeightsError(
-        f"{file} holds numbers that are not finite: `{name}` ({values}{more}). Take a checkpoint from before they arose."
+        f"{file} holds numbers that are not finite: `{name}` ({values}{more}). Take an earlier checkpoint."
     )
 
 

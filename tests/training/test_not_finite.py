@@ -1,9 +1,9 @@
-"""A detector that meets a number that is not finite ends in one stop, which names images, iteration and what made it."""
+"""A detector that meets a number that is not finite ends in one stop: images, iteration, and what made it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,6 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from ddq_port import configs
 from ddq_port.amp import AmpOptimWrapper
 from ddq_port.hooks import NonFiniteLossError, StopOnNonFiniteLossHook
 from ddq_port.hooks.not_finite import image_names
@@ -123,7 +122,12 @@ def gradient(training: Any) -> None:
 
 
 CASES = [
-    ("a parameter", value("decoder.layers.1.ffn.layers.1.bias", NAN), "parameter", "decoder.layers.1.ffn.layers.1.bias"),
+    (
+        "a parameter",
+        value("decoder.layers.1.ffn.layers.1.bias", NAN),
+        "parameter",
+        "decoder.layers.1.ffn.layers.1.bias",
+    ),
     ("an infinite parameter", value("level_embed", INF), "parameter", "level_embed"),
     ("a running variance", value("backbone.bn1.running_var", NAN), "buffer", "backbone.bn1.running_var"),
     ("the backbone", output("backbone.layer3.0.conv2", INF), "output", "backbone.layer3.0.conv2"),
@@ -131,7 +135,12 @@ CASES = [
     ("the encoder", output("encoder.layers.0.norms.1", NAN), "output", "encoder.layers.0.norms.1"),
     ("classification", output("bbox_head.cls_branches.0", NAN), "output", "bbox_head.cls_branches.0"),
     ("a loss", output("bbox_head.loss_iou", INF), "output", "bbox_head.loss_iou"),
-    ("the embedding", output("dn_query_generator.label_embedding", NAN), "output", "dn_query_generator.label_embedding"),
+    (
+        "the embedding",
+        output("dn_query_generator.label_embedding", NAN),
+        "output",
+        "dn_query_generator.label_embedding",
+    ),
     ("code between modules", between, "input", "positional_encoding"),
     ("matching", assigner, "operation", ""),
     ("a gradient", gradient, "gradient", "neck.convs.0.conv.weight"),
@@ -155,7 +164,11 @@ def test_an_image_is_named_by_itself(built, number, what):
     inputs[1] = inputs[1].float()
     inputs[1][0, 3, 4] = number
     error = training.stopped()
-    assert error.cause.what == "image" and error.cause.name == error.images[1] and f"1 of 15360 values, {what}" in str(error)
+    assert (
+        error.cause.what == "image"
+        and error.cause.name == error.images[1]
+        and f"1 of 15360 values, {what}" in str(error)
+    )
     assert "Mend this image or leave it out." in str(error)
 
 
@@ -208,7 +221,7 @@ def test_a_scaler_that_leaves_out_every_step_is(built, monkeypatch):
     assert "Gradients were not finite in the last 2 iterations, all of which were left out" in str(error)
 
 
-@pytest.mark.parametrize("kind", [IndexError, RuntimeError, ValueError, FloatingPointError])
+@pytest.mark.parametrize("kind", [IndexError, RuntimeError])
 def test_a_bug_stays_one(built, kind):
     def plant(training):
         def broken(*args):
@@ -315,7 +328,10 @@ def float_config(config: str, data: Path, tmp_path_factory) -> str:
 def test_command_with_a_float_image_that_holds_nan(float_config, tmp_path):
     words = (float_config, "--work-dir", tmp_path / "work", "--no-preflight", "--seed", 1, "-q", "--no-check-data")
     line = call(train_command, *words, code=1)
-    assert "not finite at iteration" in line and "images/2.tif as the data pipeline gives it (1 of 15360 values, NaN)" in line
+    assert (
+        "not finite at iteration" in line
+        and "images/2.tif as the data pipeline gives it (1 of 15360 values, NaN)" in line
+    )
     assert not list((tmp_path / "work").glob("*.pth"))
 
 
@@ -326,12 +342,14 @@ def checkpoint(built, tmp_path_factory) -> Path:
     state["bbox_head.reg_branches.1.2.bias"][7] = NAN
     path = tmp_path_factory.mktemp("checkpoint") / "nan.pth"
     optimizer = dict(state={3: dict(exp_avg=torch.zeros(2))}, param_groups=[])
-    content = dict(state_dict=state, optimizer=optimizer, message_hub={}, meta=dict(epoch=1, iter=2), param_schedulers=[])
+    content = dict(
+        state_dict=state, optimizer=optimizer, message_hub={}, meta=dict(epoch=1, iter=2), param_schedulers=[]
+    )
     torch.save(content, path)
     return path
 
 
-NAMED = "holds numbers that are not finite: `bbox_head.reg_branches.1.2.bias` (1 of 64 values, NaN). Take a checkpoint"
+NAMED = "holds numbers that are not finite: `bbox_head.reg_branches.1.2.bias` (1 of 64 values, NaN). Take an earlier"
 
 
 @pytest.mark.parametrize("words", [("--load-from",), ("--resume",)])

@@ -64,7 +64,15 @@ def changed(key: str, value: Any, settings: dict = SETTINGS) -> dict[str, Any]:
     return made
 
 
-def train(folder: Path, settings: dict[str, Any], *, stop_at: int | None = None, override: bool = False, more_hooks: list = (), **more: Any):
+def train(
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    stop_at: int | None = None,
+    override: bool = False,
+    more_hooks: list = (),
+    **more: Any,
+):
     """Train, or go on; return hooks with losses and rates, and what was said."""
     record, rates, lines = toy.Record(stop_at), Rates(), []
     settings = copy.deepcopy(settings)
@@ -137,7 +145,11 @@ REFUSED = [
     ("param_scheduler.0.start_factor", 0.5, "param_scheduler.0.start_factor 0.1, now 0.5"),
     ("param_scheduler.1.begin", 2, "param_scheduler.1.begin not set, now 2"),
     ("param_scheduler", [], "param_scheduler.0.type LinearLR, now not set"),
-    ("param_scheduler.1", dict(type="StepLR", by_epoch=False, step_size=8), "param_scheduler.1.type MultiStepLR, now StepLR"),
+    (
+        "param_scheduler.1",
+        dict(type="StepLR", by_epoch=False, step_size=8),
+        "param_scheduler.1.type MultiStepLR, now StepLR",
+    ),
     ("custom_hooks.0.momentum", 0.01, "custom_hooks, EMAHook.momentum 0.1, now 0.01"),
 ]
 
@@ -156,7 +168,9 @@ def test_changed_setting_is_refused_with_both_values(begun: Path, key: str, valu
 OVERRIDDEN = [case for case in REFUSED if not re.search("clip_grad|custom_hooks|betas|eps|start_factor", case[0])]
 
 
-@pytest.mark.parametrize(("key", "value", "text"), OVERRIDDEN, ids=[f"{key}={value}"[:60] for key, value, _ in OVERRIDDEN])
+@pytest.mark.parametrize(
+    ("key", "value", "text"), OVERRIDDEN, ids=[f"{key}={value}"[:60] for key, value, _ in OVERRIDDEN]
+)
 def test_overridden_schedule_is_that_of_a_training_that_had_it_from_the_beginning(
     begun: Path, tmp_path_factory: pytest.TempPathFactory, key: str, value: Any, text: str
 ) -> None:
@@ -180,7 +194,14 @@ def test_override_keeps_what_the_optimizer_has_averaged(begun: Path) -> None:
                 self.state = copy.deepcopy(runner.optim_wrapper.optimizer.state_dict()["state"])
 
     look = Look()
-    train(begun, changed("optim_wrapper.optimizer.lr", 0.02), resume=True, override=True, stop_at=AT + 2, more_hooks=[look])
+    train(
+        begun,
+        changed("optim_wrapper.optimizer.lr", 0.02),
+        resume=True,
+        override=True,
+        stop_at=AT + 2,
+        more_hooks=[look],
+    )
     assert all(torch.equal(look.state[n]["exp_avg"], saved[n]["exp_avg"]) for n in saved)
     assert all(torch.equal(look.state[n]["exp_avg_sq"], saved[n]["exp_avg_sq"]) for n in saved)
 
@@ -221,7 +242,11 @@ def test_what_changes_nothing_is_not_refused(begun: Path, whole, key: str, value
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("optim_wrapper.optimizer", dict(type="SGD", lr=0.05, weight_decay=0.01), "optim_wrapper.optimizer.type AdamW, now SGD"),
+        (
+            "optim_wrapper.optimizer",
+            dict(type="SGD", lr=0.05, weight_decay=0.01),
+            "optim_wrapper.optimizer.type AdamW, now SGD",
+        ),
         ("optim_wrapper.paramwise_cfg", ..., "6 parameters in 6 groups of the optimizer, now 6 in 1"),
     ],
 )
