@@ -159,7 +159,8 @@ class StopOnNonFiniteLossHook(Hook):
         """Find what was not finite first; look at single operations only where surely something was not."""
         model = _unwrapped(runner.model)
         step = (model, self._batch, runner.optim_wrapper, self._drawn_from)
-        cause = not_finite.in_state(model) or not_finite.in_batch(self._batch) or not_finite.in_step(*step)
+        cause = not_finite.in_state(model, written=False) or not_finite.in_batch(self._batch)
+        cause = cause or not_finite.in_step(*step)
         return cause or (not_finite.in_operations(*step) if surely else None)
 
     def _check_gradient(self, runner: Runner) -> None:

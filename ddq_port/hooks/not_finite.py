@@ -66,23 +66,27 @@ def first_of(tensors: Iterable[tuple[str, Tensor]]) -> tuple[str, str, int, int]
     return (bad[0][0], amount(bad[0][1]) or "", len(bad), len(named)) if bad else None
 
 
-def in_state(model: nn.Module) -> Cause | None:
-    """Look at the parameters of a model, and at those buffers of it that decide what it computes.
+def in_state(model: nn.Module, written: bool = True) -> Cause | None:
+    """Look at the parameters and buffers of a model.
 
-    Batch norms in training mode write their running averages and do not read them. Buffers of other modules may hold
-    infinity on purpose, as a mask does.
+    Buffers may hold infinity on purpose, as a mask does, but for the running averages of batch norms.
+
+    Args:
+        model: of which parameters are looked at first.
+        written: look also at running averages of batch norms in training mode, which write and do not read them: what
+            is in there is no cause of what the module gives.
     """
     found = first_of(model.named_parameters())
     if found:
         return _of_state("parameter", model, *found)
-    found = first_of(_buffers(model))
+    found = first_of(_buffers(model, written))
     return _of_state("buffer", model, *found) if found else None
 
 
-def _buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _buffers(model: nn.Module, written: bool) -> Iterator[tuple[str, Tensor]]:
     for path, module in model.named_modules():
         norm = isinstance(module, _NormBase)
-        if norm and module.training:
+        if norm and module.training and not written:
             continue
         for name, buffer in module.named_buffers(recurse=False):
             if buffer.is_floating_point():

@@ -28,8 +28,6 @@ _PROGRESS = {
     *("base_values", "last_step", "_global_step", "_last_value", "verbose", "optimizer"),
     *("best", "num_bad_epochs", "cooldown_counter", "mode_worse"),
 }
-#: Keys that ExactResumeHook refuses by itself, override or not, where the checkpoint is its own.
-_REFUSED_ANYWAY = ("optim_wrapper.type", "optim_wrapper.dtype", "optim_wrapper.accumulative_counts")
 _LENGTHS = ("train_cfg.max_epochs", "train_cfg.max_iters")
 _ABSENT = "not set"
 
@@ -78,8 +76,15 @@ class SameScheduleHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare, before mmengine gives the states to optimizer and schedules."""
-        if not runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper):
+        states = checkpoint.get("optimizer", {}), checkpoint.get("param_schedulers") or []
+        of_one_optimizer = "param_groups" in states[0] and isinstance(states[1], list)
+        if not runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper) or not of_one_optimizer:
             return
+        if (
+            any(isinstance(hook, exact_resume.ExactResumeHook) for hook in runner.hooks)
+            and exact_resume.KEY in checkpoint
+        ):
+            exact_resume.check_setting(runner, checkpoint[exact_resume.KEY])  # what no option overrides comes first
         old = _config_of(checkpoint)
         for change in _lengths(runner, old):
             self._tell(runner, f"{change.text(' in the checkpoint, now ')}: the schedules stay as they are")
@@ -87,7 +92,7 @@ class SameScheduleHook(Hook):
         changes = [
             *_optimizer_changes(runner, checkpoint, old),
             *_schedule_changes(runner, checkpoint, old),
-            *_other_changes(runner, checkpoint, old),
+            *_other_changes(runner, old),
         ]
         if not changes:
             return
@@ -229,15 +234,13 @@ def _of_schedule(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> li
     ]
 
 
-def _other_changes(runner: Runner, checkpoint: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
+def _other_changes(runner: Runner, old: Mapping[str, Any]) -> list[Change]:
     """Compare what is in no state: clipping, precision, accumulation, running averages, images per batch."""
     changes = [
         change
         for change in _config_changes(runner, old, ("optim_wrapper", "train_dataloader.batch_size"))
         if not any(_below(change.key, key) for key in (_OPTIMIZER, *_PARAMWISE))
     ]
-    if exact_resume.KEY in checkpoint:
-        changes = [change for change in changes if change.key not in (*_REFUSED_ANYWAY, "train_dataloader.batch_size")]
     return changes + (_average_changes(runner, old) if old else [])
 
 

@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ddq_port.amp import AmpOptimWrapper
-from ddq_port.hooks import NonFiniteLossError, StopOnNonFiniteLossHook
+from ddq_port.hooks import NonFiniteLossError, StopOnNonFiniteLossHook, nan_stop, not_finite
 from ddq_port.hooks.not_finite import image_names
 from ddq_port.registry import MODELS
 from ddq_port.training import config as settings
@@ -298,6 +298,31 @@ def test_inference(built, name):
         training.hook.after_test_iter(training, 0, batch, outputs)
     assert caught.value.cause.name == name and str(caught.value).startswith("Predictions ")
     assert image_names(batch)[0] in str(caught.value)
+
+
+def test_running_averages_are_no_cause_where_they_are_only_written():
+    norm = nn.BatchNorm1d(4)
+    norm.running_mean[1] = NAN
+    assert not_finite.in_state(norm, written=False) is None
+    assert not_finite.in_state(norm).name == not_finite.in_state(norm.eval(), written=False).name == "running_mean"
+
+
+@pytest.mark.parametrize(("number", "found"), [(-INF, False), (NAN, True)])
+def test_masks_may_be_infinite(number, found):
+    module = nn.Linear(2, 2)
+    module.register_buffer("mask", torch.tensor([0.0, number]))
+    assert (not_finite.in_state(module) is not None) is found
+
+
+def test_another_rank_tells_why_it_is_gone(monkeypatch):
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(nan_stop, "get_world_size", lambda: 2)
+    nan_stop._raise_what_another_rank_told()  # nothing so far
+    nan_stop._tell_other_ranks(NonFiniteLossError("text", 3, {}, ["a.png"], not_finite.Cause("image", "a.png", "a")))
+    with pytest.raises(NonFiniteLossError, match="text") as caught:
+        nan_stop._raise_what_another_rank_told()
+    assert caught.value.cause.name == "a.png"
 
 
 def call(command, *words, code):

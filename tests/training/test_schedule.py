@@ -252,8 +252,26 @@ def test_what_changes_nothing_is_not_refused(begun: Path, whole, key: str, value
 )
 def test_state_that_cannot_be_taken_is_refused_even_so(begun: Path, key: str, value: Any, text: str) -> None:
     with pytest.raises(ResumeRefusedError, match=text) as caught:
-        train(begun, changed(key, value), resume=True, override=True)
+        train(begun, changed(key, value), resume=True, override=True, exact=False)
     assert "begin with its weights alone (--load-from)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        (
+            "optim_wrapper.accumulative_counts",
+            2,
+            "accumulative_counts 1, now OptimWrapper of AdamW, accumulative_counts 2",
+        ),
+        ("optim_wrapper.type", "ddq_port.AmpOptimWrapper", "now AmpOptimWrapper of AdamW"),
+    ],
+)
+@pytest.mark.parametrize("override", [False, True])
+def test_no_option_is_named_where_none_helps(begun: Path, key: str, value: Any, text: str, override: bool) -> None:
+    with pytest.raises(ResumeRefusedError, match=text) as caught:
+        train(begun, changed(key, value), resume=True, override=override)
+    assert "--override-schedule" not in str(caught.value)
 
 
 def without_config(folder: Path) -> None:
