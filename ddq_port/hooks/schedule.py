@@ -217,12 +217,15 @@ def _schedule_changes(runner: Runner, checkpoint: Mapping[str, Any], old: Mappin
     saved, now = checkpoint.get("param_schedulers") or [], _schedules(runner)
     differ = [] if len(saved) == len(now) else [Change(f"{_SCHEDULE}, number of schedules", len(saved), len(now))]
     for number, (was, schedule) in enumerate(zip(saved, now)):
-        differ += _of_schedule(f"{_SCHEDULE}.{number}", was, schedule.state_dict())
+        key = f"{_SCHEDULE}.{number}"
+        differ += _of_schedule(key, was, schedule.state_dict()) or _config_changes(runner, old, (f"{key}.type",))
     return (_config_changes(runner, old, (_SCHEDULE,)) or differ) if differ else []
 
 
 def _of_schedule(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     names = [name for name in dict.fromkeys([*was, *now]) if name not in _PROGRESS]
+    if not (set(was) - set(now) and set(now) - set(was)):
+        names = [name for name in names if name in was and name in now]  # an older version has fewer settings
     if "milestones" in was and "milestones" in now and was["milestones"] == now["milestones"]:
         first = min(was["end"], now["end"])
         if all(milestone < first for milestone in was["milestones"]):

@@ -128,7 +128,8 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False,
     other = other_classes(stored.get("meta"), runner.test_dataloader.dataset.metainfo)
     if other and first:
         message(f"ddq-eval: {other}", color="yellow")
-    runner.register_hook(StopOnNonFiniteLossHook())
+    if not any(isinstance(hook, StopOnNonFiniteLossHook) for hook in runner.hooks):
+        runner.register_hook(StopOnNonFiniteLossHook())
     if progress and first:
         runner.register_hook(ProgressHook())
     with told_in_log(runner):
