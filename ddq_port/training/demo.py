@@ -19,7 +19,6 @@ from ddq_port.training import curves, pictures, run
 from ddq_port.training.config import ConfigError, TrainOptions
 from ddq_port.training.console import DONE, NOT_SO, counted, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr
-from ddq_port.training.progress import ProgressHook
 
 CONFIG = "ddq-detr-4scale_tiny_shapes"
 #: Box AP that the demo must reach in the steps of its config.
@@ -152,7 +151,7 @@ def demonstrate(settings: Settings, quiet: bool = True, progress: bool = False) 
     load_from = settings.load_from and str(settings.load_from)
     options = TrainOptions(str(file), folder, load_from=load_from, seed=settings.seed, deterministic=True)
     began = time.monotonic()
-    trained = run.train(options, check=False, quiet=True, hooks=(ProgressHook(),) if progress else ())
+    trained = run.train(options, check=False, quiet=True, progress=progress)
     seconds = time.monotonic() - began
     return _outcome(settings, trained, cfg, seconds)
 

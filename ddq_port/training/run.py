@@ -75,16 +75,28 @@ def command(*, as_json: bool, quiet: bool, verbose: bool, preflight: bool | None
     """
     options = TrainOptions(**settings)
     with exit_codes(), logs_on_stderr(quiet, verbose):
-        shows_progress = not (quiet or verbose or launch.rank(options.launcher))
-        outcome = train(options, preflight, quiet, (ProgressHook(),) if shows_progress else ())
+        outcome = train(options, preflight, quiet, progress=not (quiet or verbose))
     if launch.rank(options.launcher) == 0:
         shown = json.dumps(outcome.as_dict(), indent=1, sort_keys=True) if as_json else "\n".join(outcome.lines())
         click.echo(shown)
     return DONE
 
 
-def train(options: TrainOptions, check: bool | None = None, quiet: bool = False, hooks: Sequence[Hook] = ()) -> Outcome:
-    """Train as the options say, with further hooks; every process of a launch calls this.
+def train(
+    options: TrainOptions,
+    check: bool | None = None,
+    quiet: bool = False,
+    hooks: Sequence[Hook] = (),
+    progress: bool = False,
+) -> Outcome:
+    """Train as the options say; every process of a launch calls this.
+
+    Args:
+        options: what to train.
+        check: as in :func:`ddq_port.training.preflight.plan`.
+        quiet: say nothing but errors.
+        hooks: further ones.
+        progress: say how far the training is.
 
     Raises:
         config.ConfigError, weights.WeightsError, launch.LaunchError: if it cannot begin.
@@ -119,7 +131,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
     if origin:
         runner.register_hook(SameScheduleHook(options.override_schedule, origin, say))
         runner.register_hook(weights.FittingWeightsHook(origin, options.partial), "LOWEST")
-    for hook in hooks:
+    for hook in (*hooks, *([ProgressHook()] if progress and first else [])):
         runner.register_hook(hook)
     with told_in_log(runner):
         runner.train()
