@@ -6,11 +6,13 @@ Use them from any config: ``custom_hooks = [dict(type='ddq_port.ExactResumeHook'
 from .errors import NonFiniteLossError, ResumeRefusedError, TrainingStopped
 from .exact_resume import ExactResumeHook
 from .nan_stop import StopOnNonFiniteLossHook
+from .schedule import SameScheduleHook
 
 __all__ = [
     "ExactResumeHook",
     "NonFiniteLossError",
     "ResumeRefusedError",
+    "SameScheduleHook",
     "StopOnNonFiniteLossHook",
     "TrainingStopped",
 ]

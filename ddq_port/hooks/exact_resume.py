@@ -271,6 +271,15 @@ def _check_average(runner: Runner, checkpoint: dict) -> None:
         )
 
 
+def check_setting(runner: Runner, state: dict[str, Any]) -> None:
+    """Compare what a checkpoint was saved with, as it stands under :data:`KEY`, with what is there now.
+
+    Raises:
+        ResumeRefusedError: naming what differs.
+    """
+    _of_this_rank(state, _setting(runner))
+
+
 def _of_this_rank(state: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Return the part of this rank if the checkpoint's setting is that of now."""
     changed = [

@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from ddq_port import __version__
-from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Group, options, run_main
+from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, VERBOSE, Group, options, run_main
 
 _EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  what was asked about is not so: the preflight found a mismatch, the loss
-     is not finite, the AP was missed, the data have errors
+  1  what was asked about is not so: the preflight found a mismatch, a
+     number is not finite, the AP was missed, the data have errors
   2  usage or bad input
   70 a bug: the traceback says where"""
 
@@ -33,7 +33,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def cli() -> None:
     """Train detectors over mmengine's Runner. `ddq-train CONFIG` is short for `ddq-train run CONFIG`.
 
-    Results go to stdout, messages and the training's log to stderr. Every option has an environment variable, for
+    Results go to stdout, messages and the progress to stderr. Every option has an environment variable, for
     example DDQ_TRAIN_RUN_SEED=1.
     """
 
@@ -47,6 +47,11 @@ def cli() -> None:
     is_flag=False,
     flag_value="auto",
     help="Go on with a checkpoint; without a name, with the newest in the work dir, if there is one.",
+)
+@click.option(
+    "--override-schedule",
+    is_flag=True,
+    help="Resume with the learning rates and schedules of CONFIG where the checkpoint has others, instead of refusing.",
 )
 @click.option(
     "--data",
@@ -90,7 +95,7 @@ def cli() -> None:
     help="First compare the code on this device with recorded numbers of the legacy code; a mismatch ends it. "
     "[default: on, if the config's family has such numbers]",
 )
-@options(LAUNCHER, CFG_OPTIONS, *OUTPUT)
+@options(LAUNCHER, CFG_OPTIONS, *OUTPUT, VERBOSE)
 def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: Any) -> int:
     """Train with CONFIG, a file or the name of an installed config."""
     from ddq_port.training import run
@@ -121,7 +126,7 @@ def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: 
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Weights to begin with, for fine-tuning.",
 )
-@options(*OUTPUT)
+@options(*OUTPUT, VERBOSE)
 def demo(**arguments: Any) -> int:
     """Train a tiny DDQ-DETR from scratch on the CPU, evaluate it and draw what it sees.
 

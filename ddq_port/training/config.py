@@ -14,7 +14,7 @@ from mmengine.config import Config, DictAction
 from ddq_port import configs
 from ddq_port.data import own
 from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
-from ddq_port.training import weights
+from ddq_port.training import finite, weights
 
 _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
 _EXACT_RESUME = "ExactResumeHook"
@@ -38,6 +38,7 @@ class TrainOptions:
         config: file or name of an installed config.
         work_dir: folder of logs and checkpoints.
         resume: a checkpoint, or `auto` for the newest one in the work dir.
+        override_schedule: whether to resume with learning rates and schedules of the config, if the saved ones differ.
         load_from: weights to begin with.
         partial: whether they may fit in part.
         allow_other_classes: whether a checkpoint may be of classes of other names than the data.
@@ -58,6 +59,7 @@ class TrainOptions:
     config: str
     work_dir: Path | None = None
     resume: str | None = None
+    override_schedule: bool = False
     load_from: str | None = None
     partial: bool = False
     allow_other_classes: bool = False
@@ -271,8 +273,10 @@ def _start(cfg: Config, options: TrainOptions) -> list[str]:
     notes = _origin(cfg, options)
     begins_with = origin(cfg)
     if begins_with and "://" not in begins_with:
-        check = weights.check_resumable if cfg.get("resume") else weights.read
-        check(Path(begins_with))
+        file, resumed = Path(begins_with), bool(cfg.get("resume"))
+        if resumed:
+            weights.check_resumable(file)
+        finite.check(file, weights.read(file), resumed)
     if begins_with and not options.partial:
         weights.without_pretrained(cfg.model)
         if options.backbone_weights:
@@ -290,6 +294,8 @@ def _origin(cfg: Config, options: TrainOptions) -> list[str]:
     given = options.resume if options.resume != AUTO else None
     if given and options.load_from:
         raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
+    if options.override_schedule and options.resume is None and not cfg.get("resume"):
+        raise ConfigError("--override-schedule goes with --resume: without it the schedule is that of the config.")
     folder = Path(cfg.work_dir)
     last = resumable(folder)
     named = given or (cfg.get("load_from") if cfg.get("resume") and options.resume is None else None)

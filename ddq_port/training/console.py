@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import click
 
 DONE, NOT_SO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
 _LONGEST_LINE = 2000  # characters
+_ERASE = "\r\x1b[K"  # of a terminal's line
+_status_shown = False  # whether the last line on stderr is one to be replaced
 
 #: Options that every command has.
 OUTPUT = (
@@ -20,6 +23,7 @@ OUTPUT = (
 )
 
 
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Print mmengine's log to stderr, too.")
 LAUNCHER = click.option(
     "--launcher",
     type=click.Choice(["none", "pytorch", "slurm"]),
@@ -130,6 +134,7 @@ def run_main(command: click.Command, name: str) -> None:
     try:
         command(prog_name=name)
     except Exception:
+        _clear()
         traceback.print_exc()
         sys.exit(BUG)
 
@@ -143,5 +148,32 @@ def one_line(text: str) -> str:
 
 def message(text: str, color: str | None = None) -> None:
     """Write a line to stderr, coloured on a terminal unless NO_COLOR is set."""
+    _clear()
     colored = color is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     click.echo(click.style(text, fg=color) if colored else text, err=True)
+
+
+def updates_lines() -> bool:
+    """Tell whether stderr is a terminal, on which a line can be written again."""
+    return sys.stderr.isatty()
+
+
+def status(text: str) -> None:
+    """Write a line to a terminal that the next line will replace."""
+    global _status_shown
+    columns = shutil.get_terminal_size().columns
+    sys.stderr.write(f"{_ERASE}{text[: columns - 1]}")
+    sys.stderr.flush()
+    _status_shown = True
+
+
+def _clear() -> None:
+    global _status_shown
+    if _status_shown:
+        sys.stderr.write(_ERASE)
+        _status_shown = False
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number with its noun, as in `1 thread` and `2 threads`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -12,21 +12,18 @@ from typing import Any
 import click
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 from ddq_port import configs
 from ddq_port.data import own, shapes
 from ddq_port.training import curves, pictures, run
 from ddq_port.training.config import ConfigError, TrainOptions
-from ddq_port.training.console import DONE, NOT_SO, message
+from ddq_port.training.console import DONE, NOT_SO, counted, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr
 
 CONFIG = "ddq-detr-4scale_tiny_shapes"
 #: Box AP that the demo must reach in the steps of its config.
 EXPECTED_AP = 0.80
 TRAINING_IMAGES, VALIDATION_IMAGES = 3000, 240
-_SECONDS_BETWEEN_LINES = 15.0
 _SIGNS = {
     "coco/bbox_mAP_50": "AP50",
     "coco/bbox_mAP_75": "AP75",
@@ -105,49 +102,28 @@ class Outcome:
         return dict(asdict(self), reached=self.reached)
 
 
-class ProgressHook(Hook):
-    """Says now and then how far a training is and how long it will take."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.began = self.told = time.monotonic()
-
-    def before_train(self, runner: Runner) -> None:
-        """Start the clock."""
-        self.began = self.told = time.monotonic()
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        """Print a line if the last one is some time ago."""
-        now, step = time.monotonic(), runner.iter + 1
-        if now - self.told < _SECONDS_BETWEEN_LINES and step < self.steps:
-            return
-        self.told = now
-        left = (now - self.began) / step * (self.steps - step)
-        message(f"step {step:>5} of {self.steps}  loss {float(outputs['loss']):7.3f}  {_clock(left)} left")
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Print the AP of a validation."""
-        message(f"step {runner.iter:>5} of {self.steps}  AP   {(metrics or {}).get('coco/bbox_mAP', 0.0):7.3f}")
-
-
-def command(*, as_json: bool, quiet: bool, **settings: Any) -> int:
+def command(*, as_json: bool, quiet: bool, verbose: bool, **settings: Any) -> int:
     """Run the demo, print what came out and return the exit code.
 
     Args:
         as_json: print JSON.
         quiet: print nothing but the outcome and errors.
+        verbose: print mmengine's log instead of the progress.
         **settings: fields of :class:`Settings`.
     """
-    with exit_codes(), logs_on_stderr(True):
-        outcome = demonstrate(Settings(**settings), quiet)
+    with exit_codes(), logs_on_stderr(quiet, verbose):
+        outcome = demonstrate(Settings(**settings), quiet, progress=not (quiet or verbose))
     click.echo(json.dumps(outcome.as_dict(), indent=1, sort_keys=True) if as_json else "\n".join(outcome.lines()))
     return DONE if outcome.reached else NOT_SO
 
 
-def demonstrate(settings: Settings, quiet: bool = True) -> Outcome:
+def demonstrate(settings: Settings, quiet: bool = True, progress: bool = False) -> Outcome:
     """Make the data, train, evaluate and draw; everything goes into the work dir.
+
+    Args:
+        settings: what to do.
+        quiet: say nothing.
+        progress: say how far the training is.
 
     Raises:
         ConfigError: if the work dir is not empty.
@@ -171,11 +147,11 @@ def demonstrate(settings: Settings, quiet: bool = True) -> Outcome:
     file = folder / f"{CONFIG}.py"
     cfg.dump(file)
     steps = cfg.train_cfg.max_iters
-    say(f"training for {steps} steps with {settings.threads} threads")
+    say(f"training for {steps} steps with {counted(settings.threads, 'thread')}")
     load_from = settings.load_from and str(settings.load_from)
     options = TrainOptions(str(file), folder, load_from=load_from, seed=settings.seed, deterministic=True)
     began = time.monotonic()
-    trained = run.train(options, check=False, quiet=True, hooks=() if quiet else (ProgressHook(steps),))
+    trained = run.train(options, check=False, quiet=True, progress=progress)
     seconds = time.monotonic() - began
     return _outcome(settings, trained, cfg, seconds)
 
@@ -252,7 +228,3 @@ def _outcome(settings: Settings, trained: run.Outcome, cfg: Config, seconds: flo
 def _below(folder: Path, file: str | None) -> str:
     """Return the path of a file in ``folder`` as that was given; mmengine makes all paths absolute."""
     return str(folder / Path(file).relative_to(folder.absolute())) if file else "none"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmengine.runner import Runner
@@ -18,7 +21,7 @@ from ddq_port.hooks import ResumeRefusedError, TrainingStopped
 from ddq_port.training.agreement import AgreementError
 from ddq_port.training.check_data import DataError
 from ddq_port.training.config import ConfigError
-from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure
+from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure, message, one_line
 from ddq_port.training.launch import LaunchError
 from ddq_port.training.preflight import NotRecordedError, PreflightError
 from ddq_port.training.weights import WeightsError
@@ -32,6 +35,16 @@ _BAD_INPUT = (
     CheckpointFileError,
     ResumeRefusedError,
     NotRecordedError,
+)
+_RECORD = re.compile(
+    r"\d\d/\d\d \d\d:\d\d:\d\d - \S+ - (WARNING - |(ERROR|CRITICAL) - (\S+ - \S+ - \d+ - )?)(?P<text>.+)", re.DOTALL
+)  # mmengine's format
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NO_NEWS = (
+    "is skipped since its requires_grad=False",  # a frozen parameter, one line for each
+    "deprecated",
+    "in an upcoming release",
+    "Converting a tensor with requires_grad=True",  # mmengine logs losses so
 )
 _OUT_OF_MEMORY = "pass --amp, or smaller batches with --cfg-options train_dataloader.batch_size=1 --auto-scale-lr"
 
@@ -58,14 +71,49 @@ def _last_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def logs_on_stderr(quiet: bool) -> Iterator[None]:
-    """Send what mmengine and pycocotools print to stderr, or nowhere with their warnings; stdout is for results."""
+def logs_on_stderr(quiet: bool, verbose: bool = False) -> Iterator[None]:
+    """Keep stdout for results: what mmengine and pycocotools print goes to stderr if asked for.
+
+    Args:
+        quiet: print neither that nor warnings.
+        verbose: print all of it; otherwise warnings only, a line each.
+    """
     with contextlib.ExitStack() as stack:
-        target = stack.enter_context(open(os.devnull, "w")) if quiet else sys.stderr
-        stack.enter_context(contextlib.redirect_stdout(target))
         if quiet:
+            target = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(warnings.catch_warnings(action="ignore"))
+        elif verbose:
+            target = sys.stderr
+        else:
+            target = _WarningsOfLog()
+            stack.enter_context(warnings.catch_warnings())
+            warnings.showwarning = _show_warning
+        stack.enter_context(contextlib.redirect_stdout(target))
         yield
+
+
+class _WarningsOfLog(io.TextIOBase):
+    """Takes what is printed, and passes on the warnings and errors of mmengine's log, which writes one at a time."""
+
+    def write(self, text: str) -> int:
+        """Pass on a record of the log as a line on stderr, if it is a warning that says something to its reader."""
+        record = _RECORD.match(_COLOUR.sub("", text))
+        if record and not any(phrase in record["text"] for phrase in _NO_NEWS):
+            _warn(record["text"])
+        return len(text)
+
+
+def _show_warning(
+    text: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+) -> None:
+    """Show what Python's `warnings` are given, but for those that are meant for programmers."""
+    for_programmers = issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning)
+    if not for_programmers and not any(phrase in str(text) for phrase in _NO_NEWS):
+        _warn(str(text))
+
+
+def _warn(text: str) -> None:
+    message(f"warning: {one_line(text)}", color="yellow")
 
 
 @contextlib.contextmanager

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from ddq_port import __version__
-from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Command, options, run_main
+from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, VERBOSE, Command, options, run_main
 
 _EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  out of memory
+  1  out of memory, or a number that is not finite
   2  usage or bad input, weights that do not fit the config included
   70 a bug: the traceback says where"""
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -38,12 +38,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--work-dir", type=_FOLDER, help="Keep mmengine's log here. [default: it is not kept]")
 @click.option("--force", is_flag=True, help="Replace --out, and use a --show-dir that is not empty.")
-@options(LAUNCHER, CFG_OPTIONS, *OUTPUT)
+@options(LAUNCHER, CFG_OPTIONS, *OUTPUT, VERBOSE)
 @click.version_option(__version__, prog_name="ddq-eval")
 def cli(**arguments: Any) -> int:
     """Evaluate CHECKPOINT (.pth or .safetensors) on the test data of CONFIG, a file or the name of an installed config.
 
-    Metrics go to stdout, messages and mmengine's log to stderr. Every option has an environment variable, for example
+    Metrics go to stdout, messages and the progress to stderr. Every option has an environment variable, for example
     DDQ_EVAL_CLASSWISE=1.
     """
     from ddq_port.training import evaluate

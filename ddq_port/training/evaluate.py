@@ -14,10 +14,12 @@ from typing import Any
 import click
 from mmengine.config import Config
 
-from ddq_port.training import agreement, config, launch, weights
+from ddq_port.hooks import StopOnNonFiniteLossHook
+from ddq_port.training import agreement, config, finite, launch, weights
 from ddq_port.training.config import ConfigError, EvalOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
+from ddq_port.training.progress import ProgressHook
 from ddq_port.training.run import build
 
 _PER_CLASS = "_precision"  # what CocoMetric adds to the name of a class
@@ -53,25 +55,34 @@ class Evaluation:
 
 
 def command(
-    *, as_json: bool, quiet: bool, out: Path | None, force: bool, work_dir: Path | None, checkpoint: str, **more: Any
+    *,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    out: Path | None,
+    force: bool,
+    work_dir: Path | None,
+    checkpoint: str,
+    **more: Any,
 ) -> int:
     """Evaluate and print what was found. Return the exit code.
 
     Args:
         as_json: print JSON.
         quiet: print nothing but the result and errors.
+        verbose: print mmengine's log instead of the progress.
         out: COCO results file to write, None for none.
         force: replace `out`, and add to a `show_dir` that is not empty.
         work_dir: folder that keeps mmengine's log, None to keep none.
         checkpoint: the weights.
         **more: the other fields of :class:`EvalOptions`.
     """
-    with exit_codes(), logs_on_stderr(quiet), ExitStack() as stack:
+    with exit_codes(), logs_on_stderr(quiet, verbose), ExitStack() as stack:
         check_outputs(out, more["show_dir"], force)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ddq-eval-")))
         predictions = scratch / "predictions" if out is not None else None
         options = EvalOptions(checkpoint=checkpoint, work_dir=work_dir or scratch, predictions=predictions, **more)
-        found = evaluate(options, out, quiet)
+        found = evaluate(options, out, quiet, progress=not (quiet or verbose))
     if launch.rank(options.launcher) == 0:
         click.echo(json.dumps(asdict(found), indent=1, sort_keys=True) if as_json else "\n".join(found.lines()))
     return DONE
@@ -91,8 +102,14 @@ def check_outputs(out: Path | None, show_dir: Path | None, force: bool) -> None:
         raise ConfigError(f"{show_dir} is not empty; choose another --show-dir or pass --force.")
 
 
-def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False) -> Evaluation:
+def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False, progress: bool = False) -> Evaluation:
     """Evaluate a checkpoint on the test data of a config; every process of a launch calls this.
+
+    Args:
+        options: what to evaluate.
+        out: COCO results file to write, None for none.
+        quiet: say nothing but errors.
+        progress: say how far it is.
 
     Raises:
         ConfigError, weights.WeightsError, launch.LaunchError, agreement.AgreementError: if it cannot begin, or the
@@ -105,11 +122,16 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     stored = weights.read(file)
     trained = agreement.Trained.of(options.checkpoint, stored)
     notes += _check_classes(cfg, trained, options.allow_other_classes)  # on all ranks, lest the others wait
+    finite.check(file, stored)
     for note in notes if first and not quiet else ():
         message(f"ddq-eval: {note}")
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
     runner.register_hook(weights.FittingWeightsHook(options.checkpoint), "LOWEST")
+    if not any(isinstance(hook, StopOnNonFiniteLossHook) for hook in runner.hooks):
+        runner.register_hook(StopOnNonFiniteLossHook())
+    if progress and first:
+        runner.register_hook(ProgressHook())
     with told_in_log(runner):
         metrics = runner.test()
     if out is not None and first:

@@ -15,10 +15,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ddq_port import __version__
+from ddq_port.hooks import SameScheduleHook
 from ddq_port.training import agreement, check_data, config, launch, preflight, weights
 from ddq_port.training.config import TrainOptions
-from ddq_port.training.console import DONE, message
+from ddq_port.training.console import DONE, counted, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
+from ddq_port.training.progress import ProgressHook
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Outcome:
 
     def lines(self) -> list[str]:
         """Say it in lines; the first tells that the training is done."""
-        steps, passes = _counted(self.iterations, "iteration"), _counted(self.epochs, "epoch")
+        steps, passes = counted(self.iterations, "iteration"), counted(self.epochs, "epoch")
         told = [f"TRAINED {steps}, {passes} -> {self.checkpoint or 'no checkpoint'}"]
         told += [f"{name:<22} {value:.4g}" for name, value in self.metrics.items()]
         if self.best:
@@ -61,30 +63,40 @@ class Outcome:
         return asdict(self)
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def command(*, as_json: bool, quiet: bool, preflight: bool | None, **settings: Any) -> int:
+def command(*, as_json: bool, quiet: bool, verbose: bool, preflight: bool | None, **settings: Any) -> int:
     """Train and print the outcome. Return the exit code.
 
     Args:
         as_json: print JSON.
         quiet: print nothing but the outcome and errors.
+        verbose: print mmengine's log instead of the progress.
         preflight: as in :func:`ddq_port.training.preflight.plan`.
         **settings: fields of :class:`TrainOptions`.
     """
     options = TrainOptions(**settings)
-    with exit_codes(), logs_on_stderr(quiet):
-        outcome = train(options, preflight, quiet)
+    with exit_codes(), logs_on_stderr(quiet, verbose):
+        outcome = train(options, preflight, quiet, progress=not (quiet or verbose))
     if launch.rank(options.launcher) == 0:
         shown = json.dumps(outcome.as_dict(), indent=1, sort_keys=True) if as_json else "\n".join(outcome.lines())
         click.echo(shown)
     return DONE
 
 
-def train(options: TrainOptions, check: bool | None = None, quiet: bool = False, hooks: Sequence[Hook] = ()) -> Outcome:
-    """Train as the options say, with further hooks; every process of a launch calls this.
+def train(
+    options: TrainOptions,
+    check: bool | None = None,
+    quiet: bool = False,
+    hooks: Sequence[Hook] = (),
+    progress: bool = False,
+) -> Outcome:
+    """Train as the options say; every process of a launch calls this.
+
+    Args:
+        options: what to train.
+        check: as in :func:`ddq_port.training.preflight.plan`.
+        quiet: say nothing but errors.
+        hooks: further ones.
+        progress: say how far the training is.
 
     Raises:
         config.ConfigError, weights.WeightsError, launch.LaunchError, agreement.AgreementError: if it cannot begin.
@@ -113,12 +125,14 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
     origin = config.origin(cfg)
+    say(f"log {log_file(runner)}")
     if first:
         for line in _provenance(origin, options.backbone_weights, plan.text, passed, Path(runner.work_dir)):
             runner.logger.info(line)
     if origin:
+        runner.register_hook(SameScheduleHook(options.override_schedule, origin, say))
         runner.register_hook(weights.FittingWeightsHook(origin, options.partial), "LOWEST")
-    for hook in hooks:
+    for hook in (*hooks, *([ProgressHook()] if progress and first else [])):
         runner.register_hook(hook)
     with told_in_log(runner):
         runner.train()

@@ -98,7 +98,7 @@ def test_the_verdict():
 
 
 def test_a_missed_ap_is_exit_code_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "demonstrate", lambda settings, quiet: replace(OUTCOME, ap=0.5))
+    monkeypatch.setattr(demo, "demonstrate", lambda settings, quiet, progress: replace(OUTCOME, ap=0.5))
     result = run("--work-dir", tmp_path)
     assert result.exit_code == 1 and result.stdout.startswith("MISSED")
 

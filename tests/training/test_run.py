@@ -71,16 +71,8 @@ def test_same_seed_same_losses_and_resumed_as_if_never_stopped(config, trained, 
 
 
 def test_begins_with_converted_weights(config, converted, tmp_path):
-    words = (
-        "--work-dir",
-        tmp_path / "work",
-        "--no-preflight",
-        "--load-from",
-        converted,
-        "--amp",
-        "--amp-dtype",
-        "bf16",
-    )
+    words = ("--work-dir", tmp_path / "work", "--no-preflight", "-v", "--load-from", converted, "--amp")
+    words += ("--amp-dtype", "bf16")
     result = call(train, config, *words)
     assert f"gives all {len(load_file(converted))} tensors of the model" in result.stderr
     assert f"begins with {converted} sha256 {weights.sha256(converted)}" in result.stderr
