@@ -132,12 +132,21 @@ def _lack(log: RunLog, name: str) -> str:
 
 
 def hole_reasons(logs: Sequence[RunLog]) -> list[str]:
-    """Return a sentence for every log that lacks a part of the training, naming the first."""
-    return [
-        f"{log.name} has no entries from {start:.4g} to {end:.4g} {log.unit}; the log of a part is missing."
-        for log in logs
-        for start, end in log.holes()[:1]
-    ]
+    """Return a sentence for every log that lacks a part of the training, naming the first, and what to do about it."""
+    return [_hole_reason(log, *log.holes()[0]) for log in logs if log.holes()]
+
+
+def _hole_reason(log: RunLog, start: float, end: float) -> str:
+    unit = log.unit if end != 1 else log.unit.removesuffix("s")
+    if start == 0:
+        return (
+            f"{log.name} begins at {end:.4g} {unit}, as the log of a resumed training does; give a work dir that holds "
+            "the earlier logs, too."
+        )
+    return (
+        f"{log.name} has no entries from {start:.4g} to {end:.4g} {unit}; give a work dir that holds the log of that "
+        "part, too."
+    )
 
 
 def rate_notes(a: RunLog, b: RunLog) -> list[str]:

@@ -1,25 +1,25 @@
-"""How the subcommands of ``ddq-parity`` talk and end: stdout, stderr, exit codes, signals, folders."""
+"""How the subcommands of ``ddq-parity`` talk and end: stdout, stderr, exit codes, signals."""
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 
+from converters.console import message, of_system
 from converters.errors import one_line
 from legacy_adapters.launch import SideError
 
 T = TypeVar("T")
 
 BAD_INPUT, SIDE_CRASHED = 2, 4
+_FREE_SPACE = "Make room there, or choose another place with --out or, for temporary files, TMPDIR."
 
 
 def written(render: Callable[[], None]) -> None:
@@ -42,10 +42,14 @@ def done(work: Callable[[], T], bad_input: tuple[type[Exception], ...]) -> tuple
         with _ended_by_signals():
             return work(), 0
     except SideError as error:
-        _complain(str(error), error.details)
+        complain(f"{error} {_FREE_SPACE}" if os.strerror(errno.ENOSPC) in str(error) else str(error), error.details)
         return None, SIDE_CRASHED
+    except OSError as error:
+        text = of_system(error)
+        complain(one_line(Exception(f"{text} {_FREE_SPACE}" if error.errno == errno.ENOSPC else text)))
+        return None, BAD_INPUT
     except bad_input as error:
-        _complain(one_line(error), "")
+        complain(one_line(error))
         return None, BAD_INPUT
 
 
@@ -56,30 +60,18 @@ class OpenConsole(Console):
         raise BrokenPipeError
 
 
-def _complain(message: str, details: str) -> None:
+def complain(text: str, details: str = "") -> None:
+    """Write an error to stderr in one line, after the last lines of a traceback or log."""
     if details:
         sys.stderr.write("".join(f"  | {line}\n" for line in details.splitlines()))
-    sys.stderr.write(f"ddq-parity: {message}\n")
+    message(f"error: {text}", color="red")
 
 
 def progress(quiet: bool) -> Callable[[str], None]:
     """Return a function that tells a step on stderr, or nothing if ``quiet``."""
     if quiet:
         return lambda step: None
-    return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def run_folder(out: Path | None) -> Iterator[Path]:
-    """Give an empty folder: ``out``, emptied, or a temporary one that is removed afterwards."""
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
-            yield Path(folder)
-        return
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    yield out
+    return lambda step: message(f"{step} ...")
 
 
 @contextmanager

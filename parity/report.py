@@ -15,7 +15,6 @@ from rich.text import Text
 
 from legacy_adapters import originals
 from legacy_adapters.phases import phase_of, rank_of
-from legacy_adapters.steps import OWN, TWIN
 
 from . import derived, sections
 from .blame import Divergence, describe
@@ -25,6 +24,7 @@ from .golden import Golden
 from .isolation import Isolation, Place, told
 from .metrics import Metrics
 from .pairing import LEGACY, NEW
+from .settings import OWN, TWIN
 from .shared import shared_code
 from .stages import drift_stages, is_choice, record_name, stages
 from .verdict import MATCH, Verdict

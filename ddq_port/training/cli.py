@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ddq_port import __version__
+from ddq_port import __version__, requirements
 from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Group, options, run_main
 
 _EXIT_CODES = """\b
@@ -88,6 +88,7 @@ def cli() -> None:
 @options(LAUNCHER, CFG_OPTIONS, *OUTPUT)
 def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: Any) -> int:
     """Train with CONFIG, a file or the name of an installed config."""
+    requirements.check()
     from ddq_port.training import run
 
     return run.command(amp=amp_dtype if amp else None, ema=ema_momentum if ema else None, **arguments)
@@ -123,6 +124,7 @@ def demo(**arguments: Any) -> int:
     It makes its own images: coloured shapes that overlap, crowded ones, empty ones. Without --steps an AP below 0.80
     is exit code 1.
     """
+    requirements.check()
     from ddq_port.training import demo
 
     return demo.command(**arguments)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from ddq_port import requirements
+
 DONE, NOT_SO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
 _LONGEST_LINE = 2000  # characters
 
@@ -56,6 +58,12 @@ class OneLineErrors:
         except click.ClickException as error:
             message(f"error: {one_line(error.format_message())}", color="red")
             code = error.exit_code
+        except ImportError as error:
+            told = requirements.told(error)
+            if told is None:
+                raise
+            message(f"error: {one_line(told)}", color="red")
+            code = BAD_INPUT
         except click.Abort:
             message("error: interrupted", color="red")
             code = INTERRUPTED

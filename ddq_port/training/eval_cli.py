@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ddq_port import __version__
+from ddq_port import __version__, requirements
 from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Command, options, run_main
 
 _EXIT_CODES = """\b
@@ -41,6 +41,7 @@ def cli(**arguments: Any) -> int:
     Metrics go to stdout, messages and mmengine's log to stderr. Every option has an environment variable, for example
     DDQ_EVAL_CLASSWISE=1.
     """
+    requirements.check()
     from ddq_port.training import evaluate
 
     return evaluate.command(**arguments)

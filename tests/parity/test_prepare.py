@@ -5,8 +5,9 @@ import torch
 
 from converters import layout
 from converters.layout import Layout, TensorSpec
-from parity import cli
-from parity.prepare import seeded_batch, seeded_weights, varied
+from parity import early
+from parity.prepare import seeded_batch, seeded_weights
+from parity.sizes import varied
 
 SIZES = ((48, 64), (40, 80), (64, 32))
 CLASSES = 5
@@ -102,7 +103,7 @@ def test_an_image_is_padded_by_itself_to_less_than_the_batch_where_there_is_room
     assert batch.pad_shapes == ((96, 128), (131, 128), (96, 157), (128, 157)) and batch.images.shape[2:] == (131, 157)
 
 
-DEFAULTS = [cli.TINY_SIZES, cli.FULL_SIZES, *cli.LARGE_MODEL_SIZES.values()]
+DEFAULTS = [early.TINY_SIZES, early.FULL_SIZES, *early.LARGE_MODEL_SIZES.values()]
 
 
 @pytest.mark.parametrize(
