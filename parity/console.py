@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from safetensors import SafetensorError
 
 from converters.console import message, of_system
 from converters.errors import one_line
@@ -20,6 +22,7 @@ T = TypeVar("T")
 
 BAD_INPUT, SIDE_CRASHED = 2, 4
 _FREE_SPACE = "Make room there, or choose another place with --out or, for temporary files, TMPDIR."
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors, in Rust, ends the message of an error of the system
 
 
 def written(render: Callable[[], None]) -> None:
@@ -42,11 +45,17 @@ def done(work: Callable[[], T], bad_input: tuple[type[Exception], ...]) -> tuple
         with _ended_by_signals():
             return work(), 0
     except SideError as error:
-        complain(f"{error} {_FREE_SPACE}" if os.strerror(errno.ENOSPC) in str(error) else str(error), error.details)
+        complain(str(error), error.details)
         return None, SIDE_CRASHED
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        complain(f"Cannot read or write a .safetensors file: {os.strerror(code)}.{_advice(code)}")
+        return None, BAD_INPUT
     except OSError as error:
-        text = of_system(error)
-        complain(one_line(Exception(f"{text} {_FREE_SPACE}" if error.errno == errno.ENOSPC else text)))
+        complain(one_line(Exception(of_system(error) + _advice(error.errno))))
         return None, BAD_INPUT
     except bad_input as error:
         complain(one_line(error))
@@ -65,6 +74,11 @@ def complain(text: str, details: str = "") -> None:
     if details:
         sys.stderr.write("".join(f"  | {line}\n" for line in details.splitlines()))
     message(f"error: {text}", color="red")
+
+
+def _advice(number: int | None) -> str:
+    """Return what to do about an error of the system, to follow its message."""
+    return f" {_FREE_SPACE}" if number == errno.ENOSPC else ""
 
 
 def progress(quiet: bool) -> Callable[[str], None]:

@@ -8,6 +8,7 @@ process that was killed, and the next run into the same place removes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -24,6 +25,7 @@ _NEW, _OLD = "ddq-parity.tmp", "ddq-parity.old"
 _HIDDEN = re.compile(rf"\.(?P<name>.+)\.\d+\.({re.escape(_NEW)}|{re.escape(_OLD)})", re.DOTALL)
 #: Files of a run that hold paths of the folder they were made in are short.
 _LARGEST_JSON = 1 << 22
+_FULL = 1 << 20  # bytes that are left on a full disk at most
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def whole_folder(out: Path | None) -> Iterator[Path]:
         OSError: if it cannot be made or moved.
     """
     if out is None:
-        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
+        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder, _full_disk_told(Path(folder)):
             yield Path(folder)
         return
     target = Path(os.path.realpath(out))
@@ -174,7 +176,8 @@ def _workplace(target: Path, inside: bool) -> Iterator[tuple[Path, Path]]:
         lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield made, old
+        with _full_disk_told(made):
+            yield made, old
     finally:
         for path in (made, old):
             shutil.rmtree(path, ignore_errors=True)
@@ -184,6 +187,17 @@ def _workplace(target: Path, inside: bool) -> Iterator[tuple[Path, Path]]:
             for place in missing:
                 with suppress(OSError):
                     place.rmdir()
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Say that a disk is full where that is why a side crashed: it may not even have been able to write its report."""
+    try:
+        yield
+    except Exception as error:
+        if folder.is_dir() and shutil.disk_usage(folder).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent)) from error
+        raise
 
 
 def _tidy_up(target: Path, parent: Path) -> None:
