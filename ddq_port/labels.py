@@ -55,7 +55,8 @@ def _spots(box: Box, size: tuple[float, float], canvas: tuple[float, float]) -> 
             yield spot
     rows = [row * height for row in range(int(most_y // height))]
     columns = [column * width / 4 for column in range(int(4 * (most_x - width) / width) + 1)]
-    yield from sorted(((x, y) for y in rows for x in columns), key=lambda spot: abs(spot[0] - left) + abs(spot[1] - top))
+    grid = [(x, y) for y in rows for x in columns]
+    yield from sorted(grid, key=lambda spot: abs(spot[0] - left) + abs(spot[1] - top))
 
 
 def _is_free(spot: tuple[float, float], size: tuple[float, float], taken: Sequence[Box]) -> bool:

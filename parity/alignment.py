@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from converters.errors import counted
+
 from .runlog import ITERATIONS, BadLogError, Curve, RunLog
 
 #: A term may be absent from so large a share of the entries of its log, and from so many in a row, not the last.
@@ -93,8 +95,8 @@ def common_terms(logs: Sequence[RunLog]) -> tuple[list[str], list[str]]:
         if lacking:
             named = ", ".join(f"`{name}`" for name in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
             reasons.append(
-                f"{log.name} lacks {len(lacking)} loss terms that another log has: {named}; rename them with --rename "
-                "or leave them out with --exclude."
+                f"{log.name} lacks {counted(len(lacking), 'loss term')} that another log has: {named}; rename with "
+                "--rename or leave out with --exclude."
             )
     if not common:
         reasons.append("The logs have no loss term in common.")
@@ -128,7 +130,7 @@ def _lack(log: RunLog, name: str) -> str:
     rows = np.flatnonzero(lacking)
     first = f"{log.places[rows[0]]:.4g} {log.unit}"
     where = f"from {first} on" if lacking[rows[0] :].all() else f"first at {first}"
-    return f"`{name}` in {len(rows)} of {len(lacking)} entries ({where})"
+    return f"`{name}` in {len(rows)} of {counted(len(lacking), 'entry', 'entries')} ({where})"
 
 
 def hole_reasons(logs: Sequence[RunLog]) -> list[str]:

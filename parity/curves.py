@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.errors import counted
+
 from .alignment import aligned, check_different, common_terms, ended, hole_reasons, rate_notes, same_numbers, without
 from .noise import Interval, prediction_interval
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
@@ -221,7 +223,7 @@ def _unresolved(quantities: Sequence[Quantity], resolve: float) -> list[str]:
         return []
     share, name = max(wide)
     return [
-        f"The noise of these runs hides differences of more than {resolve:.0%} in {len(wide)} numbers, the most in "
+        f"The noise of these runs hides differences of more than {resolve:.0%} in {counted(len(wide), 'number')}, the most in "
         f"`{name}` ({share:.0%}); more repeated runs make it narrower."
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from converters.console import BAD_INPUT, Failure, of_system
+from converters.errors import counted
 from ddq_port import requirements
 from legacy_adapters import families as legacy_families
 
@@ -37,7 +38,8 @@ def task_options(
     sizes = size or (TINY_SIZES if variant.startswith("tiny") else LARGE_MODEL_SIZES.get(variant, FULL_SIZES))
     objects = settings["objects"]
     if objects is not None and len(objects) != len(sizes):
-        raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
+        told = f"{counted(len(objects), 'number')} for {counted(len(sizes), 'image')}"
+        raise click.BadParameter(f"--objects gives {told}; give one per image.")
     settings.setdefault("amp", None)  # no option of `capture`
     given = {name: settings.pop(name, None) for name in _TRAINING_OPTIONS}
     training = _training("train" in check, 4 if ranks > 1 else 5, **given)

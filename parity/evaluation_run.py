@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from converters import checkpoint
 from converters.classes import class_names
+from converters.errors import counted
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
@@ -64,7 +65,7 @@ def evaluate(
     _write_inputs(task, sources, images, folder)
     codes = {LEGACY: legacy_code(task.family, task.variant, sources), NEW: new_code(task.variant, sources)}
     for side, code in codes.items():
-        progress(f"running the {side} side over {len(images.images)} images")
+        progress(f"running the {side} side over {counted(len(images.images), 'image')}")
         kept_out = foreign(sources.new_adapter, sources.legacy_repo) if side == LEGACY else ()
         _run(side, code, task, machine, folder, kept_out)
     progress("comparing")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from converters.errors import counted
 from converters.layout import Layout
 from legacy_adapters.inputs import Batch
 
@@ -46,7 +47,7 @@ def seeded_batch(
         ValueError: if ``objects`` does not give a number for every image.
     """
     if objects is not None and len(objects) != len(sizes):
-        raise ValueError(f"Objects are given for {len(objects)} images; expected {len(sizes)}, one number per image.")
+        raise ValueError(f"Objects are given for {counted(len(objects), 'image')}; expected {len(sizes)}, one number per image.")
     generator = Generator().manual_seed(seed)
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros(len(sizes), 3, height, width)

@@ -171,7 +171,7 @@ def demonstrate(settings: Settings, quiet: bool = True) -> Outcome:
     file = folder / f"{CONFIG}.py"
     cfg.dump(file)
     steps = cfg.train_cfg.max_iters
-    say(f"training for {steps} steps with {settings.threads} threads")
+    say(f"training for {steps} steps with {settings.threads} thread{'s' * (settings.threads > 1)}")
     load_from = settings.load_from and str(settings.load_from)
     options = TrainOptions(str(file), folder, load_from=load_from, seed=settings.seed, deterministic=True)
     began = time.monotonic()

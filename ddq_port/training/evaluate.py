@@ -49,7 +49,8 @@ class Evaluation:
         single = {name: value for name, value in self.metrics.items() if name.endswith(_PER_CLASS)}
         told = [f"{name:<22} {value:.4g}" for name, value in {**rest, **single}.items()]
         told += [f"{what} {where}" for what, where in (("predictions", self.out), ("drawn", self.show_dir)) if where]
-        return [*told, f"EVALUATED {self.images} images with {self.checkpoint} sha256 {self.sha256[:12]}"]
+        seen = f"{self.images} image{'s' * (self.images != 1)}"
+        return [*told, f"EVALUATED {seen} with {self.checkpoint} sha256 {self.sha256[:12]}"]
 
 
 def command(

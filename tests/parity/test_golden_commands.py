@@ -154,7 +154,7 @@ CAPTURE = ("--family", "mmdet_ddq", "--variant", "tiny_4scale", "--size", "64x64
         (("--family", "ddq_detr", "--variant", "tiny_4scale", "--legacy-repo", "nowhere"), "is not a folder"),
         ((*CAPTURE, "--legacy-repo", "."), "leave --legacy-repo out"),
         ((*CAPTURE, "--checkpoint", "missing.pth"), "missing.pth"),
-        ((*CAPTURE, "--objects", "1,2"), "--objects gives 2 numbers for 1 images"),
+        ((*CAPTURE, "--objects", "1,2"), "--objects gives 2 numbers for 1 image"),
         ((*CAPTURE, "--size", "8x8"), "--size"),
         ((*CAPTURE, "--check", "everything"), "--check"),
         ((*CAPTURE, "--seed", "-1"), "--seed"),

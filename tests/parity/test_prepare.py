@@ -154,7 +154,7 @@ def test_number_of_objects_can_be_given_per_image():
 
 
 def test_numbers_of_objects_that_do_not_fit_the_images_are_refused():
-    with pytest.raises(ValueError, match="Objects are given for 1 images; expected 3"):
+    with pytest.raises(ValueError, match="Objects are given for 1 image; expected 3"):
         seeded_batch(SIZES, 0, CLASSES, objects=(4,))
 
 

@@ -93,7 +93,7 @@ def test_equal_trainings_match(tmp_path):
             "for 2 of 3 parameters, first for `backbone.b.weight`.",
         ),
         ([(1, "grad", None, "")], "the optimizer wrapper", "In step 1 3 of 3 gradients differ, `head.weight` first"),
-        ([(2, "grad", "backbone.a.weight", "")], "backbone.a.weight", "In step 2 1 of 3 gradients differ"),
+        ([(2, "grad", "backbone.a.weight", "")], "backbone.a.weight", "In step 2 1 of 3 gradients differs"),
         (
             [(1, "clip", None, "total_norm")],
             "gradient clipping",
