@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ddq_port import __version__, requirements
-from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Group, options, run_main
+from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, Group, WritablePath, options, run_main
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -18,7 +18,7 @@ Exit codes:
   2  usage or bad input
   70 a bug: the traceback says where"""
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FOLDER = WritablePath()
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

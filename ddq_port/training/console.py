@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,6 +44,24 @@ class Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class WritablePath(click.Path):
+    """A folder, or a file, to be written; refused at once where it cannot be, not after hours of work."""
+
+    def __init__(self, is_file: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=is_file, dir_okay=not is_file)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        place = Path(os.path.realpath(path))
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir() and not (self.file_okay and place == Path(os.path.realpath(path))):
+            self.fail(f"{path} cannot be made, for {place} is a file; choose another place.", param, ctx)
+        if not os.access(place, os.W_OK):
+            self.fail(f"{path} cannot be written: no right to write to {place}; choose another place.", param, ctx)
+        return path
 
 
 class OneLineErrors:

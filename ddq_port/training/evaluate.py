@@ -104,13 +104,13 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False)
     cfg, notes = config.for_evaluation(options)
     stored = weights.read(file)
     for note in notes if first and not quiet else ():
-        message(f"ddq-eval: {note}")
+        message(f"note: {note}")
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
     runner.register_hook(weights.FittingWeightsHook(options.checkpoint), "LOWEST")
     other = other_classes(stored.get("meta"), runner.test_dataloader.dataset.metainfo)
     if other and first:
-        message(f"ddq-eval: {other}", color="yellow")
+        message(f"warning: {other}", color="yellow")
     with told_in_log(runner):
         metrics = runner.test()
     if out is not None and first:

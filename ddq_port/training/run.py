@@ -95,7 +95,7 @@ def train(options: TrainOptions, check: bool | None = None, quiet: bool = False,
 
     def say(text: str) -> None:
         if first and not quiet:
-            message(f"ddq-train: {text}")
+            message(text)
 
     cfg, notes = config.for_training(options)
     plan = preflight.plan(cfg.model, check)
