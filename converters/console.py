@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ import click
 from converters import errors
 
 DONE, UNFIT, BAD_INPUT = 0, 1, 2
+_OWN = ("converters", "ddq_port", "parity", "legacy_adapters")
 
 
 class Failure(click.ClickException):
@@ -39,6 +41,17 @@ class ByteSize(click.ParamType):
 class OneLineGroup(click.Group):
     """A click group that reports every error, its own included, as one line on stderr."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for one that is not there name what may be meant."""
+        name = args[0] if args else ""
+        if name not in self.commands and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.commands, n=1)
+            meant = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self.commands)}."
+            ctx.fail(f"No such command `{name}`; {meant}")
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
@@ -49,6 +62,12 @@ class OneLineGroup(click.Group):
         except click.ClickException as error:
             message(f"error: {errors.one_line(Exception(error.format_message()))}", color="red")
             code = error.exit_code
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] in _OWN:
+                raise
+            told = str(error) if error.msg.endswith(".") else f"Cannot import: {error}; is it installed here?"
+            message(f"error: {errors.one_line(Exception(told))}", color="red")
+            code = BAD_INPUT
         except OSError as error:  # of stdout: what the library reads and writes is in `exit_codes`
             # what is still to be written would fail again, with a traceback, when the interpreter ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,8 +97,15 @@ def exit_codes() -> Iterator[None]:
     ) as error:
         raise Failure(str(error), BAD_INPUT) from error
     except OSError as error:
-        where = f" `{error.filename}`" if error.filename else ""
-        raise Failure(f"Cannot read or write{where}: {error.strerror or error}.", BAD_INPUT) from error
+        raise Failure(of_system(error), BAD_INPUT) from error
+
+
+def of_system(error: OSError) -> str:
+    """Say in a sentence what the system refused; errors of our own say it already."""
+    if error.errno is None:
+        return str(error)
+    where = f" `{error.filename}`" if error.filename is not None else ""
+    return f"Cannot read or write{where}: {error.strerror or error}."
 
 
 def message(text: str, color: str | None = None) -> None:

@@ -98,6 +98,11 @@ def listed(items: Iterable[str], shown: int = 3) -> str:
     return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
 
 
+def counted(number: int, what: str, plural: str = "") -> str:
+    """Say how many: "1 tensor", "5 tensors"; `plural` where it does not just end in s."""
+    return f"{number} {what if number == 1 else plural or f'{what}s'}"
+
+
 def printable(text: str) -> str:
     """Return text with all that a terminal might obey, or cannot print, written as an escape."""
     if text.isprintable():

@@ -6,13 +6,17 @@ module by its name when it first meets the scope, so no ``custom_imports`` entry
 mmengine reads `.safetensors` files, too.
 """
 
-from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
-from mmengine.registry import Registry
+from ddq_port import requirements
 
-from ddq_port import checkpoints
+requirements.check()  # before an import below fails for a lack of mmcv
+
+from mmdet.registry import MODELS as MMDET_MODELS  # noqa: E402
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS  # noqa: E402
+from mmengine.registry import HOOKS as MMENGINE_HOOKS  # noqa: E402
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS  # noqa: E402
+from mmengine.registry import Registry  # noqa: E402
+
+from ddq_port import checkpoints  # noqa: E402
 
 SCOPE = "ddq_port"
 _LOCATIONS = ["ddq_port.models"]

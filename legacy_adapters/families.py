@@ -88,9 +88,11 @@ class LegacyFamily:
                     f"Of {', '.join(changed)} no record tells how its files were published; install it from a wheel, or "
                     "leave --require-known-commit out."
                 )
+            count = sum(map(len, changed.values()))
+            files = "1 file is not as it was" if count == 1 else "{} files are not as they were".format(count)
             raise RepoError(
-                f"Installed {', '.join(changed)}: {sum(map(len, changed.values()))} files are not as they were "
-                f"published, the first is {first}; install anew, or leave --require-known-commit out."
+                f"Installed {', '.join(changed)}: {files} published, the first is {first}; install anew, or leave "
+                "--require-known-commit out."
             )
 
     def _altered(self, python: Optional[str]) -> Dict[str, List[str]]:

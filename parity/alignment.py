@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from converters.errors import counted
+
 from .runlog import ITERATIONS, BadLogError, Curve, RunLog
 
 #: A term may be absent from so large a share of the entries of its log, and from so many in a row, not the last.
@@ -93,8 +95,8 @@ def common_terms(logs: Sequence[RunLog]) -> tuple[list[str], list[str]]:
         if lacking:
             named = ", ".join(f"`{name}`" for name in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
             reasons.append(
-                f"{log.name} lacks {len(lacking)} loss terms that another log has: {named}; rename them with --rename "
-                "or leave them out with --exclude."
+                f"{log.name} lacks {counted(len(lacking), 'loss term')} that another log has: {named}; rename with "
+                "--rename or leave out with --exclude."
             )
     if not common:
         reasons.append("The logs have no loss term in common.")
@@ -128,16 +130,25 @@ def _lack(log: RunLog, name: str) -> str:
     rows = np.flatnonzero(lacking)
     first = f"{log.places[rows[0]]:.4g} {log.unit}"
     where = f"from {first} on" if lacking[rows[0] :].all() else f"first at {first}"
-    return f"`{name}` in {len(rows)} of {len(lacking)} entries ({where})"
+    return f"`{name}` in {len(rows)} of {counted(len(lacking), 'entry', 'entries')} ({where})"
 
 
 def hole_reasons(logs: Sequence[RunLog]) -> list[str]:
-    """Return a sentence for every log that lacks a part of the training, naming the first."""
-    return [
-        f"{log.name} has no entries from {start:.4g} to {end:.4g} {log.unit}; the log of a part is missing."
-        for log in logs
-        for start, end in log.holes()[:1]
-    ]
+    """Return a sentence for every log that lacks a part of the training, naming the first, and what to do about it."""
+    return [_hole_reason(log, *log.holes()[0]) for log in logs if log.holes()]
+
+
+def _hole_reason(log: RunLog, start: float, end: float) -> str:
+    unit = log.unit if end != 1 else log.unit.removesuffix("s")
+    if start == 0:
+        return (
+            f"{log.name} begins at {end:.4g} {unit}, as the log of a resumed training does; give a work dir that holds "
+            "the earlier logs, too."
+        )
+    return (
+        f"{log.name} has no entries from {start:.4g} to {end:.4g} {unit}; give a work dir that holds the log of that "
+        "part, too."
+    )
 
 
 def rate_notes(a: RunLog, b: RunLog) -> list[str]:

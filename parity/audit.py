@@ -157,7 +157,7 @@ def matching_ways(rows: Tensor, cols: Tensor, cost: Tensor) -> list[Way]:
     if rival is None:
         return []
     changed = [*rival.left, *rival.taken]
-    text = f"{len(rival.taken)} pairs change"
+    text = "1 pair changes" if len(rival.taken) == 1 else f"{len(rival.taken)} pairs change"
     if len(rival.left) == len(rival.taken) == 1:
         (old, _), (new, _) = *rival.left, *rival.taken
         text = f"row {old} moves" if old == new else f"row {new} for {old}"

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converters.errors import counted
+
 from .audit import Decision, by_closeness
 from .sections import cut_list, finite
 from .verdict import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
@@ -30,11 +32,12 @@ def closing_line(decisions: Audited, ulps: float) -> str:
     faulty = _faulty(decisions)
     if faulty:
         return (
-            f"{MISMATCH} {len(faulty)} of {len(decisions)} decisions break their own rule. First at {faulty[0].place}."
+            f"{MISMATCH} {len(faulty)} of {counted(len(decisions), 'decision')} "
+            f"{'breaks its' if len(faulty) == 1 else 'break their'} own rule. First at {faulty[0].place}."
         )
     risky = {decision.place for decision, way in by_closeness(decisions) if way.ulps <= ulps}
     return (
-        f"AUDITED {len(decisions)} decisions: {len(risky)} at risk within {ulps:g} ULPs, "
+        f"AUDITED {counted(len(decisions), 'decision')}: {len(risky)} at risk within {ulps:g} ULPs, "
         f"{len(_with_ties(decisions))} with exact ties"
     )
 

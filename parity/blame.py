@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from converters.errors import counted
 from legacy_adapters import made_up, methods
-from legacy_adapters.seeding import RANDOM
 from legacy_adapters.phases import step_of
+from legacy_adapters.seeding import RANDOM
 from legacy_adapters.trace_writer import Record
 
 from .compare import Comparison
@@ -126,7 +127,8 @@ def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tupl
     trained = sum(key[:2] == first.key[:2] for key in both)
     everywhere = len(names) == trained
     where = OPTIMIZER if everywhere else common_module(names) or OPTIMIZER
-    whose = f"all {trained} parameters" if everywhere else f"{len(names)} of {trained} parameters, first `{names[0]}`"
+    all_of = "its only parameter" if trained == 1 else f"all {trained} parameters"
+    whose = all_of if everywhere else f"{len(names)} of {trained} parameters, first `{names[0]}`"
     text = f"In {step} the optimizer's option `{first.slot}` is set on the {side} side only, for {whose}."
     return Divergence(where, None, text, None)
 
@@ -343,17 +345,18 @@ def _describe_step(
         alike = [c for c in alike if c.pair.new.name in trained]
     differing = sum(not c.accepted for c in alike)
     count = f"{differing} of {len(alike)}"
+    differ = f"{differing} of {counted(len(alike), 'gradient')} differ{'s' * (differing == 1)}"
     if record.kind in ("state", "optim_state") and 1 < differing >= NEARLY_ALL * len(alike):
         what = "parameters" if record.kind == "state" else f"parameters' `{slot}`"
         equal = "settings and optimizer state" if record.kind == "state" else "and settings"
         text = f"In {step} the optimizer leaves {count} {what} otherwise, `{name}` first; gradients, {equal} are equal."
         return Divergence(OPTIMIZER, None, text.replace("gradients, and", "gradients and"), comparison)
     if record.kind == "grad" and 1 < differing == len(alike):
-        text = f"In {step} {count} gradients differ, `{name}` first on the way back; losses and settings are equal."
+        text = f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal."
         return Divergence(WRAPPER, None, text, comparison)
     text = {
         "loss": f"In {step} the loss term `{name}` differs; everything up to there is equal.",
-        "grad": f"In {step} {count} gradients differ, `{name}` first on the way back; losses and settings are equal.",
+        "grad": f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal.",
         "optim_state": f"In {step} the optimizer's `{slot}` of `{name}` differs; gradients and settings are equal.",
         "state": f"After {step} `{name}` differs; its gradient, settings and optimizer state are equal.",
     }[record.kind]
@@ -366,7 +369,8 @@ def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step
     alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == (phase, "setting", slot)]
     names = [c.pair.new.name for c in alike if not c.accepted]
     if len(names) == len(alike):
-        where, whose = SCHEDULE if slot == "lr" else OPTIMIZER, f"all {len(names)} parameters"
+        where = SCHEDULE if slot == "lr" else OPTIMIZER
+        whose = "the only parameter" if len(names) == 1 else f"all {len(names)} parameters"
     else:
         where = common_module(names) or OPTIMIZER
         place = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"

@@ -11,14 +11,15 @@ from typing import Any
 import click
 
 from converters.console import OneLineGroup
-from ddq_port import __version__
+from ddq_port import __version__, requirements
 
+from . import places
+from .early import bounds_options, needs_out, refusals, refuse_early, task_options
 from .options import (
     BOUNDS,
     CHECK,
     CHECKPOINT,
     CURVES_EXIT_CODES,
-    DEFAULT_BOUNDS,
     EVAL_EXIT_CODES,
     EXIT_CODES,
     EXPECT_DIGEST,
@@ -29,21 +30,15 @@ from .options import (
     MACHINE,
     NEW,
     OUTPUT,
+    RECORDED_FAMILY,
     TASK,
     TRAINING,
     having,
 )  # fmt: skip
-from .params import AT_RISK_ULPS, NamePair, Positive, SizeList
+from .output import check_new_file, check_script_folder
+from .params import AT_RISK_ULPS, NamePair, NotNegative, Positive, SizeList
 
 _INTERNAL_ERROR = 70
-#: No image is the largest, the first neither the highest nor the widest; no side is a multiple of what tokens cover.
-TINY_SIZES = ((93, 115), (131, 121), (77, 157))
-FULL_SIZES = ((331, 397), (401, 467), (289, 499))
-#: Of models that need more memory for a pixel; no default batch takes 16 GB.
-LARGE_MODEL_SIZES = {
-    "r50_5scale": ((199, 261), (267, 243), (179, 283)),
-    "swinl_4scale": ((287, 343), (347, 405), (251, 433)),
-}
 GOLDEN = Path(__file__).with_name("goldens") / "ddq_detr.tiny_4scale.npz"
 
 
@@ -96,10 +91,13 @@ def cli() -> None:
 @having(*MACHINE, *KEPT, *OUTPUT)
 def run(json: bool, **settings: Any) -> None:
     """Run both sides on the same weights and inputs; compare."""
+    settings = task_options(**bounds_options(**settings))
+    refuse_early(**settings)
+    del settings["force"]
+
     from . import commands
 
-    _needs_out(**settings)
-    sys.exit(commands.run(as_json=json, **_task(**_bounds(**settings))))
+    sys.exit(commands.run(as_json=json, **settings))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -112,9 +110,15 @@ def capture(**settings: Any) -> None:
 
     The legacy side runs seven times, to measure its own rounding.
     """
+    force = settings.pop("force")
+    settings = task_options(**settings)
+    refuse_early(**settings)
+    with refusals():
+        check_new_file(settings["file"], force)
+
     from . import commands
 
-    sys.exit(commands.capture(**_task(**settings)))
+    sys.exit(commands.capture(**settings))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -122,9 +126,11 @@ def capture(**settings: Any) -> None:
 @having(*EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
 def check(json: bool, **settings: Any) -> None:
     """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
+    refuse_early(golden=settings["file"], **settings)
+    del settings["force"]
+
     from . import commands
 
-    _needs_out(**settings)
     sys.exit(commands.check(as_json=json, **settings))
 
 
@@ -132,16 +138,18 @@ def check(json: bool, **settings: Any) -> None:
 @having(*NEW, *MACHINE, *KEPT, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
     """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
+    refuse_early(**settings)
+    del settings["force"]
+
     from . import commands
 
-    _needs_out(**settings)
     sys.exit(commands.check(file=GOLDEN, checkpoint=None, as_json=json, **settings))
 
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("legacy", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@having(*FAMILY)
+@having(*RECORDED_FAMILY)
 @click.option(
     "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{FIXED_HELP}."
 )
@@ -149,10 +157,15 @@ def demo(json: bool, **settings: Any) -> None:
 @click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
 @having(*EXPECT_DIGEST, *OUTPUT)
 def compare(json: bool, **arguments: Any) -> None:
-    """Compare two traces kept by `run --out`."""
+    """Compare two traces kept by `run --out`: RUN/legacy and RUN/new."""
+    arguments = bounds_options(**arguments)
+    with refusals():
+        places.check_trace(arguments["legacy"], places.LEGACY)
+        places.check_trace(arguments["new"], places.NEW)
+
     from . import commands
 
-    sys.exit(commands.compare(as_json=json, **_bounds(**arguments)))
+    sys.exit(commands.compare(as_json=json, **arguments))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -168,6 +181,13 @@ def bisect(json: bool, **arguments: Any) -> None:
     Runs the new side in isolation, names every place whose own computation differs, and writes a short script that
     shows the first with one module alone.
     """
+    force = arguments.pop("force")
+    arguments["out"] = arguments["out"] or arguments["run"] / "reproducer"
+    with refusals():
+        requirements.check()
+        places.check_run(arguments["run"])
+        check_script_folder(arguments["out"], force)
+
     from . import commands
 
     sys.exit(commands.bisect(as_json=json, **arguments))
@@ -185,7 +205,7 @@ Exit codes:
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option(
     "--ulps",
-    type=click.FloatRange(0),
+    type=NotNegative(finite=False),
     default=AT_RISK_ULPS,
     show_default=True,
     help="At risk is what numbers so many units in the last place off would turn.",
@@ -197,6 +217,9 @@ def audit(json: bool, **arguments: Any) -> None:
 
     Decisions at risk may fall otherwise on another machine, although nothing is wrong.
     """
+    with refusals():
+        places.check_trace(arguments["trace"])
+
     from . import commands
 
     sys.exit(commands.audit(as_json=json, **arguments))
@@ -246,9 +269,10 @@ def curves(json: bool, **arguments: Any) -> None:
     LOG_A, the reference, and LOG_B are logs of mmengine or mmdet 2.x (JSON or text) or work dirs. Logging intervals
     may differ. Without --band differences are only told.
     """
+    needs_out(**arguments)
+
     from . import curves_command
 
-    _needs_out(**arguments)
     sys.exit(curves_command.run(as_json=json, **arguments))
 
 
@@ -296,65 +320,28 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
 
     Images of the annotation file are found in --images by their names.
     """
-    from . import evaluation_command
-    from .evaluation import Bounds
-
-    _needs_out(**arguments)
     given = {name: arguments.pop(name) for name in ("score", "box", "ap")}
     asked = [name for name, value in given.items() if value is not None]
     if asked and tolerance == "exact":
         raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
     if scale is not None and len(scale) != 1:
         raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
+    refuse_early(marker=places.EVALUATION, **arguments)
+    with refusals():
+        places.check_file(arguments["ann"], "an annotation file", "JSON in COCO's format, with --ann")
+        if not arguments["images"].is_dir():
+            raise NotADirectoryError(
+                f"{arguments['images']} is not there; expected the folder of the images, --images."
+            )
+    del arguments["force"]
+
+    from . import evaluation_command
+    from .evaluation import Bounds
+
     defaults = dict(score=1e-3, box=0.5, ap=1e-3)
     bounds = Bounds(exact=tolerance == "exact", **{name: given[name] or defaults[name] for name in defaults})
     size = (scale[0][1], scale[0][0]) if scale else None
     sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
-
-
-def _task(
-    size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...] | None, ranks: int = 1, **settings: Any
-) -> dict[str, Any]:
-    """Fill in the default sizes and checks and rename what has another name on the command line."""
-    check = check or (("train",) if ranks > 1 else ("forward", "loss", "grad", "init"))
-    variant = settings["variant"]
-    sizes = size or (TINY_SIZES if variant.startswith("tiny") else LARGE_MODEL_SIZES.get(variant, FULL_SIZES))
-    objects = settings["objects"]
-    if objects is not None and len(objects) != len(sizes):
-        raise click.BadParameter(f"--objects gives {len(objects)} numbers for {len(sizes)} images; give one per image.")
-    settings.setdefault("amp", None)  # no option of `capture`
-    given = {name: settings.pop(name, None) for name in _TRAINING_OPTIONS}
-    training = _training("train" in check, 4 if ranks > 1 else 5, **given)
-    return dict(sizes=sizes, checks=check, ranks=ranks, **training, **settings)
-
-
-_TRAINING_OPTIONS = ("steps", "epoch_length", "clip_order", "resume_at")
-
-
-def _training(asked: bool, default_steps: int, **given: Any) -> dict[str, Any]:
-    """Fill in the defaults of check train; refuse its options without it, for they would do nothing."""
-    idle = [name for name, value in given.items() if value is not None and not asked]
-    if idle:
-        raise click.BadParameter(f"--{idle[0].replace('_', '-')} needs check train; add it to --check.")
-    defaults = dict(steps=default_steps if asked else 0, epoch_length=None, clip_order="twin", resume_at=0)
-    return {name: defaults[name] if value is None else value for name, value in given.items()}
-
-
-def _bounds(**settings: Any) -> dict[str, Any]:
-    """Fill in the default bounds; refuse bounds for a tolerance that has others or none, for they would do nothing."""
-    for name, default in DEFAULT_BOUNDS.items():
-        if settings[name] is None:
-            settings[name] = default
-        elif settings["tolerance"] != "fixed":
-            tolerance = settings["tolerance"]
-            raise click.BadParameter(f"--{name} is of --tolerance fixed, not {tolerance}; pass --tolerance fixed.")
-    return settings
-
-
-def _needs_out(out: Path | None, force: bool, **_: Any) -> None:
-    """Refuse ``--force`` where there is nothing to replace."""
-    if force and out is None:
-        raise click.BadParameter("--force needs --out, the folder whose files it replaces; pass --out or leave it out.")
 
 
 def main() -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import click
 
 from converters import errors, families
 from legacy_adapters.families import RepoError
@@ -26,20 +22,21 @@ from .adapter_check import Needs, check_adapter
 from .bisect import Bisection
 from .bisect import bisect as find_first
 from .compare import EXACT, FIXED, Tolerance
-from .console import OpenConsole, done, progress, run_folder, written
+from .console import OpenConsole, done, progress, written
 from .exclusions import EXCLUSIONS
 from .golden import GoldenError
 from .isolate import RunFolder
+from .output import whole_folder
 from .pairing import DuplicateRecordError
-from .reproducer import SCRIPT
+from .places import SCRIPT
 from .run import check_legacy
 from .run import run as run_parity
-from .settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task
+from .settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
 from .sides import default_threads, prepare
 from .trace import Trace, TraceError
 from .verdict import Verdict, judge
 
-RUN, REPORT_NAME = "run.json", "report.json"
+REPORT_NAME = "report.json"
 _INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
@@ -55,14 +52,13 @@ _INPUT_ERRORS = (
 
 
 def run(
-    *, out: Path | None, force: bool, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
+    *, out: Path | None, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
     tolerance: str, rtol: float, atol: float, **settings: Any,
 ) -> int:  # fmt: skip
     """Run both sides and print the verdict. Return the exit code.
 
     Args:
-        out: folder that keeps everything, or None.
-        force: replace an earlier run in ``out``.
+        out: folder that keeps everything, in place of what it holds, or None.
         as_json: print JSON instead of the table.
         quiet: print the verdict line only.
         replay: as in :class:`RunOptions`.
@@ -77,11 +73,10 @@ def run(
     def work() -> Verdict:
         task, sources, machine = _settings(settings)
         options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
-        check_run_folder(out, force)
         check_legacy(task.family, sources)
         prepared = prepare(task, sources, machine)
         check_adapter(Needs.of(task), sources, machine, progress(quiet))
-        with run_folder(out) as folder:
+        with whole_folder(out) as folder:
             verdict = run_parity(options, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
         return verdict
@@ -89,20 +84,14 @@ def run(
     return _judged(work, as_json, quiet)
 
 
-def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
+def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
     """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`run`."""
 
     def work() -> golden.Golden:
         task, sources, machine = _settings(settings)
-        if file.exists() and not force:
-            raise FileExistsError(f"{file} exists; choose another name or pass --force.")
-        if not file.absolute().parent.is_dir():
-            raise FileNotFoundError(f"{file.absolute().parent} is not a folder.")
-        if not os.access(file.absolute().parent, os.W_OK):
-            raise PermissionError(f"{file.absolute().parent} cannot be written to.")
         check_legacy(task.family, sources)
         prepared = prepare(task, sources, machine)
-        with run_folder(None) as folder:
+        with whole_folder(None) as folder:
             recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
         return replace(recorded, seal=golden.save(recorded, file))
 
@@ -113,7 +102,7 @@ def capture(*, file: Path, force: bool, quiet: bool, **settings: Any) -> int:
 
 
 def check(
-    *, file: Path, out: Path | None, force: bool, as_json: bool, quiet: bool, checkpoint: Path | None,
+    *, file: Path, out: Path | None, as_json: bool, quiet: bool, checkpoint: Path | None,
     new_adapter: Path | None, expect_digest: str | None = None, **machine: Any,
 ) -> int:  # fmt: skip
     """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`.
@@ -124,13 +113,12 @@ def check(
     where = machine_of(machine)
 
     def work() -> Verdict:
-        check_run_folder(out, force)
         recorded = golden.load(file)
         recorded.check_seal(file, expect_digest)
         prepared = prepare(recorded.task, sources, where)
-        recorded.check_given(prepared)  # before the folder of an earlier run is emptied
+        recorded.check_given(prepared)
         check_adapter(Needs.of(recorded.task), sources, where, progress(quiet))
-        with run_folder(out) as folder:
+        with whole_folder(out) as folder:
             verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
         return verdict
@@ -142,8 +130,8 @@ def compare(
     *,
     legacy: Path,
     new: Path,
-    family: str,
-    variant: str,
+    family: str | None,
+    variant: str | None,
     tolerance: str,
     rtol: float,
     atol: float,
@@ -156,45 +144,67 @@ def compare(
 
     What can turn the verdict is checked: always that the shards are whole, and with a tolerance other than ``exact``,
     where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is. The
-    indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace.
+    indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace. Without ``family`` and
+    ``variant`` the traces tell them.
     """
 
     def work() -> Verdict:
-        mapping = families.mapping(family, variant)
         one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
-        for trace in (one, two):
-            found = trace.provenance.get("family"), trace.provenance.get("variant")
-            if found != (family, variant):
-                raise TraceError(f"{trace.folder} was recorded for {found[0]} {found[1]}; expected {family} {variant}.")
-            if verify:
-                trace.verify()
+        names = _recorded_for(one, two, family, variant)
+        mapping = families.mapping(*names)
+        for trace in (one, two) if verify else ():
+            trace.verify()
         if expect_digest is not None and not one.seal.startswith(expect_digest):
             raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
         try:
-            return judge(one, two, mapping, EXCLUSIONS[family], _tolerance(tolerance, rtol, atol))
+            return judge(one, two, mapping, EXCLUSIONS[names[0]], _tolerance(tolerance, rtol, atol))
         except errors.UnmappedKeyError as error:
             raise TraceError(
-                f"{legacy} does not have the legacy layout of {family} {variant}; if the arguments are swapped, call "
+                f"{legacy} does not have the legacy layout of {' '.join(names)}; if the arguments are swapped, call "
                 f"`compare LEGACY NEW`. {errors.one_line(error)}"
             ) from error
 
     return _judged(work, as_json, quiet)
 
 
-def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bool) -> int:
+def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> tuple[str, str]:
+    """Return the family and variant that two traces are compared as.
+
+    Args:
+        legacy: trace of the legacy side, which must have been recorded for them.
+        new: trace of the new side; recorded for another family if ``family`` is given.
+        family: that was asked for; None for that of the traces.
+        variant: that was asked for; None for that of the traces.
+
+    Raises:
+        TraceError: if a trace was recorded for something else.
+    """
+    one, two = ((trace.provenance.get("family"), trace.provenance.get("variant")) for trace in (legacy, new))
+    asked = family or one[0], variant or one[1]
+    if None in asked:
+        raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
+    for trace, found in ((legacy, one), (new, two)):
+        if found[1] != asked[1] or (found[0] != asked[0] and (trace is legacy or family is None)):
+            told, expected = " ".join(map(str, found)), " ".join(asked)
+            other = legacy if trace is new and (family, variant) == (None, None) else None
+            expected = f"{other.folder} for {expected}" if other else f"expected {expected}"
+            raise TraceError(f"{trace.folder} was recorded for {told}, {expected}; give two traces of one run.")
+    return asked
+
+
+def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
     """Isolate in the folder of a kept run and write a script that shows the first error. Return the exit code."""
-    folder = out or run / "reproducer"
 
     def work() -> Bisection:
         kept = RunFolder.load(run)
-        check_script_folder(folder, force)
         with tempfile.TemporaryDirectory(prefix=".reproducer-", dir=run) as made:
             found = find_first(kept, Path(made).absolute(), progress(quiet))
             if found.script is not None:
-                _replace_folder(Path(made), folder)
-            elif (folder / SCRIPT).is_file():
-                shutil.rmtree(folder)  # of an earlier bisect: it would pass for this one's
-        return replace(found, script=folder / found.script.name) if found.script else found
+                with whole_folder(out) as whole:
+                    shutil.copytree(made, whole, dirs_exist_ok=True)
+            elif (out / SCRIPT).is_file():
+                shutil.rmtree(out)  # of an earlier bisect: it would pass for this one's
+        return replace(found, script=out / found.script.name) if found.script else found
 
     found, code = done(work, _INPUT_ERRORS)
     if found is None:
@@ -204,8 +214,6 @@ def bisect(*, run: Path, out: Path | None, force: bool, as_json: bool, quiet: bo
 
 def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -> int:
     """Print how close the decisions of a trace are to ties. Return the exit code."""
-    if math.isnan(ulps):  # click's range lets it through
-        raise click.BadParameter("--ulps is NaN; give a number from 0 on.")
     decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), _INPUT_ERRORS)
     if decisions is None:
         return code
@@ -242,12 +250,8 @@ def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = No
 
 
 def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
-    """Sort settings by their class; None for ``threads`` and ``new_adapter`` means the default."""
-    task = Task(**{f.name: settings.pop(f.name) for f in fields(Task)})
-    names = {f.name for f in fields(Sources)} & settings.keys()
-    sources = {name: settings.pop(name) for name in names}
-    sources["new_adapter"] = sources.get("new_adapter") or NEW_ADAPTER
-    return task, Sources(**sources), machine_of(settings)
+    """Sort settings by their class."""
+    return task_of(settings), sources_of(settings), machine_of(settings)
 
 
 def machine_of(settings: dict[str, Any]) -> Machine:
@@ -256,50 +260,8 @@ def machine_of(settings: dict[str, Any]) -> Machine:
 
 
 def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
-    try:
-        return Tolerance(name, rtol, atol) if name == FIXED else Tolerance(name)
-    except ValueError as error:  # click's ranges let NaN and infinity through
-        raise click.BadParameter(str(error)) from error
+    return Tolerance(name, rtol, atol) if name == FIXED else Tolerance(name)
 
 
 def _write_report(path: Path, verdict: Verdict) -> None:
     path.write_text(json.dumps(report_json.as_dict(verdict), indent=1, sort_keys=True))
-
-
-def check_run_folder(out: Path | None, force: bool, marker: str = RUN) -> None:
-    """Refuse an output folder that may not be replaced.
-
-    Args:
-        out: the folder; None for none.
-        force: replace an earlier run.
-        marker: file that tells an earlier run of the same kind.
-
-    Raises:
-        FileExistsError: if it holds an earlier run and ``force`` is not set, or something else.
-    """
-    if out is None or not out.exists() or not any(out.iterdir()):
-        return
-    if not (out / marker).is_file():
-        raise FileExistsError(f"{out} is not empty and holds no earlier run; choose another --out.")
-    if not force:
-        raise FileExistsError(f"{out} holds an earlier run; choose another --out or pass --force.")
-
-
-def check_script_folder(folder: Path, force: bool) -> None:
-    """Refuse a folder for a script that may not be replaced.
-
-    Raises:
-        FileExistsError: if it holds an earlier script and ``force`` is not set, or something else.
-    """
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / SCRIPT).is_file():
-        raise FileExistsError(f"{folder} is not empty and holds no {SCRIPT}; choose another --out.")
-    if not force:
-        raise FileExistsError(f"{folder} holds an earlier {SCRIPT}; choose another --out or pass --force.")
-
-
-def _replace_folder(made: Path, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    shutil.copytree(made, folder)

@@ -1,25 +1,28 @@
-"""How the subcommands of ``ddq-parity`` talk and end: stdout, stderr, exit codes, signals, folders."""
+"""How the subcommands of ``ddq-parity`` talk and end: stdout, stderr, exit codes, signals."""
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
+import re
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from safetensors import SafetensorError
 
+from converters.console import message, of_system
 from converters.errors import one_line
 from legacy_adapters.launch import SideError
 
 T = TypeVar("T")
 
 BAD_INPUT, SIDE_CRASHED = 2, 4
+_FREE_SPACE = "Make room there, or choose another place with --out or, for temporary files, TMPDIR."
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors, in Rust, ends the message of an error of the system
 
 
 def written(render: Callable[[], None]) -> None:
@@ -42,10 +45,20 @@ def done(work: Callable[[], T], bad_input: tuple[type[Exception], ...]) -> tuple
         with _ended_by_signals():
             return work(), 0
     except SideError as error:
-        _complain(str(error), error.details)
+        complain(str(error), error.details)
         return None, SIDE_CRASHED
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        complain(f"Cannot read or write a .safetensors file: {os.strerror(code)}.{_advice(code)}")
+        return None, BAD_INPUT
+    except OSError as error:
+        complain(one_line(Exception(of_system(error) + _advice(error.errno))))
+        return None, BAD_INPUT
     except bad_input as error:
-        _complain(one_line(error), "")
+        complain(one_line(error))
         return None, BAD_INPUT
 
 
@@ -56,30 +69,23 @@ class OpenConsole(Console):
         raise BrokenPipeError
 
 
-def _complain(message: str, details: str) -> None:
+def complain(text: str, details: str = "") -> None:
+    """Write an error to stderr in one line, after the last lines of a traceback or log."""
     if details:
         sys.stderr.write("".join(f"  | {line}\n" for line in details.splitlines()))
-    sys.stderr.write(f"ddq-parity: {message}\n")
+    message(f"error: {text}", color="red")
+
+
+def _advice(number: int | None) -> str:
+    """Return what to do about an error of the system, to follow its message."""
+    return f" {_FREE_SPACE}" if number == errno.ENOSPC else ""
 
 
 def progress(quiet: bool) -> Callable[[str], None]:
     """Return a function that tells a step on stderr, or nothing if ``quiet``."""
     if quiet:
         return lambda step: None
-    return lambda step: print(f"ddq-parity: {step} ...", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def run_folder(out: Path | None) -> Iterator[Path]:
-    """Give an empty folder: ``out``, emptied, or a temporary one that is removed afterwards."""
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
-            yield Path(folder)
-        return
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    yield out
+    return lambda step: message(f"{step} ...")
 
 
 @contextmanager

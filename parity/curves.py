@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from converters.errors import counted
+
 from .alignment import aligned, check_different, common_terms, ended, hole_reasons, rate_notes, same_numbers, without
 from .noise import Interval, prediction_interval
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
@@ -147,9 +149,10 @@ def compare(
     aps, more, left_out = _ap_quantities(logs)
     quantities += aps
     quantities = _with_intervals(quantities, level) if band else quantities
-    reasons = [*missing, *reasons, *more, *hole_reasons(logs)]
+    holes = hole_reasons(logs)
+    reasons = [*holes, *missing, *reasons, *more]
     notes += [*left_out, *rate_notes(logs[0], logs[1])]
-    outcome, reasons = _judge(quantities, reasons, bool(band), identical, resolve)
+    outcome, reasons = _judge(quantities, reasons, bool(band), identical, resolve, whole=not holes)
     return CurvesVerdict(
         outcome, tuple(reasons), tuple(notes), tuple(quantities), logs[0], logs[1], tuple(logs[2:]), end, level,
         resolve, identical,
@@ -157,13 +160,21 @@ def compare(
 
 
 def _judge(
-    quantities: Sequence[Quantity], reasons: list[str], has_band: bool, identical: bool, resolve: float
+    quantities: Sequence[Quantity],
+    reasons: list[str],
+    has_band: bool,
+    identical: bool,
+    resolve: float,
+    whole: bool,
 ) -> tuple[str, list[str]]:
+    """Return the outcome and why; of logs that are not ``whole`` no means can be compared, but what is not finite is."""
     if identical and not reasons:
         return MATCH, []
     diverged = next((q for q in quantities if math.isfinite(q.reference) and not math.isfinite(q.b)), None)
     if diverged is not None:
         return MISMATCH, [f"`{diverged.name}` is {diverged.b:g} in B and {diverged.a:.4g} in A.", *reasons]
+    if not whole:
+        return INCOMPARABLE, reasons
     if any(quantity.accepted is False for quantity in quantities):
         return MISMATCH, [_count_sentence(quantities), *reasons]
     bad = next((q for q in quantities if not math.isfinite(q.reference)), None)
@@ -212,7 +223,7 @@ def _unresolved(quantities: Sequence[Quantity], resolve: float) -> list[str]:
         return []
     share, name = max(wide)
     return [
-        f"The noise of these runs hides differences of more than {resolve:.0%} in {len(wide)} numbers, the most in "
+        f"The noise of these runs hides differences of more than {resolve:.0%} in {counted(len(wide), 'number')}, the most in "
         f"`{name}` ({share:.0%}); more repeated runs make it narrower."
     ]
 

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from converters.console import message
+
 from . import curves, curves_report
 from .console import OpenConsole, done, written
 from .logs import load, renamed
+from .output import check_new_files, whole_files
 from .runlog import BadLogError
 
 PLOT, REPORT = "curves.png", "curves.json"
@@ -37,7 +40,7 @@ def run(
     """
 
     def work() -> curves.CurvesVerdict:
-        _check_folder(out, force)
+        check_new_files(out, (PLOT, REPORT), force)
         a, b, *others = (load(path) for path in (log_a, log_b, *band))
         b = renamed(b, dict(rename))
         verdict = curves.compare(a, b, others, level=level, resolve=resolve, until=until, excluded=exclude)
@@ -57,24 +60,14 @@ def run(
 
     written(render)
     if out is not None and not quiet:
-        print(f"ddq-parity: wrote {out / PLOT} and {out / REPORT}", file=sys.stderr)
+        message(f"wrote {out / PLOT} and {out / REPORT}")
     return verdict.exit_code
 
 
-def _check_folder(out: Path | None, force: bool) -> None:
-    for name in (PLOT, REPORT):
-        if out is not None and (out / name).exists() and not force:
-            raise FileExistsError(f"{out / name} exists; choose another --out or pass --force.")
-
-
 def _keep(verdict: curves.CurvesVerdict, out: Path) -> None:
-    """Write plot and report, each to a temporary name first."""
+    """Write plot and report, both or none."""
     from .curves_plot import draw
 
-    out.mkdir(parents=True, exist_ok=True)
-    plot = out / f".{PLOT}"
-    draw(verdict, plot)
-    report = out / f".{REPORT}"
-    report.write_text(json.dumps(curves_report.as_dict(verdict), indent=1, sort_keys=True))
-    plot.replace(out / PLOT)
-    report.replace(out / REPORT)
+    with whole_files(out, (PLOT, REPORT)) as folder:
+        draw(verdict, folder / PLOT)
+        (folder / REPORT).write_text(json.dumps(curves_report.as_dict(verdict), indent=1, sort_keys=True))

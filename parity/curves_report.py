@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converters.errors import counted
+
 from .curves import AP, LEVEL, STRETCH, CurvesVerdict, Quantity, counts
 from .outcome import MATCH
 from .runlog import EPOCHS, RunLog
@@ -39,7 +41,7 @@ def closing_line(verdict: CurvesVerdict) -> str:
     if verdict.outcome != MATCH:
         first = next((f" First: {place(q, verdict)}." for q in verdict.rejected), "")
         return f"{verdict.outcome} {' '.join(verdict.reasons)}{first}"
-    compared = " and ".join(f"{total} {what}" for what, (_, total) in counts(verdict.quantities).items() if total)
+    compared = " and ".join(counted(total, what.removesuffix("s")) for what, (_, total) in counts(verdict.quantities).items() if total)
     if verdict.identical:
         return f"MATCH {compared}: both logged the same numbers"
     return f"MATCH {compared} within the noise of {1 + len(verdict.band)} runs; {_resolution(verdict)} would show"
@@ -74,9 +76,9 @@ def _head(verdict: CurvesVerdict) -> Iterator[str]:
 
 
 def _described(log: RunLog) -> str:
-    length = f" of {log.epoch_length} iterations" if log.unit == EPOCHS and log.epoch_length else ""
+    length = f" of {counted(log.epoch_length, 'iteration')}" if log.unit == EPOCHS and log.epoch_length else ""
     entries = max(len(curve) for curve in log.terms.values()) if log.terms else 0
-    return f"{log.name}, {entries} entries in {log.end:.4g} {log.unit}{length}"
+    return f"{log.name}, {counted(entries, 'entry', 'entries')} in {log.end:.4g} {log.unit if log.end != 1 else log.unit.removesuffix('s')}{length}"
 
 
 def _print_table(rows: Sequence[Quantity], title: str, verdict: CurvesVerdict, console: Console) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from converters.errors import counted
 from legacy_adapters.launch import SideError
 
 from .coco import ImageSet, average_precision
@@ -266,7 +267,8 @@ def _image_reasons(rejected: Sequence[ImageResult], results: Sequence[ImageResul
     box = max(result.box_gap for result in rejected)
     worst = max(rejected, key=lambda result: result.badness)
     said = [
-        f"{len(rejected)} of {len(results)} images differ: {lone} detections without a partner, scores by up to "
+        f"{len(rejected)} of {counted(len(results), 'image')} differ{'s' * (len(rejected) == 1)}: "
+        f"{counted(lone, 'detection')} without a partner, scores by up to "
         f"{score:.2g}, boxes by up to {box:.2g} px; most in image {worst.image} ({worst.file.name})."
     ]
     other = [result for result in results if not result.same_input]
@@ -274,7 +276,7 @@ def _image_reasons(rejected: Sequence[ImageResult], results: Sequence[ImageResul
         first = other[0]
         sizes = (f"{side} {'x'.join(map(str, first.shapes[side][-2:]))}" for side in (LEGACY, NEW))
         said.append(
-            f"The pipelines give the network other inputs in {len(other)} images, first image {first.image}: "
+            f"The pipelines give the network other inputs in {counted(len(other), 'image')}, first image {first.image}: "
             f"{', '.join(sizes)}."
         )
     else:
@@ -305,5 +307,5 @@ def _notes(results: Sequence[ImageResult], aps: dict[str, dict[str, float | None
         notes.append("Both APs are 0, so they show nothing; the detections do.")
     if all(result.accepted for result in results) and not all(result.same_input for result in results):
         count = sum(not result.same_input for result in results)
-        notes.append(f"The pipelines give the network other inputs in {count} images, without an effect that counts.")
+        notes.append(f"The pipelines give the network other inputs in {counted(count, 'image')}, without an effect that counts.")
     return notes

@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from converters import errors
+from converters.console import message
 from legacy_adapters.families import RepoError
 from legacy_adapters.launch import RefusedError
 
 from . import coco, evaluation_report
 from .adapter_check import Needs, check_adapter
-from .commands import check_run_folder, machine_of
-from .console import OpenConsole, done, progress, run_folder, written
+from .commands import machine_of
+from .console import OpenConsole, done, progress, written
 from .evaluation import Bounds, EvalVerdict, files_of
 from .evaluation_plot import draw_worst
 from .evaluation_run import EvalTask, categories_of, evaluate, options_dict
+from .output import whole_folder
+from .places import EVALUATION
 from .run import check_legacy
 from .settings import NEW_ADAPTER, SettingsError, Sources
 from .sides import check_device
 
-OPTIONS, REPORT = "eval.json", "report.json"
+REPORT = "report.json"
 _INPUT_ERRORS = (
     RefusedError,
     RepoError,
@@ -39,7 +42,7 @@ def run(
     *, ann: Path, images: Path, limit: int | None, family: str, variant: str, seed: int,
     scale: tuple[int, int] | None, bounds: Bounds, legacy_repo: Path | None, legacy_python: str | None,
     require_known_commit: bool, checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None,
-    force: bool, as_json: bool, quiet: bool, **machine: Any,
+    as_json: bool, quiet: bool, **machine: Any,
 ) -> int:  # fmt: skip
     """Detect with both sides, print the verdict, and return the exit code.
 
@@ -58,8 +61,7 @@ def run(
         checkpoint: see there.
         new_adapter: see there; None for ddq_port's.
         worst: number of images to draw in ``out``.
-        out: folder that keeps everything, or None.
-        force: replace an earlier evaluation in ``out``.
+        out: folder that keeps everything, in place of what it holds, or None.
         as_json: print JSON instead of tables.
         quiet: print the verdict line only.
         **machine: the fields of :class:`Machine`.
@@ -69,15 +71,14 @@ def run(
     where = machine_of(machine)
 
     def work() -> EvalVerdict:
-        check_run_folder(out, force, OPTIONS)
         check_legacy(family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)
         categories = categories_of(task, sources, used)
         check_adapter(Needs(family, variant, checks=(), scale=scale), sources, where, progress(quiet))
-        with run_folder(out) as folder:
+        with whole_folder(out) as folder:
             options = options_dict(task, sources, where, bounds, used)
-            (folder / OPTIONS).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
+            (folder / EVALUATION).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
             verdict = evaluate(task, sources, where, bounds, used, categories, folder, progress(quiet))
             if out is not None:
                 draw_worst(verdict, files_of(folder), used, worst, folder)
@@ -97,5 +98,5 @@ def run(
 
     written(render)
     if out is not None and not quiet:
-        print(f"ddq-parity: {out} holds {REPORT} and the worst images, worst-*.png", file=sys.stderr)
+        message(f"wrote {out / REPORT} and the worst images, {out}/worst-*.png")
     return verdict.exit_code

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from converters import checkpoint, families
 from converters.classes import class_names
+from converters.errors import counted
 from converters.layout import class_counts
-from ddq_port.data.classes import counted
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
@@ -56,7 +56,7 @@ def categories_of(task: EvalTask, sources: Sources, images: ImageSet) -> tuple[i
         for count, keys in class_counts(held.state_dict, families.family(task.family).class_keys).items():
             if count != number:
                 raise BadSetError(
-                    f"{sources.checkpoint} has {counted(count)} (rows of `{keys[0]}`) and variant {task.variant} has "
+                    f"{sources.checkpoint} has {counted(count, "class", "classes")} (rows of `{keys[0]}`) and variant {task.variant} has "
                     f"{number}; pass the --variant that it was trained as, or another --weights."
                 )
     return images.category_ids(names, number)
@@ -84,7 +84,7 @@ def evaluate(
     _write_inputs(task, sources, images, folder)
     codes = {LEGACY: legacy_code(task.family, task.variant, sources), NEW: new_code(task.variant, sources)}
     for side, code in codes.items():
-        progress(f"running the {side} side over {len(images.images)} images")
+        progress(f"running the {side} side over {counted(len(images.images), 'image')}")
         kept_out = foreign(sources.new_adapter, sources.legacy_repo) if side == LEGACY else ()
         _run(side, code, task, machine, folder, kept_out)
     progress("comparing")

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.replay import decision_key
 from legacy_adapters.initialising import INIT
+from legacy_adapters.replay import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
 from .evidence import ZERO, Norms, Sample, relative_gap

@@ -16,8 +16,8 @@ from pathlib import Path
 from legacy_adapters import made_up, probes
 from legacy_adapters.inputs import TRAIN
 from legacy_adapters.methods import IN, OUT
-from legacy_adapters.seeding import RANDOM
 from legacy_adapters.phases import step_of
+from legacy_adapters.seeding import RANDOM
 from legacy_adapters.trace_writer import Key, Record
 
 from .blame import DETECTOR, FLOW, Divergence, describe, describe_missing

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from converters import layout
+from converters.errors import counted
 from converters.mapping import Mapping as Rules
 from legacy_adapters import made_up
 
@@ -69,14 +70,15 @@ class LabelCoverage:
         classes = f"{counts[LEGACY]}{of}"
         if self.detected[LEGACY] != self.detected[NEW]:
             classes = f"{counts[LEGACY]} on the legacy and {counts[NEW]} on the new side{of}"
-        found = [f"classes detected {classes}: labels of {self.detections[LEGACY]} detections in {self.images} images"]
+        found = [f"classes detected {classes}: labels of {counted(self.detections[LEGACY], 'detection')} "
+            f"in {counted(self.images, 'image')}"]
         if any(self.given.values()):
             checked = len(set(self.given[LEGACY]) & set(self.given[NEW]))
             found.append(f"label mapping checked for {checked}{of} classes, by made-up predictions")
         else:
             found.append("label mapping not checked: no module is known to give class logits and boxes")
         return found + [
-            f"  label {one.legacy} is given as {one.new} ({one.rows} made-up detections)" for one in self.relabelled[:5]
+            f"  label {one.legacy} is given as {one.new} ({counted(one.rows, 'made-up detection')})" for one in self.relabelled[:5]
         ]
 
 

@@ -10,7 +10,7 @@ import click
 from converters import families as mappings
 from legacy_adapters import families
 
-from .params import CHECKS, CheckList, CountList, Device, Digest, SizeList
+from .params import CHECKS, CheckList, CountList, Device, Digest, Name, NotNegative, SizeList
 
 EXIT_CODES = """\b
 Exit codes:
@@ -45,12 +45,18 @@ FAMILIES = families.names()
 VARIANTS = tuple(dict.fromkeys(variant for name in FAMILIES for variant in mappings.variants(name)))
 
 FAMILY = (
-    click.option("--family", type=click.Choice(FAMILIES), required=True, help="Legacy code base."),
-    click.option("--variant", type=click.Choice(VARIANTS), required=True, help="Model."),
+    click.option("--family", type=Name(FAMILIES), required=True, help="Legacy code base."),
+    click.option("--variant", type=Name(VARIANTS), required=True, help="Model."),
+)
+RECORDED_FAMILY = (
+    click.option(
+        "--family", type=Name(FAMILIES), help="Legacy code base. [default: that which the traces were recorded for]"
+    ),
+    click.option("--variant", type=Name(VARIANTS), help="Model. [default: that which the traces were recorded for]"),
 )
 BOUNDS = (
-    click.option("--rtol", type=click.FloatRange(0), help="Of fixed. [default: 1.3e-06]"),
-    click.option("--atol", type=click.FloatRange(0), help="Of fixed. [default: 1e-05]"),
+    click.option("--rtol", type=NotNegative(), help="Of fixed. [default: 1.3e-06]"),
+    click.option("--atol", type=NotNegative(), help="Of fixed. [default: 1e-05]"),
 )
 DEFAULT_BOUNDS = dict(rtol=1.3e-6, atol=1e-5)
 FIXED_HELP = "exact: the same bits; fixed: |diff| <= atol + rtol * |legacy|"

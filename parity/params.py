@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Any
 
 import click
 
+from .sizes import SIDES
+
 #: ULPs by which scores of DDQ-DETR's decoder differed at most between AVX512 and plain kernels, seeded weights, in
 #: round numbers: 860 at tiny width, 2000 at full width. Where the first queries are selected it was 10 to 25.
 AT_RISK_ULPS = 1024.0
 CHECKS = ("forward", "loss", "grad", "init", "train")
-_SMALLEST_SIDE, _LARGEST_SIDE = 32, 8192
 _DIGITS = (12, 64)  # of a digest, fewest and most
 
 
@@ -28,6 +30,15 @@ class _CommaList(click.ParamType):
         raise NotImplementedError
 
 
+class Name(click.Choice):
+    """One of some names; of another one it is told which was probably meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        near = difflib.get_close_matches(str(value), self.choices, n=1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        return f"{value!r} is none of {', '.join(self.choices)}{meant}"
+
+
 class SizeList(_CommaList):
     """Image sizes as ``HxW,HxW``; gives a tuple of (h, w)."""
 
@@ -37,8 +48,8 @@ class SizeList(_CommaList):
         height, cross, width = (part.strip() for part in text.lower().partition("x"))
         if not (cross and height.isdigit() and width.isdigit()):
             self.fail(f"{text!r} is not a size; expected e.g. 480x640,384x512.", param, ctx)
-        if not all(_SMALLEST_SIDE <= int(side) <= _LARGEST_SIDE for side in (height, width)):
-            self.fail(f"{text!r} is not between {_SMALLEST_SIDE} and {_LARGEST_SIDE} pixels a side.", param, ctx)
+        if not all(SIDES[0] <= int(side) <= SIDES[1] for side in (height, width)):
+            self.fail(f"{text!r} is not between {SIDES[0]} and {SIDES[1]} pixels a side.", param, ctx)
         return int(height), int(width)
 
 
@@ -107,6 +118,22 @@ class Positive(click.FloatRange):
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a number above 0.", param, ctx)
+        return number
+
+
+class NotNegative(click.FloatRange):
+    """A number from 0 on; NaN, which passes a range of click's, is none, nor is infinity if it is to be finite."""
+
+    name = "number"
+
+    def __init__(self, finite: bool = True) -> None:
+        super().__init__(min=0)
+        self.finite = finite
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number) or (self.finite and math.isinf(number)):
+            self.fail(f"{value!r} is not a number from 0 on.", param, ctx)
         return number
 
 

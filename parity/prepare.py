@@ -14,15 +14,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from converters.errors import counted
 from converters.layout import Layout
 from legacy_adapters.inputs import Batch
 
 #: Mean of the logit that seeded weights add to the width and height of a box at every refinement.
 BOX_GROWTH = 2.0
-SIDES = (32, 8192)  # least and most pixels of an image's side
 _PAD_DIVISOR = 32
-_TOKEN = 8  # pixels of a side that a token of the finest level covers, at four levels
-_FEWEST_SIZES = 8  # that a side takes in a run, at least, before they come again
 _KINDS = ("plain", "twin", "small", "border")
 
 
@@ -49,7 +47,7 @@ def seeded_batch(
         ValueError: if ``objects`` does not give a number for every image.
     """
     if objects is not None and len(objects) != len(sizes):
-        raise ValueError(f"Objects are given for {len(objects)} images; expected {len(sizes)}, one number per image.")
+        raise ValueError(f"Objects are given for {counted(len(objects), 'image')}; expected {len(sizes)}, one number per image.")
     generator = Generator().manual_seed(seed)
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros(len(sizes), 3, height, width)
@@ -66,31 +64,6 @@ def seeded_batch(
         labels.append(_labels(count, num_classes, generator))
     padded = tuple((min(_above(h), height), min(_above(w), width)) for h, w in sizes)
     return Batch(images, tuple(sizes), padded, _scale_factors(len(sizes), generator), bboxes, labels)
-
-
-def varied(sizes: Sequence[tuple[int, int]], number: int) -> tuple[tuple[int, int], ...]:
-    """Return the image sizes of a batch of a run: inference has number 0, the training pass 1, step n has 1 + n.
-
-    Batch 0 has the sizes asked for. Each further one has them a little smaller, and every other one transposed: so a
-    size that code keeps from an earlier batch is wrong in the next, of the batch as of each image. Widths lose less than
-    heights by 8 pixels or more, the side of a token at the finest of four levels, so that a square is none any more and
-    turning it shows. Widths lose 8 pixels at most, of batches above 400 pixels 2 % of the longest side; the number of
-    tokens stays about that asked for, and there are never more pixels. Where an image would get too small, all grow
-    instead.
-
-    Args:
-        sizes: (h, w) asked for.
-        number: of the batch.
-    """
-    if number == 0:
-        return tuple(sizes)
-    room = max(_FEWEST_SIZES, max(max(size) for size in sizes) // 50)
-    rounds, place = divmod(number - 1, room)
-    right = 1 + place
-    down = right + _TOKEN + rounds % _TOKEN
-    sign = 1 if min(min(size) for size in sizes) < SIDES[0] + room + 2 * _TOKEN else -1
-    changed = [(h + sign * down, w + sign * right) for h, w in sizes]
-    return tuple((w, h) if number % 2 else (h, w) for h, w in changed)
 
 
 def _above(side: int) -> int:

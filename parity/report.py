@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from converters.errors import counted
 from legacy_adapters import originals
 from legacy_adapters.phases import phase_of, rank_of
-from legacy_adapters.steps import OWN, TWIN
 
 from . import derived, sections
 from .blame import Divergence, describe
@@ -25,6 +25,7 @@ from .golden import Golden
 from .isolation import Isolation, Place, told
 from .metrics import Metrics
 from .pairing import LEGACY, NEW
+from .settings import OWN, TWIN
 from .shared import shared_code
 from .stages import drift_stages, is_choice, record_name, stages
 from .verdict import MATCH, Verdict
@@ -66,8 +67,12 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
-    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {threads} threads, {capability}"
+    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
     return f"{told}, {under}" if (under := _autocast(provenance)) else told
+
+
+def _threads(number: int | None) -> str:
+    return "threads unknown" if number is None else counted(number, "thread")
 
 
 def _autocast(provenance: dict[str, Any]) -> str:
@@ -166,7 +171,7 @@ def training_lines(verdict: Verdict) -> list[str]:
     first = told[LEGACY]
     orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
     groups = [
-        f"{side} {p.get('optimizer')} with {p.get('optimizer_groups')} groups, {p.get('frozen_in_groups')} frozen"
+        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, {p.get('frozen_in_groups')} frozen"
         for side, p in told.items()
     ]
     ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
@@ -174,7 +179,7 @@ def training_lines(verdict: Verdict) -> list[str]:
     if told[NEW].get("resumed"):
         start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
     return [
-        f"{first['steps']} training steps{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
+        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
         *_rank_lines(told),
     ]
@@ -213,7 +218,7 @@ def rounding_lines(verdict: Verdict) -> list[str]:
     if amp is None or not wide:
         return []
     return [
-        f"of {len(findings)} records with other bits {wide} have more rounding in {amp} than {ceiling:.0%} of their "
+        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding in {amp} than {ceiling:.0%} of their "
         "size: what they compute is judged in float64"
     ]
 
@@ -273,7 +278,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
 def place_lines(isolation: Isolation) -> list[str]:
     """Return a line per place: what differs there first, by how much alone, with what came before, what follows."""
     return [
-        f"{place.where}: {place.records} records, first {place.record.kind} {record_name(place.record)} "
+        f"{place.where}: {counted(place.records, 'record')}, first {place.record.kind} {record_name(place.record)} "
         + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
         + _following(place)
         for place in isolation.places
@@ -375,7 +380,7 @@ def closing_line(verdict: Verdict) -> str:
             accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
         under = f", under {told}" if (told := _autocast(verdict.provenance[NEW])) else ""
-        said = f"MATCH {identical} of {total} records bit-identical{accepted}{replayed}{under}"
+        said = f"MATCH {identical} of {counted(total, 'record')} bit-identical{accepted}{replayed}{under}"
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
@@ -406,7 +411,7 @@ def golden_line(golden: Golden, file: Path) -> str:
     task = golden.task
     remark = originals.remark(golden.provenance)
     said = (
-        f"CAPTURED {len(golden.records)} records of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB, "
+        f"CAPTURED {counted(len(golden.records), 'record')} of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB, "
         f"digest {golden.seal[:SEAL_DIGITS]}"
     )
     return f"{said}, {remark}" if remark else said

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from legacy_adapters.job import Job
 
+from .places import SCRIPT
+
 DIFFERS = 1
-SCRIPT, WEIGHTS, EXPECTED = "reproduce.py", "weights.safetensors", "expected.safetensors"
+WEIGHTS, EXPECTED = "weights.safetensors", "expected.safetensors"
 
 
 @dataclass(frozen=True)

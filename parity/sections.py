@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from converters.errors import counted
+
 from .coverage import SIDES, Coverage
 from .decisions import DecisionDifference, Trial
 from .detections import Detection, ImageMatch
@@ -97,7 +99,7 @@ def detection_lines(images: Sequence[ImageMatch]) -> list[str]:
     for image in images[:_SHOWN_IMAGES]:
         lines += [_INDENT + line for line in _image_lines(image)]
     left = len(images) - _SHOWN_IMAGES
-    return [*lines, f"{_INDENT}and {left} more images, see --json"] if left > 0 else lines
+    return [*lines, f"{_INDENT}and {counted(left, 'more image')}, see --json"] if left > 0 else lines
 
 
 def _image_lines(image: ImageMatch) -> list[str]:

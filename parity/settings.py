@@ -1,21 +1,23 @@
-"""What defines a run of two sides."""
+"""What defines a run of two sides. Imports no torch: options are checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from legacy_adapters.job import CHECKS
 from legacy_adapters.phases import rank_of, step_of
-from legacy_adapters.precision import AMP
-from legacy_adapters.seeding import seed_of
-from legacy_adapters.steps import OWN, TWIN
 
-from .compare import Tolerance
-from .prepare import SIDES, varied
+from .sizes import SIDES, varied
+
+if TYPE_CHECKING:
+    from .compare import Tolerance
 
 NEW_ADAPTER = Path(__file__).with_name("adapters") / "ddq_port.py"
-
+#: As in :mod:`legacy_adapters.steps` and :mod:`legacy_adapters.precision`, which load torch.
+TWIN, OWN = "twin", "own"
+AMP = ("bf16", "fp16")
 
 MOST = 10_000  # objects of an image
 MOST_STEPS = 100_000
@@ -131,6 +133,8 @@ class Task:
             return self.objects
         if rank in _BARE.get(step, ()):
             return (0,) * len(self.sizes)
+        from legacy_adapters.seeding import seed_of  # loads torch
+
         drawn = [seed_of(self.seed, f"objects of image {image} in {phase}") % 4 for image in range(len(self.sizes))]
         # as without ranks the first image does not hold the most
         counts = [4] + [5 + number for number in drawn[1:]] if len(drawn) > 1 else [4 + drawn[0]]
@@ -212,3 +216,34 @@ class RunOptions:
             raise SettingsError(f"Autocast leaves {self.dtype} as it is; use --amp with --dtype float32.")
         if self.task.resume_at and self.dtype != "float32":
             raise SettingsError(f"Checkpoints hold float32, so a training of {self.dtype} cannot be resumed.")
+
+
+def task_of(settings: dict[str, Any]) -> Task:
+    """Take the fields of a task out of all settings of a command.
+
+    Raises:
+        SettingsError: if they cannot be carried out.
+    """
+    return Task(**{field.name: settings.pop(field.name) for field in fields(Task)})
+
+
+def sources_of(settings: dict[str, Any]) -> Sources:
+    """Take the sources out of all settings of a command; None for ``new_adapter`` means ddq_port's."""
+    given = {field.name: settings.pop(field.name) for field in fields(Sources) if field.name in settings}
+    given["new_adapter"] = given.get("new_adapter") or NEW_ADAPTER
+    return Sources(**given)
+
+
+def check_options(settings: dict[str, Any]) -> None:
+    """Refuse options of a run, or of a recording, that cannot be carried out together; nothing is loaded for it.
+
+    Args:
+        settings: the fields of :class:`Task` and what else a command was given.
+
+    Raises:
+        SettingsError: saying which.
+    """
+    task = Task(**{field.name: settings[field.name] for field in fields(Task)})
+    if "replay" in settings:
+        machine = Machine(settings["device"], settings["threads"], None, settings["time_limit"])
+        RunOptions(task, Sources(), machine, settings["dtype"], settings["tolerance"], False, settings["isolate"])

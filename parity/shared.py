@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ddq_port
+from converters.errors import counted
 from legacy_adapters.executed import TOOLKIT, is_of_toolkit
 
 from .pairing import LEGACY, NEW
@@ -112,10 +113,10 @@ class SharedCode:
         if self.recorder:
             every = "".join(f"{path} {digest}\n" for path, digest in self.recorder.items())
             digest = hashlib.sha256(every.encode()).hexdigest()
-            parts.append(f"the recorder ({len(self.recorder)} files of {_RECORDER}, {digest[:_SHOWN_DIGITS]})")
+            parts.append(f"the recorder ({counted(len(self.recorder), 'file')} of {_RECORDER}, {digest[:_SHOWN_DIGITS]})")
         others = len(self.packages) - len(self.code_bases)
         if others:
-            parts.append(f"{others} other installed packages (see --json)")
+            parts.append(f"{counted(others, 'other installed package')} (see --json)")
         return f"both sides execute: {', '.join(parts)}"
 
     def as_dict(self) -> dict[str, Any]:

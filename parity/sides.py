@@ -23,14 +23,13 @@ from legacy_adapters import families as legacy_families
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.seeding import seed_of
 from legacy_adapters.phases import phase_of
-from legacy_adapters.steps import TWIN
+from legacy_adapters.seeding import seed_of
 from legacy_adapters.trace_writer import Record
 
 from .pairing import LEGACY, NEW
 from .prepare import seeded_batch, seeded_weights
-from .settings import Machine, SettingsError, Sources, Task
+from .settings import TWIN, Machine, SettingsError, Sources, Task
 from .shared import foreign
 from .stopped import recorded_by
 from .trace import Trace

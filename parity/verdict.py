@@ -7,6 +7,7 @@ from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from converters.errors import counted
 from converters.mapping import Mapping
 from legacy_adapters import probes
 from legacy_adapters.initialising import INIT
@@ -172,8 +173,8 @@ def judge(
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
     lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
-    lost = f" {len(covered.unaccounted)} have no twin." if covered.unaccounted else ""
-    differ = (f"{rejected} of {len(comparisons)} records differ.{lost}", *stopped)
+    lost = f" {len(covered.unaccounted)} {_have(len(covered.unaccounted))} no twin." if covered.unaccounted else ""
+    differ = (f"{rejected} of {counted(len(comparisons), 'record')} differ{'s' * (rejected == 1)}.{lost}", *stopped)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
@@ -181,7 +182,7 @@ def judge(
     elif rejected or initial or lone_options or touched or (divergence and stop is not None and stop.side == NEW):
         outcome, reasons = MISMATCH, differ
         if not rejected and initial:
-            reasons = (f"The model is built or initialised otherwise in {len(initial)} places.",)
+            reasons = (f"The model is built or initialised otherwise in {counted(len(initial), 'place')}.",)
         elif not rejected and touched:
             reasons = (touched.message, *stopped)
     elif stopped:
@@ -312,7 +313,7 @@ def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
         first = next(c for c in comparisons if id(c.finding) in wide)
         finding, record = first.finding, first.pair.new
         yield (
-            f"The measured rounding of {len(loose)} records is too large to show an error, the first is {record.kind} "
+            f"The measured rounding of {counted(len(loose), 'record')} is too large to show an error, the first is {record.kind} "
             f"`{record.name}` {record.slot}".rstrip()
             + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
         )
@@ -343,7 +344,7 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, p
         first = coverage.unaccounted[0]
         slot = f" {first.record.slot}" if first.record.slot else ""
         reasons.append(
-            f"{len(coverage.unaccounted)} records have no twin and no written exclusion, the first is "
+            f"{counted(len(coverage.unaccounted), 'record')} {_have(len(coverage.unaccounted))} no twin and no written exclusion, the first is "
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
     excluded = sum(item.side == LEGACY for item in coverage.excluded_records)
@@ -356,11 +357,17 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, p
         if share > MAX_EXCLUDED_SHARE:
             reasons.append(f"{share:.1%} of the legacy {what} are excluded; at most {MAX_EXCLUDED_SHARE:.0%} may be.")
     if coverage.missing_calls(LEGACY):
-        missing = f"{coverage.missing_calls(LEGACY)} of {coverage.legacy_leaf_calls}"
-        reasons.append(f"{missing} leaf calls of the legacy side have no twin.")
+        missing = coverage.missing_calls(LEGACY)
+        of = counted(coverage.legacy_leaf_calls, "leaf call")
+        reasons.append(f"{missing} of {of} of the legacy side {_have(missing)} no twin.")
     if coverage.missing_calls(NEW):
-        reasons.append(f"{coverage.missing_calls(NEW)} leaf calls of the new side have no twin.")
+        missing = coverage.missing_calls(NEW)
+        reasons.append(f"{counted(missing, 'leaf call')} of the new side {_have(missing)} no twin.")
     if coverage.gradients_on_one_side:
         names = ", ".join(f"`{name}`" for name in coverage.gradients_on_one_side[:3])
         reasons.append(f"Parameters get a gradient on one side only: {names}.")
     return reasons
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"

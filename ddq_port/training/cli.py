@@ -7,8 +7,17 @@ from typing import Any
 
 import click
 
-from ddq_port import __version__
-from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, VERBOSE, Group, options, run_main
+from ddq_port import __version__, requirements
+from ddq_port.training.console import (
+    CFG_OPTIONS,
+    LAUNCHER,
+    OUTPUT,
+    VERBOSE,
+    Group,
+    WritablePath,
+    options,
+    run_main,
+)
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -18,7 +27,7 @@ Exit codes:
   2  usage or bad input
   70 a bug: the traceback says where"""
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FOLDER = WritablePath()
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -98,6 +107,7 @@ def cli() -> None:
 @options(LAUNCHER, CFG_OPTIONS, *OUTPUT, VERBOSE)
 def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: Any) -> int:
     """Train with CONFIG, a file or the name of an installed config."""
+    requirements.check()
     from ddq_port.training import run
 
     return run.command(amp=amp_dtype if amp else None, ema=ema_momentum if ema else None, **arguments)
@@ -133,6 +143,7 @@ def demo(**arguments: Any) -> int:
     It makes its own images: coloured shapes that overlap, crowded ones, empty ones. Without --steps an AP below 0.80
     is exit code 1.
     """
+    requirements.check()
     from ddq_port.training import demo
 
     return demo.command(**arguments)

@@ -7,9 +7,12 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from ddq_port import requirements
 
 DONE, NOT_SO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
 _LONGEST_LINE = 2000  # characters
@@ -47,6 +50,24 @@ class Failure(click.ClickException):
         self.exit_code = exit_code
 
 
+class WritablePath(click.Path):
+    """A folder, or a file, to be written; refused at once where it cannot be, not after hours of work."""
+
+    def __init__(self, is_file: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=is_file, dir_okay=not is_file)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        place = Path(os.path.realpath(path))
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir() and not (self.file_okay and place == Path(os.path.realpath(path))):
+            self.fail(f"{path} cannot be made, for {place} is a file; choose another place.", param, ctx)
+        if not os.access(place, os.W_OK):
+            self.fail(f"{path} cannot be written: no right to write to {place}; choose another place.", param, ctx)
+        return path
+
+
 class OneLineErrors:
     """What a click command or group inherits first, to report every error as one line on stderr."""
 
@@ -60,6 +81,12 @@ class OneLineErrors:
         except click.ClickException as error:
             message(f"error: {one_line(error.format_message())}", color="red")
             code = error.exit_code
+        except ImportError as error:
+            told = requirements.told(error)
+            if told is None:
+                raise
+            message(f"error: {one_line(told)}", color="red")
+            code = BAD_INPUT
         except click.Abort:
             message("error: interrupted", color="red")
             code = INTERRUPTED

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ddq_port import __version__
-from ddq_port.training.console import CFG_OPTIONS, LAUNCHER, OUTPUT, VERBOSE, Command, options, run_main
+from ddq_port import __version__, requirements
+from ddq_port.training.console import (
+    CFG_OPTIONS,
+    LAUNCHER,
+    OUTPUT,
+    VERBOSE,
+    Command,
+    WritablePath,
+    options,
+    run_main,
+)
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -16,7 +24,7 @@ Exit codes:
   1  out of memory, or a number that is not finite
   2  usage or bad input, weights that do not fit the config included
   70 a bug: the traceback says where"""
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FOLDER = WritablePath()
 
 
 @click.command(
@@ -26,9 +34,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.argument("config")
 @click.argument("checkpoint")
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write predictions as COCO results (JSON)."
-)
+@click.option("--out", type=WritablePath(is_file=True), help="Write predictions as COCO results (JSON).")
 @click.option("--show-dir", type=_FOLDER, help="Draw predictions into the images and keep them here.")
 @click.option("--classwise", is_flag=True, help="Give the AP of each class, too.")
 @click.option(
@@ -46,6 +52,7 @@ def cli(**arguments: Any) -> int:
     Metrics go to stdout, messages and the progress to stderr. Every option has an environment variable, for example
     DDQ_EVAL_CLASSWISE=1.
     """
+    requirements.check()
     from ddq_port.training import evaluate
 
     return evaluate.command(**arguments)

@@ -51,7 +51,8 @@ class Evaluation:
         single = {name: value for name, value in self.metrics.items() if name.endswith(_PER_CLASS)}
         told = [f"{name:<22} {value:.4g}" for name, value in {**rest, **single}.items()]
         told += [f"{what} {where}" for what, where in (("predictions", self.out), ("drawn", self.show_dir)) if where]
-        return [*told, f"EVALUATED {self.images} images with {self.checkpoint} sha256 {self.sha256[:12]}"]
+        seen = f"{self.images} image{'s' * (self.images != 1)}"
+        return [*told, f"EVALUATED {seen} with {self.checkpoint} sha256 {self.sha256[:12]}"]
 
 
 def command(
@@ -124,7 +125,7 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False,
     notes += _check_classes(cfg, trained, options.allow_other_classes)  # on all ranks, lest the others wait
     finite.check(file, stored)
     for note in notes if first and not quiet else ():
-        message(f"ddq-eval: {note}")
+        message(f"note: {note}")
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
     runner.register_hook(weights.FittingWeightsHook(options.checkpoint), "LOWEST")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-#: Blue, green, red of the classes' frames.
-_COLORS = ((80, 220, 80), (60, 60, 250), (250, 160, 60), (60, 220, 250), (250, 80, 220), (220, 220, 80))
-_WIDTH, _GAP, _HEADER = 384, 12, 22  # pixels
+from ddq_port.labels import color_of, placed
+
+_WIDTH, _GAP, _HEADER = 512, 16, 28  # pixels
 _PAIRS_PER_ROW = 2
-_FONT = 0.38
+_FONT, _TITLE, _MARGIN = 0.55, 0.6, 4  # two sizes of OpenCV's font, pixels around a label
 
 
 def draw(
@@ -51,7 +51,7 @@ def draw(
             raise OSError(f"Cannot read the image `{path}`.")
         strong = [entry for entry in found[image["id"]] if entry["score"] >= min_score]
         left = _panel(pixels, truth[image["id"]], names, f"truth, {image['file_name']}")
-        right = _panel(pixels, sorted(strong, key=lambda entry: entry["score"]), names, f"score >= {min_score:g}")
+        right = _panel(pixels, sorted(strong, key=lambda entry: -entry["score"]), names, f"score >= {min_score:g}")
         pairs.append(_beside([left, right]))
     rows = [_beside(pairs[at : at + _PAIRS_PER_ROW], 2 * _GAP) for at in range(0, len(pairs), _PAIRS_PER_ROW)]
     unfinished = Path(file).with_name(f".{Path(file).name}.tmp")
@@ -75,27 +75,35 @@ def _panel(
     scale = _WIDTH / pixels.shape[1]
     size = (_WIDTH, round(pixels.shape[0] * scale))
     panel = cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
+    labels = []
     for entry in entries:
         label, name = names[entry["category_id"]]
         x, y, w, h = (value * scale for value in entry["bbox"])
-        color = _COLORS[label % len(_COLORS)]
-        cv2.rectangle(panel, (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1), color, 2)
+        color = color_of(label)[::-1]  # blue first
+        cv2.rectangle(panel, (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1), color, 2, cv2.LINE_AA)
         text = f"{name} {entry['score']:.2f}" if "score" in entry else name
-        _write(panel, text, (round(x), round(y)), color)
+        labels.append((text, (x, y, x + w, y + h), color))
+    _write(panel, labels)
     header = np.full((_HEADER, _WIDTH, 3), 255, np.uint8)
-    cv2.putText(header, title, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(header, title, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, _TITLE, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([header, panel])
 
 
-def _write(panel: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, int, int]) -> None:
-    """Write black on a ground of the class's color, above the box where there is room."""
+def _write(panel: np.ndarray, labels: Sequence[tuple[str, tuple[float, ...], tuple[int, int, int]]]) -> None:
+    """Write black on a ground of the class's colour, over all frames and none over another; see :func:`placed`."""
     import cv2
 
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT, 1)
-    x = max(0, min(corner[0], panel.shape[1] - width - 4))
-    y = corner[1] if corner[1] > height + 5 else corner[1] + height + 5
-    cv2.rectangle(panel, (x, y - height - 5), (x + width + 4, y), color, -1)
-    cv2.putText(panel, text, (x + 2, y - 3), cv2.FONT_HERSHEY_SIMPLEX, _FONT, (0, 0, 0), 1, cv2.LINE_AA)
+    sizes = []
+    for text, _, _ in labels:
+        (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _FONT, 1)
+        sizes.append((width + 2 * _MARGIN, height + below + _MARGIN))
+    places = placed([box for _, box, _ in labels], sizes, (panel.shape[1], panel.shape[0]))
+    for (text, _, color), (width, height), place in zip(labels, sizes, places):
+        if place is not None:
+            x, y = map(round, place)
+            cv2.rectangle(panel, (x, y), (x + width - 1, y + height - 1), color, -1)
+            base = (x + _MARGIN, y + height - 2 * _MARGIN)
+            cv2.putText(panel, text, base, cv2.FONT_HERSHEY_SIMPLEX, _FONT, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _beside(parts: Sequence[np.ndarray], gap: int = _GAP) -> np.ndarray:

@@ -107,7 +107,7 @@ def train(
 
     def say(text: str) -> None:
         if first and not quiet:
-            message(f"ddq-train: {text}")
+            message(text)
 
     cfg, notes = config.for_training(options)
     notes += check_classes(cfg, options)  # on all ranks: one that ended alone would be waited for

@@ -13,8 +13,9 @@ from typing import Any
 from converters import families
 from legacy_adapters.initialising import INIT, without_init
 from parity import golden
-from parity.cli import GOLDEN, TINY_SIZES
+from parity.cli import GOLDEN
 from parity.compare import DERIVED, EXACT, Tolerance
+from parity.early import TINY_SIZES
 from parity.evidence import TraceEvidence
 from parity.exclusions import EXCLUSIONS
 from parity.golden import Golden, GoldenEvidence

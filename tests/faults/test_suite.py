@@ -44,7 +44,7 @@ RIGHT = {
         (CODE, Finding(MISMATCH, "decoder", "tap `dense`"), MISNAMED),
         (CODE, Finding(MISMATCH, "", "decoder, tap `distinct`"), MISNAMED),
         (LOST, Finding(MISMATCH, DETECTOR, ""), MISSED),
-        (LOST, Finding(INCOMPARABLE, "", "1 records have no twin: module_in of the detector"), MISNAMED),
+        (LOST, Finding(INCOMPARABLE, "", "1 record has no twin: module_in of the detector"), MISNAMED),
         (TORN, Finding("MATCH", "", ""), MISSED),
         (EMPTY, Finding(INCOMPARABLE, "", "All scores are constant."), NAMED),
         (EMPTY, Finding(INCOMPARABLE, "", "Another seed."), MISNAMED),

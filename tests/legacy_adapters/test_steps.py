@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from legacy_adapters.phases import phase_of, step_of
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.states import RecordedStates
-from legacy_adapters.phases import phase_of, step_of
 from legacy_adapters.steps import Plan, StepLoop, Training, _options, kind_of
 from legacy_adapters.trace_writer import TraceWriter
 from parity.trace import Trace

@@ -352,7 +352,7 @@ def test_command_exits_1_where_a_decision_breaks_its_rule(parity, tmp_path):
     write_trace(tmp_path / "t", *selection([1, 0], [0.75, 0.5]), *MATCH)
     result = parity("audit", tmp_path / "t")
     assert result.exit_code == 1 and "breaks its rule: predict dense#0 lists 1 (0.5) before 0 (0.75)" in result.stdout
-    assert result.stdout.splitlines()[-1] == "MISMATCH 1 of 2 decisions break their own rule. First at predict dense#0."
+    assert result.stdout.splitlines()[-1] == "MISMATCH 1 of 2 decisions breaks its own rule. First at predict dense#0."
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["-q"]], ids=str)

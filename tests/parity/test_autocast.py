@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from converters.families import mapping
-from legacy_adapters.precision import autocasting, perturb
 from legacy_adapters.launch import SideError
+from legacy_adapters.precision import autocasting, perturb
 from parity import run as parity_run
 from parity.autocast import unable
 from parity.compare import Tolerance

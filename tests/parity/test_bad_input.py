@@ -59,7 +59,7 @@ def test_repo_that_crashes_shows_the_last_lines_of_its_traceback(parity, tmp_pat
     result = run_official(parity, tmp_path, repo)
     assert result.exit_code == 4
     *traceback, last = result.stderr.splitlines()
-    assert last == "ddq-parity: The legacy side crashed: RuntimeError: the old code broke"
+    assert last == "error: The legacy side crashed: RuntimeError: the old code broke"
     assert any("mmdet/__init__.py" in line for line in traceback) and all(line.startswith("  | ") for line in traceback)
 
 

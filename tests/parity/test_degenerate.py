@@ -93,7 +93,7 @@ def test_only_the_new_side_constant_or_infinite_is_a_mismatch(tmp_path, records)
 def test_a_difference_under_degenerate_outputs_is_told_as_well(tmp_path):
     constant = detections([0.3, 0.3, 0.3])
     verdict = judged(tmp_path, EVIDENCE + constant, EVIDENCE + detections([0.3, 0.3, 0.2]))
-    assert verdict.outcome == INCOMPARABLE and "1 of 4 records differ." in verdict.reasons
+    assert verdict.outcome == INCOMPARABLE and "1 of 4 records differs." in verdict.reasons
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.01, -0.5])

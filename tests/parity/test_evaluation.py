@@ -80,7 +80,7 @@ def test_equal_detections_match(judged):
 def test_a_difference_is_a_mismatch_unless_bounds_allow_it(judged, name, value, within):
     changes = [(2, name, value)]
     verdict = judged(changes)
-    assert verdict.outcome == MISMATCH and verdict.reasons[0].startswith("1 of 4 images differ")
+    assert verdict.outcome == MISMATCH and verdict.reasons[0].startswith("1 of 4 images differs")
     assert "image 30 (003.png)" in verdict.reasons[0] and "the same inputs" in verdict.reasons[1]
     assert [result.accepted for result in verdict.images] == [True, True, False, True]
     loose = Bounds(exact=False, score=1e-3, box=0.5, ap=1.0)
@@ -99,7 +99,7 @@ def without(row):
 
 def test_a_lost_detection_is_a_mismatch(judged):
     verdict = judged(without(2), Bounds(exact=False, score=1e-3, box=0.5, ap=1.0))
-    assert verdict.outcome == MISMATCH and "1 detections without a partner" in verdict.reasons[0]
+    assert verdict.outcome == MISMATCH and "1 detection without a partner" in verdict.reasons[0]
     assert [(one.row, one.score) for one in verdict.images[0].lone[LEGACY]] == [(2, 0.3)]
 
 
@@ -115,7 +115,7 @@ def test_only_what_fell_off_the_end_of_a_full_list_may_be_alone(judged):
 def test_other_inputs_are_told(judged):
     other = dict(shape=[1, 3, 64, 97], dtype="torch.float32", digest="1", mean=0.0)
     verdict = judged([(1, "input", other), (1, "bboxes", moved(1.0))])
-    assert "other inputs in 1 images, first image 20: legacy 64x96, new 64x97" in verdict.reasons[1]
+    assert "other inputs in 1 image, first image 20: legacy 64x96, new 64x97" in verdict.reasons[1]
     quiet = judged([(1, "input", other)])
     assert quiet.outcome == MATCH and any("without an effect" in note for note in quiet.notes)
 

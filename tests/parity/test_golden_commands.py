@@ -154,7 +154,7 @@ CAPTURE = ("--family", "mmdet_ddq", "--variant", "tiny_4scale", "--size", "64x64
         (("--family", "ddq_detr", "--variant", "tiny_4scale", "--legacy-repo", "nowhere"), "is not a folder"),
         ((*CAPTURE, "--legacy-repo", "."), "leave --legacy-repo out"),
         ((*CAPTURE, "--checkpoint", "missing.pth"), "missing.pth"),
-        ((*CAPTURE, "--objects", "1,2"), "--objects gives 2 numbers for 1 images"),
+        ((*CAPTURE, "--objects", "1,2"), "--objects gives 2 numbers for 1 image"),
         ((*CAPTURE, "--size", "8x8"), "--size"),
         ((*CAPTURE, "--check", "everything"), "--check"),
         ((*CAPTURE, "--seed", "-1"), "--seed"),
@@ -208,7 +208,7 @@ def test_capture_keeps_an_earlier_file_without_force(parity, untouched, no_model
 def test_capture_replaces_it_with_force(parity, no_models, recorded, saved):
     saved.write_bytes(b"earlier")
     result = parity("capture", saved, *CAPTURE, "--force", "--seed", "5")
-    assert result.exit_code == 0 and result.stderr == "ddq-parity: running nothing ...\n"
+    assert result.exit_code == 0 and result.stderr == "running nothing ...\n"
     (line,) = result.stdout.splitlines()
     assert line.startswith(f"CAPTURED {len(RECORDS)} records of toy tiny -> {saved}")
     assert golden.load(saved).records == recorded.records
@@ -227,4 +227,4 @@ def test_capture_that_crashes_keeps_the_earlier_file(parity, untouched, saved, m
     monkeypatch.setattr(commands.golden_runs, "capture", crash)
     result = untouched(lambda: parity("capture", saved, *CAPTURE, "--force", "-q"))
     assert result.exit_code == 4 and not result.stdout
-    assert result.stderr == "ddq-parity: The legacy side crashed: RuntimeError: the old code broke\n"
+    assert result.stderr == "error: The legacy side crashed: RuntimeError: the old code broke\n"

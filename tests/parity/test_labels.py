@@ -134,7 +134,7 @@ def test_a_label_given_as_another_is_named_with_both(tmp_path):
     two = [*BASE, *result, *detections([0, 1, 1, 1], "labels", "labels")]
     verdict = judged(tmp_path, one, two, mapping=RULES)
     assert verdict.labels.lines() == [
-        "classes detected 2 of 80: labels of 2 detections in 1 images",
+        "classes detected 2 of 80: labels of 2 detections in 1 image",
         "label mapping checked for 2 of 80 classes, by made-up predictions",
         "  label 2 is given as 1 (2 made-up detections)",
     ]

@@ -20,7 +20,7 @@ def test_a_difference_that_follows_from_an_argument_is_the_callers(tmp_path):
     verdict = judged(tmp_path, legacy, new)
     assert (verdict.outcome, verdict.divergence.where) == (MISMATCH, "the detector")
     assert "calls `head.loss` (call 0 of the train phase) with another `boxes`" in verdict.divergence.message
-    assert verdict.reasons == ("1 of 3 records differ.",)
+    assert verdict.reasons == ("1 of 3 records differs.",)
 
 
 def test_a_result_is_its_owners(tmp_path):

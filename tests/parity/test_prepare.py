@@ -5,8 +5,9 @@ import torch
 
 from converters import layout
 from converters.layout import Layout, TensorSpec
-from parity import cli
-from parity.prepare import seeded_batch, seeded_weights, varied
+from parity import early
+from parity.prepare import seeded_batch, seeded_weights
+from parity.sizes import varied
 
 SIZES = ((48, 64), (40, 80), (64, 32))
 CLASSES = 5
@@ -102,7 +103,7 @@ def test_an_image_is_padded_by_itself_to_less_than_the_batch_where_there_is_room
     assert batch.pad_shapes == ((96, 128), (131, 128), (96, 157), (128, 157)) and batch.images.shape[2:] == (131, 157)
 
 
-DEFAULTS = [cli.TINY_SIZES, cli.FULL_SIZES, *cli.LARGE_MODEL_SIZES.values()]
+DEFAULTS = [early.TINY_SIZES, early.FULL_SIZES, *early.LARGE_MODEL_SIZES.values()]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_number_of_objects_can_be_given_per_image():
 
 
 def test_numbers_of_objects_that_do_not_fit_the_images_are_refused():
-    with pytest.raises(ValueError, match="Objects are given for 1 images; expected 3"):
+    with pytest.raises(ValueError, match="Objects are given for 1 image; expected 3"):
         seeded_batch(SIZES, 0, CLASSES, objects=(4,))
 
 

@@ -101,10 +101,10 @@ def test_stage_counts_and_names_its_worst_record(tmp_path, gaps, identical, acce
 @pytest.mark.parametrize(
     ("legacy", "new", "tolerance", "line"),
     [
-        ([1.0], [1.0], Tolerance(), "MATCH 1 of 1 records bit-identical"),
-        ([1.0], [1.0], LOOSE, "MATCH 1 of 1 records bit-identical"),
-        ([1.0], [1.5], LOOSE, "MATCH 0 of 1 records bit-identical, 1 within fixed tolerance (rtol 0, atol 0.5)"),
-        ([1.0], [1.5], Tolerance(), "MISMATCH 1 of 1 records differ. First at m."),
+        ([1.0], [1.0], Tolerance(), "MATCH 1 of 1 record bit-identical"),
+        ([1.0], [1.0], LOOSE, "MATCH 1 of 1 record bit-identical"),
+        ([1.0], [1.5], LOOSE, "MATCH 0 of 1 record bit-identical, 1 within fixed tolerance (rtol 0, atol 0.5)"),
+        ([1.0], [1.5], Tolerance(), "MISMATCH 1 of 1 record differs. First at m."),
     ],
     ids=str,
 )
@@ -116,8 +116,8 @@ def test_closing_line_of_what_proves_nothing_gives_every_reason(tmp_path):
     verdict = judged(tmp_path, [Rec("loss", "a"), Rec("loss", "b")], [Rec("loss", "a")],
                      on_legacy=dict(leaf_calls={"neck": 1}))  # fmt: skip
     assert closing_line(verdict) == (
-        "INCOMPARABLE 1 records have no twin and no written exclusion, the first is loss `b` of the legacy side. "
-        "1 of 1 leaf calls of the legacy side have no twin. First at b."
+        "INCOMPARABLE 1 record has no twin and no written exclusion, the first is loss `b` of the legacy side. "
+        "1 of 1 leaf call of the legacy side has no twin. First at b."
     )
 
 
@@ -285,7 +285,7 @@ def test_detections_that_are_equal_are_in_the_json_only(tmp_path):
     verdict = judged(tmp_path, records, records)
     text = printed(verdict)
     assert "matched one to one" not in text and "image 0" not in text
-    assert "classes detected 2: labels of 2 detections in 1 images\n" in text
+    assert "classes detected 2: labels of 2 detections in 1 image\n" in text
     assert [(i["matched"], i["legacy"], i["new"]) for i in strict(verdict)["detections"]] == [(2, 2, 2)]
 
 

@@ -150,7 +150,7 @@ def test_run_whose_measured_rounding_is_inflated_is_not_comparable(tmp_path, spr
     if outcome == INCOMPARABLE:
         (reason,) = verdict.reasons
         assert reason == (
-            "The measured rounding of 1 records is too large to show an error, the first is module_out `a`: 0.08 at a "
+            "The measured rounding of 1 record is too large to show an error, the first is module_out `a`: 0.08 at a "
             "size of 2, at most a share of 0.01 may be."
         )
 

@@ -14,9 +14,9 @@ from parity.evidence import ZERO, Norms, Sample, TraceEvidence, spreads
 from parity.pairing import LEGACY, NEW
 from parity.report import closing_line, training_lines
 from parity.report_json import as_dict
-from parity.stages import stages
 from parity.settings import SettingsError, Task
 from parity.sides import batch_of, twin_names
+from parity.stages import stages
 from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
 
 from .synthetic import SAME_NAMES, Rec, judged, write_trace
@@ -93,7 +93,7 @@ def test_equal_trainings_match(tmp_path):
             "for 2 of 3 parameters, first for `backbone.b.weight`.",
         ),
         ([(1, "grad", None, "")], "the optimizer wrapper", "In step 1 3 of 3 gradients differ, `head.weight` first"),
-        ([(2, "grad", "backbone.a.weight", "")], "backbone.a.weight", "In step 2 1 of 3 gradients differ"),
+        ([(2, "grad", "backbone.a.weight", "")], "backbone.a.weight", "In step 2 1 of 3 gradients differs"),
         (
             [(1, "clip", None, "total_norm")],
             "gradient clipping",

@@ -61,7 +61,7 @@ def test_crash_without_a_difference_before_it_is_a_crash_with_its_place(tiny, ho
     result = tiny("--threads", "1", "--new-adapter", adapter, *how, sizes="64x96")
     assert result.exit_code == 4
     assert result.stderr.splitlines()[-1] == (
-        "ddq-parity: The new side crashed in `encoder.layers.1.norms.0` (the predict phase): RuntimeError: "
+        "error: The new side crashed in `encoder.layers.1.norms.0` (the predict phase): RuntimeError: "
         "Sizes do not fit: expected 64"
     )
 

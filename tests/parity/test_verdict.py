@@ -64,7 +64,7 @@ def test_record_without_twin_or_exclusion_is_incomparable_and_named(tmp_path, si
     )
     assert outcome(verdict) == INCOMPARABLE and [i.record.name for i in verdict.coverage.unaccounted] == ["encoder.0"]
     (reason,) = verdict.reasons
-    assert reason.startswith("1 records have no twin") and f"`encoder.0` key_padding_mask of the {side} side" in reason
+    assert reason.startswith("1 record has no twin") and f"`encoder.0` key_padding_mask of the {side} side" in reason
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,8 @@ def test_leaf_call_without_twin_is_incomparable(tmp_path, legacy, new, paired):
     verdict = judged(tmp_path, [OUT], [OUT], on_legacy=dict(leaf_calls=legacy), on_new=dict(leaf_calls=new))
     assert outcome(verdict) == INCOMPARABLE and verdict.coverage.paired_leaf_calls == paired
     total = sum(legacy.values())
-    assert verdict.reasons == (f"{total - paired} of {total} leaf calls of the legacy side have no twin.",)
+    calls = "leaf call" if total == 1 else "leaf calls"
+    assert verdict.reasons == (f"1 of {total} {calls} of the legacy side has no twin.",) and total - paired == 1
 
 
 def test_leaf_calls_pair_through_the_mapping(tmp_path):
@@ -163,7 +164,7 @@ def test_what_has_no_bearing_on_the_numbers_may_differ(tmp_path):
 
 def test_one_differing_record_among_many_is_a_mismatch(tmp_path):
     verdict = judged(tmp_path, [*filler(500), OUT], [*filler(500), Rec("module_out", "backbone", [1.0, 2.0000002])])
-    assert outcome(verdict) == MISMATCH and verdict.reasons == ("1 of 501 records differ.",)
+    assert outcome(verdict) == MISMATCH and verdict.reasons == ("1 of 501 records differs.",)
     assert verdict.divergence.where == "backbone"
 
 
@@ -279,7 +280,7 @@ def test_missing_input_before_the_first_difference_is_the_place(tmp_path):
     verdict = judged(tmp_path, legacy, new)
     assert verdict.outcome == MISMATCH and verdict.divergence.where == "the detector"
     assert "calls `decoder`" in verdict.divergence.message and "without `mask`" in verdict.divergence.message
-    assert "1 have no twin" in verdict.reasons[0]
+    assert "1 has no twin" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(
