@@ -56,7 +56,7 @@ def categories_of(task: EvalTask, sources: Sources, images: ImageSet) -> tuple[i
         for count, keys in class_counts(held.state_dict, families.family(task.family).class_keys).items():
             if count != number:
                 raise BadSetError(
-                    f"{sources.checkpoint} has {counted(count, "class", "classes")} (rows of `{keys[0]}`) and variant {task.variant} has "
+                    f"{sources.checkpoint} has {counted(count, 'class', 'classes')} (rows of `{keys[0]}`) and variant {task.variant} has "
                     f"{number}; pass the --variant that it was trained as, or another --weights."
                 )
     return images.category_ids(names, number)
