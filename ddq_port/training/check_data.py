@@ -18,6 +18,7 @@ from ddq_port.training.image_progress import ImageProgress
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal
+_LARGE_FILE = 20_000_000  # bytes; larger annotation files take long enough to say so
 #: Before a training all images of a set are loaded if they are few, which takes seconds; of others so many.
 _SAMPLE = Sample(few=2000, number=1000)
 
@@ -84,6 +85,8 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
             ann_file, images = _paths(dataset)
             if not images.is_dir():
                 raise DataError(f"The image folder {images} of {name} is not there; expected a folder.")
+            if ann_file.stat().st_size > _LARGE_FILE:
+                say(f"checking {ann_file}; --no-check-data skips that")
             options = _options(cfg, dataset, purpose, _class_names(dataset), sample=_SAMPLE)
             findings = check(ann_file, images, options)
             if findings.decoded < findings.images and findings.images > _SAMPLE.few:
@@ -98,11 +101,12 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
 def _judge(findings: Findings, name: str, say: Callable[[str], None]) -> None:
     for _, line in listing(findings, (ERROR, WARNING)):
         say(line)
-    if findings.first_error is not None:
+    first = findings.first_error
+    if first is not None:
+        remedy = KINDS[first.kind].remedy.format(ann_file=findings.ann_file)
         raise DataError(
-            f"The data of {name} have {_number(findings.count(ERROR), 'error')}, "
-            f"the first in {findings.first_error}. "
-            "Mend them or pass --no-check-data."
+            f"The data of {name} have {_number(findings.count(ERROR), 'error')}, the first in {first}. "
+            f"{f'What to do: {remedy};' if remedy else 'Mend them'} or pass --no-check-data."
         )
 
 
