@@ -248,4 +248,8 @@ def test_a_check_that_is_killed_leaves_no_process(tmp_path):
     assert _soon(lambda: pid_file.is_file() and pid_file.read_text())
     process.kill()
     process.join()
-    assert _soon(lambda: not _alive(pid_file.read_text()))
+    pid = int(pid_file.read_text())
+    gone = _soon(lambda: not _alive(pid))
+    if not gone:
+        os.kill(pid, signal.SIGKILL)
+    assert gone

@@ -181,7 +181,7 @@ def test_progress_on_a_terminal_and_in_a_log(capsys, monkeypatch):
             progress(done, 100)
             now[0] += 3
         text = capsys.readouterr().err
-        assert text.count("\n") == (1 if terminal else 3) and text.count("\r") == (10 if terminal else 0)
+        assert text.count("\n") == (1 if terminal else 4) and text.count("\r") == (10 if terminal else 0)
         assert "100 of 100 images" in text and "s left" in text
     quiet = image_progress.ImageProgress(quiet=True)
     for done in range(0, 101, 10):
