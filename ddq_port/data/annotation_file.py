@@ -84,7 +84,7 @@ def _of_one_byte(raw: bytes, error: UnicodeDecodeError) -> Decoded:
 
 def _as_trainer(path: Path) -> str | None:
     """Return the text as pycocotools opens it; None if that is UTF-8, which was tried already."""
-    if codecs.lookup(locale.getencoding()).name == "utf-8":
+    if codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
         return None
     try:
         with open(path, newline="") as file:
@@ -95,7 +95,7 @@ def _as_trainer(path: Path) -> str | None:
 
 def _locale_trouble() -> str:
     return (
-        f"the file is UTF-8, but in this environment mmdet opens files as {locale.getencoding()}; "
+        f"the file is UTF-8, but in this environment mmdet opens files as {locale.getpreferredencoding(False)}; "
         "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
     )
 

@@ -94,7 +94,7 @@ def check(
     entries = records.check(content, options.classes, found)
     del content  # mmdet reads the file itself; COCO's train2017 takes some gigabytes
     trained, evaluated = None, None
-    if options.ask_mmdet and entries.names and entries.images:
+    if options.ask_mmdet and entries.names and entries.images and "encoding" not in found.counts:
         stage("mmdet reads the annotations")
         trained = _read(Path(ann_file), entries, options, found)
         if options.purpose != TRAINING and trained is not None:

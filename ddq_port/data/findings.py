@@ -35,7 +35,7 @@ class Kind:
     evaluation: bool = False
 
 
-_CONVERT = "convert the image, for instance `magick OLD NEW.png`, and name the new file in the annotations"
+_CONVERT = "make 8 bits of the values that there are, for instance `magick OLD -auto-level -depth 8 NEW.png`"
 KINDS = {
     "unreadable": Kind(ERROR, "the annotation file is not COCO-format JSON"),
     "encoding": Kind(ERROR, "the trainer opens the file as text of another encoding"),

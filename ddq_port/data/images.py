@@ -6,6 +6,7 @@ the check.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from ddq_port.data.pixels import OPENCV_LIMIT, Image, Remark, examine, size_of
 Loader = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 _MOST_PROCESSES = 8
 _CHUNK = 16  # images per task: a process that dies takes at most so many with it, which are then tried one by one
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 _BYTES = 7.5  # per pixel: three colours, two and a half copies while it is decoded and converted
 
 
@@ -59,6 +61,7 @@ def _begin(loader: Loader, decode: bool) -> None:
     """Prepare a process: its decoder's messages go into a file, and an interrupt is left to the parent."""
     import cv2
 
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # it would wait for work forever
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     with tempfile.TemporaryFile() as file:

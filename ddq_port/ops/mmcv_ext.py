@@ -33,7 +33,6 @@ __all__ = [
     "sigmoid_focal_loss_forward",
 ]
 
-
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Return the indices that greedy NMS keeps; see :func:`ddq_port.ops.nms.nms`.
 

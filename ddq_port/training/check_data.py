@@ -18,6 +18,7 @@ from ddq_port.training.image_progress import ImageProgress
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal
+_LARGE_FILE = 20_000_000  # bytes; larger annotation files take long enough to say so
 #: Before a training all images of a set are loaded if they are few, which takes seconds; of others so many.
 _SAMPLE = Sample(few=2000, number=1000)
 
@@ -84,6 +85,8 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
             ann_file, images = _paths(dataset)
             if not images.is_dir():
                 raise DataError(f"The image folder {images} of {name} is not there; expected a folder.")
+            if ann_file.stat().st_size > _LARGE_FILE:
+                say(f"checking {ann_file}; --no-check-data skips that")
             options = _options(cfg, dataset, purpose, _class_names(dataset), sample=_SAMPLE)
             findings = check(ann_file, images, options)
             if findings.decoded < findings.images and findings.images > _SAMPLE.few:
@@ -91,14 +94,49 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
                     f"{name}: {findings.decoded} of {findings.images} images were loaded; "
                     f"`ddq-train check-data {ann_file} --images {images}` loads all"
                 )
-            for _, line in listing(findings, (ERROR, WARNING)):
-                say(line)
-            if findings.first_error is not None:
+            _judge(findings, name, say)
+    _check_evaluators(cfg, say)
+
+
+def _judge(findings: Findings, name: str, say: Callable[[str], None]) -> None:
+    for _, line in listing(findings, (ERROR, WARNING)):
+        say(line)
+    first = findings.first_error
+    if first is not None:
+        remedy = KINDS[first.kind].remedy.format(ann_file=findings.ann_file)
+        raise DataError(
+            f"The data of {name} have {_number(findings.count(ERROR), 'error')}, the first in {first}. "
+            f"{f'What to do: {remedy};' if remedy else 'Mend them'} or pass --no-check-data."
+        )
+
+
+def _check_evaluators(cfg: Any, say: Callable[[str], None]) -> None:
+    """Check annotation files that only an evaluator reads: every image that is validated on must be in them."""
+    given = cfg.get("val_evaluator")
+    datasets = list(_coco_datasets((cfg.get("val_dataloader") or {}).get("dataset")))
+    for evaluator in given if isinstance(given, list | tuple) else [given]:
+        file = evaluator and not evaluator.get("backend_args") and evaluator.get("ann_file")
+        others = [dataset for dataset in datasets if file and not _same(_paths(dataset)[0], Path(file))]
+        if not others or _type(evaluator).rpartition(".")[2] != "CocoMetric" or len(others) < len(datasets):
+            continue
+        options = Options(classes=_class_names(others[0]), purpose=EVALUATION)
+        _judge(check(file, None, options), "val_evaluator", say)
+        for dataset in others:
+            validated = _paths(dataset)[0]
+            absent = _image_ids(validated) - _image_ids(Path(file))
+            if absent:
                 raise DataError(
-                    f"The data of {name} have {_number(findings.count(ERROR), 'error')}, "
-                    f"the first in {findings.first_error}. "
-                    "Mend them or pass --no-check-data."
+                    f"val_evaluator evaluates on {file}, which lacks {_number(len(absent), 'image')} of {validated}, "
+                    f"such as image {min(absent, key=str)}; set val_evaluator.ann_file to the file of val_dataloader."
                 )
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.is_file() and other.is_file() and one.samefile(other)
+
+
+def _image_ids(ann_file: Path) -> set[Any]:
+    return {image["id"] for image in json.loads(ann_file.read_bytes())["images"]}
 
 
 def verdict(findings: Findings) -> str:

@@ -11,7 +11,7 @@ _TERMINAL, _LOG = 0.2, 10.0  # seconds between two lines
 
 
 class ImageProgress:
-    """Writes to stderr how many images were looked at; nothing for checks that take less than a second.
+    """Writes to stderr how many images were looked at; nothing where that takes a second or two.
 
     Args:
         quiet: write nothing.
@@ -33,7 +33,7 @@ class ImageProgress:
         """Tell that `done` images of `of` were looked at; the first call, with 0, is the beginning."""
         now = time.monotonic()
         if self._began is None:
-            self._began, self._next = now, now + (1.0 if self._terminal else _LOG)
+            self._began, self._next = now, now + (1.0 if self._terminal else 3.0)
         if self._quiet or (now < self._next and not (self._shown and done == of)):
             return
         left = (now - self._began) / done * (of - done) if done else 0

@@ -1,10 +1,13 @@
 """The loader of the training loads every image; what it cannot load, or loads wrongly, is told with its reason."""
 
 import io
+import multiprocessing
 import os
 import signal
 import struct
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +212,44 @@ def test_a_process_that_dies_is_told_with_the_name_of_the_file(tmp_path):
     told = list(pool.check(entries, _killed_by_the_second, True, done.append))
     assert [(image.key, remark.kind) for image, remark in told] == [(2, "unreadable-image")]
     assert "killed by SIGKILL" in told[0][1].text and done[-1] == 4
+
+
+def _slow(results):
+    Path(results["img_path"]).with_suffix(".pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def _alive(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def _soon(true):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_check_that_is_killed_leaves_no_process(tmp_path):
+    write(tmp_path)
+    entries = [Entry(key, tmp_path / "img" / f"{key}.png", (WIDTH, HEIGHT), True) for key in (1, 2, 3, 4)]
+
+    def target():
+        list(pool.check(entries, _slow, True, lambda done: None))
+
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    pid_file = tmp_path / "img" / "1.pid"
+    assert _soon(lambda: pid_file.is_file() and pid_file.read_text())
+    process.kill()
+    process.join()
+    pid = int(pid_file.read_text())
+    gone = _soon(lambda: not _alive(pid))
+    if not gone:
+        os.kill(pid, signal.SIGKILL)
+    assert gone

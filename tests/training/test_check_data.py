@@ -181,7 +181,7 @@ def test_progress_on_a_terminal_and_in_a_log(capsys, monkeypatch):
             progress(done, 100)
             now[0] += 3
         text = capsys.readouterr().err
-        assert text.count("\n") == (1 if terminal else 3) and text.count("\r") == (10 if terminal else 0)
+        assert text.count("\n") == (1 if terminal else 4) and text.count("\r") == (10 if terminal else 0)
         assert "100 of 100 images" in text and "s left" in text
     quiet = image_progress.ImageProgress(quiet=True)
     for done in range(0, 101, 10):
@@ -249,6 +249,27 @@ def test_what_the_evaluation_trips_over_ends_it_for_data_to_validate_on(config, 
         before_training(cfg, lambda line: None)
     cfg, _ = config_of(config, tmp_path, (bad, images), (good, images))
     before_training(cfg, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (without_crowds, "The data of val_evaluator have 6 errors"),
+        (lambda content: content["images"][3].update(id=77), "The data of val_evaluator have 1 error"),
+        (
+            lambda content: content.update(
+                images=content["images"][:3],
+                annotations=[entry for entry in content["annotations"] if entry["image_id"] < 3],
+            ),
+            "lacks 1 image of .*annotations.json, such as image 3; set val_evaluator.ann_file",
+        ),
+    ],
+)
+def test_an_evaluator_with_a_file_of_its_own(config, data, tmp_path, change, said):
+    cfg, _ = for_training(TrainOptions(config, tmp_path / "work"))
+    cfg.val_evaluator.ann_file = str(changed(data, tmp_path, change))
+    with pytest.raises(DataError, match=said):
+        before_training(cfg, lambda line: None)
 
 
 def test_images_are_loaded_before_a_training(config, data, tmp_path, monkeypatch):
