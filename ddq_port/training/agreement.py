@@ -236,11 +236,13 @@ def _check_heads(numbers: Mapping[str, int]) -> None:
 
 
 def _check_number(numbers: Mapping[str, int], data: DataClasses) -> None:
-    for place, number in numbers.items():
-        if number != len(data.names):
+    number = len(data.names)
+    for place, stated in numbers.items():
+        if stated != number:
+            which = f"{place}={number}" if len(numbers) == 1 else f"all {len(numbers)} heads to {number}"
             raise AgreementError(
-                f"{place} is {number} and {data.called} has {counted(len(data.names))} ({listed(data.names)}); "
-                f"expected the same number. Set {place}={len(data.names)} if the data are right."
+                f"{place} is {stated} and {data.called} has {counted(number)} ({listed(data.names)}); expected the "
+                f"same number. Set {which} if the data are right."
             )
 
 

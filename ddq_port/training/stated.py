@@ -138,7 +138,7 @@ def data_sets(dataset: Any, place: str) -> Iterator[DataClasses]:
             f"{place}.metainfo is {_short(metainfo)}; expected dict(classes=(...)) with the names in it."
         )
     own = _names_of(kind)
-    _check_spelling(metainfo or {}, place, own)
+    _check_spelling(metainfo or {}, place, f"the {len(own)} of {kind.__name__}" if own else "none")
     stated = "classes" in (metainfo or {})
     names = _names(metainfo["classes"], f"{place}.metainfo.classes") if stated else own
     if names:
@@ -219,7 +219,7 @@ def _check_keys(dataset: Mapping[str, Any], kind: type, place: str) -> None:
         )
 
 
-def _check_spelling(metainfo: Mapping[str, Any], place: str, own: tuple[str, ...]) -> None:
+def _check_spelling(metainfo: Mapping[str, Any], place: str, instead: str) -> None:
     stated = metainfo.get("classes")
     for key, value in metainfo.items():
         if key == "classes" or value == stated:
@@ -232,9 +232,9 @@ def _check_spelling(metainfo: Mapping[str, Any], place: str, own: tuple[str, ...
                     f"{place}.metainfo has both `{key}` and `classes` ({_short(stated)}), and mmdet looks at `classes` "
                     f"only; put the names that are meant there and leave `{key}` out."
                 )
-            instead = f"takes the {len(own)} classes that it has by itself" if own else "has no classes"
             raise StatementError(
-                f"{place}.metainfo has `{key}`, which mmdet does not look at, so it {instead}; call it `classes`."
+                f"{place}.metainfo has `{key}`, which mmdet does not look at, so the classes are {instead}; call it "
+                "`classes`."
             )
 
 
