@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddq_port.data.classes import NamesError, counted, difference, listed, of_file, of_meta, resembling
+from ddq_port.data.classes import NamesError, counted, difference, listed, of_file, of_meta, repeated, resembling
 from ddq_port.training import weights
 from ddq_port.training.stated import DataClasses, StatementError, data_sets, heads, takes_texts
 
@@ -199,7 +199,7 @@ def _file_told(data: DataClasses, file: Path, place: str, there: Sequence[str], 
             f"{data.place} has no metainfo.classes, so mmdet takes the {len(data.names)} of {data.kind}, and {what}. "
             f"Write metainfo=dict(classes={_written(there)})."
         )
-    twice = next((name for at, name in enumerate(there) if name in there[:at]), None)
+    twice = repeated(there)
     if twice is not None:
         return f"{what}, `{twice}` twice; expected every name once, for mmdet reads categories by their names."
     stated = f"{data.place}.metainfo.classes is {listed(data.names)}"

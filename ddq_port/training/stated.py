@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddq_port.data.classes import repeated
+
 #: Parts of a model that tell the classes of the data apart. Others have numbers of their own: an RPN has 1, a semantic
 #: head counts stuff as well, a backbone may have the classes of ImageNet.
 _HEADS = ("bbox_head", "mask_head", "mask_iou_head", "point_head", "query_head")
@@ -185,7 +187,7 @@ def _names(value: Any, place: str) -> tuple[str, ...] | None:
         raise StatementError(
             f"{place} is empty; expected the names of the classes in the order of the annotation file."
         )
-    twice = next((name for at, name in enumerate(value) if name in value[:at]), None)
+    twice = repeated(value)
     if twice is not None:
         raise StatementError(f"{place} has `{twice}` twice; expected every class once.")
     return tuple(value)
