@@ -211,24 +211,25 @@ def _check_keys(dataset: Mapping[str, Any], kind: type, place: str) -> None:
     """Refuse settings that look like `metainfo` or `classes` and are not what mmdet calls it."""
     allowed = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
     for key, value in dataset.items():
-        plain = _letters(key)
-        if key in allowed or key == "type" or plain not in (*_LIKE_METAINFO, *_LIKE_CLASSES):
+        if key in allowed or key == "type":
             continue
-        if plain in _LIKE_METAINFO:
+        if _alike(key, "metainfo", _LIKE_METAINFO):
             raise StatementError(f"{place} has `{key}`, which mmdet does not know; write metainfo=dict(classes=(...)).")
-        raise StatementError(
-            f"{place}.{key} is {_short(value)}, a setting that mmdet does not know; write metainfo=dict(classes=(...))."
-        )
+        if _alike(key, "classes", _LIKE_CLASSES):
+            raise StatementError(
+                f"{place}.{key} is {_short(value)}, a setting that mmdet does not know; write "
+                "metainfo=dict(classes=(...))."
+            )
 
 
 def _check_spelling(metainfo: Mapping[str, Any], place: str, instead: str) -> None:
     stated = metainfo.get("classes")
     for key, value in metainfo.items():
-        if key == "classes" or value == stated:
+        if key == "classes" or not isinstance(value, str | list | tuple):
             continue
-        plain = _letters(key)
-        alike = plain in _LIKE_CLASSES or difflib.SequenceMatcher(None, plain, "classes").ratio() > 0.8
-        if alike and isinstance(value, str | list | tuple):
+        if isinstance(stated, list | tuple) and list(value) == list(stated):
+            continue
+        if _alike(key, "classes", _LIKE_CLASSES):
             if stated is not None:
                 raise StatementError(
                     f"{place}.metainfo has both `{key}` and `classes` ({_short(stated)}), and mmdet looks at `classes` "
@@ -240,8 +241,10 @@ def _check_spelling(metainfo: Mapping[str, Any], place: str, instead: str) -> No
             )
 
 
-def _letters(key: Any) -> str:
-    return re.sub("[^a-z]", "", str(key).lower())
+def _alike(key: Any, meant: str, others: tuple[str, ...]) -> bool:
+    """Tell whether a setting is another spelling of what is meant, or another word for it."""
+    plain = re.sub("[^a-z]", "", str(key).lower())
+    return plain in others or difflib.SequenceMatcher(None, plain, meant).ratio() > 0.8
 
 
 def _short(value: Any) -> str:
