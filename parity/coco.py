@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ddq_port.data.classes import counted, listed, resembling
+from ddq_port.data.classes import counted, listed, repeated, resembling
 
 #: The numbers of COCO's summary that are told, by their place in it.
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP small": 3, "AP medium": 4, "AP large": 5}
@@ -71,7 +71,7 @@ class ImageSet:
             )
         if classes is None:
             return tuple(number for number, _ in self.categories)
-        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        twice = repeated(names)
         if twice is not None:
             raise BadSetError(f"{self.ann_file} has the category `{twice}` twice; expected every name once.")
         if len(classes) != count:

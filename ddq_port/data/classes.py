@@ -47,6 +47,11 @@ def difference(first: Sequence[str], second: Sequence[str]) -> str | None:
     return f"class {at} is `{one[at]}` in the first and `{two[at]}` in the second"
 
 
+def repeated(names: Sequence[str]) -> str | None:
+    """Return the first name that stands in a list a second time; None if there is none."""
+    return next((name for at, name in enumerate(names) if name in names[:at]), None)
+
+
 def resembling(name: str, names: Sequence[str]) -> str | None:
     """Say which of some names is the same but for case, white space or punctuation, and how it differs; else None."""
     other = next((other for other in names if other != name and _plain(other) == _plain(name)), None)
@@ -73,7 +78,13 @@ def of_file(ann_file: Path) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)
 def _of_file(ann_file: Path, _mtime: int, _size: int) -> tuple[str, ...]:
-    return tuple(category["name"] for category in json.loads(ann_file.read_bytes())["categories"])
+    names = tuple(category["name"] for category in json.loads(ann_file.read_bytes())["categories"])
+    if not names:
+        raise NamesError("its list of categories is empty")
+    wrong = next((name for name in names if not isinstance(name, str)), "")
+    if wrong != "":
+        raise NamesError(f"the name {wrong!r} of a category is no text")
+    return names
 
 
 def of_meta(meta: Any) -> tuple[str, ...] | None:

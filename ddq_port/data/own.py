@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddq_port.data import foreign
-from ddq_port.data.classes import NamesError, difference, listed, of_file
+from ddq_port.data.classes import NamesError, difference, listed, of_file, repeated
 
 
 class OwnDataError(Exception):
@@ -31,17 +31,24 @@ class Source:
         """Return the names of the classes in the order in which mmdet labels them: that of the file.
 
         Raises:
-            OwnDataError: if the file is none, or names no classes.
+            OwnDataError: if the file is none, or names no classes, or one of them twice.
         """
         other = foreign.recognise(self.ann_file, self.images)
         if other is not None:
             raise OwnDataError(other)
         try:
-            return of_file(self.ann_file)
+            names = of_file(self.ann_file)
         except NamesError as error:
             raise OwnDataError(
                 f"`{self.ann_file}` names no classes ({error}); see `ddq-train check-data {self.ann_file}`."
             ) from error
+        twice = repeated(names)
+        if twice is not None:
+            raise OwnDataError(
+                f"`{self.ann_file}` has the category `{twice}` twice; expected every name once, for mmdet reads "
+                "categories by their names."
+            )
+        return names
 
 
 def use(cfg: Any, train: Source, val: Source | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddq_port.data.classes import NamesError, counted, difference, listed, of_file, of_meta, resembling
+from ddq_port.data.classes import NamesError, counted, difference, listed, of_file, of_meta, repeated, resembling
 from ddq_port.training import weights
 from ddq_port.training.stated import DataClasses, StatementError, data_sets, heads, takes_texts
 
@@ -199,7 +199,7 @@ def _file_told(data: DataClasses, file: Path, place: str, there: Sequence[str], 
             f"{data.place} has no metainfo.classes, so mmdet takes the {len(data.names)} of {data.kind}, and {what}. "
             f"Write metainfo=dict(classes={_written(there)})."
         )
-    twice = next((name for at, name in enumerate(there) if name in there[:at]), None)
+    twice = repeated(there)
     if twice is not None:
         return f"{what}, `{twice}` twice; expected every name once, for mmdet reads categories by their names."
     stated = f"{data.place}.metainfo.classes is {listed(data.names)}"
@@ -236,11 +236,13 @@ def _check_heads(numbers: Mapping[str, int]) -> None:
 
 
 def _check_number(numbers: Mapping[str, int], data: DataClasses) -> None:
-    for place, number in numbers.items():
-        if number != len(data.names):
+    number = len(data.names)
+    for place, stated in numbers.items():
+        if stated != number:
+            which = f"{place}={number}" if len(numbers) == 1 else f"all {len(numbers)} heads to {number}"
             raise AgreementError(
-                f"{place} is {number} and {data.called} has {counted(len(data.names))} ({listed(data.names)}); "
-                f"expected the same number. Set {place}={len(data.names)} if the data are right."
+                f"{place} is {stated} and {data.called} has {counted(number)} ({listed(data.names)}); expected the "
+                f"same number. Set {which} if the data are right."
             )
 
 

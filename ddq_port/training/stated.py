@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddq_port.data.classes import repeated
+
 #: Parts of a model that tell the classes of the data apart. Others have numbers of their own: an RPN has 1, a semantic
 #: head counts stuff as well, a backbone may have the classes of ImageNet.
 _HEADS = ("bbox_head", "mask_head", "mask_iou_head", "point_head", "query_head")
@@ -138,7 +140,7 @@ def data_sets(dataset: Any, place: str) -> Iterator[DataClasses]:
             f"{place}.metainfo is {_short(metainfo)}; expected dict(classes=(...)) with the names in it."
         )
     own = _names_of(kind)
-    _check_spelling(metainfo or {}, place, own)
+    _check_spelling(metainfo or {}, place, f"the {len(own)} of {kind.__name__}" if own else "none")
     stated = "classes" in (metainfo or {})
     names = _names(metainfo["classes"], f"{place}.metainfo.classes") if stated else own
     if names:
@@ -185,7 +187,7 @@ def _names(value: Any, place: str) -> tuple[str, ...] | None:
         raise StatementError(
             f"{place} is empty; expected the names of the classes in the order of the annotation file."
         )
-    twice = next((name for at, name in enumerate(value) if name in value[:at]), None)
+    twice = repeated(value)
     if twice is not None:
         raise StatementError(f"{place} has `{twice}` twice; expected every class once.")
     return tuple(value)
@@ -209,37 +211,40 @@ def _check_keys(dataset: Mapping[str, Any], kind: type, place: str) -> None:
     """Refuse settings that look like `metainfo` or `classes` and are not what mmdet calls it."""
     allowed = {name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters}
     for key, value in dataset.items():
-        plain = _letters(key)
-        if key in allowed or key == "type" or plain not in (*_LIKE_METAINFO, *_LIKE_CLASSES):
+        if key in allowed or key == "type":
             continue
-        if plain in _LIKE_METAINFO:
+        if _alike(key, "metainfo", _LIKE_METAINFO):
             raise StatementError(f"{place} has `{key}`, which mmdet does not know; write metainfo=dict(classes=(...)).")
-        raise StatementError(
-            f"{place}.{key} is {_short(value)}, a setting that mmdet does not know; write metainfo=dict(classes=(...))."
-        )
+        if _alike(key, "classes", _LIKE_CLASSES):
+            raise StatementError(
+                f"{place}.{key} is {_short(value)}, a setting that mmdet does not know; write "
+                "metainfo=dict(classes=(...))."
+            )
 
 
-def _check_spelling(metainfo: Mapping[str, Any], place: str, own: tuple[str, ...]) -> None:
+def _check_spelling(metainfo: Mapping[str, Any], place: str, instead: str) -> None:
     stated = metainfo.get("classes")
     for key, value in metainfo.items():
-        if key == "classes" or value == stated:
+        if key == "classes" or not isinstance(value, str | list | tuple):
             continue
-        plain = _letters(key)
-        alike = plain in _LIKE_CLASSES or difflib.SequenceMatcher(None, plain, "classes").ratio() > 0.8
-        if alike and isinstance(value, str | list | tuple):
+        if isinstance(stated, list | tuple) and list(value) == list(stated):
+            continue
+        if _alike(key, "classes", _LIKE_CLASSES):
             if stated is not None:
                 raise StatementError(
                     f"{place}.metainfo has both `{key}` and `classes` ({_short(stated)}), and mmdet looks at `classes` "
                     f"only; put the names that are meant there and leave `{key}` out."
                 )
-            instead = f"takes the {len(own)} classes that it has by itself" if own else "has no classes"
             raise StatementError(
-                f"{place}.metainfo has `{key}`, which mmdet does not look at, so it {instead}; call it `classes`."
+                f"{place}.metainfo has `{key}`, which mmdet does not look at, so the classes are {instead}; call it "
+                "`classes`."
             )
 
 
-def _letters(key: Any) -> str:
-    return re.sub("[^a-z]", "", str(key).lower())
+def _alike(key: Any, meant: str, others: tuple[str, ...]) -> bool:
+    """Tell whether a setting is another spelling of what is meant, or another word for it."""
+    plain = re.sub("[^a-z]", "", str(key).lower())
+    return plain in others or difflib.SequenceMatcher(None, plain, meant).ratio() > 0.8
 
 
 def _short(value: Any) -> str:

@@ -67,7 +67,17 @@ def test_other_classes_in_validation(cfg, tmp_path, classes):
         own.use(cfg, source(tmp_path, "train", "nut", "bolt"), source(tmp_path, "val", *classes))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"categories": [{"id": 1}]}', '{"categories": 1}'])
+def test_a_class_twice(cfg, tmp_path):
+    given = source(tmp_path, "train", "nut", "bolt", "nut")
+    with pytest.raises(OwnDataError, match="train.json` has the category `nut` twice"):
+        own.use(cfg, given, given)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"categories": [{"id": 1}]}', '{"categories": 1}', '{"categories": []}',
+     '{"categories": [{"id": 1, "name": 7}]}'],
+)  # fmt: skip
 def test_a_file_that_names_no_classes(cfg, tmp_path, text):
     given = source(tmp_path, "train")
     given.ann_file.write_text(text)

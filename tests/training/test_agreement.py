@@ -85,6 +85,10 @@ REFUSED = [
         {"model": dict(roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=80)))},
         "model.roi_head.bbox_head.num_classes is 3 and model.roi_head.mask_head.num_classes is 80",
     ),
+    (
+        {"model": dict(roi_head=dict(bbox_head=[dict(num_classes=80)] * 3))},
+        "Set all 3 heads to 3 if the data are right",
+    ),
     ({"model": dict(bbox_head=dict(type="RetinaHead", num_classes=80))}, f"{HEAD} is 80 and {TRAIN} has 3 classes"),
     ({"model": dict(detector=dict(bbox_head=dict(num_classes=80)))}, "model.detector.bbox_head.num_classes is 80 and"),
     (
@@ -98,6 +102,7 @@ REFUSED = [
     ({CLASSES: ""}, "is one text, ''"),
     ({CLASSES: "labels.txt"}, f"{CLASSES} is the file labels.txt, which is not there"),
     ({CLASSES: 3}, f"{CLASSES} is 3; expected a list of names"),
+    ({CLASSES: 3, f"{TRAIN}.metainfo.palette": [(1, 2, 3)]}, f"{CLASSES} is 3; expected a list of names"),
     ({CLASSES: (NAMES,)}, f"{CLASSES} is (('cup', 'fork', 'lamp'),); expected a list of names"),
     ({CLASSES: (1, 2, 3)}, f"{CLASSES} is (1, 2, 3); expected a list of names"),
     ({CLASSES: dict(cup=0, fork=1, lamp=2)}, "expected a list of names"),
@@ -105,7 +110,7 @@ REFUSED = [
     ({CLASSES: ("cup", "fork", "cup")}, f"{CLASSES} has `cup` twice"),
     ({f"{TRAIN}.metainfo": list(NAMES)}, f"{TRAIN}.metainfo is ['cup', 'fork', 'lamp']; expected dict(classes=(...))"),
     ({f"{TRAIN}.metainfo": dict(CLASSES=NAMES)}, f"{TRAIN}.metainfo has `CLASSES`, which mmdet does not look at"),
-    ({f"{TRAIN}.metainfo": dict(CLASSES=NAMES)}, "so it takes the 80 classes that it has by itself; call it `classes`"),
+    ({f"{TRAIN}.metainfo": dict(CLASSES=NAMES)}, "so the classes are the 80 of CocoDataset; call it `classes`"),
     ({f"{TRAIN}.metainfo": {"class": NAMES}}, "metainfo has `class`, which mmdet does not look at"),
     ({f"{TRAIN}.metainfo": dict(clases=NAMES)}, "metainfo has `clases`, which"),
     ({f"{TRAIN}.metainfo": dict(class_names=NAMES)}, "metainfo has `class_names`, which"),
@@ -115,6 +120,8 @@ REFUSED = [
     ),
     ({f"{TRAIN}.metainfo": None, f"{TRAIN}.meta_info": dict(classes=NAMES)}, f"{TRAIN} has `meta_info`, which mmdet"),
     ({f"{TRAIN}.metainfo": None, f"{TRAIN}.METAINFO": dict(classes=NAMES)}, f"{TRAIN} has `METAINFO`, which mmdet"),
+    ({f"{TRAIN}.metainfo": None, f"{TRAIN}.metainf": dict(classes=NAMES)}, f"{TRAIN} has `metainf`, which mmdet"),
+    ({f"{TRAIN}.clases": NAMES}, f"{TRAIN}.clases is ('cup', 'fork', 'lamp'), a setting that mmdet does not know"),
     ({f"{TRAIN}.classes": NAMES}, f"{TRAIN}.classes is ('cup', 'fork', 'lamp'), a setting that mmdet does not know"),
     (
         {f"{TRAIN}.metainfo": None},
@@ -192,6 +199,7 @@ ACCEPTED = [
     {},
     {f"{TRAIN}.metainfo.palette": [(1, 2, 3)]},
     {f"{TRAIN}.metainfo.CLASSES": NAMES},
+    {f"{TRAIN}.metainfo.CLASSES": list(NAMES)},
     {CLASSES: list(NAMES)},
     {CLASSES: "FOLDER/names.txt"},
     {f"{TRAIN}.ann_file": "FOLDER/five.json"},
@@ -281,6 +289,7 @@ AGREED = Agreed(TRAIN, NAMES, {HEAD: 3}, ())
         (checkpoint(80, NAMES + ("x",)), LOAD, dict(partial=True), None),
         (checkpoint(3, embedded=4), LOAD, {}, "has 4 classes (rows of `dn_query_generator.label_embedding.weight`)"),
         (checkpoint(4, None, embedding=False), LOAD, {}, None),  # with a class for the background
+        (checkpoint(4, None), LOAD, {}, "has 4 classes"),
         (checkpoint(5, None, embedding=False), LOAD, {}, "has 5 classes"),
         (checkpoint(names=("a", "b", "c")), EVALUATE, {}, "ckpt.pth was trained for the classes a, b, c, and train_"),
         (checkpoint(names=("a", "b", "c")), EVALUATE, {}, "class 0 is `a` in the first and `cup` in the second"),
