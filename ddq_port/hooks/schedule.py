@@ -86,8 +86,7 @@ class SameScheduleHook(Hook):
         ):
             exact_resume.check_setting(runner, checkpoint[exact_resume.KEY])  # what no option overrides comes first
         old = _config_of(checkpoint)
-        for change in _lengths(runner, old):
-            self._tell(runner, f"{change.text(' in the checkpoint, now ')}: the schedules stay as they are")
+        lengths = _config_changes(runner, old, _LENGTHS)
         self._refuse_other_groups(runner, checkpoint, old)
         changes = [
             *_optimizer_changes(runner, checkpoint, old),
@@ -95,6 +94,8 @@ class SameScheduleHook(Hook):
             *_other_changes(runner, old),
         ]
         if not changes:
+            for change in lengths:
+                self._tell(runner, f"{change.text(' in the checkpoint, now ')}: the schedules stay as they are")
             return
         if not self.override:
             raise ResumeRefusedError(
@@ -104,12 +105,14 @@ class SameScheduleHook(Hook):
         self._take(runner, checkpoint)
         meta = checkpoint["meta"]
         rate = runner.optim_wrapper.get_lr().get("base_lr") or runner.optim_wrapper.get_lr()["lr"]
-        self._tell(runner, f"taken from the config: {'; '.join(change.text(' -> ') for change in changes)}")
+        self._tell(
+            runner, f"taken from the config: {'; '.join(change.text(' -> ') for change in [*changes, *lengths])}"
+        )
         self._tell(
             runner,
             f"kept from the checkpoint: weights, the optimizer's state of {len(checkpoint['optimizer']['state'])} "
-            f"parameters, counters; the schedules stand where they are after {meta['iter']} iterations "
-            f"({meta['epoch']} epochs), with a learning rate of {rate[0]:.6g}",
+            f"parameters, counters; the schedules stand where they are after iteration {meta['iter']} (epochs done: "
+            f"{meta['epoch']}), with a learning rate of {rate[0]:.6g}",
         )
 
     def _tell(self, runner: Runner, line: str) -> None:
@@ -265,10 +268,6 @@ def _average(settings: Mapping[str, Any]) -> dict[str, Any]:
             own = {name.removeprefix(prefix): item for name, item in settings.items() if name.startswith(prefix)}
             return {name: item for name, item in own.items() if name not in ("type", "priority")}
     return {}
-
-
-def _lengths(runner: Runner, old: Mapping[str, Any]) -> list[Change]:
-    return _config_changes(runner, old, _LENGTHS)
 
 
 def _schedules(runner: Runner) -> list[Any]:

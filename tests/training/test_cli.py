@@ -56,6 +56,7 @@ def test_config_without_training(tmp_path):
         (("--cfg-options", "seen=1", "model.backbone.depth.x=1"), "--cfg-options does not fit the config"),
         (("--load-from", "nowhere.pth"), "nowhere.pth is not there"),
         (("--resume", "a.pth", "--load-from", "b.pth"), "exclude each other"),
+        (("--override-schedule",), "--override-schedule goes with --resume"),
         (("--backbone-weights", "nowhere.pth"), "nowhere.pth is not there"),
         (("--launcher", "pytorch"), "--launcher pytorch finds no RANK in the environment; start with torchrun"),
         (("--launcher", "slurm"), "--launcher slurm finds no SLURM_PROCID in the environment; start with srun"),
