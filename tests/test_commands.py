@@ -1,4 +1,4 @@
-"""What holds for all four command lines: usage errors at once and in one form, packages that are missing in one line."""
+"""What holds for all four command lines: usage errors at once, in one form; missing packages in one line."""
 
 import importlib.util
 import json
@@ -89,7 +89,9 @@ def test_an_install_without_mmcv_says_what_to_install(command, arguments, missin
     monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 2 and result.output.count("\n") == 1
-    assert result.output.startswith(f"error: {missing} is not installed; install it with `pip install 'ddq-port[lite]'`")
+    assert result.output.startswith(
+        f"error: {missing} is not installed; install it with `pip install 'ddq-port[lite]'`"
+    )
     assert "`pip install 'ddq-port[mmcv]'`" in result.output
 
 
@@ -117,7 +119,9 @@ def test_versions_that_do_not_fit_are_refused(tmp_path, monkeypatch, package, ve
     if accepted:
         requirements.check()
         return
-    with pytest.raises(requirements.RequirementError, match=f"^{package} {version} is installed; ddq-port needs") as error:
+    with pytest.raises(
+        requirements.RequirementError, match=f"^{package} {version} is installed; ddq-port needs"
+    ) as error:
         requirements.check()
     named = "mmcv mmcv-lite" if package == "mmcv" else package
     assert f"`pip uninstall {named}`, then `pip install 'ddq-port[lite]'`" in str(error.value)
@@ -158,4 +162,6 @@ def test_imports_that_fail_are_one_line_unless_they_are_a_bug(command, error, is
     if is_bug:
         assert result.exception is error
     else:
-        assert result.exit_code == 2 and result.output.startswith(f"error: Cannot import: {error}; is it installed here?")
+        assert result.exit_code == 2 and result.output.startswith(
+            f"error: Cannot import: {error}; is it installed here?"
+        )

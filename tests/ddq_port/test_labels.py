@@ -61,7 +61,9 @@ def test_picture_of_a_demo_writes_every_label_of_a_crowd(tmp_path, monkeypatch):
     (tmp_path / "ann.json").write_text(json.dumps(content))
     (tmp_path / "found.json").write_text(json.dumps([{**box, "score": 0.9} for box in boxes]))
     written, put = [], cv2.putText
-    monkeypatch.setattr(cv2, "putText", lambda image, text, *rest: (written.append((text, rest[2])), put(image, text, *rest)))
+    monkeypatch.setattr(
+        cv2, "putText", lambda image, text, *rest: (written.append((text, rest[2])), put(image, text, *rest))
+    )
     pictures.draw(tmp_path / "ann.json", tmp_path, tmp_path / "found.json", tmp_path / "x.png")
     assert [text for text, _ in written if text.endswith("0.90")] == ["one 0.90", "two 0.90"] * 3
     assert min(size for _, size in written) >= 0.5

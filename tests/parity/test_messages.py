@@ -55,13 +55,22 @@ CASES = {
     "bisect RUN/new": (("bisect", "{RUN}/new"), "is a trace of a run; did you mean {RUN}?"),
     "bisect nothing": (("bisect", "{nowhere}"), "does not exist; make a run with `ddq-parity run ... --out"),
     "bisect some folder": (("bisect", "{folder}"), "holds no run; make one with `ddq-parity run"),
-    "check nothing": (("check", "{nowhere}"), "does not exist; expected a golden file: `ddq-parity capture` makes one."),
+    "check nothing": (
+        ("check", "{nowhere}"),
+        "does not exist; expected a golden file: `ddq-parity capture` makes one.",
+    ),
     "check an empty file": (("check", "{empty}"), "is empty; expected a golden file"),
     "check a folder": (("check", "{folder}"), "is a directory"),
     "check text": (("check", "{text.npz}"), "is not a golden file or is damaged"),
-    "check with an empty checkpoint": (("check", "{text.npz}", "--checkpoint", "{empty}"), "empty is empty; expected a"),
+    "check with an empty checkpoint": (
+        ("check", "{text.npz}", "--checkpoint", "{empty}"),
+        "empty is empty; expected a",
+    ),
     "run with a folder for weights": (("run", *WHAT, "--checkpoint", "{folder}"), "is a folder; expected a checkpoint"),
-    "run without weights": (("run", *WHAT, "--checkpoint", "{nowhere}"), "nowhere does not exist; expected a checkpoint"),
+    "run without weights": (
+        ("run", *WHAT, "--checkpoint", "{nowhere}"),
+        "nowhere does not exist; expected a checkpoint",
+    ),
     "run into a file": (("run", *WHAT, "--out", "{empty}"), "is a file"),
     "run below a file": (("run", *WHAT, "--out", "{empty}/x"), "cannot be a folder, for {empty} is a file"),
     "run into something else": (("run", *WHAT, "--out", "{notes}", "--force"), "is not empty and holds no earlier run"),
@@ -80,7 +89,10 @@ CASES = {
     "eval of a list": ((*EVAL, "--ann", "{list.json}"), "has no list `images`; expected a data set in COCO's format"),
     "eval of half a set": ((*EVAL, "--ann", "{half.json}"), "images[0]"),
     "eval without images": ((*EVAL, "--images", "{folder}"), "is not there"),
-    "eval without a folder": ((*EVAL, "--images", "{nowhere}"), "does not exist; expected the folder of the images, --images"),
+    "eval without a folder": (
+        (*EVAL, "--images", "{nowhere}"),
+        "does not exist; expected the folder of the images, --images",
+    ),
     "eval of other classes": ((*EVAL[:-1], "r50_4scale"), "3 categories"),
     "eval below a file": ((*EVAL, "--out", "{empty}/x"), "cannot be a folder, for {empty} is a file"),
     "curves without a log": (("curves", "{nowhere}", "{training}"), "does not exist; give a log or a work dir"),
@@ -196,8 +208,9 @@ def test_log_that_begins_at_a_resume_is_not_comparable(parity, tmp_path):
     band = [word for number in range(1, 4) for word in ("--band", tmp_path / f"a{number}")]
     result = parity("curves", tmp_path / "a0", tmp_path / "b", *band, "--out", tmp_path / "out")
     assert result.exit_code == 3 and json.loads((tmp_path / "out" / "curves.json").read_text())["exit_code"] == 3
-    assert "begins at 2.217 epochs, as the log of a resumed training does; give a work dir that holds the earlier" in (
-        result.stdout.splitlines()[-1]
+    assert (
+        "begins at 2.217 epochs, as the log of a resumed training does; give a work dir that holds the earlier"
+        in (result.stdout.splitlines()[-1])
     )
     write_mmengine(tmp_path / "b", training(8), time="20250101_000000")  # the first part, earlier
     assert "resumed" not in parity("curves", tmp_path / "a0", tmp_path / "b", *band).stdout
@@ -212,7 +225,7 @@ def test_termination_in_the_middle_keeps_the_earlier_run(tmp_path):
         "def act(options, prepared, folder, progress):\n"
         "    (folder / 'run.json').write_text('{}'); print('begun', flush=True); time.sleep(60)\n"
         "c.run_parity = act\n"
-        f"sys.argv = ['ddq-parity', 'run', *{WHAT!r}, '--size', '64x64', '--force', '--out', {str(tmp_path / 'out')!r}]\n"
+        f"sys.argv = ['ddq-parity', 'run', *{WHAT!r}, '--size', '64x64', '--force', '--out', {str(tmp_path)!r} + '/out']\n"
         "main()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
