@@ -331,7 +331,7 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
         places.check_file(arguments["ann"], "an annotation file", "JSON in COCO's format, with --ann")
         if not arguments["images"].is_dir():
             raise NotADirectoryError(
-                f"{arguments['images']} is not there; expected the folder of the images, --images."
+                f"{arguments['images']} does not exist; expected the folder of the images, --images."
             )
     del arguments["force"]
 

@@ -183,12 +183,13 @@ def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | 
     asked = family or one[0], variant or one[1]
     if None in asked:
         raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
-    for trace, found in ((legacy, one), (new, two)):
+    for trace, told in ((legacy, one), (new, two)):
+        found = told[0] or asked[0], told[1] or asked[1]
         if found[1] != asked[1] or (found[0] != asked[0] and (trace is legacy or family is None)):
-            told, expected = " ".join(map(str, found)), " ".join(asked)
+            expected = " ".join(asked)
             other = legacy if trace is new and (family, variant) == (None, None) else None
             expected = f"{other.folder} for {expected}" if other else f"expected {expected}"
-            raise TraceError(f"{trace.folder} was recorded for {told}, {expected}; give two traces of one run.")
+            raise TraceError(f"{trace.folder} was recorded for {' '.join(found)}, {expected}; give two traces of one run.")
     return asked
 
 

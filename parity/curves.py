@@ -167,7 +167,7 @@ def _judge(
     resolve: float,
     whole: bool,
 ) -> tuple[str, list[str]]:
-    """Return the outcome and why; of logs that are not ``whole`` no means can be compared, but what is not finite is."""
+    """Return the outcome and why; of logs that are not ``whole`` nothing is compared but whether all is finite."""
     if identical and not reasons:
         return MATCH, []
     diverged = next((q for q in quantities if math.isfinite(q.reference) and not math.isfinite(q.b)), None)
@@ -223,8 +223,8 @@ def _unresolved(quantities: Sequence[Quantity], resolve: float) -> list[str]:
         return []
     share, name = max(wide)
     return [
-        f"The noise of these runs hides differences of more than {resolve:.0%} in {counted(len(wide), 'number')}, the most in "
-        f"`{name}` ({share:.0%}); more repeated runs make it narrower."
+        f"The noise of these runs hides differences of more than {resolve:.0%} in {counted(len(wide), 'number')}, the "
+        f"most in `{name}` ({share:.0%}); more repeated runs make it narrower."
     ]
 
 

@@ -41,7 +41,9 @@ def closing_line(verdict: CurvesVerdict) -> str:
     if verdict.outcome != MATCH:
         first = next((f" First: {place(q, verdict)}." for q in verdict.rejected), "")
         return f"{verdict.outcome} {' '.join(verdict.reasons)}{first}"
-    compared = " and ".join(counted(total, what.removesuffix("s")) for what, (_, total) in counts(verdict.quantities).items() if total)
+    compared = " and ".join(
+        counted(total, what.removesuffix("s")) for what, (_, total) in counts(verdict.quantities).items() if total
+    )
     if verdict.identical:
         return f"MATCH {compared}: both logged the same numbers"
     return f"MATCH {compared} within the noise of {1 + len(verdict.band)} runs; {_resolution(verdict)} would show"
@@ -78,7 +80,8 @@ def _head(verdict: CurvesVerdict) -> Iterator[str]:
 def _described(log: RunLog) -> str:
     length = f" of {counted(log.epoch_length, 'iteration')}" if log.unit == EPOCHS and log.epoch_length else ""
     entries = max(len(curve) for curve in log.terms.values()) if log.terms else 0
-    return f"{log.name}, {counted(entries, 'entry', 'entries')} in {log.end:.4g} {log.unit if log.end != 1 else log.unit.removesuffix('s')}{length}"
+    unit = log.unit if log.end != 1 else log.unit.removesuffix("s")
+    return f"{log.name}, {counted(entries, 'entry', 'entries')} in {log.end:.4g} {unit}{length}"
 
 
 def _print_table(rows: Sequence[Quantity], title: str, verdict: CurvesVerdict, console: Console) -> None:

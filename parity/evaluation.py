@@ -276,8 +276,8 @@ def _image_reasons(rejected: Sequence[ImageResult], results: Sequence[ImageResul
         first = other[0]
         sizes = (f"{side} {'x'.join(map(str, first.shapes[side][-2:]))}" for side in (LEGACY, NEW))
         said.append(
-            f"The pipelines give the network other inputs in {counted(len(other), 'image')}, first image {first.image}: "
-            f"{', '.join(sizes)}."
+            f"The pipelines give the network other inputs in {counted(len(other), 'image')}, first image "
+            f"{first.image}: {', '.join(sizes)}."
         )
     else:
         said.append("The pipelines give the network the same inputs, so the models differ.")
@@ -307,5 +307,7 @@ def _notes(results: Sequence[ImageResult], aps: dict[str, dict[str, float | None
         notes.append("Both APs are 0, so they show nothing; the detections do.")
     if all(result.accepted for result in results) and not all(result.same_input for result in results):
         count = sum(not result.same_input for result in results)
-        notes.append(f"The pipelines give the network other inputs in {counted(count, 'image')}, without an effect that counts.")
+        notes.append(
+            f"The pipelines give the network other inputs in {counted(count, 'image')}, without an effect that counts."
+        )
     return notes

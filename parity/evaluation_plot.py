@@ -119,7 +119,9 @@ def _write(axes: Axes, labels: Sequence[tuple[str, Box, Color]]) -> None:
         if not all(map(math.isfinite, (left, top, right, bottom))):
             continue
         ground = dict(facecolor=color, edgecolor="none", pad=_MARGIN * 72 / axes.figure.dpi, alpha=0.85)
-        written = axes.text(0, 0, text, fontsize=_FONT, color="black", transform=IdentityTransform(), va="bottom", bbox=ground)
+        written = axes.text(
+            0, 0, text, fontsize=_FONT, color="black", transform=IdentityTransform(), va="bottom", bbox=ground
+        )
         extent = written.get_window_extent()
         (x0, y0), (x1, y1) = axes.transData.transform([(left, top), (right, bottom)])
         texts.append(written)

@@ -32,7 +32,10 @@ def print_verdict(verdict: EvalVerdict, console: Console, quiet: bool) -> None:
             _print_wrapped(shared.line(), console)
         console.print(_image_table(verdict))
         if len(verdict.images) > _MOST_ROWS:
-            console.print(f"and {counted(len(verdict.images) - _MOST_ROWS, 'more image')} with smaller differences", highlight=False)
+            console.print(
+                f"and {counted(len(verdict.images) - _MOST_ROWS, 'more image')} with smaller differences",
+                highlight=False,
+            )
         if any(verdict.aps.values()):
             console.print(_ap_table(verdict))
         for note in verdict.notes:
@@ -50,7 +53,8 @@ def closing_line(verdict: EvalVerdict) -> str:
     within = "" if same == len(verdict.images) else f", {len(verdict.images)} within the bounds"
     one, two = (verdict.aps[side] and verdict.aps[side]["AP"] for side in (LEGACY, NEW))
     ap = "no AP" if one is None else f"AP {one:.4f} on both sides" if one == two else f"AP {one:.4f} and {two:.4f}"
-    said = f"MATCH {same} of {counted(len(verdict.images), 'image')} bit-identical{within}, {counted(count, 'detection')}; {ap}"
+    images, detections = counted(len(verdict.images), "image"), counted(count, "detection")
+    said = f"MATCH {same} of {images} bit-identical{within}, {detections}; {ap}"
     return f"{said}, {remark}" if remark else said
 
 

@@ -78,7 +78,8 @@ class LabelCoverage:
         else:
             found.append("label mapping not checked: no module is known to give class logits and boxes")
         return found + [
-            f"  label {one.legacy} is given as {one.new} ({counted(one.rows, 'made-up detection')})" for one in self.relabelled[:5]
+            f"  label {one.legacy} is given as {one.new} ({counted(one.rows, 'made-up detection')})"
+            for one in self.relabelled[:5]
         ]
 
 

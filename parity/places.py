@@ -22,7 +22,7 @@ def check_trace(folder: Path, usual: str = NEW) -> None:
         OSError: saying what it is instead.
     """
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} is not there; expected the folder of a trace, such as RUN/{usual}.")
+        raise FileNotFoundError(f"{folder} does not exist; expected the folder of a trace, such as RUN/{usual}.")
     if not folder.is_dir():
         meant = f"; did you mean {folder.parent}?" if folder.name == INDEX else ", such as RUN/{usual}."
         raise NotADirectoryError(f"{folder} is a file; expected the folder of a trace{meant.format(usual=usual)}")
@@ -46,7 +46,7 @@ def check_run(folder: Path) -> None:
         OSError: saying what it is instead.
     """
     if not folder.exists():
-        raise FileNotFoundError(f"{folder} is not there; make a run with `ddq-parity run ... --out {folder}`.")
+        raise FileNotFoundError(f"{folder} does not exist; make a run with `ddq-parity run ... --out {folder}`.")
     if (folder / RUN).is_file() or not folder.is_dir():
         return
     if (folder / INDEX).is_file() and (folder.absolute().parent / RUN).is_file():
@@ -65,7 +65,7 @@ def check_file(path: Path, what: str, advice: str) -> None:
         OSError: saying what it is instead.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; expected {what}: {advice}.")
+        raise FileNotFoundError(f"{path} does not exist; expected {what}: {advice}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected {what}: {advice}.")
     if path.is_file() and not path.stat().st_size:

@@ -47,7 +47,8 @@ def seeded_batch(
         ValueError: if ``objects`` does not give a number for every image.
     """
     if objects is not None and len(objects) != len(sizes):
-        raise ValueError(f"Objects are given for {counted(len(objects), 'image')}; expected {len(sizes)}, one number per image.")
+        told = counted(len(objects), "image")
+        raise ValueError(f"Objects are given for {told}; expected {len(sizes)}, one number per image.")
     generator = Generator().manual_seed(seed)
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros(len(sizes), 3, height, width)

@@ -171,7 +171,8 @@ def training_lines(verdict: Verdict) -> list[str]:
     first = told[LEGACY]
     orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
     groups = [
-        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, {p.get('frozen_in_groups')} frozen"
+        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
+        f"{p.get('frozen_in_groups')} frozen"
         for side, p in told.items()
     ]
     ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
@@ -179,7 +180,8 @@ def training_lines(verdict: Verdict) -> list[str]:
     if told[NEW].get("resumed"):
         start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
     return [
-        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in {orders[first['clip_order']]}",
+        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
+        f"{orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
         *_rank_lines(told),
     ]
@@ -218,8 +220,8 @@ def rounding_lines(verdict: Verdict) -> list[str]:
     if amp is None or not wide:
         return []
     return [
-        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding in {amp} than {ceiling:.0%} of their "
-        "size: what they compute is judged in float64"
+        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
+        f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
     ]
 
 
@@ -411,7 +413,7 @@ def golden_line(golden: Golden, file: Path) -> str:
     task = golden.task
     remark = originals.remark(golden.provenance)
     said = (
-        f"CAPTURED {counted(len(golden.records), 'record')} of {task.family} {task.variant} -> {file}, {megabytes:.1f} MB, "
-        f"digest {golden.seal[:SEAL_DIGITS]}"
+        f"CAPTURED {counted(len(golden.records), 'record')} of {task.family} {task.variant} -> {file}, "
+        f"{megabytes:.1f} MB, digest {golden.seal[:SEAL_DIGITS]}"
     )
     return f"{said}, {remark}" if remark else said

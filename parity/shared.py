@@ -113,7 +113,8 @@ class SharedCode:
         if self.recorder:
             every = "".join(f"{path} {digest}\n" for path, digest in self.recorder.items())
             digest = hashlib.sha256(every.encode()).hexdigest()
-            parts.append(f"the recorder ({counted(len(self.recorder), 'file')} of {_RECORDER}, {digest[:_SHOWN_DIGITS]})")
+            files = counted(len(self.recorder), "file")
+            parts.append(f"the recorder ({files} of {_RECORDER}, {digest[:_SHOWN_DIGITS]})")
         others = len(self.packages) - len(self.code_bases)
         if others:
             parts.append(f"{counted(others, 'other installed package')} (see --json)")

@@ -12,12 +12,12 @@ _FEWEST_SIZES = 8  # that a side takes in a run, at least, before they come agai
 def varied(sizes: Sequence[tuple[int, int]], number: int) -> tuple[tuple[int, int], ...]:
     """Return the image sizes of a batch of a run: inference has number 0, the training pass 1, step n has 1 + n.
 
-    Batch 0 has the sizes asked for. Each further one has them a little smaller, and every other one transposed: so a
-    size that code keeps from an earlier batch is wrong in the next, of the batch as of each image. Widths lose less
-    than heights by 8 pixels or more, the side of a token at the finest of four levels, so that a square is none any more and
-    turning it shows. Widths lose 8 pixels at most, of batches above 400 pixels 2 % of the longest side; the number of
-    tokens stays about that asked for, and there are never more pixels. Where an image would get too small, all grow
-    instead.
+    Batch 0 has the sizes asked for. Each further one has them a little smaller, and every other one transposed: so
+    a size that code keeps from an earlier batch is wrong in the next, of the batch as of each image. Widths lose
+    less than heights by 8 pixels or more, the side of a token at the finest of four levels, so that a square is
+    none any more and turning it shows. Widths lose 8 pixels at most, of batches above 400 pixels 2 % of the
+    longest side; the number of tokens stays about that asked for, and there are never more pixels. Where an image
+    would get too small, all grow instead.
 
     Args:
         sizes: (h, w) asked for.

@@ -313,8 +313,8 @@ def _loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
         first = next(c for c in comparisons if id(c.finding) in wide)
         finding, record = first.finding, first.pair.new
         yield (
-            f"The measured rounding of {counted(len(loose), 'record')} is too large to show an error, the first is {record.kind} "
-            f"`{record.name}` {record.slot}".rstrip()
+            f"The measured rounding of {counted(len(loose), 'record')} is too large to show an error, the first is "
+            f"{record.kind} `{record.name}` {record.slot}".rstrip()
             + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
         )
 
@@ -344,7 +344,8 @@ def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, p
         first = coverage.unaccounted[0]
         slot = f" {first.record.slot}" if first.record.slot else ""
         reasons.append(
-            f"{counted(len(coverage.unaccounted), 'record')} {_have(len(coverage.unaccounted))} no twin and no written exclusion, the first is "
+            f"{counted(len(coverage.unaccounted), 'record')} {_have(len(coverage.unaccounted))} no twin and no written "
+            "exclusion, the first is "
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
     excluded = sum(item.side == LEGACY for item in coverage.excluded_records)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -212,14 +213,15 @@ def test_index_that_is_malformed(parity, tmp_path):
     assert result.exit_code == 2 and "malformed" in one_line(result)
 
 
-def test_bug_of_the_tool_is_no_verdict():
+def test_bug_of_the_tool_is_no_verdict(tmp_path):
+    (tmp_path / "index.json").write_text("{}")
     code = (
         "import sys; import parity.commands as c; from parity.cli import main\n"
         "c.compare = lambda **k: 1 / 0\n"
-        "sys.argv = ['ddq-parity', 'compare', 'a', 'b', '--family', 'mmdet_ddq', '--variant', 'tiny_4scale']\n"
+        "sys.argv = ['ddq-parity', 'compare', '.', '.']\n"
         "main()"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 70 and "ZeroDivisionError" in result.stderr
 
 
@@ -279,6 +281,26 @@ def test_traces_of_another_family_or_variant_are_refused(parity, kept_run):
     for other in (dict(family="ddq_detr"), dict(variant="r50_4scale")):
         result = compare_kept(parity, kept_run, **other)
         assert result.exit_code == 2 and "was recorded for mmdet_ddq tiny_4scale" in one_line(result)
+
+
+def test_traces_tell_what_they_are_compared_as(parity, kept_run, tmp_path):
+    result = parity("compare", kept_run / "legacy", kept_run / "new", "-q")
+    assert result.exit_code == 0 and result.stdout.startswith("MATCH ")
+    assert compare_kept(parity, kept_run).stdout == result.stdout
+    from parity import commands
+    from parity.trace import Trace
+
+    one = Trace.load(kept_run / "legacy")
+    other = replace(one, provenance={**one.provenance, "family": "ddq_detr"})
+    with pytest.raises(commands.TraceError, match="was recorded for ddq_detr tiny_4scale, .* for mmdet_ddq tiny"):
+        commands._recorded_for(one, other, None, None)
+    assert commands._recorded_for(one, other, "mmdet_ddq", None) == ("mmdet_ddq", "tiny_4scale")
+    with pytest.raises(commands.TraceError, match="was recorded for ddq_detr tiny_4scale, expected mmdet_ddq tiny"):
+        commands._recorded_for(other, one, "mmdet_ddq", None)
+    silent = replace(one, provenance={})
+    with pytest.raises(commands.TraceError, match="does not tell what it was recorded for; pass --family and --var"):
+        commands._recorded_for(silent, silent, None, None)
+    assert commands._recorded_for(silent, silent, "mmdet_ddq", "tiny_4scale") == ("mmdet_ddq", "tiny_4scale")
 
 
 def test_trace_with_a_changed_byte_is_refused_with_verify(parity, kept_run, tmp_path):

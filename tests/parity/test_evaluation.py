@@ -267,7 +267,7 @@ def test_live_with_the_official_code(tiny_eval):
         (["--force"], "--force needs --out"),
         (["--variant", "r50_4scale"], "has 3 categories and the model 80 classes"),
         (["--images", "/tmp"], "is not there"),
-        (["--ann", "none.json"], "No such file"),
+        (["--ann", "none.json"], "does not exist"),
         (["--weights", "none.pth"], "does not exist"),
         (["--legacy-repo", "/tmp"], "leave --legacy-repo out"),
     ],

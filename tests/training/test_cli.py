@@ -1,5 +1,6 @@
 """What the command lines take and refuse, before anything is trained."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -76,7 +77,8 @@ def test_several_processes_that_would_train_alone(config, tmp_path, monkeypatch)
 
 
 def test_tensorboard_where_it_is_not_installed(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
     assert "pip install tensorboard" in refused(train, config, "--work-dir", tmp_path, "--tensorboard")
 
 
