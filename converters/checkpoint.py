@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,18 +174,19 @@ def _unpickled(
 def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
     meta, left_out = (held.metadata, ()) if held.metadata is not None else _meta(found.beside.get("meta", {}))
     others = tuple(sorted(str(key) for key in found.beside if key != "meta"))
-    state_dict, among = averages.split(found.tensors)
+    state_dict, among = averages.split({**found.outside, **found.tensors})
+    outside = {key: tensor for key, tensor in found.outside.items() if key not in among}
     return Checkpoint(
         path,
         held.format,
-        state_dict,
+        {key: tensor for key, tensor in state_dict.items() if key not in outside or key in found.tensors},
         found.beside,
         meta,
         held.foreign,
         others,
         left_out,
-        found.wrapping,
-        found.outside,
+        replace(found.wrapping, outside=len(outside)),
+        outside,
         among,
     )
 
