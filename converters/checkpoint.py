@@ -174,18 +174,20 @@ def _unpickled(
 def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
     meta, left_out = (held.metadata, ()) if held.metadata is not None else _meta(found.beside.get("meta", {}))
     others = tuple(sorted(str(key) for key in found.beside if key != "meta"))
-    state_dict, among = averages.split({**found.outside, **found.tensors})
+    _, among = averages.split({**found.tensors, **found.outside})
+    state_dict = {key: tensor for key, tensor in found.tensors.items() if key not in among}
     outside = {key: tensor for key, tensor in found.outside.items() if key not in among}
+    names = {key: name for key, name in found.wrapping.names.items() if key in state_dict}
     return Checkpoint(
         path,
         held.format,
-        {key: tensor for key, tensor in state_dict.items() if key not in outside or key in found.tensors},
+        state_dict,
         found.beside,
         meta,
         held.foreign,
         others,
         left_out,
-        replace(found.wrapping, outside=len(outside)),
+        replace(found.wrapping, names=names, total=len(state_dict), outside=len(outside)),
         outside,
         among,
     )

@@ -121,7 +121,8 @@ def _counts(done: FileConversion) -> str:
     counts = f"{len(done.plan.state_dict)} tensors{named}: {', '.join([*_actions(first.ledger), *changed])}"
     for account in others:
         known = f"{len(account.ledger.entries)} {account.name} of {account.place}"
-        counts += f"; {known}: {', '.join(_actions(account.ledger)) if account.target else 'left out'}"
+        actions = [action for action in _actions(account.ledger) if not action.startswith("0 ")]
+        counts += f"; {known}: {', '.join(actions) if account.target else 'left out'}"
     return counts
 
 
@@ -272,7 +273,7 @@ def _duplicates(seen: Inspection) -> str:
         return "none"
     if len(seen.sets) == 1:
         return f"{known[0].duplicates}, {_equal(known[0])}"
-    return "; ".join(f"{held.duplicates} beside the {held.name}, {_equal(held)}" for held in known)
+    return "; ".join(f"{held.duplicates} against the {held.name}: {_equal(held)}" for held in known)
 
 
 def _equal(held: WeightSet) -> str:

@@ -209,8 +209,8 @@ def _check_rules(path: Path, recorded: Manifest) -> None:
     said |= {line.source: (line.rule, line.action, None) for line in recorded.left_out}
     prefix = recorded.options.get("prefix") or ""
     for key, line in said.items():
-        names = wrapping.forms(key, prefix)  # averaged weights are recorded under the model's own names
-        matches = [rules.match(name) for name in {key, *names}] + [None] * (not names)
+        names = wrapping.forms(key, prefix)
+        matches = [rules.match(name) for name in (*names, key)] + ([] if names else [None])
         if line not in [
             (None, UNMAPPED, None) if match is None else (match.rule, match.action, match.target) for match in matches
         ]:

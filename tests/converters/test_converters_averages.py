@@ -200,12 +200,12 @@ def test_dry_run_lists_both_sets(saved: Saved, tmp_path: Path) -> None:
     ("form", "weights", "duplicates"),
     [
         ("timm", "308 averaged weights in state_dict_ema; 308 training weights in state_dict",
-         "18 beside the training weights, all equal to their twins"),
+         "18 against the training weights: all equal to their twins"),
         ("mmcv", "308 averaged weights in state_dict; 308 training weights in state_dict.ema_*",
-         "18 beside the averaged weights, all equal to their twins"),
+         "18 against the averaged weights: all equal to their twins"),
         ("mmengine", "308 averaged weights in state_dict; 308 training weights in ema_state_dict",
-         "18 beside the averaged weights, 18 differ, first decoder.aux_reg_branches.0.0.bias; 18 beside the training "
-         "weights, all equal to their twins"),
+         "18 against the averaged weights: 18 differ, first decoder.aux_reg_branches.0.0.bias; 18 against the training "
+         "weights: all equal to their twins"),
     ],
 )  # fmt: skip
 def test_inspect_tells_both_sets_and_duplicates_of_each(saved: Saved, form: str, weights: str, duplicates: str) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 pytest.importorskip("ddq_port")
 pytest.importorskip("mmdet")
 
-from converters import api, engine, families, layout
+from converters import api, diff, engine, families, inspection, layout, verification
 from converters.options import Options
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
@@ -140,6 +140,28 @@ def _assert_same_training(found: Path, expected: Path) -> None:
         _same(one[part], two[part], part)
     assert not torch.equal(one["state_dict"]["level_embed"], one["ema_state_dict"]["module.level_embed"])
     assert (one["meta"]["epoch"], one["meta"]["iter"]) == (two["meta"]["epoch"], two["meta"]["iter"])
+
+
+@pytest.mark.parametrize(("family", "train_legacy"), LEGACY_SIDES)
+def test_every_key_that_a_real_average_leaves_is_accounted_for(
+    given: Given, tmp_path: Path, family: str, train_legacy: Callable[..., None]
+) -> None:
+    """The duplicates in its state dict repeat the training weights, not the averaged ones beside them."""
+    train_legacy(given, tmp_path / "legacy", epochs=1)
+    source = tmp_path / "legacy" / "epoch_1.pth"
+    seen = inspection.inspect_file(source)
+    assert [(held.name, held.tensors, held.duplicates, len(held.duplicates_differing)) for held in seen.sets] == [
+        ("averaged weights", 308, 18, 18),
+        ("training weights", 308, 18, 0),
+    ]
+    for keep in (None, "ema", "model"):
+        out = tmp_path / f"{keep}.pth"
+        plan = api.convert_file(source, out, Options(family=family, keep=keep)).plan
+        assert [len(account.ledger.entries) for account in plan.accounts] == [326, 308]
+        assert plan.ledger.count("drop_duplicate") == 18
+        verification.verify_file(out, source)
+        assert diff.diff_files(source, out).is_empty
+        assert torch.load(out, weights_only=True).keys() >= {"meta", "state_dict"}
 
 
 @pytest.mark.parametrize(("family", "train_legacy"), LEGACY_SIDES)

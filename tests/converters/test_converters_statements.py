@@ -75,7 +75,7 @@ def _hub() -> dict[str, Any]:
 FORMS: dict[str, tuple[Callable[[StateDict], Any], bool]] = {
     "state_dict": (lambda s: {"meta": {"epoch": 3}, "state_dict": s}, True),
     "top_level": (lambda s: s, True),
-    "module": (lambda s: {"state_dict": _prefixed("module.", s)}, False),  # mmengine strips it, other loaders do not
+    "module": (lambda s: {"state_dict": _prefixed("module.", s)}, False),
     "mmengine_average": (_mmengine, True),
     "model_key": (lambda s: {"model": s, "epoch": 3}, False),
     "nested_key": (lambda s: {"checkpoint": {"net": s}}, False),
