@@ -34,6 +34,7 @@ from converters.errors import (
     ClassMapError,
     MissingKeyError,
     OutputExistsError,
+    UnmappedKeyError,
     VerificationError,
     listed,
 )
@@ -187,7 +188,10 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
     source_layout = _layout(found, found.side, classes_held)
     counted = counters.mended(chosen.state_dict, source_layout)
-    result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    try:
+        result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    except UnmappedKeyError as error:
+        raise _with_prefix(error, loaded, found) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
@@ -231,6 +235,19 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     """Add the keys that are left out because they lack the prefix that was asked for."""
     outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _with_prefix(error: UnmappedKeyError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> UnmappedKeyError:
+    """Say of keys without a rule, where all others have a prefix, that this is what they lack."""
+    prefix, mapping = loaded.wrapping.prefix, families.mapping(found.family, found.variant)
+    rules = engine.rules_between(mapping, found.side, found.side)
+    strays = [key for key in sorted(loaded.state_dict) if rules.match(key) is None]
+    if not prefix or any(key in loaded.wrapping.names for key in strays):
+        return error
+    return UnmappedKeyError(
+        f"{len(strays)} key(s) of the source do not begin with `{prefix}`, as those of the model do: {listed(strays)}; "
+        f"pass --prefix {prefix} to leave them out."
+    )
 
 
 def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:

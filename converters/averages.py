@@ -137,7 +137,8 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
 
 
 def _of_mmengine(state_dict: Tensors, own: str, held: Mapping[Any, Any]) -> Weights:
-    swapped = {key.removeprefix(MODULE): value for key, value in held.items() if str(key).startswith(MODULE)}
+    named = {key.removeprefix(MODULE): value for key, value in held.items() if str(key).startswith(MODULE)}
+    swapped = {key if key in state_dict else _WRAPPERS.sub("", key): value for key, value in named.items()}
     if not swapped:
         raise UnusableError(
             f"`{EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{MODULE}...`); pass "

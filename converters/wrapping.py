@@ -145,7 +145,7 @@ def find(content: Any, key: str | None = None, prefix: str | None = None) -> Fou
 def kind(value: Any) -> str:
     """Say what stands where a tensor or a dict is expected."""
     if isinstance(value, NumpyArray):
-        return "an array of numpy"
+        return "made by numpy.ndarray"
     if not isinstance(value, Foreign):
         return f"of type {type(value).__name__}"
     if value.name == "torch.Tensor":
@@ -179,8 +179,10 @@ def _is_state_dict(held: dict[Any, Any]) -> bool:
 
 
 def _flat(content: dict[Any, Any]) -> dict[Path, dict[Any, Any]]:
-    """Return the top level where tensors stand in it between other things."""
-    return {(): content} if any(isinstance(value, StoredTensor) for value in content.values()) else {}
+    """Return the top level where tensors stand in it between other things, which are not called like tensors."""
+    others = [name for name, value in content.items() if not isinstance(value, StoredTensor)]
+    plain = len(others) < len(content) and not any(isinstance(name, str) and "." in name for name in others)
+    return {(): content} if plain else {}
 
 
 def _tensors_of(held: dict[Any, Any]) -> Tensors:
@@ -330,9 +332,13 @@ def _checked(held: dict[Any, Any], path: Path) -> Tensors:
                 f"its `{key}` is a whole object made by {value.name}, which is not run; save its state_dict() alone"
             )
         if not isinstance(key, str) or not isinstance(value, StoredTensor):
-            what = f"`{key}` is {kind(value)}" if isinstance(key, str) else f"its key {key!r} is not text"
+            what = (
+                f"`{key}` is {kind(value)}, not a plain tensor"
+                if isinstance(key, str)
+                else f"its key {key!r} is not text"
+            )
             raise MalformedError(
-                f"{where} is no state dict: {what}, not a plain tensor (looked for a dict of tensors under "
+                f"{where} is no state dict: {what} (looked for a dict of tensors under "
                 f"{', '.join(_USUAL[:3])} and every other key; --key names one)"
             )
     return held

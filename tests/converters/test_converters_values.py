@@ -41,11 +41,28 @@ def _without_some(state: StateDict) -> StateDict:
 
 #: How counters are spoiled, what is told, and whether they are 0 afterwards.
 COUNTERS: dict[str, tuple[Callable[[StateDict], StateDict], str, bool]] = {
-    "float32": (_counters(torch.Tensor.float), "20 of another dtype (float32) were cast to int64", False),
-    "float64": (_counters(torch.Tensor.double), "20 of another dtype (float64) were cast to int64", False),
-    "float16": (_counters(torch.Tensor.half), "20 of another dtype (float16) were cast to int64", False),
-    "int32": (_counters(torch.Tensor.int), "20 of another dtype (int32) were cast to int64", False),
-    "uint8": (_counters(lambda t: (t % 200).byte()), "20 of another dtype (uint8) were cast to int64", False),
+    "float32": (
+        _counters(torch.Tensor.float),
+        "20 of another form (float32 []) became int64 [], the same values",
+        False,
+    ),
+    "float64": (
+        _counters(torch.Tensor.double),
+        "20 of another form (float64 []) became int64 [], the same values",
+        False,
+    ),
+    "float16": (
+        _counters(torch.Tensor.half),
+        "20 of another form (float16 []) became int64 [], the same values",
+        False,
+    ),
+    "int32": (_counters(torch.Tensor.int), "20 of another form (int32 []) became int64 [], the same values", False),
+    "uint8": (
+        _counters(lambda t: (t % 200).byte()),
+        "20 of another form (uint8 []) became int64 [], the same values",
+        False,
+    ),
+    "shape [1]": (_counters(lambda t: t.reshape(1)), "20 of another form (int64 [1]) became int64 []", False),
     "missing": (_counters(lambda t: None), "20 that are missing were set to 0", True),
     "some missing": (_without_some, "4 that are missing were set to 0", False),
 }

@@ -218,7 +218,8 @@ def test_keys_without_the_prefix_are_accounted_for(states: dict[str, StateDict],
     path, out = tmp_path / "a.pth", tmp_path / "out.pth"
     torch.save({**_begin("student.", states["new"]), "loss.w": torch.ones(1)}, path)
     refused = _run("convert", path, out)
-    assert refused.exit_code == 1 and "`loss.w`" in refused.stderr and "--allow-unmapped" in refused.stderr
+    assert refused.exit_code == 1 and "do not begin with `student.`" in refused.stderr, refused.stderr
+    assert "`loss.w`; pass --prefix student. to leave them out" in refused.stderr
     result = _run("convert", path, out, "--prefix", "student.", "-v")
     assert "unmapped loss.w" in result.stderr.splitlines() and "1 unmapped left out" in result.stdout, result.output
     assert "1 keys do not begin so" in " ".join(result.stderr.split())
@@ -282,7 +283,7 @@ class Model(torch.nn.Module):
 NO_STATE_DICT: dict[str, tuple[Any, str]] = {
     "a whole model under a key": ({"model": Model()}, r"its `model` is a whole object made by .*Model.*state_dict\(\)"),
     "a whole model": (Model(), r"its top level is made by .*Model, not a dict; save the model's state_dict\(\) alone"),
-    "arrays of numpy": ({"model": {"x": torch.ones(1).numpy()}}, "`x` is an array of numpy, not a plain tensor"),
+    "arrays of numpy": ({"model": {"x": torch.ones(1).numpy()}}, "`x` is made by numpy.ndarray, not a plain tensor"),
     "fsdp's own parameters": (
         {"model": {"_fsdp_wrapped_module._flat_param": torch.ones(4)}},
         "one process's part of the weights.*get_model_state_dict.*full_state_dict=True",
