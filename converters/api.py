@@ -32,6 +32,7 @@ from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
     ClassMapError,
+    ConversionError,
     MissingKeyError,
     OutputExistsError,
     VerificationError,
@@ -187,7 +188,10 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
     source_layout = _layout(found, found.side, classes_held)
     counted = counters.mended(chosen.state_dict, source_layout)
-    result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    try:
+        result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    except ConversionError as error:
+        raise chosen.told(error) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
@@ -500,6 +504,8 @@ def _nothing_to_do(planned: Plan) -> str:
     loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
     if found.side == layout.LEGACY and planned.source.format != "pth":
         loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
+    counts = hashing.not_finite(planned.state_dict)
+    weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
         f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"
         f"{weights}; {loading}."

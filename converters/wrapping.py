@@ -23,7 +23,7 @@ _LOADED = ("state_dict",)  # where mmengine looks
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "params")
 _AVERAGED = ("ema", "average", "swa", "shadow", "teacher", "momentum")
 _NO_WEIGHTS = ("optim", "meta", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler", "rng", "random")
-_BESIDE = "n_averaged"  # a tensor of torch's AveragedModel that is no weight
+_BESIDE = ("n_averaged", "steps")  # a tensor of torch's or mmengine's averaged model that is no weight
 _FLAT = "flat_param"  # what FSDP calls parameters that it has joined and cut
 _DEEPEST, _MOST_DICTS, _MOST_KEYS = 4, 200, 500_000  # that are searched; a pickle of a few bytes can mean more
 
@@ -355,8 +355,8 @@ def _refuse_parts(content: dict[Any, Any], tensors: Tensors) -> None:
 
 
 def _taken(content: dict[Any, Any], path: Path, tensors: Tensors, split: Split, prefix: str, asked: bool) -> Found:
-    names, without = split
-    counter = [key for key in without if key == _BESIDE]
+    counter = [key for key in tensors if key in _BESIDE]
+    names, without = {name: key for name, key in split[0].items() if key not in counter}, split[1]
     without = [key for key in without if key not in counter]
     if not asked:
         again = [key for key in without if key in names]
