@@ -355,22 +355,22 @@ def _refuse_parts(content: dict[Any, Any], tensors: Tensors) -> None:
 
 
 def _taken(content: dict[Any, Any], path: Path, tensors: Tensors, split: Split, prefix: str, asked: bool) -> Found:
-    counter = [key for key in tensors if key in _BESIDE]
-    names, without = {name: key for name, key in split[0].items() if key not in counter}, split[1]
-    without = [key for key in without if key not in counter]
+    counters = tensors.keys() & set(_BESIDE)
+    names = {name: key for name, key in split[0].items() if key not in counters}
+    without = set(split[1]) - counters
     if not asked:
-        again = [key for key in without if key in names]
+        again = sorted(without & names.keys())
         if again:
             raise MalformedError(
                 f"{len(again)} keys stand in it twice, with a prefix and without: {listed(again)}; choose with --prefix"
             )
-        names = {**names, **{key: key for key in without}}
+        names |= {key: key for key in tensors if key in without}
     bare = {name: tensors[key] for name, key in names.items()}
     changed = {name: key for name, key in names.items() if name != key}
     begins = {key.removesuffix(name) if key.endswith(name) else None for name, key in changed.items()}
     literal = next(iter(begins)) if len(begins) == 1 else None
-    outside = {key: tensors[key] for key in without} if asked else {}
-    beside = {**_beside(content, path), **{key: tensors[key] for key in counter}}
+    outside = {key: tensor for key, tensor in tensors.items() if key in without} if asked else {}
+    beside = _beside(content, path) | {key: tensors[key] for key in sorted(counters)}
     return Found(bare, beside, outside, Wrapping(path, literal or prefix, changed, len(bare), len(outside)))
 
 
