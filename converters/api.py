@@ -289,9 +289,8 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
 def _same_weights(planned: Plan) -> bool:
     """Tell whether the output's state dict has the source's very tensors under the very same keys."""
     held = planned.source.state_dict
-    return held.keys() == planned.state_dict.keys() and all(
-        planned.state_dict[key] is tensor for key, tensor in held.items()
-    )
+    same = all(planned.state_dict.get(key) is tensor for key, tensor in held.items())
+    return same and planned.ledger.changes_nothing and len(held) == len(planned.state_dict)
 
 
 def _check_average(ledger: Ledger, chosen: parts.Choice) -> None:

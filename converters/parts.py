@@ -163,7 +163,7 @@ def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Ch
             "or --keep ema."
         )
     if keep is None:
-        keep = ALL if not weights_only else MODEL if found.averaged is None else EMA
+        keep = ALL if not weights_only else EMA if found.averaged is not None or found.single == AVERAGED else MODEL
     if keep == MODEL and found.single == AVERAGED:
         raise PartsError(
             f"The source holds averaged weights alone, in `{found.own}`; pass --keep ema to convert these."

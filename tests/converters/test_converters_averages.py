@@ -332,6 +332,8 @@ def test_averages_alone_are_called_so(
     assert result.exit_code == 0, result.stderr
     assert f"CONVERTED 308 tensors (averaged weights of {'.'.join(place)}): " in result.stdout
     assert_same(torch.load(tmp_path / "new.pth", weights_only=True)["state_dict"], _renamed(make_state()))
+    for out in ("all.pth", "weights.safetensors"):
+        assert "(averaged weights of " in _run("convert", tmp_path / "a.pth", tmp_path / out).stdout
     refused = _run("convert", tmp_path / "a.pth", tmp_path / "b.pth", "--keep", "model")
     assert refused.exit_code == 1 and "holds averaged weights alone" in refused.stderr
     assert f"308 averaged weights in {'.'.join(place)}" in " ".join(_run("inspect", tmp_path / "a.pth").stdout.split())
