@@ -32,6 +32,7 @@ from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
     ClassMapError,
+    ConversionError,
     MissingKeyError,
     OutputExistsError,
     UnmappedKeyError,
@@ -190,8 +191,8 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     counted = counters.mended(chosen.state_dict, source_layout)
     try:
         result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
-    except UnmappedKeyError as error:
-        raise _with_prefix(error, loaded, found) from error
+    except ConversionError as error:
+        raise chosen.told(_with_prefix(error, loaded, found)) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
@@ -237,12 +238,13 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
 
 
-def _with_prefix(error: UnmappedKeyError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> UnmappedKeyError:
+def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> ConversionError:
     """Say of keys without a rule, where all others have a prefix, that this is what they lack."""
     prefix, mapping = loaded.wrapping.prefix, families.mapping(found.family, found.variant)
     rules = engine.rules_between(mapping, found.side, found.side)
     strays = [key for key in sorted(loaded.state_dict) if rules.match(key) is None]
-    if not prefix or any(key in loaded.wrapping.names for key in strays):
+    unmapped = isinstance(error, UnmappedKeyError)
+    if not unmapped or not prefix or any(key in loaded.wrapping.names for key in strays):
         return error
     return UnmappedKeyError(
         f"{len(strays)} key(s) of the source do not begin with `{prefix}`, as those of the model do: {listed(strays)}; "
@@ -302,9 +304,8 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
 def _same_weights(planned: Plan) -> bool:
     """Tell whether the output's state dict has the source's very tensors under the very same keys."""
     held = planned.source.state_dict
-    return held.keys() == planned.state_dict.keys() and all(
-        planned.state_dict[key] is tensor for key, tensor in held.items()
-    )
+    same = all(planned.state_dict.get(key) is tensor for key, tensor in held.items())
+    return same and planned.ledger.changes_nothing and len(held) == len(planned.state_dict)
 
 
 def _check_average(ledger: Ledger, chosen: parts.Choice) -> None:
@@ -517,6 +518,8 @@ def _nothing_to_do(planned: Plan) -> str:
     loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
     if found.side == layout.LEGACY and planned.source.format != "pth":
         loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
+    counts = hashing.not_finite(planned.state_dict)
+    weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
         f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"
         f"{weights}; {loading}."

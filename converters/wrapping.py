@@ -23,7 +23,7 @@ _LOADED = ("state_dict",)  # where mmengine looks
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "params")
 _AVERAGED = ("ema", "average", "swa", "shadow", "teacher", "momentum")
 _NO_WEIGHTS = ("optim", "meta", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler", "rng", "random")
-_BESIDE = "n_averaged"  # a tensor of torch's AveragedModel that is no weight
+_BESIDE = ("n_averaged", "steps")  # a tensor of torch's or mmengine's averaged model that is no weight
 _FLAT = "flat_param"  # what FSDP calls parameters that it has joined and cut
 _DEEPEST, _MOST_DICTS, _MOST_KEYS = 4, 200, 500_000  # that are searched; a pickle of a few bytes can mean more
 
@@ -361,7 +361,9 @@ def _refuse_parts(content: dict[Any, Any], tensors: Tensors) -> None:
 
 
 def _taken(content: dict[Any, Any], path: Path, tensors: Tensors, split: Split, prefix: str, asked: bool) -> Found:
-    names, without = ({name: key for name, key in split[0].items() if key != _BESIDE}, set(split[1]) - {_BESIDE})
+    counters = tensors.keys() & set(_BESIDE)
+    names = {name: key for name, key in split[0].items() if key not in counters}
+    without = set(split[1]) - counters
     if not asked:
         again = sorted(without & names.keys())
         if again:
@@ -374,7 +376,7 @@ def _taken(content: dict[Any, Any], path: Path, tensors: Tensors, split: Split, 
     begins = {key.removesuffix(name) if key.endswith(name) else None for name, key in changed.items()}
     literal = next(iter(begins)) if len(begins) == 1 else None
     outside = {key: tensor for key, tensor in tensors.items() if key in without} if asked else {}
-    beside = _beside(content, path) | {key: tensors[key] for key in [_BESIDE] if key in tensors}
+    beside = _beside(content, path) | {key: tensors[key] for key in sorted(counters)}
     return Found(bare, beside, outside, Wrapping(path, literal or prefix, changed, len(bare), len(outside)))
 
 
