@@ -32,8 +32,10 @@ from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
     ClassMapError,
+    ConversionError,
     MissingKeyError,
     OutputExistsError,
+    UnmappedKeyError,
     VerificationError,
     listed,
 )
@@ -187,7 +189,10 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
     source_layout = _layout(found, found.side, classes_held)
     counted = counters.mended(chosen.state_dict, source_layout)
-    result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    try:
+        result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
+    except ConversionError as error:
+        raise chosen.told(_with_prefix(error, loaded, found)) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
@@ -231,6 +236,20 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     """Add the keys that are left out because they lack the prefix that was asked for."""
     outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> ConversionError:
+    """Say of keys without a rule, where all others have a prefix, that this is what they lack."""
+    prefix, mapping = loaded.wrapping.prefix, families.mapping(found.family, found.variant)
+    rules = engine.rules_between(mapping, found.side, found.side)
+    strays = [key for key in sorted(loaded.state_dict) if rules.match(key) is None]
+    unmapped = isinstance(error, UnmappedKeyError)
+    if not unmapped or not prefix or any(key in loaded.wrapping.names for key in strays):
+        return error
+    return UnmappedKeyError(
+        f"{len(strays)} key(s) of the source do not begin with `{prefix}`, as those of the model do: {listed(strays)}; "
+        f"pass --prefix {prefix} to leave them out."
+    )
 
 
 def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
@@ -285,9 +304,8 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
 def _same_weights(planned: Plan) -> bool:
     """Tell whether the output's state dict has the source's very tensors under the very same keys."""
     held = planned.source.state_dict
-    return held.keys() == planned.state_dict.keys() and all(
-        planned.state_dict[key] is tensor for key, tensor in held.items()
-    )
+    same = all(planned.state_dict.get(key) is tensor for key, tensor in held.items())
+    return same and planned.ledger.changes_nothing and len(held) == len(planned.state_dict)
 
 
 def _check_average(ledger: Ledger, chosen: parts.Choice) -> None:
@@ -500,6 +518,8 @@ def _nothing_to_do(planned: Plan) -> str:
     loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
     if found.side == layout.LEGACY and planned.source.format != "pth":
         loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
+    counts = hashing.not_finite(planned.state_dict)
+    weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
         f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"
         f"{weights}; {loading}."

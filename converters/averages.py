@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converters.errors import PartsError, listed
@@ -26,6 +26,7 @@ from converters.stored import StoredTensor
 STATE_DICT, EMA = "state_dict", "ema_state_dict"
 WEIGHTS, TRAINING, AVERAGED = "weights", "training weights", "averaged weights"
 STEPS, MODULE = "steps", "module."
+AVERAGED_MODEL = ("n_averaged", STEPS)  # what torch's and mmengine's averaged models have beside the weights
 MMENGINE, MMCV, OTHER = "mmengine's EMAHook", "mmcv 1.x's EMAHook", "averages beside the weights"
 
 _ENOUGH = 0.5  # share of the model's keys; below it a dict of tensors is something else
@@ -118,26 +119,31 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
         return _of_mmengine(state_dict, own, held)
     if among:
         return _of_those_among(state_dict, own, among, content, meta)
-    notes = []
+    notes, fitting = [], []
     for name, value in content.items():
         if not (isinstance(name, str) and _CALLED_SO.search(name)) or value is None:
             continue
-        for place, tensors in _dicts(value, name):
-            taken = _by_name(tensors, state_dict)
-            if len(taken) >= _ENOUGH * len(state_dict):
-                return _beside(state_dict, own, place, tensors, taken, content, meta)
-        notes.append(_not_taken(name, value))
+        fits = [(place, tensors) for place, tensors in _dicts(value, name) if _fits(tensors, state_dict)]
+        fitting += fits
+        notes += [] if fits else [_not_taken(name, value)]
+    if fitting:
+        (place, tensors), *others = fitting
+        notes += [f"`{other}` holds averaged weights, too; those in `{place}` are taken." for other, _ in others]
+        found = _beside(state_dict, own, place, tensors, content, meta)
+        return replace(found, notes=(*found.notes, *notes))
     if held is not None:
         raise UnusableError(
             f"`{EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{MODULE}...` and "
             f"`{STEPS}`), nor others of the model; pass --keep model to take `{STATE_DICT}` alone."
         )
-    averaged_only = any(map(_CALLED_SO.search, own.split(".")))
+    averaged_only = any(map(_CALLED_SO.search, own.split("."))) or any(name in content for name in AVERAGED_MODEL)
     return Weights(state_dict, own=own, single=AVERAGED if averaged_only else WEIGHTS, notes=tuple(notes))
 
 
 def _of_mmengine(state_dict: Tensors, own: str, held: Mapping[Any, Any]) -> Weights:
-    swapped = {key.removeprefix(MODULE): value for key, value in held.items() if str(key).startswith(MODULE)}
+    swapped = {
+        _bare(key.removeprefix(MODULE), state_dict): value for key, value in held.items() if str(key).startswith(MODULE)
+    }
     if not swapped:
         raise UnusableError(
             f"`{EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{MODULE}...`); pass "
@@ -201,10 +207,10 @@ def _beside(
     own: str,
     place: str,
     tensors: Mapping[Any, Any],
-    taken: Tensors,
     content: Mapping[Any, Any],
     meta: Mapping[str, Any],
 ) -> Weights:
+    taken = _by_name(tensors, state_dict)
     used = {id(tensor) for tensor in taken.values()}
     top = place.split(".")[0]
     numbers = {**_numbers_in(content[top]), **tensors}
@@ -258,12 +264,17 @@ def _dicts(value: Any, place: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
 
 def _by_name(tensors: Mapping[Any, Any], state_dict: Tensors) -> dict[str, StoredTensor]:
     """Return the tensors that are called like some of the model's, by these names."""
-    taken = {}
-    for key, value in tensors.items():
-        name = key if key in state_dict else _WRAPPERS.sub("", str(key))
-        if isinstance(value, StoredTensor) and name in state_dict:
-            taken[name] = value
-    return taken
+    named = ((_bare(str(key), state_dict), value) for key, value in tensors.items() if isinstance(value, StoredTensor))
+    return {name: value for name, value in named if name in state_dict}
+
+
+def _fits(tensors: Mapping[Any, Any], state_dict: Tensors) -> bool:
+    return len(_by_name(tensors, state_dict)) >= _ENOUGH * len(state_dict)
+
+
+def _bare(key: str, names: Mapping[str, Any]) -> str:
+    """Return a key without what wrappers put before it, unless it is a name as it is."""
+    return key if key in names else _WRAPPERS.sub("", key)
 
 
 def _spelled(state_dict: Mapping[str, Any]) -> dict[str, str]:

@@ -177,6 +177,7 @@ def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
     _, among = averages.split({**found.tensors, **found.outside})
     state_dict = {key: tensor for key, tensor in found.tensors.items() if key not in among}
     outside = {key: tensor for key, tensor in found.outside.items() if key not in among}
+    names = {key: name for key, name in found.wrapping.names.items() if key in state_dict}
     return Checkpoint(
         path,
         held.format,
@@ -186,7 +187,7 @@ def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
         held.foreign,
         others,
         left_out,
-        replace(found.wrapping, total=len(state_dict), outside=len(outside)),
+        replace(found.wrapping, names=names, total=len(state_dict), outside=len(outside)),
         outside,
         among,
     )

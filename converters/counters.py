@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from converters.errors import DtypeMismatchError, listed
-from converters.layout import Layout
+from converters.layout import Layout, spec_of
 from converters.stored import StoredTensor
 
 _COUNTER = "num_batches_tracked"
@@ -48,22 +48,22 @@ def mended(tensors: Mapping[str, StoredTensor], wanted: Layout) -> Counters:
     """
     keys = [key for key in wanted.tensors if key.endswith(f".{_COUNTER}") and wanted.tensors[key].dtype == "int64"]
     missing = [key for key in keys if key not in tensors]
-    other = [key for key in keys if key in tensors and tensors[key].dtype != "int64" and tensors[key].numel() == 1]
-    cast = {key: _cast(key, tensors[key]) for key in other}
+    other = [
+        key
+        for key in keys
+        if key in tensors and tensors[key].numel() == 1 and spec_of(tensors[key]) != wanted.tensors[key]
+    ]
+    cast = {key: _cast(key, tensors[key], wanted.tensors[key].shape) for key in other}
     added = {key: StoredTensor.of("int64", wanted.tensors[key].shape, bytes(8)) for key in missing}
-    changes = {key: f"{tensors[key].dtype} -> int64, the same value" for key in other}
+    changes = {key: f"{_form(tensors[key])} -> {_form(cast[key])}, the same value" for key in other}
     changes |= {key: "not in the source, set to 0" for key in missing}
-    facts = (
-        [f"{len(cast)} of another dtype ({_dtypes(tensors, other)}) were cast to int64, the same values"]
-        if cast
-        else []
-    )
+    facts = [f"{len(cast)} of another form ({_forms(tensors, other)}) became int64 [], the same values"] if cast else []
     facts += [f"{len(added)} that are missing were set to 0"] if added else []
     note = f"Counters of BatchNorm (`{_COUNTER}`): {' and '.join(facts)}." if facts else ""
     return Counters({**tensors, **cast, **added} if facts else tensors, changes, note)
 
 
-def _cast(key: str, tensor: StoredTensor) -> StoredTensor:
+def _cast(key: str, tensor: StoredTensor, shape: tuple[int, ...]) -> StoredTensor:
     value = tensor.tolist() if tensor.dtype in (*_WHOLE, *_FLOATS) else None
     while isinstance(value, list):
         (value,) = value
@@ -74,8 +74,12 @@ def _cast(key: str, tensor: StoredTensor) -> StoredTensor:
             f"The counter `{key}` is {held}, expected a whole number of int64; remove it from the source, and it is "
             "set to 0."
         )
-    return StoredTensor.of("int64", tensor.shape, int(value).to_bytes(8, "little", signed=True))
+    return StoredTensor.of("int64", shape, int(value).to_bytes(8, "little", signed=True))
 
 
-def _dtypes(tensors: Mapping[str, StoredTensor], keys: list[str]) -> str:
-    return listed(sorted({tensors[key].dtype for key in keys})).replace("`", "")
+def _form(tensor: StoredTensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"
+
+
+def _forms(tensors: Mapping[str, StoredTensor], keys: list[str]) -> str:
+    return listed(sorted({_form(tensors[key]) for key in keys})).replace("`", "")

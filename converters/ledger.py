@@ -52,6 +52,11 @@ class Ledger:
         """Count the lines with one action."""
         return len(self.of(action))
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Tell whether every source key is there again under its own name."""
+        return all(entry.source == entry.target for entry in self.entries)
+
 
 @dataclass(frozen=True)
 class Account:

@@ -95,6 +95,14 @@ class Choice:
         training, averaged = self.held.places
         return (averaged, training) if self.averaged_first else (training, averaged)
 
+    def told(self, error: ConversionError) -> ConversionError:
+        """Say of which weights an error tells, if they are not those that a tool takes from the source."""
+        if self.held.averaged is None or self.places[0] == self.held.own:
+            return error
+        name, place = self.names[0], self.places[0]
+        advice = f" Pass --keep {MODEL if self.averaged_first else EMA} to convert the others."
+        return type(error)(f"The {name}, which stand in `{place}`, do not fit: {error}{advice}")
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -127,6 +135,16 @@ def place(loaded: Checkpoint) -> str:
     return loaded.wrapping.key or "its top level"
 
 
+def given(loaded: Checkpoint) -> Choice:
+    """Choose the weights that a tool takes from a checkpoint: those of its state dict, be they averaged or not.
+
+    Raises:
+        PartsError: As `weights` does.
+    """
+    held = weights(loaded)
+    return Choice(EMA if held.averaged is not None and held.places[1] == held.own else MODEL, held)
+
+
 def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Choice:
     """Choose what is written.
 
@@ -145,7 +163,7 @@ def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Ch
             "or --keep ema."
         )
     if keep is None:
-        keep = ALL if not weights_only else MODEL if found.averaged is None else EMA
+        keep = ALL if not weights_only else EMA if found.averaged is not None or found.single == AVERAGED else MODEL
     if keep == MODEL and found.single == AVERAGED:
         raise PartsError(
             f"The source holds averaged weights alone, in `{found.own}`; pass --keep ema to convert these."

@@ -23,7 +23,7 @@ _LOADED = ("state_dict",)  # where mmengine looks
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "params")
 _AVERAGED = ("ema", "average", "swa", "shadow", "teacher", "momentum")
 _NO_WEIGHTS = ("optim", "meta", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler", "rng", "random")
-_BESIDE = "n_averaged"  # a tensor of torch's AveragedModel that is no weight
+_BESIDE = ("n_averaged", "steps")  # a tensor of torch's or mmengine's averaged model that is no weight
 _FLAT = "flat_param"  # what FSDP calls parameters that it has joined and cut
 _DEEPEST, _MOST_DICTS, _MOST_KEYS = 4, 200, 500_000  # that are searched; a pickle of a few bytes can mean more
 
@@ -145,7 +145,7 @@ def find(content: Any, key: str | None = None, prefix: str | None = None) -> Fou
 def kind(value: Any) -> str:
     """Say what stands where a tensor or a dict is expected."""
     if isinstance(value, NumpyArray):
-        return "an array of numpy"
+        return "made by numpy.ndarray"
     if not isinstance(value, Foreign):
         return f"of type {type(value).__name__}"
     if value.name == "torch.Tensor":
@@ -179,8 +179,10 @@ def _is_state_dict(held: dict[Any, Any]) -> bool:
 
 
 def _flat(content: dict[Any, Any]) -> dict[Path, dict[Any, Any]]:
-    """Return the top level where tensors stand in it between other things."""
-    return {(): content} if any(isinstance(value, StoredTensor) for value in content.values()) else {}
+    """Return the top level where tensors stand in it between other things, which are not called like tensors."""
+    others = [name for name, value in content.items() if not isinstance(value, StoredTensor)]
+    plain = len(others) < len(content) and not any(isinstance(name, str) and "." in name for name in others)
+    return {(): content} if plain else {}
 
 
 def _tensors_of(held: dict[Any, Any]) -> Tensors:
@@ -330,9 +332,13 @@ def _checked(held: dict[Any, Any], path: Path) -> Tensors:
                 f"its `{key}` is a whole object made by {value.name}, which is not run; save its state_dict() alone"
             )
         if not isinstance(key, str) or not isinstance(value, StoredTensor):
-            what = f"`{key}` is {kind(value)}" if isinstance(key, str) else f"its key {key!r} is not text"
+            what = (
+                f"`{key}` is {kind(value)}, not a plain tensor"
+                if isinstance(key, str)
+                else f"its key {key!r} is not text"
+            )
             raise MalformedError(
-                f"{where} is no state dict: {what}, not a plain tensor (looked for a dict of tensors under "
+                f"{where} is no state dict: {what} (looked for a dict of tensors under "
                 f"{', '.join(_USUAL[:3])} and every other key; --key names one)"
             )
     return held
@@ -355,22 +361,22 @@ def _refuse_parts(content: dict[Any, Any], tensors: Tensors) -> None:
 
 
 def _taken(content: dict[Any, Any], path: Path, tensors: Tensors, split: Split, prefix: str, asked: bool) -> Found:
-    names, without = split
-    counter = [key for key in without if key == _BESIDE]
-    without = [key for key in without if key not in counter]
+    counters = tensors.keys() & set(_BESIDE)
+    names = {name: key for name, key in split[0].items() if key not in counters}
+    without = set(split[1]) - counters
     if not asked:
-        again = [key for key in without if key in names]
+        again = sorted(without & names.keys())
         if again:
             raise MalformedError(
                 f"{len(again)} keys stand in it twice, with a prefix and without: {listed(again)}; choose with --prefix"
             )
-        names = {**names, **{key: key for key in without}}
+        names |= {key: key for key in tensors if key in without}
     bare = {name: tensors[key] for name, key in names.items()}
     changed = {name: key for name, key in names.items() if name != key}
     begins = {key.removesuffix(name) if key.endswith(name) else None for name, key in changed.items()}
     literal = next(iter(begins)) if len(begins) == 1 else None
-    outside = {key: tensors[key] for key in without} if asked else {}
-    beside = {**_beside(content, path), **{key: tensors[key] for key in counter}}
+    outside = {key: tensor for key, tensor in tensors.items() if key in without} if asked else {}
+    beside = _beside(content, path) | {key: tensors[key] for key in sorted(counters)}
     return Found(bare, beside, outside, Wrapping(path, literal or prefix, changed, len(bare), len(outside)))
 
 

@@ -90,12 +90,15 @@ def both_layouts(family: str, variant: str, seed: int, checkpoint_file: Path | N
     mapping = families.mapping(family, variant)
     targets = {side: layout.load(variant, family, side) for side in (LEGACY, NEW)}
     if checkpoint_file is None:
-        source, side = seeded_weights(targets[LEGACY], seed), LEGACY
+        source, side, originals = seeded_weights(targets[LEGACY], seed), LEGACY, None
     else:
-        source = checkpoint.read(checkpoint_file).to_torch()
+        chosen = parts.given(checkpoint.read(checkpoint_file))
+        source, originals = (
+            {key: t.to_torch() for key, t in held.items()} for held in (chosen.state_dict, chosen.originals)
+        )
         side = detect.detect(source, family, variant).side
     other = NEW if side == LEGACY else LEGACY
-    converted = engine.convert(source, mapping, other, targets[other]).state_dict
+    converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
     both = {side: {key: source[key] for key in targets[side].tensors}, other: converted}
     if checkpoint_file is None:

@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from ddq_port import checkpoints
 from ddq_port.checkpoints import CheckpointFileError
 from ddq_port.registry import MODELS
+from ddq_port.training import wrapped
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -36,6 +37,7 @@ _TORCHVISION = ("torchvision://", "modelzoo://")
 #: Tensors that a backbone may begin without: counters that nothing reads, indices that are computed, and the norms of
 #: a Swin's outputs, which its classifier did not have.
 _NOT_GIVEN = re.compile(r"num_batches_tracked$|relative_position_index$|^norm\d+\.")
+_OF_SWIN = ("", "module.", "backbone.")  # what mmdet's Swin takes away
 _RESIZED = re.compile(r"relative_position_bias_table$|^absolute_pos_embed$")  # by mmdet, to the shape that is needed
 
 
@@ -119,26 +121,39 @@ def backbone_init(backbone: Mapping[str, Any], file: Path) -> dict[str, Any]:
     Raises:
         WeightsError: if it cannot be read or a tensor is missing or has another shape.
     """
-    change, given = (_of_swin if "convert_weights" in backbone else _of_any)(read(file, _SAVE_AGAIN))
+    content = read(file, _SAVE_AGAIN)
+    built = MODELS.build({**backbone, "init_cfg": None})
+    wanted = {key: tuple(value.shape) for key, value in built.state_dict().items() if not _NOT_GIVEN.search(key)}
+    swin = "convert_weights" in backbone
+    place = wrapped.place(content, wanted)
+    looked_at = (*wrapped.LOADED, ("model",)) if swin else wrapped.LOADED
+    if place is not None and (place.path not in looked_at or swin and place.prefix not in _OF_SWIN):
+        raise WeightsError(
+            f"{file} has the weights of this {backbone['type']} {place.told()}, where it is not looked for; save them "
+            f"alone: `{place.command(file)}`."
+        )
+    change, given = _of_swin(content) if swin else _of_any(content, place)
     change["init_cfg"] = dict(type="Pretrained", checkpoint=str(file), **change.pop("init_cfg", {}))
-    _check_backbone(backbone, given, file)
+    fit = Fit.of(wanted, {key: shape for key, shape in shapes(given).items() if key in wanted}, _RESIZED)
+    if not fit.whole:
+        raise WeightsError(f"{file} {fit.told('this ' + backbone['type'])}.")
     return change
 
 
-def _of_any(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _of_any(content: Mapping[str, Any], place: wrapped.Place | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return what to change in the config of a backbone that mmengine loads, and the tensors that it will find."""
-    state = _tensors(content.get("state_dict", content))
-    for prefix in ("backbone.", "module.backbone."):
-        if inside := _without(prefix, state):
-            return dict(init_cfg=dict(prefix=prefix)), inside
-    return {}, _without("module.", state) or state
+    if place is None:
+        return {}, state_of(content)
+    state = _without(place.prefix, _tensors(wrapped.tensors(content, place.path)))
+    return dict(init_cfg=dict(prefix=place.prefix)) if place.prefix else {}, state
 
 
 def _of_swin(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the same of mmdet's Swin, which loads files by rules of its own."""
     from mmdet.models.backbones.swin import swin_converter
 
-    state = _tensors(content.get("state_dict", content.get("model", content)))
+    held = content.get("state_dict", content.get("model", content))
+    state = _tensors(held) if isinstance(held, Mapping) else {}
     if inside := _without("backbone.", state):
         return dict(convert_weights=False), inside
     return dict(convert_weights=True), _without("backbone.", swin_converter(state))
@@ -151,14 +166,6 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 def _without(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose keys have a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _check_backbone(backbone: Mapping[str, Any], given: Mapping[str, Tensor], file: Path) -> None:
-    built = MODELS.build({**backbone, "init_cfg": None})
-    wanted = {key: tuple(value.shape) for key, value in built.state_dict().items() if not _NOT_GIVEN.search(key)}
-    fit = Fit.of(wanted, {key: shape for key, shape in shapes(given).items() if key in wanted}, _RESIZED)
-    if not fit.whole:
-        raise WeightsError(f"{file} {fit.told('this ' + backbone['type'])}.")
 
 
 def read(file: Path, remedy: str = _CONVERT) -> dict[str, Any]:
@@ -304,33 +311,21 @@ class FittingWeightsHook(Hook):
         elif self.partial and fit.taken:
             runner.logger.warning(f"{self.file} {fit.told('the model')}")
         else:
-            raise WeightsError(f"{self.file} {fit.told('the model')}. {_advice(fit, self.file)}")
+            place = wrapped.place(checkpoint, model.state_dict().keys())
+            raise WeightsError(f"{self.file} {fit.told('the model')}. {_advice(fit, self.file, place)}")
 
 
-def _advice(fit: Fit, file: str) -> str:
+def _advice(fit: Fit, file: str, place: wrapped.Place | None) -> str:
     """Say what makes weights fit; each command that is named writes weights that do."""
     command = f"`ddq-convert convert {file} NEW.pth"
     if any(key.startswith("bbox_head.cls_branches.") for key, _, _ in fit.reshaped):
         return f"{command} --num-classes N` writes weights for another number of classes."
+    if not fit.taken and place is not None and place.path not in wrapped.LOADED:
+        return f"{_NOWHERE.capitalize()}, but {place.told()}; {command}` writes them there."
     if not fit.taken and not fit.unexpected and not fit.reshaped:
         return f"{_NOWHERE.capitalize()}; {command}` writes them there."
-    prefix = _prefix(fit)
-    if prefix:
-        return f"Its keys begin with `{prefix}`, which {command}` takes away."
+    if place is not None and place.prefix not in ("", "module."):
+        return f"Its keys begin with `{place.prefix}`, which {command}` takes away."
     if any(key.startswith(_LEGACY) for key in fit.unexpected):
         return f"These look like weights of the legacy code; {command}` writes those that fit."
     return "Pass the config that they were trained with."
-
-
-def _prefix(fit: Fit) -> str | None:
-    """Return what most keys of the file have before the model's; None if most are called otherwise."""
-    if not fit.missing:
-        return None
-    missing = set(fit.missing)
-    wanted = fit.missing[0]
-    begins = {key.removesuffix(wanted) for key in fit.unexpected if key.endswith(f".{wanted}")}
-    for begin in sorted(begins):
-        hits = sum(key.removeprefix(begin) in missing for key in fit.unexpected if key.startswith(begin))
-        if hits > len(missing) / 2:
-            return begin
-    return None

@@ -332,9 +332,42 @@ def test_averages_alone_are_called_so(
     assert result.exit_code == 0, result.stderr
     assert f"CONVERTED 308 tensors (averaged weights of {'.'.join(place)}): " in result.stdout
     assert_same(torch.load(tmp_path / "new.pth", weights_only=True)["state_dict"], _renamed(make_state()))
+    for out in ("all.pth", "weights.safetensors"):
+        assert "(averaged weights of " in _run("convert", tmp_path / "a.pth", tmp_path / out).stdout
     refused = _run("convert", tmp_path / "a.pth", tmp_path / "b.pth", "--keep", "model")
     assert refused.exit_code == 1 and "holds averaged weights alone" in refused.stderr
     assert f"308 averaged weights in {'.'.join(place)}" in " ".join(_run("inspect", tmp_path / "a.pth").stdout.split())
+
+
+@pytest.mark.parametrize("counter", ["n_averaged", "steps"])
+def test_the_state_of_an_averaged_model_alone(
+    tmp_path: Path, make_state: Callable[..., StateDict], counter: str
+) -> None:
+    torch.save({counter: torch.tensor(7), **_spelled("module.", make_state())}, tmp_path / "a.pth")
+    result = _run("convert", tmp_path / "a.pth", tmp_path / "new.pth", "--keep", "ema")
+    assert result.exit_code == 0 and "308 tensors (averaged weights of its top level)" in result.stdout, result.output
+
+
+def test_of_several_averages_one_is_taken_and_said(saved: Saved, tmp_path: Path, assert_same: SameBytes) -> None:
+    path, weights, average = saved("timm")
+    torch.save({**torch.load(path, weights_only=True), "swa_model": weights}, path)
+    result = _run("convert", path, tmp_path / "new.safetensors")
+    note = "`swa_model` holds averaged weights, too; those in `state_dict_ema` are taken."
+    assert note in " ".join(result.stderr.split())
+    assert_same(load_file(tmp_path / "new.safetensors"), _renamed(average))
+
+
+def test_a_compiled_model_of_mmengine(saved: Saved, tmp_path: Path, assert_same: SameBytes) -> None:
+    path, weights, average = saved("mmengine")
+    content = torch.load(path, weights_only=True)
+    ema = content["ema_state_dict"]
+    content["state_dict"] = _spelled("_orig_mod.", content["state_dict"])
+    content["ema_state_dict"] = {key.replace("module.", "module._orig_mod.", 1): value for key, value in ema.items()}
+    torch.save(content, path)
+    for keep, expected in (("ema", average), ("model", weights)):
+        out = tmp_path / f"{keep}.safetensors"
+        assert _run("convert", path, out, "--keep", keep).exit_code == 0
+        assert_same(load_file(out), _renamed(expected))
 
 
 def test_averages_of_mmcv_may_be_the_other_way_round_and_that_is_said(saved: Saved, tmp_path: Path) -> None:

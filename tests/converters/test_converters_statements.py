@@ -242,3 +242,19 @@ def test_backbone_with_objects_is_mended_by_the_line_that_is_shown(
     monkeypatch.chdir(tmp_path)
     exec(line[1], {})
     weights.backbone_init(backbone, tmp_path / "NEW.pth")
+
+
+@pytest.mark.parametrize("form", ["plain", "mmengine"])
+def test_parity_takes_the_weights_that_a_checkpoint_gives(
+    tmp_path: Path, make_state: Callable[..., StateDict], form: str
+) -> None:
+    from parity.sides import both_layouts
+
+    trained, once = make_state("legacy", VARIANT, duplicates=True), make_state("legacy", VARIANT)
+    average = {key: tensor / 2 if tensor.is_floating_point() else tensor for key, tensor in once.items()}
+    ema = {"steps": torch.tensor(3), **_prefixed("module.", once)}
+    content = {"state_dict": {**trained, **average}, "ema_state_dict": ema} if form == "mmengine" else trained
+    torch.save(content, tmp_path / "a.pth")
+    both = both_layouts("mmdet_ddq", VARIANT, 0, tmp_path / "a.pth")
+    assert all(torch.equal(both["legacy"][key], (average if form == "mmengine" else once)[key]) for key in once)
+    assert len(both["new"]) == len(once)
