@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ddq_port.data.classes import counted, listed, repeated, resembling
+from ddq_port.data.classes import listed, repeated, resembling
+from ddq_port.words import counted
 
 #: The numbers of COCO's summary that are told, by their place in it.
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP small": 3, "AP medium": 4, "AP large": 5}
@@ -66,7 +67,7 @@ class ImageSet:
         names = [name for _, name in self.categories]
         if len(names) != count:
             raise BadSetError(
-                f"{self.ann_file} has {len(names)} categories and the model {counted(count)}; its categories are "
+                f"{self.ann_file} has {len(names)} categories and the model {counted(count, 'class')}; its categories are "
                 f"{listed(names)}. Pass data of the model's classes, or another --variant."
             )
         if classes is None:
@@ -76,7 +77,7 @@ class ImageSet:
             raise BadSetError(f"{self.ann_file} has the category `{twice}` twice; expected every name once.")
         if len(classes) != count:
             raise BadSetError(
-                f"The checkpoint names {counted(len(classes))} ({listed(classes)}) and the model has {count}; expected "
+                f"The checkpoint names {counted(len(classes), 'class')} ({listed(classes)}) and the model has {count}; expected "
                 "as many. Convert it with `ddq-convert convert --num-classes` and the right --class-map."
             )
         missing = [name for name in classes if name not in names]

@@ -22,11 +22,6 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 1 else shown
 
 
-def counted(number: int) -> str:
-    """Return a number of classes for a message."""
-    return f"{number} class" if number == 1 else f"{number} classes"
-
-
 def difference(first: Sequence[str], second: Sequence[str]) -> str | None:
     """Say how the second of two lists of names differs from the first; None if it does not.
 

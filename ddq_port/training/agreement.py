@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddq_port.data.classes import NamesError, counted, difference, listed, of_file, of_meta, repeated, resembling
+from ddq_port.data.classes import NamesError, difference, listed, of_file, of_meta, repeated, resembling
 from ddq_port.training import weights
 from ddq_port.training.stated import DataClasses, StatementError, data_sets, heads, takes_texts
+from ddq_port.words import counted
 
 _ROWS = re.compile(r"^bbox_head\.(?:aux_)?cls_branches\.\d+\.(?:weight|bias)$|(?:^|\.)label_embedding\.weight$")
 _HEAD = "model.bbox_head.num_classes"
@@ -122,7 +123,7 @@ def check_checkpoint(
     key = _other_rows(trained.rows, number) if number else None
     if key is not None and not partial:
         raise AgreementError(
-            f"{trained.file} has {counted(trained.rows[key])} (rows of `{key}`) and {_HEAD} is {number}. "
+            f"{trained.file} has {counted(trained.rows[key], 'class')} (rows of `{key}`) and {_HEAD} is {number}. "
             f"{_to_other_number(number, purpose)}"
         )
     if not agreed.heads or not agreed.names or trained.names is None or key is not None:

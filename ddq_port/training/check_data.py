@@ -15,6 +15,7 @@ from ddq_port.data.check import EVALUATION, HEADERS, NAMES, PIXELS, TRAINING, Op
 from ddq_port.data.findings import ERROR, KINDS, NOTE, WARNING, Findings, severity_of
 from ddq_port.training.console import DONE, NOT_SO, Failure
 from ddq_port.training.image_progress import ImageProgress
+from ddq_port.words import counted
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal
@@ -105,7 +106,7 @@ def _judge(findings: Findings, name: str, say: Callable[[str], None]) -> None:
     if first is not None:
         remedy = KINDS[first.kind].remedy.format(ann_file=findings.ann_file)
         raise DataError(
-            f"The data of {name} have {_number(findings.count(ERROR), 'error')}, the first in {first}. "
+            f"The data of {name} have {counted(findings.count(ERROR), 'error')}, the first in {first}. "
             f"{f'What to do: {remedy};' if remedy else 'Mend them'} or pass --no-check-data."
         )
 
@@ -126,7 +127,7 @@ def _check_evaluators(cfg: Any, say: Callable[[str], None]) -> None:
             absent = _image_ids(validated) - _image_ids(Path(file))
             if absent:
                 raise DataError(
-                    f"val_evaluator evaluates on {file}, which lacks {_number(len(absent), 'image')} of {validated}, "
+                    f"val_evaluator evaluates on {file}, which lacks {counted(len(absent), 'image')} of {validated}, "
                     f"such as image {min(absent, key=str)}; set val_evaluator.ann_file to the file of val_dataloader."
                 )
 
@@ -141,10 +142,10 @@ def _image_ids(ann_file: Path) -> set[Any]:
 
 def verdict(findings: Findings) -> str:
     """Return the closing line."""
-    found = ", ".join(_number(findings.count(severity), severity) for severity in (ERROR, WARNING, NOTE))
+    found = ", ".join(counted(findings.count(severity), severity) for severity in (ERROR, WARNING, NOTE))
     size = (
-        f"{_number(findings.images, 'image')} ({findings.without_objects} without objects), "
-        f"{_number(findings.annotations, 'annotation')}, {_number(len(findings.objects), 'class')}"
+        f"{counted(findings.images, 'image')} ({findings.without_objects} without objects), "
+        f"{counted(findings.annotations, 'annotation')}, {counted(len(findings.objects), 'class')}"
     )
     return f"{'USABLE' if findings.ok else 'UNUSABLE'} {findings.ann_file}: {size}; {found}"
 
@@ -268,21 +269,16 @@ def _classes(findings: Findings) -> Iterator[str]:
 def _outcomes(findings: Findings) -> Iterator[str]:
     """Say what mmdet makes of the data."""
     if findings.trained is not None and (findings.ok or findings.trained < findings.images):
-        yield f"mmdet trains on {findings.trained} of {_number(findings.images, 'image')}"
+        yield f"mmdet trains on {findings.trained} of {counted(findings.images, 'image')}"
     if findings.truth is None or findings.truth.ap < 0:  # pycocotools' -1: there is nothing to find
         return
     truth = findings.truth
     of = "" if truth.images == findings.images else f", seen on {truth.images} images"
     lost = "; ".join(f"{number} not found: {cause}" for cause, number in truth.lost.items())
-    yield f"the truth itself reaches AP {truth.ap:.3f} ({_number(truth.objects, 'object')}{of}{lost and '; ' + lost})"
+    yield f"the truth itself reaches AP {truth.ap:.3f} ({counted(truth.objects, 'object')}{of}{lost and '; ' + lost})"
 
 
 def _problems(findings: Findings) -> Iterator[str]:
     for severity, line in listing(findings):
         plain = line.startswith(" ") or os.environ.get("NO_COLOR")
         yield line if plain else click.style(line, fg=_COLORS[severity])
-
-
-def _number(number: int, what: str) -> str:
-    plural = "es" if what.endswith("s") else "s"
-    return f"{number} {what}{'' if number == 1 else plural}"

@@ -199,8 +199,3 @@ def _clear() -> None:
     if _status_shown:
         sys.stderr.write(_ERASE)
         _status_shown = False
-
-
-def counted(number: int, what: str) -> str:
-    """Write a number with its noun, as in `1 thread` and `2 threads`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
