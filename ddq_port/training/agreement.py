@@ -242,7 +242,7 @@ def _check_number(numbers: Mapping[str, int], data: DataClasses) -> None:
         if stated != number:
             which = f"{place}={number}" if len(numbers) == 1 else f"all {len(numbers)} heads to {number}"
             raise AgreementError(
-                f"{place} is {stated} and {data.called} has {counted(number)} ({listed(data.names)}); expected the "
+                f"{place} is {stated} and {data.called} has {counted(number, 'class')} ({listed(data.names)}); expected the "
                 f"same number. Set {which} if the data are right."
             )
 

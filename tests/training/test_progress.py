@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from mmengine.logging import MMLogger
 
+from ddq_port import words
 from ddq_port.training import console, progress
 from ddq_port.training.cli import cli as train
 from ddq_port.training.endings import logs_on_stderr
@@ -78,7 +79,7 @@ def test_clock(seconds, text):
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 threads"), (1, "1 thread"), (2, "2 threads")])
 def test_counted(number, text):
-    assert console.counted(number, "thread") == text
+    assert words.counted(number, "thread") == text
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_commands_show_progress_and_where_the_log_is(config, tmp_path):
     trained = CliRunner().invoke(train, words, catch_exceptions=False)
     assert trained.exit_code == 0
     lines = trained.stderr.splitlines()
-    (log,) = (line.removeprefix("ddq-train: log ") for line in lines if line.startswith("ddq-train: log "))
+    (log,) = (line.removeprefix("log ") for line in lines if line.startswith("log "))
     text = Path(log).read_text()
     assert "System environment" in text and "optim_wrapper = dict(" in text
     assert "System environment" not in trained.stderr and "Average Precision" not in trained.stderr
