@@ -20,7 +20,7 @@ from converters.stored import StoredTensor
 from converters.typed import misfit
 
 if TYPE_CHECKING:
-    from converters.api import Plan
+    from converters.plans import Plan
 
 KEY = MANIFEST_KEY
 SIDE_SUFFIX = ".manifest.json"

@@ -94,7 +94,7 @@ def test_family_refuses_what_is_of_no_known_commit(installed, tmp_path):
     package = replace(families.get("mmdet_ddq"), packages=("toy",))
     package.check_known(None, None)
     (installed / "model.py").write_text("width = 3\n")
-    with pytest.raises(RepoError, match="Installed toy: 1 files are not as they were published, the first is toy/mod"):
+    with pytest.raises(RepoError, match="Installed toy: 1 file is not as it was published, the first is toy/mod"):
         package.check_known(None, None)
     (installed.parent / "toy-1.0.dist-info" / "RECORD").write_text("")
     with pytest.raises(RepoError, match="Of toy no record tells how its files were published; install it from a wheel"):
