@@ -64,7 +64,7 @@ def test_files_and_packages_of_both_sides_are_named():
     assert found.packages == {"mmdet": "3.3.0", "torch": "2.0"} and found.code_bases == ("mmdet",)
     assert found.line() == (
         "both sides execute: mmdet 3.3.0, ddq_port/ops/continuous.py abababababab, "
-        "the recorder (1 files of legacy_adapters, 9d364c4820e5), 1 other installed packages (see --json)"
+        "the recorder (1 file of legacy_adapters, 9d364c4820e5), 1 other installed package (see --json)"
     )
 
 
