@@ -63,7 +63,7 @@ _FORMS: tuple[tuple[Callable[[Box, tuple[float, float]], bool], str], ...] = (
     (_of_turned, "width and height of the images look exchanged; exchange them in `images`"),
     (_yxhw, "they look like [y, x, height, width]; write [x, y, width, height]"),
 )
-_NORMALISED = "they look like shares of width and height, between 0 and 1; multiply them by the image's size"
+_NORMALISED = "look like shares of width and height, between 0 and 1; multiply them by the image's size"
 
 
 def other_form(boxes: Sequence[PlacedBox]) -> str | None:
@@ -71,7 +71,7 @@ def other_form(boxes: Sequence[PlacedBox]) -> str | None:
     if len(boxes) < _FEWEST:
         return None
     if all(max(map(abs, placed.box)) <= 1 for placed in boxes) and min(min(placed.size) for placed in boxes) > 2:
-        return _NORMALISED + _center(boxes)
+        return f"all {len(boxes)} {_NORMALISED}{_center(boxes)}"
     leaving = [placed for placed in boxes if not _xywh(placed.box, placed.size)]
     if len(leaving) < max(2, _SUSPICIOUS * len(boxes)):
         return None

@@ -300,7 +300,7 @@ def _check_box(annotation: Entry, image: Entry | None, where: str, placed: list[
 def _check_form(placed: list[PlacedBox], found: Collector) -> None:
     form = other_form(placed)
     if form is not None:
-        found.add("box-form", "", f"of {len(placed)} boxes {form}" if form[0] == "t" else form)
+        found.add("box-form", "", form)
 
 
 def _check_twins(annotations: list[tuple[Entry, str]], found: Collector) -> None:

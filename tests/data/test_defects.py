@@ -202,7 +202,7 @@ def test_a_set_with_one_defect(tmp_path, change, kinds, usable, ap):
 SAYS = {
     "boxes as corners": "of 12 leave their images, and they look like corners [x1, y1, x2, y2]",
     "boxes from their centers": "they look like [center x, center y, width, height]",
-    "boxes as shares": "they look like shares of width and height, between 0 and 1; multiply",
+    "boxes as shares": "look like shares of width and height, between 0 and 1; multiply",
     "boxes of YOLO": "the center of the box, as YOLO writes it",
     "sizes are exchanged": "width and height of the images look exchanged",
     "some small": "3 of 4 images will not be trained: smaller than min_size 32 (image 1, 2, 3)",
