@@ -28,6 +28,7 @@ from converters import (
     writer,
 )
 from converters.averages import EMA, STATE_DICT
+from converters.conversion import FileConversion
 from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
@@ -43,7 +44,7 @@ from converters.finite import NotFinite
 from converters.ledger import UNMAPPED, Account, Entry, Ledger
 from converters.manifest import SideManifest
 from converters.options import DEFAULTS, Options
-from converters.plans import FileConversion, Plan
+from converters.plans import Plan
 from converters.publication import Publication
 from converters.stored import StoredTensor
 

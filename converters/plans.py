@@ -1,16 +1,14 @@
-"""What a conversion comes to, as data: before anything is written, and afterwards."""
+"""What a conversion comes to, before anything is written, as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from converters import checkpoint, detect, parts
 from converters.finite import NotFinite
 from converters.ledger import DROP, DROP_DUPLICATE, KEEP, LEFT_OUT, RENAME, UNMAPPED, Account, Entry, Ledger
-from converters.manifest import FileDigest, Manifest
 from converters.mapping import Mapping as KeyMapping
 from converters.options import Options
 from converters.parts import Line as PartLine
@@ -117,21 +115,3 @@ def _counts(ledger: Ledger) -> dict[str, int]:
         "dropped": ledger.count(DROP),
         "unmapped": ledger.count(UNMAPPED),
     }
-
-
-@dataclass(frozen=True)
-class FileConversion:
-    """What was converted, and into what; of a dry run there are no files and no manifest."""
-
-    plan: Plan
-    destination: Path
-    manifest: Manifest | None = None
-    files: tuple[FileDigest, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for `--json`."""
-        return {
-            **self.plan.as_dict(),
-            "destination": str(self.destination),
-            "files": [asdict(file) for file in self.files],
-        }

@@ -12,10 +12,11 @@ from converters.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Acco
 from converters.parts import LEFT_OUT
 
 if TYPE_CHECKING:
+    from converters.conversion import FileConversion
     from converters.diff import Diff, Difference, Side
     from converters.inspection import Inspection, WeightSet
     from converters.parts import Line
-    from converters.plans import FileConversion, Plan
+    from converters.plans import Plan
     from converters.verification import Verification
 
 _LABEL, _WIDTH = 14, 79
