@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks import enlarged
-from converters import layout
+from converters.rules import layout
 
 ROOT = Path(__file__).parents[1]
 #: What the figures must be: seconds; bytes beside the largest tensor; times the copying, and seconds beside it.

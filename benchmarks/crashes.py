@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters import verification
 from converters.errors import CheckpointError, VerificationError
+from converters.writing import verification
 
 ROOT = Path(__file__).parents[1]
 #: What may be left behind beside the source and the output.

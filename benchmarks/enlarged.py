@@ -13,9 +13,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from converters import families, layout
-from converters.cli import main
-from converters.families import Variant
+from converters.cli.main import main
+from converters.rules import families, layout
+from converters.rules.families import Variant
 
 NAME, BYTES = "enlarged", 1_000_000_000
 _MODEL = "r50_4scale"

@@ -26,10 +26,10 @@ import torch
 from ddq_port import configs
 from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import sealed
-from parity.pairing import LEGACY, NEW
-from parity.settings import NEW_ADAPTER, Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.trace import Trace
+from parity.comparing.pairing import LEGACY, NEW
+from parity.sides.settings import NEW_ADAPTER, Machine, Sources, Task
+from parity.sides.sides import Sides, prepare
+from parity.traces.trace import Trace
 
 ROOT = Path(__file__).parents[1]
 FAMILY, CAPTURED = "mmdet_ddq", "captured"

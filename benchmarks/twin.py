@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.trace_writer import TraceWriter
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 
 def make_twin(trace: Trace, folder: Path) -> None:

@@ -9,26 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters import (
-    __version__,
-    casting,
-    checkpoint,
-    classes,
-    counters,
-    detect,
-    engine,
-    families,
-    finite,
-    hashing,
-    layout,
-    manifest,
-    optimizer,
-    parts,
-    ready,
-    writer,
-)
-from converters.averages import EMA, STATE_DICT
-from converters.conversion import FileConversion
+from converters import __version__, ready
+from converters.carrying import casting, classes, counters, optimizer, parts
+from converters.carrying.plans import Plan
 from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
@@ -40,13 +23,18 @@ from converters.errors import (
     VerificationError,
     listed,
 )
-from converters.finite import NotFinite
-from converters.ledger import UNMAPPED, Account, Entry, Ledger
-from converters.manifest import SideManifest
+from converters.formats import finite
+from converters.formats.finite import NotFinite
+from converters.formats.stored import StoredTensor
 from converters.options import DEFAULTS, Options
-from converters.plans import Plan
-from converters.publication import Publication
-from converters.stored import StoredTensor
+from converters.reading import checkpoint
+from converters.reading.averages import EMA, STATE_DICT
+from converters.rules import detect, engine, families, layout
+from converters.rules.ledger import UNMAPPED, Account, Entry, Ledger
+from converters.writing import hashing, manifest, writer
+from converters.writing.conversion import FileConversion
+from converters.writing.manifest import SideManifest
+from converters.writing.publication import Publication
 
 
 def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") -> Plan:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import zipfile
 
-from converters.checkpoint import Checkpoint
-from converters.layout import LEGACY
+from converters.reading.checkpoint import Checkpoint
+from converters.rules.layout import LEGACY
 
 
 def fault(loaded: Checkpoint, side: str, suffix: str) -> str | None:

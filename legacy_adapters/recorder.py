@@ -20,6 +20,7 @@ from .seeding import RANDOM, RandomWatch
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, joined, named_arguments
 
+
 class Recorder:
     """Turn what a model computes into records.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from converters.layout import Layout, layout_of
+from converters.rules.layout import Layout, layout_of
 from ddq_port import configs
 
 

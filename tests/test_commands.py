@@ -9,40 +9,40 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from converters.cli import cli as convert
+from converters.cli.main import cli as convert
 from ddq_port import requirements
 from ddq_port.training.cli import cli as train
 from ddq_port.training.eval_cli import cli as evaluate
-from parity.cli import cli as parity
+from parity.cli.main import cli as parity
 
 ROOT = Path(__file__).parents[1]
 WHAT = ["--family", "mmdet_ddq", "--variant", "tiny_4scale"]
 #: Module and object of each command line, and arguments that are refused, with a part of what is said.
 USAGE = [
-    ("converters.cli", ["convert", "a"], "Missing argument 'DST'"),
-    ("converters.cli", ["convrt", "a"], "did you mean `convert`?"),
+    ("converters.cli.main", ["convert", "a"], "Missing argument 'DST'"),
+    ("converters.cli.main", ["convrt", "a"], "did you mean `convert`?"),
     ("ddq_port.training.cli", ["demo", "--steps", "0"], "--steps"),
     ("ddq_port.training.cli", ["run"], "Missing argument 'CONFIG'"),
     ("ddq_port.training.cli", ["demo", "--work-dir", "pyproject.toml/x"], "for " + str(ROOT / "pyproject.toml")),
     ("ddq_port.training.eval_cli", ["config"], "Missing argument 'CHECKPOINT'"),
     ("ddq_port.training.eval_cli", ["c", "w", "--show-dir", "pyproject.toml/x"], "is a file; choose another place"),
     ("ddq_port.training.eval_cli", ["c", "w", "--out", "pyproject.toml/x.json"], "is a file; choose another place"),
-    ("parity.cli", ["run"], "Missing option '--family'"),
-    ("parity.cli", ["run", *WHAT, "--force"], "--force needs --out"),
-    ("parity.cli", ["run", *WHAT, "--ranks", "2", "--steps", "3"], "With --ranks take at least 4 steps"),
-    ("parity.cli", ["run", *WHAT, "--check", "train", "--isolate"], "cannot be isolated"),
-    ("parity.cli", ["run", *WHAT, "--amp", "bf16", "--dtype", "float64"], "use --amp with --dtype float32"),
-    ("parity.cli", ["run", *WHAT, "--size", "64x64", "--objects", "1,2"], "2 numbers for 1 image; give one per image"),
-    ("parity.cli", ["run", *WHAT, "--steps", "3"], "--steps needs check train"),
-    ("parity.cli", ["run", *WHAT, "--rtol", "1"], "--rtol is of --tolerance fixed"),
-    ("parity.cli", ["run", *WHAT, "--checkpoint", "none.pth"], "none.pth does not exist"),
-    ("parity.cli", ["run", "--family", "ddq_detr", *WHAT[2:]], "needs --legacy-repo"),
-    ("parity.cli", ["check", "none.npz"], "none.npz does not exist"),
-    ("parity.cli", ["compare", "none", "none"], "none does not exist"),
-    ("parity.cli", ["audit", "none"], "none does not exist"),
-    ("parity.cli", ["bisect", "none"], "none does not exist"),
-    ("parity.cli", ["eval", "--ann", "none.json", "--images", ".", *WHAT], "none.json does not exist"),
-    ("parity.cli", ["curves", "none", "none"], "none does not exist"),
+    ("parity.cli.main", ["run"], "Missing option '--family'"),
+    ("parity.cli.main", ["run", *WHAT, "--force"], "--force needs --out"),
+    ("parity.cli.main", ["run", *WHAT, "--ranks", "2", "--steps", "3"], "With --ranks take at least 4 steps"),
+    ("parity.cli.main", ["run", *WHAT, "--check", "train", "--isolate"], "cannot be isolated"),
+    ("parity.cli.main", ["run", *WHAT, "--amp", "bf16", "--dtype", "float64"], "use --amp with --dtype float32"),
+    ("parity.cli.main", ["run", *WHAT, "--size", "64x64", "--objects", "1,2"], "2 numbers for 1 image; give one per image"),
+    ("parity.cli.main", ["run", *WHAT, "--steps", "3"], "--steps needs check train"),
+    ("parity.cli.main", ["run", *WHAT, "--rtol", "1"], "--rtol is of --tolerance fixed"),
+    ("parity.cli.main", ["run", *WHAT, "--checkpoint", "none.pth"], "none.pth does not exist"),
+    ("parity.cli.main", ["run", "--family", "ddq_detr", *WHAT[2:]], "needs --legacy-repo"),
+    ("parity.cli.main", ["check", "none.npz"], "none.npz does not exist"),
+    ("parity.cli.main", ["compare", "none", "none"], "none does not exist"),
+    ("parity.cli.main", ["audit", "none"], "none does not exist"),
+    ("parity.cli.main", ["bisect", "none"], "none does not exist"),
+    ("parity.cli.main", ["eval", "--ann", "none.json", "--images", ".", *WHAT], "none.json does not exist"),
+    ("parity.cli.main", ["curves", "none", "none"], "none does not exist"),
 ]
 
 
@@ -136,7 +136,7 @@ def test_what_needs_no_mmcv_works_without_it(tmp_path):
         "        if name.partition('.')[0] in ('mmcv', 'mmdet', 'mmengine'):\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Hide())\n"
-        "import ddq_port, parity.commands, parity.curves_command\n"
+        "import ddq_port, parity.cli.commands, parity.cli.curves_command\n"
         "import ddq_port.models\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -149,7 +149,7 @@ def test_what_needs_no_mmcv_works_without_it(tmp_path):
     [
         (ImportError("libGL.so.1: cannot open shared object file", name="cv2"), False),
         (ModuleNotFoundError("No module named 'mine'", name="mine"), False),
-        (ImportError("cannot import name 'x' from 'parity.run'", name="parity.run"), True),
+        (ImportError("cannot import name 'x' from 'parity.runs.run'", name="parity.runs.run"), True),
     ],
     ids=["system library", "module of a config", "our own"],
 )

@@ -30,10 +30,10 @@ from torch import Tensor
 from ddq_port import configs
 from legacy_adapters import mmdet3, worker
 from legacy_adapters.inputs import Batch
-from parity.pairing import LEGACY, NEW
-from parity.prepare import seeded_batch
-from parity.settings import Sources
-from parity.sides import both_layouts, legacy_code, new_code, num_classes
+from parity.comparing.pairing import LEGACY, NEW
+from parity.sides.prepare import seeded_batch
+from parity.sides.settings import Sources
+from parity.sides.sides import both_layouts, legacy_code, new_code, num_classes
 
 from .gpu_run import FIGURES
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Record the golden files again, from a checkout of jshilong/DDQ, branch ddq_detr:
 #   tools/record_goldens.sh DDQ [CASE ...]
-# Needed after a change of the seeded weights or inputs (parity/prepare.py), of a tiny config, of the taps or of the
+# Needed after a change of the seeded weights or inputs (parity/sides/prepare.py), of a tiny config, of the taps or of the
 # sketches; `ddq-parity check` says so. About a minute each on 2 CPU cores.
 set -euo pipefail
 repo=$1

@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from converters import layout
+from converters.rules import layout
 
 # the same examples in every run, on every machine, however slow
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=60, database=None)

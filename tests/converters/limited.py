@@ -15,8 +15,10 @@ from pathlib import Path
 import torch  # noqa: F401  so that the limits are on the work and not on imports
 from click.testing import CliRunner
 
-from converters import api, inspection, render  # noqa: F401
-from converters.cli import cli
+from converters import api  # noqa: F401
+from converters.cli import render  # noqa: F401
+from converters.cli.main import cli
+from converters.reading import inspection  # noqa: F401
 
 MEMORY, SECONDS = 1 << 30, 20  # far beyond what is asserted, so that nothing harms the machine
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from converters.layout import Layout
+from converters.rules.layout import Layout
 from ddq_port import configs
 from legacy_adapters import families, mmdet3
 

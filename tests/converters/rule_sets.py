@@ -16,10 +16,10 @@ from functools import cache
 import torch
 from hypothesis import strategies as st
 
-from converters.engine import AnyTensor
-from converters.layout import Layout, spec_of
-from converters.mapping import Drop, DropDuplicateOf, Keep, Rename, Rule
-from converters.stored import Storage, StoredTensor, row_major
+from converters.formats.stored import Storage, StoredTensor, row_major
+from converters.rules.engine import AnyTensor
+from converters.rules.layout import Layout, spec_of
+from converters.rules.mapping import Drop, DropDuplicateOf, Keep, Rename, Rule
 
 LETTERS = ("a", "b")
 WILDCARDS = ("*", "**")

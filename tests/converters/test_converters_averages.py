@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor
 
-from converters import families
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.rules import families
 
 StateDict = dict[str, Tensor]
 VARIANT = "tiny_r18"

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from converters import casting, layout
-from converters.casting import CastStorage, Losses
+from converters.carrying import casting
+from converters.carrying.casting import CastStorage, Losses
 from converters.errors import CastError
-from converters.mapping import Keep, Mapping, Rename
-from converters.stored import StoredTensor
+from converters.formats.stored import StoredTensor
+from converters.rules import layout
+from converters.rules.mapping import Keep, Mapping, Rename
 
 INF, NAN = math.inf, math.nan
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converters import checkpoint
 from converters.errors import CheckpointError
+from converters.reading import checkpoint
 
 
 class HistoryBuffer:

@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from converters import classes, families, layout
-from converters.classes import Selection
+from converters.carrying import classes
+from converters.carrying.classes import Selection
 from converters.errors import ClassMapError, ConversionError
-from converters.pattern import Pattern
-from converters.stored import StoredTensor
-from parity.prepare import seeded_batch, seeded_weights
+from converters.formats.stored import StoredTensor
+from converters.rules import families, layout
+from converters.rules.pattern import Pattern
+from parity.sides.prepare import seeded_batch, seeded_weights
 
 StateDict = dict[str, Tensor]
 CLASS_ROWS = families.family("ddq_detr").class_rows

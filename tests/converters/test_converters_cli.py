@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
-from converters import checkpoint
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.reading import checkpoint
 
 REPO = Path(__file__).resolve().parents[2]
 StateDict = dict[str, Tensor]
@@ -328,7 +328,7 @@ def test_no_command_shows_help() -> None:
 
 
 def test_lazy_submodules() -> None:
-    code = 'import sys, converters; assert "torch" not in sys.modules; print(converters.checkpoint.read.__name__)'
+    code = 'import sys, converters; assert "torch" not in sys.modules; print(converters.reading.checkpoint.read.__name__)'
     assert _python("-c", code).stdout == "read\n"
 
 

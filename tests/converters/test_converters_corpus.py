@@ -23,8 +23,9 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from converters import checkpoint, layout
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.reading import checkpoint
+from converters.rules import layout
 from tests.converters.crafted import (
     called,
     found,

@@ -16,15 +16,17 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from benchmarks import crashes
-from converters import api, checkpoint, hashing, writer
-from converters.cli import cli
+from converters import api
+from converters.cli.main import cli
+from converters.reading import checkpoint
+from converters.writing import hashing, writer
 
 REPO = Path(__file__).resolve().parents[2]
 StateDict = dict[str, Tensor]
 # Kills the process when it is about to do what must not be half done, for the KILL_AT-th time.
 KILLED_AT = """
 import os, signal, sys
-from converters.cli import main
+from converters.cli.main import main
 calls = 0
 def counted(function):
     def wrapper(*args, **kwargs):
@@ -245,7 +247,7 @@ def test_a_terminated_run_cleans_up(tmp_path: Path, source: Path) -> None:
     script = """
 import os, signal
 from converters import writer
-from converters.cli import main
+from converters.cli.main import main
 write_side = writer.write_side
 def terminated(*args):
     os.kill(os.getpid(), signal.SIGTERM)

@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
-from converters import diff
-from converters.cli import cli
-from converters.diff import DTYPE, SHAPE, VALUE, Diff
-from converters.layout import TensorSpec
+from converters.cli.main import cli
+from converters.reading import diff
+from converters.reading.diff import DTYPE, SHAPE, VALUE, Diff
+from converters.rules.layout import TensorSpec
 
 REPO = Path(__file__).resolve().parents[2]
 StateDict = dict[str, Tensor]
@@ -63,7 +63,7 @@ def test_a_converted_file_is_equal_to_its_source_both_ways(legacy_file: Path, co
 
 def test_equality_needs_no_torch(legacy_file: Path, converted: Path) -> None:
     code = (
-        "import sys; from converters.cli import cli\n"
+        "import sys; from converters.cli.main import cli\n"
         f"code = cli.main(['diff', {str(legacy_file)!r}, {str(converted)!r}], standalone_mode=False)\n"
         "print(code, sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
     )

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from converters import engine, errors, families, layout
-from converters.detect import Detection, detect
-from converters.ledger import Entry, Ledger
-from converters.mapping import Drop, Keep, Mapping, Rename
+from converters import errors
+from converters.rules import engine, families, layout
+from converters.rules.detect import Detection, detect
+from converters.rules.ledger import Entry, Ledger
+from converters.rules.mapping import Drop, Keep, Mapping, Rename
 
 StateDict = dict[str, Tensor]
 MAPPING = families.mapping("ddq_detr", "tiny_r18")

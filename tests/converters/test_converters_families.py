@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from converters import families, layout
 from converters.errors import UnknownFamilyError
-from converters.layout import Layout, TensorSpec, model_order
+from converters.rules import families, layout
+from converters.rules.layout import Layout, TensorSpec, model_order
 
 CASES = [(family, variant) for family in families.families() for variant in families.variants(family)]
 

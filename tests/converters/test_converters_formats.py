@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from converters.cli import cli
+from converters.cli.main import cli
 
 StateDict = dict[str, Tensor]
 STATE: StateDict = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2), "b": torch.tensor(3)}

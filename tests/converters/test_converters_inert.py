@@ -12,11 +12,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from converters import checkpoint
 from converters.errors import CheckpointError
-from converters.inert_pickle import Dtype, Foreign, NumpyArray
-from converters.plain import plain
-from converters.stored import StoredTensor
+from converters.formats.inert_pickle import Dtype, Foreign, NumpyArray
+from converters.formats.plain import plain
+from converters.formats.stored import StoredTensor
+from converters.reading import checkpoint
 
 FORMS = [(True, 2), (True, 3), (True, 4), (True, 5), (False, 2), (False, 4)]
 

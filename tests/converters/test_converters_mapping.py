@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from converters.errors import MappingError, UnmappedKeyError
-from converters.mapping import Drop, DropDuplicateOf, Keep, Mapping, Rename, Rule
-from converters.pattern import Pattern, intersect
+from converters.rules.mapping import Drop, DropDuplicateOf, Keep, Mapping, Rename, Rule
+from converters.rules.pattern import Pattern, intersect
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 pytest.importorskip("ddq_port")  # supplies the compiled operators that mmdet's models import
 pytest.importorskip("mmdet")
 
-from converters import checkpoint, engine, families, layout, manifest
-from converters.cli import cli
-from converters.detect import Detection, detect
-from converters.layout import layout_of
+from converters.cli.main import cli
+from converters.reading import checkpoint
+from converters.rules import engine, families, layout
+from converters.rules.detect import Detection, detect
+from converters.rules.layout import layout_of
+from converters.writing import manifest
 
 from . import mmdet_models
 
@@ -203,7 +205,7 @@ def _trained_one_step(path: Path) -> nn.Module:
     from mmengine.runner import save_checkpoint
 
     from legacy_adapters import mmdet3
-    from parity.prepare import seeded_batch, seeded_weights
+    from parity.sides.prepare import seeded_batch, seeded_weights
 
     model = mmdet_models.build("tiny_r18")
     model.load_state_dict(seeded_weights(layout.load("tiny_r18", "mmdet_ddq", "legacy"), 0), strict=True)

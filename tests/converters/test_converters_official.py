@@ -17,11 +17,11 @@ from torch import Tensor
 pytest.importorskip("ddq_port")
 pytest.importorskip("mmdet")
 
-from converters import families, layout
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.rules import families, layout
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
-from parity.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch, seeded_weights
 
 from . import mmdet_models
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from converters import families, layout
+from converters.carrying.optimizer import BASE, Regrouped, Side, regroup
 from converters.errors import OptimizerError
-from converters.layout import Layout
-from converters.optimizer import BASE, Regrouped, Side, regroup
-from converters.stored import StoredTensor
+from converters.formats.stored import StoredTensor
+from converters.rules import families, layout
+from converters.rules.layout import Layout
 
 VARIANTS = families.variants("ddq_detr")
 ALL, TRAINED, ONE = "a group for every parameter", "a group for every trained parameter", "one group"

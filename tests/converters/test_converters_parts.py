@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor
 
-from converters import families, layout, plain
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.formats import plain
+from converters.rules import families, layout
 
 StateDict = dict[str, Tensor]
 MAPPING = families.mapping("ddq_detr", "tiny_r18")

@@ -13,11 +13,12 @@ import torch
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 
-from converters import engine, errors
-from converters.layout import Layout, TensorSpec, spec_of
-from converters.ledger import Entry, Ledger
-from converters.mapping import Drop, DropDuplicateOf, Mapping, Rename, Rule
-from converters.pattern import Pattern, intersect
+from converters import errors
+from converters.rules import engine
+from converters.rules.layout import Layout, TensorSpec, spec_of
+from converters.rules.ledger import Entry, Ledger
+from converters.rules.mapping import Drop, DropDuplicateOf, Mapping, Rename, Rule
+from converters.rules.pattern import Pattern, intersect
 from tests.converters import rule_sets as reference
 
 StateDict = dict[str, engine.AnyTensor]

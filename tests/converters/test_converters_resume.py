@@ -20,12 +20,15 @@ from torch import Tensor, nn
 pytest.importorskip("ddq_port")
 pytest.importorskip("mmdet")
 
-from converters import api, diff, engine, families, inspection, layout, verification
+from converters import api
 from converters.options import Options
+from converters.reading import diff, inspection
+from converters.rules import engine, families, layout
+from converters.writing import verification
 from ddq_port import configs
 from legacy_adapters import families as legacy_families
 from legacy_adapters import mmdet3
-from parity.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch, seeded_weights
 
 from . import mmdet_models, runner
 

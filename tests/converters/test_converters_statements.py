@@ -22,7 +22,7 @@ from torch import Tensor, nn
 pytest.importorskip("ddq_port")
 pytest.importorskip("mmdet")
 
-from converters.cli import cli
+from converters.cli.main import cli
 from ddq_port import configs
 from ddq_port.training import weights
 from ddq_port.training.weights import WeightsError
@@ -157,7 +157,7 @@ def test_no_circle_for_a_training_of_mmengine_that_torch_does_not_load(
     file = tmp_path / "epoch_1.pth"
     optimizer = {"state": {}, "param_groups": [{"lr": 1e-4, "params": []}]}
     if side == "legacy":
-        from converters import layout
+        from converters.rules import layout
 
         count = len(layout.load(VARIANT, side="legacy").parameters)
         optimizer["param_groups"] = [{"lr": 1e-4, "params": [number]} for number in range(count)]
@@ -248,7 +248,7 @@ def test_backbone_with_objects_is_mended_by_the_line_that_is_shown(
 def test_parity_takes_the_weights_that_a_checkpoint_gives(
     tmp_path: Path, make_state: Callable[..., StateDict], form: str
 ) -> None:
-    from parity.sides import both_layouts
+    from parity.sides.sides import both_layouts
 
     trained, once = make_state("legacy", VARIANT, duplicates=True), make_state("legacy", VARIANT)
     average = {key: tensor / 2 if tensor.is_floating_point() else tensor for key, tensor in once.items()}

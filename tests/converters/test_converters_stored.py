@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from converters import stored
 from converters.errors import CheckpointError, MalformedError
-from converters.stored import ITEM_SIZES, SourceFile, Storage, StoredTensor, check_all
+from converters.formats import stored
+from converters.formats.stored import ITEM_SIZES, SourceFile, Storage, StoredTensor, check_all
 
 
 def _random(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:

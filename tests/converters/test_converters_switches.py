@@ -11,8 +11,9 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from converters import checkpoint, families, layout
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.reading import checkpoint
+from converters.rules import families, layout
 
 StateDict = dict[str, Tensor]
 BIAS, LABELS = "bbox_head.cls_branches.0.bias", "dn_query_generator.label_embedding.weight"

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import Tensor
 
-from converters import finite
-from converters.cli import cli
-from converters.stored import StoredTensor
+from converters.cli.main import cli
+from converters.formats import finite
+from converters.formats.stored import StoredTensor
 
 StateDict = dict[str, Tensor]
 COUNTER = "num_batches_tracked"

@@ -18,8 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from converters import checkpoint, families, manifest
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.reading import checkpoint
+from converters.rules import families
+from converters.writing import manifest
 
 REPO = Path(__file__).resolve().parents[2]
 StateDict = dict[str, Tensor]

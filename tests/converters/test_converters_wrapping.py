@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from converters import checkpoint
-from converters.cli import cli
+from converters.cli.main import cli
 from converters.errors import CheckpointError
+from converters.reading import checkpoint
 
 StateDict = dict[str, Tensor]
 Make = Callable[[StateDict], Any]
@@ -97,7 +97,7 @@ WRAPPED: dict[str, tuple[Make, str]] = {
 
 @pytest.fixture(scope="module")
 def states() -> dict[str, StateDict]:
-    from converters import layout
+    from converters.rules import layout
 
     def make(side: str) -> StateDict:
         generator = torch.Generator().manual_seed(7)

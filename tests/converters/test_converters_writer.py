@@ -18,12 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from converters import checkpoint, shards, writer
-from converters.cli import cli
-from converters.console import ByteSize
+from converters.cli.console import ByteSize
+from converters.cli.main import cli
 from converters.errors import CheckpointError, OutputExistsError
-from converters.publication import Publication
-from converters.stored import StoredTensor
+from converters.formats import shards
+from converters.formats.stored import StoredTensor
+from converters.reading import checkpoint
+from converters.writing import writer
+from converters.writing.publication import Publication
 
 StateDict = dict[str, Tensor]
 

@@ -8,11 +8,11 @@ import torch
 import ddq_port.models  # noqa: F401  # isort: skip
 from mmengine.registry import DefaultScope
 
-from converters import layout
+from converters.rules import layout
 from ddq_port import configs
 from ddq_port.registry import MODELS
 from legacy_adapters import mmdet3
-from parity.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch, seeded_weights
 
 
 @pytest.fixture

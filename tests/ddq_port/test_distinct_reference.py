@@ -19,7 +19,7 @@ from ddq_port.models.ddq_detr.queries import (
     still_distinct,
 )
 from legacy_adapters import mmdet3
-from parity.prepare import seeded_batch
+from parity.sides.prepare import seeded_batch
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 

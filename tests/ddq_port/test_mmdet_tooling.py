@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from converters import layout
+from converters.rules import layout
 from ddq_port import configs
-from parity.prepare import seeded_weights
+from parity.sides.prepare import seeded_weights
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from converters import layout
+from converters.rules import layout
 from ddq_port import configs
 from ddq_port.models.ddq_detr.head import detections
 from ddq_port.models.ddq_detr.queries import DistinctSelection, QueryLayout, attention_block, pad_to, still_distinct
 from legacy_adapters import mmdet3
 from parity import layouts
-from parity.prepare import seeded_batch
+from parity.sides.prepare import seeded_batch
 
 
 @pytest.mark.parametrize("variant", configs.VARIANTS)

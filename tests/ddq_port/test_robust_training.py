@@ -10,12 +10,12 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 
-from converters import layout
+from converters.rules import layout
 from ddq_port import configs
 from ddq_port.amp import AmpOptimWrapper
 from ddq_port.registry import MODELS, OPTIM_WRAPPERS
 from legacy_adapters import mmdet3
-from parity.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch, seeded_weights
 
 
 def built(variant="tiny_4scale", **overrides):

@@ -6,7 +6,7 @@ import mmdet.models  # noqa: F401  (registers mmdet's detectors)
 import pytest
 from mmengine.registry import DefaultScope
 
-from converters import layout
+from converters.rules import layout
 from ddq_port import configs
 from legacy_adapters import families, mmdet3
 

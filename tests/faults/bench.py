@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from legacy_adapters.launch import SideError
-from parity.compare import DERIVED, EXACT, Comparison
-from parity.pairing import NEW, DuplicateRecordError
-from parity.trace import Trace, TraceError
-from parity.verdict import MATCH, Verdict
+from parity.comparing.compare import DERIVED, EXACT, Comparison
+from parity.comparing.pairing import NEW, DuplicateRecordError
+from parity.traces.trace import Trace, TraceError
+from parity.verdict.verdict import MATCH, Verdict
 
 from .edits import Edit
 from .fault import CHECKPOINT, PACKAGE, REFUSED, TRACE, VARIABLE, WEIGHTS, Fault, Rewrite

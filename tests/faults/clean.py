@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters import families
+from converters.rules import families
 from legacy_adapters.launch import SideError
-from parity import capture, golden
-from parity.cli import GOLDEN
-from parity.compare import DERIVED, EXACT, Tolerance
-from parity.evidence import TraceEvidence
-from parity.exclusions import EXCLUSIONS
-from parity.run import MOST_SEEDS, measure_legacy
-from parity.settings import Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.trace import decisions
-from parity.verdict import MATCH, Verdict, ended, judge
+from parity.cli.main import GOLDEN
+from parity.comparing.compare import DERIVED, EXACT, Tolerance
+from parity.comparing.evidence import TraceEvidence
+from parity.golden import golden
+from parity.runs import capture
+from parity.runs.run import MOST_SEEDS, measure_legacy
+from parity.sides.exclusions import EXCLUSIONS
+from parity.sides.settings import Machine, Sources, Task
+from parity.sides.sides import Sides, prepare
+from parity.traces.trace import decisions
+from parity.verdict.verdict import MATCH, Verdict, ended, judge
 
 from .bench import CRASH
 from .ground import GOLDENS, LIVE_FAMILY, MACHINE

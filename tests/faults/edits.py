@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from legacy_adapters.trace_writer import Record, TraceWriter, tensor_bytes
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 Choice = Callable[[Record], bool]
 

@@ -10,20 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from converters import families
+from converters.rules import families
 from legacy_adapters.initialising import INIT, without_init
-from parity import golden
-from parity.cli import GOLDEN
-from parity.compare import DERIVED, EXACT, Tolerance
-from parity.early import TINY_SIZES
-from parity.evidence import TraceEvidence
-from parity.exclusions import EXCLUSIONS
-from parity.golden import Golden, GoldenEvidence
-from parity.run import Measured, measure_legacy
-from parity.settings import Machine, Sources, Task
-from parity.sides import Prepared, Sides, prepare
-from parity.trace import Trace, decisions
-from parity.verdict import Verdict, ended, judge
+from parity.cli.early import TINY_SIZES
+from parity.cli.main import GOLDEN
+from parity.comparing.compare import DERIVED, EXACT, Tolerance
+from parity.comparing.evidence import TraceEvidence
+from parity.golden import golden
+from parity.golden.golden import Golden, GoldenEvidence
+from parity.runs.run import Measured, measure_legacy
+from parity.sides.exclusions import EXCLUSIONS
+from parity.sides.settings import Machine, Sources, Task
+from parity.sides.sides import Prepared, Sides, prepare
+from parity.traces.trace import Trace, decisions
+from parity.verdict.verdict import Verdict, ended, judge
 
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
 #: Legacy side where it runs: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from parity.compare import DERIVED, EXACT
-from parity.trace import Trace, TraceError
+from parity.comparing.compare import DERIVED, EXACT
+from parity.traces.trace import Trace, TraceError
 
 from ..parity.synthetic import Rec, write_trace
 from .bench import ALARM, CRASH, MISNAMED, MISSED, NAMED, SILENT, Finding, Measurement, shift

@@ -12,7 +12,7 @@ from legacy_adapters import mmdet3
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.steps import Plan, StepLoop
 from legacy_adapters.trace_writer import TraceWriter
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 EPOCHS, EPOCH_LENGTH = 3, 3
 DATA = [torch.randn(3, generator=torch.Generator().manual_seed(seed)) * 10 for seed in range(2 * EPOCH_LENGTH)]

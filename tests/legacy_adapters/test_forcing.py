@@ -11,8 +11,8 @@ from legacy_adapters.forcing import Forcing
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
 from legacy_adapters.values import changed, changed_call, flatten
-from parity.isolation import write_forcing
-from parity.trace import Trace
+from parity.traces.trace import Trace
+from parity.verdict.isolation import write_forcing
 
 Pair = namedtuple("Pair", "a b")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 
 class Net(nn.Module):

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from legacy_adapters.job import CHECKS, Job
 from legacy_adapters.launch import run_side
-from parity.prepare import seeded_batch
-from parity.trace import Trace
+from parity.sides.prepare import seeded_batch
+from parity.traces.trace import Trace
 
 OLD = os.environ.get("DDQ_OLD_PYTHON", "")
 ADAPTER = Path(__file__).with_name("toy_adapter.py")

@@ -11,7 +11,7 @@ from legacy_adapters.methods import IN, OUT, methods_of, plain
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
 from legacy_adapters.values import flatten
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 
 class Sample:

@@ -13,7 +13,7 @@ from legacy_adapters import precision, taps
 from legacy_adapters.precision import as_stored, computing_in, perturb
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 F32, F64 = torch.float32, torch.float64
 HALVES = torch.tensor([0.5, 1.5], dtype=torch.float16)

@@ -16,7 +16,7 @@ from legacy_adapters.job import Job
 from legacy_adapters.launch import SideError, run_side
 from legacy_adapters.origin import ReportedError
 from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 #: Divides its loss by the mean of a number over all ranks; ``options`` name what goes wrong on rank 1 in step 2.
 ADAPTER = """

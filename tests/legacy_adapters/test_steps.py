@@ -9,7 +9,7 @@ from legacy_adapters.recorder import Recorder
 from legacy_adapters.states import RecordedStates
 from legacy_adapters.steps import Plan, StepLoop, Training, _options, kind_of
 from legacy_adapters.trace_writer import TraceWriter
-from parity.trace import Trace
+from parity.traces.trace import Trace
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from legacy_adapters.trace_writer import TraceWriter, UnsupportedTensorError, content_digest
-from parity.trace import Trace, TraceError
+from parity.traces.trace import Trace, TraceError
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
 

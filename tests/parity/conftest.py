@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 
 from converters import api
-from converters.families import mapping
 from converters.options import Options
-from parity import verdict
-from parity.cli import cli
-from parity.compare import Tolerance
-from parity.exclusions import EXCLUSIONS
-from parity.settings import Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.verdict import MATCH, judge
+from converters.rules.families import mapping
+from parity.cli.main import cli
+from parity.comparing.compare import Tolerance
+from parity.sides.exclusions import EXCLUSIONS
+from parity.sides.settings import Machine, Sources, Task
+from parity.sides.sides import Sides, prepare
+from parity.verdict import verdict
+from parity.verdict.verdict import MATCH, judge
 
 from ..warm.execute import in_forks
 from .synthetic import MODULES

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.inputs import Batch
-from parity import golden
-from parity.evidence import spreads
-from parity.golden import Golden
-from parity.pairing import LEGACY, NEW
-from parity.settings import Task
-from parity.sides import Prepared
-from parity.trace import Trace, decisions
+from parity.comparing.evidence import spreads
+from parity.comparing.pairing import LEGACY, NEW
+from parity.golden import golden
+from parity.golden.golden import Golden
+from parity.sides.settings import Task
+from parity.sides.sides import Prepared
+from parity.traces.trace import Trace, decisions
 
 from .synthetic import INF, NAN, Rec, write_trace
 

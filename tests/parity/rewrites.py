@@ -12,10 +12,10 @@ from legacy_adapters.precision import computing_in
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.taps import Tap, installed
 from legacy_adapters.trace_writer import TraceWriter
-from parity.compare import DERIVED, EXACT, Tolerance
-from parity.evidence import TraceEvidence, spreads
-from parity.trace import Trace, decisions
-from parity.verdict import Verdict, judge
+from parity.comparing.compare import DERIVED, EXACT, Tolerance
+from parity.comparing.evidence import TraceEvidence, spreads
+from parity.traces.trace import Trace, decisions
+from parity.verdict.verdict import Verdict, judge
 
 from .synthetic import PROVENANCE, SAME_NAMES
 

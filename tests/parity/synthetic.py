@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.mapping import Keep, Mapping
+from converters.rules.mapping import Keep, Mapping
 from legacy_adapters.trace_writer import TraceWriter
-from parity.compare import Tolerance
-from parity.trace import Trace
-from parity.verdict import Verdict, judge
+from parity.comparing.compare import Tolerance
+from parity.traces.trace import Trace
+from parity.verdict.verdict import Verdict, judge
 
 SAME_NAMES = Mapping("toy", (Keep("**"),))
 EXACT = Tolerance()

@@ -10,9 +10,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ddq_port.ops.nms import greedy_keep
-from parity.audit import audit, by_closeness, matching_ways, nms_ways, ranking_ways
-from parity.ties import iou, iou_slope
-from parity.trace import Trace, TraceError
+from parity.decisions.audit import audit, by_closeness, matching_ways, nms_ways, ranking_ways
+from parity.decisions.ties import iou, iou_slope
+from parity.traces.trace import Trace, TraceError
 
 from .synthetic import Rec, write_trace
 

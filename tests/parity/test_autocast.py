@@ -6,20 +6,20 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from converters.families import mapping
+from converters.rules.families import mapping
 from legacy_adapters.launch import SideError
 from legacy_adapters.precision import autocasting, perturb
-from parity import run as parity_run
-from parity.autocast import unable
-from parity.compare import Tolerance
-from parity.derived import CEILING, FLOAT64_SHARE, JUMP, LOOSE, examine, limits_of
-from parity.evidence import Norms, Sample, TraceEvidence
-from parity.exclusions import EXCLUSIONS
-from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
-from parity.settings import Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.trace import decisions
-from parity.verdict import judge
+from parity.comparing.compare import Tolerance
+from parity.comparing.derived import CEILING, FLOAT64_SHARE, JUMP, LOOSE, examine, limits_of
+from parity.comparing.evidence import Norms, Sample, TraceEvidence
+from parity.runs import run as parity_run
+from parity.runs.autocast import unable
+from parity.sides.exclusions import EXCLUSIONS
+from parity.sides.settings import Machine, Sources, Task
+from parity.sides.sides import Sides, prepare
+from parity.traces.trace import decisions
+from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict.verdict import judge
 
 from .conftest import PLANTED
 from .synthetic import Rec, write_trace

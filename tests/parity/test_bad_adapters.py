@@ -8,8 +8,8 @@ import torch
 from legacy_adapters import contract
 from legacy_adapters.launch import RefusedError
 from legacy_adapters.taps import Tap
-from parity.adapter_check import Needs, check_adapter
-from parity.settings import Machine, Sources
+from parity.sides.adapter_check import Needs, check_adapter
+from parity.sides.settings import Machine, Sources
 
 #: A complete adapter by its functions; none of them can be called.
 STUBS = {

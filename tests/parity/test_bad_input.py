@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from converters import layout
-from parity.prepare import seeded_weights
+from converters.rules import layout
+from parity.sides.prepare import seeded_weights
 
 FILES = ("projects/models/ddq_detr.py", "mmdet/__init__.py", "mmengine/__init__.py", "mmcv-2.0.0rc4/mmcv/__init__.py")
 
@@ -216,7 +216,7 @@ def test_index_that_is_malformed(parity, tmp_path):
 def test_bug_of_the_tool_is_no_verdict(tmp_path):
     (tmp_path / "index.json").write_text("{}")
     code = (
-        "import sys; import parity.commands as c; from parity.cli import main\n"
+        "import sys; import parity.cli.commands as c; from parity.cli.main import main\n"
         "c.compare = lambda **k: 1 / 0\n"
         "sys.argv = ['ddq-parity', 'compare', '.', '.']\n"
         "main()"
@@ -287,8 +287,8 @@ def test_traces_tell_what_they_are_compared_as(parity, kept_run, tmp_path):
     result = parity("compare", kept_run / "legacy", kept_run / "new", "-q")
     assert result.exit_code == 0 and result.stdout.startswith("MATCH ")
     assert compare_kept(parity, kept_run).stdout == result.stdout
-    from parity import commands
-    from parity.trace import Trace
+    from parity.cli import commands
+    from parity.traces.trace import Trace
 
     one = Trace.load(kept_run / "legacy")
     other = replace(one, provenance={**one.provenance, "family": "ddq_detr"})

@@ -9,10 +9,10 @@ import torch
 
 from legacy_adapters.job import Job
 from legacy_adapters.phases import phase_of
-from parity import commands
-from parity.bisect import MAY_HAVE_CHANGED, Bisection, told_if_changed
-from parity.reproducer import Reproducer, write
-from parity.verdict import with_isolation
+from parity.cli import commands
+from parity.runs.bisect import MAY_HAVE_CHANGED, Bisection, told_if_changed
+from parity.runs.reproducer import Reproducer, write
+from parity.verdict.verdict import with_isolation
 
 from .synthetic import Rec, judged
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from parity.blame import first_divergence
-from parity.compare import compare_all
-from parity.pairing import NEW, Exclusion, pair
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.comparing.compare import compare_all
+from parity.comparing.pairing import NEW, Exclusion, pair
+from parity.verdict.blame import first_divergence
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import EXACT, SAME_NAMES, Rec, judged, write_trace
 

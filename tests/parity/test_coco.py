@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from parity.coco import STATS, BadSetError, average_precision, load
+from parity.evaluation.coco import STATS, BadSetError, average_precision, load
 
 from .image_set import SIZES, write_image_set
 

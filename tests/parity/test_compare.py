@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from parity.compare import Tolerance, compare_all, measure
-from parity.pairing import pair
+from parity.comparing.compare import Tolerance, compare_all, measure
+from parity.comparing.pairing import pair
 
 from .synthetic import EXACT, INF, NAN, SAME_NAMES, Rec, write_trace
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from converters.mapping import Keep, Mapping, Rename
+from converters.rules.mapping import Keep, Mapping, Rename
 from legacy_adapters.trace_writer import sealed
-from parity.compare import Tolerance
-from parity.pairing import LEGACY, NEW, Exclusion
-from parity.report_json import as_dict
-from parity.sections import WIDTH, coverage_lines, cut_list
-from parity.trace import Trace
-from parity.verdict import INCOMPARABLE, MATCH, judge
+from parity.comparing.compare import Tolerance
+from parity.comparing.pairing import LEGACY, NEW, Exclusion
+from parity.report.report_json import as_dict
+from parity.report.sections import WIDTH, coverage_lines, cut_list
+from parity.traces.trace import Trace
+from parity.verdict.verdict import INCOMPARABLE, MATCH, judge
 
 from .synthetic import Rec, judged, write_trace
 

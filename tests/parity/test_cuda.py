@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from parity.cli import GOLDEN
+from parity.cli.main import GOLDEN
 
 from .conftest import PLANTED
 

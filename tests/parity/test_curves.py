@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.alignment import same_numbers
-from parity.curves import AP, LEVEL, STRETCH, compare
-from parity.logs import load, renamed
-from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
-from parity.runlog import BadLogError
+from parity.curves.alignment import same_numbers
+from parity.curves.curves import AP, LEVEL, STRETCH, compare
+from parity.curves.logs import load, renamed
+from parity.curves.runlog import BadLogError
+from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 
 from .training_logs import TERMS, training, write_mmdet2, write_mmengine
 
@@ -314,7 +314,7 @@ class TestCommand:
     def test_plot_shows_every_panel_and_marks_what_lies_outside(self, reference, logs, tmp_path, monkeypatch):
         from matplotlib.figure import Figure
 
-        from parity.curves_plot import draw
+        from parity.curves.plot import draw
 
         figures = []
         monkeypatch.setattr(Figure, "savefig", lambda figure, file: figures.append(figure))
@@ -359,7 +359,7 @@ class TestCommand:
 
 
 def test_intervals_divide_the_chance_of_a_false_alarm(reference, logs):
-    from parity.noise import prediction_interval
+    from parity.curves.noise import prediction_interval
 
     verdict = compare(reference[0], load(logs(50)), reference[1:], level=0.08)
     for kind, count, share in ((LEVEL, 5, 0.25), (STRETCH, 20, 0.25), (AP, 4, 0.5)):

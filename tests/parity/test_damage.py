@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from parity.pieces import PIECE
-from parity.trace import Trace, TraceError
+from parity.traces.pieces import PIECE
+from parity.traces.trace import Trace, TraceError
 
 from .synthetic import Rec, write_trace
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from parity.compare import Tolerance
-from parity.pairing import LEGACY, NEW
-from parity.report_json import as_dict
-from parity.sections import decision_line, decision_lines, witness_line
-from parity.verdict import INCOMPARABLE, MISMATCH
+from parity.comparing.compare import Tolerance
+from parity.comparing.pairing import LEGACY, NEW
+from parity.report.report_json import as_dict
+from parity.report.sections import decision_line, decision_lines, witness_line
+from parity.verdict.verdict import INCOMPARABLE, MISMATCH
 
 from .synthetic import INF, NAN, Rec, judged
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converters import layout
-from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
-from parity.prepare import seeded_weights
+from converters.rules import layout
+from parity.sides.prepare import seeded_weights
+from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import INF, NAN, Rec, judged
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from parity.compare import Tolerance
-from parity.derived import CEILING, FACTOR, FLOAT64_SHARE, JUMP, LAST_PLACES, bound, examine
-from parity.evidence import ZERO, Norms, Sample, TraceEvidence, norms, spreads
-from parity.report_json import as_dict
-from parity.verdict import MATCH, MISMATCH, judge
+from parity.comparing.compare import Tolerance
+from parity.comparing.derived import CEILING, FACTOR, FLOAT64_SHARE, JUMP, LAST_PLACES, bound, examine
+from parity.comparing.evidence import ZERO, Norms, Sample, TraceEvidence, norms, spreads
+from parity.report.report_json import as_dict
+from parity.verdict.verdict import MATCH, MISMATCH, judge
 
 from .synthetic import INF, NAN, SAME_NAMES, Rec, write_trace
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from parity.detections import Detections, match_detections, matched_images
-from parity.pairing import LEGACY, NEW
+from parity.comparing.detections import Detections, match_detections, matched_images
+from parity.comparing.pairing import LEGACY, NEW
 
 from .synthetic import INF, NAN, Rec, write_trace
 

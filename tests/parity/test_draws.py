@@ -2,11 +2,11 @@
 
 import pytest
 
-from converters.mapping import Keep, Mapping
-from parity.compare import Tolerance
-from parity.draws import first_strayed
-from parity.outcome import MATCH, MISMATCH
-from parity.verdict import judge
+from converters.rules.mapping import Keep, Mapping
+from parity.comparing.compare import Tolerance
+from parity.verdict.draws import first_strayed
+from parity.verdict.outcome import MATCH, MISMATCH
+from parity.verdict.verdict import judge
 
 from .synthetic import Rec, write_trace
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import Rec, judged
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from converters import layout
+from converters.rules import layout
 from legacy_adapters import detecting
 from legacy_adapters.launch import SideError
-from parity.coco import load
-from parity.evaluation import Bounds, judge
-from parity.evaluation_plot import draw
-from parity.outcome import INCOMPARABLE, MATCH, MISMATCH
-from parity.pairing import LEGACY, NEW
-from parity.prepare import seeded_weights
+from parity.comparing.pairing import LEGACY, NEW
+from parity.evaluation.coco import load
+from parity.evaluation.evaluation import Bounds, judge
+from parity.evaluation.plot import draw
+from parity.sides.prepare import seeded_weights
+from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 
 from .conftest import PLANTED
 from .image_set import write_image_set
@@ -196,7 +196,7 @@ def test_worker_keeps_every_bit_and_names_the_image_it_cannot_process(tmp_path):
 def test_drawing_has_both_sides_and_marks_what_is_alone(judged, images, tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
-    from parity.detections import Detections
+    from parity.comparing.detections import Detections
 
     verdict = judged(without(2), FIXED)
     found = {side: Detections(torch.tensor(BOXES)[:n], torch.tensor(SCORES)[:n], torch.tensor(LABELS)[:n])

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from legacy_adapters import replay
-from parity import golden
-from parity.compare import Tolerance
-from parity.evidence import Norms, spreads
-from parity.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, Values
-from parity.pairing import LEGACY, NEW
-from parity.settings import Task
-from parity.sketch import sketch
-from parity.verdict import MATCH, MISMATCH, judge
+from parity.comparing.compare import Tolerance
+from parity.comparing.evidence import Norms, spreads
+from parity.comparing.pairing import LEGACY, NEW
+from parity.golden import golden
+from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, Values
+from parity.golden.sketch import sketch
+from parity.sides.settings import Task
+from parity.verdict.verdict import MATCH, MISMATCH, judge
 
 from .golden_files import (
     BATCH,

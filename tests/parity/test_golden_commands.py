@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from legacy_adapters.launch import SideError
-from parity import commands, golden
-from parity.settings import Machine, Sources, Task
-from parity.sides import prepare
+from parity.cli import commands
+from parity.golden import golden
+from parity.sides.settings import Machine, Sources, Task
+from parity.sides.sides import prepare
 
 from .golden_files import RECORDS, recording, rewritten
 

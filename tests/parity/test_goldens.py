@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from parity import golden
-from parity.cli import GOLDEN
+from parity.cli.main import GOLDEN
+from parity.golden import golden
 
 from .conftest import PLANTED, PLANTED_ERRORS
 

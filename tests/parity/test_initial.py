@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from parity.initial import initial_differences
+from parity.verdict.initial import initial_differences
 
 from .conftest import PLANTED
 from .synthetic import SAME_NAMES

@@ -7,15 +7,15 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from converters import families
-from parity.cli import cli
-from parity.exclusions import EXCLUSIONS
-from parity.isolate import RunFolder, _isolable
-from parity.isolation import write_forcing
-from parity.pairing import LEGACY, NEW, pair
-from parity.sides import DECISIONS
-from parity.trace import Trace, decisions
-from parity.verdict import judge, with_isolation
+from converters.rules import families
+from parity.cli.main import cli
+from parity.comparing.pairing import LEGACY, NEW, pair
+from parity.runs.isolate import RunFolder, _isolable
+from parity.sides.exclusions import EXCLUSIONS
+from parity.sides.sides import DECISIONS
+from parity.traces.trace import Trace, decisions
+from parity.verdict.isolation import write_forcing
+from parity.verdict.verdict import judge, with_isolation
 from tests.faults.fault import DETECTOR, VARIABLE
 
 from .conftest import PLANTED

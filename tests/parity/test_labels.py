@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from converters import layout
-from converters.mapping import Keep, Mapping
+from converters.rules import layout
+from converters.rules.mapping import Keep, Mapping
 from legacy_adapters import made_up
-from parity.outcome import INCOMPARABLE, MATCH
-from parity.prepare import seeded_weights
+from parity.sides.prepare import seeded_weights
+from parity.verdict.outcome import INCOMPARABLE, MATCH
 
 from .conftest import PLANTED
 from .synthetic import Rec, judged

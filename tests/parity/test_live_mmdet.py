@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from converters import layout
-from parity.prepare import seeded_weights
-from parity.trace import Trace
+from converters.rules import layout
+from parity.sides.prepare import seeded_weights
+from parity.traces.trace import Trace
 
 from .conftest import PLANTED, PLANTED_ERRORS
 

@@ -11,14 +11,14 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from converters import layout
-from converters.cli import cli
+from converters.cli.main import cli
+from converters.rules import layout
 from ddq_port import configs
-from parity import golden
-from parity.cli import GOLDEN
-from parity.prepare import seeded_batch, seeded_weights
-from parity.settings import NEW_ADAPTER
-from parity.verdict import MATCH, MISMATCH
+from parity.cli.main import GOLDEN
+from parity.golden import golden
+from parity.sides.prepare import seeded_batch, seeded_weights
+from parity.sides.settings import NEW_ADAPTER
+from parity.verdict.verdict import MATCH, MISMATCH
 
 from .conftest import (
     PLANTED,

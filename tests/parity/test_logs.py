@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.alignment import aligned
-from parity.logs import load, renamed
-from parity.runlog import EPOCHS, ITERATIONS, BadLogError
+from parity.curves.alignment import aligned
+from parity.curves.logs import load, renamed
+from parity.curves.runlog import EPOCHS, ITERATIONS, BadLogError
 
 from .training_logs import TERMS, training, write_mmdet2, write_mmengine
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from parity import commands, output
-from parity.places import INDEX
+from parity.cli import commands, output
+from parity.sides.places import INDEX
 
 from .image_set import write_image_set
 from .training_logs import training, write_mmengine
@@ -196,7 +196,7 @@ def test_corrected_command_of_an_evaluation_is_accepted(parity, place, tmp_path)
 
 def test_plot_that_cannot_be_drawn_leaves_nothing(parity, place, tmp_path, monkeypatch):
     write_mmengine(tmp_path / "b", training(2))
-    monkeypatch.setattr("parity.curves_plot.draw", lambda verdict, file: 1 / 0)
+    monkeypatch.setattr("parity.curves.plot.draw", lambda verdict, file: 1 / 0)
     result = parity("curves", place / "training", tmp_path / "b", "--out", tmp_path / "new" / "out")
     assert isinstance(result.exception, ZeroDivisionError) and [path.name for path in tmp_path.iterdir()] == ["b"]
 
@@ -220,7 +220,7 @@ def test_termination_in_the_middle_keeps_the_earlier_run(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("the old one")
     code = (
-        "import time, parity.commands as c; from parity.cli import main; import sys\n"
+        "import time, parity.cli.commands as c; from parity.cli.main import main; import sys\n"
         "c.check_adapter = lambda *a: None\n"
         "def act(options, prepared, folder, progress):\n"
         "    (folder / 'run.json').write_text('{}'); print('begun', flush=True); time.sleep(60)\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from parity.report import closing_line, without_effect_lines
-from parity.verdict import MATCH, MISMATCH
+from parity.report.report import closing_line, without_effect_lines
+from parity.verdict.verdict import MATCH, MISMATCH
 
 from .synthetic import Rec, judged
 

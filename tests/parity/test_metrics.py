@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from parity.metrics import measure, measure_pieces
-from parity.pieces import PIECE
+from parity.comparing.metrics import measure, measure_pieces
+from parity.traces.pieces import PIECE
 
 from .synthetic import INF, NAN
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.noise import factor, prediction_interval
+from parity.curves.noise import factor, prediction_interval
 
 
 @pytest.mark.parametrize(

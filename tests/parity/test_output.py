@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from parity import output
-from parity.output import check_run_folder, whole_files, whole_folder
+from parity.cli import output
+from parity.cli.output import check_run_folder, whole_files, whole_folder
 
 
 def content(folder):

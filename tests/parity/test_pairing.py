@@ -3,9 +3,9 @@
 import pytest
 
 from converters.errors import UnmappedKeyError
-from converters.mapping import Drop, Keep, Mapping, Rename
+from converters.rules.mapping import Drop, Keep, Mapping, Rename
 from legacy_adapters.trace_writer import Record
-from parity.pairing import LEGACY, NEW, Exclusion, pair
+from parity.comparing.pairing import LEGACY, NEW, Exclusion, pair
 
 from .synthetic import SAME_NAMES
 

@@ -10,13 +10,13 @@ import time
 import pytest
 import torch
 
-from parity.compare import Tolerance, compare_all
-from parity.derived import examine
-from parity.evidence import Norms, Sample, distance, norms, spreads
-from parity.metrics import measure
-from parity.pairing import pair
-from parity.parallel import in_order
-from parity.pieces import PIECE, pieces, together
+from parity.comparing.compare import Tolerance, compare_all
+from parity.comparing.derived import examine
+from parity.comparing.evidence import Norms, Sample, distance, norms, spreads
+from parity.comparing.metrics import measure
+from parity.comparing.pairing import pair
+from parity.traces.parallel import in_order
+from parity.traces.pieces import PIECE, pieces, together
 
 from .synthetic import INF, NAN, SAME_NAMES, Rec, write_trace
 
@@ -163,11 +163,11 @@ PEAK = f"""
 import json, sys, torch
 from pathlib import Path
 from legacy_adapters.trace_writer import TraceWriter
-from parity.compare import Tolerance, compare_all
-from parity.evidence import TraceEvidence, spreads
-from parity.pairing import pair
-from parity.trace import Trace
-from converters.mapping import Keep, Mapping
+from parity.comparing.compare import Tolerance, compare_all
+from parity.comparing.evidence import TraceEvidence, spreads
+from parity.comparing.pairing import pair
+from parity.traces.trace import Trace
+from converters.rules.mapping import Keep, Mapping
 
 folder = Path(sys.argv[1])
 

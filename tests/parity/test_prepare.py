@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from converters import layout
-from converters.layout import Layout, TensorSpec
-from parity import early
-from parity.prepare import seeded_batch, seeded_weights
-from parity.sizes import varied
+from converters.rules import layout
+from converters.rules.layout import Layout, TensorSpec
+from parity.cli import early
+from parity.sides.prepare import seeded_batch, seeded_weights
+from parity.sides.sizes import varied
 
 SIZES = ((48, 64), (40, 80), (64, 32))
 CLASSES = 5

@@ -2,11 +2,11 @@
 
 import pytest
 
-from parity.report import closing_line, reduction_lines, training_lines
-from parity.report_json import as_dict
-from parity.settings import NEW_ADAPTER, Task
-from parity.sides import batch_of
-from parity.verdict import INCOMPARABLE, MISMATCH
+from parity.report.report import closing_line, reduction_lines, training_lines
+from parity.report.report_json import as_dict
+from parity.sides.settings import NEW_ADAPTER, Task
+from parity.sides.sides import batch_of
+from parity.verdict.verdict import INCOMPARABLE, MISMATCH
 
 from .conftest import PLANTED, RANK_ERRORS, assert_every_rank_matches, ranks_judge
 from .synthetic import Rec, judged

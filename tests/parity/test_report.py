@@ -9,12 +9,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from parity.compare import Tolerance
-from parity.pairing import LEGACY, NEW, Exclusion
-from parity.report import closing_line, memory_line, print_verdict
-from parity.report_json import as_dict
-from parity.stages import stages
-from parity.verdict import with_isolation
+from parity.comparing.compare import Tolerance
+from parity.comparing.pairing import LEGACY, NEW, Exclusion
+from parity.report.report import closing_line, memory_line, print_verdict
+from parity.report.report_json import as_dict
+from parity.report.stages import stages
+from parity.verdict.verdict import with_isolation
 
 from .synthetic import INF, NAN, Rec, judged
 

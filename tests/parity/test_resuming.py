@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from converters import optimizer, parts
-from converters.families import mapping
-from converters.stored import StoredTensor
+from converters.carrying import optimizer, parts
+from converters.formats.stored import StoredTensor
+from converters.rules.families import mapping
 from legacy_adapters.launch import SideError
-from parity import run
-from parity.compare import Tolerance
-from parity.exclusions import EXCLUSIONS
-from parity.pairing import NEW
-from parity.settings import NEW_ADAPTER, Machine, Sources, Task
-from parity.sides import Sides, prepare
-from parity.verdict import MATCH, MISMATCH, ended, judge
+from parity.comparing.compare import Tolerance
+from parity.comparing.pairing import NEW
+from parity.runs import run
+from parity.sides.exclusions import EXCLUSIONS
+from parity.sides.settings import NEW_ADAPTER, Machine, Sources, Task
+from parity.sides.sides import Sides, prepare
+from parity.verdict.verdict import MATCH, MISMATCH, ended, judge
 
 from .conftest import resumed_by_legacy
 

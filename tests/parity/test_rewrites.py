@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
 

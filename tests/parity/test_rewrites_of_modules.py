@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
 

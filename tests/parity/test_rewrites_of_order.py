@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from legacy_adapters import taps as tap_lib
-from parity.compare import EXACT
-from parity.verdict import MATCH, MISMATCH
+from parity.comparing.compare import EXACT
+from parity.verdict.verdict import MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
 

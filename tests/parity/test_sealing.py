@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from legacy_adapters.trace_writer import content_digest, sealed
-from parity.compare import Tolerance
-from parity.coverage import lost_records
-from parity.derived import FACTOR, JUMP, LOOSE, Finding, too_loose
-from parity.evidence import ZERO, Norms, TraceEvidence, spreads
-from parity.report_json import as_dict
-from parity.trace import Trace, TraceError
-from parity.verdict import INCOMPARABLE, MATCH, judge
+from parity.comparing.compare import Tolerance
+from parity.comparing.coverage import lost_records
+from parity.comparing.derived import FACTOR, JUMP, LOOSE, Finding, too_loose
+from parity.comparing.evidence import ZERO, Norms, TraceEvidence, spreads
+from parity.report.report_json import as_dict
+from parity.traces.trace import Trace, TraceError
+from parity.verdict.verdict import INCOMPARABLE, MATCH, judge
 
 from .synthetic import SAME_NAMES, Rec, write_trace
 

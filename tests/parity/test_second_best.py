@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from parity.second_best import second_best
+from parity.decisions.second_best import second_best
 
 
 def by_trying_all(cost):

@@ -5,8 +5,8 @@ import torch
 
 from ddq_port import configs
 from parity.adapters import ddq_port as adapter
-from parity.prepare import seeded_batch
-from parity.sides import both_layouts, num_classes
+from parity.sides.prepare import seeded_batch
+from parity.sides.sides import both_layouts, num_classes
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from parity import run as runs
-from parity.compare import DERIVED, Tolerance
-from parity.report import closing_line
-from parity.report_json import as_dict
-from parity.settings import Machine, RunOptions, Sources, Task
-from parity.sides import prepare
+from parity.comparing.compare import DERIVED, Tolerance
+from parity.report.report import closing_line
+from parity.report.report_json import as_dict
+from parity.runs import run as runs
+from parity.sides.settings import Machine, RunOptions, Sources, Task
+from parity.sides.sides import prepare
 
 from .synthetic import Rec, judged
 

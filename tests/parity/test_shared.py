@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import ddq_port
-from parity.pairing import LEGACY, NEW
-from parity.settings import NEW_ADAPTER
-from parity.shared import foreign, shared_code
+from parity.comparing.pairing import LEGACY, NEW
+from parity.sides.settings import NEW_ADAPTER
+from parity.sides.shared import foreign, shared_code
 
 ROOT = Path(__file__).parents[2]
 PORT = ("ddq_port", str(Path(ddq_port.__file__).resolve().parent))

@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from converters.mapping import Mapping, Rename
+from converters.rules.mapping import Mapping, Rename
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.trace_writer import TraceWriter
-from parity.compare import DERIVED, EXACT, FIXED, Tolerance
-from parity.evidence import TraceEvidence, spreads
-from parity.pairing import LEGACY, NEW, Exclusion
-from parity.trace import Trace
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, Verdict, judge
+from parity.comparing.compare import DERIVED, EXACT, FIXED, Tolerance
+from parity.comparing.evidence import TraceEvidence, spreads
+from parity.comparing.pairing import LEGACY, NEW, Exclusion
+from parity.traces.trace import Trace
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH, Verdict, judge
 
 from ..faults.planting import output
 from .synthetic import PROVENANCE, SAME_NAMES

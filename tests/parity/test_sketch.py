@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from parity import sketch as sketch_module
-from parity.sketch import PROJECTIONS, SAMPLES, sketch
+from parity.golden import sketch as sketch_module
+from parity.golden.sketch import PROJECTIONS, SAMPLES, sketch
 
 from .synthetic import INF, NAN
 

@@ -6,18 +6,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from converters.mapping import Drop, Keep, Mapping, Rename
-from parity.cli import cli
-from parity.compare import Tolerance
-from parity.derived import SQUARE_JUMP, bound
-from parity.evidence import ZERO, Norms, Sample, TraceEvidence, spreads
-from parity.pairing import LEGACY, NEW
-from parity.report import closing_line, training_lines
-from parity.report_json import as_dict
-from parity.settings import SettingsError, Task
-from parity.sides import batch_of, twin_names
-from parity.stages import stages
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
+from converters.rules.mapping import Drop, Keep, Mapping, Rename
+from parity.cli.main import cli
+from parity.comparing.compare import Tolerance
+from parity.comparing.derived import SQUARE_JUMP, bound
+from parity.comparing.evidence import ZERO, Norms, Sample, TraceEvidence, spreads
+from parity.comparing.pairing import LEGACY, NEW
+from parity.report.report import closing_line, training_lines
+from parity.report.report_json import as_dict
+from parity.report.stages import stages
+from parity.sides.settings import SettingsError, Task
+from parity.sides.sides import batch_of, twin_names
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
 
 from .synthetic import SAME_NAMES, Rec, judged, write_trace
 

@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ddq_port.ops.nms import batched_nms_keep
-from parity.ties import Margin, length_margin, margin, matching_margin, nms_margin, ranking_margin
+from parity.decisions.ties import Margin, length_margin, margin, matching_margin, nms_margin, ranking_margin
 
 from .synthetic import INF, NAN
 

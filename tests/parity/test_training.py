@@ -5,7 +5,7 @@ import json
 import pytest
 
 from legacy_adapters.trace_writer import sealed
-from parity.verdict import MATCH, MISMATCH
+from parity.verdict.verdict import MATCH, MISMATCH
 
 from .conftest import TRAINING_ERRORS, training_judge
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from legacy_adapters.trace_writer import sealed
-from parity.compare import Tolerance
-from parity.trace import Trace
-from parity.verdict import MATCH, MISMATCH, judge
+from parity.comparing.compare import Tolerance
+from parity.traces.trace import Trace
+from parity.verdict.verdict import MATCH, MISMATCH, judge
 
 from .synthetic import SAME_NAMES, Rec, write_trace
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from converters.mapping import Drop, Keep, Mapping, Rename
-from parity.compare import Tolerance
-from parity.pairing import LEGACY, NEW, Exclusion
-from parity.verdict import INCOMPARABLE, MATCH, MISMATCH, with_isolation
+from converters.rules.mapping import Drop, Keep, Mapping, Rename
+from parity.comparing.compare import Tolerance
+from parity.comparing.pairing import LEGACY, NEW, Exclusion
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH, with_isolation
 
 from .synthetic import SAME_NAMES, Rec, judged
 

@@ -8,4 +8,4 @@ import mmdet.visualization  # noqa: F401
 import mmengine.runner  # noqa: F401
 
 import ddq_port.hooks  # noqa: F401
-import parity.prepare  # noqa: F401
+import parity.sides.prepare  # noqa: F401

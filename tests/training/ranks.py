@@ -19,14 +19,14 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from converters import layout
+from converters.rules import layout
 from ddq_port import configs
 from ddq_port.hooks import NonFiniteLossError
 from ddq_port.models.ddq_detr import aux_loss
 from ddq_port.registry import MODELS
 from legacy_adapters import mmdet3
 from legacy_adapters.inputs import Batch
-from parity.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch, seeded_weights
 
 from . import toy
 

@@ -17,10 +17,10 @@ from ddq_port.ops.standin import StandinFinder
 from legacy_adapters import contract, worker
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.seeding import seed_all
-from parity.pairing import LEGACY, NEW
-from parity.prepare import seeded_batch
-from parity.settings import NEW_ADAPTER, Sources
-from parity.sides import Code, both_layouts, legacy_code, new_code, num_classes
+from parity.comparing.pairing import LEGACY, NEW
+from parity.sides.prepare import seeded_batch
+from parity.sides.settings import NEW_ADAPTER, Sources
+from parity.sides.sides import Code, both_layouts, legacy_code, new_code, num_classes
 
 from .device import StandIn
 from .waits import Waits

@@ -1,0 +1,1 @@
+"""Carry what is more than a renamed tensor: optimizer, averages, classes, dtypes."""

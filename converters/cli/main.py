@@ -1,0 +1,210 @@
+"""The command line `ddq-convert`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from converters import __version__
+from converters.cli.console import DONE, UNFIT, ByteSize, OneLineGroup, exit_codes, message
+from converters.options import Options
+
+_EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  the checkpoint does not fit or does not verify
+  2  usage or bad input (missing file, not a checkpoint, truncated,
+     output exists, nothing to do)
+"""
+
+
+@click.group(
+    cls=OneLineGroup,
+    epilog=_EXIT_CODES,
+    context_settings={"auto_envvar_prefix": "DDQ_CONVERT", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="ddq-convert")
+def cli() -> None:
+    """Carry a detector's weights from a legacy layout to the new one, and back.
+
+    Data goes to stdout, messages to stderr. Every option has an environment variable, for example
+    DDQ_CONVERT_CONVERT_TO=legacy. Pickles are read, never executed.
+    """
+
+
+def _wrapping(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what the state dict of SRC is wrapped in."""
+    key = click.option(
+        "--key", metavar="K", help="Where the state dict of SRC is, such as model.state_dict; '' is the top."
+    )
+    prefix = click.option("--prefix", metavar="P", help="What its keys begin with, such as module.; '' is nothing.")
+    return key(prefix(command))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("src", type=click.Path())
+@click.argument("dst", type=click.Path())
+@click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout to write.")
+@_wrapping
+@click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
+@click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
+@click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
+@click.option(
+    "--keep",
+    type=click.Choice(["model", "ema", "all"]),
+    help="Training weights, averaged weights, or everything that resuming a training needs (.pth only). [default: "
+    "everything into a .pth; into a .safetensors the weights that SRC gives to a model, averaged if there are any]",
+)
+@click.option("--num-classes", type=click.IntRange(min=1), help="Number of classes of DST, for fine-tuning.")
+@click.option(
+    "--class-map",
+    metavar="FILE",
+    type=click.Path(),
+    help='Where these classes come from, as JSON: {"cat": "cat", "new": null}. Target to source class, each by index '
+    "or name; null initialises one. [default: all are kept if SRC has as many, else initialised]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the classes that are initialised.")
+@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), help="Write all floating tensors so.")
+@click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
+@click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
+@click.option("--dry-run", is_flag=True, help="Print what would become of each tensor, write nothing.")
+@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar="DDQ_CONVERT_CONVERT_JSON",
+    help="Print the result, ledger included, as JSON.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="List renamed and dropped keys, changed values and other parts; twice: all keys.",
+)
+def convert(
+    src: str, dst: str, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: int, **options: Any
+) -> None:
+    """Convert checkpoint SRC and write it to DST (.pth or .safetensors).
+
+    A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped. What the state dict is
+    wrapped in (a key above it, a prefix of its keys) is found and taken away.
+    """
+    with exit_codes():
+        from converters import api
+        from converters.carrying import classes
+        from converters.cli import render
+
+        if options["class_map"] is not None:
+            options["class_map"] = classes.read_map(options["class_map"])
+        step = api.plan_file if dry_run else api.convert_file
+        done = step(src, dst, Options(**options), force)
+    if not quiet:
+        details = render.details(done.plan, verbose) if verbose and not dry_run else []
+        for line in [*details, *render.note_lines(done.plan.notes)]:
+            message(line)
+    if as_json:
+        click.echo(json.dumps({**done.as_dict(), "dry_run": dry_run}, indent=2, sort_keys=True))
+    elif dry_run and not quiet:
+        click.echo("\n".join(render.plan_lines(done)))
+    elif not quiet:
+        click.echo(render.verdict(done))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("dst", type=click.Path())
+@click.option("--source", metavar="SRC", type=click.Path(), help="Check SRC too, and convert it again in memory.")
+@click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_VERIFY_JSON", help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
+    """Check the converted file DST against its manifest.
+
+    Every tensor's digest, the layout, the rules, the bytes of the whole file; and that the manifest in DST and
+    DST.manifest.json agree.
+    """
+    with exit_codes():
+        from converters.cli import render
+        from converters.writing import verification
+
+        checked = verification.verify_file(dst, source)
+    if as_json:
+        click.echo(json.dumps(checked.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo(render.verified(checked))
+
+
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("src", type=click.Path())
+@_wrapping
+@click.option(
+    "--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_INSPECT_JSON", help="Print the description as JSON."
+)
+def inspect(src: str, key: str | None, prefix: str | None, as_json: bool) -> None:
+    """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
+    with exit_codes():
+        from converters.cli import render
+        from converters.reading import inspection
+
+        seen = inspection.inspect_file(src, key, prefix)
+    if as_json:
+        click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
+    else:
+        click.echo("\n".join(render.inspection_lines(seen)))
+
+
+@cli.command(
+    epilog="""\b
+Exit codes:
+  0  equal
+  1  different
+  2  usage or bad input (missing file, not a checkpoint, damaged)
+"""
+)
+@click.argument("a", type=click.Path())
+@click.argument("b", type=click.Path())
+@click.option("--key", "keys", metavar="K", multiple=True, help="Where the state dict of A is; given again, of B.")
+@click.option("--prefix", "prefixes", metavar="P", multiple=True, help="What its keys begin with; given again, of B.")
+@click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_DIFF_JSON", help="Print all differences as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option("-v", "--verbose", is_flag=True, help="List every differing key.")
+@click.pass_context
+def diff(
+    context: click.Context,
+    a: str,
+    b: str,
+    keys: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Compare the state dicts of checkpoints A and B: keys, shapes, dtypes, values.
+
+    Of different layouts, keys of A are translated to the layout of B. What training saves twice counts once.
+    """
+    with exit_codes():
+        from converters.cli import render
+        from converters.reading import diff as differ
+
+        found = differ.diff_files(a, b, keys, prefixes)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
+    elif not quiet:
+        click.echo("\n".join(render.diff_lines(found, verbose)))
+    context.exit(DONE if found.is_empty else UNFIT)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `ddq-convert`."""
+    signal.signal(signal.SIGTERM, _unwind)
+    cli(prog_name="ddq-convert")
+
+
+def _unwind(number: int, frame: object) -> NoReturn:
+    """End like an interruption does, so that temporary files are removed."""
+    raise click.Abort

@@ -1,0 +1,1 @@
+"""Files and tensors in them, read without running anything that they hold."""

@@ -1,0 +1,1 @@
+"""Find out what a checkpoint holds: state dict, averages, layout, differences."""

@@ -1,0 +1,196 @@
+"""Describe a checkpoint file without converting it. What `ddq-convert inspect` calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from converters.carrying import parts
+from converters.errors import DetectionError, PartsError
+from converters.formats.finite import NotFinite
+from converters.reading import checkpoint
+from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
+from converters.reading.checkpoint import Checkpoint
+from converters.rules import families
+from converters.rules.detect import Detection, detect
+from converters.rules.engine import same_bits
+from converters.rules.layout import class_counts, spec_of
+from converters.rules.ledger import DROP_DUPLICATE
+from converters.writing import hashing
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """One set of weights.
+
+    Attributes:
+        name: `weights`, or `averaged weights` and `training weights`.
+        place: Where it stands in the file.
+        tensors: How many it has, less duplicates.
+        duplicates: Number of keys that should repeat a tensor of this set.
+        duplicates_differing: Those of them that do not repeat it bit by bit.
+    """
+
+    name: str
+    place: str
+    tensors: int
+    duplicates: int
+    duplicates_differing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint holds.
+
+    Attributes:
+        path: The file.
+        format: `pth` or `safetensors`.
+        tensors: Number of tensors in the state dict.
+        parameters: Number of their elements, less duplicates and BatchNorm's running statistics.
+        dtypes: Number of tensors of each dtype.
+        detection: Family, variant and side; None where unknown.
+        same_layout_as: Families that cannot be told apart from the detected one.
+        classes: Every number of classes seen; one, if the checkpoint is sound.
+        duplicates: Keys of the state dict that repeat another key.
+        duplicates_differing: Those of them that do not repeat their twin in the state dict bit by bit.
+        sets: The sets of weights; one, or where there are averages the averaged and the training weights.
+        notes: What the user should know about averages, in sentences.
+        meta_keys: Keys of the file's plain metadata.
+        other_keys: Top-level keys beside state dict and metadata, such as `optimizer`.
+        foreign: Globals of the pickle that were made inert.
+        key: The key that the state dict stands under.
+        prefix: What its keys begin with in the file.
+        wrapping: What the state dict is wrapped in, in phrases; nothing where mmengine finds it as it is.
+        not_finite: How many NaN and infinite numbers a tensor holds, by its key in the file.
+    """
+
+    path: Path
+    format: str
+    tensors: int
+    parameters: int
+    dtypes: dict[str, int]
+    detection: Detection | None
+    same_layout_as: tuple[str, ...]
+    classes: tuple[int, ...]
+    duplicates: tuple[str, ...]
+    duplicates_differing: tuple[str, ...]
+    sets: tuple[WeightSet, ...]
+    notes: tuple[str, ...]
+    meta_keys: tuple[str, ...]
+    other_keys: tuple[str, ...]
+    foreign: tuple[str, ...]
+    key: str
+    prefix: str
+    wrapping: tuple[str, ...]
+    not_finite: Mapping[str, NotFinite]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for `--json`."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def inspect_file(path: str | Path, key: str | None = None, prefix: str | None = None) -> Inspection:
+    """Read and describe a checkpoint; for `key` and `prefix` see `checkpoint.read`.
+
+    Raises:
+        CheckpointError: If the file cannot be read as one.
+        OSError: If it cannot be read at all.
+    """
+    return inspect_checkpoint(checkpoint.read(path, key, prefix))
+
+
+def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
+    """Describe a checkpoint that was read, after a look at its check sums.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+        OSError: If it cannot be read.
+    """
+    counts = hashing.not_finite({loaded.wrapping.in_file(key): tensor for key, tensor in loaded.state_dict.items()})
+    loaded.check()
+    specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
+    found = _detected(loaded)
+    twins = {} if found is None else _twins(loaded.state_dict, found)
+    held = _weights(loaded)
+    counted = [
+        tensor.numel()
+        for key, tensor in loaded.state_dict.items()
+        if key not in twins and not key.endswith(_STATISTICS)
+    ]
+    class_keys = () if found is None else families.family(found.family).class_keys
+    return Inspection(
+        path=loaded.path,
+        format=loaded.format,
+        tensors=len(specs),
+        parameters=sum(counted),
+        dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())),
+        detection=found,
+        same_layout_as=() if found is None else families.same_layout(found.family),
+        classes=tuple(sorted(class_counts(specs, class_keys))),
+        duplicates=tuple(twins),
+        duplicates_differing=_differing(loaded.state_dict, twins, loaded.state_dict),
+        sets=_sets(held, found),
+        notes=held.notes,
+        meta_keys=tuple(sorted(loaded.meta)),
+        other_keys=loaded.other_keys,
+        foreign=loaded.foreign,
+        key=loaded.wrapping.key,
+        prefix=loaded.wrapping.prefix,
+        wrapping=tuple(loaded.wrapping.facts()),
+        not_finite=dict(sorted(counts.items())),
+    )
+
+
+def _detected(loaded: Checkpoint) -> Detection | None:
+    try:
+        return detect(loaded.state_dict)
+    except DetectionError:
+        return None
+
+
+def _weights(loaded: Checkpoint) -> Weights:
+    try:
+        return parts.weights(loaded)
+    except PartsError as error:
+        return Weights(loaded.state_dict, notes=(str(error),))
+
+
+def _sets(held: Weights, found: Detection | None) -> tuple[WeightSet, ...]:
+    """Describe the sets of weights; what training left at the place of averaged ones is compared with both."""
+    if held.averaged is None:
+        return (_set(held.single, held.own, held.training, {}, found),)
+    training = {key: tensor for key, tensor in held.training.items() if key not in held.late}
+    return (
+        _set(AVERAGED, held.places[1], held.averaged, held.late, found),
+        _set(TRAINING, held.places[0], training, held.late, found),
+    )
+
+
+def _set(name: str, place: str, tensors: Tensors, late: Tensors, found: Detection | None) -> WeightSet:
+    copies = {**tensors, **late}
+    twins = {} if found is None else _twins(copies, found)
+    count = len(tensors.keys() - twins.keys())
+    return WeightSet(name, place, count, len(twins), _differing(copies, twins, tensors))
+
+
+def _differing(copies: Tensors, twins: Mapping[str, str], originals: Tensors) -> tuple[str, ...]:
+    """Return the duplicates that do not repeat their twin bit by bit."""
+    return tuple(
+        key for key, twin in twins.items() if twin not in originals or not same_bits(copies[key], originals[twin])
+    )
+
+
+def _twins(tensors: Tensors, found: Detection) -> dict[str, str]:
+    """Pair each duplicate with the key that it repeats."""
+    mapping = families.mapping(found.family, found.variant)
+    matches = ((key, mapping.match(key)) for key in sorted(tensors))
+    return {
+        key: match.twin
+        for key, match in matches
+        if match is not None and match.action == DROP_DUPLICATE and match.twin is not None
+    }

@@ -1,0 +1,1 @@
+"""Rules of keys, the layouts they lead to, and the ledger of a conversion."""

@@ -1,0 +1,157 @@
+"""What a model's state dict looks like: every key with its dtype and shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.rules import families
+from converters.rules.mapping import Mapping as KeyMapping
+from converters.rules.pattern import Pattern
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from converters.formats.stored import StoredTensor
+
+LEGACY, NEW = "legacy", "new"
+_FOLDER = Path(__file__).parents[1] / "layouts"
+_BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor without its values; `dtype` as torch writes it, less the `torch.`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys of one model, each with its tensor's dtype and shape.
+
+    Attributes:
+        variant: The variant's name, for messages.
+        tensors: Key to specification, in the model's order: that of its state dict.
+        buffers: Keys that are no parameters.
+        frozen: Parameters that the model's config does not train.
+    """
+
+    variant: str
+    tensors: Mapping[str, TensorSpec]
+    buffers: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset()
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Name the parameters in the model's order, in which an optimizer is given them."""
+        return tuple(key for key in self.tensors if key not in self.buffers)
+
+    def mapped(self, mapping: KeyMapping) -> Layout:
+        """Return the layout that `mapping` makes of this one."""
+        targets = {key: mapping.target_of(key) for key in self.tensors}
+        named = {target: self.tensors[key] for key, target in targets.items() if target is not None}
+        return Layout(
+            self.variant,
+            {key: named[key] for key in model_order(named)},
+            frozenset(targets[key] for key in self.buffers) - {None},
+            frozenset(targets[key] for key in self.frozen) - {None},
+        )
+
+    def with_classes(self, class_keys: Iterable[str], count: int) -> Layout:
+        """Return the layout of the same model with another number of classes."""
+        keys = {key for same in class_counts(self.tensors, class_keys).values() for key in same}
+        changed = {key: replace(self.tensors[key], shape=(count, *self.tensors[key].shape[1:])) for key in keys}
+        return replace(self, tensors={**self.tensors, **changed})
+
+    def to_json(self) -> str:
+        """Write the layout as JSON, one key per line, in the model's order; the same layout gives the same bytes."""
+        lines = (
+            f"{json.dumps(key)}:{json.dumps([spec.dtype, list(spec.shape), *self._role(key)], separators=(',', ':'))}"
+            for key, spec in self.tensors.items()
+        )
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def _role(self, key: str) -> tuple[str, ...]:
+        return (_BUFFER,) if key in self.buffers else (_FROZEN,) if key in self.frozen else ()
+
+    @classmethod
+    def from_json(cls, variant: str, text: str) -> Layout:
+        """Read what `to_json` wrote."""
+        entries = json.loads(text)
+        tensors = {key: TensorSpec(dtype, tuple(shape)) for key, (dtype, shape, *_) in entries.items()}
+        buffers, frozen = (
+            frozenset(key for key, entry in entries.items() if role in entry[2:]) for role in (_BUFFER, _FROZEN)
+        )
+        return cls(variant, tensors, buffers, frozen)
+
+
+@cache
+def load(variant: str, family: str = "ddq_detr", side: str = NEW) -> Layout:
+    """Load the layout of a variant from the package's data.
+
+    Only the new side is stored; the legacy one follows from it by the inverse mapping.
+
+    Raises:
+        UnknownFamilyError: If there is no such family or variant.
+    """
+    mapping = families.mapping(family, variant)
+    if side != NEW:
+        return load(variant, family).mapped(mapping.inverse())
+    name = f"{families.family(family).layouts}.{variant}.json"
+    return Layout.from_json(variant, (_FOLDER / name).read_text(encoding="utf-8"))
+
+
+def spec_of(tensor: StoredTensor | Tensor) -> TensorSpec:
+    """Describe one tensor."""
+    return TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
+def layout_of(model: nn.Module, variant: str) -> Layout:
+    """Describe the state dict of `model`, which may live on the meta device."""
+    tensors = {key: spec_of(tensor) for key, tensor in model.state_dict().items()}
+    trained = {key: parameter.requires_grad for key, parameter in model.named_parameters(remove_duplicate=False)}
+    return Layout(
+        variant,
+        tensors,
+        frozenset(key for key in tensors if key not in trained),
+        frozenset(key for key, is_trained in trained.items() if not is_trained),
+    )
+
+
+def model_order(keys: Iterable[str]) -> tuple[str, ...]:
+    """Put keys into the order in which a model has them that makes its modules in the order in which they appear here.
+
+    A module's own tensors and its submodules stay in the order of their first appearance, keys of one module move
+    together, and the items of a list follow their numbers: that is how torch orders the state dict of a model.
+    """
+    tree: dict[str, Any] = {}
+    for key in keys:
+        node = tree
+        for segment in key.split("."):
+            node = node.setdefault(segment, {})
+    return tuple(_walk(tree, ""))
+
+
+def _walk(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    names = sorted(node, key=int) if all(name.isdecimal() for name in node) else node
+    for name in names:
+        if node[name]:
+            yield from _walk(node[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def class_counts(tensors: Mapping[str, TensorSpec], class_keys: Iterable[str]) -> dict[int, list[str]]:
+    """Group the tensors that have one row per class by their number of rows."""
+    patterns = [Pattern(text) for text in class_keys]
+    counts: dict[int, list[str]] = {}
+    for key, spec in tensors.items():
+        if spec.shape and any(pattern.match(key) is not None for pattern in patterns):
+            counts.setdefault(spec.shape[0], []).append(key)
+    return counts

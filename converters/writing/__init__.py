@@ -1,0 +1,1 @@
+"""Write a converted file with its manifest, and verify one."""

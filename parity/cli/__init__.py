@@ -1,0 +1,1 @@
+"""The command line `ddq-parity`: options, subcommands, how they talk and end."""

@@ -1,0 +1,270 @@
+"""What the subcommands of ``ddq-parity`` do: call, render, turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from converters import errors
+from converters.rules import families
+from legacy_adapters.families import RepoError
+from legacy_adapters.launch import RefusedError
+
+from ..comparing.compare import EXACT, FIXED, Tolerance
+from ..comparing.pairing import DuplicateRecordError
+from ..decisions import audit as near_ties
+from ..golden import golden
+from ..golden.golden import GoldenError
+from ..report import audit_report, report, report_json
+from ..runs import capture as golden_runs
+from ..runs.bisect import Bisection
+from ..runs.bisect import bisect as find_first
+from ..runs.isolate import RunFolder
+from ..runs.run import check_legacy
+from ..runs.run import run as run_parity
+from ..sides.adapter_check import Needs, check_adapter
+from ..sides.exclusions import EXCLUSIONS
+from ..sides.places import SCRIPT
+from ..sides.settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
+from ..sides.sides import default_threads, prepare
+from ..traces.trace import Trace, TraceError
+from ..verdict.verdict import Verdict, judge
+from .console import OpenConsole, done, progress, written
+from .output import whole_folder
+
+REPORT_NAME = "report.json"
+_INPUT_ERRORS = (
+    DuplicateRecordError,
+    GoldenError,
+    RepoError,
+    RefusedError,
+    SettingsError,
+    TraceError,
+    errors.CheckpointError,
+    errors.ConversionError,
+    errors.UnknownFamilyError,
+    OSError,
+)
+
+
+def run(
+    *, out: Path | None, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
+    tolerance: str, rtol: float, atol: float, **settings: Any,
+) -> int:  # fmt: skip
+    """Run both sides and print the verdict. Return the exit code.
+
+    Args:
+        out: folder that keeps everything, in place of what it holds, or None.
+        as_json: print JSON instead of the table.
+        quiet: print the verdict line only.
+        replay: as in :class:`RunOptions`.
+        isolate: as in :class:`RunOptions`.
+        dtype: as in :class:`RunOptions`.
+        tolerance: by name.
+        rtol: of ``fixed``.
+        atol: of ``fixed``.
+        **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
+    """
+
+    def work() -> Verdict:
+        task, sources, machine = _settings(settings)
+        options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
+        check_legacy(task.family, sources)
+        prepared = prepare(task, sources, machine)
+        check_adapter(Needs.of(task), sources, machine, progress(quiet))
+        with whole_folder(out) as folder:
+            verdict = run_parity(options, prepared, folder, progress(quiet))
+            _write_report(folder / REPORT_NAME, verdict)
+        return verdict
+
+    return _judged(work, as_json, quiet)
+
+
+def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
+    """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`run`."""
+
+    def work() -> golden.Golden:
+        task, sources, machine = _settings(settings)
+        check_legacy(task.family, sources)
+        prepared = prepare(task, sources, machine)
+        with whole_folder(None) as folder:
+            recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
+        return replace(recorded, seal=golden.save(recorded, file))
+
+    recorded, code = done(work, _INPUT_ERRORS)
+    if recorded is not None:
+        sys.stdout.write(report.golden_line(recorded, file) + "\n")
+    return code
+
+
+def check(
+    *, file: Path, out: Path | None, as_json: bool, quiet: bool, checkpoint: Path | None,
+    new_adapter: Path | None, expect_digest: str | None = None, **machine: Any,
+) -> int:  # fmt: skip
+    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`.
+
+    With ``expect_digest``, a file of another digest is refused.
+    """
+    sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
+    where = machine_of(machine)
+
+    def work() -> Verdict:
+        recorded = golden.load(file)
+        recorded.check_seal(file, expect_digest)
+        prepared = prepare(recorded.task, sources, where)
+        recorded.check_given(prepared)
+        check_adapter(Needs.of(recorded.task), sources, where, progress(quiet))
+        with whole_folder(out) as folder:
+            verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
+            _write_report(folder / REPORT_NAME, verdict)
+        return verdict
+
+    return _judged(work, as_json, quiet)
+
+
+def compare(
+    *,
+    legacy: Path,
+    new: Path,
+    family: str | None,
+    variant: str | None,
+    tolerance: str,
+    rtol: float,
+    atol: float,
+    verify: bool,
+    expect_digest: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Compare two trace folders and print the verdict. Return the exit code.
+
+    What can turn the verdict is checked: always that the shards are whole, and with a tolerance other than ``exact``,
+    where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is. The
+    indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace. Without ``family`` and
+    ``variant`` the traces tell them.
+    """
+
+    def work() -> Verdict:
+        one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
+        names = _recorded_for(one, two, family, variant)
+        mapping = families.mapping(*names)
+        for trace in (one, two) if verify else ():
+            trace.verify()
+        if expect_digest is not None and not one.seal.startswith(expect_digest):
+            raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
+        try:
+            return judge(one, two, mapping, EXCLUSIONS[names[0]], _tolerance(tolerance, rtol, atol))
+        except errors.UnmappedKeyError as error:
+            raise TraceError(
+                f"{legacy} does not have the legacy layout of {' '.join(names)}; if the arguments are swapped, call "
+                f"`compare LEGACY NEW`. {errors.one_line(error)}"
+            ) from error
+
+    return _judged(work, as_json, quiet)
+
+
+def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> tuple[str, str]:
+    """Return the family and variant that two traces are compared as.
+
+    Args:
+        legacy: trace of the legacy side, which must have been recorded for them.
+        new: trace of the new side; recorded for another family if ``family`` is given.
+        family: that was asked for; None for that of the traces.
+        variant: that was asked for; None for that of the traces.
+
+    Raises:
+        TraceError: if a trace was recorded for something else.
+    """
+    one, two = ((trace.provenance.get("family"), trace.provenance.get("variant")) for trace in (legacy, new))
+    asked = family or one[0], variant or one[1]
+    if None in asked:
+        raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
+    for trace, told in ((legacy, one), (new, two)):
+        found = told[0] or asked[0], told[1] or asked[1]
+        if found[1] != asked[1] or (found[0] != asked[0] and (trace is legacy or family is None)):
+            expected = " ".join(asked)
+            other = legacy if trace is new and (family, variant) == (None, None) else None
+            expected = f"{other.folder} for {expected}" if other else f"expected {expected}"
+            raise TraceError(f"{trace.folder} was recorded for {' '.join(found)}, {expected}; give two traces of one run.")
+    return asked
+
+
+def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
+    """Isolate in the folder of a kept run and write a script that shows the first error. Return the exit code."""
+
+    def work() -> Bisection:
+        kept = RunFolder.load(run)
+        with tempfile.TemporaryDirectory(prefix=".reproducer-", dir=run) as made:
+            found = find_first(kept, Path(made).absolute(), progress(quiet))
+            if found.script is not None:
+                with whole_folder(out) as whole:
+                    shutil.copytree(made, whole, dirs_exist_ok=True)
+            elif (out / SCRIPT).is_file():
+                shutil.rmtree(out)  # of an earlier bisect: it would pass for this one's
+        return replace(found, script=out / found.script.name) if found.script else found
+
+    found, code = done(work, _INPUT_ERRORS)
+    if found is None:
+        return code
+    return _told(found.verdict, as_json, quiet, found.script)
+
+
+def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -> int:
+    """Print how close the decisions of a trace are to ties. Return the exit code."""
+    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), _INPUT_ERRORS)
+    if decisions is None:
+        return code
+
+    def render() -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(audit_report.as_dict(decisions, ulps), indent=1) + "\n")
+        else:
+            audit_report.print_audit(decisions, ulps, worst, OpenConsole(), quiet)
+
+    written(render)
+    return audit_report.exit_code(decisions)
+
+
+def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
+    verdict, code = done(work, _INPUT_ERRORS)
+    return code if verdict is None else _told(verdict, as_json, quiet)
+
+
+def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = None) -> int:
+    """Print a verdict and return its exit code."""
+
+    def render() -> None:
+        if as_json:
+            shown = report_json.as_dict(verdict)
+            if script is not None:
+                shown["script"] = str(script)
+            sys.stdout.write(json.dumps(shown, indent=1) + "\n")
+        else:
+            report.print_verdict(verdict, OpenConsole(), quiet, script)
+
+    written(render)
+    return verdict.exit_code
+
+
+def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
+    """Sort settings by their class."""
+    return task_of(settings), sources_of(settings), machine_of(settings)
+
+
+def machine_of(settings: dict[str, Any]) -> Machine:
+    """Make a machine of its fields; None for ``threads`` means torch's own choice."""
+    return Machine(**{**settings, "threads": settings["threads"] or default_threads()})
+
+
+def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
+    return Tolerance(name, rtol, atol) if name == FIXED else Tolerance(name)
+
+
+def _write_report(path: Path, verdict: Verdict) -> None:
+    path.write_text(json.dumps(report_json.as_dict(verdict), indent=1, sort_keys=True))

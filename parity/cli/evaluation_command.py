@@ -1,0 +1,103 @@
+"""What ``ddq-parity eval`` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from converters import errors
+from converters.cli.console import message
+from legacy_adapters.families import RepoError
+from legacy_adapters.launch import RefusedError
+
+from ..evaluation import coco
+from ..evaluation import report as evaluation_report
+from ..evaluation.evaluation import Bounds, EvalVerdict, files_of
+from ..evaluation.plot import draw_worst
+from ..evaluation.run import EvalTask, categories_of, evaluate, options_dict
+from ..runs.run import check_legacy
+from ..sides.adapter_check import Needs, check_adapter
+from ..sides.places import EVALUATION
+from ..sides.settings import NEW_ADAPTER, SettingsError, Sources
+from ..sides.sides import check_device
+from .commands import machine_of
+from .console import OpenConsole, done, progress, written
+from .output import whole_folder
+
+REPORT = "report.json"
+_INPUT_ERRORS = (
+    RefusedError,
+    RepoError,
+    SettingsError,
+    coco.BadSetError,
+    errors.CheckpointError,
+    errors.ConversionError,
+    errors.UnknownFamilyError,
+    OSError,
+)
+
+
+def run(
+    *, ann: Path, images: Path, limit: int | None, family: str, variant: str, seed: int,
+    scale: tuple[int, int] | None, bounds: Bounds, legacy_repo: Path | None, legacy_python: str | None,
+    require_known_commit: bool, checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None,
+    as_json: bool, quiet: bool, **machine: Any,
+) -> int:  # fmt: skip
+    """Detect with both sides, print the verdict, and return the exit code.
+
+    Args:
+        ann: annotation file in COCO's format.
+        images: folder of its images.
+        limit: as in :func:`coco.load`.
+        family: as in :class:`EvalTask`, like the next three.
+        variant: see there.
+        seed: see there.
+        scale: see there.
+        bounds: what counts as equal.
+        legacy_repo: as in :class:`Sources`, like the next four.
+        legacy_python: see there.
+        require_known_commit: see there.
+        checkpoint: see there.
+        new_adapter: see there; None for ddq_port's.
+        worst: number of images to draw in ``out``.
+        out: folder that keeps everything, in place of what it holds, or None.
+        as_json: print JSON instead of tables.
+        quiet: print the verdict line only.
+        **machine: the fields of :class:`Machine`.
+    """
+    task = EvalTask(family, variant, seed, scale)
+    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, require_known_commit)
+    where = machine_of(machine)
+
+    def work() -> EvalVerdict:
+        check_legacy(family, sources)
+        check_device(where)
+        used = coco.load(ann, images, limit)
+        categories = categories_of(task, sources, used)
+        check_adapter(Needs(family, variant, checks=(), scale=scale), sources, where, progress(quiet))
+        with whole_folder(out) as folder:
+            options = options_dict(task, sources, where, bounds, used)
+            (folder / EVALUATION).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
+            verdict = evaluate(task, sources, where, bounds, used, categories, folder, progress(quiet))
+            if out is not None:
+                draw_worst(verdict, files_of(folder), used, worst, folder)
+                shown = json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True)
+                (folder / REPORT).write_text(shown)
+        return verdict
+
+    verdict, code = done(work, _INPUT_ERRORS)
+    if verdict is None:
+        return code
+
+    def render() -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
+        else:
+            evaluation_report.print_verdict(verdict, OpenConsole(), quiet)
+
+    written(render)
+    if out is not None and not quiet:
+        message(f"wrote {out / REPORT} and the worst images, {out}/worst-*.png")
+    return verdict.exit_code

@@ -1,0 +1,354 @@
+"""Command line ``ddq-parity``."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters.cli.console import OneLineGroup
+from ddq_port import __version__, requirements
+
+from ..sides import places
+from .early import bounds_options, needs_out, refusals, refuse_early, task_options
+from .options import (
+    BOUNDS,
+    CHECK,
+    CHECKPOINT,
+    CURVES_EXIT_CODES,
+    EVAL_EXIT_CODES,
+    EXIT_CODES,
+    EXPECT_DIGEST,
+    FAMILY,
+    FIXED_HELP,
+    KEPT,
+    LEGACY,
+    MACHINE,
+    NEW,
+    OUTPUT,
+    RECORDED_FAMILY,
+    TASK,
+    TRAINING,
+    having,
+)  # fmt: skip
+from .output import check_new_file, check_script_folder
+from .params import AT_RISK_ULPS, NamePair, NotNegative, Positive, SizeList
+
+_INTERNAL_ERROR = 70
+GOLDEN = Path(__file__).parents[1] / "goldens" / "ddq_detr.tiny_4scale.npz"
+
+
+@click.group(
+    cls=OneLineGroup,
+    epilog=EXIT_CODES,
+    context_settings=dict(help_option_names=["-h", "--help"], auto_envvar_prefix="DDQ_PARITY"),
+)
+@click.version_option(__version__, prog_name="ddq-parity")
+def cli() -> None:
+    """Prove that a port computes what the legacy code computes.
+
+    Data goes to stdout, messages to stderr. Every option has an environment variable, for example
+    DDQ_PARITY_RUN_SEED=1.
+    """
+
+
+@cli.command(epilog=EXIT_CODES)
+@having(*FAMILY, *LEGACY, *CHECKPOINT, *NEW, *TASK, *TRAINING)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Of weights, inputs and everything computed.",
+)
+@click.option(
+    "--amp",
+    type=click.Choice(["bf16", "fp16"]),
+    help="Run both models under torch's autocast to this; weights stay float32. [default: no autocast]",
+)
+@click.option(
+    "--tolerance",
+    type=click.Choice(["exact", "fixed", "derived"]),
+    default="exact",
+    show_default=True,
+    help=f"{FIXED_HELP}; derived: measured on the legacy code, implies --replay.",
+)
+@having(*BOUNDS)
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Force the legacy side's decisions (NMS, top-k, matching) and random draws on the new side.",
+)
+@click.option(
+    "--isolate",
+    is_flag=True,
+    help="Run the new side once more, every module on what its legacy twin was given: shows each one's own error.",
+)
+@having(*MACHINE, *KEPT, *OUTPUT)
+def run(json: bool, **settings: Any) -> None:
+    """Run both sides on the same weights and inputs; compare."""
+    settings = task_options(**bounds_options(**settings))
+    refuse_early(**settings)
+    del settings["force"]
+
+    from . import commands
+
+    sys.exit(commands.run(as_json=json, **settings))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@having(*FAMILY, *LEGACY, *CHECKPOINT, *TASK, *CHECK, *MACHINE)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not tell the steps.")
+def capture(**settings: Any) -> None:
+    """Record the legacy side into golden FILE (.npz), to check against where the legacy code is not at hand.
+
+    The legacy side runs seven times, to measure its own rounding.
+    """
+    force = settings.pop("force")
+    settings = task_options(**settings)
+    refuse_early(**settings)
+    with refusals():
+        check_new_file(settings["file"], force)
+
+    from . import commands
+
+    sys.exit(commands.capture(**settings))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@having(*EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
+def check(json: bool, **settings: Any) -> None:
+    """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
+    refuse_early(golden=settings["file"], **settings)
+    del settings["force"]
+
+    from . import commands
+
+    sys.exit(commands.check(as_json=json, **settings))
+
+
+@cli.command(epilog=EXIT_CODES)
+@having(*NEW, *MACHINE, *KEPT, *OUTPUT)
+def demo(json: bool, **settings: Any) -> None:
+    """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
+    refuse_early(**settings)
+    del settings["force"]
+
+    from . import commands
+
+    sys.exit(commands.check(file=GOLDEN, checkpoint=None, as_json=json, **settings))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("legacy", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@having(*RECORDED_FAMILY)
+@click.option(
+    "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{FIXED_HELP}."
+)
+@having(*BOUNDS)
+@click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
+@having(*EXPECT_DIGEST, *OUTPUT)
+def compare(json: bool, **arguments: Any) -> None:
+    """Compare two traces kept by `run --out`: RUN/legacy and RUN/new."""
+    arguments = bounds_options(**arguments)
+    with refusals():
+        places.check_trace(arguments["legacy"], places.LEGACY)
+        places.check_trace(arguments["new"], places.NEW)
+
+    from . import commands
+
+    sys.exit(commands.compare(as_json=json, **arguments))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the script. [default: RUN/reproducer]"
+)
+@click.option("--force", is_flag=True, help="Replace an earlier script in --out.")
+@having(*OUTPUT)
+def bisect(json: bool, **arguments: Any) -> None:
+    """Find what computes something else by itself in RUN, a folder kept by `run --out`.
+
+    Runs the new side in isolation, names every place whose own computation differs, and writes a short script that
+    shows the first with one module alone.
+    """
+    force = arguments.pop("force")
+    arguments["out"] = arguments["out"] or arguments["run"] / "reproducer"
+    with refusals():
+        requirements.check()
+        places.check_run(arguments["run"])
+        check_script_folder(arguments["out"], force)
+
+    from . import commands
+
+    sys.exit(commands.bisect(as_json=json, **arguments))
+
+
+@cli.command(
+    epilog="""\b
+Exit codes:
+  0  audited
+  1  a decision breaks its own rule on the numbers it rests on
+  2  usage or bad input
+  3  the trace holds no decision
+  70 a bug in ddq-parity itself"""
+)
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option(
+    "--ulps",
+    type=NotNegative(finite=False),
+    default=AT_RISK_ULPS,
+    show_default=True,
+    help="At risk is what numbers so many units in the last place off would turn.",
+)
+@click.option("--worst", type=click.IntRange(1), default=20, show_default=True, help="List so many of the closest.")
+@having(*OUTPUT)
+def audit(json: bool, **arguments: Any) -> None:
+    """Tell how close each decision (NMS, top-k, matching) of a TRACE kept by `run --out` came to being otherwise.
+
+    Decisions at risk may fall otherwise on another machine, although nothing is wrong.
+    """
+    with refusals():
+        places.check_trace(arguments["trace"])
+
+    from . import commands
+
+    sys.exit(commands.audit(as_json=json, **arguments))
+
+
+@cli.command(epilog=CURVES_EXIT_CODES)
+@click.argument("log_a", type=click.Path(path_type=Path))
+@click.argument("log_b", type=click.Path(path_type=Path))
+@click.option(
+    "--band",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="LOG",
+    help="A repetition of A's training with another seed; give one or more.",
+)
+@click.option(
+    "--rename", type=NamePair(), multiple=True, help="Loss term of B and the name it has in A; may be repeated."
+)
+@click.option("--exclude", multiple=True, metavar="TERM", help="Leave a loss term out; may be repeated.")
+@click.option(
+    "--until",
+    type=Positive(),
+    help="Compare so many epochs only, or iterations where the logs count these. [default: all]",
+)
+@click.option(
+    "--level",
+    type=Positive(0.5),
+    default=0.05,
+    show_default=True,
+    help="Chance that a training like A's is called a mismatch, at most.",
+)
+@click.option(
+    "--resolve",
+    type=Positive(),
+    default=0.1,
+    show_default=True,
+    help="For a match, a loss term or AP that differs by this share must lie outside the noise.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write curves.png and curves.json into this folder."
+)
+@click.option("--force", is_flag=True, help="Replace these files.")
+@having(*OUTPUT)
+def curves(json: bool, **arguments: Any) -> None:
+    """Compare two trainings by their logs, loss terms and APs, within the noise that repeated runs show.
+
+    LOG_A, the reference, and LOG_B are logs of mmengine or mmdet 2.x (JSON or text) or work dirs. Logging intervals
+    may differ. Without --band differences are only told.
+    """
+    needs_out(**arguments)
+
+    from . import curves_command
+
+    sys.exit(curves_command.run(as_json=json, **arguments))
+
+
+@cli.command("eval", epilog=EVAL_EXIT_CODES)
+@click.option(
+    "--ann", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Annotation file in COCO's format."
+)
+@click.option("--images", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of its images.")
+@click.option("--limit", type=click.IntRange(1), help="Take the first so many images. [default: all]")
+@having(*FAMILY, *LEGACY)
+@click.option(
+    "--checkpoint",
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of seeded weights.")
+@having(*NEW)
+@click.option(
+    "--scale",
+    type=SizeList(),
+    help="Resize images to fit in this size (shorter x longer side), in place of both configs' own.",
+)
+@click.option(
+    "--tolerance",
+    type=click.Choice(["exact", "fixed"]),
+    default="exact",
+    show_default=True,
+    help="exact: the same bits; fixed: within the three bounds that follow.",
+)
+@click.option("--score", type=Positive(), help="Of fixed: largest difference of scores. [default: 0.001]")
+@click.option("--box", type=Positive(), help="Of fixed: largest difference of coordinates, pixels. [default: 0.5]")
+@click.option("--ap", type=Positive(), help="Of fixed: largest difference of an AP, from 0 to 1. [default: 0.001]")
+@having(*MACHINE)
+@click.option("--worst", type=click.IntRange(1), default=4, show_default=True, help="Draw so many images into --out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep detections, logs, report.json and drawings in this folder. [default: nothing is kept]",
+)
+@click.option("--force", is_flag=True, help="Replace the files of an earlier evaluation in --out.")
+@having(*OUTPUT)
+def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
+    """Detect objects in a data set with both sides, each with its own test pipeline; compare all detections and APs.
+
+    Images of the annotation file are found in --images by their names.
+    """
+    given = {name: arguments.pop(name) for name in ("score", "box", "ap")}
+    asked = [name for name, value in given.items() if value is not None]
+    if asked and tolerance == "exact":
+        raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
+    if scale is not None and len(scale) != 1:
+        raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
+    refuse_early(marker=places.EVALUATION, **arguments)
+    with refusals():
+        places.check_file(arguments["ann"], "an annotation file", "JSON in COCO's format, with --ann")
+        if not arguments["images"].is_dir():
+            raise NotADirectoryError(
+                f"{arguments['images']} does not exist; expected the folder of the images, --images."
+            )
+    del arguments["force"]
+
+    from ..evaluation.evaluation import Bounds
+    from . import evaluation_command
+
+    defaults = dict(score=1e-3, box=0.5, ap=1e-3)
+    bounds = Bounds(exact=tolerance == "exact", **{name: given[name] or defaults[name] for name in defaults})
+    size = (scale[0][1], scale[0][0]) if scale else None
+    sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
+
+
+def main() -> None:
+    """Run the command line; a bug of this tool must not look like a verdict."""
+    gc.set_threshold(50_000)  # importing torch makes so many objects that collecting them takes a tenth of the start
+    try:
+        cli(prog_name="ddq-parity")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(_INTERNAL_ERROR)

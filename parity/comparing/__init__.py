@@ -1,0 +1,1 @@
+"""Pair the records of two traces and measure how they differ."""

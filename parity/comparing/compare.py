@@ -1,0 +1,259 @@
+"""Compare paired records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from legacy_adapters.initialising import INIT
+from legacy_adapters.trace_writer import Record, content_digest
+
+from ..decisions.ties import cut_alike, is_of_decision
+from ..traces.pieces import Numbers, together
+from ..traces.shard import TORCH_DTYPES
+from ..traces.trace import Recording, Trace, TraceError
+from .derived import Finding, decision_margin, examine, follows_gradients, training_slack
+from .evidence import Evidence, norms
+from .metrics import Metrics, measure_pieces
+from .metrics import measure as measure_numbers
+from .pairing import Pair
+
+#: Kinds of records that hold what code passes on, numbers among it.
+_ARGUMENTS = ("module_in", "basis")
+_NUMBERS = (*_ARGUMENTS, "module_out", "loss", "in_grad", "out_grad")
+EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What counts as equal.
+
+    Attributes:
+        name: ``exact`` (same dtype, shape and bits), ``fixed`` (floats within ``atol + rtol * |legacy|``; whole
+            numbers and booleans exactly; NaN and infinities in the same places) or ``derived`` (as ``fixed``, the
+            bounds taken from the legacy code's own rounding, see :mod:`.derived`).
+        rtol: relative part of ``fixed``.
+        atol: absolute part of ``fixed``.
+    """
+
+    name: str = EXACT
+    rtol: float = 0.0
+    atol: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in (EXACT, FIXED, DERIVED):
+            raise ValueError(f"Tolerance {self.name!r} is unknown; expected exact, fixed or derived.")
+        if not all(math.isfinite(bound) and bound >= 0 for bound in (self.rtol, self.atol)):
+            raise ValueError(f"rtol {self.rtol} and atol {self.atol} must be finite and not negative.")
+
+
+#: A learning rate is computed in double precision by a few operations; no tensor's rounding is in it.
+_SETTINGS = Tolerance(FIXED, rtol=2.0**-44)
+#: Initial values are computed once, of whole random numbers by few operations: some units in the last place of their
+#: size, for other kernels have other sines.
+_INITIAL = 2.0**-20
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two tensors differ.
+
+    Attributes:
+        max_abs: largest absolute difference over the elements finite on both sides; NaN if shapes or dtypes differ.
+        differing: share of elements with other bits or values, in [0, 1].
+        note: what cannot be said in numbers, e.g. other shapes; else empty.
+        metrics: all that was measured; None if nothing could be.
+    """
+
+    max_abs: float
+    differing: float
+    note: str
+    metrics: Metrics | None = None
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Difference:
+        """Return what is said of ``metrics``."""
+        return cls(metrics.max_abs, metrics.differing, metrics.note, metrics)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One pair's result.
+
+    Attributes:
+        pair: the records.
+        identical: same dtype, shape and bits.
+        accepted: equal under the tolerance.
+        difference: None if identical.
+        finding: under a derived tolerance, what was measured and allowed; else None, as for decisions.
+    """
+
+    pair: Pair
+    identical: bool
+    accepted: bool
+    difference: Difference | None
+    finding: Finding | None = None
+
+
+def compare_all(
+    legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance, evidence: Evidence | None = None
+) -> Iterator[Comparison]:
+    """Compare pair by pair; identical tensors are told by their digests and not read.
+
+    Tensors are read and measured in pieces. Two contents are compared once, however many pairs have them.
+
+    Args:
+        legacy: not read under ``derived``; ``evidence`` has its values then.
+        new: the other side.
+        pairs: of their records.
+        tolerance: what counts as equal.
+        evidence: for ``derived``.
+
+    Raises:
+        TraceError: if a tensor cannot be read or is not what was recorded.
+    """
+    pairs = tuple(pairs)
+    work = {}
+    same = {id(pair) for pair in pairs if _is_same(legacy, new, pair)}
+    for pair in pairs:
+        if id(pair) not in same:
+            work.setdefault(_work_of(pair, evidence), partial(_compare_one, legacy, new, pair, tolerance, evidence))
+    done = {key: compare() for key, compare in work.items()}
+    for pair in pairs:
+        if id(pair) in same:
+            yield Comparison(pair, True, True, None)
+        else:
+            yield replace(done[_work_of(pair, evidence)], pair=pair)
+
+
+def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
+    """Tell whether two records hold the same, though perhaps not in the same type or length."""
+    return pair.legacy.digest == pair.new.digest or _is_one_number(pair, new) or _is_one_ranking(legacy, new, pair)
+
+
+def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
+    """Tell whether one side ranks all scores and begins as the other does, which lists the best only."""
+    one, two = pair.legacy, pair.new
+    if one.kind != "tap" or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
+        return False
+    basis = new.values_of(two.phase, "basis", two.name, two.call)
+    ours, theirs = legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4])
+    if "scores" not in basis or "boxes" in basis or not len(ours) == len(theirs) == 1:
+        return False  # no ranking: a result, say, of boxes, scores and labels
+    cut = cut_alike(ours, theirs, basis)
+    return all(cut) and torch.equal(*(next(iter(side.values())) for side in cut))
+
+
+def _is_one_number(pair: Pair, new: Trace) -> bool:
+    """Tell whether two single numbers are one: ``1``, ``1.0``, ``torch.tensor(1)``, ``torch.tensor([1])``.
+
+    Arguments may be of other types; of what is computed with them only the shape may differ, [1] for [].
+
+    The legacy side's may be known by its digest only, so the new one is brought to its type.
+    """
+    one, two = pair.legacy, pair.new
+    kinds = _NUMBERS if one.dtype == two.dtype else _ARGUMENTS
+    if one.kind not in kinds or (one.dtype, one.shape) == (two.dtype, two.shape):
+        return False
+    if not {one.shape, two.shape} <= {(), (1,)}:
+        return False
+    number = new.tensor(two).reshape(one.shape)
+    converted = number.to(TORCH_DTYPES[one.dtype])
+    return content_digest(converted) == one.digest and (
+        bool(converted.to(number.dtype) == number) or (one.is_float and two.is_float)
+    )
+
+
+def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
+    """Return what two pairs have in common whose comparison is the same."""
+    if evidence is not None:
+        return pair.new.key
+    return pair.legacy.digest, pair.new.digest, _is_setting(pair.new)
+
+
+def _compare_one(legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None) -> Comparison:
+    if evidence is not None and _is_decision(pair.new, evidence.new) and pair.legacy.dtype == pair.new.dtype:
+        found = decision_margin(pair, evidence)
+        return Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
+    if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
+        note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
+        return Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
+    if evidence is not None:
+        return _compare_derived(pair, evidence)
+    comparison = _compare(pair, legacy.stored(pair.legacy), new.stored(pair.new), tolerance)
+    if comparison.difference.metrics.same_bits:
+        legacy.check(pair.legacy)
+        new.check(pair.new)
+        raise TraceError(f"{new.folder} is damaged: equal tensors of `{pair.new.name}` have other digests.")
+    return comparison
+
+
+def _kind(record: object) -> str:
+    return f"{record.dtype}{list(record.shape)}"
+
+
+def _compare(pair: Pair, expected: Numbers, found: Numbers, tolerance: Tolerance) -> Comparison:
+    within = tolerance.name != EXACT  # the digests differ, so some bit does
+    if within and _is_setting(pair.new):
+        tolerance = _SETTINGS
+
+    def watched() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal within
+        for one, two in together(expected, found):
+            within = within and accepted(one, two, tolerance)
+            yield one, two
+
+    difference = Difference.of(measure_pieces(watched(), expected.dtype))
+    return Comparison(pair, False, within, difference)
+
+
+def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
+    record = pair.legacy
+    # both sides load the same weights, so these have no rounding of their own
+    sample = evidence.sample(pair) if record.is_float and record.kind != "param" else None
+    if sample is None:
+        what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
+        what = {"param": "other weights", "state": "changed by training on one side only"}.get(record.kind, what)
+        return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
+    if _is_setting(record):
+        return _compare(pair, sample.legacy, sample.new, _SETTINGS)
+    if record.kind == INIT:
+        return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
+    finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
+    difference = measure(sample.legacy, sample.new)
+    if sample.sketched:
+        difference = replace(difference, metrics=replace(difference.metrics, ulps=None))
+    if finding.objection:
+        difference = replace(difference, note=finding.objection)
+    return Comparison(pair, False, not finding.objection, difference, finding)
+
+
+def _is_setting(record: Record) -> bool:
+    """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
+    return record.kind in ("setting", "update") or (record.kind == "clip" and record.slot != "total_norm")
+
+
+def _is_decision(record: Record, trace: Trace) -> bool:
+    """Tell a decision from other taps: the labels of the result, a draw of whole numbers."""
+    if record.kind != "tap" or record.is_float:
+        return False
+    return is_of_decision(trace.slots(record.phase, "basis", record.name, record.call))
+
+
+def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
+    """Tell whether a piece is within a fixed ``tolerance`` of the expected one; dtypes and shapes are equal."""
+    if not expected.is_floating_point():
+        return bool(np.array_equal(expected.numpy(), found.numpy()))
+    one, two = expected.double().numpy(), found.double().numpy()
+    return bool(np.allclose(two, one, tolerance.rtol, tolerance.atol, equal_nan=True))
+
+
+def measure(expected: Numbers, found: Numbers) -> Difference:
+    """Measure the difference of two tensors of one dtype and shape."""
+    return Difference.of(measure_numbers(expected, found))

@@ -1,0 +1,192 @@
+"""Account for what was compared and what was not: leaf calls, records, modules, gradients, losses."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from converters.rules.mapping import Mapping as Rules
+from legacy_adapters.phases import step_of
+
+from ..traces.trace import Recording
+from .pairing import LEGACY, NEW, Unpaired
+
+SIDES = (LEGACY, NEW)
+_OTHER = {LEGACY: NEW, NEW: LEGACY}
+Calls = Counter[tuple[str, str]]  # by phase and module path
+
+
+@dataclass(frozen=True)
+class LoneCalls:
+    """Calls of a module without children that the other side did not make.
+
+    Attributes:
+        side: the side that made them.
+        phase: of the run.
+        name: module path on that side.
+        calls: number of calls more than on the other side, those covered by exclusions not counted.
+    """
+
+    side: str
+    phase: str
+    name: str
+    calls: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the two sides was compared.
+
+    Attributes:
+        legacy_leaf_calls: calls of modules without children on the legacy side.
+        paired_leaf_calls: those with a twin call on the new side.
+        excluded_leaf_calls: calls on the legacy side of which an output is excluded.
+        lone_calls: calls of either side without a twin and without an exclusion of all that they recorded.
+        excluded_records: unpaired records covered by a written exclusion.
+        explained_records: unpaired records whose values are compared elsewhere, see :mod:`.echoes`.
+        unaccounted: unpaired records that are neither.
+        never_executed: leaf modules of either side that never ran, by side, as the new side names them.
+        lone_modules: modules of either side that the other does not have, run or not, by side.
+        gradient_only_on: parameters that got a gradient on this side only, by side, as the new side names them.
+    """
+
+    legacy_leaf_calls: int
+    paired_leaf_calls: int
+    excluded_leaf_calls: int
+    lone_calls: tuple[LoneCalls, ...]
+    excluded_records: tuple[Unpaired, ...]
+    explained_records: tuple[Unpaired, ...]
+    unaccounted: tuple[Unpaired, ...]
+    never_executed: Mapping[str, tuple[str, ...]]
+    lone_modules: Mapping[str, tuple[str, ...]]
+    gradient_only_on: Mapping[str, tuple[str, ...]]
+
+    @property
+    def gradients_on_one_side(self) -> tuple[str, ...]:
+        """Return the parameters that got a gradient on one side only."""
+        return tuple(sorted(name for names in self.gradient_only_on.values() for name in names))
+
+    @property
+    def losses_only_on(self) -> dict[str, tuple[str, ...]]:
+        """Return the loss terms that one side has and the other lacks, by side."""
+        lone = [item for item in self.unaccounted if item.record.kind == "loss"]
+        return {side: tuple(item.record.name for item in lone if item.side == side) for side in SIDES}
+
+    def missing_calls(self, side: str) -> int:
+        """Return how many leaf calls of ``side`` have no twin."""
+        return sum(lone.calls for lone in self.lone_calls if lone.side == side)
+
+
+def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpaired, ...]) -> Coverage:
+    """Account for two recordings.
+
+    Args:
+        legacy: the legacy side.
+        new: the new side.
+        rules: give legacy modules and parameters their new names.
+        unpaired: the records without a twin.
+    """
+    calls = {LEGACY: _calls(legacy), NEW: _calls(new)}
+    # what is a leaf here may be wrapped or have children there
+    any_calls = {side: calls[side] + _calls(of, "inner_calls") for side, of in ((LEGACY, legacy), (NEW, new))}
+    twins = {(phase, name): (phase, rules.map_module(name) or name) for phase, name in any_calls[LEGACY]}
+    of_new = Counter({twin: any_calls[LEGACY][own] for own, twin in twins.items()})
+    paired = {
+        LEGACY: {own: min(count, any_calls[NEW][twins[own]]) for own, count in calls[LEGACY].items()},
+        NEW: {twin: min(count, of_new[twin]) for twin, count in calls[NEW].items()},
+    }
+    excluded, accounted = (
+        {side: _calls_with(side, unpaired, covers) for side in SIDES} for covers in (_is_excluded, _is_accounted)
+    )
+    lone = [
+        *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], _with_weights(legacy)),
+        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new)),
+    ]
+    return Coverage(
+        legacy_leaf_calls=calls[LEGACY].total(),
+        paired_leaf_calls=sum(paired[LEGACY].values()),
+        excluded_leaf_calls=sum(min(excluded[LEGACY][own], count) for own, count in calls[LEGACY].items()),
+        lone_calls=tuple(lone),
+        excluded_records=tuple(item for item in unpaired if item.exclusion is not None),
+        explained_records=tuple(item for item in unpaired if item.explained),
+        unaccounted=tuple(item for item in unpaired if not item.is_accounted),
+        never_executed={
+            LEGACY: tuple(rules.map_module(name) or name for name in legacy.coverage["never_executed"]),
+            NEW: tuple(new.coverage["never_executed"]),
+        },
+        lone_modules=_lone_modules(legacy, new, rules),
+        gradient_only_on=_gradients(legacy, new, rules),
+    )
+
+
+def lost_records(recording: Recording, side: str) -> list[str]:
+    """Return a sentence for each phase and kind of which a recording holds other records than its run counted."""
+    counted = recording.coverage.get("records")
+    if counted is None:
+        return []
+    held = Counter((record.phase, record.kind) for record in recording.records)
+    expected = Counter({(entry["phase"], entry["kind"]): entry["count"] for entry in counted})
+    return [
+        f"The {side} run counted {expected[key]} records {key[1]} of phase {key[0]}, the recording holds {held[key]}."
+        for key in sorted(expected.keys() | held.keys())
+        if held[key] != expected[key]
+    ]
+
+
+def _calls(side: Recording, which: str = "leaf_calls") -> Calls:
+    return Counter({(entry["phase"], entry["name"]): entry["count"] for entry in side.coverage.get(which, ())})
+
+
+def _is_excluded(item: Unpaired) -> bool:
+    return item.exclusion is not None
+
+
+def _is_accounted(item: Unpaired) -> bool:
+    return item.is_accounted
+
+
+def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpaired], bool]) -> Calls:
+    """Count the calls of a module of which an output is covered and no output is not."""
+    outputs: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
+    for item in unpaired:
+        record = item.record
+        if item.side == side and record.kind == "module_out":
+            outputs[record.phase, record.name, record.call].append(covers(item))
+    return Counter((phase, name) for (phase, name, _), covered in outputs.items() if all(covered))
+
+
+def _with_weights(side: Recording) -> set[str]:
+    """Return the paths of the modules that have parameters or buffers of their own."""
+    return {record.name.rpartition(".")[0] for record in side.records if record.kind == "param"}
+
+
+def _lone(
+    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str]
+) -> list[LoneCalls]:
+    found = []
+    for (phase, name), count in calls.items():
+        missing = count - paired.get((phase, name), 0)
+        left = missing - min(missing, covered[phase, name])
+        # steps of a training record no calls; what one without weights does is seen in losses, gradients and state
+        if left and (step_of(phase) is None or name in with_weights):
+            found.append(LoneCalls(side, phase, name, left))
+    return found
+
+
+def _lone_modules(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+    ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
+    theirs = set(new.coverage.get("classes", {}))
+    lone = (name for name, twin in ours.items() if twin not in theirs)
+    return {LEGACY: tuple(sorted(lone)), NEW: tuple(sorted(theirs - set(ours.values())))}
+
+
+def _gradients(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+    without = {}
+    for side, recording in ((LEGACY, legacy), (NEW, new)):
+        names = {*recording.coverage["without_gradient"], *recording.coverage.get("frozen", ())}
+        if side == LEGACY:
+            # a dropped parameter has no twin to differ from
+            names = {target for target in map(rules.target_of, names) if target is not None}
+        without[side] = names
+    return {side: tuple(sorted(without[_OTHER[side]] - without[side])) for side in SIDES}

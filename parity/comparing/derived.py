@@ -1,0 +1,295 @@
+"""Derived tolerance: a new result may be as far from the float64 reference as the legacy code's own rounding.
+
+Two bounds, each for the largest error and for its root mean square:
+
+- in the precision of the run, ``FACTOR`` times the largest error that the legacy code itself showed over several runs,
+  plus a few units in the last place, and at most ``CEILING`` of the record's size; for gradients ``JUMP`` of it; but
+  always twice that error;
+- in float64, ``FLOAT64_SHARE`` of the rounding allowed for float32. Rounding in float64 is 2^-29 of that in float32, so
+  2^-20 leaves 500 times the room that it needs, and still shows what float32 noise would hide.
+
+One run's error is no bound by itself: it is a matter of luck for losses and other small records. With other CPU kernels
+the official DDQ-DETR at tiny width made up to 16 times the error of its first run, hence several runs and a factor.
+Gradients are worse: where a kink of the model (ReLU, bilinear sampling, a clamp) lies between two roundings they jump,
+by up to 13 % of a tensor's size and by 380 times what six runs had shown. In float32 they are checked for sanity only;
+the sharp bound is the one in float64, where no kink is that close.
+
+In training every step starts from the legacy side's state, for over several steps errors grow without limit. Averages
+of gradients jump as these do, averages of squares as squares do. And what AdamW does with a gradient is nearly its
+sign: an element whose gradient is hardly more than rounding may go the other way. So in the precision of the run a
+parameter may be off by twice the way that its tensor goes in that step (``MOVES``). In float64 such gradients are far
+below AdamW's eps and move nothing.
+
+Under autocast a run rounds to half precision, while the references stay in float64 without it. The bounds then follow
+from the bits of that precision (:func:`limits_of`). What a model computes is held to a bound in float64 that is as
+sharp as ever, and the bound in half precision tells whether it rounds where the legacy code does not.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from legacy_adapters.trace_writer import Record
+
+from ..decisions.ties import Margin, cut_alike, length_margin, margin
+from ..traces.pieces import doubles, together
+from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
+from .pairing import Pair
+
+#: Kinds of records that backward makes.
+GRADIENTS = ("grad", "in_grad", "out_grad")
+FACTOR = 8.0
+LAST_PLACES = 4 * 2.0**-23
+CEILING = 0.05
+JUMP = 0.5
+SQUARE_JUMP = (1 + JUMP) ** 2 - 1
+MOVES = 2.0
+FLOAT64_SHARE = 2.0**-20
+#: Largest share of a tensor's size that rounding may explain; more is no measurement of rounding.
+LOOSE = 1e-2
+#: Bits of a significand, by what autocast computes in; None is float32. Half a last place of 1 is 2 to minus that.
+BITS = {None: 24, "fp16": 11, "bf16": 8}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers above in one precision.
+
+    Attributes:
+        ceiling: ``CEILING``, and so on.
+        jump: ``JUMP``.
+        square_jump: ``SQUARE_JUMP``.
+        float64_share: ``FLOAT64_SHARE``, of what the spread explains.
+        loose: ``LOOSE``.
+        loose_gradient: that of gradients.
+    """
+
+    ceiling: float
+    jump: float
+    square_jump: float
+    float64_share: float
+    loose: float
+    loose_gradient: float
+
+
+def limits_of(amp: str | None) -> Limits:
+    """Return the limits of float32 for None, else those of the precision that autocast computes in.
+
+    A share of a record's size leaves as large a part of the digits right as it does in float32: 0.05 leaves 4.3 of 24
+    bits, so 0.37 leaves 1.4 of 8. Rounding in float64 is the same, however coarse that of the run: it is given a share
+    of the spread that is smaller by as much as the last place of the run is larger. What is too large to show an error
+    is larger by as much: then the bound in float64 is exactly as sharp as it is in a run in float32. For in half
+    precision deep layers may be nothing but rounding, and the bound there is for sanity only.
+    """
+    digits = BITS[amp] / BITS[None]
+    coarser = 2.0 ** (BITS[None] - BITS[amp])
+    jump = JUMP**digits
+    return Limits(
+        ceiling=CEILING**digits,
+        jump=jump,
+        square_jump=(1 + jump) ** 2 - 1,
+        float64_share=FLOAT64_SHARE / coarser,
+        loose=LOOSE * coarser,
+        loose_gradient=FACTOR * JUMP * coarser,
+    )
+
+
+def _last_places(sample: Sample) -> float:
+    """Return a few units in the last place of what a side computed, which under autocast need not be half precision."""
+    half = sample.legacy.dtype in (torch.float16, torch.bfloat16)
+    return 4 * torch.finfo(sample.legacy.dtype).eps if half else LAST_PLACES
+
+
+def bound(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Norms:
+    """Return the largest error that is accepted in the precision of the run, at least ``slack``."""
+    return _bound(norms(sample.reference), sample, gradient, slack)
+
+
+def _rounding(size: Norms, spread: Norms, last_places: float, share: float = 1.0) -> Norms:
+    """Return the error that rounding explains: ``share`` of that in the precision of the run, and last places."""
+    factor = FACTOR * share
+    return Norms(factor * spread.max + last_places * size.max, factor * spread.rms + last_places * size.rms)
+
+
+def _bound(size: Norms, sample: Sample, gradient: bool, slack: Norms) -> Norms:
+    spread, limits = sample.spread, limits_of(sample.amp)
+    explained, ceiling = _rounding(size, spread, _last_places(sample)), limits.ceiling
+    if gradient:
+        allowed = Norms(limits.jump * size.max, limits.jump * size.rms)
+    else:
+        allowed = Norms(min(explained.max, ceiling * size.max), min(explained.rms, ceiling * size.rms))
+    # what cancels to nearly nothing has more rounding than size
+    return allowed | Norms(2 * spread.max, 2 * spread.rms) | slack
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far a record of the new side is from the reference, and how far it may be.
+
+    Attributes:
+        error: in the precision of the run.
+        allowed: for ``error``.
+        error64: in float64.
+        allowed64: for ``error64``.
+        objection: why it is not accepted; empty if it is.
+        explained: largest error that is put down to rounding, of which ``allowed64`` is a share.
+        size: largest value of the reference.
+        share: largest share of a size that rounding may explain here.
+        slack: what may be explained beyond that.
+    """
+
+    error: Norms
+    allowed: Norms
+    error64: Norms
+    allowed64: Norms
+    objection: str
+    explained: float = 0.0
+    size: float = 0.0
+    share: float = LOOSE
+    slack: float = 0.0
+
+
+def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Finding:
+    """Measure the new values against the reference and judge them, piece by piece.
+
+    Args:
+        sample: the values.
+        gradient: they jump where a gradient does.
+        slack: least error that is accepted in the precision of the run.
+    """
+    size, error, error64 = Size(), Size(), Size()
+    moved = moved64 = False
+    for pieces in together(sample.legacy, sample.reference, sample.new, sample.new_reference):
+        legacy, reference, new, new_reference = map(doubles, pieces)
+        size.add(reference)
+        error.add(gap(new, reference))
+        error64.add(gap(new_reference, reference))
+        moved = moved or _moved(legacy, new)
+        moved64 = moved64 or _moved(reference, new_reference)
+    limits = limits_of(sample.amp)
+    allowed = _bound(size.norms(), sample, gradient, slack)
+    explained = _rounding(size.norms(), sample.spread, _last_places(sample))
+    allowed64 = _rounding(size.norms(), sample.spread, FLOAT64_SHARE * LAST_PLACES, limits.float64_share)
+    said = _objection("", moved, error.norms(), allowed) or _objection(
+        " in float64", moved64, error64.norms(), allowed64
+    )
+    return Finding(
+        error.norms(), allowed, error64.norms(), allowed64, said, explained.max, size.norms().max,
+        share=limits.loose_gradient if gradient else limits.loose, slack=FACTOR * slack.max,
+    )  # fmt: skip
+
+
+def too_loose(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    """Return the findings whose bounds are no measurement of rounding, so that they could hide an error.
+
+    That is a rounding error of more than :data:`LOOSE` of the tensor's size. A tensor that cancels to less than the
+    noise of its phase has more rounding than size; it counts against the phase's usual size. Gradients jump by up to
+    ``JUMP`` of their size, so their float32 bound is for sanity only; what counts is that in float64, a
+    ``FLOAT64_SHARE`` of what is explained: it stays sharp as long as that is at most ``FACTOR`` times such a jump.
+
+    Args:
+        findings: of the records of each phase.
+    """
+    loose = []
+    for ones in findings.values():
+        noise = statistics.median(one.explained for one in ones)
+        usual = statistics.median(one.size for one in ones)
+        for one in ones:
+            size = usual if one.size < noise else one.size
+            if one.explained > one.share * size + one.slack:
+                loose.append(one)
+    return loose
+
+
+def _objection(run: str, moved: bool, error: Norms, allowed: Norms) -> str:
+    if moved:
+        return f"NaN or Inf in other places{run}"
+    for which in ("max", "rms"):
+        if not getattr(error, which) <= getattr(allowed, which):
+            return f"{which} error{run} {getattr(error, which):.2g}, allowed {getattr(allowed, which):.2g}"
+    return ""
+
+
+def _moved(expected: np.ndarray, found: np.ndarray) -> bool:
+    """Tell whether NaN or one of the infinities is in other places."""
+    return any(not np.array_equal(test(expected), test(found)) for test in (np.isnan, np.isposinf, np.isneginf))
+
+
+def constants(amp: str | None) -> dict[str, float]:
+    """Return the numbers the bounds are made with, for the report; ``amp`` as in :func:`limits_of`."""
+    limits = limits_of(amp)
+    return dict(
+        factor=FACTOR,
+        last_places=LAST_PLACES,
+        ceiling=limits.ceiling,
+        gradient_ceiling=limits.jump,
+        square_ceiling=limits.square_jump,
+        moves=MOVES,
+        float64_share=limits.float64_share,
+        loose=limits.loose,
+    )
+
+
+def follows_gradients(record: Record) -> bool:
+    """Tell whether a record jumps where a gradient does, in proportion to it."""
+    return record.kind in GRADIENTS or (record.kind, record.slot) in (
+        ("optim_state", "exp_avg"), ("clip", "total_norm"),
+    )  # fmt: skip
+
+
+def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
+    """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
+    if (record.kind, record.slot) == ("optim_state", "exp_avg_sq"):
+        size, jump = norms(sample.reference), limits_of(sample.amp).square_jump
+        return Norms(jump * size.max, jump * size.rms)
+    start = evidence.before(record)
+    if start is None:
+        return ZERO
+    moved = distance(sample.reference, start)
+    return Norms(MOVES * moved.max, MOVES * moved.rms)
+
+
+def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
+    """Tell how far both decisions are from being right on what the new side decides on; return the worse.
+
+    The legacy decision must be explained by the errors of the basis. So must the new one: else a side that decides
+    wrongly on the right numbers would pass. Under autocast such errors may be as large as the numbers and explain
+    anything, so that the new side's own decision is given no more room there than in float32.
+
+    Args:
+        pair: of tap records, of one slot of the decision.
+        evidence: has the whole decision and the errors of its basis.
+    """
+    new, tap = evidence.new, pair.new
+    errors, own_errors = basis_errors(evidence, pair), basis_errors(evidence, pair, own=True)
+    numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
+    own, legacy = cut_alike(new.values_of(*tap.key[:4]), evidence.decision(pair.legacy), numbers)
+    other_length = length_margin(own, legacy, numbers)
+    if other_length is not None:
+        return other_length
+    margins = [margin(legacy, numbers, errors), margin(own, numbers, own_errors)]
+    return min(margins, key=lambda found: found.is_tie)
+
+
+def basis_errors(evidence: Evidence, pair: Pair, own: bool = False) -> dict[str, float]:
+    """Return the largest error accepted in each slot of the new side's basis of one decision, a pair of tap records.
+
+    ``own`` is for a decision on the side's own numbers.
+    """
+    errors = {}
+    for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
+        twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
+        sample = evidence.sample(Pair(twin, record))
+        errors[slot] = 0.0 if sample is None else _basis_error(sample, own)
+    return errors
+
+
+def _basis_error(sample: Sample, own: bool) -> float:
+    """Return the bound of a sample, as far as it is one of rounding: a larger one explains no decision, either."""
+    loose = LOOSE if own else limits_of(sample.amp).loose
+    return min(bound(sample).max, loose * norms(sample.reference).max)

@@ -1,0 +1,255 @@
+"""What a derived tolerance rests on: the legacy code's own rounding error, measured against itself in float64."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from legacy_adapters.initialising import INIT
+from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
+from legacy_adapters.trace_writer import Key, Record
+
+from ..traces.parallel import in_order
+from ..traces.pieces import Numbers, doubles, together
+from ..traces.trace import Recording, StoredTensor, Trace, TraceError
+from .pairing import Pair
+from .twins import Likeness
+
+#: Gives the values by which a record of a trace is judged: the whole tensor, or a sketch of it.
+Values = Callable[[Trace, Record], Numbers]
+
+
+def whole(trace: Trace, record: Record) -> StoredTensor:
+    """Return the record's tensor, to be read in pieces."""
+    return trace.stored(record)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Size of a tensor or of an error: largest absolute value and root mean square, both over finite elements."""
+
+    max: float
+    rms: float
+
+    def __or__(self, other: Norms) -> Norms:
+        """Return the larger of each."""
+        return Norms(max(self.max, other.max), max(self.rms, other.rms))
+
+
+ZERO = Norms(0.0, 0.0)
+
+
+class Size:
+    """Norms of a tensor that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._largest = 0.0
+        self._squares: list[float] = []
+        self._finite = 0
+
+    def add(self, piece: np.ndarray) -> None:
+        """Take in a float64 piece."""
+        finite = np.isfinite(piece)
+        if not finite.all():
+            piece = piece[finite]
+        if piece.size:
+            with np.errstate(over="ignore"):
+                self._squares.append(float(np.square(piece).sum()))
+            self._largest = max(self._largest, float(np.abs(piece).max()))
+            self._finite += piece.size
+
+    def norms(self) -> Norms:
+        """Return the norms of all pieces so far; zero if nothing in them is finite."""
+        return Norms(self._largest, math.sqrt(math.fsum(self._squares) / self._finite)) if self._finite else ZERO
+
+
+def norms(numbers: Numbers) -> Norms:
+    """Measure a tensor; zero if nothing in it is finite."""
+    size = Size()
+    for (piece,) in together(numbers):
+        size.add(doubles(piece))
+    return size.norms()
+
+
+def distance(one: Numbers, two: Numbers) -> Norms:
+    """Measure the difference of two tensors of one shape, where it is finite."""
+    size = Size()
+    for pair in together(one, two):
+        size.add(gap(*map(doubles, pair)))
+    return size.norms()
+
+
+def gap(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Return the difference of two float64 pieces."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return one - two
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The values by which one pair is judged, all of one shape and taken in float64.
+
+    Attributes:
+        legacy: what the legacy side computed in its own precision.
+        reference: what it computes in float64 under the same decisions.
+        spread: largest error of the legacy side against ``reference`` over several runs: with other threads and CPU
+            kernels, with weights and images perturbed in their last bit.
+        new: what the new side computed.
+        new_reference: what it computes in float64 under the same decisions.
+        sketched: these are sketches of the tensors.
+        amp: what autocast computed in on both sides, as in :class:`.settings.Task`; the references have none.
+    """
+
+    legacy: Numbers
+    reference: Numbers
+    spread: Norms
+    new: Numbers
+    new_reference: Numbers
+    sketched: bool = False
+    amp: str | None = None
+
+
+class Evidence(Protocol):
+    """Where samples come from: traces at hand, or a golden file.
+
+    How a model is initialised is recorded once, in its own precision: there the references are the values themselves.
+    """
+
+    new: Trace
+    new_reference: Trace
+
+    def sample(self, pair: Pair) -> Sample | None:
+        """Return the values of a pair of float records; None if one has no twin in float64."""
+
+    def likeness(self, legacy: Record, new: Record) -> float:
+        """Return the root mean square of the difference of two float records of one shape, as a share of their size."""
+
+    def decision(self, record: Record) -> dict[str, Tensor]:
+        """Return the whole decision of the legacy side that ``record`` is a slot of."""
+
+    def before(self, record: Record) -> Numbers | None:
+        """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
+
+
+def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> dict[Key, Norms]:
+    """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
+
+    Each run is read once and then let go, so an iterable may make and remove traces on the way.
+    """
+    found: dict[Key, Norms] = {}
+    for run in runs:
+        twins = [
+            (record, reference.by_key[record.key])
+            for record in run.records
+            if record.is_float and record.key in reference.by_key
+        ]
+        # a module's input is often another's output: measured once
+        contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
+        tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
+        errors = dict(zip(contents, in_order(tasks)))
+        for record, twin in twins:
+            found[record.key] = found.get(record.key, ZERO) | errors[record.digest, twin.digest]
+    return found
+
+
+def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: Values) -> Norms:
+    return distance(values(run, record), values(reference, twin))
+
+
+def save_spread(spread: Mapping[Key, Norms], path: Path) -> None:
+    """Write what :func:`spreads` gives as JSON."""
+    path.write_text(json.dumps([[*key, error.max, error.rms] for key, error in spread.items()]))
+
+
+def load_spread(path: Path) -> dict[Key, Norms]:
+    """Read what :func:`save_spread` wrote.
+
+    Raises:
+        TraceError: if the file is not there or is something else.
+    """
+    try:
+        return {(a, b, c, d, e): Norms(top, rms) for a, b, c, d, e, top, rms in json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError) as error:
+        raise TraceError(f"{path} cannot be read ({error}); make the run again.") from error
+
+
+@dataclass(frozen=True)
+class TraceEvidence:
+    """Evidence from traces at hand.
+
+    Attributes:
+        legacy: of the legacy side.
+        reference: of the legacy side in float64, under the decisions of ``legacy``.
+        spread: of :func:`spreads`.
+        new: of the new side.
+        new_reference: of the new side in float64, under the same decisions.
+    """
+
+    legacy: Trace
+    reference: Trace
+    spread: Mapping[Key, Norms]
+    new: Trace
+    new_reference: Trace
+
+    def sample(self, pair: Pair) -> Sample | None:
+        if pair.legacy.kind == INIT:
+            legacy, new = whole(self.legacy, self.legacy.by_key[pair.legacy.key]), whole(self.new, pair.new)
+            return Sample(legacy, legacy, ZERO, new, new)
+        reference = self.reference.by_key.get(pair.legacy.key)
+        new_reference = self.new_reference.by_key.get(pair.new.key)
+        if reference is None or new_reference is None or {reference.shape, new_reference.shape} != {pair.new.shape}:
+            return None
+        return Sample(
+            legacy=whole(self.legacy, self.legacy.by_key[pair.legacy.key]),
+            reference=whole(self.reference, reference),
+            spread=self.spread.get(pair.legacy.key, ZERO),
+            new=whole(self.new, pair.new),
+            new_reference=whole(self.new_reference, new_reference),
+            amp=self.legacy.provenance.get("amp"),
+        )
+
+    def likeness(self, legacy: Record, new: Record) -> float:
+        return _likeness(self.legacy, self.new, legacy, new)
+
+    def decision(self, record: Record) -> dict[str, Tensor]:
+        return self.legacy.values_of(*record.key[:4])
+
+    def before(self, record: Record) -> StoredTensor | None:
+        step = step_of(record.phase)
+        if step is None or record.kind != "state":
+            return None
+        rank = rank_of(record.phase)
+        phase, kind = (on_rank("weights", rank), "param") if step == 1 else (phase_of(step - 1, rank), "state")
+        start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
+        return None if start is None else whole(self.legacy, start)
+
+
+def likeness_of(legacy: Recording, new: Trace, evidence: Evidence | None) -> Likeness | None:
+    """Return what tells how far two records are apart; None if the legacy side's values are not at hand."""
+    if evidence is not None:
+        return evidence.likeness
+    return partial(_likeness, legacy, new) if isinstance(legacy, Trace) else None
+
+
+def _likeness(legacy: Trace, new: Trace, one: Record, two: Record) -> float:
+    """Compare the beginning of two tensors; enough to tell which of several is meant."""
+    return relative_gap(*(next(iter(side.stored(r).pieces())) for side, r in ((legacy, one), (new, two))))
+
+
+def relative_gap(one: Tensor, two: Tensor) -> float:
+    """Return the root mean square of the difference where it is finite, over that of the larger of the two."""
+    first, second = doubles(one), doubles(two)
+    difference, sizes = Size(), (Size(), Size())
+    difference.add(gap(first, second))
+    for size, piece in zip(sizes, (first, second)):
+        size.add(piece)
+    largest = max(size.norms().rms for size in sizes)
+    return difference.norms().rms / largest if largest else 0.0

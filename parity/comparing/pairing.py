@@ -1,0 +1,206 @@
+"""Pair the records of a legacy trace with those of a new one, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping as KeyMapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from converters.rules.mapping import Mapping
+from legacy_adapters.methods import IN
+from legacy_adapters.methods import KINDS as OF_METHODS
+from legacy_adapters.trace_writer import Key, Record
+
+from .twins import Likeness, new_keys
+
+LEGACY, NEW = "legacy", "new"
+#: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
+OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
+OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
+
+
+class DuplicateRecordError(ValueError):
+    """One side recorded the same thing twice, so that pairing by name is not possible."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Records that one side has and the other has no use for, with the reason why that is right.
+
+    An exclusion never touches a pair: where both sides have the record, it is compared.
+
+    Attributes:
+        side: ``legacy`` or ``new``, the side that has the record.
+        kind: of the record, e.g. ``module_in``.
+        name: pattern (``*`` wildcards) of the record's name.
+        slot: pattern of the record's slot.
+        reason: one sentence.
+        zeros_only: holds only for a record that is all zero, e.g. a mask that masks nothing.
+    """
+
+    side: str
+    kind: str
+    name: str
+    slot: str
+    reason: str
+    zeros_only: bool = False
+
+    def covers(self, side: str, record: Record) -> bool:
+        return (
+            side == self.side
+            and record.kind == self.kind
+            and fnmatchcase(record.name, self.name)
+            and fnmatchcase(record.slot, self.slot)
+        )
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A record without a twin.
+
+    Attributes:
+        side: that has it.
+        record: of that side.
+        exclusion: says why that is right; None if none does.
+        explained: why it needs none: what it shows is compared elsewhere; empty if it is not.
+    """
+
+    side: str
+    record: Record
+    exclusion: Exclusion | None
+    explained: str = ""
+
+    @property
+    def is_accounted(self) -> bool:
+        return self.exclusion is not None or bool(self.explained)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A legacy record and its twin.
+
+    Attributes:
+        legacy: the record.
+        new: its twin.
+        scope: the legacy record's scope under its name on the new side.
+    """
+
+    legacy: Record
+    new: Record
+    scope: str = ""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All records of two traces: pairs in legacy recording order, and the rest.
+
+    Attributes:
+        pairs: with a twin.
+        unpaired: without.
+        keys: for the key of every legacy record the one that its twin has, or would have, on the new side.
+    """
+
+    pairs: tuple[Pair, ...]
+    unpaired: tuple[Unpaired, ...]
+    keys: dict[Key, Key] = field(default_factory=dict, repr=False)
+
+
+def pair(
+    legacy: tuple[Record, ...],
+    new: tuple[Record, ...],
+    mapping: Mapping,
+    exclusions: tuple[Exclusion, ...],
+    likeness: Likeness | None = None,
+    keys: KeyMapping[Key, Key] | None = None,
+) -> Pairing:
+    """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
+
+    Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
+    loss terms have the same names on both sides. How code is divided into methods is nobody's business: their records
+    pair where both sides have them, and are left out otherwise.
+
+    Args:
+        legacy: the legacy side's records.
+        new: the new side's records.
+        mapping: names on the new side.
+        exclusions: what needs no twin.
+        likeness: as in :func:`.twins.new_keys`.
+        keys: of another pairing, to be kept, as :attr:`Pairing.keys`; None to pair by content.
+
+    Raises:
+        DuplicateRecordError: if one side has two records of one key.
+    """
+    translate = translator(mapping)
+    twins = _by_key(new, lambda record: record.name)
+    translated = _by_key(legacy, translate)
+    if keys is None:
+        by_content = new_keys(translated, twins, likeness)
+        keys = {record.key: by_content[key] for key, record in translated.items()}
+    ours = {keys.get(record.key, key): record for key, record in translated.items()}
+    scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
+    pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
+    lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
+    lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
+    passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
+    more = _by_position(passed[LEGACY], passed[NEW], translate)
+    if more:
+        position = {id(record): index for index, record in enumerate(legacy)}
+        pairs += tuple(Pair(one, two, scopes[one.scope]) for one, two in more)
+        pairs = tuple(sorted(pairs, key=lambda pair: position[id(pair.legacy)]))
+    lonely = [(side, record) for side, record in lonely if record.kind not in OF_METHODS]
+    return Pairing(
+        pairs,
+        tuple(Unpaired(side, record, _exclusion(exclusions, side, record)) for side, record in lonely),
+        dict(keys),
+    )
+
+
+def _by_position(
+    legacy: list[Record], new: list[Record], name_of: Callable[[Record], str]
+) -> list[tuple[Record, Record]]:
+    """Pair tensors given to one call of a method whose parameters have other names, in their order, by shape."""
+    calls: dict[tuple, tuple[list[Record], list[Record]]] = {}
+    for side, records in enumerate((legacy, new)):
+        for record in records:
+            method, _, parameter = record.slot.partition(".")
+            if record.shape and "." not in parameter:
+                name = record.name if side else name_of(record)
+                calls.setdefault((record.phase, name, record.call, method), ([], []))[side].append(record)
+    return [
+        (one, two)
+        for ours, theirs in calls.values()
+        for one, two in zip(ours, theirs)
+        if (one.dtype, one.shape) == (two.dtype, two.shape)
+    ]
+
+
+def translator(mapping: Mapping) -> Callable[[Record], str]:
+    """Return a function that gives the name a legacy record has on the new side."""
+    rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
+    cache: dict[tuple[bool, str], str] = {}
+
+    def translate(record: Record) -> str:
+        if record.kind not in rules:
+            return record.name
+        key = (record.kind in OF_MODULES, record.name)
+        if key not in cache:
+            name = rules[record.kind](record.name)
+            cache[key] = record.name if name is None else name
+        return cache[key]
+
+    return translate
+
+
+def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[Key, Record]:
+    found: dict[Key, Record] = {}
+    for record in records:
+        key = (record.phase, record.kind, name_of(record), record.call, record.slot)
+        if key in found:
+            raise DuplicateRecordError(f"Two records of one side have the key {key}; the trace is damaged.")
+        found[key] = record
+    return found
+
+
+def _exclusion(exclusions: tuple[Exclusion, ...], side: str, record: Record) -> Exclusion | None:
+    return next((exclusion for exclusion in exclusions if exclusion.covers(side, record)), None)

@@ -1,0 +1,237 @@
+"""Find the twin of every call, argument and decision, also where the two sides order or name them otherwise.
+
+A refactoring may handle images or levels in another order, give parameters other names, or return a dict in place of a
+tuple, and compute the same bits. So calls of one module, and decisions of one tap, pair by what they are given and only
+then by their order; arguments and outputs of one call pair by name, then by content, then by position. What pairs is
+compared all the same: pairing by content says only which call is which.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from legacy_adapters.trace_writer import Key, Record
+
+from ..decisions.ties import is_of_decision
+
+#: Kinds of records of a module call's inputs and outputs, each with the gradients that flow there.
+INPUTS, OUTPUTS = ("module_in", "in_grad"), ("module_out", "out_grad")
+_DECISION = ("basis", "tap")
+#: Tells how far two records of one form are apart, as a share of their size.
+Likeness = Callable[[Record, Record], float]
+#: What is given differs by less than this between the sides, unless something is wrong.
+_NEAR = 0.01
+
+
+@dataclass
+class _Event:
+    """One call of a module, or one decision: the records it has left.
+
+    Attributes:
+        name: of the module or tap, on the new side.
+        call: its number.
+        slots: records by kind and slot.
+    """
+
+    name: str
+    call: int
+    slots: dict[str, dict[str, Record]] = field(default_factory=lambda: defaultdict(dict))
+
+    @property
+    def given(self) -> dict[str, Record]:
+        """What the call is given, or the decision rests on."""
+        return self.slots["module_in"] or self.slots["basis"]
+
+
+def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likeness | None = None) -> dict[Key, Key]:
+    """Return for every legacy record the key that its twin on the new side has, or would have.
+
+    Args:
+        legacy: records by key, under the names of the new side.
+        new: records by key.
+        likeness: tells calls apart whose contents are no two the same; None if only equal bits count.
+    """
+    found = {key: key for key in legacy}
+    ours, theirs = _events(legacy), _events(new)
+    lone: dict[tuple[str, Hashable], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
+    for place in ours:
+        pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)
+        for one, two in pairs:
+            _pair_slots(found, one, two)
+        if place[1] in _DECISION:
+            lone[place[0], place[1]][0].extend(left)
+            lone[place[0], place[1]][1].extend(more)
+        else:
+            _renumber(found, left, theirs.get(place, []))
+    for place in theirs:
+        if place[1] in _DECISION and place not in ours:
+            lone[place[0], place[1]][1].extend(theirs[place])
+    for left, more in lone.values():
+        # a decision that is taken elsewhere has another name; what it rests on tells which it is
+        pairs, left, _ = _matched(left, more, (_content,), None)
+        for one, two in pairs:
+            _pair_slots(found, one, two)
+        for name in {event.name for event in left}:
+            of_name = [event for events in theirs.values() for event in events if event.name == name]
+            _renumber(found, [event for event in left if event.name == name], of_name)
+    return found
+
+
+def _events(records: dict[Key, Record]) -> dict[tuple[str, str, str], list[_Event]]:
+    """Group the records of module calls and of decisions by phase, sort and name; draws of noise are a sequence."""
+    found: dict[tuple[str, str, str], dict[int, _Event]] = defaultdict(dict)
+    for (phase, kind, name, call, slot), record in records.items():
+        sort = "module" if kind in (*INPUTS, *OUTPUTS) else "tap" if kind in _DECISION else ""
+        if sort:
+            event = found[phase, sort, name].setdefault(call, _Event(name, call))
+            event.slots[kind][slot] = record
+    return {
+        place: sorted(events.values(), key=lambda event: event.call)
+        for place, events in found.items()
+        if place[1] == "module" or all(is_of_decision(event.slots["basis"]) for event in events.values())
+    }
+
+
+def _content(event: _Event) -> Hashable:
+    return tuple((slot, record.digest) for slot, record in sorted(event.given.items()))
+
+
+def _content_and_kinds(event: _Event) -> Hashable:
+    # of calls on equal inputs, those with gradients belong together
+    return _content(event), frozenset(kind for kind, slots in event.slots.items() if slots)
+
+
+def _tensors(event: _Event) -> Hashable:
+    return tuple(sorted(record.digest for record in event.given.values() if record.shape))
+
+
+def _form(event: _Event) -> Hashable:
+    return tuple(sorted((record.dtype, record.shape) for record in event.given.values() if record.shape))
+
+
+def _any(event: _Event) -> Hashable:
+    return ()
+
+
+#: By what events pair, the first first; those that are alike in it pair in order.
+_PASSES = (_content_and_kinds, _content, _tensors, _form, _any)
+
+
+def _matched(
+    ours: Sequence[_Event], theirs: Sequence[_Event], passes: Iterable[Callable], likeness: Likeness | None
+) -> tuple[list[tuple[_Event, _Event]], list[_Event], list[_Event]]:
+    """Pair events; return the pairs and what is left on either side."""
+    pairs: list[tuple[_Event, _Event]] = []
+    ours, theirs = list(ours), list(theirs)
+    for alike in passes:
+        if alike is _form and Counter(map(_form, ours)) != Counter(map(_form, theirs)):
+            continue  # what they are given is not the same in another order
+        groups: dict[Hashable, list[_Event]] = defaultdict(list)
+        for event in theirs:
+            groups[alike(event)].append(event)
+        of_ours: dict[Hashable, list[_Event]] = defaultdict(list)
+        for event in ours:
+            of_ours[alike(event)].append(event)
+        for what, group in of_ours.items():
+            rivals = groups.get(what, [])
+            if alike is _form and likeness is not None:
+                group, rivals = _by_likeness(group, rivals, likeness)
+            pairs += zip(group, rivals)
+        taken = {id(event) for pair in pairs for event in pair}
+        ours, theirs = ([e for e in side if id(e) not in taken] for side in (ours, theirs))
+        if not ours or not theirs:
+            break
+    return pairs, ours, theirs
+
+
+def _by_likeness(
+    ours: Sequence[_Event], theirs: Sequence[_Event], likeness: Likeness
+) -> tuple[list[_Event], list[_Event]]:
+    """Bring two groups of events of one form into one order: the nearest first, the rest as they come."""
+    if len(ours) < 2 and len(theirs) < 2:
+        return list(ours), list(theirs)
+    if len(ours) == len(theirs) and all(_apart(one, two, likeness) < _NEAR for one, two in zip(ours, theirs)):
+        return list(ours), list(theirs)
+    gaps = sorted(
+        (_apart(one, two, likeness), i, j) for i, one in enumerate(ours) for j, two in enumerate(theirs)
+    )
+    first, second = {}, {}
+    for gap, i, j in gaps:
+        if gap < _NEAR and i not in first and j not in second:
+            first[i], second[j] = j, i
+    left = [i for i in range(len(ours)) if i not in first], [j for j in range(len(theirs)) if j not in second]
+    order = [*first.items(), *zip(*left)]
+    return [ours[i] for i, _ in order], [theirs[j] for _, j in order]
+
+
+def _apart(one: _Event, two: _Event, likeness: Likeness) -> float:
+    """Return how far the largest tensors of what two events of one form are given are apart."""
+    largest = [
+        max(event.given.values(), key=lambda record: (record.is_float, numel(record)), default=None)
+        for event in (one, two)
+    ]
+    if largest[0] is None or largest[0].shape != largest[1].shape or not largest[0].is_float:
+        return 0.0
+    return likeness(*largest)
+
+
+def numel(record: Record) -> int:
+    """Return how many elements a record's tensor has."""
+    return math.prod(record.shape)
+
+
+def _pair_slots(found: dict[Key, Key], ours: _Event, theirs: _Event) -> None:
+    """Give all records of one legacy event the keys of the new one."""
+    for value, gradient in (INPUTS, OUTPUTS):
+        slots = _slots(ours.slots[value], theirs.slots[value])
+        for kind in (value, gradient):
+            _rename(found, ours, kind, theirs, slots)
+    for kind in _DECISION:
+        one, two = ours.slots[kind], theirs.slots[kind]
+        # a list of indices is called otherwise where another function gives it
+        _rename(found, ours, kind, theirs, dict(zip(one, two)) if len(one) == len(two) == 1 else {})
+
+
+def _rename(found: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots: dict[str, str]) -> None:
+    for slot, record in ours.slots[kind].items():
+        key = (record.phase, kind, ours.name, ours.call, slot)
+        found[key] = (record.phase, kind, theirs.name, theirs.call, slots.get(slot, slot))
+
+
+def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]:
+    """Pair the slots of one call that have other names: equal contents first, then tensors of one form by position.
+
+    Numbers pair by name or content only: two that differ and are called otherwise need not be the same thing.
+    """
+    left = [slot for slot in ours if slot not in theirs]
+    more = [slot for slot in theirs if slot not in ours]
+    found: dict[str, str] = {}
+    for slot in left:
+        twin = next((other for other in more if theirs[other].digest == ours[slot].digest), None)
+        if twin is not None:
+            found[slot] = twin
+            more.remove(twin)
+    tensors = [slot for slot in left if slot not in found and ours[slot].shape]
+    others = [slot for slot in more if theirs[slot].shape]
+    forms = [[(r.dtype, r.shape) for r in map(side.get, names)] for side, names in ((ours, tensors), (theirs, others))]
+    if forms[0] == forms[1]:
+        found.update(zip(tensors, others))
+    return found
+
+
+def _renumber(found: dict[Key, Key], lone: Sequence[_Event], theirs: Sequence[_Event]) -> None:
+    """Give events without a twin numbers behind all of the new side's, so that they meet none by chance."""
+    if not theirs or not lone:
+        return
+    behind = 1 + max(event.call for event in (*lone, *theirs))
+    for event, number in zip(lone, count(behind)):
+        for kind, slots in event.slots.items():
+            for slot, record in slots.items():
+                found[record.phase, kind, event.name, event.call, slot] = (
+                    record.phase, kind, event.name, number, slot,
+                )  # fmt: skip
+

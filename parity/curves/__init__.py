@@ -1,0 +1,1 @@
+"""Two trainings compared by their logs."""

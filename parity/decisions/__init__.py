@@ -1,0 +1,1 @@
+"""How close a discrete decision came to being otherwise."""

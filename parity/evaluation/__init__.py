@@ -1,0 +1,1 @@
+"""Detections of both sides over a data set."""

@@ -1,0 +1,135 @@
+"""Detect objects in a data set with both sides, each in a process of its own and with its own test pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from converters.carrying.classes import class_names
+from converters.errors import counted
+from converters.reading import checkpoint
+from converters.rules import families
+from converters.rules.layout import class_counts
+from legacy_adapters.job import Job
+from legacy_adapters.launch import run_side
+
+from ..comparing.pairing import LEGACY, NEW
+from ..sides.settings import Machine, Sources
+from ..sides.shared import foreign
+from ..sides.sides import Code, both_layouts, legacy_code, new_code, num_classes
+from .coco import BadSetError, ImageSet
+from .evaluation import Bounds, EvalVerdict, files_of, judge
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """What is detected.
+
+    Attributes:
+        family: of the legacy side.
+        variant: of the model.
+        seed: of weights, where there is no checkpoint.
+        scale: (w, h) that images are resized to fit in, in place of both configs' own; None for these.
+    """
+
+    family: str
+    variant: str
+    seed: int
+    scale: tuple[int, int] | None
+
+
+def categories_of(task: EvalTask, sources: Sources, images: ImageSet) -> tuple[int, ...]:
+    """Return the category that each label of the model stands for; nothing is built or written.
+
+    Raises:
+        BadSetError: if the classes of the model are not those of the data set or of the checkpoint.
+        converters.errors: if the checkpoint cannot be read.
+    """
+    number, names = num_classes(task.family, task.variant), None
+    if sources.checkpoint:
+        held = checkpoint.read(sources.checkpoint)
+        names = class_names(held.meta)
+        for count, keys in class_counts(held.state_dict, families.family(task.family).class_keys).items():
+            if count != number:
+                raise BadSetError(
+                    f"{sources.checkpoint} has {counted(count, 'class', 'classes')} (rows of `{keys[0]}`) and variant {task.variant} has "
+                    f"{number}; pass the --variant that it was trained as, or another --weights."
+                )
+    return images.category_ids(names, number)
+
+
+def evaluate(
+    task: EvalTask,
+    sources: Sources,
+    machine: Machine,
+    bounds: Bounds,
+    images: ImageSet,
+    categories: Sequence[int],
+    folder: Path,
+    progress: Callable[[str], None],
+) -> EvalVerdict:
+    """Run both sides in ``folder``, which must exist, and judge; ``categories`` are those of :func:`categories_of`.
+
+    Leaves there: weights, job files, logs and detections (``SIDE.detections.jsonl``) of both sides.
+
+    Raises:
+        converters.errors: if the checkpoint cannot be read or does not fit.
+        legacy_adapters.launch.SideError: if a side crashes or takes too long.
+    """
+    folder = folder.absolute()
+    _write_inputs(task, sources, images, folder)
+    codes = {LEGACY: legacy_code(task.family, task.variant, sources), NEW: new_code(task.variant, sources)}
+    for side, code in codes.items():
+        progress(f"running the {side} side over {counted(len(images.images), 'image')}")
+        kept_out = foreign(sources.new_adapter, sources.legacy_repo) if side == LEGACY else ()
+        _run(side, code, task, machine, folder, kept_out)
+    progress("comparing")
+    return judge(files_of(folder), images, categories, bounds)
+
+
+def _write_inputs(task: EvalTask, sources: Sources, images: ImageSet, folder: Path) -> None:
+    for side, tensors in both_layouts(task.family, task.variant, task.seed, sources.checkpoint).items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.safetensors"))
+    listed = [{"id": image.id, "file": str(image.file.absolute())} for image in images.images]
+    (folder / "images.json").write_text(json.dumps(listed))
+
+
+def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, kept_out: tuple[str, ...]) -> None:
+    job = Job(
+        family=task.family,
+        variant=task.variant,
+        adapter=str(code.adapter),
+        options={**code.options, "scale": task.scale},
+        weights=str(folder / f"{side}.safetensors"),
+        inputs="",
+        trace="",
+        status=str(folder / f"{side}.status.json"),
+        checks=(),
+        seed=task.seed,
+        threads=machine.threads,
+        cpu_capability=machine.cpu_capability,
+        device=machine.device,
+        images=str(folder / "images.json"),
+        detections=str(files_of(folder)[side]),
+        foreign=kept_out,
+    )
+    run_side(side, job, folder, code.python, machine.time_limit, code.apart)
+
+
+def options_dict(
+    task: EvalTask, sources: Sources, machine: Machine, bounds: Bounds, images: ImageSet
+) -> dict[str, Any]:
+    """Return everything that defines an evaluation, for a file beside the results."""
+    return {
+        "task": asdict(task),
+        "sources": asdict(sources),
+        "machine": asdict(machine),
+        "bounds": asdict(bounds),
+        "annotations": str(images.ann_file),
+        "images": [image.id for image in images.images],
+    }

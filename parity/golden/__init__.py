@@ -1,0 +1,1 @@
+"""Golden files: what the legacy code computed, small enough to keep."""

@@ -1,0 +1,359 @@
+"""Golden files: what the legacy code computed, small enough to keep, to compare with where that code is not at hand.
+
+One compressed numpy archive: a JSON header with the task, the provenance and the list of records; for every float
+record sketches of its value in float32 and in float64 and the legacy code's rounding error; the decisions and random
+draws. Weights and inputs are not in it: they follow from the seed (or the checkpoint) and are checked by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from legacy_adapters.initialising import INIT
+from legacy_adapters.replay import decision_key
+from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
+
+from ..comparing.evidence import ZERO, Norms, Sample, relative_gap
+from ..comparing.evidence import Values as ValuesOf
+from ..comparing.pairing import LEGACY, Pair
+from ..sides.settings import SettingsError, Task
+from ..sides.sides import Prepared
+from ..traces.fields import check_fields
+from ..traces.trace import Trace
+from .sketch import marked, sketch
+
+FORMAT_VERSION = 3
+SEAL = "seal"
+_DECISION = "decision/"
+#: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
+_OF_TRACES = ("cut_off", "not_finite")
+_COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
+#: Of the provenance; the rest says where things lay on the machine that recorded.
+_PORTABLE = (
+    "altered", "batch_sizes", "checks", "code_base", "code_sha256", "commit", "cpu_capability", "device", "dtype",
+    "family", "gpu",
+    "gradient_flow", "machine", "numpy", "python", "replayed", "seed", "threads", "torch", "variant",
+)  # fmt: skip
+#: What numpy, zipfile and torch raise on damaged or foreign content.
+_NOT_A_GOLDEN = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+    RuntimeError, OverflowError, MemoryError, OSError,
+)  # fmt: skip
+
+
+class GoldenError(Exception):
+    """A file is not a golden file, or does not belong to these weights or inputs; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What is known of one float record: sketches in float32 and float64, and the legacy code's rounding error."""
+
+    legacy: Tensor
+    reference: Tensor
+    spread: Norms
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A recording of the legacy side that needs no legacy code.
+
+    Attributes:
+        task: what was computed.
+        given: digests of the ``weights`` and ``inputs``.
+        provenance: which code ran, on what.
+        coverage: as of a trace.
+        records: as of a trace, in recording order.
+        values: of the float records.
+        decisions: bundle for replay.
+        seal: digest of all that the file holds; empty before it is saved.
+    """
+
+    task: Task
+    given: dict[str, str]
+    provenance: dict[str, Any]
+    coverage: dict[str, Any]
+    records: tuple[Record, ...]
+    values: Mapping[Key, Values] = field(repr=False)
+    decisions: Mapping[str, Tensor] = field(repr=False)
+    seal: str = ""
+
+    def check_seal(self, path: Path, expected: str | None) -> None:
+        """Refuse a file of another digest than the one that is asked for.
+
+        Args:
+            path: of the file, for the message.
+            expected: the digest, or how it begins; None for any.
+
+        Raises:
+            GoldenError: if it is another.
+        """
+        if expected is not None and not self.seal.startswith(expected):
+            raise GoldenError(f"{path} has the digest {self.seal}; expected {expected}.")
+
+    def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
+        """Return the tensors of one value by slot: of a tap; of anything else there are sketches only, so none."""
+        prefix = decision_key(phase, name, call, "")
+        bundle = self.decisions.items() if kind == "tap" else ()
+        return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
+
+    def number(self, record: Record) -> float | None:
+        """Return what a float record of a single number holds, of which the sketch is the number; else None."""
+        values = self.values.get(record.key)
+        return values.legacy.item() if values is not None and values.legacy.numel() == 1 else None
+
+    def check_given(self, prepared: Prepared) -> None:
+        """Refuse weights or inputs other than those it was recorded with.
+
+        Raises:
+            GoldenError: naming what differs.
+        """
+        for what, digest in digests(prepared).items():
+            if digest != self.given.get(what):
+                raise GoldenError(
+                    f"The golden file was recorded with other {what}: pass the same --checkpoint, "
+                    "or record it again with this version."
+                )
+
+
+def digests(prepared: Prepared) -> dict[str, str]:
+    """Return a digest of the legacy side's weights and one of the inputs."""
+    given = {"weights": prepared.weights[LEGACY], "inputs": prepared.inputs()}
+    return {what: _digest_of(tensors) for what, tensors in given.items()}
+
+
+def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+    lines = (f"{name} {content_digest(tensor)}\n" for name, tensor in sorted(tensors.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sketches() -> ValuesOf:
+    """Return a function that sketches a record's tensor, each content once."""
+    known: dict[str, Tensor] = {}
+
+    def sketch_of(trace: Trace, record: Record) -> Tensor:
+        if record.digest not in known:
+            known[record.digest] = sketch(trace.stored(record))
+        return known[record.digest]
+
+    return sketch_of
+
+
+def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spread: Mapping[Key, Norms],
+           decisions: Mapping[str, Tensor]) -> Golden:  # fmt: skip
+    """Make a golden recording of the legacy side's traces.
+
+    Args:
+        task: what was computed.
+        prepared: the weights and inputs used.
+        legacy: the trace of the first run.
+        reference: the trace in float64.
+        spread: rounding errors of sketches.
+        decisions: of ``legacy``.
+    """
+    sketch_of = sketches()
+    weights = {record.name: record.digest for record in legacy.records if record.kind == "param"}
+    values = {
+        record.key: Values(
+            sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
+        )
+        if record.kind != INIT
+        else Values(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
+        for record in legacy.records
+        if record.is_float
+        and record.kind != "param"
+        and not (record.kind == "state" and record.digest == weights.get(record.name))
+    }
+    provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
+    modules = legacy.provenance.get("modules", {})
+    provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
+    coverage = {name: value for name, value in legacy.coverage.items() if name not in _OF_TRACES}
+    return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
+
+
+@dataclass(frozen=True)
+class GoldenEvidence:
+    """Evidence for a derived tolerance, from a golden file and two runs of the new side."""
+
+    golden: Golden
+    new: Trace
+    new_reference: Trace
+    _sketch: ValuesOf = field(default_factory=sketches, repr=False)
+
+    def sample(self, pair: Pair) -> Sample | None:
+        values = self.golden.values.get(pair.legacy.key)
+        new = pair.new if pair.new.kind == INIT else None
+        twin = self.new_reference.by_key.get(pair.new.key, new)
+        if values is None or twin is None:
+            return None
+        return Sample(
+            legacy=values.legacy,
+            reference=values.reference,
+            spread=values.spread,
+            new=marked(self._sketch(self.new, pair.new), values.legacy),
+            new_reference=marked(self._sketch(self.new if twin is new else self.new_reference, twin), values.reference),
+            sketched=True,
+        )
+
+    def likeness(self, legacy: Record, new: Record) -> float:
+        values = self.golden.values.get(legacy.key)
+        return 0.0 if values is None else relative_gap(values.legacy, self._sketch(self.new, new))
+
+    def decision(self, record: Record) -> dict[str, Tensor]:
+        return self.golden.values_of(*record.key[:4])
+
+    def before(self, record: Record) -> Tensor | None:
+        return None  # a golden file holds no training
+
+
+def save(golden: Golden, path: Path) -> str:
+    """Write a golden file, to a temporary name first, and return its seal; the same content gives the same bytes."""
+    places: dict[tuple[bytes, ...], int] = {}  # a module's input is often another's output: kept once
+    kept: list[Values] = []
+    rows = []
+    for record in golden.records:
+        values = golden.values.get(record.key)
+        place = -1
+        if values is not None:
+            content = values.legacy.numpy().tobytes(), values.reference.numpy().tobytes(), repr(values.spread).encode()
+            place = places.setdefault(content, len(kept))
+            if place == len(kept):
+                kept.append(values)
+        rows.append([*(getattr(record, column) for column in _COLUMNS), place])
+    header = dict(
+        format_version=FORMAT_VERSION, task=asdict(golden.task), given=golden.given, provenance=golden.provenance,
+        coverage=golden.coverage, records=rows,
+    )  # fmt: skip
+    arrays = {
+        "header": np.frombuffer(json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), np.uint8),
+        "legacy": _packed([values.legacy for values in kept]),
+        "reference": _packed([values.reference for values in kept]),
+        "lengths": np.array([len(values.legacy) for values in kept], np.int64),
+        "spread": np.array([(values.spread.max, values.spread.rms) for values in kept]).reshape(-1, 2),
+        **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
+    }
+    seal = seal_of(arrays)
+    arrays[SEAL] = np.frombuffer(bytes.fromhex(seal), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return seal
+
+
+def seal_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a SHA-256 over the names, types, shapes and bytes of all arrays but the seal itself."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        if name != SEAL:
+            digest.update(repr((name, array.dtype.str, array.shape)).encode() + b"\0")
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _packed(tensors: list[Tensor]) -> np.ndarray:
+    return torch.cat(tensors).numpy() if tensors else np.zeros(0)
+
+
+def load(path: Path) -> Golden:
+    """Read a golden file.
+
+    Raises:
+        GoldenError: if it is none, damaged, or of another format version.
+        OSError: if it cannot be read.
+    """
+    if not path.is_file():
+        raise GoldenError(f"{path} is not a file; `ddq-parity capture` makes golden files.")
+    content = io.BytesIO(path.read_bytes())
+    try:
+        with np.load(content, allow_pickle=False) as archive:
+            return _from_arrays(path, {name: archive[name] for name in archive.files})
+    except SettingsError as error:
+        raise GoldenError(f"{path} is not a golden file that can be used: {error}") from error
+    except _NOT_A_GOLDEN as error:
+        raise GoldenError(f"{path} is not a golden file or is damaged: {type(error).__name__}.") from error
+
+
+def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
+    header = json.loads(arrays["header"].tobytes())
+    if header["format_version"] != FORMAT_VERSION:
+        raise GoldenError(
+            f"{path} has format version {header['format_version']}; expected {FORMAT_VERSION}: record it again with "
+            "`ddq-parity capture` of this version."
+        )
+    seal = seal_of(arrays)
+    if arrays[SEAL].tobytes().hex() != seal:
+        raise GoldenError(
+            f"{path} has been changed since it was recorded: its digest is {seal[:16]}, its seal "
+            f"{arrays[SEAL].tobytes().hex()[:16]}; take it from where it came from, or record it again."
+        )
+    lengths = arrays["lengths"].tolist()
+    columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
+    kept = [Values(one, two, Norms(*errors)) for one, two, errors in zip(*columns, arrays["spread"].tolist())]
+    if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
+        raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
+    records, values = [], {}
+    rows = [dict(zip(_COLUMNS, row)) for row in header["records"]]
+    check_fields(header["provenance"], header["coverage"], rows)
+    for fields, (*_, place) in zip(rows, header["records"]):
+        record = Record(**{**fields, "shape": tuple(fields["shape"])})
+        if record.dtype not in DTYPES.values():
+            raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")
+        records.append(record)
+        if place >= 0:
+            values[record.key] = kept[place]
+    decisions = {
+        name.removeprefix(_DECISION): torch.from_numpy(array)
+        for name, array in arrays.items()
+        if name.startswith(_DECISION)
+    }
+    _check_decisions(path, records, decisions)
+    task = header["task"]
+    sizes = tuple((h, w) for h, w in task["sizes"])
+    objects = None if task["objects"] is None else tuple(task["objects"])
+    return Golden(
+        task=Task(**{**task, "sizes": sizes, "objects": objects, "checks": tuple(task["checks"])}),
+        given=dict(header["given"]),
+        provenance=header["provenance"],
+        coverage=header["coverage"],
+        records=tuple(records),
+        values=values,
+        decisions=decisions,
+        seal=seal,
+    )
+
+
+def _check_decisions(path: Path, records: Sequence[Record], decisions: Mapping[str, Tensor]) -> None:
+    """Refuse a file without a decision that it names, or with another: the new side could not be given it.
+
+    Raises:
+        GoldenError: naming the first.
+    """
+    for record in records:
+        if record.kind == "tap":
+            key = decision_key(record.phase, record.name, record.call, record.slot)
+            if key not in decisions:
+                raise GoldenError(f"{path} lacks the decision {key}, which it names; record it again.")
+            if content_digest(decisions[key]) != record.digest:
+                raise GoldenError(f"{path} holds another decision {key} than was recorded; record it again.")

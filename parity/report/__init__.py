@@ -1,0 +1,1 @@
+"""Verdicts and audits for a terminal and as JSON."""

@@ -1,0 +1,420 @@
+"""Render a verdict for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from converters.errors import counted
+from legacy_adapters import originals
+from legacy_adapters.phases import phase_of, rank_of
+
+from ..comparing import derived
+from ..comparing.compare import FIXED, Comparison
+from ..comparing.metrics import Metrics
+from ..comparing.pairing import LEGACY, NEW
+from ..golden.golden import Golden
+from ..sides.settings import OWN, TWIN
+from ..sides.shared import shared_code
+from ..verdict.blame import Divergence, describe
+from ..verdict.isolation import Isolation, Place, told
+from ..verdict.unequal import DecisionDifference
+from ..verdict.verdict import MATCH, Verdict
+from . import sections
+from .stages import drift_stages, is_choice, record_name, stages
+
+MOST_PLACES = 10
+SEAL_DIGITS = 16  # that are shown; JSON has all
+def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
+    """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``.
+
+    Args:
+        verdict: to be told.
+        console: to write to.
+        quiet: the last line only.
+        script: that shows the first error alone.
+    """
+    if not quiet:
+        for side, provenance in verdict.provenance.items():
+            console.print(provenance_line(side, provenance), markup=False, highlight=False)
+        if (memory := memory_line(verdict.provenance)) != "":
+            console.print(memory, markup=False, highlight=False)
+        console.print(_table(verdict))
+        _print_drifts(verdict, console)
+        if (shared := shared_code(verdict.provenance)) is not None:
+            _print_wrapped(shared.line(), console)
+        if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
+            console.print(f"digests of the recordings: {', '.join(seals)}", markup=False, highlight=False)
+        _print_coverage(verdict, console)
+        if verdict.isolation is not None:
+            _print_isolation(verdict.isolation, console)
+        if verdict.divergence is not None:
+            _print_divergence(verdict, console)
+        if script is not None:
+            console.print(f"shown alone by: python {script}", markup=False, highlight=False, soft_wrap=True)
+    console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
+
+
+def provenance_line(side: str, provenance: dict[str, Any]) -> str:
+    """Tell in one line which code a side ran and under which conditions."""
+    modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
+    code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
+    threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
+    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
+    return f"{told}, {under}" if (under := _autocast(provenance)) else told
+
+
+def _threads(number: int | None) -> str:
+    return "threads unknown" if number is None else counted(number, "thread")
+
+
+def _autocast(provenance: dict[str, Any]) -> str:
+    """Tell under which autocast a side ran, and what was set for that; empty if under none."""
+    amp, switch = provenance.get("amp"), provenance.get("switch")
+    return f"{amp} autocast{f' with {switch}' if switch else ''}" if amp else ""
+
+
+def memory_line(provenance: dict[str, dict[str, Any]]) -> str:
+    """Tell the most memory that each side has held, in gigabytes of 10^9 bytes; empty where no side has recorded it."""
+    held = {side: of["peak_memory"] for side, of in provenance.items() if "peak_memory" in of}
+    parts = [
+        f"{side} {peak['process'] / 1e9:.1f} GB" + (f" and {peak['gpu'] / 1e9:.1f} GB on the GPU" if "gpu" in peak else "")
+        for side, peak in held.items()
+    ]
+    return f"peak memory: {', '.join(parts)}" if parts else ""
+
+
+def _table(verdict: Verdict) -> Table:
+    found = stages(verdict.comparisons)
+    alone = {stage.name: stage for stage in stages(verdict.isolation.comparisons)} if verdict.isolation else {}
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
+    for title in ("records", "equal", *(["alone"] if alone else []), "max diff"):
+        table.add_column(title, justify="right", no_wrap=True)
+    # the only column that rich may shrink: of columns that all refuse to wrap it takes from each alike
+    table.add_column("worst record" if any(stage.worst for stage in found) else "")
+    for stage in found:
+        style = None if stage.accepted == stage.records else "bold red"
+        name = Text(record_name(stage.worst.pair.new) if stage.worst else "", no_wrap=True, overflow="ellipsis")
+        counts = [stage.records, stage.accepted]
+        if alone:
+            counts.append(alone[stage.name].accepted if stage.name in alone else 0)
+        table.add_row(Text(stage.name), *map(str, counts), _gap(stage.worst), name, style=style)
+    return table
+
+
+def _print_drifts(verdict: Verdict, console: Console) -> None:
+    """Print how far autocast moves the new side by itself, where the legacy side could not be compared."""
+    if verdict.unable is None or not verdict.unable.drifts:
+        return
+    amp = verdict.provenance[NEW].get("amp")
+    _print_wrapped(
+        f"the new side alone, under {amp} autocast against float32 with equal decisions and draws: root mean square of "
+        "the difference, in % of that of the float32 result (figures, no verdict)",
+        console,
+    )
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
+    for title in ("records", "median", "largest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("of")
+    for stage in drift_stages(verdict.unable.drifts):
+        name = Text(record_name(stage.worst), no_wrap=True, overflow="ellipsis")
+        shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
+        table.add_row(Text(stage.name), str(stage.records), *shares, name)
+    console.print(table)
+
+
+def _gap(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.difference is None:
+        return "0"
+    gap = comparison.difference.max_abs
+    return "n/a" if math.isnan(gap) or is_choice(comparison) else f"{gap:.3g}"
+
+
+def _print_coverage(verdict: Verdict, console: Console) -> None:
+    coverage = verdict.coverage
+    console.print(
+        f"leaf calls paired {coverage.paired_leaf_calls} of {coverage.legacy_leaf_calls}, "
+        f"records excluded {len(coverage.excluded_records)}, unaccounted {len(coverage.unaccounted)}",
+        highlight=False,
+    )
+    for line in initial_lines(verdict):
+        _print_wrapped(line, console)
+    for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
+        _print_wrapped(line, console)
+    for line in training_lines(verdict):
+        _print_wrapped(line, console)
+    if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
+        _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
+    for line in exclusion_lines(verdict):
+        _print_wrapped(f"  excluded {line}", console)
+    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
+    if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
+        lines += sections.detection_lines(verdict.detections)
+    for line in lines:
+        _print_wrapped(line, console)
+
+
+def training_lines(verdict: Verdict) -> list[str]:
+    """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
+    told = verdict.provenance
+    if not told[LEGACY].get("steps"):
+        return []
+    first = told[LEGACY]
+    orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
+    groups = [
+        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
+        f"{p.get('frozen_in_groups')} frozen"
+        for side, p in told.items()
+    ]
+    ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
+    start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
+    if told[NEW].get("resumed"):
+        start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
+    return [
+        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
+        f"{orders[first['clip_order']]}",
+        f"  {'; '.join(groups)}: of those only the state afterwards is compared",
+        *_rank_lines(told),
+    ]
+
+
+def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
+    first = told[LEGACY]
+    if not first.get("ranks"):
+        return []
+    ranks = range(first["ranks"])
+    wrapped = {}
+    for side, provenance in told.items():
+        options = dict(provenance.get("wrapper", {}))
+        name = options.pop("name", "nothing")
+        text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
+        wrapped.setdefault(f"{name} ({text})" if text else name, []).append(side)
+    counts = [
+        " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
+        for step in range(1, first["steps"] + 1)
+    ]
+    shown = [*counts[:MOST_PLACES], *(["..."] if len(counts) > MOST_PLACES else [])]
+    wrappers = "; ".join(f"{' and '.join(sides)} in {text}" for text, sides in wrapped.items())
+    return [
+        f"  {len(ranks)} ranks joined by gloo, {wrappers}",
+        f"  objects of rank {' and '.join(map(str, ranks))}, step by step: {', '.join(shown)}",
+    ]
+
+
+def rounding_lines(verdict: Verdict) -> list[str]:
+    """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
+    amp = verdict.provenance[LEGACY].get("amp")
+    findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    ceiling = derived.limits_of(amp).ceiling
+    wide = sum(found.explained > ceiling * found.size for found in findings)
+    if amp is None or not wide:
+        return []
+    return [
+        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
+        f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
+    ]
+
+
+def initial_lines(verdict: Verdict) -> list[str]:
+    """Return a heading and a line for each of the first places that are built or initialised otherwise."""
+    found = verdict.initial
+    if not found:
+        return []
+    lines = [f"built or initialised otherwise: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
+    return [*lines, f"  and {len(found) - MOST_PLACES} more; see --json"] if len(found) > MOST_PLACES else lines
+
+
+def without_effect_lines(verdict: Verdict) -> list[str]:
+    """Return a line on arguments and results of methods that differ though nothing that is computed does."""
+    lone = verdict.without_effect
+    if not lone:
+        return []
+    return [f"passed on otherwise between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
+
+
+def tie_lines(verdict: Verdict) -> list[str]:
+    """Return one line per decision that differs and was accepted, with its margin."""
+    return [
+        f"{c.pair.new.phase} {c.pair.new.name}#{c.pair.new.call} {c.pair.new.slot}: {c.difference.note}"
+        for c in verdict.comparisons
+        if c.pair.new.kind == "tap" and not c.pair.new.is_float and c.accepted and c.difference is not None
+    ]
+
+
+def exclusion_lines(verdict: Verdict) -> list[str]:
+    """Return one line per exclusion in use: count, side, record pattern, reason."""
+    counts = Counter(item.exclusion for item in verdict.coverage.excluded_records)
+    return [
+        f"{count} x {exclusion.side} {exclusion.kind} {exclusion.name} {exclusion.slot}: {exclusion.reason}"
+        for exclusion, count in counts.items()
+        if exclusion is not None
+    ]
+
+
+def _print_isolation(isolation: Isolation, console: Console) -> None:
+    found = isolation.places
+    for reason in isolation.reasons:
+        _print_wrapped(f"isolated: not comparable: {reason}", console)
+    if not found and isolation.reasons:
+        return
+    if not found:
+        console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
+        return
+    console.print(f"isolated: {told(found)}", highlight=False)
+    for line in place_lines(isolation)[:MOST_PLACES]:
+        _print_wrapped(f"  {line}", console)
+    if len(found) > MOST_PLACES:
+        console.print(f"  and {len(found) - MOST_PLACES} more; see --json", markup=False, highlight=False)
+
+
+def place_lines(isolation: Isolation) -> list[str]:
+    """Return a line per place: what differs there first, by how much alone, with what came before, what follows."""
+    return [
+        f"{place.where}: {counted(place.records, 'record')}, first {place.record.kind} {record_name(place.record)} "
+        + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
+        + _following(place)
+        for place in isolation.places
+    ]
+
+
+def _following(place: Place) -> str:
+    count = len(place.follows)
+    return f", and {count} place{'s' * (count > 1)} that follow{'s' * (count == 1)} from it" if count else ""
+
+
+def _print_divergence(verdict: Verdict, console: Console) -> None:
+    divergence = verdict.divergence
+    if divergence is None:
+        return
+    console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
+    for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
+        _print_wrapped(f"  {line}", console)
+
+
+def _print_wrapped(line: str, console: Console) -> None:
+    """Print a line; where it goes on in the next, that is set in four more columns."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    for part in textwrap.wrap(line, console.width, subsequent_indent=indent, break_on_hyphens=False):
+        console.print(part, markup=False, highlight=False, soft_wrap=True)
+
+
+def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
+    """Say how large the difference is; of a decision, and of what one rests on, how far it is from a tie."""
+    comparison = divergence.comparison
+    if comparison is None or comparison.difference is None:
+        return []
+    difference, decision = comparison.difference, decision_at(verdict, comparison)
+    share = f"{difference.differing:.1%} of the elements differ, largest by {difference.max_abs:.3g}"
+    if not comparison.pair.new.shape:
+        share = f"differs by {difference.max_abs:.3g}"
+    if decision is None:
+        metrics = difference.metrics
+        shown = [figures(metrics)] if metrics is not None and metrics.ulps is not None else []
+        return [difference.note or share, *shown]
+    lines = [difference.note or share] if comparison.pair.new.kind == "basis" else []
+    return [*lines, sections.decision_line(decision), *filter(None, [sections.witness_line(decision)])]
+
+
+def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference | None:
+    """Return the decision that a tap or a basis record is part of, if it differs."""
+    record = comparison.pair.new
+    if record.kind not in ("tap", "basis"):
+        return None
+    place = (record.phase, record.name, record.call)
+    return next((found for found in verdict.decisions if (found.phase, found.name, found.call) == place), None)
+
+
+def figures(metrics: Metrics) -> str:
+    """Return what was measured in one line, but for the share of differing elements."""
+    said = [
+        f"max {metrics.max_abs:.3g}", f"relative {metrics.max_rel:.3g}", f"mean {metrics.mean_abs:.3g}",
+        f"cosine {metrics.cosine:.9g}", f"{metrics.ulps} ULP",
+    ]  # fmt: skip
+    counts = (("NaN", metrics.nan), ("Inf", metrics.inf))
+    said += [f"{what} {legacy} and {new}" for what, (legacy, new) in counts if legacy or new]
+    return ", ".join(said)
+
+
+def reduction_lines(verdict: Verdict) -> list[str]:
+    """Say how often each side's code sums something over ranks where they part, if one does it less often."""
+    comparison = verdict.divergence.comparison if verdict.divergence is not None else None
+    phase = comparison.pair.new.phase if comparison is not None else ""
+    counts = {side: verdict.provenance[side].get("reductions", {}).get(phase, {}) for side in (LEGACY, NEW)}
+    if sum(counts[LEGACY].values()) == sum(counts[NEW].values()):
+        return []
+    said = [
+        f"{side} " + (", ".join(f"{count} in {name or 'the detector'}" for name, count in modules.items()) or "none")
+        for side, modules in counts.items()
+    ]
+    return [f"sums over ranks in the forward pass: {'; '.join(said)}"]
+
+
+def class_lines(verdict: Verdict) -> list[str]:
+    """Return a line per side with the class of the blamed module, where its code is to be looked for."""
+    divergence = verdict.divergence
+    if divergence is None or divergence.modules is None:
+        return []
+    sides = zip((LEGACY, NEW), divergence.modules)
+    return [f"{side} code: {verdict.classes[side][path]}" for side, path in sides if path in verdict.classes[side]]
+
+
+def closing_line(verdict: Verdict) -> str:
+    """Return the verdict in one line, e.g. ``MATCH 4654 of 4654 records bit-identical``."""
+    total = len(verdict.comparisons)
+    identical = sum(comparison.identical for comparison in verdict.comparisons)
+    remark = ", ".join(filter(None, (seed_remark(verdict), originals.remark(verdict.provenance[LEGACY]))))
+    if verdict.outcome == MATCH:
+        tolerance = verdict.tolerance
+        bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
+        within = total - len(verdict.without_effect)
+        accepted = "" if identical == within else f", {within} within {tolerance.name} tolerance{bounds}"
+        if verdict.without_effect:
+            accepted += f", {total - within} between methods differ without effect"
+        replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
+        under = f", under {told}" if (told := _autocast(verdict.provenance[NEW])) else ""
+        said = f"MATCH {identical} of {counted(total, 'record')} bit-identical{accepted}{replayed}{under}"
+        return f"{said}, {remark}" if remark else said
+    where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
+    return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def seed_remark(verdict: Verdict) -> str:
+    """Say that the run was made under another seed than was asked for; empty if it was not."""
+    if not verdict.seeds_before:
+        return ""
+    before = ", ".join(map(str, verdict.seeds_before))
+    return f"under seed {verdict.provenance[LEGACY].get('seed')}, for under {before} rounding is too large to judge by"
+
+
+def _place_of(divergence: Divergence) -> str:
+    """Return where a divergence is; of several ranks also in which step and on which rank."""
+    phase = divergence.comparison.pair.new.phase if divergence.comparison is not None else ""
+    return divergence.where if rank_of(phase) is None else f"{divergence.where} in {phase}"
+
+
+def as_sentence(remark: str) -> str:
+    """Return a remark as a sentence that follows others; nothing of none."""
+    return f" {remark[0].upper()}{remark[1:]}." if remark else ""
+
+
+def golden_line(golden: Golden, file: Path) -> str:
+    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of ddq_detr tiny_4scale -> FILE, 0.4 MB``."""
+    megabytes = file.stat().st_size / 1e6
+    task = golden.task
+    remark = originals.remark(golden.provenance)
+    said = (
+        f"CAPTURED {counted(len(golden.records), 'record')} of {task.family} {task.variant} -> {file}, "
+        f"{megabytes:.1f} MB, digest {golden.seal[:SEAL_DIGITS]}"
+    )
+    return f"{said}, {remark}" if remark else said

@@ -1,0 +1,132 @@
+"""Group what was compared, and how far autocast moves a model, by part of the model."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from legacy_adapters import made_up, probes
+from legacy_adapters.phases import step_of
+from legacy_adapters.trace_writer import Record
+
+from ..comparing.compare import Comparison
+from ..comparing.drift import Drift
+
+_PHASES = {
+    "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
+}  # fmt: skip
+_PARTS = {
+    "loss": "losses",
+    "in_grad": "gradient flow",
+    "out_grad": "gradient flow",
+    "grad": "gradients",
+    "clip": "clip norm",
+    "setting": "settings",
+    "update": "settings",
+    "optim_state": "optimizer state",
+    "state": "state afterwards",
+    "random": "random states",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of the table.
+
+    Attributes:
+        name: part of the model, in order of execution.
+        records: compared.
+        identical: with the same bits.
+        accepted: equal under the tolerance.
+        worst: the comparison with the largest difference, None if all are identical.
+    """
+
+    name: str
+    records: int
+    identical: int
+    accepted: int
+    worst: Comparison | None
+
+
+def stages(comparisons: Sequence[Comparison]) -> tuple[Stage, ...]:
+    """Group comparisons by part of the model, in the order the parts first ran."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault(stage_of(comparison), []).append(comparison)
+    return tuple(
+        Stage(
+            name,
+            len(group),
+            sum(comparison.identical for comparison in group),
+            sum(comparison.accepted for comparison in group),
+            max((c for c in group if not c.identical), key=_size, default=None),
+        )
+        for name, group in groups.items()
+    )
+
+
+def stage_of(comparison: Comparison) -> str:
+    """Name the stage of a pair, see :func:`stage_of_record`."""
+    return stage_of_record(comparison.pair.new)
+
+
+def stage_of_record(record: Record) -> str:
+    """Name the stage of a record: ``weights``, ``inference: encoder``, ``training: losses`` ..."""
+    if record.kind == "param":
+        return "weights"
+    part = _PARTS.get(record.kind)
+    if record.kind in ("tap", "basis"):
+        part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
+    phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
+    return f"{phase}: {part or record.name.split('.')[0] or 'detector'}"
+
+
+def _size(comparison: Comparison) -> float:
+    gap = comparison.difference.max_abs if comparison.difference else 0.0
+    return math.inf if math.isnan(gap) or is_choice(comparison) else gap
+
+
+def is_choice(comparison: Comparison) -> bool:
+    """Tell a record of indices or labels: how far two of these are apart says nothing."""
+    return comparison.pair.new.kind == "tap" and not comparison.pair.new.is_float
+
+
+@dataclass(frozen=True)
+class DriftOfStage:
+    """How far autocast moves one part of the new side from float32, in shares of its results.
+
+    Attributes:
+        name: as of :class:`Stage`.
+        records: measured.
+        median: of their shares.
+        largest: share.
+        worst: the record that has it.
+    """
+
+    name: str
+    records: int
+    median: float
+    largest: float
+    worst: Record
+
+
+def drift_stages(drifts: Sequence[Drift]) -> tuple[DriftOfStage, ...]:
+    """Group what was measured by part of the model, in the order the parts first ran."""
+    groups: dict[str, list[Drift]] = {}
+    for drift in drifts:
+        groups.setdefault(stage_of_record(drift.record), []).append(drift)
+    worst = {name: max(group, key=lambda drift: drift.share) for name, group in groups.items()}
+    return tuple(
+        DriftOfStage(
+            name, len(group), statistics.median(d.share for d in group), worst[name].share, worst[name].record
+        )
+        for name, group in groups.items()
+    )
+
+
+def record_name(record: Record) -> str:
+    slot = f".{record.slot}" if record.slot else ""
+    step = "" if step_of(record.phase) is None else f"{record.phase} "
+    return f"{step}{record.name}#{record.call}{slot}"

@@ -1,0 +1,1 @@
+"""Whole runs: both sides, against a golden file, module by module."""

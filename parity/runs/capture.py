@@ -1,0 +1,67 @@
+"""Record the legacy side into a golden file, and compare the new side with one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from converters.rules import families
+from legacy_adapters.initialising import without_init
+
+from ..comparing.compare import DERIVED, Tolerance
+from ..comparing.pairing import NEW
+from ..golden.golden import Golden, GoldenEvidence, distil, sketches
+from ..sides.exclusions import EXCLUSIONS
+from ..sides.settings import Machine, Sources, Task
+from ..sides.sides import Prepared, Sides
+from ..traces.trace import decisions
+from ..verdict.verdict import Verdict, ended, judge
+from .isolate import FLOAT64
+from .run import measure_legacy
+
+Progress = Callable[[str], None]
+
+
+def capture(
+    task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path, progress: Progress
+) -> Golden:
+    """Run the legacy side several times in ``folder`` and distil what it computed.
+
+    Raises:
+        legacy_adapters.launch.SideError: if the side crashes or takes too long.
+    """
+    sides = Sides(task, sources, machine, prepared, folder, variant_calls=False)  # a golden file is to stay small
+    progress(f"running the legacy side ({task.family} {task.variant})")
+    legacy = sides.legacy()
+    bundle = decisions(legacy)
+    measured = measure_legacy(sides, legacy, sides.write_decisions(bundle), progress, sketches())
+    return distil(task, prepared, legacy, measured.reference, measured.spread, bundle)
+
+
+def check(
+    golden: Golden, sources: Sources, machine: Machine, prepared: Prepared, folder: Path, progress: Progress
+) -> Verdict:
+    """Run the new side in ``folder`` under the golden file's decisions and draws and judge with derived tolerance.
+
+    Raises:
+        GoldenError: if ``prepared`` is not what the golden file was recorded with.
+        legacy_adapters.launch.SideError: if the side crashes or takes too long.
+    """
+    golden.check_given(prepared)
+    settings = dict(task=asdict(golden.task), sources=asdict(sources), machine=asdict(machine))
+    (folder / "run.json").write_text(json.dumps(settings, indent=1, sort_keys=True, default=str))
+    sides = Sides(golden.task, sources, machine, prepared, folder, variant_calls=False)
+    replay = sides.write_decisions(golden.decisions)
+    progress(f"running the new side ({sources.new_adapter.stem})")
+    given = dict(replay=replay, gradient_flow=golden.provenance.get("gradient_flow", False))
+    new = sides.new(**given)
+    progress("running the new side in float64")
+    checks = without_init(golden.task.checks)
+    new_reference = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=checks, **given)
+    progress("comparing")
+    mapping = families.mapping(golden.task.family, golden.task.variant)
+    exclusions = EXCLUSIONS[golden.task.family]
+    evidence = GoldenEvidence(golden, new, new_reference)
+    return ended(judge(golden, new, mapping, exclusions, Tolerance(DERIVED), evidence))

@@ -1,0 +1,1 @@
+"""Come to a verdict and name the first wrong place."""

@@ -1,0 +1,187 @@
+"""Account for records without a twin that show nothing of their own: what they hold is compared elsewhere.
+
+A refactoring may insert an ``nn.Identity``, wrap a layer, make a module of a function, hand on one more argument or
+call a layer again on what it had before. The other side has no such record, but all that it could show wrong is seen in
+others: a module's inputs and outputs are looked at only to find out where values part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from legacy_adapters.trace_writer import Key, Record, content_digest, zeros_digest
+from legacy_adapters.values import joined
+
+from ..comparing.compare import Comparison
+from ..comparing.pairing import LEGACY, NEW, OF_METHODS, OF_MODULES, Unpaired
+from ..comparing.twins import INPUTS, OUTPUTS, numel
+from ..traces.shard import TORCH_DTYPES
+from .blame import FLOW
+
+_VALUES = ("module_in", "module_out", "tap", "basis", "loss")
+_COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
+REPEATS = "its values are those of records that are equal on both sides"
+GRADIENTS = "the gradients of all parameters are equal"
+UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
+GROUPED = "the same tensors in another grouping; all that is computed is equal"
+NUMBER = "a number that only one side passes; what is computed with it is compared"
+
+#: side, phase and name of a call, its number.
+_Call = tuple[str, str, str, int]
+
+
+def explained(
+    unpaired: Sequence[Unpaired],
+    comparisons: Iterable[Comparison],
+    cut_off: Collection[Key] = (),
+    keys: Mapping[Key, Key] | None = None,
+) -> tuple[Unpaired, ...]:
+    """Return ``unpaired``, those that are accounted for by what was compared with the reason.
+
+    - A call that only one side makes, of which every output is a value that was compared and accepted elsewhere in the
+      same phase; a decision likewise, with what it rests on.
+    - An argument that only one side gives a module that both call: a number; on the new side also a tensor that was
+      compared elsewhere. An argument that the new side leaves out stays unaccounted for.
+    - An output that only the new side returns, if it was compared elsewhere.
+    - Where all else is equal, an argument or output of one call that is a tensor on one side and a list of as many
+      elements on the other, such as the boxes of all layers.
+    - Where all else is equal, the gradients of all parameters included, an output that the new side leaves out of a call
+      that gives others, such as the weights of an attention: nothing is computed with it, or that would show.
+    - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
+      on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
+      side is cut off.
+
+    Whole numbers, some that come up everywhere and tensors of zeros equal others by chance and prove nothing.
+
+    Args:
+        unpaired: records without a twin.
+        comparisons: of all pairs.
+        cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
+        keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
+    """
+    comparisons = tuple(comparisons)
+    known, paired = _known(comparisons)
+    calls: dict[_Call, list[Record]] = defaultdict(list)
+    for item in unpaired:
+        calls[_call(item.side, item.record)].append(item.record)
+    reasons = {
+        (call[0], record.key): _reason(call, record, records, known[call[0]], call in paired)
+        for call, records in calls.items()
+        for record in records
+    }
+    found = tuple(
+        item if item.exclusion is not None else replace(item, explained=reasons[item.side, item.record.key])
+        for item in unpaired
+    )
+    if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
+        return found
+    kept = {_call(side, record) for side, record in _outputs(comparisons)}
+    proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
+    harmless = dict.fromkeys(_grouped((item for item in found if item.exclusion is None), keys or {}), GROUPED)
+    for item in found:
+        if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept:
+            harmless.setdefault((LEGACY, item.record.key), UNUSED)
+    if not all(
+        item.is_accounted or item.record.kind in FLOW or (item.side, item.record.key) in harmless for item in found
+    ):
+        return found
+    found = tuple(
+        item if item.is_accounted else replace(item, explained=harmless.get((item.side, item.record.key), ""))
+        for item in found
+    )
+    return tuple(
+        replace(item, explained=GRADIENTS)
+        if not item.is_accounted and item.record.phase in proven and item.record.key not in cut_off
+        else item
+        for item in found
+    )
+
+
+def _grouped(unpaired: Iterable[Unpaired], keys: Mapping[Key, Key]) -> Iterator[tuple[str, Key]]:
+    """Yield side and key of what one call passes as one tensor on one side and as a list of tensors on the other.
+
+    Where one side has ``x`` the other has ``x.0``, ``x.1`` and so on, all of one shape, which ``x`` has behind its
+    first dimension.
+    """
+    slots: dict[tuple, dict[str, dict[str, Record]]] = defaultdict(lambda: {LEGACY: {}, NEW: {}})
+    for item in unpaired:
+        record = item.record
+        if record.kind in ("module_in", "module_out"):
+            call = keys.get(record.key, record.key)[:4] if item.side == LEGACY else record.key[:4]
+            root, _, index = record.slot.rpartition(".")
+            slots[*call, root if index.isdigit() else record.slot][item.side][record.slot] = record
+    for (*_, slot), sides in slots.items():
+        for one, other in ((LEGACY, NEW), (NEW, LEGACY)):
+            whole, parts = sides[one].get(slot), sides[other]
+            listed = [parts.get(joined(slot, str(index))) for index in range(len(parts))]
+            if whole is None or len(sides[one]) != 1 or None in listed or whole.shape[:1] != (len(parts),):
+                continue
+            if all((part.dtype, part.shape) == (whole.dtype, whole.shape[1:]) for part in listed):
+                yield one, whole.key
+                yield from ((other, part.key) for part in listed)
+
+
+def _outputs(comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Record]]:
+    """Yield the legacy side's outputs that have a twin."""
+    for comparison in comparisons:
+        if comparison.pair.legacy.kind == "module_out":
+            yield LEGACY, comparison.pair.legacy
+
+
+def _known(comparisons: Iterable[Comparison]) -> tuple[dict[str, set[tuple[str, str]]], set[_Call]]:
+    """Return phase and digest of all accepted values of each side, and the calls that have a twin."""
+    known: dict[str, set[tuple[str, str]]] = {LEGACY: set(), NEW: set()}
+    paired = set()
+    for comparison in comparisons:
+        for side, record in ((LEGACY, comparison.pair.legacy), (NEW, comparison.pair.new)):
+            if record.kind not in OF_METHODS:  # which have the name of a module, too
+                paired.add(_call(side, record))
+            if comparison.accepted and record.kind in _VALUES:
+                known[side].add((record.phase, record.digest))
+    return known, paired
+
+
+def _call(side: str, record: Record) -> _Call:
+    return side, record.phase, record.name, record.call
+
+
+def _reason(
+    call: _Call, record: Record, records: Sequence[Record], known: set[tuple[str, str]], has_twin: bool
+) -> str:
+    side, phase = call[:2]
+    same = {other.key: not numel(other) or (phase, other.digest) in known for other in records}
+    seen = {other.key: not numel(other) or (same[other.key] and not _is_trivial(other)) for other in records}
+    if record.kind in ("tap", "basis"):
+        # what it rests on proves it; the decision may be a single number
+        telling = any(numel(other) and seen[other.key] for other in records)
+        return REPEATS if not has_twin and telling and all(same.values()) else ""
+    if record.kind not in OF_MODULES:
+        return ""
+    if not has_twin:
+        outputs = [other for other in records if other.kind == "module_out"]
+        return REPEATS if outputs and all(seen[other.key] for other in outputs) else ""
+    value, _ = INPUTS if record.kind in INPUTS else OUTPUTS
+    if record.kind != value:  # a gradient is explained where its value is
+        twin = next((other for other in records if (other.kind, other.slot) == (value, record.slot)), None)
+        return "" if twin is None else _reason(call, twin, records, known, has_twin)
+    if value == "module_in" and not record.shape:
+        return NUMBER
+    return REPEATS if seen[record.key] and side == NEW else ""
+
+
+def _is_trivial(record: Record) -> bool:
+    if numel(record) > 1:
+        return record.digest == zeros_digest(record.dtype, record.shape)
+    return not record.is_float or record.digest in _common_digests(record.dtype, record.shape)
+
+
+@cache
+def _common_digests(dtype: str, shape: tuple[int, ...]) -> frozenset[str]:
+    """Return the digests of single numbers that come up everywhere."""
+    numbers = (torch.full(shape, value, dtype=TORCH_DTYPES[dtype]) for value in _COMMON)
+    return frozenset(map(content_digest, numbers))

@@ -1,0 +1,229 @@
+"""Compare what both sides make of a model before weights are loaded: check ``init``.
+
+Values and flags of parameters and buffers are records like others. What is no value is compared here: which weights the
+code asks for, which parameters are copies of each other or one, and which are written to twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converters.rules.mapping import Mapping as Rules
+from legacy_adapters.initialising import INIT, TRAINED
+
+from ..comparing.compare import Comparison
+from ..comparing.pairing import LEGACY, NEW
+from .blame import DETECTOR, common_module
+
+Groups = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class InitialDifference:
+    """Something that the new side makes otherwise.
+
+    Attributes:
+        where: module path or parameter on the new side; ``the detector`` where it is in several of its parts.
+        message: one sentence.
+    """
+
+    where: str
+    message: str
+
+
+def initial_differences(
+    legacy: Mapping[str, Any], new: Mapping[str, Any], rules: Rules, comparisons: Iterable[Comparison]
+) -> tuple[InitialDifference, ...]:
+    """Return what differs, the cause of others first; nothing where a side has not run check ``init``.
+
+    Args:
+        legacy: coverage of the legacy side.
+        new: coverage of the new side.
+        rules: give legacy modules and parameters their new names.
+        comparisons: of the values.
+    """
+    if INIT not in legacy or INIT not in new:
+        return ()
+    ours, theirs = _translated(legacy[INIT], rules), new[INIT]
+    place = {name: index for index, name in enumerate(theirs.get("order", ()))}
+    rejected = [c for c in comparisons if c.pair.new.kind == INIT and not c.accepted]
+    rejected.sort(key=lambda c: place.get(c.pair.new.name, len(place)))
+    values = [c for c in rejected if c.pair.new.slot != TRAINED]
+    flags = [c for c in rejected if c.pair.new.slot == TRAINED]
+    # what has other values is told already
+    names = {name for name in ours["recipes"] if name in theirs["recipes"]} - {c.pair.new.name for c in values}
+    found = [
+        *_loads(ours["loaded"], theirs["loaded"]),
+        *_skipped(ours["written"], theirs["written"], {c.pair.new.name for c in values}),
+        *_values(values, ours["recipes"], theirs["recipes"]),
+        *_flags(flags),
+        *_divided(ours["shared"], theirs["shared"], names, "one parameter", "parameters of their own"),
+        *_divided(ours["copies"], theirs["copies"], names, "copies", "drawn each for itself"),
+        *_twice(ours["written"], theirs["written"]),
+    ]
+    return tuple(found)
+
+
+def _translated(initial: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+    """Return what the legacy side told, under the names of the new side."""
+
+    def target(name: str) -> str:
+        return rules.target_of(name) or name
+
+    return dict(
+        recipes={target(name): recipe for name, recipe in initial["recipes"].items()},
+        written={target(name): count for name, count in initial["written"].items()},
+        loaded=[[rules.map_module(module) or module, *rest] for module, *rest in initial["loaded"]],
+        copies=[[target(name) for name in group] for group in initial["copies"]],
+        shared=[[target(name) for name in group] for group in initial["shared"]],
+    )
+
+
+def _loads(legacy: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[InitialDifference]:
+    ours, theirs = Counter(map(tuple, legacy)), Counter(map(tuple, new))
+    if ours == theirs:
+        return []
+    places = sorted({module for module, *_ in (*(ours - theirs), *(theirs - ours))})
+    found = []
+    for place in places:
+        one, two = ([load for load in map(tuple, side) if load[0] == place] for side in (legacy, new))
+        text = f"The code of {_quoted(place)} asks for {_files(two)}; the legacy side's asks for {_files(one)}."
+        found.append(InitialDifference(place or DETECTOR, text))
+    return found
+
+
+def _files(loads: Sequence[tuple[str, ...]]) -> str:
+    if not loads:
+        return "no weights"
+    counts = Counter(file + (f" (prefix {prefix})" if prefix else "") for _, file, prefix in loads)
+    return " and ".join(f"weights {file}" + (f" {count} times" if count > 1 else "") for file, count in counts.items())
+
+
+def _skipped(legacy: Mapping[str, int], new: Mapping[str, int], differing: set[str]) -> list[InitialDifference]:
+    """Tell parts that the legacy side's ``init_weights`` writes to and the new side's does not, with other values."""
+    written = [name for name in legacy if name in new and legacy[name]]
+    places = [
+        part
+        for part, names in _parts(written).items()
+        if not any(new[name] for name in names) and any(name in differing for name in names)
+    ]
+    if not places:
+        return []
+    whole = len(places) > 1 and not any(new[name] for name in written)
+    where = DETECTOR if whole else places[0]
+    listed = ", ".join(f"`{place}`" for place in places)
+    text = f"`init_weights` leaves {listed} as built; the legacy side's initialises what is in there."
+    return [InitialDifference(where, text)]
+
+
+def _values(
+    differing: Sequence[Comparison], legacy: Mapping[str, str], new: Mapping[str, str]
+) -> list[InitialDifference]:
+    found = []
+    for part, names in _parts([c.pair.new.name for c in differing]).items():
+        first = names[0]
+        one, two = legacy.get(first, "unknown"), new.get(first, "unknown")
+        how = f"{one} on the legacy side, {two} on the new one"
+        if one == two:
+            how = f"{one} on both sides, with other values"
+        more = f" ({len(names)} such parameters in `{common_module(names)}`)" if len(names) > 1 else ""
+        where = first_module(names) or part
+        found.append(InitialDifference(where, f"`{first}` is initialised otherwise: {how}{more}."))
+    return found
+
+
+def _flags(differing: Sequence[Comparison]) -> list[InitialDifference]:
+    found = []
+    for names in _parts([c.pair.new.name for c in differing]).values():
+        more = f" ({len(names)} such parameters)" if len(names) > 1 else ""
+        text = f"`{names[0]}` is trained on one side and frozen on the other{more}."
+        found.append(InitialDifference(common_module(names), text))
+    return found
+
+
+def _divided(legacy: Groups, new: Groups, names: set[str], together: str, apart: str) -> list[InitialDifference]:
+    """Compare which parameters belong together, of those that both sides have."""
+    groups = {LEGACY: _groups(legacy, names), NEW: _groups(new, names)}
+    sides = ((LEGACY, NEW, apart, together), (NEW, LEGACY, together, apart))
+    for one, other, on_new, on_legacy in sides:
+        moved: list[str] = []
+        example: dict[str, str] = {}
+        for group in groups[one].values():
+            parts: dict[frozenset[str], list[str]] = defaultdict(list)
+            for name in group:
+                parts[groups[other].get(name, frozenset((name,)))].append(name)
+            if len(parts) > 1:
+                largest = max(parts.values(), key=lambda part: (len(part), sorted(part)))
+                lost = sorted(name for part in parts.values() if part is not largest for name in part)
+                moved += [name for name in lost if name not in example]
+                example.update(dict.fromkeys(lost, sorted(largest)[0]))
+        if moved:
+            moved.sort()
+            # of two that are alike by mistake none is more wrong than the other
+            blamed = moved if one == LEGACY else sorted({*moved, *example.values()})
+            more = f" ({len(moved)} such parameters in `{common_module(moved)}`)" if len(moved) > 1 else ""
+            text = (
+                f"`{moved[0]}` and `{example[moved[0]]}` are {on_new} on the new side and {on_legacy} on the "
+                f"legacy one{more}."
+            )
+            return [InitialDifference(common_module(blamed) or DETECTOR, text)]
+    return []
+
+
+def _groups(groups: Groups, names: set[str]) -> dict[str, frozenset[str]]:
+    found = {}
+    for group in groups:
+        kept = frozenset(group) & names
+        found.update(dict.fromkeys(kept, kept))
+    return found
+
+
+def _twice(legacy: Mapping[str, int], new: Mapping[str, int]) -> list[InitialDifference]:
+    """Tell modules of which everything that is written to is written to at least twice as often as on the legacy side.
+
+    Of a module, not of a parameter: what draws all matrices before modules initialise themselves writes to some
+    parameters once more, and changes nothing.
+    """
+    written: dict[str, list[str]] = defaultdict(list)
+    for name in legacy:
+        if name in new and legacy[name]:
+            written[name.rpartition(".")[0] or name].append(name)
+    twice = [module for module, names in written.items() if all(new[name] >= 2 * legacy[name] for name in names)]
+    if not twice:
+        return []
+    places = [common_module(names) for names in _parts([name for module in twice for name in written[module]]).values()]
+    listed = ", ".join(f"`{place}`" for place in places)
+    first = written[twice[0]][0]
+    text = (
+        f"`init_weights` initialises {listed} more than once: it writes to `{first}` {_times(new[first])}, the legacy "
+        f"side's {_times(legacy[first])}."
+    )
+    return [InitialDifference(places[0] if len(places) == 1 else DETECTOR, text)]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _parts(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group parameters by the part of the detector that they are in."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[name.split(".")[0]].append(name)
+    return found
+
+
+def _quoted(module: str) -> str:
+    return f"`{module}`" if module else DETECTOR
+
+
+def first_module(names: Sequence[str]) -> str:
+    """Return the path that all names begin with; where these are in several modules of a list, that of its first."""
+    path = common_module(names)
+    index = names[0][len(path) + 1 :].split(".")[0]
+    if len(names) == 1 or not index.isdigit():
+        return path
+    return first_module([name for name in names if f"{name}.".startswith(f"{path}.{index}.")])

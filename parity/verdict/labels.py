@@ -1,0 +1,115 @@
+"""Which classes a run has shown: among the final detections, and under made-up predictions in which each wins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from converters.errors import counted
+from converters.rules import layout
+from converters.rules.mapping import Mapping as Rules
+from legacy_adapters import made_up
+
+from ..comparing.detections import Detections, results
+from ..comparing.pairing import LEGACY, NEW
+from ..traces.trace import Recording, Trace
+
+SIDES = (LEGACY, NEW)
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """A label of the legacy side's that the new side gives as another one.
+
+    Attributes:
+        legacy: the label.
+        new: that of the new side, in the same rows.
+        rows: in how many.
+    """
+
+    legacy: int
+    new: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class LabelCoverage:
+    """Labels among the detections of a run.
+
+    Attributes:
+        classes: how many classes the model tells apart; None if not known.
+        detections: final detections of inference, by side.
+        images: with such detections.
+        detected: labels among them, whatever their score, by side.
+        given: labels among the detections of inference with made-up predictions, by side; empty if it was not made.
+        relabelled: how labels differ there, the most frequent first.
+    """
+
+    classes: int | None = None
+    detections: Mapping[str, int] = field(default_factory=dict)
+    images: int = 0
+    detected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    relabelled: tuple[Relabelling, ...] = ()
+
+    def objections(self) -> list[str]:
+        """Say why label mapping was not compared where it should have been."""
+        made = [side for side in SIDES if self.given.get(side)]
+        if len(made) != 1:
+            return []
+        lacking = NEW if made == [LEGACY] else LEGACY
+        return [f"Inference with made-up predictions was not made on the {lacking} side; label mapping is not compared."]
+
+    def lines(self) -> list[str]:
+        """Return what is said of labels in a report; nothing without inference."""
+        if not self.detections:
+            return []
+        of = f" of {self.classes}" if self.classes else ""
+        counts = {side: len(self.detected[side]) for side in SIDES}
+        classes = f"{counts[LEGACY]}{of}"
+        if self.detected[LEGACY] != self.detected[NEW]:
+            classes = f"{counts[LEGACY]} on the legacy and {counts[NEW]} on the new side{of}"
+        found = [f"classes detected {classes}: labels of {counted(self.detections[LEGACY], 'detection')} "
+            f"in {counted(self.images, 'image')}"]
+        if any(self.given.values()):
+            checked = len(set(self.given[LEGACY]) & set(self.given[NEW]))
+            found.append(f"label mapping checked for {checked}{of} classes, by made-up predictions")
+        else:
+            found.append("label mapping not checked: no module is known to give class logits and boxes")
+        return found + [
+            f"  label {one.legacy} is given as {one.new} ({counted(one.rows, 'made-up detection')})"
+            for one in self.relabelled[:5]
+        ]
+
+
+def label_coverage(legacy: Recording, new: Trace, rules: Rules) -> LabelCoverage:
+    """Count the classes that both sides' detections show."""
+    found = {side: results(of) for side, of in ((LEGACY, legacy), (NEW, new))}
+    given = {side: results(of, made_up.PHASE, made_up.NAME) for side, of in ((LEGACY, legacy), (NEW, new))}
+    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == "param"}
+    counts = layout.class_counts(weights, rules.class_keys)
+    if not all(found.values()):
+        return LabelCoverage(classes=min(counts, default=None))
+    return LabelCoverage(
+        classes=min(counts, default=None),
+        detections={side: sum(map(len, images.values())) for side, images in found.items()},
+        images=len(found[LEGACY]),
+        detected={side: _labels(images) for side, images in found.items()},
+        given={side: _labels(images) for side, images in given.items()},
+        relabelled=_relabelled(given[LEGACY], given[NEW]),
+    )
+
+
+def _labels(images: Mapping[int, Detections]) -> tuple[int, ...]:
+    return tuple(sorted({label for found in images.values() for label in found.labels.tolist()}))
+
+
+def _relabelled(legacy: Mapping[int, Detections], new: Mapping[int, Detections]) -> tuple[Relabelling, ...]:
+    """Count by row, in images of as many detections on both sides, what each label has become."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for image in legacy.keys() & new.keys():
+        if len(legacy[image]) == len(new[image]):
+            counts.update(zip(legacy[image].labels.tolist(), new[image].labels.tolist()))
+    changed = ((one, two, rows) for (one, two), rows in counts.most_common() if one != two)
+    return tuple(Relabelling(*change) for change in changed)
