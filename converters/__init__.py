@@ -1,7 +1,7 @@
 """Carry a detector's weights from a legacy layout to the new one, and back.
 
 The submodules are imported on first use, so that `ddq-convert --help` never waits for torch:
-`converters.reading.checkpoint.read(path)` works after a plain `import converters`.
+`converters.checkpoint.read(path)` works after a plain `import converters`.
 """
 
 from __future__ import annotations

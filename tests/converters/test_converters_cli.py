@@ -328,7 +328,7 @@ def test_no_command_shows_help() -> None:
 
 
 def test_lazy_submodules() -> None:
-    code = 'import sys, converters; assert "torch" not in sys.modules; print(converters.reading.checkpoint.read.__name__)'
+    code = 'import sys, converters; assert "torch" not in sys.modules; print(converters.checkpoint.read.__name__)'
     assert _python("-c", code).stdout == "read\n"
 
 
