@@ -84,6 +84,11 @@ class UnusableError(PartsError):
     """What is called an average cannot be used; the weights in the state dict are those of training all the same."""
 
 
+def called_averaged(name: str) -> bool:
+    """Tell whether a name is one that trainings give to averaged weights."""
+    return _CALLED_SO.search(name) is not None
+
+
 def split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part a state dict from the averages that stand among its keys; the second is empty where there are none.
 
@@ -121,7 +126,7 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
         return _of_those_among(state_dict, own, among, content, meta)
     notes, fitting = [], []
     for name, value in content.items():
-        if not (isinstance(name, str) and _CALLED_SO.search(name)) or value is None:
+        if not (isinstance(name, str) and called_averaged(name)) or value is None:
             continue
         fits = [(place, tensors) for place, tensors in _dicts(value, name) if _fits(tensors, state_dict)]
         fitting += fits
@@ -136,7 +141,7 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
             f"`{EMA}` of the source holds no weights as mmengine's EMAHook saves them (keys `{MODULE}...` and "
             f"`{STEPS}`), nor others of the model; pass --keep model to take `{STATE_DICT}` alone."
         )
-    averaged_only = any(map(_CALLED_SO.search, own.split("."))) or any(name in content for name in AVERAGED_MODEL)
+    averaged_only = any(map(called_averaged, own.split("."))) or any(name in content for name in AVERAGED_MODEL)
     return Weights(state_dict, own=own, single=AVERAGED if averaged_only else WEIGHTS, notes=tuple(notes))
 
 

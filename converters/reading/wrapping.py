@@ -13,6 +13,7 @@ from typing import Any
 from converters.errors import MalformedError, listed
 from converters.formats.inert_pickle import Foreign, NumpyArray
 from converters.formats.stored import StoredTensor
+from converters.reading.averages import called_averaged
 from converters.rules import detect
 
 #: What torch's wrappers put between the names of modules: DistributedDataParallel, compile, FSDP, checkpointing.
@@ -21,7 +22,6 @@ SEGMENTS = frozenset(
 )
 _LOADED = ("state_dict",)  # where mmengine looks
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "params")
-_AVERAGED = ("ema", "average", "swa", "shadow", "teacher", "momentum")
 _NO_WEIGHTS = ("optim", "meta", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler", "rng", "random")
 _BESIDE = ("n_averaged", "steps")  # a tensor of torch's or mmengine's averaged model that is no weight
 _FLAT = "flat_param"  # what FSDP calls parameters that it has joined and cut
@@ -146,6 +146,8 @@ def kind(value: Any) -> str:
     """Say what stands where a tensor or a dict is expected."""
     if isinstance(value, NumpyArray):
         return "made by numpy.ndarray"
+    if isinstance(value, StoredTensor):
+        return "a tensor"
     if not isinstance(value, Foreign):
         return f"of type {type(value).__name__}"
     if value.name == "torch.Tensor":
@@ -285,7 +287,7 @@ def _best(content: dict[Any, Any], found: list[tuple[Path, str]]) -> tuple[Path,
 
 
 def _is_averaged(path: Path) -> bool:
-    return any(word in name.lower() for name in path for word in _AVERAGED)
+    return any(called_averaged(part) for name in path for part in name.split("."))
 
 
 def _agreement(content: dict[Any, Any], path: Path, prefix: str) -> float:

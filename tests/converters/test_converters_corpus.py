@@ -220,7 +220,7 @@ BAD: dict[str, tuple[Callable[[StateDict], bytes], int, str]] = {
     "whole module": (lambda s: _saved(torch.nn.Linear(2, 2)), 2, "is made by torch.nn.modules.linear.Linear"),
     "list": (lambda s: _saved([1, 2]), 2, "its top level is of type list"),
     "number": (lambda s: _saved(3), 2, "its top level is of type int"),
-    "tensor": (lambda s: _saved(torch.ones(2)), 2, "its top level is of type StoredTensor"),
+    "tensor": (lambda s: _saved(torch.ones(2)), 2, "its top level is a tensor, not a dict"),
     "no tensors": (lambda s: _saved({"state_dict": {}}), 2, "holds no tensors"),
     "optimizer only": (lambda s: _saved({"optimizer": {"state": {}}}), 2, "no state dict: `optimizer` is of type dict"),
     "nested": (lambda s: _saved({"state_dict": {"a": {"b": torch.ones(1)}}}), 1, "fit no known layout"),

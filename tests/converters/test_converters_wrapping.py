@@ -158,6 +158,10 @@ UNCLEAR: dict[str, tuple[Make, tuple[str, ...]]] = {
         lambda s: {"net": s, "best": {k: v + 1 for k, v in s.items()}},
         ("fit alike", "--key net", "--key best"),
     ),
+    "a student and its teacher": (
+        lambda s: {"student": s, "teacher": {k: v + 1 for k, v in s.items()}},
+        ("fit alike", "--key student", "--key teacher"),
+    ),
     "two prefixes": (
         lambda s: {**_begin("first.", s), **_begin("second.", {k: v + 1 for k, v in s.items()})},
         ("fit alike", "--prefix first.", "--prefix second."),
