@@ -17,6 +17,7 @@ _COSTLY_PIXELS = 100_000_000  # from here on it is told: 0.3 GB per copy
 OPENCV_LIMIT = int(os.environ.get("OPENCV_IO_MAX_IMAGE_PIXELS", 1 << 30))  # pixels; more it refuses at once
 _DARK = 32  # of 256 levels; below, an image is looked at once more as it is stored
 _ORIENTATION = 274  # EXIF tag; 1 is upright, from 5 on width and height change places
+_TIFF_SIZE = (256, 257)  # tags of width and height
 _DAMAGE = re.compile(r"premature end|corrupt|truncated|incomplete", re.IGNORECASE)
 _HARMLESS = re.compile(r"extraneous bytes", re.IGNORECASE)
 _LOG_PREFIX = re.compile(r"^\[[^]]*\]\s*global\s+\S+\s*")
@@ -75,9 +76,15 @@ def read_header(path: Path) -> Header | None:
 
     try:
         with warnings.catch_warnings(action="ignore"), _without_limit(), Pillow.open(path) as opened:
-            return Header(str(opened.format), opened.mode, opened.size, _orientation(opened, path))
+            return Header(str(opened.format), opened.mode, _stored_size(opened), _orientation(opened, path))
     except Exception:  # Pillow's plugins raise what they like on damaged files
         return None
+
+
+def _stored_size(opened: Any) -> tuple[int, int]:
+    """Return width and height as stored; of a TIFF, Pillow itself gives those of the turned image."""
+    width, height = (getattr(opened, "tag_v2", {}).get(tag) for tag in _TIFF_SIZE)
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else opened.size
 
 
 def _orientation(opened: Any, path: Path) -> int:

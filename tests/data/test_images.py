@@ -117,6 +117,9 @@ def test_what_the_loader_returns_decides_how_an_image_is_turned(tmp_path, form, 
             write(tmp_path, changed, images=False), tmp_path / "img", Options(ask_mmdet=False, depth=depth)
         )
         assert findings.counts["image-size"] == 1
+        if number == 6 and depth == "pixels":
+            (problem,) = (problem for problem in findings.problems if problem.kind == "image-size")
+            assert "the loader turns the image as its EXIF data say" in problem.text, problem.text
         changed["images"][0].update(width=width, height=height)
 
 
