@@ -192,6 +192,7 @@ def _free(folder: Path) -> float:
 def _environment(part: Part, folder: Path) -> dict[str, str]:
     environment = dict(os.environ, TMPDIR=str(folder), PYTHONUNBUFFERED="1", NO_COLOR="1", COLUMNS="80")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment.pop("PYTEST_ADDOPTS", None)  # a folder named there would be emptied by the tests of this check
     if part.threads is not None:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = str(part.threads)
