@@ -111,13 +111,35 @@ def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: d
     prefix, mapping = loaded.wrapping.prefix, families.mapping(found.family, found.variant)
     rules = engine.rules_between(mapping, found.side, found.side)
     strays = [key for key in sorted(loaded.state_dict) if rules.match(key) is None]
-    unmapped = isinstance(error, UnmappedKeyError)
-    if not unmapped or not prefix or any(key in loaded.wrapping.names for key in strays):
+    if not isinstance(error, UnmappedKeyError):
+        return error
+    before = _before(strays, rules)
+    if before is not None:
+        twice = sum(key.removeprefix(before) in loaded.state_dict for key in strays)
+        way = (
+            f"pass --prefix {before} to convert those alone, or --allow-unmapped to leave them out"
+            if twice
+            else "take it away where the file was made"
+        )
+        return UnmappedKeyError(
+            f"{len(strays)} key(s) of the source begin with `{before}`, and the others do not"
+            f"{f' ({twice} stand in it twice, with it and without)' if twice else ''}: {listed(strays)}; {way}."
+        )
+    if not prefix or any(key in loaded.wrapping.names for key in strays):
         return error
     return UnmappedKeyError(
         f"{len(strays)} key(s) of the source do not begin with `{prefix}`, as those of the model do: {listed(strays)}; "
         f"pass --prefix {prefix} to leave them out."
     )
+
+
+def _before(strays: list[str], rules: engine.Rules) -> str | None:
+    """Return what stands before the names of the model in all keys without a rule; None where it is no one thing."""
+    first = strays[0] if strays else ""
+    ends = [number + 1 for number, letter in enumerate(first) if letter == "."]
+    begins = [first[:end] for end in ends if all(key.startswith(first[:end]) for key in strays)]
+    fitting = (begin for begin in begins if all(rules.match(key.removeprefix(begin)) for key in strays))
+    return next(fitting, None)
 
 
 def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:

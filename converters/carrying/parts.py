@@ -334,9 +334,13 @@ class _Carrying:
         self._add(_HUB, made, KEPT if hub else "added", detail if hub else "empty, for a Runner expects one")
 
     def other(self, name: str, value: Any) -> None:
-        plain = self._plain(name, value)
+        """Keep a part under its name, or under another where what was converted stands under that."""
+        plain, place = self._plain(name, value), name
+        while place in (averages.STATE_DICT, *self.parts):
+            place = f"source {place}"
         if plain is not None:
-            self._add(name, plain, KEPT, "as it was")
+            self.parts[place] = plain
+            self.lines.append(Line(name, KEPT, "as it was" if place == name else f"as it was, now `{place}`"))
 
     def _plain(self, part: str, value: Any, needed: tuple[str, ...] = ()) -> Any:
         """Copy the plain part and tell what was left out; refuse that below `needed`."""

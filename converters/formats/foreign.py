@@ -159,6 +159,11 @@ def folder(path: Path) -> str | None:
     return None
 
 
+def _shell(path: Path) -> str:
+    """Quote a path for a shell; one that begins with a dash would be taken for an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
 def _python(modules: str, script: str) -> str:
     """Return a command line that runs a script, quoted for a shell as plainly as can be."""
     text = f"import {modules}; {script}"
@@ -169,7 +174,7 @@ def _dcp(path: Path) -> str:
     """Give the command for a folder of torch.distributed.checkpoint; its table must be there."""
     if not (path / ".metadata").is_file():
         return "its table `.metadata` is missing, without which it cannot be read; copy the whole folder"
-    return f"make one file of it: `{_DCP} {shlex.quote(str(path))} {shlex.quote(f'{path.resolve().name}.pth')}`"
+    return f"make one file of it: `{_DCP} {_shell(path)} {shlex.quote(f'{path.resolve().name}.pth')}`"
 
 
 def _deepspeed(path: Path, names: list[str]) -> str | None:
@@ -204,7 +209,7 @@ def _packed(path: Path, what: str, alone: str, archive: str) -> str:
     inner = _first_bytes(path)
     named_tar = any(suffix in (".tar", ".tgz", ".txz", ".tbz2", ".tbz") for suffix in path.suffixes)
     command = archive if inner[257:262] == b"ustar" or (not inner and named_tar) else alone
-    done = command.format(shlex.quote(str(path)), out=shlex.quote(str(_out(path))))
+    done = command.format(_shell(path), out=_shell(_out(path)))
     return f"it is {what}; unpack it: `{done}`"
 
 
@@ -249,7 +254,7 @@ def _tar(path: Path) -> str:
 
 def _inside(path: Path, names: Iterable[str], what: str, command: str) -> str:
     """Name the checkpoint in an archive, and the command that takes it out."""
-    unpack = command.format(shlex.quote(str(path)))
+    unpack = command.format(_shell(path))
     files = [name for name in names if name.lower().endswith(_WEIGHTS) and name.isprintable()]
     if len(files) == 1:
         return f"it is {what} with the checkpoint `{files[0]}` in it; unpack it: `{unpack} {shlex.quote(files[0])}`"
@@ -259,7 +264,7 @@ def _inside(path: Path, names: Iterable[str], what: str, command: str) -> str:
 
 
 def _repack(path: Path) -> str:
-    at, out = shlex.quote(str(path)), shlex.quote(str(_out(path).resolve()))
+    at, out = _shell(path), shlex.quote(str(_out(path).resolve()))
     made = shlex.quote(f"{path.stem}_unpacked")
     return (
         "its records are compressed, or in no folder, which torch never does; pack them again: "

@@ -14,6 +14,7 @@ Others: the averages stand in a dict of their own, such as `state_dict_ema` (tim
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,11 +32,12 @@ MMENGINE, MMCV, OTHER = "mmengine's EMAHook", "mmcv 1.x's EMAHook", "averages be
 
 _ENOUGH = 0.5  # share of the model's keys; below it a dict of tensors is something else
 _DEEPEST = 3  # dicts within dicts in which an average is looked for
-_CALLED_SO = re.compile(r"(^|_)(ema|emas|avg|average|averaged|swa|shadow|polyak)(_|$)", re.IGNORECASE)
+_CALLED_SO = re.compile(r"(?<![a-z])(ema|emas|avg|average|averaged|swa|shadow|polyak)(?![a-z])", re.IGNORECASE)
 _WRAPPERS = re.compile(r"^(?:(?:module|model|_orig_mod|ema|ema_model|model_ema)\.)+")
 _AMONG = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:ema_model\.|model_ema\.|averaged_model\.|ema\.|ema_)")
 _COUNTERS = (STEPS, "updates", "num_updates", "n_averaged", "ema_updates", "ema_steps")
 _ITERATIONS = ("iter", "global_step", "iteration")
+_OF_TRAINING = ("optim", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler")  # begin of names
 _BUFFERS = re.compile(r"\.(running_mean|running_var|num_batches_tracked|relative_position_index)$")
 _SWAPPED = (
     "The averages are those of mmcv 1.x, which swaps: the plain names of the source hold the averaged weights and "
@@ -126,15 +128,22 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
         return _of_those_among(state_dict, own, among, content, meta)
     notes, fitting = [], []
     for name, value in content.items():
-        if not (isinstance(name, str) and called_averaged(name)) or value is None:
+        if not isinstance(name, str) or value is None:
             continue
-        fits = [(place, tensors) for place, tensors in _dicts(value, name) if _fits(tensors, state_dict)]
+        if not called_averaged(name):
+            sets = [] if name.lower().startswith(_OF_TRAINING) else dicts(value, name)
+            notes += [_another(place, own) for place, tensors in sets if _fits(tensors, state_dict)]
+            continue
+        fits = [(name, place, tensors) for place, tensors in dicts(value, name) if _fits(tensors, state_dict)]
         fitting += fits
         notes += [] if fits else [_not_taken(name, value)]
     if fitting:
-        (place, tensors), *others = fitting
-        notes += [f"`{other}` holds averaged weights, too; those in `{place}` are taken." for other, _ in others]
-        found = _beside(state_dict, own, place, tensors, content, meta)
+        (top, place, tensors), *others = fitting
+        notes += [
+            f"`{other}` holds averaged weights, too; those in `{place}` are taken, and `{other}` is not converted."
+            for _, other, _ in others
+        ]
+        found = _beside(state_dict, own, (top, place), tensors, content, meta)
         return replace(found, notes=(*found.notes, *notes))
     if held is not None:
         raise UnusableError(
@@ -210,14 +219,13 @@ def _of_those_among(
 def _beside(
     state_dict: Tensors,
     own: str,
-    place: str,
+    at: tuple[str, str],
     tensors: Mapping[Any, Any],
     content: Mapping[Any, Any],
     meta: Mapping[str, Any],
 ) -> Weights:
-    taken = _by_name(tensors, state_dict)
+    (top, place), taken = at, _by_name(tensors, state_dict)
     used = {id(tensor) for tensor in taken.values()}
-    top = place.split(".")[0]
     numbers = {**_numbers_in(content[top]), **tensors}
     unused = [
         f"{place}.{key}" for key, value in tensors.items() if id(value) not in used and _short(key) not in _COUNTERS
@@ -252,7 +260,7 @@ def _with_buffers(other: Tensors, weights: Tensors, place: str, own: str) -> tup
     return {**other, **buffers}, (note,)
 
 
-def _dicts(value: Any, place: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def dicts(value: Any, place: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Yield every dict that holds tensors, the outer ones first, with its place; each once, and not too deep."""
     level, seen = {place: value} if isinstance(value, dict) else {}, set()
     for _ in range(_DEEPEST):
@@ -312,7 +320,8 @@ def _number(value: Any) -> int | None:
         if value.shape not in ((), (1,)) or value.dtype not in ("int64", "int32", "float32"):
             return None
         value = value.tolist()[0] if value.shape else value.tolist()
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return int(value) if is_number else None
 
 
 def _numbers_in(value: Any) -> dict[str, Any]:
@@ -325,9 +334,13 @@ def _short(key: Any) -> str:
     return str(key).rpartition(".")[2]
 
 
+def _another(place: str, own: str) -> str:
+    return f"`{place}` holds another set of such weights, which is not converted; --key {place} takes it for `{own}`."
+
+
 def _not_taken(name: str, value: Any) -> str:
     what = f"an object of {value.name}" if isinstance(value, Foreign) else f"of type {type(value).__name__}"
     if isinstance(value, dict):
-        count = sum(isinstance(item, StoredTensor) for _, held in _dicts(value, name) for item in held.values())
+        count = sum(isinstance(item, StoredTensor) for _, held in dicts(value, name) for item in held.values())
         what = f"a dict with {count} tensors, of which too few are called like the model's"
     return f"`{name}` is called like averaged weights, but is {what}; no weights are taken from it."

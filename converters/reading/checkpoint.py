@@ -179,7 +179,7 @@ def _checkpoint(path: Path, held: _Held, found: Found) -> Checkpoint:
     _, among = averages.split({**found.tensors, **found.outside})
     state_dict = {key: tensor for key, tensor in found.tensors.items() if key not in among}
     outside = {key: tensor for key, tensor in found.outside.items() if key not in among}
-    names = {key: name for key, name in found.wrapping.names.items() if key in state_dict}
+    names = {key: name for key, name in found.wrapping.names.items() if key in state_dict or key in outside}
     return Checkpoint(
         path,
         held.format,

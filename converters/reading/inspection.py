@@ -11,7 +11,8 @@ from typing import Any
 from converters.carrying import parts
 from converters.errors import DetectionError, PartsError
 from converters.formats.finite import NotFinite
-from converters.reading import checkpoint
+from converters.formats.stored import StoredTensor
+from converters.reading import averages, checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.reading.checkpoint import Checkpoint
 from converters.rules import families
@@ -111,12 +112,12 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         CheckpointError: If the file is damaged.
         OSError: If it cannot be read.
     """
-    counts = hashing.not_finite({loaded.wrapping.in_file(key): tensor for key, tensor in loaded.state_dict.items()})
+    held = _weights(loaded)
+    counts = hashing.not_finite(_in_file(loaded, held))
     loaded.check()
     specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
     found = _detected(loaded)
     twins = {} if found is None else _twins(loaded.state_dict, found)
-    held = _weights(loaded)
     counted = [
         tensor.numel()
         for key, tensor in loaded.state_dict.items()
@@ -144,6 +145,18 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         wrapping=tuple(loaded.wrapping.facts()),
         not_finite=dict(sorted(counts.items())),
     )
+
+
+def _in_file(loaded: Checkpoint, held: Weights) -> dict[str, StoredTensor]:
+    """Return the tensors of every set of weights by their keys in the file, those of other dicts after its name."""
+    named = {loaded.wrapping.in_file(key): tensor for key, tensor in loaded.state_dict.items()}
+    used = {id(tensor) for tensor in (*held.training.values(), *(held.averaged or {}).values())}
+    used -= {id(tensor) for tensor in named.values()}
+    others = dict(loaded.averages)
+    for top in held.held_by:
+        for place, tensors in averages.dicts(loaded.content[top], top):
+            others |= {f"{place}.{key}": tensor for key, tensor in tensors.items()}
+    return {**named, **{key: tensor for key, tensor in others.items() if id(tensor) in used}}
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:

@@ -377,7 +377,9 @@ def _taken(content: dict[Any, Any], path: Path, tensors: Tensors, split: Split, 
     changed = {name: key for name, key in names.items() if name != key}
     begins = {key.removesuffix(name) if key.endswith(name) else None for name, key in changed.items()}
     literal = next(iter(begins)) if len(begins) == 1 else None
-    outside = {key: tensor for key, tensor in tensors.items() if key in without} if asked else {}
+    left = {(f"{key} (outside)" if key in bare else key): key for key in tensors if asked and key in without}
+    outside = {name: tensors[key] for name, key in left.items()}
+    changed |= {name: key for name, key in left.items() if name != key}
     beside = _beside(content, path) | {key: tensors[key] for key in sorted(counters)}
     return Found(bare, beside, outside, Wrapping(path, literal or prefix, changed, len(bare), len(outside)))
 

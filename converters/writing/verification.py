@@ -214,13 +214,21 @@ def _check_rules(path: Path, recorded: Manifest) -> None:
     prefix = recorded.options.get("prefix") or ""
     for key, line in said.items():
         names = wrapping.forms(key, prefix)
-        matches = [rules.match(name) for name in (*names, key)] + ([] if names else [None])
+        matches = [rules.match(name) for name in (*names, key)]
+        matches += [] if names and key.startswith(prefix) else [None]
         if line not in [
             (None, UNMAPPED, None) if match is None else (match.rule, match.action, match.target) for match in matches
         ]:
             raise VerificationError(f"The manifest of `{path}` has `{key}` under a rule that does not say so.")
     if recorded.rules != tuple(manifest.rule_text(rule) for rule in rules.rules):
         raise VerificationError(f"The manifest of `{path}` has other rules than its mapping version.")
+
+
+def _options(recorded: Manifest) -> Options:
+    """Return the options to convert again with; a prefix that some weights lacked was found, and not asked for."""
+    options = Options.from_dict(recorded.options)
+    lacking = (line.source for line in recorded.tensors if not wrapping.forms(line.source, options.prefix or ""))
+    return options if next(lacking, None) is None else replace(options, prefix=None)
 
 
 def _check_source(source: Path, recorded: Manifest) -> None:
@@ -232,7 +240,7 @@ def _check_source(source: Path, recorded: Manifest) -> None:
             f"recorded {recorded.source[0].sha256}."
         )
     try:
-        again = api.prove(api.plan(source, Options.from_dict(recorded.options)))
+        again = api.prove(api.plan(source, _options(recorded)))
     except (CheckpointError, ClassMapError, ConversionError, UnknownFamilyError, AlreadyConvertedError) as error:
         raise VerificationError(f"The conversion of `{source}` cannot be repeated: {error}") from error
     difference = manifest.first_difference(recorded, replace(again, source=recorded.source))

@@ -63,6 +63,8 @@ FORMS: dict[str, tuple[Callable[[StateDict, StateDict], dict[str, Any]], str]] =
     ),
     "no_steps": (lambda w, a: {"state_dict": w, "ema_state_dict": _spelled("module.", a)}, "ema_state_dict"),
     "bare": (lambda w, a: {"state_dict": w, "ema_state_dict": a}, "ema_state_dict"),
+    "a name with a dot": (lambda w, a: {"model": w, "ema.module": a, "epoch": 5}, "ema.module"),
+    "a name with a dash": (lambda w, a: {"model": w, "model-EMA": a, "updates": float("nan")}, "model-EMA"),
     "yolox": (lambda w, a: {"model": w, "model_ema": {"ema_state_dict": a}}, "model_ema.ema_state_dict"),
     "compiled": (
         lambda w, a: {"state_dict": _spelled("_orig_mod.", w), "model_ema": _spelled("_orig_mod.", a)},
@@ -241,6 +243,21 @@ def test_diff_of_both_sets(saved: Saved, tmp_path: Path, form: str) -> None:
     assert result.exit_code == 0 and result.stdout.splitlines()[-1] == "EQUAL 616 tensors", result.stdout
 
 
+@pytest.mark.parametrize("form", ["timm", "lit_ema", "mmengine"])
+def test_inspect_counts_numbers_that_are_not_finite_in_both_sets(saved: Saved, tmp_path: Path, form: str) -> None:
+    path, _, _ = saved(form)
+    content = torch.load(path, weights_only=True)
+    at, key = {
+        "timm": ("state_dict_ema", "query_map.bias"),
+        "lit_ema": ("state_dict", "model_ema.query_mapbias"),
+        "mmengine": ("ema_state_dict", "module.query_map.bias"),
+    }[form]
+    content[at][key] = content[at][key] * float("nan")
+    torch.save(content, path)
+    named = key if at == "state_dict" else f"{at}.{key}"
+    assert list(json.loads(_run("inspect", path, "--json").stdout)["not_finite"]) == [named]
+
+
 def test_diff_finds_a_change_in_either_set(saved: Saved, tmp_path: Path) -> None:
     path, _, _ = saved("timm")
     content = torch.load(path, weights_only=True)
@@ -352,7 +369,7 @@ def test_of_several_averages_one_is_taken_and_said(saved: Saved, tmp_path: Path,
     path, weights, average = saved("timm")
     torch.save({**torch.load(path, weights_only=True), "swa_model": weights}, path)
     result = _run("convert", path, tmp_path / "new.safetensors")
-    note = "`swa_model` holds averaged weights, too; those in `state_dict_ema` are taken."
+    note = "`swa_model` holds averaged weights, too; those in `state_dict_ema` are taken, and `swa_model` is not converted."
     assert note in " ".join(result.stderr.split())
     assert_same(load_file(tmp_path / "new.safetensors"), _renamed(average))
 

@@ -67,6 +67,10 @@ WRAPPED: dict[str, tuple[Make, str]] = {
         lambda s: {f"module.{key}" if key.startswith("backbone.") else key: value for key, value in s.items()},
         "120 of 308 keys begin with `module.`",
     ),
+    "half of it, of no wrapper of torch": (
+        lambda s: {key if key.startswith("backbone.") else f"model.{key}": value for key, value in s.items()},
+        "188 of 308 keys begin with `model.`",
+    ),
     "model": (_under("model"), "under `model`"),
     "model_state_dict": (
         lambda s: {"model_state_dict": s, "optimizer_state_dict": {}, "loss": 1.0},
@@ -216,6 +220,44 @@ def test_key_and_prefix_choose(states: dict[str, StateDict], tmp_path: Path, for
     seen = json.loads(_run("inspect", path, "--json", *options).stdout)
     assert seen["tensors"] == 308 and seen["detection"]["variant"] == "tiny_r18"
     assert _run("diff", path, out, *options).stdout.splitlines()[-1] == "EQUAL 308 tensors"
+
+
+@pytest.mark.parametrize(("content", "options"), [("net", ["--key", "net"]), ("model", [])])
+def test_what_stands_where_weights_are_written_is_kept_under_another_name(
+    states: dict[str, StateDict], tmp_path: Path, content: str, options: list[str]
+) -> None:
+    path, out = tmp_path / "a.pth", tmp_path / "out.pth"
+    other = {key: value + 1 for key, value in states["new"].items()} if options else {"x": torch.ones(1)}
+    torch.save({"state_dict": other, content: states["new"]}, path)
+    result = _run("convert", path, out, "-v", *options)
+    assert result.exit_code == 0 and "kept state_dict: as it was, now `source state_dict`" in result.stderr, result
+    made = torch.load(out, weights_only=True)
+    for name, tensors in (("state_dict", states["new"]), ("source state_dict", other)):
+        assert made[name].keys() == tensors.keys()
+        assert all(torch.equal(made[name][key], tensor) for key, tensor in tensors.items())
+    assert _run("verify", out, "--source", path).exit_code == 0
+
+
+@pytest.mark.parametrize("prefix", ["module.", "best."])
+def test_two_sets_with_a_prefix_and_without(states: dict[str, StateDict], tmp_path: Path, prefix: str) -> None:
+    path, out = tmp_path / "a.pth", tmp_path / "out.pth"
+    other = {key: value + 1 for key, value in states["new"].items()}
+    torch.save({**states["new"], **_begin(prefix, other)}, path)
+    refused = _run("convert", path, out)
+    assert refused.exit_code == 1 and f"pass --prefix {prefix} to convert those alone" in refused.stderr
+    for options, wanted in ((["--prefix", prefix], other), (["--allow-unmapped"], states["new"])):
+        assert _run("convert", path, out, "--force", *options).exit_code == 0
+        made = torch.load(out, weights_only=True)["state_dict"]
+        assert made.keys() == wanted.keys() and all(torch.equal(made[key], wanted[key]) for key in wanted)
+        verified = _run("verify", out, "--source", path)
+        assert verified.exit_code == 0, verified.output
+
+
+def test_another_set_of_weights_is_told(states: dict[str, StateDict], tmp_path: Path) -> None:
+    torch.save({"state_dict": states["legacy"], "best": states["legacy"]}, tmp_path / "a.pth")
+    for command in (["inspect"], ["convert"]):
+        result = _run(*command, tmp_path / "a.pth", *([tmp_path / "o.pth"] if command == ["convert"] else []))
+        assert "`best` holds another set of such weights, which is not converted" in " ".join(result.output.split())
 
 
 def test_keys_without_the_prefix_are_accounted_for(states: dict[str, StateDict], tmp_path: Path) -> None:

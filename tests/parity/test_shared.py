@@ -147,7 +147,7 @@ def test_what_both_sides_execute_is_told(copy):
 @pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_REPO is not set (jshilong/DDQ, branch ddq_detr)")
 def test_changed_checkout_is_said_in_the_verdict_line_and_can_be_refused(tmp_path):
     repo = tmp_path / "DDQ"
-    shutil.copytree(REPO, repo, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    shutil.copytree(REPO, repo, symlinks=True, ignore=shutil.ignore_patterns(".git", "__pycache__"))
     with open(repo / "projects" / "models" / "ddq_detr.py", "a") as file:
         file.write("\n# a comment\n")
     options = ["--family", "ddq_detr", "--legacy-repo", str(repo), "--check", "forward"]
