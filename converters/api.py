@@ -395,7 +395,8 @@ def _prepared(source: Path, destination: Path, options: Options, force: bool) ->
 
 def _state(source: Path) -> tuple[tuple[int, ...], ...]:
     """Return what changes when a checkpoint's files are written to, or replaced."""
-    stats = [path.stat() for path in checkpoint.files(source)] if source.exists() else []
+    files = checkpoint.files(source) if source.exists() else []
+    stats = [path.stat() for path in files if path.exists()]  # what is missing is told when it is read
     return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 

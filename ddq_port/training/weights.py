@@ -29,7 +29,9 @@ _OBJECT = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:global|class):?(?: GLOBAL)?)\
 #: Keys that the legacy layout has and the new one has not.
 _LEGACY = ("bbox_head.cls_branches.", "bbox_head.reg_branches.", "decoder.aux_reg_branches.")
 _NOWHERE = "it holds no weights where mmengine looks, under `state_dict` or at its top level"
-_CONVERT = "`ddq-convert convert {quoted} NEW.pth` writes a detector's tensors without them, if there is a dict of such"
+_CONVERT = (
+    "`ddq-convert convert {quoted} NEW.pth` writes a detector's checkpoint without them, if the file holds a state dict"
+)
 _SAVE_AGAIN = (
     "if you trust it, save its tensors alone: `python -c \"import torch; c = torch.load('{file}', weights_only=False); "
     "torch.save(c.get('state_dict', c.get('model')), 'NEW.pth')\"`"

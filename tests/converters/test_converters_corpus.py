@@ -485,7 +485,7 @@ def test_special_files_and_names(tmp_path: Path, make_state: Callable[..., State
         (tmp_path, "is not a regular file"),
         (Path("/dev/zero"), "is not a regular file"),
         (tmp_path / "loop", "does not exist"),
-        (tmp_path / "nowhere", "does not exist"),
+        (tmp_path / "nowhere", "gone`, which does not exist; get that file first"),
         (tmp_path / ("x" * 300), "File name too long"),
         (tmp_path / "a\x1b[31m", r"a\x1b[31m` does not exist"),
     ]:
