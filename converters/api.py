@@ -416,7 +416,8 @@ def _nothing_to_do(planned: Plan, suffix: str) -> str:
         loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
     elif (suffix == ".safetensors") != (planned.source.format == "safetensors"):
         loading += f"; pass --keep model to write its weights as {suffix}"
-    counts = hashing.not_finite(planned.state_dict)
+    tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
+    counts = hashing.not_finite({_dotted(key): tensor for key, tensor in tensors.items()})
     weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
         f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"

@@ -176,7 +176,8 @@ def _dicts(content: dict[Any, Any]) -> Iterator[tuple[Path, dict[Any, Any]]]:
             return
         yield path, held
         for name, value in held.items() if len(path) < _DEEPEST else ():
-            skipped = not isinstance(name, str) or name.lower().startswith(_NO_WEIGHTS)
+            # a dict under "" has no path that --key or a manifest could name
+            skipped = not isinstance(name, str) or not name or name.lower().startswith(_NO_WEIGHTS)
             if isinstance(value, dict) and not skipped and id(value) not in seen and len(waiting) < _MOST_DICTS:
                 seen.add(id(value))
                 waiting.append(((*path, name), value))
