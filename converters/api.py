@@ -89,7 +89,7 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
         and _same_weights(planned)
         and ready.fault(loaded, found.side, suffix) is None
     ):
-        raise AlreadyConvertedError(_nothing_to_do(planned))
+        raise AlreadyConvertedError(_nothing_to_do(planned, suffix))
     return _stripped(planned) if options.strip else planned
 
 
@@ -328,9 +328,14 @@ def _with_not_finite(planned: Plan, counts: Mapping[str, NotFinite]) -> Plan:
     if not counts:
         return planned
     names = {entry.target: planned.in_file(entry) for entry in planned.ledger.entries}
-    named = finite.listed_counts({names.get(key, key): counted for key, counted in sorted(counts.items())})
-    note = f"{named}. They are written as they are; a model that has them computes NaN."
+    named = finite.listed_counts({names.get(key, _dotted(key)): counted for key, counted in sorted(counts.items())})
+    note = f"{named}. Values are written as they are; a model that has such numbers computes NaN."
     return replace(planned, not_finite=dict(sorted(counts.items())), notes=(*planned.notes, note))
+
+
+def _dotted(path: str) -> str:
+    """Write the place of a tensor beside the state dict as `inspect` does: `ema_state_dict.module.bias`."""
+    return path.removeprefix("/").replace("/", ".") if path.startswith("/") else path
 
 
 def prove(planned: Plan, not_finite: dict[str, NotFinite] | None = None) -> manifest.Manifest:
@@ -390,7 +395,8 @@ def _prepared(source: Path, destination: Path, options: Options, force: bool) ->
 
 def _state(source: Path) -> tuple[tuple[int, ...], ...]:
     """Return what changes when a checkpoint's files are written to, or replaced."""
-    stats = [path.stat() for path in checkpoint.files(source)] if source.exists() else []
+    files = checkpoint.files(source) if source.exists() else []
+    stats = [path.stat() for path in files if path.exists()]  # what is missing is told when it is read
     return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
@@ -399,16 +405,19 @@ def _stripped(planned: Plan) -> Plan:
     return replace(planned, meta=meta)
 
 
-def _nothing_to_do(planned: Plan) -> str:
+def _nothing_to_do(planned: Plan, suffix: str) -> str:
     """Say that a source of the wanted layout can be loaded as it is, and by what."""
     found, account = planned.detection, planned.accounts[0]
-    legacy = (families.family(name).code for name in (found.family, *families.same_layout(found.family)))
+    legacy = tuple(families.family(name).code for name in (found.family, *families.same_layout(found.family)))
     other, loaders = (layout.NEW, legacy) if found.side == layout.LEGACY else (layout.LEGACY, ("ddq_port",))
     weights = f" and gives its {account.name}" if len(planned.accounts) > 1 else ""
     loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
     if found.side == layout.LEGACY and planned.source.format != "pth":
         loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
-    counts = hashing.not_finite(planned.state_dict)
+    elif (suffix == ".safetensors") != (planned.source.format == "safetensors"):
+        loading += f"; pass --keep model to write its weights as {suffix}"
+    tensors = {**planned.state_dict, **manifest.part_tensors(planned.parts)}
+    counts = hashing.not_finite({_dotted(key): tensor for key, tensor in tensors.items()})
     weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
         f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 
+from converters.formats import shards
 from converters.reading.checkpoint import Checkpoint
 from converters.rules.layout import LEGACY
 
@@ -17,6 +18,9 @@ def fault(loaded: Checkpoint, side: str, suffix: str) -> str | None:
         side: Its layout.
         suffix: Of the file to write.
     """
+    is_called = loaded.path.name.removesuffix(shards.INDEX_SUFFIX).endswith(".safetensors")
+    if is_called != (loaded.format == "safetensors"):
+        return f"its name is not one of a {loaded.format} file, by which it is read"
     if loaded.format == "pth":
         return _pth_fault(loaded)
     return "mmengine alone reads .pth only" if side == LEGACY and suffix == ".pth" else None

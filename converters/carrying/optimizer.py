@@ -141,7 +141,9 @@ def _made(
 
 def _parts(saved: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Mapping[int, Mapping[str, Any]]]:
     groups, states = saved.get(_GROUPS), saved.get(_STATE)
-    if not isinstance(groups, list) or not groups or not isinstance(states, Mapping):
+    if groups == []:
+        raise OptimizerError(f"The optimizer has no group of parameters; {_ADVICE}.")
+    if not isinstance(groups, list) or not isinstance(states, Mapping):
         raise OptimizerError(
             f"The optimizer holds {listed(map(str, saved)) or 'nothing'}, expected `state` and `param_groups` of one "
             f"optimizer; {_ADVICE}."

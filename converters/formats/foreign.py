@@ -148,6 +148,9 @@ def folder(path: Path) -> str | None:
         where = shlex.quote(str(path.resolve().parent))
         pack = f"cd {where} && zip -0 -r {made} {shlex.quote(path.resolve().name)}"
         return f"it is an unpacked file of torch.save; pack it again without compression: `{pack}`"
+    unpacked = [name for name in names if (path / name / "data.pkl").is_file()]
+    if len(unpacked) == 1:
+        return folder(path / unpacked[0])
     if "saved_model.pb" in held or ("checkpoint" in held and any(name.endswith(".index") for name in names)):
         return f"it is a folder of TensorFlow; {_ORIGINAL}"
     indices = [name for name in names if name.endswith((".safetensors.index.json", ".bin.index.json"))]

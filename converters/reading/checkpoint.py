@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,8 @@ def read(path: str | Path, key: str | None = None, prefix: str | None = None) ->
 def _no_file(path: Path) -> str:
     index = shards.index_path(path)
     wanted = f"its parts are in `{index}`; name that" if index.exists() else "expected a .pth or .safetensors file"
+    if path.is_symlink() and not path.exists():
+        return f"The checkpoint `{path}` is a link to `{os.readlink(path)}`, which does not exist; get that file first."
     if not path.is_dir():
         fault = "is not a regular file" if path.exists() else "does not exist"
         return f"The checkpoint `{path}` {fault}, {wanted}."

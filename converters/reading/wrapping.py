@@ -24,6 +24,12 @@ _LOADED = ("state_dict",)  # where mmengine looks
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "params")
 _NO_WEIGHTS = ("optim", "meta", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler", "rng", "random")
 _BESIDE = ("n_averaged", "steps")  # a tensor of torch's or mmengine's averaged model that is no weight
+_REBUILT = {  # by what torch makes other than plain tensors
+    "_rebuild_sparse_tensor": "a sparse tensor (to_dense() makes a plain one)",
+    "_rebuild_sparse_csr_tensor": "a sparse tensor (to_dense() makes a plain one)",
+    "_rebuild_qtensor": "a quantised tensor (dequantize() makes a plain one)",
+    "_rebuild_meta_tensor_no_storage": "a tensor of the device meta, which has no values",
+}
 _FLAT = "flat_param"  # what FSDP calls parameters that it has joined and cut
 _DEEPEST, _MOST_DICTS, _MOST_KEYS = 4, 200, 500_000  # that are searched; a pickle of a few bytes can mean more
 
@@ -145,9 +151,9 @@ def find(content: Any, key: str | None = None, prefix: str | None = None) -> Fou
 def kind(value: Any) -> str:
     """Say what stands where a tensor or a dict is expected."""
     if isinstance(value, NumpyArray):
-        return "made by numpy.ndarray"
+        return "an array of numpy (torch.from_numpy makes a tensor of it)"
     if isinstance(value, StoredTensor):
-        return "a tensor"
+        return "a single tensor"
     if not isinstance(value, Foreign):
         return f"of type {type(value).__name__}"
     if value.name == "torch.Tensor":
@@ -157,7 +163,7 @@ def kind(value: Any) -> str:
             f"one process's part of a tensor ({value.name}); save it whole, with get_model_state_dict of "
             "torch.distributed.checkpoint.state_dict and full_state_dict=True"
         )
-    return f"made by {value.name}"
+    return _REBUILT.get(value.name.rpartition(".")[2], f"made by {value.name}")
 
 
 def _dicts(content: dict[Any, Any]) -> Iterator[tuple[Path, dict[Any, Any]]]:
@@ -170,7 +176,8 @@ def _dicts(content: dict[Any, Any]) -> Iterator[tuple[Path, dict[Any, Any]]]:
             return
         yield path, held
         for name, value in held.items() if len(path) < _DEEPEST else ():
-            skipped = not isinstance(name, str) or name.lower().startswith(_NO_WEIGHTS)
+            # a dict under "" has no path that --key or a manifest could name
+            skipped = not isinstance(name, str) or not name or name.lower().startswith(_NO_WEIGHTS)
             if isinstance(value, dict) and not skipped and id(value) not in seen and len(waiting) < _MOST_DICTS:
                 seen.add(id(value))
                 waiting.append(((*path, name), value))
@@ -339,10 +346,9 @@ def _checked(held: dict[Any, Any], path: Path) -> Tensors:
                 if isinstance(key, str)
                 else f"its key {key!r} is not text"
             )
-            raise MalformedError(
-                f"{where} is no state dict: {what} (looked for a dict of tensors under "
-                f"{', '.join(_USUAL[:3])} and every other key; --key names one)"
-            )
+            looked = f"looked for a dict of tensors under {', '.join(_USUAL[:3])} and every other key; --key names one"
+            is_elsewhere = not path or isinstance(value, dict)
+            raise MalformedError(f"{where} is no state dict: {what}{f' ({looked})' if is_elsewhere else ''}")
     return held
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from converters import errors
 from converters.errors import listed
 from converters.formats.stored import StoredTensor
-from converters.rules.layout import LEGACY, NEW, Layout, class_counts, spec_of
+from converters.rules.layout import LEGACY, NEW, Layout, TensorSpec, class_counts, spec_of
 from converters.rules.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
 from converters.rules.mapping import Mapping as KeyMapping
 
@@ -203,6 +203,14 @@ def _fault_of_twin(
     return None if same_bits(tensor, originals[twin]) else "differs from it"
 
 
+def _remedy(specs: Iterable[tuple[TensorSpec, TensorSpec]]) -> str:
+    """Say what makes dtypes fit, of pairs found and wanted: an option, where floating numbers are all that differs."""
+    differing = [(have.dtype, want.dtype) for have, want in specs if have.dtype != want.dtype]
+    if all("float" in have and want == "float32" for have, want in differing):
+        return "pass --dtype fp32 to `ddq-convert convert`, which casts them"
+    return "save the source with the expected dtypes"
+
+
 def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     unexpected = sorted(produced.keys() - layout.tensors.keys())
     if unexpected:
@@ -235,6 +243,5 @@ def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     if dtypes:
         raise errors.DtypeMismatchError(
             f"{len(dtypes)} key(s) have another dtype than variant `{layout.variant}`: "
-            f"{listed(dtypes)}; convert the source to the expected dtype first (`ddq-convert convert --dtype` does for "
-            "floats)."
+            f"{listed(dtypes)}; {_remedy(specs.values())}."
         )

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import pickle
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ _OBJECT = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:global|class):?(?: GLOBAL)?)\
 #: Keys that the legacy layout has and the new one has not.
 _LEGACY = ("bbox_head.cls_branches.", "bbox_head.reg_branches.", "decoder.aux_reg_branches.")
 _NOWHERE = "it holds no weights where mmengine looks, under `state_dict` or at its top level"
-_CONVERT = "`ddq-convert convert {file} NEW.pth` writes a detector's checkpoint without them"
+_CONVERT = (
+    "`ddq-convert convert {quoted} NEW.pth` writes a detector's checkpoint without them, if the file holds a state dict"
+)
 _SAVE_AGAIN = (
     "if you trust it, save its tensors alone: `python -c \"import torch; c = torch.load('{file}', weights_only=False); "
     "torch.save(c.get('state_dict', c.get('model')), 'NEW.pth')\"`"
@@ -173,7 +176,7 @@ def read(file: Path, remedy: str = _CONVERT) -> dict[str, Any]:
 
     Args:
         file: The file.
-        remedy: What helps if it holds objects; `{file}` stands for its name.
+        remedy: What helps if it holds objects; `{file}` stands for its name, `{quoted}` for that in a command.
 
     Raises:
         WeightsError: if it is not there, damaged, or holds objects that torch refuses.
@@ -181,29 +184,65 @@ def read(file: Path, remedy: str = _CONVERT) -> dict[str, Any]:
     import torch
 
     if not file.is_file():
-        raise WeightsError(f"{file} is not there; expected a .pth or .safetensors file.")
+        raise WeightsError(_no_file(file))
+    if checkpoints.is_safetensors(file):
+        return _read_safetensors(file)
     try:
-        if checkpoints.is_safetensors(file):
-            return checkpoints.load_from_safetensors(str(file))
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except CheckpointFileError as error:
-        raise WeightsError(str(error)) from error
-    except pickle.UnpicklingError as error:
-        raise WeightsError(_refused(file, str(error), remedy)) from error
-    except (EOFError, OSError, RuntimeError) as error:
-        fault = str(error).strip().splitlines() or ["no message"]
-        raise WeightsError(f"{file} cannot be read ({type(error).__name__}: {fault[0]}); copy it again.") from error
+    except PermissionError as error:
+        raise WeightsError(f"{file} cannot be read ({error.strerror}).") from error
+    except Exception as error:  # torch's unpickler does what the bytes say, and fails with whatever that leads to
+        fault = str(error) if isinstance(error, pickle.UnpicklingError) else ""
+        raise WeightsError(_named_otherwise(file) or _refused(file, fault, remedy)) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{file} holds {type(content).__name__}, expected a dict of tensors.")
     return content
+
+
+def _read_safetensors(file: Path) -> dict[str, Any]:
+    try:
+        return checkpoints.load_from_safetensors(str(file))
+    except CheckpointFileError as error:
+        raise WeightsError(_named_otherwise(file) or str(error)) from error
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read ({error}); copy it again.") from error
+
+
+def _no_file(file: Path) -> str:
+    if not file.exists():
+        return f"{file} is not there; expected a .pth or .safetensors file."
+    return f"{file} is no file, expected a .pth or .safetensors; {_inspect(file)}."
+
+
+def _named_otherwise(file: Path) -> str | None:
+    """Say that a file is of the other format than its name says, by which mmengine reads it; None if it is not."""
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    if checkpoints.is_safetensors(file):
+        is_other = zipfile.is_zipfile(file)
+    else:
+        is_other = head[8:] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size
+    if not is_other:
+        return None
+    what, name = (".pth", "NEW.pth") if checkpoints.is_safetensors(file) else (".safetensors", "NEW.safetensors")
+    return f"{file} is a {what} by another name, and files are read by their names; call it {name}."
 
 
 def _refused(file: Path, fault: str, remedy: str) -> str:
     """Say of a pickle that torch refuses which object is in it, or that it is none, and what helps."""
     named = _OBJECT.search(fault)
     if named is None:
-        return f"{file} is no checkpoint, or damaged; `ddq-convert inspect {file}` tells what it is."
-    return f"{file} holds objects that torch does not load ({named[1]}); {remedy.format(file=file)}."
+        return f"{file} is no checkpoint, or damaged; {_inspect(file)}."
+    way = remedy.format(file=file, quoted=_quoted(file))
+    return f"{file} holds objects that torch does not load ({named[1]}); {way}."
+
+
+def _inspect(file: Path) -> str:
+    return f"`ddq-convert inspect {_quoted(file)}` tells what it is"
+
+
+def _quoted(file: str | Path) -> str:
+    return shlex.quote(str(file))
 
 
 def check_resumable(file: Path) -> None:
@@ -218,7 +257,8 @@ def check_resumable(file: Path) -> None:
         way = "pass it as --load-from to begin a training with its weights"
         if "state_dict" not in content and not state_of(content):
             way = (
-                f"{_NOWHERE}: `ddq-convert convert {file} NEW.pth` writes them there, then pass NEW.pth as --load-from"
+                f"{_NOWHERE}: `ddq-convert convert {_quoted(file)} NEW.pth` writes them there, then pass NEW.pth as "
+                "--load-from"
             )
         raise WeightsError(f"{file} cannot be resumed, for it lacks {' and '.join(lacking)}; {way}.")
 
@@ -317,7 +357,7 @@ class FittingWeightsHook(Hook):
 
 def _advice(fit: Fit, file: str, place: wrapped.Place | None) -> str:
     """Say what makes weights fit; each command that is named writes weights that do."""
-    command = f"`ddq-convert convert {file} NEW.pth"
+    command = f"`ddq-convert convert {_quoted(file)} NEW.pth"
     if any(key.startswith("bbox_head.cls_branches.") for key, _, _ in fit.reshaped):
         return f"{command} --num-classes N` writes weights for another number of classes."
     if not fit.taken and place is not None and place.path not in wrapped.LOADED:
@@ -328,4 +368,6 @@ def _advice(fit: Fit, file: str, place: wrapped.Place | None) -> str:
         return f"Its keys begin with `{place.prefix}`, which {command}` takes away."
     if any(key.startswith(_LEGACY) for key in fit.unexpected):
         return f"These look like weights of the legacy code; {command}` writes those that fit."
+    if not (fit.unexpected or fit.reshaped) and all(key.endswith("num_batches_tracked") for key in fit.missing):
+        return f"Only counters of BatchNorm are missing; {command}` adds them."
     return "Pass the config that they were trained with."

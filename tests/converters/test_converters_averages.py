@@ -258,6 +258,15 @@ def test_inspect_counts_numbers_that_are_not_finite_in_both_sets(saved: Saved, t
     assert list(json.loads(_run("inspect", path, "--json").stdout)["not_finite"]) == [named]
 
 
+def test_a_ready_file_with_nan_in_its_training_weights_says_so(saved: Saved, tmp_path: Path) -> None:
+    path, _, _ = saved("mmengine", side="new")
+    content = torch.load(path, weights_only=True)
+    content["ema_state_dict"]["module.query_map.bias"] *= float("nan")
+    torch.save(content, path)
+    result = _run("convert", path, tmp_path / "o.pth")
+    assert result.exit_code == 2 and "`ema_state_dict.module.query_map.bias` (" in result.stderr, result.output
+
+
 def test_diff_finds_a_change_in_either_set(saved: Saved, tmp_path: Path) -> None:
     path, _, _ = saved("timm")
     content = torch.load(path, weights_only=True)
@@ -369,8 +378,8 @@ def test_of_several_averages_one_is_taken_and_said(saved: Saved, tmp_path: Path,
     path, weights, average = saved("timm")
     torch.save({**torch.load(path, weights_only=True), "swa_model": weights}, path)
     result = _run("convert", path, tmp_path / "new.safetensors")
-    note = "`swa_model` holds averaged weights, too; those in `state_dict_ema` are taken, and `swa_model` is not converted."
-    assert note in " ".join(result.stderr.split())
+    note = "`swa_model` holds averaged weights, too; those in `state_dict_ema` are taken, and `swa_model` is not"
+    assert f"{note} converted." in " ".join(result.stderr.split())
     assert_same(load_file(tmp_path / "new.safetensors"), _renamed(average))
 
 

@@ -184,14 +184,14 @@ def _sound(folder: Path, state: StateDict) -> None:
             ["--to", "legacy"],
             2,
             "already has the legacy layout of ddq_detr tiny_r18; it can be loaded as it is by the official code and "
-            "by mmdet 3.3.0, or converted with --to new.",
+            "by mmdet 3.3.0, or converted with --to new; pass --keep model to write its weights as .safetensors.",
         ),
         (
             _new,
             [],
             2,
             "already has the new layout of ddq_detr tiny_r18; it can be loaded as it is by ddq_port, or converted "
-            "with --to legacy.",
+            "with --to legacy; pass --keep model to write its weights as .safetensors.",
         ),
         (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are ddq_detr, mmdet_ddq."),
         (_sound, ["--variant", "r18"], 2, "has no variant `r18`"),

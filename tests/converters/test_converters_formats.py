@@ -73,6 +73,11 @@ def _unpacked(path: Path) -> None:
     path.with_name(f"{path.name}.pth").unlink()
 
 
+def _unpacked_into(path: Path) -> None:
+    path.mkdir()
+    _unpacked(path / "archive")
+
+
 def _dcp(path: Path) -> None:
     import torch.distributed.checkpoint as dcp
 
@@ -94,6 +99,7 @@ MENDED: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...]]] = {
     "a.zip": (_zipped, "a zip archive with the checkpoint `run/the model.pth`", ("unzip",)),
     "compressed.pth": (_compressed, "records are compressed", ("zip", "unzip")),
     "unpacked": (_unpacked, "an unpacked file of torch.save", ("zip",)),
+    "around": (_unpacked_into, "an unpacked file of torch.save", ("zip",)),
     "dcp": (_dcp, "torch.distributed.checkpoint wrote", ()),
     "arrays.npz": (lambda path: np.savez(path, **{k: v.numpy() for k, v in STATE.items()}), "numpy's arrays", ()),
     "script.pt": (_scripted, "a TorchScript archive", ()),

@@ -133,10 +133,35 @@ def test_safetensors_are_called_ready_where_they_load(
     result = _run("convert", path, tmp_path / "b.safetensors", "--to", side)
     assert result.exit_code == 2 and (READY in result.stderr) == (side == "new")
     if side == "legacy":  # the official code's mmengine knows no such format
-        assert "which read .pth only, convert it into one" in result.stderr
+        assert "for the official code and for mmdet 3.3.0, which read .pth only, convert it into one" in result.stderr
         path = tmp_path / "b.pth"
         assert _run("convert", tmp_path / "a.safetensors", path, "--to", side).exit_code == 0
     load_checkpoint(models[side], str(path), map_location="cpu", strict=True)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a", "a.safetensors"])
+def test_a_file_by_the_name_of_the_other_format_is_not_called_ready(
+    models: dict[str, nn.Module], tmp_path: Path, make_state: Callable[..., StateDict], name: str
+) -> None:
+    path, out = tmp_path / name, tmp_path / "out.pth"
+    if path.suffix == ".safetensors":
+        torch.save({"state_dict": make_state("new", VARIANT)}, path)
+    else:
+        save_file(make_state("new", VARIANT), path)
+    result = _run("convert", path, out)
+    assert result.exit_code == 0, result.output
+    load_checkpoint(models["new"], str(out), map_location="cpu", strict=True)
+
+
+@pytest.mark.parametrize("side", ["new", "legacy"])
+def test_the_other_format_of_a_ready_file_is_named(
+    tmp_path: Path, make_state: Callable[..., StateDict], side: str
+) -> None:
+    path, out = tmp_path / "a.pth", tmp_path / "out.safetensors"
+    torch.save({"state_dict": make_state(side, VARIANT)}, path)
+    result = _run("convert", path, out, "--to", side)
+    assert result.exit_code == 2 and "pass --keep model to write its weights as .safetensors" in result.stderr
+    assert _run("convert", path, out, "--to", side, "--keep", "model").exit_code == 0
 
 
 def _do(message: str, folder: Path) -> Path:

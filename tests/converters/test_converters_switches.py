@@ -172,7 +172,7 @@ def test_dtype_there_and_back(
         refused.exit_code == 1
         and "(expected float32, found float16)".replace("float16", str(dtype)[6:]) in refused.stderr
     )
-    assert "(`ddq-convert convert --dtype` does for floats)" in refused.stderr
+    assert "pass --dtype fp32 to `ddq-convert convert`, which casts them" in refused.stderr
     assert _run("convert", half, back, "--to", "legacy", "--dtype", "fp32").exit_code == 0
     assert _run("verify", back, "--source", half).exit_code == 0
     found = checkpoint.read(back).to_torch()

@@ -175,4 +175,4 @@ def test_nan_of_an_optimizer_is_told_too(tmp_path: Path, make_state: Callable[..
     content = {"state_dict": make_state("new"), "optimizer": {"state": {0: {"m": torch.full((2,), NAN)}}}}
     torch.save(content, tmp_path / "a.pth")
     result = _run("convert", tmp_path / "a.pth", tmp_path / "o.pth", "--keep", "all")
-    assert result.exit_code == 0 and "`/optimizer/state/0/m` (2 NaN)" in " ".join(result.stderr.split()), result.output
+    assert result.exit_code == 0 and "`optimizer.state.0.m` (2 NaN)" in " ".join(result.stderr.split()), result.output

@@ -329,7 +329,8 @@ class Model(torch.nn.Module):
 NO_STATE_DICT: dict[str, tuple[Any, str]] = {
     "a whole model under a key": ({"model": Model()}, r"its `model` is a whole object made by .*Model.*state_dict\(\)"),
     "a whole model": (Model(), r"its top level is made by .*Model, not a dict; save the model's state_dict\(\) alone"),
-    "arrays of numpy": ({"model": {"x": torch.ones(1).numpy()}}, "`x` is made by numpy.ndarray, not a plain tensor"),
+    "arrays of numpy": ({"model": {"x": torch.ones(1).numpy()}}, r"`x` is an array of numpy \(torch.from_numpy makes "),
+    "an empty key": ({"": {"x": torch.ones(1)}}, "its top level is no state dict: `` is of type dict"),
     "fsdp's own parameters": (
         {"model": {"_fsdp_wrapped_module._flat_param": torch.ones(4)}},
         "one process's part of the weights.*get_model_state_dict.*full_state_dict=True",

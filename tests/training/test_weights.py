@@ -90,13 +90,31 @@ def test_which_files_are_read_so(name, mine):
         ("w.safetensors", b"no header", "damaged or no safetensors file"),
         ("w.safetensors.index.json", b"[]", "no index of shards"),
         ("w.pth", b"no pickle", "is no checkpoint"),
-        ("w.pth", b"", "cannot be read"),
+        ("w.pth", b"", "is no checkpoint, or damaged"),
+        ("w.pth", b"PK\x03\x04", "is no checkpoint, or damaged"),
+        ("w.pth", b"(U\xe9\xe9", "is no checkpoint, or damaged"),  # each of these is another exception in torch
+        ("w.pth", b"h\x05", "is no checkpoint, or damaged"),
+        ("w.pth", b"0", "is no checkpoint, or damaged"),
+        ("w.pth", b"\x80\x02J\x00.", "is no checkpoint, or damaged"),
+        ("w x.pth", b"no pickle", "`ddq-convert inspect '.*w x.pth'` tells what it is"),
     ],
 )
 def test_damaged_file(tmp_path, name, content, text):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=text):
         weights.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name, other", [("a.pth", ".safetensors"), ("a", ".safetensors"), ("a.safetensors", ".pth")])
+def test_a_file_by_the_name_of_the_other_format(tmp_path, name, other):
+    saved(tmp_path / f"b{other}", {"w": torch.ones(2)}).rename(tmp_path / name)
+    with pytest.raises(WeightsError, match=f"is a {other} by another name, .*call it NEW{other}"):
+        weights.read(tmp_path / name)
+
+
+def test_a_folder_is_not_called_missing(tmp_path):
+    with pytest.raises(WeightsError, match="is no file, expected .*`ddq-convert inspect .*` tells what it is"):
+        weights.read(tmp_path)
 
 
 def test_missing_shard(tmp_path):

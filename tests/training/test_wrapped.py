@@ -80,11 +80,15 @@ def test_a_state_dict_that_is_none_is_no_crash(tmp_path):
             lambda s: {"state_dict": begin("_orig_mod.", s)},
             "Its keys begin with `_orig_mod.`, which `ddq-convert convert w.pth NEW.pth` takes away",
         ),
+        (
+            lambda s: {"state_dict": {key: value for key, value in s.items() if "num_batches" not in key}},
+            "Only counters of BatchNorm are missing; `ddq-convert convert w.pth NEW.pth` adds them",
+        ),
     ],
 )
 def test_the_refusal_of_a_detector_names_the_wrapping(wrap, text):
-    own = {f"backbone.{index}": (2,) for index in range(6)}
-    content = wrap({key: torch.ones(2) for key in own})
+    own = {f"backbone.{index}": (2,) for index in range(6)} | {"backbone.bn.num_batches_tracked": ()}
+    content = wrap({key: torch.ones(shape) for key, shape in own.items()})
     fit = Fit.of(own, weights.shapes(weights.state_of(content)))
     assert re.search(text, weights._advice(fit, "w.pth", wrapped.place(content, own)))
 
