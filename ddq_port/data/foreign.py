@@ -36,7 +36,7 @@ def recognise(path: Path, images: Path | None = None) -> str | None:
     if suffix not in (".xml", ".yaml", ".yml", ".txt", ".csv") or not path.is_file():
         return None
     if suffix == ".xml":
-        return _voc(path, path.parent, images) if b"<annotation" in _head(path) else None
+        return _xml(path, path, images)
     if suffix in (".yaml", ".yml"):
         return _yolo(path, images) if _is_description(path) else None
     if suffix == ".csv":
@@ -70,8 +70,8 @@ def _folder(path: Path, images: Path | None) -> str:
     if any(_is_description(file) for file in files):
         return _yolo(path, images)
     for file in files:
-        if file.suffix.lower() == ".xml" and b"<annotation" in _head(file):
-            return _voc(path, file.parent, images)
+        if file.suffix.lower() == ".xml" and (told := _xml(path, file, images)) is not None:
+            return told
         if file.suffix.lower() == ".txt" and _is_yolo(file):
             return _yolo(path, images)
     found = sorted(file for file in files if file.suffix.lower() == ".json")
@@ -84,6 +84,13 @@ def _files(path: Path) -> Iterator[Path]:
     yield from sorted(entry for entry in path.iterdir() if entry.is_file())
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()):
         yield from _files(folder)
+
+
+def _xml(path: Path, file: Path, images: Path | None) -> str | None:
+    head = _head(file)
+    if b"<annotations" in head:  # of all images; that of VOC is one `annotation`
+        return f"`{path}` is in CVAT's format; expected COCO format. Export it from CVAT anew, as `COCO 1.0`."
+    return _voc(path, file.parent, images) if b"<annotation" in head else None
 
 
 def _voc(path: Path, annotations: Path, images: Path | None) -> str:

@@ -19,6 +19,7 @@ _DARK = 32  # of 256 levels; below, an image is looked at once more as it is sto
 _ORIENTATION = 274  # EXIF tag; 1 is upright, from 5 on width and height change places
 _DAMAGE = re.compile(r"premature end|corrupt|truncated|incomplete", re.IGNORECASE)
 _HARMLESS = re.compile(r"extraneous bytes", re.IGNORECASE)
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "HEIC") | {b"avif": "AVIF"}
 _LOG_PREFIX = re.compile(r"^\[[^]]*\]\s*global\s+\S+\s*")
 
 
@@ -75,9 +76,15 @@ def read_header(path: Path) -> Header | None:
 
     try:
         with warnings.catch_warnings(action="ignore"), _without_limit(), Pillow.open(path) as opened:
-            return Header(str(opened.format), opened.mode, opened.size, _orientation(opened, path))
+            return Header(str(opened.format), opened.mode, _stored_size(opened), _orientation(opened, path))
     except Exception:  # Pillow's plugins raise what they like on damaged files
         return None
+
+
+def _stored_size(opened: Any) -> tuple[int, int]:
+    """Return width and height as stored; Pillow gives those of a TIFF file as its orientation turns them."""
+    tags = getattr(opened, "tag_v2", {})
+    return (int(tags[256]), int(tags[257])) if 256 in tags and 257 in tags else opened.size
 
 
 def _orientation(opened: Any, path: Path) -> int:
@@ -198,6 +205,9 @@ def _why_unreadable(path: Path, header: Header | None, said: list[str], failure:
     if header and header.size[0] * header.size[1] > OPENCV_LIMIT:
         has, most = header.size[0] * header.size[1] / 1e6, OPENCV_LIMIT / 1e6
         return f"it has {has:.0f} million pixels, OpenCV reads up to {most:.0f} million; make it smaller"
+    form = next((name for brand, name in _BRANDS.items() if start[4:12] == b"ftyp" + brand), None)
+    if header is None and form is not None:
+        return f"it is a file in {form} format, which the loader cannot read; convert it to an 8-bit PNG or JPEG"
     if header is None:
         return f"this is no image that the loader knows: {failure}{reason}"
     if _is_truncated(path):

@@ -177,11 +177,20 @@ def _mend(ann_file: Path, images: Path | None, out: Path) -> tuple[str, ...]:
     try:
         mended = mending.mend(ann_file, images)
         if mended is not None and mended.changes:
-            mending.write(mended.content, out)
+            _write(mended.content, out)
             return mended.changes
     except mending.MendingError as error:
         raise Failure(str(error)) from error
     return ()
+
+
+def _write(content: dict[str, Any], out: Path) -> None:
+    from ddq_port.data import mending
+
+    try:
+        mending.write(content, out)
+    except OSError as error:
+        raise Failure(f"Cannot write `{out}`: {error.strerror or error}.") from error
 
 
 def _changes(ann_file: Path, out: Path, changes: tuple[str, ...]) -> Iterator[str]:
