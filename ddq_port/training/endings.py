@@ -46,6 +46,7 @@ _NO_NEWS = (
     "in an upcoming release",
     "Converting a tensor with requires_grad=True",  # mmengine logs losses so
 )
+_FIND_IMAGE = "`ddq-train check-data ANN --images IMAGES` names all such files and says what is wrong with them"
 _OUT_OF_MEMORY = "pass --amp, or smaller batches with --cfg-options train_dataloader.batch_size=1 --auto-scale-lr"
 
 
@@ -62,6 +63,17 @@ def exit_codes() -> Iterator[None]:
         raise Failure(f"{str(error).splitlines()[0]} To need less, {_OUT_OF_MEMORY}.", NOT_SO) from error
     except OSError as error:
         raise Failure(f"Cannot read or write: {_last_line(error)}", BAD_INPUT) from error
+    except Exception as error:
+        if not _of_an_image(error):
+            raise
+        raise Failure(f"An image cannot be loaded: {_last_line(error)}. {_FIND_IMAGE}.", BAD_INPUT) from error
+
+
+def _of_an_image(error: Exception) -> bool:
+    """Tell whether mmcv's loader or OpenCV's decoder raised it, here or in a data loader's worker."""
+    if type(error).__module__ == "cv2":
+        return "imdecode" in str(error)
+    return isinstance(error, AssertionError) and "failed to load image" in str(error)
 
 
 def _last_line(error: Exception) -> str:
