@@ -91,6 +91,7 @@ class EvalOptions:
         show_dir: folder for images with predictions drawn in.
         classwise: whether to give the AP of each class.
         allow_other_classes: whether the checkpoint may be of classes of other names than the data.
+        check_data: whether to look for errors in the annotation files first.
         launcher: one of `launch.LAUNCHERS`.
         cfg_options: `key=value` texts.
     """
@@ -102,6 +103,7 @@ class EvalOptions:
     show_dir: Path | None = None
     classwise: bool = False
     allow_other_classes: bool = False
+    check_data: bool = True
     launcher: str = "none"
     cfg_options: tuple[str, ...] = ()
 
@@ -119,7 +121,7 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
     cfg, notes = _loaded(options.config, options.cfg_options)
     _need(cfg, options.config, ("model", "train_dataloader", "train_cfg", "optim_wrapper"), "train")
     _check_batches(cfg, ("train_dataloader", "val_dataloader"))
-    _check_optimizer(cfg.optim_wrapper)
+    _check_optimizer(cfg.optim_wrapper, cfg.get("default_scope") or "mmengine")
     cfg.launcher = options.launcher
     if options.work_dir is not None:
         cfg.work_dir = str(options.work_dir)
@@ -253,21 +255,22 @@ def _check_batches(cfg: Config, dataloaders: tuple[str, ...]) -> None:
                 raise ConfigError(f"{name}.{key} is {value!r}; expected a whole number of at least {least}.")
 
 
-def _check_optimizer(optim_wrapper: Any) -> None:
+def _check_optimizer(optim_wrapper: Any, scope: str) -> None:
     """Build the optimizer for a parameter of its own, as mmengine will for those of the model."""
     import torch
     from mmengine.optim import OPTIMIZERS
+    from mmengine.registry import DefaultScope
 
     optimizer = optim_wrapper.get("optimizer") if isinstance(optim_wrapper, Mapping) else None
     if not isinstance(optimizer, Mapping) or optim_wrapper.get("constructor") not in (None, *_CONSTRUCTORS):
         return
     try:
-        OPTIMIZERS.build(dict(optimizer, params=[torch.nn.Parameter(torch.zeros(1))]))
-    except KeyError:  # not registered yet, which an import may change
-        return
+        with DefaultScope.overwrite_default_scope(scope):
+            OPTIMIZERS.build(dict(optimizer, params=[torch.nn.Parameter(torch.zeros(1))]))
     except Exception as error:  # whatever an optimizer says of its settings
         given = ", ".join(f"{key}={value!r}" for key, value in optimizer.items())
-        raise ConfigError(f"optim_wrapper.optimizer ({given}) cannot be made: {error}.") from error
+        said = str(error.args[0] if error.args else error).partition(". Please check")[0]
+        raise ConfigError(f"optim_wrapper.optimizer ({given}) cannot be made: {said}.") from error
 
 
 def _scale_lr(cfg: Config, config: str) -> None:

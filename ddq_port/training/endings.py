@@ -64,9 +64,17 @@ def exit_codes() -> Iterator[None]:
     except OSError as error:
         raise Failure(f"Cannot read or write: {_last_line(error)}", BAD_INPUT) from error
     except Exception as error:
+        if _of_a_registry(error):
+            raise Failure(f"The config does not fit: {str(error.args[0]).partition('. ')[0]}.", BAD_INPUT) from error
         if not _of_an_image(error):
             raise
-        raise Failure(f"An image cannot be loaded: {_last_line(error)}. {_FIND_IMAGE}.", BAD_INPUT) from error
+        what = "its file is empty" if "buf.empty()" in str(error) else _last_line(error)
+        raise Failure(f"An image cannot be loaded: {what}. {_FIND_IMAGE}.", BAD_INPUT) from error
+
+
+def _of_a_registry(error: Exception) -> bool:
+    """Tell whether mmengine raised it because it knows no class of a name that a config gives as `type`."""
+    return isinstance(error, KeyError) and bool(error.args) and " registry. Please check" in str(error.args[0])
 
 
 def _of_an_image(error: Exception) -> bool:

@@ -56,6 +56,7 @@ def test_config_without_training(tmp_path):
         (("--cfg-options", "max_epochs"), "--cfg-options max_epochs sets nothing"),
         (("--cfg-options", "seen=1", "model.backbone.depth.x=1"), "--cfg-options does not fit the config"),
         (("--cfg-options", "optim_wrapper.optimizer.lr=-1"), "Invalid learning rate: -1"),
+        (("--cfg-options", "optim_wrapper.optimizer.type=Adm"), "Adm is not in the"),
         (("--cfg-options", "optim_wrapper.optimizer.lr=nan"), "Invalid learning rate: nan"),
         (("--cfg-options", "optim_wrapper.optimizer.lr=abc"), "lr='abc'"),
         (("--cfg-options", "optim_wrapper.optimizer.weight_decy=0.1"), "unexpected keyword argument 'weight_decy'"),
