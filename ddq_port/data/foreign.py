@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ _CONVERT = (
     'python -c "import supervision as sv; sv.DetectionDataset.{reader}({arguments})'
     """.as_coco(annotations_path='ann.json')\""""
 )
+_SMALL = 20_000_000  # bytes of JSON, read to see what it is
 _ENTRIES = 2000  # of a folder that are looked at
 _YOLO_LINE = re.compile(rb"\s*\d+(\s+[-+.\deE]+){4,}\s*$")
 _JSON_FORMS = (
@@ -75,8 +77,18 @@ def _folder(path: Path, images: Path | None) -> str:
         if file.suffix.lower() == ".txt" and _is_yolo(file):
             return _yolo(path, images)
     found = sorted(file for file in files if file.suffix.lower() == ".json")
+    form = _form_of(found[0]) if found else None
+    if form is not None:
+        return f"`{path}` is a folder of other files than COCO's; expected one annotation file. `{found[0]}`: {form}."
     hint = f", such as {found[0]}" if found else ""
     return f"`{path}` is a folder; expected an annotation file in COCO format{hint}."
+
+
+def _form_of(file: Path) -> str | None:
+    try:
+        return json_form(json.loads(file.read_bytes())) if file.stat().st_size < _SMALL else None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -182,6 +182,8 @@ def read(file: Path, remedy: str = _CONVERT) -> dict[str, Any]:
 
     if not file.is_file():
         raise WeightsError(f"{file} is not there; expected a .pth or .safetensors file.")
+    if file.stat().st_size == 0:
+        raise WeightsError(f"{file} is empty; copy it again.")
     try:
         if checkpoints.is_safetensors(file):
             return checkpoints.load_from_safetensors(str(file))

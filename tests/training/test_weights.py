@@ -90,7 +90,7 @@ def test_which_files_are_read_so(name, mine):
         ("w.safetensors", b"no header", "damaged or no safetensors file"),
         ("w.safetensors.index.json", b"[]", "no index of shards"),
         ("w.pth", b"no pickle", "is no checkpoint"),
-        ("w.pth", b"", "cannot be read"),
+        ("w.pth", b"", "w.pth is empty; copy it again"),
     ],
 )
 def test_damaged_file(tmp_path, name, content, text):
