@@ -319,7 +319,7 @@ def _outcomes(findings: Findings) -> Iterator[str]:
     if findings.truth is None or findings.truth.ap < 0:  # pycocotools' -1: there is nothing to find
         return
     truth = findings.truth
-    of = "" if truth.images == findings.images else f", seen on {truth.images} images"
+    of = "" if truth.images == findings.images else f", seen on {counted(truth.images, 'image')}"
     lost = "; ".join(f"{number} not found: {cause}" for cause, number in truth.lost.items())
     yield f"the truth itself reaches AP {truth.ap:.3f} ({counted(truth.objects, 'object')}{of}{lost and '; ' + lost})"
 
