@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import locale
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+_TRAILING_COMMA = re.compile(r",\s*[}\]]")
 _NO_TEXT = (
     (b"\x1f\x8b", "a file compressed by gzip; unpack it with gunzip"),
     (b"PK\x03\x04", "a zip archive; unpack it with unzip"),
@@ -58,6 +60,8 @@ def decode(path: Path) -> Decoded:
             name = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
             text = raw.decode(encoding, "replace")
             return Decoded(text, encoding, f"the file is {name}; mmdet reads plain UTF-8. {FIX.format(ann_file=path)}")
+    if b"\x00" in raw[:100]:  # which UTF-8 allows and JSON does not
+        return _of_two_bytes(raw)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -65,16 +69,18 @@ def decode(path: Path) -> Decoded:
     return Decoded(text, "utf-8", "" if _as_trainer(path) in (text, None) else _locale_trouble())
 
 
+def _of_two_bytes(raw: bytes) -> Decoded:
+    wide = "utf-16-le" if raw[1:2] == b"\x00" else "utf-16-be"
+    return Decoded(
+        raw.decode(wide, "replace"),
+        wide,
+        f"the file looks like {wide.upper()}; mmdet reads UTF-8. `iconv -f {wide} -t utf-8 OLD > NEW` converts it",
+        certain=False,
+    )
+
+
 def _of_one_byte(raw: bytes, error: UnicodeDecodeError) -> Decoded:
     line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
-    if b"\x00" in raw[:100]:
-        wide = "utf-16-le" if raw[1:2] == b"\x00" else "utf-16-be"
-        return Decoded(
-            raw.decode(wide, "replace"),
-            wide,
-            f"the file looks like {wide.upper()}; mmdet reads UTF-8. `iconv -f {wide} -t utf-8 OLD > NEW` converts it",
-            certain=False,
-        )
     trouble = (
         f"byte 0x{raw[error.start]:02x} in line {line}, column {column} is no UTF-8, which mmdet reads; if the file is "
         "Latin-1 (Windows), `iconv -f cp1252 -t utf-8 OLD > NEW` converts it"
@@ -136,7 +142,10 @@ def _no_json(text: str, error: json.JSONDecodeError) -> str:
         return "this is no JSON but a web page, as servers send one instead of a file; download the file again"
     if not start:
         return f"this is no JSON: {error.msg}; the file is empty"
-    if error.pos >= len(text.rstrip()) - 1:
+    if _TRAILING_COMMA.match(text, text.rfind(",", 0, error.pos + 1)):
+        return f"this is no JSON: {error.msg}; remove the comma before the closing bracket"
+    last = len(text.rstrip()) - 1
+    if error.pos > last or error.msg.startswith("Unterminated") or error.pos == last and text[last] not in "}]":
         return f"this is no JSON: {error.msg}; the file ends too early, copy or download it again"
     if error.msg == "Extra data":
         return f"this is no JSON: {error.msg}; expected one object, found another value behind the first"

@@ -65,6 +65,8 @@ def of_file(ann_file: Path) -> tuple[str, ...]:
     try:
         state = ann_file.stat()
         return _of_file(ann_file, state.st_mtime_ns, state.st_size)
+    except FileNotFoundError:
+        raise NamesError("there is no such file") from None
     except RecursionError:
         raise NamesError("RecursionError: lists in lists without end") from None
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -41,9 +41,15 @@ KINDS = {
     "encoding": Kind(ERROR, "the trainer opens the file as text of another encoding"),
     "empty": Kind(ERROR, "there is nothing to train or to evaluate on"),
     "malformed": Kind(ERROR, "an entry lacks a field or has one of another type"),
-    "bad-size": Kind(ERROR, "an image entry without its size in pixels", "write the size of the file as width, height"),
+    "bad-size": Kind(
+        ERROR,
+        "an image entry without its size in pixels",
+        "write the size of the file as width, height; --fix makes numbers of text",
+    ),
     "bad-box": Kind(
-        ERROR, "a bbox that is not four finite numbers with width and height from 0 on", "correct or remove it"
+        ERROR,
+        "a bbox that is not four finite numbers with width and height from 0 on",
+        "correct or remove it; --fix makes numbers of text",
     ),
     "no-id": Kind(ERROR, "an annotation without an id: the training cannot read the file", FIX),
     "area-missing": Kind(ERROR, "an annotation without a usable `area`: the training crashes", FIX),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ _CONVERT = (
     'python -c "import supervision as sv; sv.DetectionDataset.{reader}({arguments})'
     """.as_coco(annotations_path='ann.json')\""""
 )
+_SMALL = 20_000_000  # bytes of JSON, read to see what it is
 _ENTRIES = 2000  # of a folder that are looked at
 _YOLO_LINE = re.compile(rb"\s*\d+(\s+[-+.\deE]+){4,}\s*$")
 _JSON_FORMS = (
@@ -36,7 +38,7 @@ def recognise(path: Path, images: Path | None = None) -> str | None:
     if suffix not in (".xml", ".yaml", ".yml", ".txt", ".csv") or not path.is_file():
         return None
     if suffix == ".xml":
-        return _voc(path, path.parent, images) if b"<annotation" in _head(path) else None
+        return _xml(path, path, images)
     if suffix in (".yaml", ".yml"):
         return _yolo(path, images) if _is_description(path) else None
     if suffix == ".csv":
@@ -70,13 +72,23 @@ def _folder(path: Path, images: Path | None) -> str:
     if any(_is_description(file) for file in files):
         return _yolo(path, images)
     for file in files:
-        if file.suffix.lower() == ".xml" and b"<annotation" in _head(file):
-            return _voc(path, file.parent, images)
+        if file.suffix.lower() == ".xml" and (told := _xml(path, file, images)) is not None:
+            return told
         if file.suffix.lower() == ".txt" and _is_yolo(file):
             return _yolo(path, images)
     found = sorted(file for file in files if file.suffix.lower() == ".json")
+    form = _form_of(found[0]) if found else None
+    if form is not None:
+        return f"`{path}` is a folder of other files than COCO's; expected one annotation file. `{found[0]}`: {form}."
     hint = f", such as {found[0]}" if found else ""
     return f"`{path}` is a folder; expected an annotation file in COCO format{hint}."
+
+
+def _form_of(file: Path) -> str | None:
+    try:
+        return json_form(json.loads(file.read_bytes())) if file.stat().st_size < _SMALL else None
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -84,6 +96,13 @@ def _files(path: Path) -> Iterator[Path]:
     yield from sorted(entry for entry in path.iterdir() if entry.is_file())
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()):
         yield from _files(folder)
+
+
+def _xml(path: Path, file: Path, images: Path | None) -> str | None:
+    head = _head(file)
+    if b"<annotations" in head:  # of all images; that of VOC is one `annotation`
+        return f"`{path}` is in CVAT's format; expected COCO format. Export it from CVAT anew, as `COCO 1.0`."
+    return _voc(path, file.parent, images) if b"<annotation" in head else None
 
 
 def _voc(path: Path, annotations: Path, images: Path | None) -> str:

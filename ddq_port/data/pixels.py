@@ -20,6 +20,7 @@ _ORIENTATION = 274  # EXIF tag; 1 is upright, from 5 on width and height change 
 _TIFF_SIZE = (256, 257)  # tags of width and height
 _DAMAGE = re.compile(r"premature end|corrupt|truncated|incomplete", re.IGNORECASE)
 _HARMLESS = re.compile(r"extraneous bytes", re.IGNORECASE)
+_BRANDS = dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "HEIC") | {b"avif": "AVIF"}
 _LOG_PREFIX = re.compile(r"^\[[^]]*\]\s*global\s+\S+\s*")
 
 
@@ -205,6 +206,9 @@ def _why_unreadable(path: Path, header: Header | None, said: list[str], failure:
     if header and header.size[0] * header.size[1] > OPENCV_LIMIT:
         has, most = header.size[0] * header.size[1] / 1e6, OPENCV_LIMIT / 1e6
         return f"it has {has:.0f} million pixels, OpenCV reads up to {most:.0f} million; make it smaller"
+    form = next((name for brand, name in _BRANDS.items() if start[4:12] == b"ftyp" + brand), None)
+    if header is None and form is not None:
+        return f"it is a file in {form} format, which the loader cannot read; convert it to an 8-bit PNG or JPEG"
     if header is None:
         return f"this is no image that the loader knows: {failure}{reason}"
     if _is_truncated(path):

@@ -24,6 +24,11 @@ _LARGE_FILE = 20_000_000  # bytes; larger annotation files take long enough to s
 _SAMPLE = Sample(few=2000, number=1000)
 
 
+#: What ends an evaluation in a traceback or makes its AP wrong; what else may be wrong, it leaves out.
+_SPOILS_EVALUATION = {kind for kind, it in KINDS.items() if it.evaluation and it.severity == ERROR}
+_SPOILS_EVALUATION |= {"unreadable", "encoding", "malformed", "no-id", "bad-box", "area-missing", "duplicate-id"}
+
+
 class DataError(Exception):
     """The data of a training have errors."""
 
@@ -97,6 +102,38 @@ def before_training(cfg: Any, say: Callable[[str], None]) -> None:
                 )
             _judge(findings, name, say)
     _check_evaluators(cfg, say)
+
+
+def before_evaluation(cfg: Any, say: Callable[[str], None]) -> None:
+    """Check every annotation file that a config evaluates on for what makes the evaluation crash or come out wrong.
+
+    Images are not looked at: the evaluation loads them all.
+
+    Args:
+        cfg: an mmengine config.
+        say: is given what is wrong, in lines.
+
+    Raises:
+        DataError: if one has errors.
+        OSError: if an annotation file cannot be read.
+    """
+    given = cfg.get("test_evaluator")
+    evaluators = [evaluator for evaluator in (given if isinstance(given, list | tuple) else [given]) if evaluator]
+    if not any(_type(one).rpartition(".")[2] == "CocoMetric" and not one.get("format_only") for one in evaluators):
+        return
+    for dataset in _coco_datasets((cfg.get("test_dataloader") or {}).get("dataset")):
+        options = Options(classes=_class_names(dataset), purpose=EVALUATION, ask_mmdet=False)
+        findings = check(_paths(dataset)[0], None, options)
+        wrong = [problem for problem in findings.problems if problem.kind in _SPOILS_EVALUATION]
+        for problem in wrong[:_SHOWN]:
+            say(f"{problem.severity} {problem.kind}: {problem}")
+        if wrong:
+            kind = wrong[0].kind
+            remedy = KINDS[kind].remedy.format(ann_file=findings.ann_file)
+            raise DataError(
+                f"The data of test_dataloader cannot be evaluated on: {KINDS[kind].meaning}; the first is {wrong[0]}. "
+                f"{f'What to do: {remedy};' if remedy else 'Mend them'} or pass --no-check-data."
+            )
 
 
 def _judge(findings: Findings, name: str, say: Callable[[str], None]) -> None:
@@ -177,11 +214,20 @@ def _mend(ann_file: Path, images: Path | None, out: Path) -> tuple[str, ...]:
     try:
         mended = mending.mend(ann_file, images)
         if mended is not None and mended.changes:
-            mending.write(mended.content, out)
+            _write(mended.content, out)
             return mended.changes
     except mending.MendingError as error:
         raise Failure(str(error)) from error
     return ()
+
+
+def _write(content: dict[str, Any], out: Path) -> None:
+    from ddq_port.data import mending
+
+    try:
+        mending.write(content, out)
+    except OSError as error:
+        raise Failure(f"Cannot write `{out}`: {error.strerror or error}.") from error
 
 
 def _changes(ann_file: Path, out: Path, changes: tuple[str, ...]) -> Iterator[str]:
@@ -273,7 +319,7 @@ def _outcomes(findings: Findings) -> Iterator[str]:
     if findings.truth is None or findings.truth.ap < 0:  # pycocotools' -1: there is nothing to find
         return
     truth = findings.truth
-    of = "" if truth.images == findings.images else f", seen on {truth.images} images"
+    of = "" if truth.images == findings.images else f", seen on {counted(truth.images, 'image')}"
     lost = "; ".join(f"{number} not found: {cause}" for cause, number in truth.lost.items())
     yield f"the truth itself reaches AP {truth.ap:.3f} ({counted(truth.objects, 'object')}{of}{lost and '; ' + lost})"
 

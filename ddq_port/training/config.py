@@ -17,9 +17,11 @@ from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
 from ddq_port.training import finite, weights
 
 _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
+_CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "LearningRateDecayOptimizerConstructor")  # one optimizer for all
 _EXACT_RESUME = "ExactResumeHook"
 HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
 AUTO = "auto"
+_ABSENT = object()  # of a setting
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
     "bf16": dict(dtype="bfloat16", loss_scale=1.0),  # as wide a range as float32: nothing to scale
@@ -89,6 +91,7 @@ class EvalOptions:
         show_dir: folder for images with predictions drawn in.
         classwise: whether to give the AP of each class.
         allow_other_classes: whether the checkpoint may be of classes of other names than the data.
+        check_data: whether to look for errors in the annotation files first.
         launcher: one of `launch.LAUNCHERS`.
         cfg_options: `key=value` texts.
     """
@@ -100,6 +103,7 @@ class EvalOptions:
     show_dir: Path | None = None
     classwise: bool = False
     allow_other_classes: bool = False
+    check_data: bool = True
     launcher: str = "none"
     cfg_options: tuple[str, ...] = ()
 
@@ -116,14 +120,19 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
     """
     cfg, notes = _loaded(options.config, options.cfg_options)
     _need(cfg, options.config, ("model", "train_dataloader", "train_cfg", "optim_wrapper"), "train")
+    _check_batches(cfg, ("train_dataloader", "val_dataloader"))
+    _check_optimizer(cfg.optim_wrapper, cfg.get("default_scope") or "mmengine")
     cfg.launcher = options.launcher
     if options.work_dir is not None:
         cfg.work_dir = str(options.work_dir)
     elif not cfg.get("work_dir"):
         cfg.work_dir = str(Path("work_dirs", Path(options.config.removesuffix(".py")).name))
     if options.data:
+        asked = _values(cfg, options.cfg_options)
         val = own.Source(*options.val_data) if options.val_data else None
         notes.append(f"classes: {', '.join(own.use(cfg, own.Source(*options.data), val))}")
+        replaced = [key for key, value in _values(cfg, options.cfg_options).items() if value != asked[key]]
+        notes += [f"--data: `{key}` of --cfg-options is replaced by what the data give" for key in replaced]
     elif options.val_data:
         raise ConfigError("--val-data goes with --data: both must have the same classes.")
     if options.seed is not None or options.deterministic:
@@ -148,6 +157,7 @@ def for_evaluation(options: EvalOptions) -> tuple[Config, list[str]]:
     """
     cfg, notes = _loaded(options.config, options.cfg_options)
     _need(cfg, options.config, ("model", "test_dataloader", "test_cfg", "test_evaluator"), "evaluate")
+    _check_batches(cfg, ("test_dataloader",))
     cfg.launcher = options.launcher
     cfg.work_dir = str(options.work_dir)
     cfg.load_from, cfg.resume = options.checkpoint, False
@@ -211,6 +221,10 @@ def _loaded(config: str, pairs: tuple[str, ...]) -> tuple[Config, list[str]]:
 
 
 def _has(cfg: Any, key: str) -> bool:
+    return _value(cfg, key) is not _ABSENT
+
+
+def _value(cfg: Any, key: str) -> Any:
     at = cfg
     for name in key.split("."):
         if isinstance(at, list | tuple) and name.isdigit() and int(name) < len(at):
@@ -218,14 +232,45 @@ def _has(cfg: Any, key: str) -> bool:
         elif isinstance(at, Mapping | Config) and name in at:
             at = at[name]
         else:
-            return False
-    return True
+            return _ABSENT
+    return at
+
+
+def _values(cfg: Config, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings that `--cfg-options` names, as they are in a config."""
+    return {key: _value(cfg, key) for key in (pair.partition("=")[0] for pair in pairs)}
 
 
 def _need(cfg: Config, config: str, keys: tuple[str, ...], verb: str) -> None:
     lacking = [key for key in keys if not cfg.get(key)]
     if lacking:
         raise ConfigError(f"The config {config} has no {lacking[0]}; expected {', '.join(keys)} to {verb}.")
+
+
+def _check_batches(cfg: Config, dataloaders: tuple[str, ...]) -> None:
+    for name in dataloaders:
+        for key, least in (("batch_size", 1), ("num_workers", 0)):
+            value = (cfg.get(name) or {}).get(key, least)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name}.{key} is {value!r}; expected a whole number of at least {least}.")
+
+
+def _check_optimizer(optim_wrapper: Any, scope: str) -> None:
+    """Build the optimizer for a parameter of its own, as mmengine will for those of the model."""
+    import torch
+    from mmengine.optim import OPTIMIZERS
+    from mmengine.registry import DefaultScope
+
+    optimizer = optim_wrapper.get("optimizer") if isinstance(optim_wrapper, Mapping) else None
+    if not isinstance(optimizer, Mapping) or optim_wrapper.get("constructor") not in (None, *_CONSTRUCTORS):
+        return
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
+            OPTIMIZERS.build(dict(optimizer, params=[torch.nn.Parameter(torch.zeros(1))]))
+    except Exception as error:  # whatever an optimizer says of its settings
+        given = ", ".join(f"{key}={value!r}" for key, value in optimizer.items())
+        said = str(error.args[0] if error.args else error).partition(". Please check")[0]
+        raise ConfigError(f"optim_wrapper.optimizer ({given}) cannot be made: {said}.") from error
 
 
 def _scale_lr(cfg: Config, config: str) -> None:

@@ -46,6 +46,7 @@ _NO_NEWS = (
     "in an upcoming release",
     "Converting a tensor with requires_grad=True",  # mmengine logs losses so
 )
+_FIND_IMAGE = "`ddq-train check-data ANN --images IMAGES` names all such files and says what is wrong with them"
 _OUT_OF_MEMORY = "pass --amp, or smaller batches with --cfg-options train_dataloader.batch_size=1 --auto-scale-lr"
 
 
@@ -62,6 +63,25 @@ def exit_codes() -> Iterator[None]:
         raise Failure(f"{str(error).splitlines()[0]} To need less, {_OUT_OF_MEMORY}.", NOT_SO) from error
     except OSError as error:
         raise Failure(f"Cannot read or write: {_last_line(error)}", BAD_INPUT) from error
+    except Exception as error:
+        if _of_a_registry(error):
+            raise Failure(f"The config does not fit: {str(error.args[0]).partition('. ')[0]}.", BAD_INPUT) from error
+        if not _of_an_image(error):
+            raise
+        what = "its file is empty" if "buf.empty()" in str(error) else _last_line(error)
+        raise Failure(f"An image cannot be loaded: {what}. {_FIND_IMAGE}.", BAD_INPUT) from error
+
+
+def _of_a_registry(error: Exception) -> bool:
+    """Tell whether mmengine raised it because it knows no class of a name that a config gives as `type`."""
+    return isinstance(error, KeyError) and bool(error.args) and " registry. Please check" in str(error.args[0])
+
+
+def _of_an_image(error: Exception) -> bool:
+    """Tell whether mmcv's loader or OpenCV's decoder raised it, here or in a data loader's worker."""
+    if type(error).__module__ == "cv2":
+        return "imdecode" in str(error)
+    return isinstance(error, AssertionError) and "failed to load image" in str(error)
 
 
 def _last_line(error: Exception) -> str:

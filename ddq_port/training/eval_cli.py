@@ -21,7 +21,7 @@ from ddq_port.training.console import (
 _EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  out of memory, or a number that is not finite
+  1  out of memory, a number that is not finite, or errors in the data
   2  usage or bad input, weights that do not fit the config included
   70 a bug: the traceback says where"""
 _FOLDER = WritablePath()
@@ -41,6 +41,12 @@ _FOLDER = WritablePath()
     "--allow-other-classes",
     is_flag=True,
     help="Accept a checkpoint that was trained for classes of other names; class N of one is class N of the other.",
+)
+@click.option(
+    "--check-data/--no-check-data",
+    default=True,
+    show_default=True,
+    help="First look for what is wrong in the annotation file; errors end it.",
 )
 @click.option("--work-dir", type=_FOLDER, help="Keep mmengine's log here. [default: it is not kept]")
 @click.option("--force", is_flag=True, help="Replace --out, and use a --show-dir that is not empty.")

@@ -15,7 +15,7 @@ import click
 from mmengine.config import Config
 
 from ddq_port.hooks import StopOnNonFiniteLossHook
-from ddq_port.training import agreement, config, finite, launch, weights
+from ddq_port.training import agreement, check_data, config, finite, launch, weights
 from ddq_port.training.config import ConfigError, EvalOptions
 from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
@@ -126,6 +126,8 @@ def evaluate(options: EvalOptions, out: Path | None = None, quiet: bool = False,
     finite.check(file, stored)
     for note in notes if first and not quiet else ():
         message(f"note: {note}")
+    if first and options.check_data:
+        check_data.before_evaluation(cfg, message if not quiet else lambda text: None)
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
     runner.register_hook(weights.FittingWeightsHook(options.checkpoint), "LOWEST")

@@ -185,6 +185,8 @@ def read(file: Path, remedy: str = _CONVERT) -> dict[str, Any]:
 
     if not file.is_file():
         raise WeightsError(_no_file(file))
+    if file.stat().st_size == 0:
+        raise WeightsError(f"{file} is empty; copy it again.")
     if checkpoints.is_safetensors(file):
         return _read_safetensors(file)
     try:

@@ -59,8 +59,12 @@ def test_the_folder_of_images_is_taken_if_it_is_known(tmp_path):
     "files, given, said",
     [
         ({"a/ann.json": "{}"}, "", "is a folder; expected an annotation file in COCO format, such as"),
+        ({"a.json": '{"shapes": [], "imagePath": "a.png"}'}, "", "annotations by LabelMe; convert them all with"),
+        ({"a.json": "{"}, "", "is a folder; expected an annotation file in COCO format, such as"),
         ({"a.png": ""}, "", "is a folder; expected an annotation file in COCO format."),
         ({"a.csv": "1,2"}, "a.csv", "is a table"),
+        ({"a.xml": "<annotations><version>1.1</version>"}, "a.xml", "is in CVAT's format; expected COCO format"),
+        ({"a.xml": "<annotations><version>1.1</version>"}, "", "is in CVAT's format; expected COCO format"),
         ({"ann.json": "{}"}, "ann.json", None),
         ({"notes.txt": "hello"}, "notes.txt", None),
         ({"a.xml": "<html/>"}, "a.xml", None),

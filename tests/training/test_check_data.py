@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from ddq_port.training import check_data as check_data_module
 from ddq_port.training import image_progress
-from ddq_port.training.check_data import DataError, before_training
+from ddq_port.training.check_data import DataError, before_evaluation, before_training
 from ddq_port.training.cli import cli
 from ddq_port.training.config import TrainOptions, for_training
 
@@ -249,6 +249,31 @@ def test_what_the_evaluation_trips_over_ends_it_for_data_to_validate_on(config, 
         before_training(cfg, lambda line: None)
     cfg, _ = config_of(config, tmp_path, (bad, images), (good, images))
     before_training(cfg, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (without_crowds, "an annotation without `iscrowd`.*--fix OUT.json` mends it; or pass --no-check-data"),
+        (from_zero, "AP is too low; .*annotation 0"),
+        (lambda content: content["annotations"].insert(1, None), r"annotations\[1\]: expected an entry with an id"),
+        (lambda content: content["annotations"][0].update(bbox=None), "annotation 1: expected a bbox"),
+        (lambda content: content["annotations"][0].update(ignore=1), None),
+        (lambda content: content["annotations"][0]["bbox"].__setitem__(0, 200), None),
+        (lambda content: content["annotations"][0].update(category_id=77), None),
+        (lambda content: content.update(annotations=[]), None),
+    ],
+)
+def test_what_an_evaluation_alone_trips_over(config, data, tmp_path, change, said):
+    good, bad = data / "annotations.json", changed(data, tmp_path, change)
+    cfg, _ = config_of(config, tmp_path, (good, data / "images"), (bad, data / "images"))
+    if said is None:  # left out of the evaluation, which goes on
+        before_evaluation(cfg, lambda line: None)
+        return
+    with pytest.raises(DataError, match=f"The data of test_dataloader cannot be evaluated on: .*{said}"):
+        before_evaluation(cfg, lambda line: None)
+    cfg.test_evaluator.format_only = True
+    before_evaluation(cfg, lambda line: None)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ def test_config_without_training(tmp_path):
     [
         (("--cfg-options", "max_epochs"), "--cfg-options max_epochs sets nothing"),
         (("--cfg-options", "seen=1", "model.backbone.depth.x=1"), "--cfg-options does not fit the config"),
+        (("--cfg-options", "optim_wrapper.optimizer.lr=-1"), "Invalid learning rate: -1"),
+        (("--cfg-options", "optim_wrapper.optimizer.type=Adm"), "Adm is not in the"),
+        (("--cfg-options", "optim_wrapper.optimizer.lr=nan"), "Invalid learning rate: nan"),
+        (("--cfg-options", "optim_wrapper.optimizer.lr=abc"), "lr='abc'"),
+        (("--cfg-options", "optim_wrapper.optimizer.weight_decy=0.1"), "unexpected keyword argument 'weight_decy'"),
+        (("--cfg-options", "train_dataloader.batch_size=0"), "train_dataloader.batch_size is 0; expected a whole"),
+        (("--cfg-options", "val_dataloader.num_workers=-1"), "val_dataloader.num_workers is -1; expected a whole"),
         (("--load-from", "nowhere.pth"), "nowhere.pth is not there"),
         (("--resume", "a.pth", "--load-from", "b.pth"), "exclude each other"),
         (("--override-schedule",), "--override-schedule goes with --resume"),
@@ -97,6 +104,7 @@ def test_earlier_training_is_not_overwritten(config, tmp_path):
         (("CONFIG", "nowhere.pth"), "nowhere.pth is not there"),
         (("CONFIG", "x.pth", "--out", "no/such/folder/p.json"), "is not a folder; --out writes into one that exists"),
         (("CONFIG", "x.pth", "--cfg-options", "test_evaluator.type=VOCMetric", "--classwise"), "need a CocoMetric"),
+        (("CONFIG", "x.pth", "--cfg-options", "test_dataloader.batch_size=x"), "test_dataloader.batch_size is 'x'"),
     ],
 )
 def test_evaluation_refused(config, words, text):
