@@ -13,12 +13,13 @@ import os
 import sys
 import sysconfig
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Dict, Iterator, List, Set, Tuple
 
 #: Packages of this toolkit; their files are listed wherever they are installed.
 TOOLKIT = ("converters", "ddq_port", "legacy_adapters", "parity")
 _ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _INSTALLED = ("site-packages", "dist-packages")
+_RECORD = ".dist-info"  # ends the name of the folder that an installer leaves beside a package
 _STANDARD = tuple({os.path.realpath(sysconfig.get_paths()[name]) + os.sep for name in ("stdlib", "platstdlib")})
 
 _seen: Set[str] = set()
@@ -58,7 +59,7 @@ def files() -> Dict[str, str]:
     paths = {getattr(module, "__file__", None) for module in list(sys.modules.values())} | _seen
     found = {_resolved(path) for path in paths if isinstance(path, str) and os.path.isfile(path)}
     with unwatched():
-        return {path: _digest(path) for path in sorted(found) if is_of_toolkit(path) or not _is_installed(path)}
+        return {path: _digest(path) for path in sorted(found) if is_of_toolkit(path) or not _is_known(path)}
 
 
 def packages() -> Dict[str, Dict[str, str]]:
@@ -66,9 +67,7 @@ def packages() -> Dict[str, Dict[str, str]]:
     found = {}
     for name, module in sorted(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if "." in name or not isinstance(path, str) or not any(part in path.split(os.sep) for part in _INSTALLED):
-            continue
-        if not is_of_toolkit(path):
+        if "." not in name and isinstance(path, str) and is_installed(path) and not is_of_toolkit(path):
             version = getattr(module, "__version__", "")
             found[name] = dict(file=_resolved(path), version=version if isinstance(version, str) else "")
     return found
@@ -80,8 +79,22 @@ def is_of_toolkit(path: str) -> bool:
     return path.startswith(_ROOT + os.sep) and path[len(_ROOT) + 1 :].split(os.sep)[0] in TOOLKIT
 
 
-def _is_installed(path: str) -> bool:
-    return path.startswith(_STANDARD) or any(part in path.split(os.sep) for part in _INSTALLED)
+def is_installed(path: str) -> bool:
+    """Tell whether a file is of an installed package: by its folder's name, or by what ``pip --target`` leaves there."""
+    return any(part in path.split(os.sep) for part in _INSTALLED) or _resolved(path).startswith(
+        _targets(tuple(sys.path))
+    )
+
+
+@functools.lru_cache(None)
+def _targets(places: Tuple[str, ...]) -> Tuple[str, ...]:
+    """Return those of the folders that hold the record of an installed package, as beginnings of paths."""
+    folders = [os.path.realpath(place) for place in places if place and os.path.isdir(place)]
+    return tuple(folder + os.sep for folder in folders if any(n.endswith(_RECORD) for n in os.listdir(folder)))
+
+
+def _is_known(path: str) -> bool:
+    return path.startswith(_STANDARD) or is_installed(path)
 
 
 def _resolved(path: str) -> str:

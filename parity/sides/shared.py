@@ -56,8 +56,7 @@ def foreign(adapter: Path, legacy_repo: Path | None) -> tuple[str, ...]:
 def _is_own(place: Path, repo: Path | None) -> bool:
     """Tell what belongs to the new side from the legacy checkout, installed packages and this toolkit."""
     in_repo = repo is not None and (place.is_relative_to(repo) or repo.is_relative_to(place))
-    installed = {"site-packages", "dist-packages"} & set(place.parts)
-    return not in_repo and not installed and not is_of_toolkit(str(place)) and not _ROOT.is_relative_to(place)
+    return not in_repo and not is_installed(str(place)) and not is_of_toolkit(str(place)) and not _ROOT.is_relative_to(place)
 
 
 def _package_of(file: Path) -> Path | None:

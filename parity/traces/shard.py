@@ -10,9 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -74,25 +72,24 @@ class Shard:
             raise TraceError(f"{path} is damaged: it has {size} bytes; expected {end}.")
         return cls(path, places)
 
-    @cached_property
-    def _file(self) -> BinaryIO:
-        return self.path.open("rb", buffering=0)
-
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` with the bytes of the file from ``offset`` on.
+
+        Each call opens the file for itself: threads that shared one could see it closed, or another in its place.
 
         Raises:
             TraceError: if they cannot be read.
         """
-        done = 0
-        while done < len(buffer):
-            try:
-                count = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
-            except OSError as error:
-                raise TraceError(f"{self.path} cannot be read: {error}.") from error
-            if not count:
-                raise TraceError(f"{self.path} is damaged: it ends before byte {offset + len(buffer)}.")
-            done += count
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                while buffer:
+                    count = file.readinto(buffer)
+                    if not count:
+                        raise TraceError(f"{self.path} is damaged: it ends before byte {offset + len(buffer)}.")
+                    offset, buffer = offset + count, buffer[count:]
+        except OSError as error:
+            raise TraceError(f"{self.path} cannot be read: {error}.") from error
 
 
 def _place(entry: dict, start: int) -> Place:

@@ -45,6 +45,21 @@ def test_files_are_noted_however_they_are_executed(tmp_path):
     assert found["packages"]["numpy"]["version"] and "json" not in found["packages"]
 
 
+def test_package_that_pip_put_into_a_folder_of_its_own_is_an_installed_one(tmp_path):
+    for name in ("site", "loose"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}_package.py").write_text("__version__ = '1.2'\n")
+    (tmp_path / "site" / "some_package-1.2.dist-info").mkdir()
+    code = (
+        "import json; from legacy_adapters import executed; sys.path += ['site', 'loose']\n"
+        "import site_package, loose_package\n"
+        "print(json.dumps(dict(files=executed.files(), packages=executed.packages())))"
+    )
+    found = run_python(code, tmp_path)
+    assert found["packages"]["site_package"]["version"] == "1.2" and "loose_package" not in found["packages"]
+    assert {Path(path).name for path in found["files"] if tmp_path in Path(path).parents} == {"loose_package.py"}
+
+
 @pytest.mark.parametrize(
     ("module", "foreign", "named"),
     [

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -49,6 +50,14 @@ def test_stored_tensor_comes_in_pieces_and_whole(tmp_path, dtype, count):
         parts = [piece.clone() for piece in pieces(trace.stored(record))]
         assert all(len(part) == PIECE for part in parts[:-1]) and sum(map(len, parts)) == value.numel()
         assert not parts or torch.equal(torch.cat(parts).nan_to_num(), value.nan_to_num())
+
+
+def test_reading_leaves_no_file_open_that_threads_would_share(tmp_path):
+    trace = write_trace(tmp_path, *(Rec("module_out", f"m{i}", numbers(i)) for i in range(8)))
+    before = len(os.listdir("/proc/self/fd"))
+    for value, record in zip(in_order(functools.partial(trace.tensor, r) for r in trace.records), trace.records):
+        assert value.shape == record.shape
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int32, torch.bool], ids=str)

@@ -116,7 +116,7 @@ def execute(command: list[str], log_file: Path, environment: dict[str, str], tim
 
 def _kind(job: dict) -> str | None:
     """Name the kind of a job's code base; None for a code base of which there is no warm process."""
-    if job["options"].get("repo"):
+    if job["options"].get("repo") or job["device"] != "cpu":  # a fork of a process that asked for GPUs can use none
         return None
     if Path(job["adapter"]) == families.get("mmdet_ddq").adapter:
         return "mmdet"
