@@ -16,7 +16,7 @@ from typing import Any
 
 import ddq_port
 from converters.errors import counted
-from legacy_adapters.executed import TOOLKIT, is_of_toolkit
+from legacy_adapters.executed import TOOLKIT, is_installed, is_of_toolkit
 
 from ..comparing.pairing import LEGACY, NEW
 
@@ -56,7 +56,8 @@ def foreign(adapter: Path, legacy_repo: Path | None) -> tuple[str, ...]:
 def _is_own(place: Path, repo: Path | None) -> bool:
     """Tell what belongs to the new side from the legacy checkout, installed packages and this toolkit."""
     in_repo = repo is not None and (place.is_relative_to(repo) or repo.is_relative_to(place))
-    return not in_repo and not is_installed(str(place)) and not is_of_toolkit(str(place)) and not _ROOT.is_relative_to(place)
+    elsewhere = is_installed(str(place)) or is_of_toolkit(str(place)) or _ROOT.is_relative_to(place)
+    return not in_repo and not elsewhere
 
 
 def _package_of(file: Path) -> Path | None:
