@@ -229,7 +229,7 @@ def _not_losses(value: Any) -> str:
 
 
 def _not_taps(value: Any) -> str:
-    from .taps import Tap
+    from .recording.taps import Tap
 
     if not isinstance(value, (list, tuple)):
         return _kind(value)
@@ -265,9 +265,9 @@ _FORMS = {
     "build": ("a torch.nn.Module", _not_module),
     "predict": ("a list of dicts of the tensors {}, one for each image".format(", ".join(DETECTIONS)), _not_detections),
     "losses": ("a dict of loss terms and their sum, a tensor of one number", _not_losses),
-    "taps": ("a list of legacy_adapters.taps.Tap of functions that are there", _not_taps),
+    "taps": ("a list of legacy_adapters.recording.taps.Tap of functions that are there", _not_taps),
     "provenance": ("a dict", _not_dict),
-    "training": ("a legacy_adapters.steps.Training", _not_training),
+    "training": ("a legacy_adapters.training.steps.Training", _not_training),
     "distributed": ("a torch.nn.Module", _not_module),
     "image_detector": ("a function of an image's path and id", _not_function),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from . import originals
+from .provenance import originals
 
 _ADAPTERS = Path(__file__).with_name("adapters")
 

@@ -22,14 +22,15 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters import contract, executed
+    from legacy_adapters import contract
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
+    from legacy_adapters.provenance import executed
 
     executed.watch()
     job = Job.load(job_path)
     try:
-        from legacy_adapters import ranks  # which needs torch
+        from legacy_adapters.training import ranks  # which needs torch
 
         if job.layout is not None:
             contract.look(job, _load_adapter)
@@ -52,9 +53,10 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting, executed, initialising
-    from legacy_adapters.seeding import seed_all
-    from legacy_adapters.trace_writer import TraceWriter
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording.trace_writer import TraceWriter
+    from legacy_adapters.tasks import detecting, initialising
 
     _set_numerics(job.threads)
     adapter = _load_adapter(job.adapter)
@@ -91,15 +93,17 @@ def _record(
     """
     from safetensors.torch import load_file
 
-    from legacy_adapters import contract, executed, phases, steps
-    from legacy_adapters.extract import Target
-    from legacy_adapters.forcing import Forcing
+    from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN, Batch
-    from legacy_adapters.methods import nothing_aside
+    from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
-    from legacy_adapters.precision import computing_in, perturb
-    from legacy_adapters.recorder import Recorder
-    from legacy_adapters.untouched import Untouched
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording.extract import Target
+    from legacy_adapters.recording.forcing import Forcing
+    from legacy_adapters.recording.methods import nothing_aside
+    from legacy_adapters.recording.recorder import Recorder
+    from legacy_adapters.recording.untouched import Untouched
+    from legacy_adapters.training import phases, steps
 
     given = load_file(job.inputs)
     batches = {phase: Batch.of_phase(given, phase, job.device, dtype) for phase in (PREDICT, TRAIN)}
@@ -138,7 +142,7 @@ def _record(
 
 def _records_flow(job: Any) -> bool:
     """Tell whether gradients are recorded where they cross the borders of module calls."""
-    from legacy_adapters import gradients
+    from legacy_adapters.recording import gradients
 
     return "grad" in job.checks and job.gradient_flow and gradients.supported()
 
@@ -165,11 +169,13 @@ def _run_checks(
 ) -> None:
     import torch
 
-    from legacy_adapters import contract, probes, steps
+    from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
-    from legacy_adapters.taps import installed
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording.taps import installed
+    from legacy_adapters.tasks import probes
+    from legacy_adapters.training import steps
 
     def step_losses(step: int) -> Any:
         phase, given = loop.plan.phase(step), steps.batch_of(job, step)
@@ -223,9 +229,9 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
     """Run inference on made-up predictions, where the model is known to have such."""
     import torch
 
-    from legacy_adapters import made_up
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.tasks import made_up
 
     name = made_up.predictor(adapter, model)
     if name is None:
@@ -250,8 +256,8 @@ def _run_variants(
 
     from legacy_adapters import contract
     from legacy_adapters.inputs import UNSCALED, rotated
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
 
     variants = adapter.variants(model) if contract.optional(adapter, "variants") is not None else {}
     for number, (name, run) in enumerate(variants.items(), 1):

@@ -11,10 +11,12 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
-from legacy_adapters import families, mmdet3, originals, probes, standin
-from legacy_adapters import taps as tap_lib
-from legacy_adapters.methods import IN, OUT, Aside
-from legacy_adapters.taps import Tap
+from legacy_adapters import families, mmdet3, standin
+from legacy_adapters.provenance import originals
+from legacy_adapters.recording import taps as tap_lib
+from legacy_adapters.recording.methods import IN, OUT, Aside
+from legacy_adapters.recording.taps import Tap
+from legacy_adapters.tasks import probes
 
 predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 

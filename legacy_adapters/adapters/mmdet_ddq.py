@@ -6,14 +6,15 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from legacy_adapters import families, mmdet3, originals, standin
-from legacy_adapters import taps as tap_lib
+from legacy_adapters import families, mmdet3, standin
 from legacy_adapters.adapters.ddq_detr import (  # noqa: F401  (`aside` is the worker's)
     aside,
     selection_probe,
     selection_tap,
 )
-from legacy_adapters.taps import Tap
+from legacy_adapters.provenance import originals
+from legacy_adapters.recording import taps as tap_lib
+from legacy_adapters.recording.taps import Tap
 
 predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
 

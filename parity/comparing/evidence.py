@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
-from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.tasks.initialising import INIT
+from legacy_adapters.training.phases import on_rank, phase_of, rank_of, step_of
 
 from ..traces.parallel import in_order
 from ..traces.pieces import Numbers, doubles, together

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from converters.rules.mapping import Mapping
-from legacy_adapters.methods import IN
-from legacy_adapters.methods import KINDS as OF_METHODS
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.recording.methods import IN
+from legacy_adapters.recording.methods import KINDS as OF_METHODS
+from legacy_adapters.recording.trace_writer import Key, Record
 
 from .twins import Likeness, new_keys
 

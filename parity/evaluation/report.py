@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.errors import counted
-from legacy_adapters import originals
+from legacy_adapters.provenance import originals
 
 from ..comparing.pairing import LEGACY, NEW
 from ..report.report import as_sentence, provenance_line

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
-from legacy_adapters.replay import decision_key
-from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
+from legacy_adapters.recording.replay import decision_key
+from legacy_adapters.recording.trace_writer import DTYPES, Key, Record, content_digest
+from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.evidence import ZERO, Norms, Sample, relative_gap
 from ..comparing.evidence import Values as ValuesOf

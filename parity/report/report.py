@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from converters.errors import counted
-from legacy_adapters import originals
-from legacy_adapters.phases import phase_of, rank_of
+from legacy_adapters.provenance import originals
+from legacy_adapters.training.phases import phase_of, rank_of
 
 from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from legacy_adapters import originals
-from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.provenance import originals
+from legacy_adapters.training.phases import rank_of, step_of
 
 from ..comparing import derived
 from ..comparing.compare import DERIVED, Comparison, Tolerance

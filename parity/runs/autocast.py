@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import TRAIN
 from legacy_adapters.launch import SideError
+from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.drift import Unable, drifts
 from ..comparing.pairing import LEGACY, NEW

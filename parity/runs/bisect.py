@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from converters.rules import families
-from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.extract import ARGUMENTS, CALL
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
 from ..comparing.derived import GRADIENTS
@@ -264,7 +264,7 @@ def _of_detector(source: _Source, out: Path) -> Reproducer:
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
         "from legacy_adapters.inputs import Batch",
-        "from legacy_adapters.seeding import seed_all\n",
+        "from legacy_adapters.numerics.seeding import seed_all\n",
         f'batch = Batch.of_phase(load_file(here / "{INPUTS}"), {record.phase!r}, device, torch.{job.dtype})',
         f"seed_all({job.seed}, {record.phase!r})",
     ]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from converters.rules import families
-from legacy_adapters.initialising import without_init
+from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.pairing import NEW

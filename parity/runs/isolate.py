@@ -12,11 +12,11 @@ from typing import Any
 from safetensors.torch import save_file
 
 from converters.rules import families
-from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import VARIANTS
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.phases import step_of
+from legacy_adapters.tasks.initialising import INIT
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from converters.rules import families
 from legacy_adapters import families as legacy_families
-from legacy_adapters.initialising import without_init
 from legacy_adapters.launch import SideError
-from legacy_adapters.trace_writer import Key
+from legacy_adapters.recording.trace_writer import Key
+from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole

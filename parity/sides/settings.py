@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from legacy_adapters.job import CHECKS
-from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.training.phases import rank_of, step_of
 
 from .sizes import SIDES, varied
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..comparing.compare import Tolerance
 
 NEW_ADAPTER = Path(__file__).parents[1] / "adapters" / "ddq_port.py"
-#: As in :mod:`legacy_adapters.steps` and :mod:`legacy_adapters.precision`, which load torch.
+#: As in :mod:`legacy_adapters.training.steps` and :mod:`legacy_adapters.numerics.precision`, which load torch.
 TWIN, OWN = "twin", "own"
 AMP = ("bf16", "fp16")
 
@@ -133,7 +133,7 @@ class Task:
             return self.objects
         if rank in _BARE.get(step, ()):
             return (0,) * len(self.sizes)
-        from legacy_adapters.seeding import seed_of  # loads torch
+        from legacy_adapters.numerics.seeding import seed_of  # loads torch
 
         drawn = [seed_of(self.seed, f"objects of image {image} in {phase}") % 4 for image in range(len(self.sizes))]
         # as without ranks the first image does not hold the most

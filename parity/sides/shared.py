@@ -16,7 +16,7 @@ from typing import Any
 
 import ddq_port
 from converters.errors import counted
-from legacy_adapters.executed import TOOLKIT, is_installed, is_of_toolkit
+from legacy_adapters.provenance.executed import TOOLKIT, is_installed, is_of_toolkit
 
 from ..comparing.pairing import LEGACY, NEW
 

@@ -1,4 +1,4 @@
-"""Read traces written by :mod:`legacy_adapters.trace_writer`."""
+"""Read traces written by :mod:`legacy_adapters.recording.trace_writer`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, sealed, tensor_bytes
+from legacy_adapters.recording.replay import TELLING, decision_key, sketch, sketch_key
+from legacy_adapters.recording.trace_writer import (
+    FORMAT_VERSION,
+    INDEX_NAME,
+    Key,
+    Record,
+    content_hash,
+    sealed,
+    tensor_bytes,
+)
 
 from .fields import FieldError, check_fields
 from .parallel import in_order

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from converters.errors import counted
-from legacy_adapters import made_up, methods
-from legacy_adapters.phases import step_of
-from legacy_adapters.seeding import RANDOM
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.numerics.seeding import RANDOM
+from legacy_adapters.recording import methods
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks import made_up
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 

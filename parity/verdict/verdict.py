@@ -9,10 +9,10 @@ from typing import Any
 
 from converters.errors import counted
 from converters.rules.mapping import Mapping
-from legacy_adapters import probes
-from legacy_adapters.initialising import INIT
-from legacy_adapters.phases import phase_of
-from legacy_adapters.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.recording.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.tasks import probes
+from legacy_adapters.tasks.initialising import INIT
+from legacy_adapters.training.phases import phase_of
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
 from ..comparing.coverage import Coverage, cover, lost_records

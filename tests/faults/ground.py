@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.rules import families
-from legacy_adapters.initialising import INIT, without_init
+from legacy_adapters.tasks.initialising import INIT, without_init
 from parity.cli.early import TINY_SIZES
 from parity.cli.main import GOLDEN
 from parity.comparing.compare import DERIVED, EXACT, Tolerance

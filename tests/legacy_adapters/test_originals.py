@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from legacy_adapters import families, originals
+from legacy_adapters import families
 from legacy_adapters.families import RepoError
+from legacy_adapters.provenance import originals
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from legacy_adapters.inputs import Batch
-from legacy_adapters.untouched import Untouched
+from legacy_adapters.recording.untouched import Untouched
 
 
 def batch():

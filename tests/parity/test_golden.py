@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from legacy_adapters import replay
+from legacy_adapters.recording import replay
 from parity.comparing.compare import Tolerance
 from parity.comparing.evidence import Norms, spreads
 from parity.comparing.pairing import LEGACY, NEW

@@ -10,7 +10,7 @@ from torch import nn
 
 from converters.rules import layout
 from converters.rules.mapping import Keep, Mapping
-from legacy_adapters import made_up
+from legacy_adapters.tasks import made_up
 from parity.sides.prepare import seeded_weights
 from parity.verdict.outcome import INCOMPARABLE, MATCH
 

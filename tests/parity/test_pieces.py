@@ -171,7 +171,7 @@ MEGABYTES = 96  # of each tensor
 PEAK = f"""
 import json, sys, torch
 from pathlib import Path
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.comparing.compare import Tolerance, compare_all
 from parity.comparing.evidence import TraceEvidence, spreads
 from parity.comparing.pairing import pair

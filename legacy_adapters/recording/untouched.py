@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Tuple
 
-from .inputs import Batch
+from ..inputs import Batch
 from .trace_writer import content_digest
 
 

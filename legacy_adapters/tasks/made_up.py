@@ -15,8 +15,8 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Se
 import torch
 from torch import nn
 
-from .contract import optional
-from .values import changed, flatten
+from ..contract import optional
+from ..recording.values import changed, flatten
 
 PHASE, NAME = "labels", "labels"
 #: Where heads of MMDetection's DETR-like detectors give logits and boxes; an adapter's ``predictor`` says otherwise.

@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 import torch
 from safetensors import safe_open
 
-from .precision import as_stored
-from .trace_writer import INDEX_NAME
+from ..numerics.precision import as_stored
+from ..recording.trace_writer import INDEX_NAME
 
 KINDS = ("state", "optim_state")
 

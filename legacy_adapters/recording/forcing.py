@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from safetensors import safe_open
 
-from .precision import as_stored
+from ..numerics.precision import as_stored
 from .trace_writer import Key
 
 
