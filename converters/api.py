@@ -35,6 +35,7 @@ from converters.writing import hashing, manifest, writer
 from converters.writing.conversion import FileConversion
 from converters.writing.manifest import SideManifest
 from converters.writing.publication import Publication
+from legacy_adapters.ground.names import LEGACY, NEW
 
 
 def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") -> Plan:
@@ -240,7 +241,7 @@ def _regrouping(
     found: detect.Detection, to: str, num_classes: int | None
 ) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
     """Return what carries an optimizer's state to the other side."""
-    frozen_groups = to == layout.LEGACY and families.family(found.family).frozen_groups
+    frozen_groups = to == LEGACY and families.family(found.family).frozen_groups
     source = _layout(found, found.side, num_classes)
     target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
     rules = engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
@@ -409,10 +410,10 @@ def _nothing_to_do(planned: Plan, suffix: str) -> str:
     """Say that a source of the wanted layout can be loaded as it is, and by what."""
     found, account = planned.detection, planned.accounts[0]
     legacy = tuple(families.family(name).code for name in (found.family, *families.same_layout(found.family)))
-    other, loaders = (layout.NEW, legacy) if found.side == layout.LEGACY else (layout.LEGACY, ("ddq_port",))
+    other, loaders = (NEW, legacy) if found.side == LEGACY else (LEGACY, ("ddq_port",))
     weights = f" and gives its {account.name}" if len(planned.accounts) > 1 else ""
     loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
-    if found.side == layout.LEGACY and planned.source.format != "pth":
+    if found.side == LEGACY and planned.source.format != "pth":
         loading = f"for {' and for '.join(loaders)}, which read .pth only, convert it into one"
     elif (suffix == ".safetensors") != (planned.source.format == "safetensors"):
         loading += f"; pass --keep model to write its weights as {suffix}"

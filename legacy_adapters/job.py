@@ -6,9 +6,10 @@ Imports the standard library only, so that an interpreter without torch can stil
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Optional, Tuple
+
+from .ground.files import write_whole
 
 CHECKS = ("forward", "loss", "grad", "init", "train")
 
@@ -128,9 +129,5 @@ class Job:
 
 
 def write_json(path: str, value: object) -> None:
-    """Write ``value`` to a temporary name, sync, rename."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, sort_keys=True, separators=(",", ":")))  # several times as fast as `dump`
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".tmp", path)
+    """Write ``value`` as a whole file, keys in order."""
+    write_whole(path, json.dumps(value, sort_keys=True, separators=(",", ":")))  # several times as fast as `dump`

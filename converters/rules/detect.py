@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from converters.errors import DetectionError, listed
 from converters.rules import families, layout
-from converters.rules.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
+from converters.rules.layout import Layout, TensorSpec, spec_of
+from legacy_adapters.ground.names import LEGACY, NEW
 
 if TYPE_CHECKING:
     from converters.rules.engine import AnyTensor

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from converters.rules import families
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.rules.pattern import Pattern
+from legacy_adapters.ground.names import NEW
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from converters.formats.stored import StoredTensor
 
-LEGACY, NEW = "legacy", "new"
 _FOLDER = Path(__file__).parents[1] / "layouts"
 _BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
 

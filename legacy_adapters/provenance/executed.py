@@ -15,8 +15,8 @@ import sysconfig
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
-#: Packages of this toolkit; their files are listed wherever they are installed.
-TOOLKIT = ("converters", "ddq_port", "legacy_adapters", "parity")
+from ..ground.names import TOOLKIT
+
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _INSTALLED = ("site-packages", "dist-packages")
 _RECORD = ".dist-info"  # ends the name of the folder that an installer leaves beside a package

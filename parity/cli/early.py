@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from converters.cli.console import BAD_INPUT, Failure, of_system
-from converters.errors import counted
+from converters.cli.console import of_system
 from ddq_port import requirements
 from legacy_adapters import families as legacy_families
+from legacy_adapters.ground.console import BAD_INPUT, Failure
+from legacy_adapters.ground.words import counted
 
 from ..sides.places import RUN, check_file
 from ..sides.settings import SettingsError, check_options

@@ -7,10 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from converters import errors
-from converters.cli.console import message
-from legacy_adapters.families import RepoError
-from legacy_adapters.launch import RefusedError
+from legacy_adapters.ground.console import message
 
 from ..evaluation import coco
 from ..evaluation import report as evaluation_report
@@ -20,23 +17,13 @@ from ..evaluation.run import EvalTask, categories_of, evaluate, options_dict
 from ..runs.run import check_legacy
 from ..sides.adapter_check import Needs, check_adapter
 from ..sides.places import EVALUATION
-from ..sides.settings import NEW_ADAPTER, SettingsError, Sources
+from ..sides.settings import NEW_ADAPTER, Sources
 from ..sides.sides import check_device
-from .commands import machine_of
+from .commands import INPUT_ERRORS, machine_of
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
 REPORT = "report.json"
-_INPUT_ERRORS = (
-    RefusedError,
-    RepoError,
-    SettingsError,
-    coco.BadSetError,
-    errors.CheckpointError,
-    errors.ConversionError,
-    errors.UnknownFamilyError,
-    OSError,
-)
 
 
 def run(
@@ -87,7 +74,7 @@ def run(
                 (folder / REPORT).write_text(shown)
         return verdict
 
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, (*INPUT_ERRORS, coco.BadSetError))
     if verdict is None:
         return code
 

@@ -9,8 +9,9 @@ import click
 
 from converters.rules import families as mappings
 from legacy_adapters import families
+from legacy_adapters.job import CHECKS
 
-from .params import CHECKS, CheckList, CountList, Device, Digest, Name, NotNegative, SizeList
+from .params import CheckList, CountList, Device, Digest, Name, NotNegative, SizeList
 
 EXIT_CODES = """\b
 Exit codes:

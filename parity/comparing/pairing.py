@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from converters.rules.mapping import Mapping
+from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.recording.methods import IN
 from legacy_adapters.recording.methods import KINDS as OF_METHODS
 from legacy_adapters.recording.trace_writer import Key, Record
 
 from .twins import Likeness, new_keys
 
-LEGACY, NEW = "legacy", "new"
 #: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
 OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
 OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")

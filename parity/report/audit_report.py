@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..decisions.audit import Decision, by_closeness
 from ..verdict.verdict import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH

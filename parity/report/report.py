@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 from legacy_adapters.provenance import originals
 from legacy_adapters.training.phases import phase_of, rank_of
 
@@ -29,6 +28,7 @@ from ..verdict.isolation import Isolation, Place, told
 from ..verdict.unequal import DecisionDifference
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
+from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
 
 MOST_PLACES = 10
@@ -50,7 +50,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         console.print(_table(verdict))
         _print_drifts(verdict, console)
         if (shared := shared_code(verdict.provenance)) is not None:
-            _print_wrapped(shared.line(), console)
+            print_wrapped(shared.line(), console)
         if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
             console.print(f"digests of the recordings: {', '.join(seals)}", markup=False, highlight=False)
         _print_coverage(verdict, console)
@@ -116,7 +116,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     if verdict.unable is None or not verdict.unable.drifts:
         return
     amp = verdict.provenance[NEW].get("amp")
-    _print_wrapped(
+    print_wrapped(
         f"the new side alone, under {amp} autocast against float32 with equal decisions and draws: root mean square of "
         "the difference, in % of that of the float32 result (figures, no verdict)",
         console,
@@ -148,20 +148,20 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         highlight=False,
     )
     for line in initial_lines(verdict):
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     for line in training_lines(verdict):
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
-        _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
+        print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
-        _print_wrapped(f"  excluded {line}", console)
+        print_wrapped(f"  excluded {line}", console)
     lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
     if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
 
 
 def training_lines(verdict: Verdict) -> list[str]:
@@ -265,7 +265,7 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
 def _print_isolation(isolation: Isolation, console: Console) -> None:
     found = isolation.places
     for reason in isolation.reasons:
-        _print_wrapped(f"isolated: not comparable: {reason}", console)
+        print_wrapped(f"isolated: not comparable: {reason}", console)
     if not found and isolation.reasons:
         return
     if not found:
@@ -273,7 +273,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
         return
     console.print(f"isolated: {told(found)}", highlight=False)
     for line in place_lines(isolation)[:MOST_PLACES]:
-        _print_wrapped(f"  {line}", console)
+        print_wrapped(f"  {line}", console)
     if len(found) > MOST_PLACES:
         console.print(f"  and {len(found) - MOST_PLACES} more; see --json", markup=False, highlight=False)
 
@@ -299,14 +299,8 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
-        _print_wrapped(f"  {line}", console)
+        print_wrapped(f"  {line}", console)
 
-
-def _print_wrapped(line: str, console: Console) -> None:
-    """Print a line; where it goes on in the next, that is set in four more columns."""
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    for part in textwrap.wrap(line, console.width, subsequent_indent=indent, break_on_hyphens=False):
-        console.print(part, markup=False, highlight=False, soft_wrap=True)
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

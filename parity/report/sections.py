@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..comparing.coverage import SIDES, Coverage
 from ..comparing.detections import Detection, ImageMatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,9 +25,7 @@ from ..verdict import degenerate
 from ..verdict.outcome import INCOMPARABLE, MISMATCH
 from ..verdict.verdict import Verdict, ended, judge
 from .autocast import unable
-from .isolate import FLOAT64, SPREAD, RunFolder, isolate
-
-Progress = Callable[[str], None]
+from .isolate import FLOAT64, SPREAD, Progress, RunFolder, isolate
 
 #: Runs of the legacy side whose errors make its spread, beside the first: other threads, other CPU kernels, weights
 #: and images perturbed in their last bit.

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from converters.errors import counted
 from converters.rules.layout import Layout
+from legacy_adapters.ground.words import counted
 from legacy_adapters.inputs import Batch
 
 #: Mean of the logit that seeded weights add to the width and height of a box at every refinement.

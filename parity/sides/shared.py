@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import ddq_port
-from converters.errors import counted
-from legacy_adapters.provenance.executed import TOOLKIT, is_installed, is_of_toolkit
+from legacy_adapters.ground.names import TOOLKIT
+from legacy_adapters.ground.words import counted
+from legacy_adapters.provenance.executed import is_installed, is_of_toolkit
 
 from ..comparing.pairing import LEGACY, NEW
 

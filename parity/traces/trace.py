@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from converters.threads import BUFFERED, in_order
 from legacy_adapters.recording.replay import TELLING, decision_key, sketch, sketch_key
 from legacy_adapters.recording.trace_writer import (
     FORMAT_VERSION,
@@ -25,7 +26,6 @@ from legacy_adapters.recording.trace_writer import (
 )
 
 from .fields import FieldError, check_fields
-from .parallel import in_order
 from .pieces import PIECE
 from .shard import TORCH_DTYPES, Shard, TraceError
 
@@ -184,7 +184,7 @@ class Trace:
         """
         first = {r.digest: r for r in reversed(self.records) if kinds is None or r.kind in kinds}
         stored = sorted(first.values(), key=self._offset)
-        for _ in in_order(partial(self.check, record) for record in stored):
+        for _ in in_order((partial(self.check, record) for record in stored), BUFFERED):
             pass
 
     def _offset(self, record: Record) -> tuple[str, int]:

@@ -11,12 +11,12 @@ import time
 import pytest
 import torch
 
+from converters.threads import in_order
 from parity.comparing.compare import Tolerance, compare_all
 from parity.comparing.derived import examine
 from parity.comparing.evidence import Norms, Sample, distance, norms, spreads
 from parity.comparing.metrics import measure
 from parity.comparing.pairing import pair
-from parity.traces.parallel import in_order
 from parity.traces.pieces import PIECE, pieces, together
 
 from .synthetic import INF, NAN, SAME_NAMES, Rec, write_trace
