@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from legacy_adapters.family import FamilyError as FamilyError
 from legacy_adapters.ground import words
 
 
@@ -25,10 +26,6 @@ class AlreadyConvertedError(Exception):
 
 class VerificationError(Exception):
     """A file is not what its manifest says, or has none."""
-
-
-class UnknownFamilyError(Exception):
-    """No such family, or no such variant of it."""
 
 
 class ClassMapError(Exception):
