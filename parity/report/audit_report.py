@@ -13,7 +13,8 @@ from legacy_adapters.ground.words import counted
 
 from ..decisions.audit import Decision, by_closeness
 from ..verdict.verdict import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
-from .sections import cut_list, finite
+from .printing import finite
+from .sections import cut_list
 
 Audited = tuple[Decision, ...]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ from rich.text import Text
 
 from legacy_adapters.ground.words import counted
 from legacy_adapters.provenance import originals
-from legacy_adapters.training.phases import phase_of, rank_of
+from legacy_adapters.training.phases import rank_of
 
 from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..golden.golden import Golden
-from ..sides.settings import OWN, TWIN
 from ..sides.shared import shared_code
 from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Isolation, Place, told
@@ -30,6 +28,7 @@ from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
+from .training import training_lines
 
 MOST_PLACES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
@@ -164,54 +163,6 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         print_wrapped(line, console)
 
 
-def training_lines(verdict: Verdict) -> list[str]:
-    """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
-    told = verdict.provenance
-    if not told[LEGACY].get("steps"):
-        return []
-    first = told[LEGACY]
-    orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
-    groups = [
-        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
-        f"{p.get('frozen_in_groups')} frozen"
-        for side, p in told.items()
-    ]
-    ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
-    start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
-    if told[NEW].get("resumed"):
-        start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
-    return [
-        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
-        f"{orders[first['clip_order']]}",
-        f"  {'; '.join(groups)}: of those only the state afterwards is compared",
-        *_rank_lines(told),
-    ]
-
-
-def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
-    first = told[LEGACY]
-    if not first.get("ranks"):
-        return []
-    ranks = range(first["ranks"])
-    wrapped = {}
-    for side, provenance in told.items():
-        options = dict(provenance.get("wrapper", {}))
-        name = options.pop("name", "nothing")
-        text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
-        wrapped.setdefault(f"{name} ({text})" if text else name, []).append(side)
-    counts = [
-        " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
-        for step in range(1, first["steps"] + 1)
-    ]
-    shown = [*counts[:MOST_PLACES], *(["..."] if len(counts) > MOST_PLACES else [])]
-    wrappers = "; ".join(f"{' and '.join(sides)} in {text}" for text, sides in wrapped.items())
-    return [
-        f"  {len(ranks)} ranks joined by gloo, {wrappers}",
-        f"  objects of rank {' and '.join(map(str, ranks))}, step by step: {', '.join(shown)}",
-    ]
-
-
 def rounding_lines(verdict: Verdict) -> list[str]:
     """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
     amp = verdict.provenance[LEGACY].get("amp")
@@ -300,7 +251,6 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
         print_wrapped(f"  {line}", console)
-
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
