@@ -22,6 +22,7 @@ class Job:
         family: of the legacy side; written into the trace.
         variant: of the model; written into the trace.
         adapter: path of the adapter's Python file.
+        title: what the code base is called, where the adapter does not say.
         options: given to the adapter as they are, e.g. the repo's path and the config.
         weights: safetensors file of the state dict to load, strictly.
         inputs: safetensors file of the batches, one for inference and one for losses and gradients, see
@@ -101,6 +102,7 @@ class Job:
     checkpoint_to: Optional[str] = None
     checkpoint_from: Optional[str] = None
     state_names: Dict[str, str] = field(default_factory=dict)
+    title: str = ""
     images: Optional[str] = None
     detections: Optional[str] = None
     foreign: Tuple[str, ...] = ()

@@ -74,7 +74,7 @@ def run(job: Any) -> None:
     model.to(job.device, dtype)
     with executed.unwatched():  # it reads code to tell which it is
         told = adapter.provenance(job.options)
-    provenance = dict(_environment(job), **told)
+    provenance = dict(_environment(job), **dict(dict(code_base=job.title), **told))
     if writer is None:
         detecting.run(job, adapter, model, provenance)
     else:
@@ -195,7 +195,7 @@ def _run_checks(
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
                 with untouched.given(PREDICT, inputs[PREDICT], adapter.batch) as batch, autocasting(job.device, job.amp):
                     results = contract.result(adapter, "predict", model, batch)
-                for index, result in enumerate(_parts(adapter, results)):
+                for index, result in enumerate(adapter.results(results)):
                     recorder.add("tap", "result", index, result)
             if not job.force:  # module by module nothing is new in these
                 _run_variants(job, adapter, model, inputs[PREDICT], recorder, untouched)
@@ -227,13 +227,6 @@ def _run_checks(
                 for tap in taps:
                     for arguments in tap.probe() if tap.probe is not None else ():
                         getattr(tap.owner, tap.attribute)(*arguments)
-
-
-def _parts(adapter: Any, results: Any) -> Any:
-    """Return what inference gave, image by image where it is known to be of images, else as a whole."""
-    from legacy_adapters.recording.methods import plain
-
-    return results if adapter.result_keys is not None else [plain(results)]
 
 
 def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any) -> None:

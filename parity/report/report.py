@@ -67,7 +67,7 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
-    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
+    told = f"{side}: {code}{f' ({modules})' if modules else ''}, torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
     return f"{told}, {under}" if (under := _autocast(provenance)) else told
 
 

@@ -264,6 +264,7 @@ class Sides:
             family=self.task.port.family.name,
             variant=self.task.port.variant.name,
             adapter=str(code.adapter),
+            title=code.title,
             options=code.options,
             weights=str(self._weights(side)),
             inputs=str(self.folder / "inputs.safetensors"),
@@ -307,12 +308,14 @@ class Code:
     """What runs a side.
 
     Attributes:
+        title: what its code base is called.
         adapter: its file.
         options: given to the adapter.
         python: interpreter.
         apart: that is not the current one, so that it gets no ``PYTHONPATH``.
     """
 
+    title: str
     adapter: Path
     options: dict[str, Any]
     python: str
@@ -326,7 +329,8 @@ def legacy_code(port: Port, sources: Sources) -> Code:
         options["repo"] = str(sources.legacy_repo.resolve())
     # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
-    return Code(port.family.legacy.adapter, options, python, apart=sources.legacy_python is not None)
+    side = port.family.legacy
+    return Code(side.title, side.adapter, options, python, apart=sources.legacy_python is not None)
 
 
 def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
@@ -334,7 +338,8 @@ def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
     options = dict(port.variant.new)
     if amp is not None:
         options["amp"] = amp
-    return Code(sources.new_side(port.family).adapter, options, sys.executable, apart=False)
+    side = sources.new_side(port.family)
+    return Code(side.title, side.adapter, options, sys.executable, apart=False)
 
 
 def default_threads() -> int:
