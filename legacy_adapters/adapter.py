@@ -11,10 +11,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from .methods import Aside, nothing_aside, plain
 from .origin import PlainError
-from .steps import Training
-from .taps import Tap, random_taps, rankings
+from .recording.methods import Aside, nothing_aside, plain
+from .recording.taps import Tap, random_taps, rankings
+from .training.steps import Training
 
 
 class UnableError(PlainError):
@@ -123,7 +123,7 @@ class Adapter:
 
     @left_open
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Callable[[str, int], Dict[str, Any]]:
-        """Return what detects objects in an image file, see :mod:`legacy_adapters.detecting`."""
+        """Return what detects objects in an image file, see :mod:`legacy_adapters.tasks.detecting`."""
         raise UnableError("{} has no method image_detector(model, options).".format(self.label))
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:

@@ -21,20 +21,21 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters import contract, executed
+    from legacy_adapters import contract
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
+    from legacy_adapters.provenance import executed
 
     executed.watch()
     job = Job.load(job_path)
     try:
-        from legacy_adapters import ranks  # which needs torch
         from legacy_adapters.loading import load_adapter
+        from legacy_adapters.training import ranks  # which needs torch
 
         if job.layout is not None:
             contract.look(job, load_adapter)
         elif job.describe is not None:
-            from legacy_adapters import describing
+            from legacy_adapters.tasks import describing
 
             describing.describe(job, contract.loaded(job.adapter, load_adapter))
         elif job.ranks > 1 and job.rank is None:
@@ -56,10 +57,11 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting, executed, initialising
     from legacy_adapters.loading import load_adapter
-    from legacy_adapters.seeding import seed_all
-    from legacy_adapters.trace_writer import TraceWriter
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording.trace_writer import TraceWriter
+    from legacy_adapters.tasks import detecting, initialising
 
     _set_numerics(job.threads)
     adapter = load_adapter(job.adapter)
@@ -96,14 +98,16 @@ def _record(
     """
     from safetensors.torch import load_file
 
-    from legacy_adapters import contract, executed, phases, steps
-    from legacy_adapters.extract import Target
-    from legacy_adapters.forcing import Forcing
+    from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
+    from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
-    from legacy_adapters.precision import computing_in, perturb
-    from legacy_adapters.recorder import Recorder
-    from legacy_adapters.untouched import Untouched
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording.extract import Target
+    from legacy_adapters.recording.forcing import Forcing
+    from legacy_adapters.recording.recorder import Recorder
+    from legacy_adapters.recording.untouched import Untouched
+    from legacy_adapters.training import phases, steps
 
     given = load_file(job.inputs)
     inputs = {phase: placed(of_phase(given, phase), job.device, dtype) for phase in (PREDICT, TRAIN)}
@@ -142,7 +146,7 @@ def _record(
 
 def _records_flow(job: Any) -> bool:
     """Tell whether gradients are recorded where they cross the borders of module calls."""
-    from legacy_adapters import gradients
+    from legacy_adapters.recording import gradients
 
     return "grad" in job.checks and job.gradient_flow and gradients.supported()
 
@@ -169,11 +173,13 @@ def _run_checks(
 ) -> None:
     import torch
 
-    from legacy_adapters import contract, probes, steps
+    from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
-    from legacy_adapters.taps import installed
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording.taps import installed
+    from legacy_adapters.tasks import probes
+    from legacy_adapters.training import steps
 
     def step_losses(step: int) -> Any:
         phase, tensors = loop.plan.phase(step), steps.inputs_of(job, adapter, step)
@@ -227,9 +233,9 @@ def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any
     """Run inference on made-up predictions, where the model is known to have such."""
     import torch
 
-    from legacy_adapters import made_up
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.tasks import made_up
 
     name = adapter.predictor(model)
     if name is None:
@@ -252,8 +258,8 @@ def _run_variants(
     """
     import torch
 
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
 
     for number, (name, run) in enumerate(adapter.variants(model).items(), 1):
         seed_all(job.seed, name)

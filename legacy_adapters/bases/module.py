@@ -7,7 +7,7 @@ from typing import Any, Callable, Mapping, Optional
 import torch
 
 from legacy_adapters.adapter import Adapter, UnableError, left_open
-from legacy_adapters.steps import Training
+from legacy_adapters.training.steps import Training
 
 
 class ModuleAdapter(Adapter):

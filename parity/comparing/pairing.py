@@ -7,10 +7,11 @@ from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, field
 
 from converters.rules.mapping import Mapping
-from legacy_adapters.family import LEGACY, NEW, Exclusion
-from legacy_adapters.methods import IN
-from legacy_adapters.methods import KINDS as OF_METHODS
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.family import Exclusion
+from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.recording.methods import IN
+from legacy_adapters.recording.methods import KINDS as OF_METHODS
+from legacy_adapters.recording.trace_writer import Key, Record
 
 from .twins import Likeness, new_keys
 

@@ -13,10 +13,10 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
-from legacy_adapters.trace_writer import Record
-from legacy_adapters.values import joined
+from legacy_adapters.recording.extract import ARGUMENTS, CALL
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
 from ..comparing.derived import GRADIENTS
@@ -261,7 +261,7 @@ def _of_model(source: _Source, out: Path) -> Reproducer:
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
         "from legacy_adapters.inputs import of_phase, placed",
-        "from legacy_adapters.seeding import seed_all\n",
+        "from legacy_adapters.numerics.seeding import seed_all\n",
         f'inputs = of_phase(load_file(here / "{INPUTS}"), {record.phase!r})',
         f"batch = adapter.batch(placed(inputs, device, torch.{job.dtype}))",
         f"seed_all({job.seed}, {record.phase!r})",

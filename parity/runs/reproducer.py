@@ -92,8 +92,8 @@ import torch
 from safetensors.torch import load_file
 
 from legacy_adapters.loading import load_adapter
-from legacy_adapters.precision import {half}computing_in
-from legacy_adapters.values import flatten
+from legacy_adapters.numerics.precision import {half}computing_in
+from legacy_adapters.recording.values import flatten
 
 here, device = Path(__file__).parent, {job.device!r}
 {autocast}torch.set_num_threads({job.threads})

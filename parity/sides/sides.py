@@ -27,9 +27,9 @@ from converters.rules.ports import Port
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import layout_of_side, run_side
-from legacy_adapters.phases import phase_of
-from legacy_adapters.seeding import seed_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.numerics.seeding import seed_of
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.training.phases import phase_of
 
 from ..comparing.pairing import LEGACY, NEW
 from ..traces.trace import Trace

@@ -5,7 +5,7 @@ import torch
 
 from legacy_adapters.bases.detection import DetectionAdapter
 from legacy_adapters.inputs import Batch
-from legacy_adapters.untouched import Untouched
+from legacy_adapters.recording.untouched import Untouched
 
 
 def tensors():
