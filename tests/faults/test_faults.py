@@ -5,7 +5,6 @@ rewrites, and does the clean runs.
 """
 
 from collections import Counter
-from functools import cache
 
 import pytest
 
@@ -41,8 +40,11 @@ HARMLESS = (
     "selection_cast_by_type_name", "whole_number_in_dense_loss",
 )  # fmt: skip
 
-#: Chosen faults that move neither mean nor standard deviation of what first differs.
-QUIET_ONES = ()
+#: Chosen faults that move neither mean nor deviation of what first differs: what is permuted, transposed or the like.
+QUIET_ONES = {
+    "classes_from_one", "kernel_flipped", "kernel_for_bgr", "key_query_value", "labels_embedded_from_one",
+    "levels_embedded_backwards", "memory_projection_transposed", "value_heads_reversed",
+}  # fmt: skip
 
 
 def test_there_are_enough_faults_and_rewrites_of_enough_kinds():
@@ -59,28 +61,27 @@ def test_there_are_enough_faults_and_rewrites_of_enough_kinds():
 
 
 @pytest.fixture(scope="module")
-def see(tmp_path_factory):
-    """Return a function that plants a fault and compares under a tolerance."""
-    bench = Bench(tmp_path_factory.mktemp("bench"))
+def bench(tmp_path_factory):
+    """Measure in forks of warm processes."""
     with in_forks():
-        yield cache(bench.see)
+        yield Bench(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
 @pytest.mark.parametrize("fault", [*CHOSEN, *(FAULTS[name] for name in ADDED)], ids=lambda fault: fault.name)
-def test_fault_is_detected_and_named(see, fault, tolerance):
-    finding, _ = see(fault, tolerance)
+def test_fault_is_detected_and_named(bench, fault, tolerance):
+    finding, shift = bench.see(fault, tolerance)
     assert finding.judged(fault) == NAMED, finding
+    if tolerance == EXACT and fault.name in QUIET_ONES:
+        assert shift is not None and shift <= QUIET
 
 
 @pytest.mark.parametrize("rewrite", [REWRITES[name] for name in HARMLESS], ids=lambda rewrite: rewrite.name)
-def test_rewrite_raises_no_alarm(see, rewrite):
-    findings = [see(rewrite, tolerance)[0] for tolerance in tolerances_of(rewrite)]
+def test_rewrite_raises_no_alarm(bench, rewrite):
+    findings = [bench.see(rewrite, tolerance)[0] for tolerance in tolerances_of(rewrite)]
     assert all(finding.judged(rewrite) == SILENT for finding in findings), findings
 
 
-@pytest.mark.parametrize("fault", [FAULTS[name] for name in QUIET_ONES], ids=lambda fault: fault.name)
-def test_some_faults_keep_mean_and_deviation(see, fault):
-    # what is permuted, transposed or the like; the whole suite has more
-    _, shift = see(fault, EXACT)
-    assert shift is not None and shift <= QUIET
+def test_some_faults_keep_mean_and_deviation():
+    # each shows it where it is measured; the whole suite has more
+    assert len(QUIET_ONES) >= 8 and {fault.name for fault in CHOSEN} >= QUIET_ONES

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+from ..warm.execute import python
 from .conftest import PLANTED
 from .test_isolation import places
 
@@ -31,7 +30,7 @@ def ran(script, right=False):
         mended = "import parity.adapters.ddq_port as port\nadapter = vars(port)"
         script = script.with_name("mended.py")
         script.write_text(text.replace(adapter, mended))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = python(script)
     return done.returncode, done.stdout + done.stderr
 
 

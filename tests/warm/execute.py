@@ -16,8 +16,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 from legacy_adapters import families, launch
+from parity.runs import reproducer
 
 from . import recordings
 
@@ -49,6 +52,8 @@ _FAULTS = Path(__file__).parents[1] / "faults"
 _OBEYED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
 #: Beginnings of those that only the start of a process heeds.
 _HEEDED_AT_START = ("PYTHON", "LD_", "ATEN_", "MKL_", "TORCH", "CUDA", "LC_", "LANG")
+#: Nothing else is where a warm process, whose path begins there, looks for modules.
+_WARM_PATH = ("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
 #: Kernels of torch, which the start of a process chooses; there are warm processes of each choice.
 _KERNELS = "ATEN_CPU_CAPABILITY"
 
@@ -87,7 +92,7 @@ class Warm:
 
         def fixed(variables: dict[str, str]) -> dict[str, str]:
             names = (name for name in variables if name.startswith(_HEEDED_AT_START) and name not in _OBEYED)
-            return {name: variables[name] for name in names}
+            return {name: variables[name] for name in names if (name, variables[name]) != _WARM_PATH}
 
         return fixed(environment) == fixed(self.environment)
 
@@ -205,9 +210,15 @@ def use_forks() -> None:
 
 @contextmanager
 def in_forks() -> Iterator[None]:
-    """Run sides in forks of warm processes while this lasts."""
+    """Run sides, and the scripts that `bisect` tries, in forks of warm processes while this lasts."""
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+        ran = python(*command[1:])
+        return subprocess.CompletedProcess(command, ran.returncode, ran.stdout.encode(), ran.stderr.encode())
+
     use_forks()
     try:
-        yield
+        with mock.patch.object(reproducer, "subprocess", SimpleNamespace(run=run)):
+            yield
     finally:
         launch.execute = _scratch

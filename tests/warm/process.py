@@ -30,6 +30,8 @@ def main(modules: list[str]) -> None:
         imported = importlib.import_module(module)
         if function:
             getattr(imported, function)()
+    if executed := sys.modules.get("legacy_adapters.executed"):
+        executed.packages()  # resolves thousands of paths, once for all forks
     gc.freeze()  # a fork that looked at what is here would copy it
     os.write(answers, b"ready\n")
     for line in sys.stdin:
