@@ -16,7 +16,8 @@ def kept(tiny, tmp_path):
 
     def call(error, *arguments):
         adapter = ("--new-adapter", PLANTED / f"{error}.py") if error else ()
-        tiny("--threads", "1", "--out", tmp_path / "run", *adapter, *arguments, sizes="64x96,96x64")
+        checks = () if "--check" in arguments else ("--check", "forward,grad")
+        tiny("--threads", "1", "--out", tmp_path / "run", *checks, *adapter, *arguments, sizes="64x96,96x64")
         return tmp_path / "run"
 
     return call
