@@ -62,7 +62,7 @@ def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path):
 
 
 def test_under_derived_tolerance_two_errors_are_seen_apart(tiny):
-    result = isolated(tiny, "--tolerance", "derived", error="two_errors", sizes="64x96")
+    result = isolated(tiny, "--tolerance", "derived", error="two_errors")
     assert result.exit_code == 1 and places(result) == TWO
 
 

@@ -43,9 +43,6 @@ KINDS = {
     "mmdet": ("legacy_adapters.standin:install", "mmdet.models", "legacy_adapters.mmdet3", *_RECORDER),
     "plain": _RECORDER,
 }
-KINDS["converters"] = (
-    "converters.api", "converters.cli.main", "converters.cli.render", "converters.reading.inspection",
-)  # fmt: skip
 KINDS["faults"] = (*KINDS["port"], "tests.faults.catalogue")
 _FAULTS = Path(__file__).parents[1] / "faults"
 #: Variables of the environment that a job sets and a fork can still obey.

@@ -1,7 +1,8 @@
 """Keep what jobs have written for as long as a run of the tests lasts: one recording serves all that ask for the same.
 
 A side's trace is a function of its job, of the files that the job names and of the environment. Many tests vary the
-new side only, or ask one trace several questions; all of them would record the same legacy side again.
+new side only, or ask one trace several questions; all of them would record the same legacy side again. Recordings are
+kept by the contents of all these, in one folder for all processes that run tests, and removed with the last test.
 """
 
 from __future__ import annotations
@@ -12,15 +13,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 #: Environment variable that names the folder of the recordings of a run of the tests, which all its processes share.
 VARIABLE = "DDQ_TEST_RECORDINGS"
-#: Set to ``0``, every job is done anew.
-SWITCH = "DDQ_TEST_SHARE"
 _ROOT = Path(__file__).resolve().parents[2]
 #: Adapters whose jobs are all different: each plants another fault.
 _FAULTS = _ROOT / "tests" / "faults"
@@ -31,7 +29,7 @@ _WRITTEN = ("trace", "status", "checkpoint_to")
 #: Fields of jobs that are always done: they leave no trace, or more than one.
 _OTHERS = ("images", "detections", "target", "meeting", "layout", "rank")
 #: Variables that say which test is running, not what it computes.
-_OF_PYTEST = ("PYTEST_", VARIABLE, SWITCH)
+_OF_PYTEST = ("PYTEST_", VARIABLE)
 
 
 def begin() -> str:
@@ -45,17 +43,6 @@ def end() -> None:
     shutil.rmtree(os.environ.pop(VARIABLE), ignore_errors=True)
 
 
-@contextmanager
-def every_job_done() -> Iterator[None]:
-    """Do every job anew while this lasts: for tests that ask whether two runs compute the same."""
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "0"
-    try:
-        yield
-    finally:
-        os.environ.pop(SWITCH) if before is None else os.environ.update({SWITCH: before})
-
-
 def recalled(job_file: str, log: Path, environment: dict[str, str], work: Callable[[], int]) -> int:
     """Write what an equal job has written before, or do the job with ``work``; return the exit code.
 
@@ -63,7 +50,7 @@ def recalled(job_file: str, log: Path, environment: dict[str, str], work: Callab
     """
     job = json.loads(Path(job_file).read_text())
     folder = os.environ.get(VARIABLE)
-    if folder is None or os.environ.get(SWITCH) == "0" or not _shareable(job):
+    if folder is None or not _shareable(job):
         return work()
     try:
         place = Path(folder, _key(job, environment))
@@ -71,7 +58,6 @@ def recalled(job_file: str, log: Path, environment: dict[str, str], work: Callab
         return work()
     with open(f"{place}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.environ.get("DBG"): open(os.environ["DBG"], "a").write(json.dumps([place.is_dir(), place.name[:8], job["adapter"][-40:], job["checks"], job["dtype"], Path(job["trace"]).name, os.environ.get("PYTEST_CURRENT_TEST")])+"\n")  # DEBUG
         if not place.is_dir():
             code = work()
             if code == 0 and json.loads(Path(job["status"]).read_text())["ok"]:
@@ -128,8 +114,7 @@ def _holds_foreign(job: dict[str, Any], place: Path) -> bool:
 
 
 def _store(job: dict[str, Any], log: Path, place: Path) -> None:
-    temporary = place.with_suffix(".tmp")
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp(dir=place.parent))
     shutil.copytree(job["trace"], temporary / "trace", copy_function=_linked)
     shutil.copyfile(job["status"], temporary / "status")
     shutil.copyfile(log, temporary / "log")

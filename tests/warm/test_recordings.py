@@ -72,11 +72,14 @@ def test_what_is_not_shared_is_always_done(side, changes):
     assert side("two", **changes) == (2, "two")
 
 
-def test_failures_and_jobs_that_are_to_be_done_anew_are_done(side):
-    assert [side("one", ok=False), side("two")] == [(1, "one"), (2, "two")]
-    with recordings.every_job_done():
-        assert side("three") == (3, "three")
-    assert side("four") == (3, "two")
+def test_failures_are_not_kept(side):
+    assert [side("one", ok=False), side("two"), side("three")] == [(1, "one"), (2, "two"), (2, "two")]
+
+
+def test_outside_of_a_run_of_tests_every_job_is_done(side, monkeypatch):
+    side("one")
+    monkeypatch.delenv(recordings.VARIABLE)
+    assert side("two") == (2, "two")
 
 
 def test_what_the_recorded_process_holds_of_the_other_side_is_for_the_job_to_say(side, tmp_path):
