@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
-from legacy_adapters.trace_writer import Record, content_digest
+from legacy_adapters.recording.trace_writer import Record, content_digest
+from legacy_adapters.tasks.initialising import INIT
 
 from ..decisions.ties import cut_alike, is_of_decision
 from ..traces.pieces import Numbers, together

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.rules.mapping import Mapping as Rules
-from legacy_adapters.phases import step_of
+from legacy_adapters.training.phases import step_of
 
 from ..traces.trace import Recording
 from .pairing import LEGACY, NEW, Unpaired

@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
 from ..decisions.ties import Margin, cut_alike, length_margin, margin
 from ..traces.pieces import doubles, together

@@ -168,7 +168,7 @@ def matching_ways(rows: Tensor, cols: Tensor, cost: Tensor) -> list[Way]:
 
 
 def nms_ways(keep: Tensor, basis: Mapping[str, Tensor]) -> list[Way]:
-    """Examine the boxes kept by a greedy NMS, best first; ``basis`` as in :class:`legacy_adapters.taps.Tap`."""
+    """Examine the boxes kept by a greedy NMS, best first; ``basis`` as a tap has it."""
     scores = basis["scores"]
     scan = _Scan(keep, basis)
     for block in scan.blocks():

@@ -56,7 +56,7 @@ def is_of_decision(basis: Iterable[str]) -> bool:
 
 
 def margin(decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], error: Mapping[str, float]) -> Margin:
-    """Try ``decision`` on ``basis``; its slots tell what kind of decision it is, see :class:`legacy_adapters.taps.Tap`.
+    """Try ``decision`` on ``basis``, whose slots tell what kind of decision it is, see :class:`.taps.Tap`.
 
     Args:
         decision: of the one side: ``rows`` and ``cols``, ``keep`` or ``indices``.

@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 from legacy_adapters.launch import SideError
 
 from ..comparing.detections import Detection, Detections, ImageMatch, match_detections
 from ..comparing.pairing import LEGACY, NEW
-from ..verdict.outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
+from ..verdict.outcome import CONDITIONS, EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .coco import ImageSet, average_precision
-
-#: What must be equal on both sides before bits can be compared at all.
-CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 
 
 @dataclass(frozen=True)

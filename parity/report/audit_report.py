@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..decisions.audit import Decision, by_closeness
 from ..verdict.verdict import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
-from .sections import cut_list, finite
+from .printing import finite
+from .sections import cut_list
 
 Audited = tuple[Decision, ...]
 

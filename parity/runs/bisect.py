@@ -13,16 +13,15 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from converters.rules import families
-from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.extract import ARGUMENTS, CALL
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
 from ..comparing.derived import GRADIENTS
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
-from ..sides.exclusions import EXCLUSIONS
 from ..traces.trace import Trace
 from ..verdict.isolation import Place
 from ..verdict.verdict import MISMATCH, Verdict, ended, judge
@@ -86,17 +85,15 @@ def told_if_changed(verdict: Verdict) -> Verdict:
 
 def _ordinary(kept: RunFolder) -> Verdict:
     legacy, new = Trace.load(kept.folder / LEGACY), Trace.load(kept.folder / NEW)
-    family, variant = legacy.provenance["family"], legacy.provenance["variant"]
     evidence = None
     if kept.tolerance.name == DERIVED:
         references = [Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW)]
         evidence = TraceEvidence(legacy, references[0], load_spread(kept.folder / SPREAD), new, references[1])
-    mapping = families.mapping(family, variant)
-    return ended(judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
+    return ended(judge(legacy, new, kept.port.mapping, kept.exclusions, kept.tolerance, evidence))
 
 
 def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path | None:
-    """Write a script of the module alone or, if that does not show the error, of the detector."""
+    """Write a script of the module alone or, if that does not show the error, of the model."""
     finding = place.alone.finding if place.alone is not None else None
     # what only float64 shows is reproduced in float64
     suffix = FLOAT64 if finding is not None and " in float64" in finding.objection else ""
@@ -110,12 +107,12 @@ def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> P
             return script
         for path in out.iterdir():
             path.unlink()
-    script = reproducer.write(_of_detector(source, out), out)
+    script = reproducer.write(_of_model(source, out), out)
     return script if reproducer.shows(script) else None
 
 
 def enclosing_call(record: Record, records: Sequence[Record]) -> Call | None:
-    """Return the module call that computes ``record`` by itself; None if that is the detector's own code.
+    """Return the module call that computes ``record`` by itself; None if that is the model's own code.
 
     None as well if random draws are made inside the call, because alone it would draw others.
 
@@ -258,22 +255,23 @@ def _under_autocast(job: Job, expression: str) -> str:
     return expression if job.amp is None else f"autocast(lambda: {expression})"
 
 
-def _of_detector(source: _Source, out: Path) -> Reproducer:
-    """Make the script of the whole detector on the inputs of the run."""
+def _of_model(source: _Source, out: Path) -> Reproducer:
+    """Make the script of the whole model on the inputs of the run."""
     record, job = source.place.record, source.job
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
-        "from legacy_adapters.inputs import Batch",
-        "from legacy_adapters.seeding import seed_all\n",
-        f'batch = Batch.of_phase(load_file(here / "{INPUTS}"), {record.phase!r}, device, torch.{job.dtype})',
+        "from legacy_adapters.inputs import of_phase, placed",
+        "from legacy_adapters.numerics.seeding import seed_all\n",
+        f'inputs = of_phase(load_file(here / "{INPUTS}"), {record.phase!r})',
+        f"batch = adapter.batch(placed(inputs, device, torch.{job.dtype}))",
         f"seed_all({job.seed}, {record.phase!r})",
     ]
-    everything, losses = source.verdict.comparisons, _under_autocast(job, 'adapter["losses"](model, batch)')
+    everything, losses = source.verdict.comparisons, _under_autocast(job, "adapter.losses(model, batch)")
     if record.phase == "predict":
         results = [c for c in everything if c.pair.new.kind == "tap" and c.pair.new.name == "result"]
         shown = [c for c in results if c.pair.new.phase == record.phase]
-        slots = [f"{c.pair.new.call}.{c.pair.new.slot}" for c in shown]
-        result = _under_autocast(job, 'adapter["predict"](model, batch)')
+        slots = [joined(str(c.pair.new.call), c.pair.new.slot) for c in shown]
+        result = _under_autocast(job, "adapter.results(adapter.predict(model, batch))")
     elif record.kind in GRADIENTS or record.kind == "state":
         shown = [c for c in everything if c.pair.new.kind == "grad" and not c.accepted][:MOST_GRADIENTS]
         slots = [c.pair.new.name for c in shown]
@@ -284,7 +282,7 @@ def _of_detector(source: _Source, out: Path) -> Reproducer:
         slots = [f"{c.pair.new.name}.{c.pair.new.slot}".rstrip(".") for c in shown]
         result = f"{losses}[0]"
     return Reproducer(
-        title=f"The whole detector on the inputs of the run, {record.phase} phase.",
+        title=f"The whole model on the inputs of the run, {record.phase} phase.",
         told=source.told(),
         job=job,
         training=record.phase == "train",

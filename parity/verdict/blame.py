@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from converters.errors import counted
-from legacy_adapters import made_up, methods
-from legacy_adapters.phases import step_of
-from legacy_adapters.seeding import RANDOM
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.ground.words import capital, counted
+from legacy_adapters.numerics.seeding import RANDOM
+from legacy_adapters.recording import methods
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks import made_up
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 
@@ -394,13 +395,3 @@ def _call(record: Record) -> str:
 
 def _quoted(scope: str) -> str:
     return f"`{scope}`" if scope else DETECTOR
-
-
-def sentence(text: str) -> str:
-    """Return ``text`` with a full stop behind it."""
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def capital(text: str) -> str:
-    """Return ``text`` with a capital first letter."""
-    return text[:1].upper() + text[1:]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from legacy_adapters.seeding import RANDOM
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.numerics.seeding import RANDOM
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.compare import Comparison
 from ..decisions.ties import is_of_decision

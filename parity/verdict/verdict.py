@@ -7,12 +7,12 @@ from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converters.errors import counted
 from converters.rules.mapping import Mapping
-from legacy_adapters import probes
-from legacy_adapters.initialising import INIT
-from legacy_adapters.phases import phase_of
-from legacy_adapters.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.ground.words import capital, counted, sentence
+from legacy_adapters.recording.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.tasks import probes
+from legacy_adapters.tasks.initialising import INIT
+from legacy_adapters.training.phases import phase_of
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
 from ..comparing.coverage import Coverage, cover, lost_records
@@ -24,20 +24,18 @@ from ..comparing.pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unp
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
 from ..traces.trace import Recording, Trace
 from . import degenerate
-from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
+from .blame import FLOW, Divergence, NotFinite, first_divergence
 from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, places, told
 from .labels import LabelCoverage, label_coverage
-from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
+from .outcome import CONDITIONS, EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .unequal import DecisionDifference, differing_decisions
 from .untouched import changed_inputs
 
 MAX_EXCLUDED_SHARE = 0.02
 
-#: What must be equal on both sides before bits can be compared at all.
-_EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {
     "forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad"), "init": (INIT, INIT),
@@ -278,7 +276,7 @@ def _not_finite(legacy: Recording, new: Trace, mapping: Mapping) -> list[NotFini
 
 
 def _condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
-    names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == EXACT else ())
+    names = _ALWAYS_EQUAL + (CONDITIONS if tolerance.name == EXACT else ())
     if "train" in (legacy.provenance.get("checks") or ()):
         names += _TRAINING_EQUAL
     reasons = []

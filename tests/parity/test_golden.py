@@ -6,12 +6,14 @@ import pickle
 import random
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from legacy_adapters import replay
+from legacy_adapters.ground import files
+from legacy_adapters.recording import replay
 from parity.comparing.compare import Tolerance
 from parity.comparing.evidence import Norms, spreads
 from parity.comparing.pairing import LEGACY, NEW
@@ -20,6 +22,7 @@ from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, Va
 from parity.golden.sketch import sketch
 from parity.sides.settings import Task
 from parity.verdict.verdict import MATCH, MISMATCH, judge
+from tests.models import port
 
 from .golden_files import (
     BATCH,
@@ -94,7 +97,7 @@ def test_what_is_kept_of_a_record(recorded):
     ids=str,
 )
 def test_every_task_survives(recorded, tmp_path, sizes, objects):
-    task = Task("ddq_detr", "tiny_4scale", sizes, objects, 2**63 - 1, ("grad",))
+    task = Task(port("ddq_detr", "tiny_4scale"), sizes, objects, 2**63 - 1, ("grad",))
     golden.save(replace(recorded, task=task), tmp_path / "g.npz")
     assert golden.load(tmp_path / "g.npz").task == task
 
@@ -155,11 +158,11 @@ def test_file_appears_only_when_it_is_complete(recorded, saved, monkeypatch):
         assert golden.load(source).task == recorded.task
         raise OSError("no")
 
-    monkeypatch.setattr(golden.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="no"):
         golden.save(replace(recorded, given={}), saved)
     ((source, target),) = moved
-    assert target == saved and source != saved and source.parent == saved.parent
+    assert target == saved and Path(source).parent == saved.parent and source != str(saved)
     assert saved.read_bytes() == before
 
 

@@ -19,22 +19,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from legacy_adapters import families, launch
+from legacy_adapters import launch, registry
 from parity.runs import reproducer
 
 from . import recordings
 
 PROCESS = Path(__file__).with_name("process.py")
-#: What every job imports, be it only when it runs.
+_RECORDER_FOLDER = Path(launch.__file__).parent
+_ROOMS = ("numerics", "provenance", "recording", "tasks", "training")
+#: What jobs import, be it only when they run.
 _RECORDER = (
-    "resource", "safetensors.torch", "torch.onnx", *(
-        f"legacy_adapters.{name}"
-        for name in (
-            "contract", "detecting", "drawing", "executed", "extract", "fingerprint", "forcing", "gradients",
-            "initialising", "inputs", "job", "made_up", "methods", "origin", "phases", "precision", "probes", "ranks",
-            "recomputing", "recorder", "replay", "seeding", "states", "steps", "taps", "trace_writer", "untouched",
-            "values", "worker",
-        )
+    "resource", "safetensors.torch", "torch.onnx",
+    *(f"legacy_adapters.{name}" for name in ("contract", "inputs", "loading", "origin", "worker")),
+    *(
+        f"legacy_adapters.{room}.{file.stem}"
+        for room in _ROOMS for file in sorted((_RECORDER_FOLDER / room).glob("[!_]*.py"))
     ),
 )  # fmt: skip
 #: What a warm process of each kind has imported; the legacy side's must hold nothing of the port.
@@ -189,7 +188,7 @@ def _kind(job: dict) -> str | None:
     """Name the kind of a job's code base; None for a code base of which there is no warm process."""
     if job["options"].get("repo") or job["device"] != "cpu":  # a fork of a process that asked for GPUs can use none
         return None
-    if Path(job["adapter"]) == families.get("mmdet_ddq").adapter:
+    if Path(job["adapter"]) == registry.get("mmdet_ddq").legacy.adapter:
         return "mmdet"
     if _FAULTS in Path(job["adapter"]).parents:
         return "faults"

@@ -30,7 +30,7 @@ def main(modules: list[str]) -> None:
         imported = importlib.import_module(module)
         if function:
             getattr(imported, function)()
-    if executed := sys.modules.get("legacy_adapters.executed"):
+    if executed := sys.modules.get("legacy_adapters.provenance.executed"):
         executed.packages()  # resolves thousands of paths, once for all forks
     gc.freeze()  # a fork that looked at what is here would copy it
     os.write(answers, b"ready\n")

@@ -27,7 +27,7 @@ _READ = ("weights", "inputs", "replay", "force", "checkpoint_from", "adapter")
 #: Fields that name what it writes; a job that writes anything else is always done.
 _WRITTEN = ("trace", "status", "checkpoint_to")
 #: Fields of jobs that are always done: they leave no trace, or more than one.
-_OTHERS = ("images", "detections", "target", "meeting", "layout", "rank")
+_OTHERS = ("images", "detections", "target", "meeting", "describe", "layout", "rank")
 #: Variables that say which test is running, not what it computes.
 _OF_PYTEST = ("PYTEST_", VARIABLE)
 
