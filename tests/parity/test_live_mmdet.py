@@ -161,7 +161,9 @@ def test_other_variants(parity, variant):
 
 
 def test_derived_tolerance_finds_what_exact_finds(tiny):
-    result = tiny("--tolerance", "derived", "--new-adapter", PLANTED / "wrong_norm_eps.py", "--json")
+    adapter = PLANTED / "wrong_norm_eps.py"
+    arguments = ("--tolerance", "derived", "--check", "forward,grad", "--new-adapter", adapter, "--json")
+    result = tiny(*arguments, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)
     assert verdict["first_divergence"]["where"] == "decoder.norm"
