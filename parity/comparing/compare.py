@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
 from legacy_adapters.trace_writer import Record, content_digest
 
 from ..decisions.ties import cut_alike, is_of_decision
+from ..traces.kinds import FLOW, Kind
 from ..traces.pieces import Numbers, together
 from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Recording, Trace, TraceError
@@ -25,8 +25,8 @@ from .metrics import measure as measure_numbers
 from .pairing import Pair
 
 #: Kinds of records that hold what code passes on, numbers among it.
-_ARGUMENTS = ("module_in", "basis")
-_NUMBERS = (*_ARGUMENTS, "module_out", "loss", "in_grad", "out_grad")
+_ARGUMENTS = frozenset((Kind.MODULE_IN, Kind.BASIS))
+_NUMBERS = _ARGUMENTS | FLOW | {Kind.MODULE_OUT, Kind.LOSS}
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 
 
@@ -140,9 +140,9 @@ def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
 def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
     """Tell whether one side ranks all scores and begins as the other does, which lists the best only."""
     one, two = pair.legacy, pair.new
-    if one.kind != "tap" or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
+    if one.kind != Kind.TAP or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
         return False
-    basis = new.values_of(two.phase, "basis", two.name, two.call)
+    basis = new.values_of(two.phase, Kind.BASIS, two.name, two.call)
     ours, theirs = legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4])
     if "scores" not in basis or "boxes" in basis or not len(ours) == len(theirs) == 1:
         return False  # no ranking: a result, say, of boxes, scores and labels
@@ -216,14 +216,14 @@ def _compare(pair: Pair, expected: Numbers, found: Numbers, tolerance: Tolerance
 def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
     record = pair.legacy
     # both sides load the same weights, so these have no rounding of their own
-    sample = evidence.sample(pair) if record.is_float and record.kind != "param" else None
+    sample = evidence.sample(pair) if record.is_float and record.kind != Kind.PARAM else None
     if sample is None:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
-        what = {"param": "other weights", "state": "changed by training on one side only"}.get(record.kind, what)
+        what = {Kind.PARAM: "other weights", Kind.STATE: "changed by training on one side only"}.get(record.kind, what)
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     if _is_setting(record):
         return _compare(pair, sample.legacy, sample.new, _SETTINGS)
-    if record.kind == INIT:
+    if record.kind == Kind.INIT:
         return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
     finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
     difference = measure(sample.legacy, sample.new)
@@ -236,14 +236,14 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 def _is_setting(record: Record) -> bool:
     """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
-    return record.kind in ("setting", "update") or (record.kind == "clip" and record.slot != "total_norm")
+    return record.kind in (Kind.SETTING, Kind.UPDATE) or (record.kind == Kind.CLIP and record.slot != "total_norm")
 
 
 def _is_decision(record: Record, trace: Trace) -> bool:
     """Tell a decision from other taps: the labels of the result, a draw of whole numbers."""
-    if record.kind != "tap" or record.is_float:
+    if record.kind != Kind.TAP or record.is_float:
         return False
-    return is_of_decision(trace.slots(record.phase, "basis", record.name, record.call))
+    return is_of_decision(trace.slots(record.phase, Kind.BASIS, record.name, record.call))
 
 
 def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from converters.rules.mapping import Mapping as Rules
 from legacy_adapters.phases import step_of
 
+from ..traces.kinds import Kind
 from ..traces.trace import Recording
 from .pairing import LEGACY, NEW, Unpaired
 
@@ -70,7 +71,7 @@ class Coverage:
     @property
     def losses_only_on(self) -> dict[str, tuple[str, ...]]:
         """Return the loss terms that one side has and the other lacks, by side."""
-        lone = [item for item in self.unaccounted if item.record.kind == "loss"]
+        lone = [item for item in self.unaccounted if item.record.kind == Kind.LOSS]
         return {side: tuple(item.record.name for item in lone if item.side == side) for side in SIDES}
 
     def missing_calls(self, side: str) -> int:
@@ -151,14 +152,14 @@ def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpai
     outputs: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
     for item in unpaired:
         record = item.record
-        if item.side == side and record.kind == "module_out":
+        if item.side == side and record.kind == Kind.MODULE_OUT:
             outputs[record.phase, record.name, record.call].append(covers(item))
     return Counter((phase, name) for (phase, name, _), covered in outputs.items() if all(covered))
 
 
 def _with_weights(side: Recording) -> set[str]:
     """Return the paths of the modules that have parameters or buffers of their own."""
-    return {record.name.rpartition(".")[0] for record in side.records if record.kind == "param"}
+    return {record.name.rpartition(".")[0] for record in side.records if record.kind == Kind.PARAM}
 
 
 def _lone(

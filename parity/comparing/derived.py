@@ -37,12 +37,11 @@ import torch
 from legacy_adapters.trace_writer import Record
 
 from ..decisions.ties import Margin, cut_alike, length_margin, margin
+from ..traces.kinds import GRADIENTS, Kind
 from ..traces.pieces import doubles, together
 from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
 from .pairing import Pair
 
-#: Kinds of records that backward makes.
-GRADIENTS = ("grad", "in_grad", "out_grad")
 FACTOR = 8.0
 LAST_PLACES = 4 * 2.0**-23
 CEILING = 0.05
@@ -238,13 +237,13 @@ def constants(amp: str | None) -> dict[str, float]:
 def follows_gradients(record: Record) -> bool:
     """Tell whether a record jumps where a gradient does, in proportion to it."""
     return record.kind in GRADIENTS or (record.kind, record.slot) in (
-        ("optim_state", "exp_avg"), ("clip", "total_norm"),
+        (Kind.OPTIM_STATE, "exp_avg"), (Kind.CLIP, "total_norm"),
     )  # fmt: skip
 
 
 def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
     """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
-    if (record.kind, record.slot) == ("optim_state", "exp_avg_sq"):
+    if (record.kind, record.slot) == (Kind.OPTIM_STATE, "exp_avg_sq"):
         size, jump = norms(sample.reference), limits_of(sample.amp).square_jump
         return Norms(jump * size.max, jump * size.rms)
     start = evidence.before(record)
@@ -267,7 +266,7 @@ def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
     """
     new, tap = evidence.new, pair.new
     errors, own_errors = basis_errors(evidence, pair), basis_errors(evidence, pair, own=True)
-    numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
+    numbers = new.values_of(tap.phase, Kind.BASIS, tap.name, tap.call)
     own, legacy = cut_alike(new.values_of(*tap.key[:4]), evidence.decision(pair.legacy), numbers)
     other_length = length_margin(own, legacy, numbers)
     if other_length is not None:
@@ -282,7 +281,7 @@ def basis_errors(evidence: Evidence, pair: Pair, own: bool = False) -> dict[str,
     ``own`` is for a decision on the side's own numbers.
     """
     errors = {}
-    for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
+    for slot, record in evidence.new.slots(pair.new.phase, Kind.BASIS, pair.new.name, pair.new.call).items():
         twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
         sample = evidence.sample(Pair(twin, record))
         errors[slot] = 0.0 if sample is None else _basis_error(sample, own)

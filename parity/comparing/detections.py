@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..decisions.ties import iou
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 from .pairing import LEGACY, NEW
 
@@ -144,8 +145,8 @@ def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:
 
 def results(side: Recording, phase: str = "predict", name: str = "result") -> dict[int, Detections]:
     """Return the detections that a side recorded as bboxes, scores and labels, by image."""
-    images = {record.call for record in side.records if record.key[:3] == (phase, "tap", name)}
-    made = {image: _detections(side.values_of(phase, "tap", name, image)) for image in sorted(images)}
+    images = {record.call for record in side.records if record.key[:3] == (phase, Kind.TAP, name)}
+    made = {image: _detections(side.values_of(phase, Kind.TAP, name, image)) for image in sorted(images)}
     return {image: detections for image, detections in made.items() if detections is not None}
 
 

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
 from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
 from legacy_adapters.trace_writer import Key, Record
 
+from ..traces.kinds import Kind
 from ..traces.parallel import in_order
 from ..traces.pieces import Numbers, doubles, together
 from ..traces.trace import Recording, StoredTensor, Trace, TraceError
@@ -200,7 +200,7 @@ class TraceEvidence:
     new_reference: Trace
 
     def sample(self, pair: Pair) -> Sample | None:
-        if pair.legacy.kind == INIT:
+        if pair.legacy.kind == Kind.INIT:
             legacy, new = whole(self.legacy, self.legacy.by_key[pair.legacy.key]), whole(self.new, pair.new)
             return Sample(legacy, legacy, ZERO, new, new)
         reference = self.reference.by_key.get(pair.legacy.key)
@@ -224,10 +224,10 @@ class TraceEvidence:
 
     def before(self, record: Record) -> StoredTensor | None:
         step = step_of(record.phase)
-        if step is None or record.kind != "state":
+        if step is None or record.kind != Kind.STATE:
             return None
         rank = rank_of(record.phase)
-        phase, kind = (on_rank("weights", rank), "param") if step == 1 else (phase_of(step - 1, rank), "state")
+        phase, kind = (on_rank("weights", rank), Kind.PARAM) if step == 1 else (phase_of(step - 1, rank), Kind.STATE)
         start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
         return None if start is None else whole(self.legacy, start)
 

@@ -8,16 +8,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from converters.rules.mapping import Mapping
-from legacy_adapters.methods import IN
-from legacy_adapters.methods import KINDS as OF_METHODS
 from legacy_adapters.trace_writer import Key, Record
 
+from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
 from .twins import Likeness, new_keys
 
 LEGACY, NEW = "legacy", "new"
-#: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
-OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
-OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
 
 
 class DuplicateRecordError(ValueError):
@@ -142,7 +138,7 @@ def pair(
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
-    passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
+    passed = {side: [r for s, r in lonely if s == side and r.kind == Kind.METHOD_IN] for side in (LEGACY, NEW)}
     more = _by_position(passed[LEGACY], passed[NEW], translate)
     if more:
         position = {id(record): index for index, record in enumerate(legacy)}

@@ -17,10 +17,10 @@ from itertools import count
 from legacy_adapters.trace_writer import Key, Record
 
 from ..decisions.ties import is_of_decision
+from ..traces.kinds import INPUTS, OF_TAPS, OUTPUTS, Kind, Subject
 
-#: Kinds of records of a module call's inputs and outputs, each with the gradients that flow there.
-INPUTS, OUTPUTS = ("module_in", "in_grad"), ("module_out", "out_grad")
-_DECISION = ("basis", "tap")
+#: What the records of one event are about: a call of a module, or a decision.
+_SUBJECTS = {kind: Kind(kind).subject for kind in (*INPUTS, *OUTPUTS, *OF_TAPS)}
 #: Tells how far two records of one form are apart, as a share of their size.
 Likeness = Callable[[Record, Record], float]
 #: What is given differs by less than this between the sides, unless something is wrong.
@@ -44,7 +44,7 @@ class _Event:
     @property
     def given(self) -> dict[str, Record]:
         """What the call is given, or the decision rests on."""
-        return self.slots["module_in"] or self.slots["basis"]
+        return self.slots[Kind.MODULE_IN] or self.slots[Kind.BASIS]
 
 
 def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likeness | None = None) -> dict[Key, Key]:
@@ -57,18 +57,18 @@ def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likene
     """
     found = {key: key for key in legacy}
     ours, theirs = _events(legacy), _events(new)
-    lone: dict[tuple[str, Hashable], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
+    lone: dict[tuple[str, Subject], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
     for place in ours:
         pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)
         for one, two in pairs:
             _pair_slots(found, one, two)
-        if place[1] in _DECISION:
+        if place[1] is Subject.TAP:
             lone[place[0], place[1]][0].extend(left)
             lone[place[0], place[1]][1].extend(more)
         else:
             _renumber(found, left, theirs.get(place, []))
     for place in theirs:
-        if place[1] in _DECISION and place not in ours:
+        if place[1] is Subject.TAP and place not in ours:
             lone[place[0], place[1]][1].extend(theirs[place])
     for left, more in lone.values():
         # a decision that is taken elsewhere has another name; what it rests on tells which it is
@@ -81,18 +81,17 @@ def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likene
     return found
 
 
-def _events(records: dict[Key, Record]) -> dict[tuple[str, str, str], list[_Event]]:
-    """Group the records of module calls and of decisions by phase, sort and name; draws of noise are a sequence."""
-    found: dict[tuple[str, str, str], dict[int, _Event]] = defaultdict(dict)
+def _events(records: dict[Key, Record]) -> dict[tuple[str, Subject, str], list[_Event]]:
+    """Group the records of module calls and of decisions by phase, subject and name; random draws are a sequence."""
+    found: dict[tuple[str, Subject, str], dict[int, _Event]] = defaultdict(dict)
     for (phase, kind, name, call, slot), record in records.items():
-        sort = "module" if kind in (*INPUTS, *OUTPUTS) else "tap" if kind in _DECISION else ""
-        if sort:
-            event = found[phase, sort, name].setdefault(call, _Event(name, call))
+        if kind in _SUBJECTS:
+            event = found[phase, _SUBJECTS[kind], name].setdefault(call, _Event(name, call))
             event.slots[kind][slot] = record
     return {
         place: sorted(events.values(), key=lambda event: event.call)
         for place, events in found.items()
-        if place[1] == "module" or all(is_of_decision(event.slots["basis"]) for event in events.values())
+        if place[1] is Subject.MODULE or all(is_of_decision(event.slots[Kind.BASIS]) for event in events.values())
     }
 
 
@@ -190,7 +189,7 @@ def _pair_slots(found: dict[Key, Key], ours: _Event, theirs: _Event) -> None:
         slots = _slots(ours.slots[value], theirs.slots[value])
         for kind in (value, gradient):
             _rename(found, ours, kind, theirs, slots)
-    for kind in _DECISION:
+    for kind in OF_TAPS:
         one, two = ours.slots[kind], theirs.slots[kind]
         # a list of indices is called otherwise where another function gives it
         _rename(found, ours, kind, theirs, dict(zip(one, two)) if len(one) == len(two) == 1 else {})

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..traces.kinds import OF_TAPS, Kind
 from ..traces.trace import Trace
 from .second_best import second_best
 from .ties import iou, iou_slope, is_of_decision, margin
@@ -76,12 +77,12 @@ def audit(trace: Trace) -> tuple[Decision, ...]:
     Raises:
         TraceError: if a tensor is not what was recorded.
     """
-    trace.verify(("tap", "basis"))
-    places = dict.fromkeys(record.key[:4] for record in trace.records if record.kind == "tap" and not record.is_float)
+    trace.verify(OF_TAPS)
+    places = dict.fromkeys(record.key[:4] for record in trace.records if record.kind == Kind.TAP and not record.is_float)
     found = []
     for phase, kind, name, call in places:
-        if is_of_decision(trace.slots(phase, "basis", name, call)):
-            decision, basis = trace.values_of(phase, kind, name, call), trace.values_of(phase, "basis", name, call)
+        if is_of_decision(trace.slots(phase, Kind.BASIS, name, call)):
+            decision, basis = trace.values_of(phase, kind, name, call), trace.values_of(phase, Kind.BASIS, name, call)
             found.append(_examined(phase, name, call, decision, basis))
     return tuple(found)
 

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
 from legacy_adapters.replay import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
@@ -33,6 +32,7 @@ from ..comparing.pairing import LEGACY, Pair
 from ..sides.settings import SettingsError, Task
 from ..sides.sides import Prepared
 from ..traces.fields import check_fields
+from ..traces.kinds import Kind
 from ..traces.trace import Trace
 from .sketch import marked, sketch
 
@@ -108,7 +108,7 @@ class Golden:
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot: of a tap; of anything else there are sketches only, so none."""
         prefix = decision_key(phase, name, call, "")
-        bundle = self.decisions.items() if kind == "tap" else ()
+        bundle = self.decisions.items() if kind == Kind.TAP else ()
         return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
 
     def number(self, record: Record) -> float | None:
@@ -166,17 +166,17 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         decisions: of ``legacy``.
     """
     sketch_of = sketches()
-    weights = {record.name: record.digest for record in legacy.records if record.kind == "param"}
+    weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
     values = {
         record.key: Values(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
         )
-        if record.kind != INIT
+        if record.kind != Kind.INIT
         else Values(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
         for record in legacy.records
         if record.is_float
-        and record.kind != "param"
-        and not (record.kind == "state" and record.digest == weights.get(record.name))
+        and record.kind != Kind.PARAM
+        and not (record.kind == Kind.STATE and record.digest == weights.get(record.name))
     }
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
@@ -196,7 +196,7 @@ class GoldenEvidence:
 
     def sample(self, pair: Pair) -> Sample | None:
         values = self.golden.values.get(pair.legacy.key)
-        new = pair.new if pair.new.kind == INIT else None
+        new = pair.new if pair.new.kind == Kind.INIT else None
         twin = self.new_reference.by_key.get(pair.new.key, new)
         if values is None or twin is None:
             return None
@@ -351,7 +351,7 @@ def _check_decisions(path: Path, records: Sequence[Record], decisions: Mapping[s
         GoldenError: naming the first.
     """
     for record in records:
-        if record.kind == "tap":
+        if record.kind == Kind.TAP:
             key = decision_key(record.phase, record.name, record.call, record.slot)
             if key not in decisions:
                 raise GoldenError(f"{path} lacks the decision {key}, which it names; record it again.")

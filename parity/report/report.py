@@ -24,6 +24,7 @@ from ..comparing.pairing import LEGACY, NEW
 from ..golden.golden import Golden
 from ..sides.settings import OWN, TWIN
 from ..sides.shared import shared_code
+from ..traces.kinds import OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Isolation, Place, told
 from ..verdict.unequal import DecisionDifference
@@ -248,7 +249,7 @@ def tie_lines(verdict: Verdict) -> list[str]:
     return [
         f"{c.pair.new.phase} {c.pair.new.name}#{c.pair.new.call} {c.pair.new.slot}: {c.difference.note}"
         for c in verdict.comparisons
-        if c.pair.new.kind == "tap" and not c.pair.new.is_float and c.accepted and c.difference is not None
+        if c.pair.new.kind == Kind.TAP and not c.pair.new.is_float and c.accepted and c.difference is not None
     ]
 
 
@@ -322,14 +323,14 @@ def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
         metrics = difference.metrics
         shown = [figures(metrics)] if metrics is not None and metrics.ulps is not None else []
         return [difference.note or share, *shown]
-    lines = [difference.note or share] if comparison.pair.new.kind == "basis" else []
+    lines = [difference.note or share] if comparison.pair.new.kind == Kind.BASIS else []
     return [*lines, sections.decision_line(decision), *filter(None, [sections.witness_line(decision)])]
 
 
 def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference | None:
     """Return the decision that a tap or a basis record is part of, if it differs."""
     record = comparison.pair.new
-    if record.kind not in ("tap", "basis"):
+    if record.kind not in OF_TAPS:
         return None
     place = (record.phase, record.name, record.call)
     return next((found for found in verdict.decisions if (found.phase, found.name, found.call) == place), None)

@@ -17,6 +17,7 @@ from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
 from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, sealed, tensor_bytes
 
 from .fields import FieldError, check_fields
+from .kinds import Kind
 from .parallel import in_order
 from .pieces import PIECE
 from .shard import TORCH_DTYPES, Shard, TraceError
@@ -251,11 +252,11 @@ def decisions(trace: Trace) -> dict[str, Tensor]:
     """
     bundle, places = {}, {}
     for record in trace.records:
-        if record.kind == "tap":
+        if record.kind == Kind.TAP:
             bundle[decision_key(record.phase, record.name, record.call, record.slot)] = trace.tensor(record)
             places[record.phase, record.name, record.call] = None
     for phase, name, call in places:
-        basis = {slot: r for slot, r in trace.slots(phase, "basis", name, call).items() if slot in TELLING}
+        basis = {slot: r for slot, r in trace.slots(phase, Kind.BASIS, name, call).items() if slot in TELLING}
         if basis:
             bundle[sketch_key(phase, name, call)] = sketch({slot: trace.tensor(r) for slot, r in basis.items()})
     return bundle

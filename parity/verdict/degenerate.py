@@ -19,6 +19,7 @@ from torch import Tensor
 from legacy_adapters.trace_writer import Record
 
 from ..comparing.detections import Detections, results
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 #: Numbers count as equal if they differ by this share of the largest: an error of rounding, no information.
@@ -39,7 +40,7 @@ def reasons(legacy: Recording, new: Trace) -> tuple[str, ...]:
     """
     if isinstance(legacy, Trace):
         for record in legacy.records:
-            if record.kind == "loss" or record.key[:3] == ("predict", "tap", "result"):
+            if record.kind == Kind.LOSS or record.key[:3] == ("predict", Kind.TAP, "result"):
                 legacy.check(record)
     found = results(legacy)
     losses = _losses(legacy)
@@ -115,7 +116,7 @@ def _losses(side: Recording) -> dict[str, dict[str, float]]:
     """Return the loss terms of every phase, but for their sum."""
     terms: dict[str, dict[str, float]] = defaultdict(dict)
     for record in side.records:
-        value = side.number(record) if record.kind == "loss" and record.is_float else None
+        value = side.number(record) if record.kind == Kind.LOSS and record.is_float else None
         if value is not None and record.name != "total":
             terms[record.phase][f"{record.name} {record.slot}".rstrip()] = value
     return terms
@@ -142,7 +143,7 @@ def _alike_layers(losses: Mapping[str, Mapping[str, float]]) -> str:
 
 def _constant_matrices(trace: Trace) -> bool:
     """Tell whether each weight of at least two axes holds one number; the first that does not ends the search."""
-    records = [r for r in trace.records if r.kind == "param" and r.is_float and sum(x > 1 for x in r.shape) > 1]
+    records = [r for r in trace.records if r.kind == Kind.PARAM and r.is_float and sum(x > 1 for x in r.shape) > 1]
     return bool(records) and all(_is_constant(trace, record) for record in records)
 
 

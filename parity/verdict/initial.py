@@ -16,6 +16,7 @@ from legacy_adapters.initialising import INIT, TRAINED
 
 from ..comparing.compare import Comparison
 from ..comparing.pairing import LEGACY, NEW
+from ..traces.kinds import Kind
 from .blame import DETECTOR, common_module
 
 Groups = Sequence[Sequence[str]]
@@ -49,7 +50,7 @@ def initial_differences(
         return ()
     ours, theirs = _translated(legacy[INIT], rules), new[INIT]
     place = {name: index for index, name in enumerate(theirs.get("order", ()))}
-    rejected = [c for c in comparisons if c.pair.new.kind == INIT and not c.accepted]
+    rejected = [c for c in comparisons if c.pair.new.kind == Kind.INIT and not c.accepted]
     rejected.sort(key=lambda c: place.get(c.pair.new.name, len(place)))
     values = [c for c in rejected if c.pair.new.slot != TRAINED]
     flags = [c for c in rejected if c.pair.new.slot == TRAINED]

@@ -13,6 +13,7 @@ from legacy_adapters import made_up
 
 from ..comparing.detections import Detections, results
 from ..comparing.pairing import LEGACY, NEW
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 SIDES = (LEGACY, NEW)
@@ -87,7 +88,7 @@ def label_coverage(legacy: Recording, new: Trace, rules: Rules) -> LabelCoverage
     """Count the classes that both sides' detections show."""
     found = {side: results(of) for side, of in ((LEGACY, legacy), (NEW, new))}
     given = {side: results(of, made_up.PHASE, made_up.NAME) for side, of in ((LEGACY, legacy), (NEW, new))}
-    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == "param"}
+    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == Kind.PARAM}
     counts = layout.class_counts(weights, rules.class_keys)
     if not all(found.values()):
         return LabelCoverage(classes=min(counts, default=None))

@@ -18,6 +18,7 @@ from ..comparing.derived import basis_errors
 from ..comparing.evidence import Evidence
 from ..comparing.pairing import LEGACY, NEW, Pair
 from ..decisions.ties import Margin, cut_alike, is_of_decision, length_margin, margin
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 #: Slots of a basis that are part of the rule, not numbers it is applied to.
@@ -114,8 +115,8 @@ def differing_decisions(
     differing: dict[tuple[str, str, int], list[Comparison]] = {}
     for comparison in comparisons:
         record = comparison.pair.new
-        if record.kind == "tap" and not comparison.identical:
-            basis = new.slots(record.phase, "basis", record.name, record.call)
+        if record.kind == Kind.TAP and not comparison.identical:
+            basis = new.slots(record.phase, Kind.BASIS, record.name, record.call)
             if is_of_decision(basis):
                 differing.setdefault((record.phase, record.name, record.call), []).append(comparison)
     return tuple(
@@ -130,7 +131,7 @@ def _examined(
     sides = ((LEGACY, legacy, pair.legacy), (NEW, new, pair.new))
     decisions, numbers = (
         {side: of.values_of(phase, kind, record.name, record.call) for side, of, record in sides}
-        for kind in ("tap", "basis")
+        for kind in (Kind.TAP, Kind.BASIS)
     )
     decisions[LEGACY], decisions[NEW] = cut_alike(decisions[LEGACY], decisions[NEW], numbers[NEW])
     obstacle = _obstacle(numbers[LEGACY], numbers[NEW]) if numbers[LEGACY] else ""

@@ -20,11 +20,12 @@ from ..comparing.derived import Finding, too_loose
 from ..comparing.detections import ImageMatch, matched_images
 from ..comparing.drift import Unable
 from ..comparing.evidence import Evidence, likeness_of
-from ..comparing.pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
+from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
+from ..traces.kinds import COMPUTED, FLOW, OF_METHODS, OF_OPTIMIZERS, Kind
 from ..traces.trace import Recording, Trace
 from . import degenerate
-from .blame import FLOW, Divergence, NotFinite, capital, first_divergence, sentence
+from .blame import Divergence, NotFinite, capital, first_divergence, sentence
 from .draws import comparable, first_strayed, without
 from .echoes import explained
 from .initial import InitialDifference, initial_differences
@@ -40,12 +41,11 @@ MAX_EXCLUDED_SHARE = 0.02
 _EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 _EVIDENCE = {
-    "forward": ("predict", "module_out"), "loss": ("train", "loss"), "grad": ("train", "grad"), "init": (INIT, INIT),
+    "forward": ("predict", Kind.MODULE_OUT), "loss": ("train", Kind.LOSS), "grad": ("train", Kind.GRAD),
+    "init": (INIT, Kind.INIT),
 }  # fmt: skip
 #: Kinds that every step of a training must have left; an optimizer may be without state.
-_STEP_EVIDENCE = ("loss", "grad", "setting", "state")
-#: Kinds of records that a model computed; weights, inputs and what is left unchanged prove nothing.
-_COMPUTED = ("module_out", "loss", "grad", INIT)
+_STEP_EVIDENCE = (Kind.LOSS, Kind.GRAD, Kind.SETTING, Kind.STATE)
 _MAY_BE_ABSENT = ("gpu", "gradient_flow", "resume_at", "ranks", "amp")
 _ALWAYS_EQUAL = ("family", "variant", "seed", "checks", "dtype", "amp", "gradient_flow")
 #: With check train.
@@ -165,13 +165,13 @@ def judge(
         optimizers = (legacy.provenance.get("optimizer", ""), new.provenance.get("optimizer", ""))
         divergence = divergence or first_divergence(comparisons, missing, ours, added, cut_off, strange, optimizers)
     if initial:  # before anything runs
-        first = next((c for c in telling if c.pair.new.kind == INIT and not c.accepted), None)
+        first = next((c for c in telling if c.pair.new.kind == Kind.INIT and not c.accepted), None)
         divergence = Divergence(initial[0].where, None, initial[0].message, first)
     touched = changed_inputs(legacy, new) if stop is None else None  # the other side had the time to do it
     divergence = divergence or touched
     is_too_loose, conditions = False, _condition_reasons(legacy, new, tolerance)
     stopped = (capital(sentence(str(stop))),) if stop is not None else ()
-    lone_options = any(record.kind in ("setting", "update", "clip") for record in (*missing, *added))
+    lone_options = any(record.kind in OF_OPTIMIZERS for record in (*missing, *added))
     empty, labels = degenerate.reasons(legacy, new), label_coverage(legacy, new, mapping)
     lost = f" {len(covered.unaccounted)} {_have(len(covered.unaccounted))} no twin." if covered.unaccounted else ""
     differ = (f"{rejected} of {counted(len(comparisons), 'record')} differ{'s' * (rejected == 1)}.{lost}", *stopped)
@@ -336,7 +336,7 @@ def _unproven_checks(comparisons: tuple[Comparison, ...], provenance: dict[str, 
 
 def _coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, provenance: dict[str, Any]) -> list[str]:
     reasons = list(_unproven_checks(comparisons, provenance))
-    if not any(comparison.pair.new.kind in _COMPUTED for comparison in comparisons):
+    if not any(comparison.pair.new.kind in COMPUTED for comparison in comparisons):
         reasons.append("Nothing that was computed could be paired; is this the right family and variant?")
     elif not provenance.get("checks"):
         reasons.append("No check was asked for, so a match proves nothing; record both sides with --check.")
