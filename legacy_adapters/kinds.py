@@ -20,7 +20,10 @@ RANDOM = "random"
 INIT, PARAM = "init", "param"
 #: Loss terms, and the gradients of parameters.
 LOSS, GRAD = "loss", "grad"
-#: Of a training's step: the optimizer and its wrapper, the options of a parameter's group, what gradients are clipped by.
+#: Of a training's step: the optimizer and its wrapper, a parameter's options, what gradients are clipped by.
 UPDATE, SETTING, CLIP = "update", "setting", "clip"
 #: What a step leaves: the optimizer's state of a parameter, and all parameters and buffers.
 OPTIM_STATE, STATE = "optim_state", "state"
+
+#: Slot of what a random draw gives; name of the final results of inference among taps.
+DRAWN, RESULT = "draw", "result"

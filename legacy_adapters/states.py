@@ -9,10 +9,11 @@ from typing import Any, Dict, Iterator, Mapping, Tuple
 import torch
 from safetensors import safe_open
 
+from . import kinds
 from .precision import as_stored
 from .trace_writer import INDEX_NAME
 
-KINDS = ("state", "optim_state")
+KINDS = (kinds.STATE, kinds.OPTIM_STATE)
 
 
 class RecordedStates:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from converters.rules.mapping import Mapping as Rules
+from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.phases import step_of
 
 from ..traces.kinds import Kind
@@ -79,7 +79,7 @@ class Coverage:
         return sum(lone.calls for lone in self.lone_calls if lone.side == side)
 
 
-def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpaired, ...]) -> Coverage:
+def cover(legacy: Recording, new: Recording, rules: NameMapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
     """Account for two recordings.
 
     Args:
@@ -165,24 +165,24 @@ def _with_weights(side: Recording) -> set[str]:
 def _lone(
     side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str]
 ) -> list[LoneCalls]:
-    found = []
+    lone_calls = []
     for (phase, name), count in calls.items():
         missing = count - paired.get((phase, name), 0)
         left = missing - min(missing, covered[phase, name])
         # steps of a training record no calls; what one without weights does is seen in losses, gradients and state
         if left and (step_of(phase) is None or name in with_weights):
-            found.append(LoneCalls(side, phase, name, left))
-    return found
+            lone_calls.append(LoneCalls(side, phase, name, left))
+    return lone_calls
 
 
-def _lone_modules(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+def _lone_modules(legacy: Recording, new: Recording, rules: NameMapping) -> dict[str, tuple[str, ...]]:
     ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
     theirs = set(new.coverage.get("classes", {}))
     lone = (name for name, twin in ours.items() if twin not in theirs)
     return {LEGACY: tuple(sorted(lone)), NEW: tuple(sorted(theirs - set(ours.values())))}
 
 
-def _gradients(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+def _gradients(legacy: Recording, new: Recording, rules: NameMapping) -> dict[str, tuple[str, ...]]:
     without = {}
     for side, recording in ((LEGACY, legacy), (NEW, new)):
         names = {*recording.coverage["without_gradient"], *recording.coverage.get("frozen", ())}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..decisions.ties import iou
+from ..decisions.boxes import iou
 from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 from .pairing import LEGACY, NEW
@@ -48,8 +48,8 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class Detection:
-    """One detection: its row, label and score."""
+class LoneDetection:
+    """A detection without a partner on the other side: its row, label and score."""
 
     row: int
     label: int
@@ -74,7 +74,7 @@ class ImageMatch:
     rows: tuple[tuple[int, int], ...]
     worst_iou: float
     score_gap: float
-    unmatched: Mapping[str, tuple[Detection, ...]]
+    unmatched: Mapping[str, tuple[LoneDetection, ...]]
 
     @property
     def moved(self) -> int:
@@ -132,9 +132,9 @@ def _gaps(one: Tensor, two: Tensor) -> Tensor:
     return torch.where(same, 0.0, (one[:, None] - two[None]).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def _left(detections: Detections, matched: set[int]) -> tuple[Detection, ...]:
+def _left(detections: Detections, matched: set[int]) -> tuple[LoneDetection, ...]:
     rows = (row for row in range(len(detections)) if row not in matched)
-    return tuple(Detection(row, int(detections.labels[row]), detections.scores[row].item()) for row in rows)
+    return tuple(LoneDetection(row, int(detections.labels[row]), detections.scores[row].item()) for row in rows)
 
 
 def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:

@@ -24,7 +24,7 @@ from .pairing import Pair
 from .twins import Likeness
 
 #: Gives the values by which a record of a trace is judged: the whole tensor, or a sketch of it.
-Values = Callable[[Trace, Record], Numbers]
+ValuesOf = Callable[[Trace, Record], Numbers]
 
 
 def whole(trace: Trace, record: Record) -> StoredTensor:
@@ -139,12 +139,12 @@ class Evidence(Protocol):
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
 
 
-def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> dict[Key, Norms]:
+def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
 
     Each run is read once and then let go, so an iterable may make and remove traces on the way.
     """
-    found: dict[Key, Norms] = {}
+    largest: dict[Key, Norms] = {}
     for run in runs:
         twins = [
             (record, reference.by_key[record.key])
@@ -156,11 +156,11 @@ def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> 
         tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
         errors = dict(zip(contents, in_order(tasks)))
         for record, twin in twins:
-            found[record.key] = found.get(record.key, ZERO) | errors[record.digest, twin.digest]
-    return found
+            largest[record.key] = largest.get(record.key, ZERO) | errors[record.digest, twin.digest]
+    return largest
 
 
-def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: Values) -> Norms:
+def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: ValuesOf) -> Norms:
     return distance(values(run, record), values(reference, twin))
 
 

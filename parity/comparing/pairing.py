@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping as KeyMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from converters.rules.mapping import Mapping
+from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.trace_writer import Key, Record
 
 from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
@@ -105,10 +104,10 @@ class Pairing:
 def pair(
     legacy: tuple[Record, ...],
     new: tuple[Record, ...],
-    mapping: Mapping,
+    mapping: NameMapping,
     exclusions: tuple[Exclusion, ...],
     likeness: Likeness | None = None,
-    keys: KeyMapping[Key, Key] | None = None,
+    keys: Mapping[Key, Key] | None = None,
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
@@ -171,7 +170,7 @@ def _by_position(
     ]
 
 
-def translator(mapping: Mapping) -> Callable[[Record], str]:
+def translator(mapping: NameMapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
     rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
     cache: dict[tuple[bool, str], str] = {}
@@ -189,13 +188,13 @@ def translator(mapping: Mapping) -> Callable[[Record], str]:
 
 
 def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[Key, Record]:
-    found: dict[Key, Record] = {}
+    by_key: dict[Key, Record] = {}
     for record in records:
         key = (record.phase, record.kind, name_of(record), record.call, record.slot)
-        if key in found:
+        if key in by_key:
             raise DuplicateRecordError(f"Two records of one side have the key {key}; the trace is damaged.")
-        found[key] = record
-    return found
+        by_key[key] = record
+    return by_key
 
 
 def _exclusion(exclusions: tuple[Exclusion, ...], side: str, record: Record) -> Exclusion | None:

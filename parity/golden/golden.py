@@ -26,8 +26,7 @@ from torch import Tensor
 from legacy_adapters.replay import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
 
-from ..comparing.evidence import ZERO, Norms, Sample, relative_gap
-from ..comparing.evidence import Values as ValuesOf
+from ..comparing.evidence import ZERO, Norms, Sample, ValuesOf, relative_gap
 from ..comparing.pairing import LEGACY, Pair
 from ..sides.settings import SettingsError, Task
 from ..sides.sides import Prepared
@@ -60,7 +59,7 @@ class GoldenError(Exception):
 
 
 @dataclass(frozen=True)
-class Values:
+class GoldenValues:
     """What is known of one float record: sketches in float32 and float64, and the legacy code's rounding error."""
 
     legacy: Tensor
@@ -74,7 +73,7 @@ class Golden:
 
     Attributes:
         task: what was computed.
-        given: digests of the ``weights`` and ``inputs``.
+        sources: digests of the ``weights`` and ``inputs``.
         provenance: which code ran, on what.
         coverage: as of a trace.
         records: as of a trace, in recording order.
@@ -84,11 +83,11 @@ class Golden:
     """
 
     task: Task
-    given: dict[str, str]
+    sources: dict[str, str]
     provenance: dict[str, Any]
     coverage: dict[str, Any]
     records: tuple[Record, ...]
-    values: Mapping[Key, Values] = field(repr=False)
+    values: Mapping[Key, GoldenValues] = field(repr=False)
     decisions: Mapping[str, Tensor] = field(repr=False)
     seal: str = ""
 
@@ -123,7 +122,7 @@ class Golden:
             GoldenError: naming what differs.
         """
         for what, digest in digests(prepared).items():
-            if digest != self.given.get(what):
+            if digest != self.sources.get(what):
                 raise GoldenError(
                     f"The golden file was recorded with other {what}: pass the same --checkpoint, "
                     "or record it again with this version."
@@ -132,8 +131,8 @@ class Golden:
 
 def digests(prepared: Prepared) -> dict[str, str]:
     """Return a digest of the legacy side's weights and one of the inputs."""
-    given = {"weights": prepared.weights[LEGACY], "inputs": prepared.inputs()}
-    return {what: _digest_of(tensors) for what, tensors in given.items()}
+    tensors = {"weights": prepared.weights[LEGACY], "inputs": prepared.inputs()}
+    return {what: _digest_of(of_kind) for what, of_kind in tensors.items()}
 
 
 def _digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -168,11 +167,11 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     sketch_of = sketches()
     weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
     values = {
-        record.key: Values(
+        record.key: GoldenValues(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
         )
         if record.kind != Kind.INIT
-        else Values(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
+        else GoldenValues(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
         for record in legacy.records
         if record.is_float
         and record.kind != Kind.PARAM
@@ -223,27 +222,27 @@ class GoldenEvidence:
 def save(golden: Golden, path: Path) -> str:
     """Write a golden file, to a temporary name first, and return its seal; the same content gives the same bytes."""
     places: dict[tuple[bytes, ...], int] = {}  # a module's input is often another's output: kept once
-    kept: list[Values] = []
+    distinct_values: list[GoldenValues] = []
     rows = []
     for record in golden.records:
         values = golden.values.get(record.key)
         place = -1
         if values is not None:
             content = values.legacy.numpy().tobytes(), values.reference.numpy().tobytes(), repr(values.spread).encode()
-            place = places.setdefault(content, len(kept))
-            if place == len(kept):
-                kept.append(values)
+            place = places.setdefault(content, len(distinct_values))
+            if place == len(distinct_values):
+                distinct_values.append(values)
         rows.append([*(getattr(record, column) for column in _COLUMNS), place])
     header = dict(
-        format_version=FORMAT_VERSION, task=asdict(golden.task), given=golden.given, provenance=golden.provenance,
+        format_version=FORMAT_VERSION, task=asdict(golden.task), given=golden.sources, provenance=golden.provenance,
         coverage=golden.coverage, records=rows,
     )  # fmt: skip
     arrays = {
         "header": np.frombuffer(json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), np.uint8),
-        "legacy": _packed([values.legacy for values in kept]),
-        "reference": _packed([values.reference for values in kept]),
-        "lengths": np.array([len(values.legacy) for values in kept], np.int64),
-        "spread": np.array([(values.spread.max, values.spread.rms) for values in kept]).reshape(-1, 2),
+        "legacy": _packed([values.legacy for values in distinct_values]),
+        "reference": _packed([values.reference for values in distinct_values]),
+        "lengths": np.array([len(values.legacy) for values in distinct_values], np.int64),
+        "spread": np.array([(values.spread.max, values.spread.rms) for values in distinct_values]).reshape(-1, 2),
         **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
     }
     seal = seal_of(arrays)
@@ -310,7 +309,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
         )
     lengths = arrays["lengths"].tolist()
     columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
-    kept = [Values(one, two, Norms(*errors)) for one, two, errors in zip(*columns, arrays["spread"].tolist())]
+    rows = zip(*columns, arrays["spread"].tolist())
+    distinct_values = [GoldenValues(one, two, Norms(*errors)) for one, two, errors in rows]
     if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
         raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
     records, values = [], {}
@@ -322,7 +322,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
             raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")
         records.append(record)
         if place >= 0:
-            values[record.key] = kept[place]
+            values[record.key] = distinct_values[place]
     decisions = {
         name.removeprefix(_DECISION): torch.from_numpy(array)
         for name, array in arrays.items()
@@ -334,7 +334,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
     objects = None if task["objects"] is None else tuple(task["objects"])
     return Golden(
         task=Task(**{**task, "sizes": sizes, "objects": objects, "checks": tuple(task["checks"])}),
-        given=dict(header["given"]),
+        sources=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],
         records=tuple(records),

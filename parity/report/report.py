@@ -21,18 +21,18 @@ from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
+from ..decisions.trials import DecisionDifference
 from ..golden.golden import Golden
 from ..sides.settings import OWN, TWIN
 from ..sides.shared import shared_code
 from ..traces.kinds import OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
-from ..verdict.isolation import Isolation, Place, told
-from ..verdict.unequal import DecisionDifference
+from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .stages import drift_stages, is_choice, record_name, stages
 
-MOST_PLACES = 10
+MOST_LINES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
 def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
     """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``.
@@ -69,8 +69,8 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
-    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
-    return f"{told}, {under}" if (under := _autocast(provenance)) else told
+    line = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
+    return f"{line}, {under}" if (under := _autocast(provenance)) else line
 
 
 def _threads(number: int | None) -> str:
@@ -94,15 +94,15 @@ def memory_line(provenance: dict[str, dict[str, Any]]) -> str:
 
 
 def _table(verdict: Verdict) -> Table:
-    found = stages(verdict.comparisons)
+    rows = stages(verdict.comparisons)
     alone = {stage.name: stage for stage in stages(verdict.isolation.comparisons)} if verdict.isolation else {}
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
     for title in ("records", "equal", *(["alone"] if alone else []), "max diff"):
         table.add_column(title, justify="right", no_wrap=True)
     # the only column that rich may shrink: of columns that all refuse to wrap it takes from each alike
-    table.add_column("worst record" if any(stage.worst for stage in found) else "")
-    for stage in found:
+    table.add_column("worst record" if any(stage.worst for stage in rows) else "")
+    for stage in rows:
         style = None if stage.accepted == stage.records else "bold red"
         name = Text(record_name(stage.worst.pair.new) if stage.worst else "", no_wrap=True, overflow="ellipsis")
         counts = [stage.records, stage.accepted]
@@ -167,36 +167,36 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
 
 def training_lines(verdict: Verdict) -> list[str]:
     """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
-    told = verdict.provenance
-    if not told[LEGACY].get("steps"):
+    provenance = verdict.provenance
+    if not provenance[LEGACY].get("steps"):
         return []
-    first = told[LEGACY]
+    first = provenance[LEGACY]
     orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
     groups = [
         f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
         f"{p.get('frozen_in_groups')} frozen"
-        for side, p in told.items()
+        for side, p in provenance.items()
     ]
     ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
-    start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
-    if told[NEW].get("resumed"):
+    start = ", each from the legacy side's state" if provenance[NEW].get("forced") else ""
+    if provenance[NEW].get("resumed"):
         start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
     return [
         f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
         f"{orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
-        *_rank_lines(told),
+        *_rank_lines(provenance),
     ]
 
 
-def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
+def _rank_lines(provenances: Mapping[str, dict[str, Any]]) -> list[str]:
     """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
-    first = told[LEGACY]
+    first = provenances[LEGACY]
     if not first.get("ranks"):
         return []
     ranks = range(first["ranks"])
     wrapped = {}
-    for side, provenance in told.items():
+    for side, provenance in provenances.items():
         options = dict(provenance.get("wrapper", {}))
         name = options.pop("name", "nothing")
         text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
@@ -205,7 +205,7 @@ def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
         " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
         for step in range(1, first["steps"] + 1)
     ]
-    shown = [*counts[:MOST_PLACES], *(["..."] if len(counts) > MOST_PLACES else [])]
+    shown = [*counts[:MOST_LINES], *(["..."] if len(counts) > MOST_LINES else [])]
     wrappers = "; ".join(f"{' and '.join(sides)} in {text}" for text, sides in wrapped.items())
     return [
         f"  {len(ranks)} ranks joined by gloo, {wrappers}",
@@ -218,7 +218,7 @@ def rounding_lines(verdict: Verdict) -> list[str]:
     amp = verdict.provenance[LEGACY].get("amp")
     findings = [c.finding for c in verdict.comparisons if c.finding is not None]
     ceiling = derived.limits_of(amp).ceiling
-    wide = sum(found.explained > ceiling * found.size for found in findings)
+    wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
         return []
     return [
@@ -229,11 +229,13 @@ def rounding_lines(verdict: Verdict) -> list[str]:
 
 def initial_lines(verdict: Verdict) -> list[str]:
     """Return a heading and a line for each of the first places that are built or initialised otherwise."""
-    found = verdict.initial
-    if not found:
+    differences = verdict.initial
+    if not differences:
         return []
-    lines = [f"built or initialised otherwise: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
-    return [*lines, f"  and {len(found) - MOST_PLACES} more; see --json"] if len(found) > MOST_PLACES else lines
+    left = len(differences) - MOST_LINES
+    lines = [f"built or initialised otherwise: {len(differences)}"]
+    lines += [f"  {item.message}" for item in differences[:MOST_LINES]]
+    return [*lines, f"  and {left} more; see --json"] if left > 0 else lines
 
 
 def without_effect_lines(verdict: Verdict) -> list[str]:
@@ -264,33 +266,34 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
 
 
 def _print_isolation(isolation: Isolation, console: Console) -> None:
-    found = isolation.places
+    culprits = isolation.culprits
     for reason in isolation.reasons:
         _print_wrapped(f"isolated: not comparable: {reason}", console)
-    if not found and isolation.reasons:
+    if not culprits and isolation.reasons:
         return
-    if not found:
+    if not culprits:
         console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
         return
-    console.print(f"isolated: {told(found)}", highlight=False)
-    for line in place_lines(isolation)[:MOST_PLACES]:
+    console.print(f"isolated: {count_line(culprits)}", highlight=False)
+    for line in culprit_lines(isolation)[:MOST_LINES]:
         _print_wrapped(f"  {line}", console)
-    if len(found) > MOST_PLACES:
-        console.print(f"  and {len(found) - MOST_PLACES} more; see --json", markup=False, highlight=False)
+    if len(culprits) > MOST_LINES:
+        console.print(f"  and {len(culprits) - MOST_LINES} more; see --json", markup=False, highlight=False)
 
 
-def place_lines(isolation: Isolation) -> list[str]:
-    """Return a line per place: what differs there first, by how much alone, with what came before, what follows."""
+def culprit_lines(isolation: Isolation) -> list[str]:
+    """Return a line per culprit: what differs there first, by how much alone, with what came before, what follows."""
     return [
-        f"{place.where}: {counted(place.records, 'record')}, first {place.record.kind} {record_name(place.record)} "
-        + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
-        + _following(place)
-        for place in isolation.places
+        f"{culprit.where}: {counted(culprit.records, 'record')}, "
+        f"first {culprit.record.kind} {record_name(culprit.record)} "
+        + (f"{_gap(culprit.alone)} (accumulated {_gap(culprit.accumulated)})" if culprit.alone else "is missing")
+        + _following(culprit)
+        for culprit in isolation.culprits
     ]
 
 
-def _following(place: Place) -> str:
-    count = len(place.follows)
+def _following(culprit: Culprit) -> str:
+    count = len(culprit.follows)
     return f", and {count} place{'s' * (count > 1)} that follow{'s' * (count == 1)} from it" if count else ""
 
 
@@ -333,7 +336,7 @@ def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference 
     if record.kind not in OF_TAPS:
         return None
     place = (record.phase, record.name, record.call)
-    return next((found for found in verdict.decisions if (found.phase, found.name, found.call) == place), None)
+    return next((decision for decision in verdict.decisions if decision.call_key == place), None)
 
 
 def figures(metrics: Metrics) -> str:
@@ -383,7 +386,7 @@ def closing_line(verdict: Verdict) -> str:
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
-        under = f", under {told}" if (told := _autocast(verdict.provenance[NEW])) else ""
+        under = f", under {autocast}" if (autocast := _autocast(verdict.provenance[NEW])) else ""
         said = f"MATCH {identical} of {counted(total, 'record')} bit-identical{accepted}{replayed}{under}"
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
@@ -410,7 +413,7 @@ def as_sentence(remark: str) -> str:
 
 
 def golden_line(golden: Golden, file: Path) -> str:
-    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of ddq_detr tiny_4scale -> FILE, 0.4 MB``."""
+    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of a_family a_variant -> FILE, 0.4 MB``."""
     megabytes = file.stat().st_size / 1e6
     task = golden.task
     remark = originals.remark(golden.provenance)

@@ -13,6 +13,7 @@ from legacy_adapters.trace_writer import Record
 
 from ..comparing.compare import Comparison
 from ..comparing.drift import Drift
+from ..decisions.kinds import title_of
 from ..traces.kinds import OF_TAPS, Kind
 
 _PHASES = {
@@ -67,7 +68,7 @@ def stage_of_record(record: Record) -> str:
         return "weights"
     part = Kind(record.kind).part
     if record.kind in OF_TAPS:
-        part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
+        part = title_of(record)
     phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
     return f"{phase}: {part or record.name.split('.')[0] or 'detector'}"
 

@@ -19,12 +19,13 @@ from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import Record
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
-from ..comparing.derived import GRADIENTS
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
+from ..decisions.kinds import is_draw
 from ..sides.exclusions import EXCLUSIONS
+from ..traces.kinds import GRADIENTS
 from ..traces.trace import Trace
-from ..verdict.isolation import Place
+from ..verdict.isolation import Culprit
 from ..verdict.verdict import MISMATCH, Verdict, ended, judge
 from . import reproducer
 from .isolate import FLOAT64, ISOLATED, SPREAD, Progress, RunFolder, is_isolable, isolate
@@ -48,7 +49,7 @@ class Bisection:
     """
 
     verdict: Verdict
-    place: Place | None
+    place: Culprit | None
     script: Path | None
 
 
@@ -67,7 +68,7 @@ def bisect(kept: RunFolder, out: Path, progress: Progress) -> Bisection:
     """
     kept.isolable(NEW)  # before all is compared
     verdict = told_if_changed(isolate(kept, _ordinary(kept), progress))
-    found = verdict.isolation.places if verdict.isolation is not None else ()
+    found = verdict.isolation.culprits if verdict.isolation is not None else ()
     if not found or found[0].record.kind == "param":
         return Bisection(verdict, found[0] if found else None, None)
     progress("writing a script that shows it")
@@ -77,7 +78,7 @@ def bisect(kept: RunFolder, out: Path, progress: Progress) -> Bisection:
 def told_if_changed(verdict: Verdict) -> Verdict:
     """Add that the new side's code may have changed if what mismatched in the kept run is not found in isolation."""
     isolation = verdict.isolation
-    if isolation is None or isolation.places or isolation.reasons or verdict.outcome != MISMATCH:
+    if isolation is None or isolation.culprits or isolation.reasons or verdict.outcome != MISMATCH:
         return verdict
     if all(c.accepted or not is_isolable(c.pair.legacy.phase) for c in verdict.comparisons):
         return verdict  # only what is not isolated differs
@@ -95,7 +96,7 @@ def _ordinary(kept: RunFolder) -> Verdict:
     return ended(judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
 
 
-def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path | None:
+def _reproduced(kept: RunFolder, verdict: Verdict, place: Culprit, out: Path) -> Path | None:
     """Write a script of the module alone or, if that does not show the error, of the detector."""
     finding = place.alone.finding if place.alone is not None else None
     # what only float64 shows is reproduced in float64
@@ -160,7 +161,7 @@ def _draws(call: Call, records: Sequence[Record]) -> bool:
             if record.kind == "module_out":
                 return False
             inside = inside or record.kind == "module_in"
-        elif inside and record.kind == "tap" and record.name == "noise":
+        elif inside and is_draw(record):
             return True
     return False
 
@@ -183,7 +184,7 @@ class _Source:
     """What a script is made from."""
 
     verdict: Verdict
-    place: Place
+    place: Culprit
     job: Job
     legacy: Trace
 

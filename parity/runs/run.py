@@ -15,7 +15,7 @@ from legacy_adapters.launch import SideError
 from legacy_adapters.trace_writer import Key
 
 from ..comparing.compare import DERIVED, Tolerance
-from ..comparing.evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
+from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.exclusions import EXCLUSIONS
 from ..sides.settings import RunOptions, Sources
@@ -175,7 +175,7 @@ class Measured:
 
 
 def measure_legacy(
-    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: Values = whole, states: str | None = None
+    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: ValuesOf = whole, states: str | None = None
 ) -> Measured:
     """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run.
 

@@ -76,8 +76,8 @@ def _fields(where: str, rows: list[Any], table: dict[str, type]) -> None:
         if not set(map(type, values)) <= {kind} or (kind is int and min(values, default=0) < 0):
             place = next(i for i, value in enumerate(values) if type(value) is not kind or kind is int and value < 0)
             at = f"{where}[{place}]" if len(rows) > 1 else where
-            found = f"{values[place]!r:.60}" if name in rows[place] else "missing"
-            raise FieldError(f"{at}.{name} is {found}, expected {_NAMED[kind]}")
+            actual = f"{values[place]!r:.60}" if name in rows[place] else "missing"
+            raise FieldError(f"{at}.{name} is {actual}, expected {_NAMED[kind]}")
 
 
 def _each(where: str, values: list[Any] | dict[str, Any], kind: type) -> None:

@@ -335,15 +335,16 @@ def _describe_step(
 def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step: str) -> Divergence:
     """Tell a setting of single parameters from one of all; a learning rate that starts equal is the schedule's."""
     phase, _, _, _, slot = first.pair.new.key
-    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == (phase, Kind.SETTING, slot)]
+    place = (phase, Kind.SETTING, slot)
+    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == place]
     names = [c.pair.new.name for c in alike if not c.accepted]
     if len(names) == len(alike):
         where = SCHEDULE if slot == "lr" else OPTIMIZER
         whose = "the only parameter" if len(names) == 1 else f"all {len(names)} parameters"
     else:
         where = common_module(names) or OPTIMIZER
-        place = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
-        whose = f"{len(names)} of {len(alike)} parameters{place}"
+        which = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
+        whose = f"{len(names)} of {len(alike)} parameters{which}"
     return Divergence(where, None, f"In {step} `{slot}` differs for {whose}.", first)
 
 

@@ -42,21 +42,21 @@ def reasons(legacy: Recording, new: Trace) -> tuple[str, ...]:
         for record in legacy.records:
             if record.kind == Kind.LOSS or record.key[:3] == ("predict", Kind.TAP, "result"):
                 legacy.check(record)
-    found = results(legacy)
+    detections = results(legacy)
     losses = _losses(legacy)
-    said = [*_not_finite(found, losses), *_alike(found)]
-    if legacy.provenance.get("stopped") and not said:
-        said += _nan_before_stop(legacy)
+    sentences = [*_not_finite(detections, losses), *_alike(detections)]
+    if legacy.provenance.get("stopped") and not sentences:
+        sentences += _nan_before_stop(legacy)
     layers = _alike_layers(losses)
     if layers:
-        said.append(f"The loss terms are the same for every layer of the legacy side, such as {layers}.")
+        sentences.append(f"The loss terms are the same for every layer of the legacy side, such as {layers}.")
     if _constant_matrices(new):
-        said.append("Every weight matrix holds a single number.")
-    return tuple(f"Degenerate: {text} Give other weights or inputs." for text in said)
+        sentences.append("Every weight matrix holds a single number.")
+    return tuple(f"Degenerate: {text} Give other weights or inputs." for text in sentences)
 
 
-def _not_finite(found: Mapping[int, Detections], losses: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    for image, values in found.items():
+def _not_finite(detections: Mapping[int, Detections], losses: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for image, values in detections.items():
         for name in ("scores", "bboxes"):
             if not bool(getattr(values, name).isfinite().all()):
                 yield f"{name} of image {image} are not finite on the legacy side."
@@ -75,9 +75,9 @@ def _nan_before_stop(legacy: Recording) -> Iterator[str]:
             yield f"the legacy side stopped after `{name}` gave {what} in phase {phase}."
 
 
-def _alike(found: Mapping[int, Detections]) -> Iterator[str]:
+def _alike(detections: Mapping[int, Detections]) -> Iterator[str]:
     """Say what the final detections have in common; images with a single one say nothing by themselves."""
-    images = [values for values in found.values() if len(values.scores)]
+    images = [values for values in detections.values() if len(values.scores)]
     several = [values for values in images if len(values.scores) > 1]
     counted = several or (images if len(images) > 1 else [])
     if not counted or not all(bool(values.scores.isfinite().all()) for values in counted):

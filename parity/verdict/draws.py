@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from legacy_adapters.trace_writer import Record
 
 from ..comparing.compare import Comparison
-from ..decisions.ties import is_of_decision
+from ..decisions.draw import Draw
+from ..decisions.kinds import kind_of
 from ..traces.kinds import OF_TAPS, Kind
 from ..traces.trace import Recording
 from .blame import DETECTOR, Divergence
@@ -61,7 +62,7 @@ def _draws(records: Sequence[Record]) -> set[tuple[str, str, int]]:
     for record in records:
         if record.kind == Kind.BASIS:
             slots[_call(record)].add(record.slot)
-    return {call for call, of_call in slots.items() if not is_of_decision(of_call)}
+    return {call for call, of_call in slots.items() if isinstance(kind_of(of_call), Draw)}
 
 
 def _call(record: Record) -> tuple[str, str, int] | None:

@@ -15,7 +15,7 @@ from parity.comparing.compare import Tolerance
 from parity.sides.exclusions import EXCLUSIONS
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
-from parity.verdict import verdict
+from parity.verdict import reasons
 from parity.verdict.verdict import MATCH, judge
 
 from ..warm.execute import in_forks
@@ -144,7 +144,7 @@ def warm_sides():
 @pytest.fixture(autouse=True)
 def checks_of_tests(monkeypatch):
     """Let hand-written traces ask for the one kind of record most of them are made of."""
-    monkeypatch.setitem(verdict._EVIDENCE, *MODULES)
+    monkeypatch.setitem(reasons.EVIDENCE_OF_CHECKS, *MODULES)
 
 
 @pytest.fixture
