@@ -183,11 +183,11 @@ def _asked_randint_like(like: torch.Tensor, *bounds: int, **kwargs: Any) -> Dict
 
 
 def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
-    return {"draw": result}
+    return {kinds.DRAWN: result}
 
 
 def _write_draw(decision: Decision, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return _fitting(decision["draw"], like.shape).to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
+    return _fitting(decision[kinds.DRAWN], like.shape).to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
 
 
 def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -200,7 +200,7 @@ def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
     shape = _asked_rand(*size)["rand.shape"].tolist()
-    return _fitting(decision["draw"], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
+    return _fitting(decision[kinds.DRAWN], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
 
 
 def within(indices: torch.Tensor, length: int) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from legacy_adapters.kinds import RESULT
+
 from ..decisions.boxes import iou
 from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
@@ -143,7 +145,7 @@ def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:
     return tuple(match_detections(image, ours[image], theirs[image]) for image in sorted(ours.keys() & theirs.keys()))
 
 
-def results(side: Recording, phase: str = "predict", name: str = "result") -> dict[int, Detections]:
+def results(side: Recording, phase: str = "predict", name: str = RESULT) -> dict[int, Detections]:
     """Return the detections that a side recorded as bboxes, scores and labels, by image."""
     images = {record.call for record in side.records if record.key[:3] == (phase, Kind.TAP, name)}
     made = {image: _detections(side.values_of(phase, Kind.TAP, name, image)) for image in sorted(images)}

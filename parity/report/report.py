@@ -15,6 +15,7 @@ from rich.text import Text
 
 from converters.errors import counted
 from legacy_adapters import originals
+from legacy_adapters.kinds import RESULT
 from legacy_adapters.phases import phase_of, rank_of
 
 from ..comparing import derived
@@ -159,7 +160,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     for line in exclusion_lines(verdict):
         _print_wrapped(f"  excluded {line}", console)
     lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
-    if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
+    if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
         _print_wrapped(line, console)
@@ -418,7 +419,7 @@ def golden_line(golden: Golden, file: Path) -> str:
     task = golden.task
     remark = originals.remark(golden.provenance)
     said = (
-        f"CAPTURED {counted(len(golden.records), 'record')} of {task.family} {task.variant} -> {file}, "
+        f"CAPTURED {counted(len(golden.records), 'record')} of {task.port} -> {file}, "
         f"{megabytes:.1f} MB, digest {golden.seal[:SEAL_DIGITS]}"
     )
     return f"{said}, {remark}" if remark else said

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from legacy_adapters.kinds import RESULT
 from legacy_adapters.trace_writer import Record
 
 from ..comparing.detections import Detections, results
@@ -40,7 +41,7 @@ def reasons(legacy: Recording, new: Trace) -> tuple[str, ...]:
     """
     if isinstance(legacy, Trace):
         for record in legacy.records:
-            if record.kind == Kind.LOSS or record.key[:3] == ("predict", Kind.TAP, "result"):
+            if record.kind == Kind.LOSS or record.key[:3] == ("predict", Kind.TAP, RESULT):
                 legacy.check(record)
     detections = results(legacy)
     losses = _losses(legacy)
