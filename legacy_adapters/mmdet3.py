@@ -11,10 +11,10 @@ import torch
 
 from .bases.detection import DetectionAdapter
 from .inputs import TENSOR, UNSCALED, Batch
-from .methods import plain
+from .numerics.precision import as_stored
 from .origin import PlainError
-from .precision import as_stored
-from .steps import Training, kind_of
+from .recording.methods import plain
+from .training.steps import Training, kind_of
 
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
@@ -116,7 +116,7 @@ class Detector:
         self.model, self.pipeline = model, Compose([TRANSFORMS.build(step) for step in steps])
 
     def __call__(self, path: str, image_id: int) -> Dict[str, Any]:
-        """Return what :mod:`legacy_adapters.detecting` writes of an image."""
+        """Return what :mod:`legacy_adapters.tasks.detecting` writes of an image."""
         data = self.pipeline(dict(img_path=path, img_id=image_id))
         batch = self.model.data_preprocessor(dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]]), False)
         result = self.model(**batch, mode="predict")[0]

@@ -40,7 +40,8 @@ from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
 REPORT_NAME = "report.json"
-_INPUT_ERRORS = (
+#: What a user's input causes.
+INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
     RepoError,
@@ -101,7 +102,7 @@ def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
             recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
         return replace(recorded, seal=golden.save(recorded, file))
 
-    recorded, code = done(work, _INPUT_ERRORS)
+    recorded, code = done(work, INPUT_ERRORS)
     if recorded is not None:
         sys.stdout.write(report.golden_line(recorded, file) + "\n")
     return code
@@ -227,7 +228,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
                 shutil.rmtree(out)  # of an earlier bisect: it would pass for this one's
         return replace(found, script=out / found.script.name) if found.script else found
 
-    found, code = done(work, _INPUT_ERRORS)
+    found, code = done(work, INPUT_ERRORS)
     if found is None:
         return code
     return _told(found.verdict, as_json, quiet, found.script)
@@ -235,7 +236,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
 
 def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -> int:
     """Print how close the decisions of a trace are to ties. Return the exit code."""
-    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), _INPUT_ERRORS)
+    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), INPUT_ERRORS)
     if decisions is None:
         return code
 
@@ -250,7 +251,7 @@ def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -
 
 
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, INPUT_ERRORS)
     return code if verdict is None else _told(verdict, as_json, quiet)
 
 

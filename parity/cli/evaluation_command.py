@@ -8,11 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters import errors
-from converters.cli.console import message
 from converters.rules.ports import Port
-from legacy_adapters.family import FamilyError, RepoError
-from legacy_adapters.launch import RefusedError
+from legacy_adapters.ground.console import message
 
 from ..evaluation import coco
 from ..evaluation import report as evaluation_report
@@ -22,23 +19,13 @@ from ..evaluation.run import EvalTask, categories_of, evaluate, options_dict
 from ..runs.run import check_legacy
 from ..sides.adapter_check import Needs, check_adapters
 from ..sides.places import EVALUATION
-from ..sides.settings import SettingsError, Sources
+from ..sides.settings import Sources
 from ..sides.sides import check_device, with_layouts
-from .commands import machine_of
+from .commands import INPUT_ERRORS, machine_of
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
 REPORT = "report.json"
-_INPUT_ERRORS = (
-    RefusedError,
-    RepoError,
-    SettingsError,
-    coco.BadSetError,
-    errors.CheckpointError,
-    errors.ConversionError,
-    FamilyError,
-    OSError,
-)
 
 
 def run(
@@ -86,7 +73,7 @@ def run(
                 _keep_report(verdict, used, worst, folder)
         return verdict
 
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, (*INPUT_ERRORS, coco.BadSetError))
     if verdict is None:
         return code
 

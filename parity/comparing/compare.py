@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.trace_writer import Record, content_digest
+from legacy_adapters.recording.trace_writer import Record, content_digest
 
 from ..decisions.kinds import rule_of
 from ..decisions.ranking import Ranking

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters.phases import step_of
+from legacy_adapters.training.phases import step_of
 
 from ..traces.kinds import Kind
 from ..traces.trace import Recording

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
 from ..decisions.kinds import rule_of
 from ..decisions.rule import Rule

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import GRADIENTS, Kind
 from ..traces.pieces import doubles, together

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from legacy_adapters.kinds import RESULT
+from legacy_adapters.recording.kinds import RESULT
 
 from ..decisions.boxes import iou
 from ..traces.kinds import Kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import COMPUTED
 from ..traces.trace import Trace

@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
-from legacy_adapters.trace_writer import Key, Record
+from converters.threads import BUFFERED, in_order
+from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.training.phases import on_rank, phase_of, rank_of, step_of
 
 from ..traces.kinds import Kind
-from ..traces.parallel import in_order
 from ..traces.pieces import Numbers, doubles, together
 from ..traces.trace import Recording, StoredTensor, Trace, TraceError
 from .pairing import Pair
@@ -154,7 +154,7 @@ def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -
         # a module's input is often another's output: measured once
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
         tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
-        errors = dict(zip(contents, in_order(tasks)))
+        errors = dict(zip(contents, in_order(tasks, BUFFERED)))
         for record, twin in twins:
             largest[record.key] = largest.get(record.key, ZERO) | errors[record.digest, twin.digest]
     return largest

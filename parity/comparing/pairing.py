@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters.family import LEGACY, NEW, Exclusion
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.family import Exclusion
+from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
 from .twins import Likeness, new_keys

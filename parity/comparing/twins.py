@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..decisions.kinds import rule_of
 from ..traces.kinds import INPUTS, OF_TAPS, OUTPUTS, Kind, Subject

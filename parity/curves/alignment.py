@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from .runlog import ITERATIONS, BadLogError, Curve, RunLog
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..verdict.outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .alignment import aligned, check_different, common_terms, ended, hole_reasons, rate_notes, same_numbers, without

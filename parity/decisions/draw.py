@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from legacy_adapters.kinds import DRAWN
+from legacy_adapters.recording.kinds import DRAWN
 
 from .rule import DecisionKind
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from legacy_adapters.kinds import RESULT
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import Kind
 from .draw import Draw

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from legacy_adapters.family import LEGACY
+from legacy_adapters.ground.names import LEGACY
 
 from .rule import Margin, Rule
 

@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 from legacy_adapters.launch import SideError
 
-from ..comparing.detections import Detection, Detections, ImageMatch, match_detections
+from ..comparing.detections import Detections, ImageMatch, LoneDetection, match_detections
 from ..comparing.pairing import LEGACY, NEW
-from ..verdict.outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
+from ..verdict.outcome import CONDITIONS, EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .coco import ImageSet, average_precision
-
-#: What must be equal on both sides before bits can be compared at all.
-CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ class ImageResult:
     same_input: bool
     shapes: dict[str, tuple[int, ...]]
     box_gap: float
-    lone: dict[str, tuple[Detection, ...]]
+    lone: dict[str, tuple[LoneDetection, ...]]
     at_cut: int
     accepted: bool
 
@@ -202,7 +199,7 @@ def _compared(number: int, file: Path, legacy: ImageDetections, new: ImageDetect
 
 def _lone(
     match: ImageMatch, legacy: Detections, new: Detections, score: float
-) -> tuple[dict[str, tuple[Detection, ...]], int]:
+) -> tuple[dict[str, tuple[LoneDetection, ...]], int]:
     """Divide what is not paired: what the other side must have found, and what just fell off its list.
 
     A list is full with as many detections as the longer one has. Where it ends, a detection may be on one list and,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import counted
 from ddq_port.labels import Box, color_of, placed
+from legacy_adapters.ground.words import counted
 
 from ..comparing.detections import Detections
 from ..comparing.pairing import LEGACY, NEW

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tokenize
 import zipfile
 import zlib
@@ -24,8 +23,9 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.family import FamilyError
-from legacy_adapters.replay import decision_key
-from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
+from legacy_adapters.ground.files import write_whole
+from legacy_adapters.recording.replay import decision_key
+from legacy_adapters.recording.trace_writer import DTYPES, Key, Record, content_digest
 
 from ..comparing.evidence import ZERO, Norms, Sample, ValuesOf, relative_gap
 from ..comparing.pairing import LEGACY, Pair
@@ -251,15 +251,7 @@ def save(golden: Golden, path: Path) -> str:
     arrays[SEAL] = np.frombuffer(bytes.fromhex(seal), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, buffer.getvalue())
     return seal
 
 

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..decisions.audit import AuditedDecision, by_closeness
 from ..decisions.rule import Alternative
 from ..verdict.verdict import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
-from .sections import cut_list, finite
+from .printing import finite
+from .sections import cut_list
 
 Audited = tuple[AuditedDecision, ...]
 

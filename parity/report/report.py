@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
-from legacy_adapters import originals
-from legacy_adapters.kinds import RESULT
-from legacy_adapters.phases import phase_of, rank_of
+from legacy_adapters.ground.words import counted
+from legacy_adapters.provenance import originals
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.training.phases import rank_of
 
 from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison
@@ -24,14 +22,15 @@ from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.trials import DecisionDifference
 from ..golden.golden import Golden
-from ..sides.settings import OWN, TWIN
 from ..sides.shared import shared_code
 from ..traces.kinds import OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
+from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
+from .training import training_lines
 
 MOST_LINES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
@@ -52,7 +51,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         console.print(_table(verdict))
         _print_drifts(verdict, console)
         if (shared := shared_code(verdict.provenance)) is not None:
-            _print_wrapped(shared.line(), console)
+            print_wrapped(shared.line(), console)
         if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
             console.print(f"digests of the recordings: {', '.join(seals)}", markup=False, highlight=False)
         _print_coverage(verdict, console)
@@ -70,7 +69,8 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
-    line = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
+    named = f" ({modules})" if modules else ""
+    line = f"{side}: {code}{named}, torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
     return f"{line}, {under}" if (under := _autocast(provenance)) else line
 
 
@@ -118,7 +118,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     if verdict.unable is None or not verdict.unable.drifts:
         return
     amp = verdict.provenance[NEW].get("amp")
-    _print_wrapped(
+    print_wrapped(
         f"the new side alone, under {amp} autocast against float32 with equal decisions and draws: root mean square of "
         "the difference, in % of that of the float32 result (figures, no verdict)",
         console,
@@ -150,68 +150,20 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         highlight=False,
     )
     for line in initial_lines(verdict):
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     for line in training_lines(verdict):
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
-        _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
+        print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
-        _print_wrapped(f"  excluded {line}", console)
+        print_wrapped(f"  excluded {line}", console)
     lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
     if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
-        _print_wrapped(line, console)
-
-
-def training_lines(verdict: Verdict) -> list[str]:
-    """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
-    provenance = verdict.provenance
-    if not provenance[LEGACY].get("steps"):
-        return []
-    first = provenance[LEGACY]
-    orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
-    groups = [
-        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
-        f"{p.get('frozen_in_groups')} frozen"
-        for side, p in provenance.items()
-    ]
-    ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
-    start = ", each from the legacy side's state" if provenance[NEW].get("forced") else ""
-    if provenance[NEW].get("resumed"):
-        start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
-    return [
-        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
-        f"{orders[first['clip_order']]}",
-        f"  {'; '.join(groups)}: of those only the state afterwards is compared",
-        *_rank_lines(provenance),
-    ]
-
-
-def _rank_lines(provenances: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
-    first = provenances[LEGACY]
-    if not first.get("ranks"):
-        return []
-    ranks = range(first["ranks"])
-    wrapped = {}
-    for side, provenance in provenances.items():
-        options = dict(provenance.get("wrapper", {}))
-        name = options.pop("name", "nothing")
-        text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
-        wrapped.setdefault(f"{name} ({text})" if text else name, []).append(side)
-    counts = [
-        " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
-        for step in range(1, first["steps"] + 1)
-    ]
-    shown = [*counts[:MOST_LINES], *(["..."] if len(counts) > MOST_LINES else [])]
-    wrappers = "; ".join(f"{' and '.join(sides)} in {text}" for text, sides in wrapped.items())
-    return [
-        f"  {len(ranks)} ranks joined by gloo, {wrappers}",
-        f"  objects of rank {' and '.join(map(str, ranks))}, step by step: {', '.join(shown)}",
-    ]
+        print_wrapped(line, console)
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
@@ -269,7 +221,7 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
 def _print_isolation(isolation: Isolation, console: Console) -> None:
     culprits = isolation.culprits
     for reason in isolation.reasons:
-        _print_wrapped(f"isolated: not comparable: {reason}", console)
+        print_wrapped(f"isolated: not comparable: {reason}", console)
     if not culprits and isolation.reasons:
         return
     if not culprits:
@@ -277,7 +229,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
         return
     console.print(f"isolated: {count_line(culprits)}", highlight=False)
     for line in culprit_lines(isolation)[:MOST_LINES]:
-        _print_wrapped(f"  {line}", console)
+        print_wrapped(f"  {line}", console)
     if len(culprits) > MOST_LINES:
         console.print(f"  and {len(culprits) - MOST_LINES} more; see --json", markup=False, highlight=False)
 
@@ -304,14 +256,7 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
-        _print_wrapped(f"  {line}", console)
-
-
-def _print_wrapped(line: str, console: Console) -> None:
-    """Print a line; where it goes on in the next, that is set in four more columns."""
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    for part in textwrap.wrap(line, console.width, subsequent_indent=indent, break_on_hyphens=False):
-        console.print(part, markup=False, highlight=False, soft_wrap=True)
+        print_wrapped(f"  {line}", console)
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

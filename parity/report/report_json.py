@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from legacy_adapters import originals
-from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.provenance import originals
+from legacy_adapters.training.phases import rank_of, step_of
 
 from ..comparing import derived
 from ..comparing.compare import DERIVED, Comparison, Tolerance
@@ -20,6 +20,7 @@ from ..verdict.isolation import Culprit
 from ..verdict.labels import LabelCoverage
 from ..verdict.verdict import Verdict
 from . import sections
+from .printing import finite
 from .report import class_lines, closing_line, decision_at, exclusion_lines, tie_lines
 from .stages import drift_stages, record_name, stage_of, stages
 
@@ -125,7 +126,7 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
         "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
-        "max_abs": _number(difference.max_abs) if difference is not None else None,
+        "max_abs": finite(difference.max_abs) if difference is not None else None,
         "differing_share": difference.differing if difference else 0.0,
         "metrics": _metrics_dict(difference.metrics) if difference is not None else None,
         "note": difference.note if difference else "",
@@ -138,9 +139,9 @@ def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
         return None
     return {
         "elements": metrics.elements,
-        "max_rel": _number(metrics.max_rel),
-        "mean_abs": _number(metrics.mean_abs),
-        "cosine": _number(metrics.cosine),
+        "max_rel": finite(metrics.max_rel),
+        "mean_abs": finite(metrics.mean_abs),
+        "cosine": finite(metrics.cosine),
         "ulps": metrics.ulps,
         "nan": dict(zip((LEGACY, NEW), metrics.nan)),
         "inf": dict(zip((LEGACY, NEW), metrics.inf)),
@@ -158,9 +159,5 @@ def _unable_dict(unable: Unable) -> dict[str, Any]:
 
 def _labels_dict(labels: LabelCoverage) -> dict[str, Any]:
     fields = asdict(labels)
-    return {**fields, "given": fields.pop("of_made_up"), "lines": labels.lines()}
-
-
-def _number(value: float) -> float | None:
-    """Return what JSON has a number for."""
-    return value if math.isfinite(value) else None
+    fields["given"] = fields.pop("of_made_up")
+    return {**fields, "lines": labels.lines()}

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..comparing.coverage import SIDES, Coverage
 from ..comparing.detections import ImageMatch, LoneDetection
 from ..comparing.pairing import LEGACY, NEW, Unpaired
 from ..decisions.trials import DecisionDifference, Trial
+from .printing import finite
 
 WIDTH = 80
 _SHOWN_DECISIONS, _SHOWN_IMAGES = 3, 4
@@ -189,8 +190,3 @@ def coverage_dict(coverage: Coverage) -> dict[str, Any]:
         "gradient_only_on": {side: list(names) for side, names in coverage.gradient_only_on.items()},
         "losses_only_on": {side: list(names) for side, names in coverage.losses_only_on.items()},
     }
-
-
-def finite(value: float) -> float | None:
-    """Return ``value``, or None if JSON has no word for it."""
-    return value if math.isfinite(value) else None

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legacy_adapters import made_up, probes
-from legacy_adapters.phases import step_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks import made_up, probes
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 from ..comparing.drift import Drift

@@ -13,10 +13,11 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
-from legacy_adapters.kinds import RESULT
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.extract import ARGUMENTS, CALL
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
 from ..comparing.evidence import TraceEvidence, load_spread
@@ -94,7 +95,7 @@ def _ordinary(kept: RunFolder) -> Verdict:
 
 
 def _reproduced(kept: RunFolder, verdict: Verdict, place: Culprit, out: Path) -> Path | None:
-    """Write a script of the module alone or, if that does not show the error, of the detector."""
+    """Write a script of the module alone or, if that does not show the error, of the model."""
     finding = place.alone.finding if place.alone is not None else None
     # what only float64 shows is reproduced in float64
     suffix = FLOAT64 if finding is not None and " in float64" in finding.objection else ""
@@ -108,12 +109,12 @@ def _reproduced(kept: RunFolder, verdict: Verdict, place: Culprit, out: Path) ->
             return script
         for path in out.iterdir():
             path.unlink()
-    script = reproducer.write(_of_detector(source, out), out)
+    script = reproducer.write(_of_model(source, out), out)
     return script if reproducer.shows(script) else None
 
 
 def enclosing_call(record: Record, records: Sequence[Record]) -> Call | None:
-    """Return the module call that computes ``record`` by itself; None if that is the detector's own code.
+    """Return the module call that computes ``record`` by itself; None if that is the model's own code.
 
     None as well if random draws are made inside the call, because alone it would draw others.
 
@@ -256,22 +257,23 @@ def _under_autocast(job: Job, expression: str) -> str:
     return expression if job.amp is None else f"autocast(lambda: {expression})"
 
 
-def _of_detector(source: _Source, out: Path) -> Reproducer:
-    """Make the script of the whole detector on the inputs of the run."""
+def _of_model(source: _Source, out: Path) -> Reproducer:
+    """Make the script of the whole model on the inputs of the run."""
     record, job = source.place.record, source.job
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
-        "from legacy_adapters.inputs import Batch",
-        "from legacy_adapters.seeding import seed_all\n",
-        f'batch = Batch.of_phase(load_file(here / "{INPUTS}"), {record.phase!r}, device, torch.{job.dtype})',
+        "from legacy_adapters.inputs import of_phase, placed",
+        "from legacy_adapters.numerics.seeding import seed_all\n",
+        f'inputs = of_phase(load_file(here / "{INPUTS}"), {record.phase!r})',
+        f"batch = adapter.batch(placed(inputs, device, torch.{job.dtype}))",
         f"seed_all({job.seed}, {record.phase!r})",
     ]
-    everything, losses = source.verdict.comparisons, _under_autocast(job, 'adapter["losses"](model, batch)')
+    everything, losses = source.verdict.comparisons, _under_autocast(job, "adapter.losses(model, batch)")
     if record.phase == "predict":
         results = [c for c in everything if c.pair.new.kind == Kind.TAP and c.pair.new.name == RESULT]
         shown = [c for c in results if c.pair.new.phase == record.phase]
-        slots = [f"{c.pair.new.call}.{c.pair.new.slot}" for c in shown]
-        result = _under_autocast(job, 'adapter["predict"](model, batch)')
+        slots = [joined(str(c.pair.new.call), c.pair.new.slot) for c in shown]
+        result = _under_autocast(job, "adapter.results(adapter.predict(model, batch))")
     elif record.kind in GRADIENTS or record.kind == Kind.STATE:
         shown = [c for c in everything if c.pair.new.kind == Kind.GRAD and not c.accepted][:MOST_GRADIENTS]
         slots = [c.pair.new.name for c in shown]
@@ -282,7 +284,7 @@ def _of_detector(source: _Source, out: Path) -> Reproducer:
         slots = [f"{c.pair.new.name}.{c.pair.new.slot}".rstrip(".") for c in shown]
         result = f"{losses}[0]"
     return Reproducer(
-        title=f"The whole detector on the inputs of the run, {record.phase} phase.",
+        title=f"The whole model on the inputs of the run, {record.phase} phase.",
         told=source.told(),
         job=job,
         training=record.phase == "train",

@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.torch import save_file
 
 from converters.rules.ports import Port
-from legacy_adapters import made_up, probes
 from legacy_adapters.family import Exclusion, FamilyError
-from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
+from legacy_adapters.tasks import made_up, probes
+from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from legacy_adapters.family import Family
-from legacy_adapters.initialising import without_init
 from legacy_adapters.launch import SideError
-from legacy_adapters.trace_writer import Key
+from legacy_adapters.recording.trace_writer import Key
+from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
@@ -24,9 +24,7 @@ from ..verdict import degenerate
 from ..verdict.outcome import INCOMPARABLE, MISMATCH
 from ..verdict.verdict import Verdict, ended, judge
 from .autocast import unable
-from .isolate import FLOAT64, SPREAD, RunFolder, isolate
-
-Progress = Callable[[str], None]
+from .isolate import FLOAT64, SPREAD, Progress, RunFolder, isolate
 
 #: Runs of the legacy side whose errors make its spread, beside the first: other threads, other CPU kernels, weights
 #: and images perturbed in their last bit.

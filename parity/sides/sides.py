@@ -27,9 +27,9 @@ from converters.rules.ports import Port
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import layout_of_side, run_side
-from legacy_adapters.phases import phase_of
-from legacy_adapters.seeding import seed_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.numerics.seeding import seed_of
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.training.phases import phase_of
 
 from ..comparing.pairing import LEGACY, NEW
 from ..traces.kinds import Kind
@@ -265,6 +265,7 @@ class Sides:
             family=self.task.port.family.name,
             variant=self.task.port.variant.name,
             adapter=str(code.adapter),
+            title=code.title,
             options=code.options,
             weights=str(self._weights(side)),
             inputs=str(self.folder / "inputs.safetensors"),
@@ -308,12 +309,14 @@ class Code:
     """What runs a side.
 
     Attributes:
+        title: what its code base is called.
         adapter: its file.
         options: given to the adapter.
         python: interpreter.
         apart: that is not the current one, so that it gets no ``PYTHONPATH``.
     """
 
+    title: str
     adapter: Path
     options: dict[str, Any]
     python: str
@@ -327,7 +330,8 @@ def legacy_code(port: Port, sources: Sources) -> Code:
         options["repo"] = str(sources.legacy_repo.resolve())
     # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
-    return Code(port.family.legacy.adapter, options, python, apart=sources.legacy_python is not None)
+    side = port.family.legacy
+    return Code(side.title, side.adapter, options, python, apart=sources.legacy_python is not None)
 
 
 def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
@@ -335,7 +339,8 @@ def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
     options = dict(port.variant.new)
     if amp is not None:
         options["amp"] = amp
-    return Code(sources.new_side(port.family).adapter, options, sys.executable, apart=False)
+    side = sources.new_side(port.family)
+    return Code(side.title, side.adapter, options, sys.executable, apart=False)
 
 
 def default_threads() -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from legacy_adapters.launch import SideError, crash
-from legacy_adapters.phases import rank_of
-from legacy_adapters.trace_writer import INDEX_NAME
+from legacy_adapters.recording.trace_writer import INDEX_NAME
+from legacy_adapters.training.phases import rank_of
 
 from ..comparing.coverage import Coverage
 from ..comparing.pairing import LEGACY, NEW, Pairing, Unpaired

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, IntEnum
 
-from legacy_adapters import kinds
+from legacy_adapters.recording import kinds
 
 
 class Subject(Enum):

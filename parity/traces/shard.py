@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from legacy_adapters.trace_writer import DTYPES
+from legacy_adapters.recording.trace_writer import DTYPES
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 

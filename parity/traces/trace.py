@@ -1,4 +1,4 @@
-"""Read traces written by :mod:`legacy_adapters.trace_writer`."""
+"""Read traces written by :mod:`legacy_adapters.recording.trace_writer`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, sealed, tensor_bytes
+from converters.threads import BUFFERED, in_order
+from legacy_adapters.recording.replay import TELLING, decision_key, sketch, sketch_key
+from legacy_adapters.recording.trace_writer import (
+    FORMAT_VERSION,
+    INDEX_NAME,
+    Key,
+    Record,
+    content_hash,
+    sealed,
+    tensor_bytes,
+)
 
 from .fields import FieldError, check_fields
 from .kinds import Kind
-from .parallel import in_order
 from .pieces import PIECE
 from .shard import TORCH_DTYPES, Shard, TraceError
 
@@ -177,7 +185,7 @@ class Trace:
         """
         first = {r.digest: r for r in reversed(self.records) if kinds is None or r.kind in kinds}
         stored = sorted(first.values(), key=self._offset)
-        for _ in in_order(partial(self.check, record) for record in stored):
+        for _ in in_order((partial(self.check, record) for record in stored), BUFFERED):
             pass
 
     def _offset(self, record: Record) -> tuple[str, int]:

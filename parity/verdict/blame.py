@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from converters.errors import counted
-from legacy_adapters import made_up
-from legacy_adapters.phases import step_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.ground.words import capital, counted
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks import made_up
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
@@ -364,13 +364,3 @@ def _call(record: Record) -> str:
 
 def _quoted(scope: str) -> str:
     return f"`{scope}`" if scope else DETECTOR
-
-
-def sentence(text: str) -> str:
-    """Return ``text`` with a full stop behind it."""
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def capital(text: str) -> str:
-    """Return ``text`` with a capital first letter."""
-    return text[:1].upper() + text[1:]

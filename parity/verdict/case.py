@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters import probes
-from legacy_adapters.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.ground.words import capital, sentence
+from legacy_adapters.recording.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.tasks import probes
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
 from ..comparing.coverage import Coverage, cover
@@ -16,7 +17,7 @@ from ..comparing.pairing import LEGACY, Exclusion, Pairing, Unpaired, pair
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
 from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS
 from ..traces.trace import Recording, Trace
-from .blame import NotFinite, capital, sentence
+from .blame import NotFinite
 from .draws import comparable, without
 from .echoes import explained
 

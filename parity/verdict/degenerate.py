@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from legacy_adapters.kinds import RESULT
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.detections import Detections, results
 from ..traces.kinds import Kind

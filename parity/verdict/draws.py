@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.compare import Comparison
 from ..decisions.draw import Draw

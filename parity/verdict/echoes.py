@@ -14,8 +14,8 @@ from functools import cache
 
 import torch
 
-from legacy_adapters.trace_writer import Key, Record, content_digest, zeros_digest
-from legacy_adapters.values import joined
+from legacy_adapters.recording.trace_writer import Key, Record, content_digest, zeros_digest
+from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import Comparison
 from ..comparing.pairing import LEGACY, NEW, Unpaired

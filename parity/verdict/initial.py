@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters.initialising import INIT, TRAINED
+from legacy_adapters.tasks.initialising import INIT, TRAINED
 
 from ..comparing.compare import Comparison
 from ..comparing.pairing import LEGACY, NEW

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from legacy_adapters import made_up, probes
 from legacy_adapters.inputs import TRAIN
-from legacy_adapters.phases import step_of
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.tasks import made_up, probes
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, Kind
@@ -68,7 +68,7 @@ class Isolation:
 
 
 def write_forcing(path: Path, legacy: Trace, keys: Mapping[Key, Key]) -> str:
-    """Write what :class:`legacy_adapters.forcing.Forcing` reads, under the new side's names, and return its path.
+    """Write what :class:`legacy_adapters.recording.forcing.Forcing` reads, by the new side's names; return its path.
 
     Args:
         path: of the file.

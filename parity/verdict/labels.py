@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from converters.errors import counted
 from converters.rules import layout
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters import made_up
+from legacy_adapters.ground.words import counted
+from legacy_adapters.tasks import made_up
 
 from ..comparing.detections import Detections, results
 from ..comparing.pairing import LEGACY, NEW

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from converters.errors import counted
-from legacy_adapters.initialising import INIT
-from legacy_adapters.phases import phase_of
+from legacy_adapters.ground.words import counted
+from legacy_adapters.tasks.initialising import INIT
+from legacy_adapters.training.phases import phase_of
 
 from ..comparing.compare import EXACT, Comparison, Tolerance
 from ..comparing.coverage import Coverage
@@ -16,11 +16,10 @@ from ..comparing.pairing import LEGACY, NEW
 from ..traces.kinds import COMPUTED, Kind
 from ..traces.trace import Recording
 from .case import Case
+from .outcome import CONDITIONS
 
 MAX_EXCLUDED_SHARE = 0.02
 
-#: What must be equal on both sides before bits can be compared at all.
-_EXACT_CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 #: Phase and kind of the records without which a check has not taken place.
 EVIDENCE_OF_CHECKS = {
     "forward": ("predict", Kind.MODULE_OUT), "loss": ("train", Kind.LOSS), "grad": ("train", Kind.GRAD),
@@ -43,7 +42,7 @@ def difference_reasons(case: Case) -> tuple[str, ...]:
 
 
 def condition_reasons(legacy: Recording, new: Recording, tolerance: Tolerance) -> tuple[str, ...]:
-    names = _ALWAYS_EQUAL + (_EXACT_CONDITIONS if tolerance.name == EXACT else ())
+    names = _ALWAYS_EQUAL + (CONDITIONS if tolerance.name == EXACT else ())
     if "train" in (legacy.provenance.get("checks") or ()):
         names += _TRAINING_EQUAL
     reasons = []

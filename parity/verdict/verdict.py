@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converters.errors import counted
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.ground.words import counted
+from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..comparing.compare import Comparison, Tolerance
 from ..comparing.coverage import Coverage, lost_records

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from legacy_adapters import kinds
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording import kinds
+from legacy_adapters.recording.trace_writer import Record
 from parity.traces.kinds import OF_METHODS, OF_MODULES, OF_OPTIMIZERS, OF_PARAMETERS, OF_TAPS, Blame, Kind, Turn
 from parity.verdict.blame import describe_missing
 

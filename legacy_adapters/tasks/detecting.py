@@ -12,8 +12,9 @@ from typing import Any, Dict
 
 import torch
 
-from . import contract, executed
-from .seeding import seed_all
+from .. import contract
+from ..numerics.seeding import seed_all
+from ..provenance import executed
 
 
 def run(job: Any, adapter: Any, model: torch.nn.Module, provenance: Dict[str, Any]) -> None:

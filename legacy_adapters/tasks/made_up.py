@@ -15,7 +15,7 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Sequence, Se
 import torch
 from torch import nn
 
-from .values import changed, flatten
+from ..recording.values import changed, flatten
 
 PHASE, NAME = "labels", "labels"
 _MOST_RUNS = 12

@@ -24,14 +24,15 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional
 import torch
 from safetensors.torch import load_file
 
-from . import contract, kinds
-from .inputs import placed
-from .job import Job
+from .. import contract
+from ..inputs import placed
+from ..job import Job
+from ..numerics.precision import as_stored, perturb
+from ..numerics.seeding import seed_all
+from ..recording import kinds
+from ..recording.recorder import Recorder
 from .phases import phase_of
-from .precision import as_stored, perturb
 from .ranks import Meeting
-from .recorder import Recorder
-from .seeding import seed_all
 from .states import RecordedStates
 
 TWIN, OWN = "twin", "own"

@@ -10,14 +10,14 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 import torch
 from torch import nn
 
+from ..numerics.seeding import RandomWatch
+from ..origin import MODULE, PHASE, note
 from . import kinds
 from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
 from .methods import IN, OUT, Aside, methods_of, nothing_aside, plain
-from .origin import MODULE, PHASE, note
 from .recomputing import FirstCall, FirstCalls, digests, in_backward
-from .seeding import RandomWatch
 from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, joined, named_arguments
 
@@ -129,7 +129,7 @@ class Recorder:
                 self.writer.add(self.phase, kind, name, call, slot, tensor, where)
 
     def _add_gradient(self, share: Share, gradient: torch.Tensor, explained: bool) -> Optional[torch.Tensor]:
-        """Record a gradient on its way back; see :data:`legacy_adapters.gradients.Add`.
+        """Record a gradient on its way back; see :data:`legacy_adapters.recording.gradients.Add`.
 
         In a forced run, an output's gradient that differs because a module contributed something else to it is not an
         error of the code around that module: the forced one is recorded.
@@ -154,7 +154,7 @@ class Recorder:
         return change
 
     def attach(self, model: nn.Module) -> None:
-        """Wrap the ``forward`` of every submodule, and the methods of :mod:`legacy_adapters.methods` of every module.
+        """Wrap the ``forward`` of every submodule, and the methods of :mod:`.methods` of every module.
 
         The wrapper sits on the instance, not in a hook: it sees keyword arguments on every torch version, and calls
         that go to ``forward`` directly.

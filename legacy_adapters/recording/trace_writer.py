@@ -24,8 +24,8 @@ from typing import BinaryIO, Dict, List, Optional, Tuple
 
 import torch
 
+from ..job import write_json
 from .fingerprint import PARTS, Fingerprints
-from .job import write_json
 
 FORMAT_VERSION = 2
 INDEX_NAME = "index.json"

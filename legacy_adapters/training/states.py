@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, Iterator, Mapping, Tuple
+from typing import Dict, Iterator, Mapping, Tuple
 
 import torch
-from safetensors import safe_open
 
-from . import kinds
-from .precision import as_stored
-from .trace_writer import INDEX_NAME
+from ..recording import kinds
+from ..recording.stored import StoredTensors
+from ..recording.trace_writer import INDEX_NAME
 
 KINDS = (kinds.STATE, kinds.OPTIM_STATE)
 
@@ -27,8 +26,7 @@ class RecordedStates:
     def __init__(self, folder: str, names: Mapping[str, str]) -> None:
         with open(os.path.join(folder, INDEX_NAME), encoding="utf-8") as file:
             index = json.load(file)
-        self._folder, self._shards = folder, index["shards"]
-        self._open: Dict[str, Any] = {}
+        self._tensors = StoredTensors(folder, index["shards"])
         ours = {theirs: name for name, theirs in names.items()}
         self._digests: Dict[str, Dict[Tuple[str, str, str], str]] = {}
         for record in index["records"]:
@@ -39,11 +37,4 @@ class RecordedStates:
     def after(self, phase: str) -> Iterator[Tuple[str, str, str, torch.Tensor]]:
         """Yield kind, name on this side, slot and tensor of everything that ``phase`` left."""
         for (kind, name, slot), digest in self._digests.get(phase, {}).items():
-            yield kind, name, slot, self._tensor(digest)
-
-    def _tensor(self, digest: str) -> torch.Tensor:
-        shard = self._shards[digest]
-        with as_stored():
-            if shard not in self._open:
-                self._open[shard] = safe_open(os.path.join(self._folder, shard), framework="pt")
-            return self._open[shard].get_tensor(digest)
+            yield kind, name, slot, self._tensors.read(digest)

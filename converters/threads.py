@@ -9,15 +9,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_MOST = 8  # threads; each holds buffers of its own
+BUFFERED = 8  # as many threads at most where each holds buffers of its own
 
 
-def in_order(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+def in_order(tasks: Iterable[Callable[[], T]], most: int | None = None) -> Iterator[T]:
     """Run ``tasks`` and yield what they return, in their order.
 
     An exception of a task is raised in its place; tasks that have not begun by then are dropped.
+
+    Args:
+        tasks: to be run.
+        most: number of threads at most; never more than there are processors, which is what None means.
     """
-    with ThreadPoolExecutor(min(_MOST, len(os.sched_getaffinity(0)))) as pool:
+    processors = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(processors if most is None else min(most, processors)) as pool:
         try:
             for future in [pool.submit(task) for task in tasks]:
                 yield future.result()

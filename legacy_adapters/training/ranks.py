@@ -20,11 +20,11 @@ from datetime import timedelta
 from multiprocessing import connection
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-from . import kinds
-from .job import Job, write_json
-from .origin import PlainError, ReportedError
+from ..job import Job, write_json
+from ..origin import PlainError, ReportedError
+from ..recording import kinds
+from ..recording.trace_writer import INDEX_NAME, sealed
 from .phases import rank_of, step_of
-from .trace_writer import INDEX_NAME, sealed
 
 #: Seconds that the other ranks have at most to end by themselves when one has failed, which they notice at once.
 _GRACE = 10.0

@@ -7,13 +7,11 @@ earlier does not reach it. Backward the same is done with the gradients of outpu
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-from safetensors import safe_open
 
-from .precision import as_stored
+from .stored import StoredTensors
 from .trace_writer import Key
 
 
@@ -28,10 +26,8 @@ class Forcing:
     def __init__(self, path: str) -> None:
         with open(path, encoding="utf-8") as file:
             index = json.load(file)
-        self._folder: str = index["folder"]
-        self._shards: Dict[str, str] = index["shards"]
+        self._tensors = StoredTensors(index["folder"], index["shards"])
         self._digests: Dict[Key, str] = {(r[0], r[1], r[2], r[3], r[4]): r[5] for r in index["records"]}
-        self._open: Dict[str, Any] = {}
         #: Keys of the values that were replaced.
         self.replaced: List[Key] = []
 
@@ -44,19 +40,12 @@ class Forcing:
         digest = self._digests.get(key)
         if digest is None:
             return None
-        other = self._read(digest)
+        other = self._tensors.read(digest)
         if other.dtype != own.dtype or other.shape != own.shape or _same_bits(other, own.detach().cpu()):
             return None
         self.replaced.append(key)
         other = other.to(own.device)
         return _Replaced.apply(own, other) if own.requires_grad else _laid_out(own, other)
-
-    def _read(self, digest: str) -> torch.Tensor:
-        shard = self._shards[digest]
-        with as_stored():
-            if shard not in self._open:
-                self._open[shard] = safe_open(os.path.join(self._folder, shard), framework="pt")
-            return self._open[shard].get_tensor(digest)
 
 
 class _Replaced(torch.autograd.Function):

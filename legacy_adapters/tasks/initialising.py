@@ -1,6 +1,6 @@
 """What a side's code makes of a model before any weights are loaded: check ``init``.
 
-The model is built and initialised twice, as for a training, while :mod:`legacy_adapters.drawing` makes the random
+The model is built and initialised twice, as for a training, while :mod:`.numerics.drawing` makes the random
 numbers. In the first pass equal recipes give equal bits, so parameters and buffers can be compared. In the second every
 draw is another one, so parameters with equal bits are copies, or share memory. Weights that the code asks for are not
 fetched: what it asks for is noted.
@@ -29,9 +29,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .drawing import Drawing, by_recipe
-from .origin import ReportedError, report
-from .trace_writer import TraceWriter, content_digest
+from ..numerics.drawing import Drawing, by_recipe
+from ..origin import ReportedError, report
+from ..recording.trace_writer import TraceWriter, content_digest
 
 #: Phase and kind of the records.
 INIT = "init"

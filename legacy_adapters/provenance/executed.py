@@ -15,9 +15,9 @@ import sysconfig
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
-#: Packages of this toolkit; their files are listed wherever they are installed.
-TOOLKIT = ("converters", "ddq_port", "legacy_adapters", "parity")
-_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+from ..ground.names import TOOLKIT
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _INSTALLED = ("site-packages", "dist-packages")
 _RECORD = ".dist-info"  # ends the name of the folder that an installer leaves beside a package
 _STANDARD = tuple({os.path.realpath(sysconfig.get_paths()[name]) + os.sep for name in ("stdlib", "platstdlib")})
@@ -125,7 +125,7 @@ def check_apart(foreign: List[str]) -> None:
     Raises:
         SharedCodeError: naming the first module, its file and what it belongs to.
     """
-    from .standin import CONTINUOUS
+    from ..standin import CONTINUOUS
 
     allowed = os.path.realpath(CONTINUOUS)
     places = tuple(os.path.realpath(entry) for entry in foreign if os.path.isabs(entry))
