@@ -97,6 +97,7 @@ def _is_known(path: str) -> bool:
     return path.startswith(_STANDARD) or is_installed(path)
 
 
+@functools.lru_cache(None)
 def _resolved(path: str) -> str:
     """Return ``os.path.realpath``; of the thousands of files here most lie in folders that were resolved before."""
     folder, name = os.path.split(path)

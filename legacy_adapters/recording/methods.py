@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-#: Kinds of records: arguments by the method's name and the parameter's, results by the method's name.
-IN, OUT = "method_in", "method_out"
+from .kinds import METHOD_IN, METHOD_OUT
+
+IN, OUT = METHOD_IN, METHOD_OUT
 KINDS = (IN, OUT)
 
 #: How MMDetection enters heads and detectors, 3.x and 2.x, and the parts of its DETR-like detectors. A module that has

@@ -100,7 +100,7 @@ def run_copy(folder: Path, *options: str) -> subprocess.CompletedProcess:
 def copy(tmp_path):
     """A copy of the toolkit that may be edited."""
     for name in ("converters", "ddq_port", "legacy_adapters", "parity"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.npz"))
     return tmp_path
 
 

@@ -6,8 +6,9 @@ from typing import Any, Dict, List
 
 import torch
 
-from .job import write_json
-from .tasks.initialising import every_parameter
+from legacy_adapters.job import write_json
+
+from .initialising import every_parameter
 
 BUFFER, FROZEN = "buffer", "frozen"
 
