@@ -106,7 +106,7 @@ def unpickle(
 
 
 class _Meaning:
-    """See `pickle_machine.Meaning`."""
+    """See `pickle_meaning.Meaning`."""
 
     def __init__(
         self, storage: Callable[[str, str, int, tuple[Any, ...]], Storage], most_bytes: int, to_copy: int

@@ -15,7 +15,6 @@ from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.verdict import reasons
 from parity.verdict.verdict import MATCH, judge
-from tests.models import exclusions as exclusions_of
 from tests.models import port
 
 from ..faults.fault import VARIABLE
@@ -80,7 +79,7 @@ def training_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records)) as new:
-            return judge(legacy, new, task.port.mapping, exclusions_of(family), Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
     return run
 
@@ -104,7 +103,7 @@ def ranks_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
-            return judge(legacy, new, task.port.mapping, exclusions_of(family), Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
     return run
 
@@ -134,7 +133,7 @@ def resumed_by_legacy(folder, family, legacy_repo=None):
     new = sides.new(twin=order.records, checkpoint_to=str(folder / "port.pth"))
     api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
     legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
-    return judge(legacy, new, task.port.mapping, exclusions_of(family), Tolerance())
+    return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
 
 @pytest.fixture(autouse=True, scope="module")
