@@ -29,6 +29,7 @@ _SUBMODULES = {
     "optimizer": "carrying.optimizer",
     "options": "options",
     "parts": "carrying.parts",
+    "rule_file": "rules.rule_file",
     "verification": "writing.verification",
     "writer": "writing.writer",
 }

@@ -30,7 +30,7 @@ from converters.options import DEFAULTS, Options
 from converters.reading import checkpoint
 from converters.reading.averages import EMA, STATE_DICT
 from converters.rules import detect, engine, families, layout
-from converters.rules.ledger import UNMAPPED, Account, Entry, Ledger
+from converters.rules.ledger import CHANGED, UNMAPPED, Account, Entry, Ledger
 from converters.writing import hashing, manifest, writer
 from converters.writing.conversion import FileConversion
 from converters.writing.manifest import SideManifest
@@ -161,9 +161,13 @@ def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
 
 def _layout(found: detect.Detection, side: str, num_classes: int | None) -> layout.Layout:
     """Return the layout of one side of the model that was found; None leaves its number of classes as it is."""
-    wanted = layout.load(found.variant, found.family, side)
     class_keys = families.family(found.family).class_keys
-    return wanted if num_classes is None else wanted.with_classes(class_keys, num_classes)
+    if num_classes is None:
+        return layout.load(found.variant, found.family, side)
+    mapping = families.mapping(found.family, found.variant)
+    if side != layout.NEW and mapping.changes_tensors:  # what has a row per class may be a part of something there
+        return layout.load(found.variant, found.family).with_classes(class_keys, num_classes).mapped(mapping.inverse())
+    return layout.load(found.variant, found.family, side).with_classes(class_keys, num_classes)
 
 
 def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: Options) -> classes.Selection | None:
@@ -172,8 +176,8 @@ def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: 
         if options.class_map is not None:
             raise ClassMapError("A class map needs the number of classes; pass --num-classes, too.")
         return None
-    specs = {key: layout.spec_of(tensor) for key, tensor in loaded.state_dict.items()}
-    counts = layout.class_counts(specs, families.family(found.family).class_keys)
+    mapping = families.mapping(found.family, found.variant)
+    counts = engine.classes_of(loaded.state_dict, engine.rules_between(mapping, found.side, layout.NEW))
     if len(counts) != 1:
         return None
     names = classes.class_names(loaded.meta)
@@ -244,13 +248,21 @@ def _regrouping(
     source = _layout(found, found.side, num_classes)
     target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
     rules = engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
-    return lambda saved: optimizer.regroup(saved, source, target, rules.target_of)
+    return lambda saved: optimizer.regroup(saved, source, target, rules)
 
 
 def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
     """Give the class branches and the label embedding the rows of a selection."""
-    rows = families.family(planned.detection.family).class_rows
+    found, to = planned.detection, planned.options.to
+    rows = families.family(found.family).class_rows
     state_dict, changes = classes.apply(planned.state_dict, rows, selection)
+    wanted = _layout(found, to, len(selection.rows)).tensors
+    unfit = [key for key, tensor in sorted(state_dict.items()) if tensor.shape != wanted[key].shape]
+    if unfit:
+        raise ClassMapError(
+            f"{len(unfit)} key(s) of the {to} layout hold rows of classes together with others, which --num-classes "
+            f"cannot pick: {listed(unfit)}; convert to the new layout first, with --num-classes, and then back."
+        )
     note = (
         f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
         "--class-map says which of them to take."
@@ -327,7 +339,9 @@ def _with_not_finite(planned: Plan, counts: Mapping[str, NotFinite]) -> Plan:
     """Tell of numbers that are not finite; they are carried all the same, for a conversion changes no value."""
     if not counts:
         return planned
-    names = {entry.target: planned.in_file(entry) for entry in planned.ledger.entries}
+    names = {
+        entry.target: planned.in_file(entry) for entry in planned.ledger.entries if not planned.rule_words(entry)
+    }
     named = finite.listed_counts({names.get(key, _dotted(key)): counted for key, counted in sorted(counts.items())})
     note = f"{named}. Values are written as they are; a model that has such numbers computes NaN."
     return replace(planned, not_finite=dict(sorted(counts.items())), notes=(*planned.notes, note))
@@ -365,13 +379,15 @@ def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
     except VerificationError as error:
         raise CheckpointError(f"Cannot trust the manifest inside the source `{path}`: {error}.") from error
     read = planned.source.state_dict
-    damaged = [
-        entry.source
+    own = {
+        entry.source: digests[entry.target]
         for entry in planned.ledger.entries
-        if entry.target is not None
-        and planned.state_dict[entry.target] is read.get(entry.source)
-        and digests[entry.target] != recorded.get(entry.source)
-    ]
+        if entry.target is not None and planned.state_dict[entry.target] is read.get(entry.source)
+    }
+    # what a rule changes has no digest of its own among those of the output
+    changed = {entry.source for entry in planned.ledger.entries if entry.action in CHANGED and entry.source in read}
+    own |= {key: read[key].sha256() for key in sorted(changed)}
+    damaged = [key for key, digest in sorted(own.items()) if digest != recorded.get(key)]
     if damaged:
         raise CheckpointError(
             f"The source `{path}` is damaged or was changed: {len(damaged)} tensor(s) do not have the SHA-256 that its "

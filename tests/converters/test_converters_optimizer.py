@@ -47,7 +47,7 @@ def _regrouped(saved: dict[str, Any], variant: str, to: str, frozen_groups: bool
     mapping = families.mapping("ddq_detr", variant)
     source = layout.load(variant, side="new" if to == "legacy" else "legacy")
     rules = mapping if to == "new" else mapping.inverse()
-    return regroup(saved, source, Side(layout.load(variant, side=to), frozen_groups), rules.target_of)
+    return regroup(saved, source, Side(layout.load(variant, side=to), frozen_groups), rules)
 
 
 def _owners(saved: dict[str, Any], of: Layout, grouping: str) -> dict[str, str]:
