@@ -156,6 +156,20 @@ def made(one: Application, tensors: Mapping[str, AnyTensor], rest: float | None 
     return list(zip(specs, found))
 
 
+def with_known_rests(state_dict: Mapping[str, AnyTensor], mapping: KeyMapping) -> dict[str, AnyTensor]:
+    """Return a state dict of the mapping's source with the numbers that its rules say to know, where it has others.
+
+    So made-up weights can be converted. What rules leave out without a word on its values stays as it is.
+    """
+    changed = {}
+    for one in mapping.applications(state_dict):
+        back = one.rule.inverse() if one.rule.action == "slice" and one.rule.rest is not None else None
+        if back is not None:
+            tensors = applied(one.rule, [state_dict[one.sources[0]]], rest=one.rule.rest)
+            changed[one.sources[0]] = applied(back, tensors)[0]
+    return {**state_dict, **changed}
+
+
 def same_bits(first: AnyTensor, second: AnyTensor) -> bool:
     """Tell whether two tensors have the same dtype, shape and bits; NaN equals the same NaN, 0.0 is not -0.0."""
     if spec_of(first) != spec_of(second):

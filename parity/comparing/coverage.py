@@ -10,6 +10,7 @@ from converters.rules.mapping import Mapping as Rules
 from legacy_adapters.phases import step_of
 
 from ..traces.trace import Recording
+from .converted import new_names, own_names
 from .pairing import LEGACY, NEW, Unpaired
 
 SIDES = (LEGACY, NEW)
@@ -158,7 +159,8 @@ def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpai
 
 def _with_weights(side: Recording) -> set[str]:
     """Return the paths of the modules that have parameters or buffers of their own."""
-    return {record.name.rpartition(".")[0] for record in side.records if record.kind == "param"}
+    names = (name for record in side.records if record.kind == "param" for name in own_names(record.name))
+    return {name.rpartition(".")[0] for name in names}
 
 
 def _lone(
@@ -187,6 +189,7 @@ def _gradients(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tup
         names = {*recording.coverage["without_gradient"], *recording.coverage.get("frozen", ())}
         if side == LEGACY:
             # a dropped parameter has no twin to differ from
-            names = {target for target in map(rules.target_of, names) if target is not None}
+            own = {name for whole in names for name in own_names(whole)}
+            names = set(new_names(own, rules))
         without[side] = names
     return {side: tuple(sorted(without[_OTHER[side]] - without[side])) for side in SIDES}

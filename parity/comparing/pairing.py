@@ -12,12 +12,12 @@ from legacy_adapters.methods import IN
 from legacy_adapters.methods import KINDS as OF_METHODS
 from legacy_adapters.trace_writer import Key, Record
 
+from .converted import OF_PARAMETERS, twin_name
 from .twins import Likeness, new_keys
 
 LEGACY, NEW = "legacy", "new"
-#: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
+#: Kinds of records that have a module's path as name; :data:`.converted.OF_PARAMETERS` have a parameter's or buffer's.
 OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
-OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
 
 
 class DuplicateRecordError(ValueError):
@@ -117,11 +117,13 @@ def pair(
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
     Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
-    loss terms have the same names on both sides. How code is divided into methods is nobody's business: their records
+    loss terms have the same names on both sides. Parameters that a rule splits, joins or changes otherwise pair in a
+    recording that :func:`.converted.in_new_form` gives, and their modules only if each is one on the other side, too.
+    How code is divided into methods is nobody's business: their records
     pair where both sides have them, and are left out otherwise.
 
     Args:
-        legacy: the legacy side's records.
+        legacy: the legacy side's records, parameters as the new side has them.
         new: the new side's records.
         mapping: names on the new side.
         exclusions: what needs no twin.
@@ -177,15 +179,15 @@ def _by_position(
 
 def translator(mapping: Mapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
-    rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
     cache: dict[tuple[bool, str], str] = {}
 
     def translate(record: Record) -> str:
-        if record.kind not in rules:
+        of_module = record.kind in OF_MODULES
+        if not of_module and record.kind not in OF_PARAMETERS:
             return record.name
-        key = (record.kind in OF_MODULES, record.name)
+        key = (of_module, record.name)
         if key not in cache:
-            name = rules[record.kind](record.name)
+            name = mapping.map_module(record.name) if of_module else twin_name(record, mapping)
             cache[key] = record.name if name is None else name
         return cache[key]
 

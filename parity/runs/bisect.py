@@ -19,6 +19,7 @@ from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import Record
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
+from ..comparing.converted import in_new_form
 from ..comparing.derived import GRADIENTS
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
@@ -87,11 +88,12 @@ def told_if_changed(verdict: Verdict) -> Verdict:
 def _ordinary(kept: RunFolder) -> Verdict:
     legacy, new = Trace.load(kept.folder / LEGACY), Trace.load(kept.folder / NEW)
     family, variant = legacy.provenance["family"], legacy.provenance["variant"]
-    evidence = None
-    if kept.tolerance.name == DERIVED:
-        references = [Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW)]
-        evidence = TraceEvidence(legacy, references[0], load_spread(kept.folder / SPREAD), new, references[1])
     mapping = families.mapping(family, variant)
+    legacy, evidence = in_new_form(legacy, mapping), None
+    if kept.tolerance.name == DERIVED:
+        reference, new_reference = (Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW))
+        spread = load_spread(kept.folder / SPREAD)
+        evidence = TraceEvidence(legacy, in_new_form(reference, mapping), spread, new, new_reference)
     return ended(judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
 
 
@@ -101,6 +103,7 @@ def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> P
     # what only float64 shows is reproduced in float64
     suffix = FLOAT64 if finding is not None and " in float64" in finding.objection else ""
     legacy, isolated = (Trace.load(kept.folder / (name + suffix)) for name in (LEGACY, ISOLATED))
+    legacy = in_new_form(legacy, families.mapping(legacy.provenance["family"], legacy.provenance["variant"]))
     source = _Source(verdict, place, kept.job(ISOLATED + suffix), legacy)
     call = enclosing_call(place.record, isolated.records)
     spec = _extracted(kept, suffix, call, out) if call is not None else None

@@ -19,6 +19,7 @@ from legacy_adapters.launch import run_side
 from legacy_adapters.phases import step_of
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
+from ..comparing.converted import in_new_form
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread
 from ..comparing.pairing import LEGACY, NEW, pair
 from ..sides.exclusions import EXCLUSIONS
@@ -135,6 +136,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     legacy = Trace.load(folder / LEGACY)
     family, variant = legacy.provenance["family"], legacy.provenance["variant"]
     mapping = families.mapping(family, variant)
+    legacy = in_new_form(legacy, mapping)
     if not (folder / DECISIONS).exists():
         save_file(decisions(legacy), str(folder / DECISIONS))
 
@@ -152,7 +154,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     evidence = None
     if kept.tolerance.name == DERIVED:
         progress("and so in float64")
-        reference = Trace.load(folder / (LEGACY + FLOAT64))
+        reference = in_new_form(Trace.load(folder / (LEGACY + FLOAT64)), mapping)
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
     alone = judge(_isolable(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)

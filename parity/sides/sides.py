@@ -28,9 +28,11 @@ from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 from legacy_adapters.phases import phase_of
 from legacy_adapters.seeding import seed_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.states import KINDS as STATE_KINDS
+from legacy_adapters.trace_writer import Record, TraceWriter
 
-from ..comparing.pairing import LEGACY, NEW
+from ..comparing.converted import in_new_form, twin_name
+from ..comparing.pairing import LEGACY, NEW, translator
 from ..traces.trace import Trace
 from .prepare import seeded_batch, seeded_weights
 from .settings import TWIN, Machine, SettingsError, Sources, Task
@@ -101,6 +103,8 @@ def both_layouts(family: str, variant: str, seed: int, checkpoint_file: Path | N
         )
         side = detect.detect(source, family, variant).side
     other = NEW if side == LEGACY else LEGACY
+    if checkpoint_file is None:
+        source = engine.with_known_rests(source, mapping)
     converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
     both = {side: {key: source[key] for key in targets[side].tensors}, other: converted}
@@ -147,7 +151,7 @@ class Sides:
         self._step_inputs = tuple(self._write_step(number, phase) for number, phase in enumerate(phases, 1))
 
     def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
-        """Run the legacy side and return its trace ``folder/run``.
+        """Run the legacy side and return its trace ``folder/run``, parameters as the new side has them.
 
         Args:
             run: name of the run.
@@ -160,7 +164,7 @@ class Sides:
         job = self._job(run, LEGACY, code, changes)
         job = replace(job, foreign=foreign(self.sources.new_adapter, self.sources.legacy_repo))
         run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
-        return Trace.load(self.folder / run)
+        return in_new_form(Trace.load(self.folder / run), families.mapping(self.task.family, self.task.variant))
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
         """Run the new side; if it crashes while it computes, the trace holds what it recorded until then.
@@ -170,10 +174,26 @@ class Sides:
             twin: the legacy side's records; they tell in which order a training sums the norms of gradients.
             **changes: as in :meth:`legacy`.
         """
-        names = twin_names(twin, families.mapping(self.task.family, self.task.variant))
+        mapping = families.mapping(self.task.family, self.task.variant)
+        names = twin_names(twin, mapping)
         changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
-        changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
+        if changes.get("states") is not None and mapping.changes_tensors:
+            changes["states"] = self._states_in_new_form(Path(changes["states"]), mapping)
+        else:
+            changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
         return self._run(run, NEW, new_code(self.task.variant, self.sources, self.task.amp), changes)
+
+    def _states_in_new_form(self, folder: Path, mapping: NameMapping) -> str:
+        """Write what every step of a legacy training left as the new side has it, once, and name the trace's folder."""
+        path = folder.with_name(f"{folder.name}.states")
+        if not path.exists():
+            legacy = in_new_form(Trace.load(folder), mapping)
+            writer, name_of = TraceWriter(str(path), beside=str(folder)), translator(mapping)
+            for record in (record for record in legacy.records if record.kind in STATE_KINDS):
+                tensor = legacy.tensor(record)
+                writer.add(record.phase, record.kind, name_of(record), record.call, record.slot, tensor)
+            writer.finish(provenance=legacy.provenance, coverage={})
+        return str(path)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
         """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
@@ -254,6 +274,8 @@ class Sides:
 def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dict[str, str]]:
     """Return new name -> legacy name of what the first recorded training step of the legacy side left.
 
+    The records are of :func:`.converted.in_new_form`; one that has no twin in that form is passed over.
+
     Under ``setting`` stand the parameters in the order of its optimizer, under ``state`` all weights and buffers.
     """
     first, found = None, {"setting": {}, "state": {}}
@@ -261,7 +283,7 @@ def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dic
         if record.kind == "setting":
             first = first or record.phase
         if record.phase == first and record.kind in found and first is not None:
-            name = mapping.target_of(record.name)
+            name = twin_name(record, mapping)
             if name is not None:
                 found[record.kind][name] = record.name
     return found

@@ -15,6 +15,7 @@ from legacy_adapters.phases import phase_of
 from legacy_adapters.trace_writer import Key, Record, zeros_digest
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
+from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, cover, lost_records
 from ..comparing.derived import Finding, too_loose
 from ..comparing.detections import ImageMatch, matched_images
@@ -133,7 +134,7 @@ def judge(
     it tells where a difference comes from, and without one it is only told.
     """
     dropped = [*lost_records(legacy, LEGACY), *lost_records(new, NEW)]
-    legacy = _as_probed(legacy, new)
+    legacy = in_new_form(_as_probed(legacy, new), mapping)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
