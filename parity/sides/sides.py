@@ -178,22 +178,10 @@ class Sides:
         names = twin_names(twin, mapping)
         changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
         if changes.get("states") is not None and mapping.changes_tensors:
-            changes["states"] = self._states_in_new_form(Path(changes["states"]), mapping)
+            changes["states"] = str(states_in_new_form(Path(changes["states"]), mapping))
         else:
             changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
         return self._run(run, NEW, new_code(self.task.variant, self.sources, self.task.amp), changes)
-
-    def _states_in_new_form(self, folder: Path, mapping: NameMapping) -> str:
-        """Write what every step of a legacy training left as the new side has it, once, and name the trace's folder."""
-        path = folder.with_name(f"{folder.name}.states")
-        if not path.exists():
-            legacy = in_new_form(Trace.load(folder), mapping)
-            writer, name_of = TraceWriter(str(path), beside=str(folder)), translator(mapping)
-            for record in (record for record in legacy.records if record.kind in STATE_KINDS):
-                tensor = legacy.tensor(record)
-                writer.add(record.phase, record.kind, name_of(record), record.call, record.slot, tensor)
-            writer.finish(provenance=legacy.provenance, coverage={})
-        return str(path)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
         """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
@@ -269,6 +257,21 @@ class Sides:
             variant_calls=self.variant_calls,
         )
         return replace(job, **changes)
+
+
+def states_in_new_form(folder: Path, mapping: NameMapping) -> Path:
+    """Write what every step of a legacy training left as the new side has it, beside its trace, and name that folder.
+
+    Weights and states of the optimizer have the names and shapes of the new side's, so a step can start from them.
+    """
+    path = folder.with_name(f"{folder.name}.states")
+    if not path.exists():
+        legacy, name_of = in_new_form(Trace.load(folder), mapping), translator(mapping)
+        writer = TraceWriter(str(path), beside=str(folder))
+        for record in (record for record in legacy.records if record.kind in STATE_KINDS):
+            writer.add(record.phase, record.kind, name_of(record), record.call, record.slot, legacy.tensor(record))
+        writer.finish(provenance=legacy.provenance, coverage={})
+    return path
 
 
 def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dict[str, str]]:
