@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from converters.rules.mapping import Concat, Keep, Mapping, Permute, Rename, Reshape, Slice, Split
+from converters.rules.mapping import Concat, Mapping, Permute, Rename, Reshape, Slice, Split
 
 WIDTH, PLACES, CLASSES = 4, 6, 3
 

@@ -152,7 +152,9 @@ def made(one: Application, tensors: Mapping[str, AnyTensor], rest: float | None 
     try:
         found = applied(one.rule, [tensors[key] for key in one.sources], rest)
     except errors.RestDiffersError as error:
-        raise errors.RestDiffersError(f"Key `{one.sources[0]}` {error} (rule {one.index}: `{one.rule.text}`).") from None
+        raise errors.RestDiffersError(
+            f"Key `{one.sources[0]}` {error} (rule {one.index}: `{one.rule.text}`)."
+        ) from None
     return list(zip(specs, found))
 
 

@@ -59,8 +59,8 @@ class _OfNames(_OfOne):
 class _OfTensors:
     """A rule that changes tensors.
 
-    A subclass has `shapes`, which returns the targets' shapes of the sources' and raises UnfitShapeError, and `_numbers`,
-    which is its numbers in words.
+    A subclass has `shapes`, which returns the targets' shapes of the sources' and raises UnfitShapeError, and
+    `_numbers`, which is its numbers in words.
     """
 
     changes_tensors: ClassVar[bool] = True

@@ -64,7 +64,8 @@ def load(path: str | Path) -> tuple[Rule, ...]:
         raise RuleFileError(f"Cannot take rules from `{path}`: it holds none, expected one or more.")
     for number, rule in enumerate(rules):
         fault = fault_of(rule, number)
-        fault = "Its target is not known whole: `rest` is missing" if fault is None and not rule.is_computable else fault
+        if fault is None and not rule.is_computable:
+            fault = "its target is not known whole, for `rest` is missing"
         if fault is not None:
             raise RuleFileError(f"Cannot take rule {number} of `{path}`: {fault.removesuffix('.')}.")
     return rules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from converters.rules.mapping import Mapping as Rules
@@ -12,6 +12,7 @@ from legacy_adapters.phases import step_of
 from ..traces.trace import Recording
 from .converted import new_names, own_names
 from .pairing import LEGACY, NEW, Unpaired
+from .regrouped import Regrouping
 
 SIDES = (LEGACY, NEW)
 _OTHER = {LEGACY: NEW, NEW: LEGACY}
@@ -79,7 +80,13 @@ class Coverage:
         return sum(lone.calls for lone in self.lone_calls if lone.side == side)
 
 
-def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpaired, ...]) -> Coverage:
+def cover(
+    legacy: Recording,
+    new: Recording,
+    rules: Rules,
+    unpaired: tuple[Unpaired, ...],
+    regrouped: tuple[Regrouping, ...] = (),
+) -> Coverage:
     """Account for two recordings.
 
     Args:
@@ -87,6 +94,7 @@ def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpai
         new: the new side.
         rules: give legacy modules and parameters their new names.
         unpaired: the records without a twin.
+        regrouped: modules whose calls pair with those of several others.
     """
     calls = {LEGACY: _calls(legacy), NEW: _calls(new)}
     # what is a leaf here may be wrapped or have children there
@@ -97,6 +105,9 @@ def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpai
         LEGACY: {own: min(count, any_calls[NEW][twins[own]]) for own, count in calls[LEGACY].items()},
         NEW: {twin: min(count, of_new[twin]) for twin, count in calls[NEW].items()},
     }
+    for side, path, phase, count in _regrouped_calls(any_calls, regrouped):
+        own = calls[side][phase, path]
+        paired[side][phase, path] = min(own, max(count, paired[side].get((phase, path), 0)))
     excluded, accounted = (
         {side: _calls_with(side, unpaired, covers) for side in SIDES} for covers in (_is_excluded, _is_accounted)
     )
@@ -116,9 +127,22 @@ def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpai
             LEGACY: tuple(rules.map_module(name) or name for name in legacy.coverage["never_executed"]),
             NEW: tuple(new.coverage["never_executed"]),
         },
-        lone_modules=_lone_modules(legacy, new, rules),
+        lone_modules=_lone_modules(legacy, new, rules, regrouped),
         gradient_only_on=_gradients(legacy, new, rules),
     )
+
+
+def _regrouped_calls(
+    calls: Mapping[str, Calls], regrouped: Iterable[Regrouping]
+) -> Iterator[tuple[str, str, str, int]]:
+    """Yield side, path and phase of every module that is another number of modules there, and how often all ran."""
+    phases = dict.fromkeys(phase for side in SIDES for phase, _ in calls[side])
+    for one in regrouped:
+        for phase in phases:
+            members = [(side, path) for side in SIDES for path in one.members[side]]
+            count = min(calls[side][phase, path] for side, path in members)
+            if count:
+                yield from ((side, path, phase, count) for side in SIDES for path in one.lone[side])
 
 
 def lost_records(recording: Recording, side: str) -> list[str]:
@@ -176,11 +200,16 @@ def _lone(
     return found
 
 
-def _lone_modules(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+def _lone_modules(
+    legacy: Recording, new: Recording, rules: Rules, regrouped: Iterable[Regrouping]
+) -> dict[str, tuple[str, ...]]:
     ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
     theirs = set(new.coverage.get("classes", {}))
-    lone = (name for name, twin in ours.items() if twin not in theirs)
-    return {LEGACY: tuple(sorted(lone)), NEW: tuple(sorted(theirs - set(ours.values())))}
+    lone = {LEGACY: {name for name, twin in ours.items() if twin not in theirs}, NEW: theirs - set(ours.values())}
+    for one in regrouped:
+        if set(one.members[LEGACY]) <= set(ours) and set(one.members[NEW]) <= theirs:
+            lone = {side: names - set(one.lone[side]) for side, names in lone.items()}
+    return {side: tuple(sorted(names)) for side, names in lone.items()}
 
 
 def _gradients(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:

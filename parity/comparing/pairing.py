@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -113,6 +113,7 @@ def pair(
     exclusions: tuple[Exclusion, ...],
     likeness: Likeness | None = None,
     keys: KeyMapping[Key, Key] | None = None,
+    changed: Collection[str] = (),
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
@@ -129,6 +130,8 @@ def pair(
         exclusions: what needs no twin.
         likeness: as in :func:`.twins.new_keys`.
         keys: of another pairing, to be kept, as :attr:`Pairing.keys`; None to pair by content.
+        changed: legacy modules that may compute in another shape, for a rule changes their parameters: what has
+            another shape has no twin.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
@@ -142,8 +145,14 @@ def pair(
     ours = {keys.get(record.key, key): record for key, record in translated.items()}
     scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
+    other = [
+        one for one in pairs
+        if one.legacy.kind in OF_MODULES and one.legacy.name in changed and one.legacy.shape != one.new.shape
+    ]  # fmt: skip
+    pairs = tuple(one for one in pairs if not any(one is two for two in other)) if other else pairs
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
+    lonely += [item for one in other for item in ((LEGACY, one.legacy), (NEW, one.new))]
     passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
     more = _by_position(passed[LEGACY], passed[NEW], translate)
     if more:

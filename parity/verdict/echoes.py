@@ -24,11 +24,14 @@ from ..traces.shard import TORCH_DTYPES
 from .blame import FLOW
 
 _VALUES = ("module_in", "module_out", "tap", "basis", "loss")
+#: Kinds of records that show what a module's results become.
+_COMPUTED = ("module_out", "tap", "loss")
 _COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
 REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
 UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
 GROUPED = "the same tensors in another grouping; all that is computed is equal"
+REGROUPED = "of a module whose parameters the rules change; all that is computed is equal"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -40,6 +43,7 @@ def explained(
     comparisons: Iterable[Comparison],
     cut_off: Collection[Key] = (),
     keys: Mapping[Key, Key] | None = None,
+    regrouped: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
@@ -56,6 +60,10 @@ def explained(
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
 
+    - Where all else is equal, what a module takes and gives whose parameters the rules change, so that it is another
+      number of modules on the other side, or computes in another shape: its parameters are compared, and what is
+      computed with its results.
+
     Whole numbers, some that come up everywhere and tensors of zeros equal others by chance and prove nothing.
 
     Args:
@@ -63,6 +71,7 @@ def explained(
         comparisons: of all pairs.
         cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
         keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
+        regrouped: by side, paths of the modules whose parameters the rules change; None if there are none.
     """
     comparisons = tuple(comparisons)
     known, paired = _known(comparisons)
@@ -83,7 +92,11 @@ def explained(
     kept = {_call(side, record) for side, record in _outputs(comparisons)}
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
     harmless = dict.fromkeys(_grouped((item for item in found if item.exclusion is None), keys or {}), GROUPED)
+    computed = {c.pair.new.phase for c in comparisons if c.pair.new.kind in _COMPUTED}
     for item in found:
+        record = item.record
+        if record.kind in OF_MODULES and record.name in (regrouped or {}).get(item.side, ()) and record.phase in computed:
+            harmless[item.side, record.key] = REGROUPED
         if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
     if not all(

@@ -22,6 +22,7 @@ from ..comparing.detections import ImageMatch, matched_images
 from ..comparing.drift import Unable
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.pairing import LEGACY, NEW, OF_METHODS, Exclusion, Pairing, Unpaired, pair
+from ..comparing.regrouped import changed_modules, regroupings
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
 from ..traces.trace import Recording, Trace
 from . import degenerate
@@ -141,15 +142,19 @@ def judge(
     ours, theirs = legacy.records, new.records
     if not comparable(legacy, new):
         ours, theirs = without(ours), without(theirs)
-    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys)
+    regrouped, changed = regroupings(legacy, new, mapping), changed_modules(legacy, mapping)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed)
     if stop is not None:
         pairing = until_stop(pairing, new)
     comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
     lonely = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = _cut_off(new, lonely, pairing)
     confirmed = [_confirmed(item) for item in pairing.unpaired]
-    unpaired = explained(confirmed, comparisons, {record.key for record in cut_off}, pairing.keys)
-    covered = cover(legacy, new, mapping, unpaired)
+    lone_modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}
+    lone_modules[LEGACY] |= changed
+    lone_modules[NEW] |= {mapping.map_module(path) for path in changed}
+    unpaired = explained(confirmed, comparisons, {record.key for record in cut_off}, pairing.keys, lone_modules)
+    covered = cover(legacy, new, mapping, unpaired, regrouped)
     if stop is not None:
         covered = without_rest(covered)
     missing = [item.record for item in covered.unaccounted if item.side == LEGACY]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -515,7 +516,7 @@ def test_rules_in_python_are_taken_as_they_are(tmp_path: Path) -> None:
             "r.json",
             '[{"rule": "pad", "source": "a", "target": "b", "axis": 0, "start": 0, "stop": 1, "length": 2, '
             '"reason": "unused"}]',
-            "`rest` is missing.",
+            "for `rest` is missing.",
         ),
         ("r.py", "RULES = 3", "`RULES` is of type int, expected a tuple."),
         ("r.py", "RULE = ()", "it has no `RULES = (...)`."),
@@ -531,3 +532,42 @@ def test_a_file_that_holds_no_rules_is_refused_in_one_line(tmp_path: Path, name:
         rule_file.load(path)
     assert message.replace("{path}", str(path)) in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- the docs
+
+PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_kind_stands_in_the_docs_in_both_forms_which_say_the_same(tmp_path: Path) -> None:
+    head = "from converters.rules.mapping import *\n"
+    told: set[str] = set()
+    python, json_ = blocks("python"), blocks("json")
+    assert len(python) == len(json_) + 1  # the first is of a file that computes its rules
+    for number, text in enumerate(["", *json_]):
+        path = tmp_path / "rules.py"
+        path.write_text(head + python[number])
+        rules = rule_file.load(path)
+        Mapping("docs", rules)
+        if text:
+            (tmp_path / "rules.json").write_text(text)
+            assert rule_file.load(tmp_path / "rules.json") == rules
+        told |= {rule.action for rule in rules}
+    assert told == set(rule_file.KINDS)
+
+
+def test_errors_in_the_docs_are_what_is_said(tmp_path: Path) -> None:
+    splits, cuts = (tmp_path / f"{number}.json" for number in (1, 4))
+    for path, text in ((splits, blocks("json")[1]), (cuts, blocks("json")[4])):
+        path.write_text(text)
+    not_invertible, unfit = (text.strip() for text in blocks("text"))
+    with pytest.raises(errors.NotInvertibleError) as caught:
+        engine.convert({}, Mapping("toy", rule_file.load(cuts)), "legacy", Layout("v", {}))
+    assert str(caught.value) == not_invertible
+    with pytest.raises(errors.ShapeMismatchError) as misfit:
+        engine.convert({"0.attn.qkv.bias": tensor(190)}, Mapping("toy", rule_file.load(splits)), "new", Layout("v", {}))
+    assert str(misfit.value) == unfit

@@ -14,7 +14,7 @@ from legacy_adapters.states import RecordedStates
 from parity.comparing.compare import DERIVED, Tolerance
 from parity.comparing.converted import in_new_form
 from parity.comparing.evidence import TraceEvidence, spreads
-from parity.comparing.pairing import LEGACY, NEW, Exclusion
+from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.sides import states_in_new_form, twin_names
 from parity.traces.trace import TraceError
 from parity.verdict.initial import initial_differences
@@ -26,13 +26,6 @@ from .synthetic import Rec, judged, write_trace
 CHECKS = ["grad", "train"]
 TRAIN = dict(checks=CHECKS, steps=1, clip_order="twin", epoch_length="endless", forced=False, optimizer="AdamW",
              optimizer_groups=1, frozen_in_groups=0)  # fmt: skip
-#: What a fused module computes has no twin among those of its parts.
-EXCLUDED = tuple(
-    Exclusion(side, kind, name, "*", "one fused layer there, several here")
-    for side, names in ((LEGACY, ("qkv", "gate", "up", "head")), (NEW, ("q", "k", "v", "gate_up")))
-    for name in (f"block.{n}" for n in names)
-    for kind in ("module_in", "module_out")
-)
 
 
 def trained(model, weights, clip=0.0):
@@ -74,7 +67,7 @@ def sides():
 
 
 def verdict_of(folder, legacy, new, mapping=MAPPING, **kwargs):
-    return judged(folder, legacy, new, mapping=mapping, on_legacy=TRAIN, on_new=TRAIN, exclusions=EXCLUDED, **kwargs)
+    return judged(folder, legacy, new, mapping=mapping, on_legacy=TRAIN, on_new=TRAIN, **kwargs)
 
 
 def test_both_forms_match_bit_by_bit_in_everything_they_record(tmp_path, sides):
@@ -190,7 +183,7 @@ def test_derived_tolerance_rests_on_the_same_parts(tmp_path, sides):
     for name, by, outcome in (("near", 2.0**-22, MATCH), ("far", 0.75, MISMATCH)):
         new = run(name, sides[1], by=by)
         evidence = TraceEvidence(legacy, reference, spread, new, run(f"{name}64", sides[1], torch.float64))
-        verdict = judge(legacy, new, MAPPING, EXCLUDED, Tolerance(DERIVED), evidence)
+        verdict = judge(legacy, new, MAPPING, (), Tolerance(DERIVED), evidence)
         assert verdict.outcome == outcome, verdict.reasons
     assert {key[2] for key in spread} >= {"block.qkv.weight -> block.k.weight", "block.order"}
 
@@ -226,6 +219,78 @@ def test_the_new_side_sums_norms_in_the_order_of_the_legacy_parameters(tmp_path,
         "block.v.bias", "block.out.weight", "block.out.bias", "block.gate_up.weight", "block.gate_up.bias",
         "block.mix.weight", "classes.weight", "classes.bias",
     ]  # fmt: skip
+
+
+def calls(model, weights):
+    """Return the records of a model's modules, one of them per layer, and how often each leaf ran."""
+    model.load_state_dict(weights)
+    records = [Rec("param", name, value.clone(), phase="weights") for name, value in model.state_dict().items()]
+    counts = {}
+
+    def hook(name):
+        def note(module, given, result):
+            records.extend([Rec("module_in", name, given[0].clone(), "0"), Rec("module_out", name, result.clone())])
+            if name and not list(module.children()):
+                counts[name] = counts.get(name, 0) + 1
+
+        return note
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(hook(name))
+    with torch.no_grad():
+        records.append(Rec("loss", "total", model(image()).sum()))
+    return records, counts
+
+
+@pytest.fixture(scope="module")
+def called():
+    """Return records and counts of calls of both forms on the same weights."""
+    weights = legacy_weights()
+    specs = Layout("tiny", {key: layout.spec_of(value) for key, value in weights.items()})
+    new = engine.convert(weights, MAPPING, "new", specs.mapped(MAPPING)).state_dict
+    return calls(Legacy(), weights), calls(New(), dict(new))
+
+
+def of_calls(folder, legacy, new, legacy_calls, new_calls):
+    # `mix` is no module that is called on the legacy side
+    new = [r for r in new if r.name != "block.mix"]
+    new_calls = {name: count for name, count in new_calls.items() if name != "block.mix"}
+    return judged(folder, legacy, new, mapping=MAPPING, on_legacy=dict(leaf_calls=legacy_calls, checks=["loss"]),
+                  on_new=dict(leaf_calls=new_calls, checks=["loss"]))  # fmt: skip
+
+
+def test_a_fused_module_is_explained_by_what_is_computed_with_its_results(tmp_path, called):
+    (legacy, ours), (new, theirs) = called
+    verdict = of_calls(tmp_path, legacy, new, ours, theirs)
+    assert verdict.outcome == MATCH, verdict.reasons
+    told = {(item.side, item.record.name) for item in verdict.coverage.explained_records}
+    # the head gives a row for the background, too, which the new side's has not: its inputs are compared
+    assert told == {
+        *((LEGACY, f"block.{name}") for name in ("qkv", "gate", "up")), (LEGACY, "head"),
+        *((NEW, f"block.{name}") for name in ("q", "k", "v", "gate_up")), (NEW, "classes"),
+    }  # fmt: skip
+    compared = {(c.pair.legacy.kind, c.pair.legacy.name) for c in verdict.comparisons}
+    assert ("module_in", "head") in compared and ("module_out", "block.proj") in compared
+    assert verdict.coverage.paired_leaf_calls == verdict.coverage.legacy_leaf_calls == 5
+
+
+@pytest.mark.parametrize("name", [None, "block.k", "block.gate_up"])
+def test_where_calls_are_only_counted_every_part_must_have_its_call(tmp_path, called, name):
+    (legacy, ours), (new, theirs) = called
+    counted = ("block.qkv", "block.gate", "block.up", "block.q", "block.k", "block.v", "block.gate_up")
+    legacy, new = ([r for r in records if r.name not in counted] for records in (legacy, new))
+    verdict = of_calls(tmp_path, legacy, new, ours, {n: c for n, c in theirs.items() if n != name})
+    missing = verdict.coverage.missing_calls(LEGACY), verdict.coverage.missing_calls(NEW)
+    assert (verdict.outcome, missing) == {
+        None: (MATCH, (0, 0)), "block.k": (INCOMPARABLE, (1, 2)), "block.gate_up": (INCOMPARABLE, (2, 0)),
+    }[name]  # fmt: skip
+
+
+def test_a_fused_module_is_not_explained_where_something_differs(tmp_path, called):
+    (legacy, ours), (new, theirs) = called
+    verdict = of_calls(tmp_path, legacy, changed(new, "module_out", "block.out"), ours, theirs)
+    assert verdict.outcome == MISMATCH
+    assert (LEGACY, "block.qkv") in {(item.side, item.record.name) for item in verdict.coverage.unaccounted}
 
 
 def initial(copies=(), written=(), recipes=()):
