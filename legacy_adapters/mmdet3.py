@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from .bases.detection import DetectionAdapter
 from .inputs import TENSOR, UNSCALED, Batch
-from .methods import plain
+from .numerics.precision import as_stored
 from .origin import PlainError
-from .precision import as_stored
-from .steps import Training, kind_of
+from .recording.methods import plain
+from .training.steps import Training, kind_of
 
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
@@ -23,12 +24,22 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
         config_path: mmengine config with a ``model``.
         overrides_path: a plain Python file whose ``model`` dict is merged into the config's; ``""`` for none.
     """
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
+    return build_from(merged_config(config_path, overrides_path))
 
+
+def merged_config(config_path: str, overrides_path: str = "") -> Any:
+    """Read a config file and merge the ``model`` of a plain Python file into it; arguments as of :func:`build_model`."""
     config = load_config(config_path)
     if overrides_path:
         config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
+    return config
+
+
+def build_from(config: Any) -> torch.nn.Module:
+    """Build the ``model`` of a config with the mmdet of the running process."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
     if DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
     return MODELS.build(config.model)
@@ -71,9 +82,9 @@ def predict(model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
 
 
 def variants(model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
-    """Return the other ways of inference by the phase they are recorded in.
+    """Return the other forms of inference by the phase they are recorded in; boxes of resized images come first.
 
-    A code base in which one of them does not work leaves it out, in an adapter function of this name.
+    A code base in which one of them does not work leaves it out, in an adapter's method of this name.
     """
 
     def unscaled(batch: Batch) -> List[Dict[str, torch.Tensor]]:
@@ -115,7 +126,7 @@ class Detector:
         self.model, self.pipeline = model, Compose([TRANSFORMS.build(step) for step in steps])
 
     def __call__(self, path: str, image_id: int) -> Dict[str, Any]:
-        """Return what :mod:`legacy_adapters.detecting` writes of an image."""
+        """Return what :mod:`legacy_adapters.tasks.detecting` writes of an image."""
         data = self.pipeline(dict(img_path=path, img_id=image_id))
         batch = self.model.data_preprocessor(dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]]), False)
         result = self.model(**batch, mode="predict")[0]
@@ -283,3 +294,38 @@ def packaged_config(name: str) -> str:
     import mmdet
 
     return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", name)
+
+
+class MMDet3Adapter(DetectionAdapter):
+    """Build and run a detector of a code base in the form of MMDetection 3.x.
+
+    A subclass says which config its options name, builds the model and tells which code ran.
+    """
+
+    def config(self, options: Mapping[str, Any]) -> str:
+        """Return the path of the config."""
+        return options["config"]
+
+    def predict(self, model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
+        """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
+        return predict(model, batch)
+
+    def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
+        """Return the loss terms as the model names them and their sum."""
+        return losses(model, batch)
+
+    def variants(self, model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
+        """Return the other forms of inference by the phase they are recorded in."""
+        return variants(model)
+
+    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> EngineTraining:
+        """Make optimizer and schedulers of the config, with the mmengine of the running process."""
+        return training(model, load_config(self.config(options)), epoch_length)
+
+    def distributed(self, model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+        """Wrap the model as mmengine does for the config."""
+        return distributed(model, load_config(self.config(options)))
+
+    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Detector:
+        """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
+        return Detector(model, load_config(self.config(options)), options.get("scale"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from converters.formats.stored import StoredTensor
 from converters.reading import averages, checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import families
+from converters.rules import ports
 from converters.rules.detect import Detection, detect
 from converters.rules.engine import classes_of, rules_between, same_bits
-from converters.rules.layout import NEW, spec_of
+from converters.rules.layout import spec_of
 from converters.rules.ledger import DROP_DUPLICATE
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.writing import hashing
+from legacy_adapters.ground.names import NEW
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -93,7 +94,8 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
-        return {**asdict(self), "path": str(self.path)}
+        known = None if self.detection is None else self.detection.as_dict()
+        return {**asdict(replace(self, detection=None)), "path": str(self.path), "detection": known}
 
 
 def inspect_file(path: str | Path, key: str | None = None, prefix: str | None = None) -> Inspection:
@@ -131,7 +133,7 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         parameters=sum(counted),
         dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())),
         detection=found,
-        same_layout_as=() if found is None else families.same_layout(found.family),
+        same_layout_as=() if found is None else tuple(family.name for family in ports.same_layout(found.port.family)),
         classes=() if found is None else tuple(sorted(classes_of(loaded.state_dict, _rules(found)))),
         duplicates=tuple(twins),
         duplicates_differing=_differing(loaded.state_dict, twins, loaded.state_dict),
@@ -161,7 +163,7 @@ def _in_file(loaded: Checkpoint, held: Weights) -> dict[str, StoredTensor]:
 
 def _rules(found: Detection) -> KeyMapping:
     """Return the rules that take the checkpoint to the new side."""
-    return rules_between(families.mapping(found.family, found.variant), found.side, NEW)
+    return rules_between(found.port.mapping, found.side, NEW)
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:
@@ -205,7 +207,7 @@ def _differing(copies: Tensors, twins: Mapping[str, str], originals: Tensors) ->
 
 def _twins(tensors: Tensors, found: Detection) -> dict[str, str]:
     """Pair each duplicate with the key that it repeats."""
-    mapping = families.mapping(found.family, found.variant)
+    mapping = found.port.mapping
     matches = ((key, mapping.match(key)) for key in sorted(tensors))
     return {
         key: match.twin

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from converters import errors
-from converters.rules import families
-from legacy_adapters.families import RepoError
+from converters.rules.ports import Port
+from converters.rules.ports import port as port_of
+from legacy_adapters import registry
+from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoError
 from legacy_adapters.launch import RefusedError
 
 from ..comparing.compare import EXACT, FIXED, Tolerance
@@ -28,10 +30,9 @@ from ..runs.bisect import bisect as find_first
 from ..runs.isolate import RunFolder
 from ..runs.run import check_legacy
 from ..runs.run import run as run_parity
-from ..sides.adapter_check import Needs, check_adapter
-from ..sides.exclusions import EXCLUSIONS
-from ..sides.places import SCRIPT
-from ..sides.settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
+from ..sides.adapter_check import Needs, check_adapters
+from ..sides.places import RUN, SCRIPT
+from ..sides.settings import Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
 from ..sides.sides import default_threads, prepare
 from ..traces.trace import Trace, TraceError
 from ..verdict.verdict import Verdict, judge
@@ -39,7 +40,8 @@ from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
 REPORT_NAME = "report.json"
-_INPUT_ERRORS = (
+#: What a user's input causes.
+INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
     RepoError,
@@ -48,14 +50,14 @@ _INPUT_ERRORS = (
     TraceError,
     errors.CheckpointError,
     errors.ConversionError,
-    errors.UnknownFamilyError,
+    FamilyError,
     OSError,
 )
 
 
 def run(
     *, out: Path | None, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
-    tolerance: str, rtol: float, atol: float, **settings: Any,
+    tolerance: str, rtol: float, atol: float, exclusions: tuple[Exclusion, ...] = (), **settings: Any,
 ) -> int:  # fmt: skip
     """Run both sides and print the verdict. Return the exit code.
 
@@ -69,15 +71,17 @@ def run(
         tolerance: by name.
         rtol: of ``fixed``.
         atol: of ``fixed``.
+        exclusions: beside those of the family.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
 
     def work() -> Verdict:
         task, sources, machine = _settings(settings)
-        options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
-        check_legacy(task.family, sources)
+        bounds = _tolerance(tolerance, rtol, atol)
+        options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate, exclusions)
+        check_legacy(task.port.family, sources)
         prepared = prepare(task, sources, machine)
-        check_adapter(Needs.of(task), sources, machine, progress(quiet))
+        check_adapters(Needs.of(task, prepared.port), sources, machine, progress(quiet))
         with whole_folder(out) as folder:
             verdict = run_parity(options, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
@@ -91,13 +95,14 @@ def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
 
     def work() -> golden.Golden:
         task, sources, machine = _settings(settings)
-        check_legacy(task.family, sources)
+        check_legacy(task.port.family, sources)
         prepared = prepare(task, sources, machine)
+        check_adapters(Needs.of(task, prepared.port), sources, machine, progress(quiet), (LEGACY,))
         with whole_folder(None) as folder:
             recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
         return replace(recorded, seal=golden.save(recorded, file))
 
-    recorded, code = done(work, _INPUT_ERRORS)
+    recorded, code = done(work, INPUT_ERRORS)
     if recorded is not None:
         sys.stdout.write(report.golden_line(recorded, file) + "\n")
     return code
@@ -105,21 +110,21 @@ def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
 
 def check(
     *, file: Path, out: Path | None, as_json: bool, quiet: bool, checkpoint: Path | None,
-    new_adapter: Path | None, expect_digest: str | None = None, **machine: Any,
+    new_adapter: Path | None, expect_digest: str | None = None, family: str | None = None, **machine: Any,
 ) -> int:  # fmt: skip
     """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`.
 
-    With ``expect_digest``, a file of another digest is refused.
+    With ``expect_digest``, a file of another digest is refused; ``family`` names one that is not installed.
     """
-    sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
+    sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter)
     where = machine_of(machine)
 
     def work() -> Verdict:
-        recorded = golden.load(file)
+        recorded = golden.load(file, family)
         recorded.check_seal(file, expect_digest)
         prepared = prepare(recorded.task, sources, where)
         recorded.check_given(prepared)
-        check_adapter(Needs.of(recorded.task), sources, where, progress(quiet))
+        check_adapters(Needs.of(recorded.task, prepared.port), sources, where, progress(quiet), (NEW,))
         with whole_folder(out) as folder:
             verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
             _write_report(folder / REPORT_NAME, verdict)
@@ -139,6 +144,7 @@ def compare(
     atol: float,
     verify: bool,
     expect_digest: str | None,
+    exclusions: tuple[Exclusion, ...],
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -152,47 +158,60 @@ def compare(
 
     def work() -> Verdict:
         one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
-        names = _recorded_for(one, two, family, variant)
-        mapping = families.mapping(*names)
+        port = _recorded_for(one, two, family, variant)
         for trace in (one, two) if verify else ():
             trace.verify()
         if expect_digest is not None and not one.seal.startswith(expect_digest):
             raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
         try:
-            return judge(one, two, mapping, EXCLUSIONS[names[0]], _tolerance(tolerance, rtol, atol))
+            excluded = (*port.family.exclusions, *exclusions)
+            return judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol))
         except errors.UnmappedKeyError as error:
             raise TraceError(
-                f"{legacy} does not have the legacy layout of {' '.join(names)}; if the arguments are swapped, call "
+                f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
                 f"`compare LEGACY NEW`. {errors.one_line(error)}"
             ) from error
 
     return _judged(work, as_json, quiet)
 
 
-def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> tuple[str, str]:
-    """Return the family and variant that two traces are compared as.
+def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> Port:
+    """Return the model that two traces are compared as.
 
     Args:
-        legacy: trace of the legacy side, which must have been recorded for them.
+        legacy: trace of the legacy side, which must have been recorded for it.
         new: trace of the new side; recorded for another family if ``family`` is given.
-        family: that was asked for; None for that of the traces.
+        family: name or folder that was asked for; None for that of the traces.
         variant: that was asked for; None for that of the traces.
 
     Raises:
+        FamilyError: if the family, or its variant, is not there.
         TraceError: if a trace was recorded for something else.
     """
     one, two = ((trace.provenance.get("family"), trace.provenance.get("variant")) for trace in (legacy, new))
-    asked = family or one[0], variant or one[1]
-    if None in asked:
+    reference = family or _reference(legacy, one[0])
+    if reference is None or (variant or one[1]) is None:
         raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
+    port = port_of(reference, variant or one[1])
+    asked = port.family.name, port.variant.name
     for trace, told in ((legacy, one), (new, two)):
         found = told[0] or asked[0], told[1] or asked[1]
         if found[1] != asked[1] or (found[0] != asked[0] and (trace is legacy or family is None)):
-            expected = " ".join(asked)
             other = legacy if trace is new and (family, variant) == (None, None) else None
-            expected = f"{other.folder} for {expected}" if other else f"expected {expected}"
+            expected = f"{other.folder} for {port}" if other else f"expected {port}"
             raise TraceError(f"{trace.folder} was recorded for {' '.join(found)}, {expected}; give two traces of one run.")
-    return asked
+    return port
+
+
+def _reference(trace: Trace, name: str | None) -> str | None:
+    """Return what finds a trace's family: its name or, of one that is not installed, the folder that its run tells."""
+    if name is None or name in registry.names():
+        return name
+    try:
+        task = json.loads((trace.folder.absolute().parent / RUN).read_text(encoding="utf-8"))["task"]
+        return task["family"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FamilyError(f"Family {name} of {trace.folder} is not installed; pass its folder with --family.") from None
 
 
 def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
@@ -209,7 +228,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
                 shutil.rmtree(out)  # of an earlier bisect: it would pass for this one's
         return replace(found, script=out / found.script.name) if found.script else found
 
-    found, code = done(work, _INPUT_ERRORS)
+    found, code = done(work, INPUT_ERRORS)
     if found is None:
         return code
     return _told(found.verdict, as_json, quiet, found.script)
@@ -217,7 +236,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
 
 def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -> int:
     """Print how close the decisions of a trace are to ties. Return the exit code."""
-    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), _INPUT_ERRORS)
+    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), INPUT_ERRORS)
     if decisions is None:
         return code
 
@@ -232,7 +251,7 @@ def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -
 
 
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, INPUT_ERRORS)
     return code if verdict is None else _told(verdict, as_json, quiet)
 
 

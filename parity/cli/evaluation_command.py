@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters import errors
-from converters.cli.console import message
-from legacy_adapters.families import RepoError
-from legacy_adapters.launch import RefusedError
+from converters.rules.ports import Port
+from legacy_adapters.ground.console import message
 
 from ..evaluation import coco
 from ..evaluation import report as evaluation_report
@@ -18,29 +17,19 @@ from ..evaluation.evaluation import Bounds, EvalVerdict, files_of
 from ..evaluation.plot import draw_worst
 from ..evaluation.run import EvalTask, categories_of, evaluate, options_dict
 from ..runs.run import check_legacy
-from ..sides.adapter_check import Needs, check_adapter
+from ..sides.adapter_check import Needs, check_adapters
 from ..sides.places import EVALUATION
-from ..sides.settings import NEW_ADAPTER, SettingsError, Sources
-from ..sides.sides import check_device
-from .commands import machine_of
+from ..sides.settings import Sources
+from ..sides.sides import check_device, with_layouts
+from .commands import INPUT_ERRORS, machine_of
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
 REPORT = "report.json"
-_INPUT_ERRORS = (
-    RefusedError,
-    RepoError,
-    SettingsError,
-    coco.BadSetError,
-    errors.CheckpointError,
-    errors.ConversionError,
-    errors.UnknownFamilyError,
-    OSError,
-)
 
 
 def run(
-    *, ann: Path, images: Path, limit: int | None, family: str, variant: str, seed: int,
+    *, ann: Path, images: Path, limit: int | None, port: Port, seed: int,
     scale: tuple[int, int] | None, bounds: Bounds, legacy_repo: Path | None, legacy_python: str | None,
     require_known_commit: bool, checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None,
     as_json: bool, quiet: bool, **machine: Any,
@@ -51,8 +40,7 @@ def run(
         ann: annotation file in COCO's format.
         images: folder of its images.
         limit: as in :func:`coco.load`.
-        family: as in :class:`EvalTask`, like the next three.
-        variant: see there.
+        port: as in :class:`EvalTask`, like the next two.
         seed: see there.
         scale: see there.
         bounds: what counts as equal.
@@ -60,44 +48,49 @@ def run(
         legacy_python: see there.
         require_known_commit: see there.
         checkpoint: see there.
-        new_adapter: see there; None for ddq_port's.
+        new_adapter: see there.
         worst: number of images to draw in ``out``.
         out: folder that keeps everything, in place of what it holds, or None.
         as_json: print JSON instead of tables.
         quiet: print the verdict line only.
         **machine: the fields of :class:`Machine`.
     """
-    task = EvalTask(family, variant, seed, scale)
-    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, require_known_commit)
+    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter, require_known_commit)
     where = machine_of(machine)
 
     def work() -> EvalVerdict:
-        check_legacy(family, sources)
+        check_legacy(port.family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)
+        task = EvalTask(with_layouts(port, sources, where), seed, scale)
         categories = categories_of(task, sources, used)
-        check_adapter(Needs(family, variant, checks=(), scale=scale), sources, where, progress(quiet))
+        check_adapters(Needs(task.port, checks=(), scale=scale), sources, where, progress(quiet))
         with whole_folder(out) as folder:
             options = options_dict(task, sources, where, bounds, used)
             (folder / EVALUATION).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
             verdict = evaluate(task, sources, where, bounds, used, categories, folder, progress(quiet))
             if out is not None:
-                draw_worst(verdict, files_of(folder), used, worst, folder)
-                shown = json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True)
-                (folder / REPORT).write_text(shown)
+                _keep_report(verdict, used, worst, folder)
         return verdict
 
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, (*INPUT_ERRORS, coco.BadSetError))
     if verdict is None:
         return code
 
-    def render() -> None:
-        if as_json:
-            sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
-        else:
-            evaluation_report.print_verdict(verdict, OpenConsole(), quiet)
-
-    written(render)
+    written(partial(_render, verdict, as_json, quiet))
     if out is not None and not quiet:
         message(f"wrote {out / REPORT} and the worst images, {out}/worst-*.png")
     return verdict.exit_code
+
+
+def _keep_report(verdict: EvalVerdict, images: coco.ImageSet, worst: int, folder: Path) -> None:
+    """Write the report and draw the ``worst`` images into ``folder``."""
+    draw_worst(verdict, files_of(folder), images, worst, folder)
+    (folder / REPORT).write_text(json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True))
+
+
+def _render(verdict: EvalVerdict, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
+    else:
+        evaluation_report.print_verdict(verdict, OpenConsole(), quiet)

@@ -24,15 +24,14 @@ from converters.rules.kinds import UnfitShapeError
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.values import applied
-from legacy_adapters.initialising import INIT, TRAINED
-from legacy_adapters.trace_writer import DTYPES, Record, content_digest
+from legacy_adapters.recording.trace_writer import DTYPES, Record, content_digest
+from legacy_adapters.tasks.initialising import TRAINED
 
+from ..traces.kinds import OF_PARAMETERS, Kind
 from ..traces.trace import Recording, Trace
 
-#: Kinds of records that have a parameter's or buffer's name.
-OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
 _ARROW, _PLUS = " -> ", " + "
-_VALUES = ("param", "state", INIT)
+_VALUES = frozenset((Kind.PARAM, Kind.STATE, Kind.INIT))
 
 
 @dataclass(frozen=True)
@@ -185,6 +184,6 @@ def _names(one: Application) -> list[str]:
 
 def _is_of_elements(record: Record, shape: tuple[int, ...] | None) -> bool:
     """Tell whether a record has a number for every element of its parameter, of that shape if it is known."""
-    if record.kind == "setting" or record.slot in (TRAINED, "step"):
+    if record.kind == Kind.SETTING or record.slot in (TRAINED, "step"):
         return False
-    return bool(record.shape) or record.kind in (*_VALUES, "grad") or shape == ()
+    return bool(record.shape) or record.kind in (*_VALUES, Kind.GRAD) or shape == ()

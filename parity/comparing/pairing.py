@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from collections.abc import Mapping as KeyMapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
-from converters.rules.mapping import Mapping
-from legacy_adapters.methods import IN
-from legacy_adapters.methods import KINDS as OF_METHODS
-from legacy_adapters.trace_writer import Key, Record
+from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.family import Exclusion
+from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.recording.trace_writer import Key, Record
 
-from .converted import OF_PARAMETERS, twin_name
+from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
+from .converted import twin_name
 from .twins import Likeness, new_keys
-
-LEGACY, NEW = "legacy", "new"
-#: Kinds of records that have a module's path as name; :data:`.converted.OF_PARAMETERS` have a parameter's or buffer's.
-OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
 
 
 class DuplicateRecordError(ValueError):
     """One side recorded the same thing twice, so that pairing by name is not possible."""
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Records that one side has and the other has no use for, with the reason why that is right.
-
-    An exclusion never touches a pair: where both sides have the record, it is compared.
-
-    Attributes:
-        side: ``legacy`` or ``new``, the side that has the record.
-        kind: of the record, e.g. ``module_in``.
-        name: pattern (``*`` wildcards) of the record's name.
-        slot: pattern of the record's slot.
-        reason: one sentence.
-        zeros_only: holds only for a record that is all zero, e.g. a mask that masks nothing.
-    """
-
-    side: str
-    kind: str
-    name: str
-    slot: str
-    reason: str
-    zeros_only: bool = False
-
-    def covers(self, side: str, record: Record) -> bool:
-        return (
-            side == self.side
-            and record.kind == self.kind
-            and fnmatchcase(record.name, self.name)
-            and fnmatchcase(record.slot, self.slot)
-        )
 
 
 @dataclass(frozen=True)
@@ -109,10 +73,10 @@ class Pairing:
 def pair(
     legacy: tuple[Record, ...],
     new: tuple[Record, ...],
-    mapping: Mapping,
+    mapping: NameMapping,
     exclusions: tuple[Exclusion, ...],
     likeness: Likeness | None = None,
-    keys: KeyMapping[Key, Key] | None = None,
+    keys: Mapping[Key, Key] | None = None,
     changed: Collection[str] = (),
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
@@ -120,8 +84,8 @@ def pair(
     Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
     loss terms have the same names on both sides. Parameters that a rule splits, joins or changes otherwise pair in a
     recording that :func:`.converted.in_new_form` gives, and their modules only if each is one on the other side, too.
-    How code is divided into methods is nobody's business: their records
-    pair where both sides have them, and are left out otherwise.
+    How code is divided into methods is nobody's business: their records pair where both sides have them, and are left
+    out otherwise.
 
     Args:
         legacy: the legacy side's records, parameters as the new side has them.
@@ -153,7 +117,7 @@ def pair(
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
     lonely += [item for one in other for item in ((LEGACY, one.legacy), (NEW, one.new))]
-    passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
+    passed = {side: [r for s, r in lonely if s == side and r.kind == Kind.METHOD_IN] for side in (LEGACY, NEW)}
     more = _by_position(passed[LEGACY], passed[NEW], translate)
     if more:
         position = {id(record): index for index, record in enumerate(legacy)}
@@ -186,7 +150,7 @@ def _by_position(
     ]
 
 
-def translator(mapping: Mapping) -> Callable[[Record], str]:
+def translator(mapping: NameMapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
     cache: dict[tuple[bool, str], str] = {}
 
@@ -204,13 +168,13 @@ def translator(mapping: Mapping) -> Callable[[Record], str]:
 
 
 def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[Key, Record]:
-    found: dict[Key, Record] = {}
+    by_key: dict[Key, Record] = {}
     for record in records:
         key = (record.phase, record.kind, name_of(record), record.call, record.slot)
-        if key in found:
+        if key in by_key:
             raise DuplicateRecordError(f"Two records of one side have the key {key}; the trace is damaged.")
-        found[key] = record
-    return found
+        by_key[key] = record
+    return by_key
 
 
 def _exclusion(exclusions: tuple[Exclusion, ...], side: str, record: Record) -> Exclusion | None:

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from converters.rules.mapping import Mapping as Rules
+from legacy_adapters.ground.names import LEGACY, NEW
 
+from ..traces.kinds import Kind
 from ..traces.trace import Recording
 from .converted import own_names
-
-LEGACY, NEW = "legacy", "new"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def regroupings(legacy: Recording, new: Recording, rules: Rules) -> tuple[Regrou
     """
     if not rules.changes_tensors:
         return ()
-    names = (name for record in legacy.records if record.kind == "param" for name in own_names(record.name))
+    names = (name for record in legacy.records if record.kind == Kind.PARAM for name in own_names(record.name))
     pairs = {
         (_modules(one.sources), _modules(one.targets))
         for one in rules.applications(names)
@@ -63,7 +63,7 @@ def changed_modules(legacy: Recording, rules: Rules) -> frozenset[str]:
     """Return the legacy modules, but for the whole model, with a parameter that a rule permutes, reshapes or cuts."""
     if not rules.changes_tensors:
         return frozenset()
-    names = (name for record in legacy.records if record.kind == "param" for name in own_names(record.name))
+    names = (name for record in legacy.records if record.kind == Kind.PARAM for name in own_names(record.name))
     found = (
         name.rpartition(".")[0]
         for one in rules.applications(names)

@@ -11,21 +11,22 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from converters.rules import families
-from legacy_adapters.initialising import INIT
-from legacy_adapters.inputs import VARIANTS
+from converters.rules.ports import Port
+from legacy_adapters.family import Exclusion, FamilyError
+from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.phases import step_of
+from legacy_adapters.tasks import made_up, probes
+from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
 from ..comparing.converted import in_new_form
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread
 from ..comparing.pairing import LEGACY, NEW, pair
-from ..sides.exclusions import EXCLUSIONS
-from ..sides.settings import SettingsError
+from ..sides.settings import SettingsError, Task
 from ..sides.sides import DECISIONS
 from ..sides.stopped import recorded_by
+from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
 from ..verdict.isolation import write_forcing
 from ..verdict.verdict import MATCH, Verdict, ended, judge, with_isolation
@@ -34,6 +35,7 @@ Progress = Callable[[str], None]
 
 #: Checks in which no module runs that could be given its twin's inputs.
 _NOT_ISOLATED = ("train", INIT)
+_PHASES = ("weights", PREDICT, TRAIN, made_up.PHASE, probes.PHASE)
 ISOLATED, FLOAT64 = "isolated", "64"
 SPREAD = "spread.json"
 
@@ -46,11 +48,15 @@ class RunFolder:
         folder: where.
         tolerance: of the run.
         time_limit: seconds for each process.
+        port: the model.
+        exclusions: of the family and of the run.
     """
 
     folder: Path
     tolerance: Tolerance
     time_limit: float
+    port: Port
+    exclusions: tuple[Exclusion, ...]
 
     @classmethod
     def load(cls, folder: Path) -> RunFolder:
@@ -62,12 +68,16 @@ class RunFolder:
         try:
             options = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             tolerance, limit = Tolerance(**options["tolerance"]), float(options["machine"]["time_limit"])
+            port = Task.from_dict(options["task"]).port
+            exclusions = tuple(Exclusion(**item) for item in options["exclusions"])
         except FileNotFoundError:
             raise TraceError(f"{folder} holds no run; make one with `ddq-parity run ... --out {folder}`.") from None
+        except (FamilyError, SettingsError) as error:
+            raise TraceError(f"{folder}/run.json names what is not there: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             message = f"{folder}/run.json is not of `ddq-parity run`: {type(error).__name__} {error}."
             raise TraceError(message) from error
-        return cls(folder.absolute(), tolerance, limit)
+        return cls(folder.absolute(), tolerance, limit, port, (*port.family.exclusions, *exclusions))
 
     def job(self, run: str) -> Job:
         """Return the job of a run of the new side that was made here.
@@ -133,10 +143,8 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     folder = kept.folder
-    legacy = Trace.load(folder / LEGACY)
-    family, variant = legacy.provenance["family"], legacy.provenance["variant"]
-    mapping = families.mapping(family, variant)
-    legacy = in_new_form(legacy, mapping)
+    mapping = kept.port.mapping
+    legacy = in_new_form(Trace.load(folder / LEGACY), mapping)
     if not (folder / DECISIONS).exists():
         save_file(decisions(legacy), str(folder / DECISIONS))
 
@@ -157,7 +165,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = in_new_form(Trace.load(folder / (LEGACY + FLOAT64)), mapping)
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    alone = judge(_isolable(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
+    alone = judge(_isolable(legacy), isolated, mapping, kept.exclusions, kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
     return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
@@ -173,12 +181,12 @@ def _isolable(legacy: Trace) -> Trace:
     for name in ("changed_inputs", "cut_off", "not_finite"):
         coverage[name] = [entry for entry in coverage.get(name, ()) if is_isolable(entry[0])]
     kept = tuple(record for record in legacy.records if is_isolable(record.phase))
-    lost = {record.name for record in legacy.records if record.kind == "grad"}
-    lost -= {record.name for record in kept if record.kind == "grad"}
+    lost = {record.name for record in legacy.records if record.kind == Kind.GRAD}
+    lost -= {record.name for record in kept if record.kind == Kind.GRAD}
     coverage["without_gradient"] = sorted(lost | set(coverage["without_gradient"]))
     return replace(legacy, provenance=provenance, coverage=coverage, records=kept)
 
 
 def is_isolable(phase: str) -> bool:
     """Tell whether an isolated run has this phase."""
-    return phase != INIT and phase not in VARIANTS and step_of(phase) is None
+    return phase in _PHASES

@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from converters.rules import layout
-from parity.sides.prepare import seeded_weights
 from parity.traces.trace import Trace
+from tests.models import weights_of
 
 from .conftest import PLANTED, PLANTED_ERRORS
 
@@ -28,7 +27,7 @@ def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
         (50, 50, 50, 0.0)
     ] * 2
     assert verdict["decisions"] == [] and not any(verdict["coverage"]["lone_modules"].values())
-    assert {"weights", "training: losses", "training: gradients", "training: noise"} <= {
+    assert {"weights", "training: losses", "training: gradients", "training: random draws"} <= {
         stage["name"] for stage in verdict["stages"]
     }
     assert list(tmp_path.iterdir()) == []
@@ -92,7 +91,7 @@ def test_replayed_decisions_match_too(tiny, tmp_path):
 
 
 def test_checkpoint_saved_after_training_with_its_duplicates(tiny, tmp_path):
-    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), seed=3)
+    weights = weights_of("tiny_4scale", 3, side="legacy")
     duplicates = {k.replace("bbox_head.", "decoder."): v for k, v in weights.items() if "aux_reg_branches" in k}
     torch.save({"meta": {}, "state_dict": {**weights, **duplicates}}, tmp_path / "trained.pth")
     result = tiny("--check", "forward", "--checkpoint", tmp_path / "trained.pth", "-q")
@@ -162,7 +161,9 @@ def test_other_variants(parity, variant):
 
 
 def test_derived_tolerance_finds_what_exact_finds(tiny):
-    result = tiny("--tolerance", "derived", "--new-adapter", PLANTED / "wrong_norm_eps.py", "--json")
+    adapter = PLANTED / "wrong_norm_eps.py"
+    arguments = ("--tolerance", "derived", "--check", "forward,grad", "--new-adapter", adapter, "--json")
+    result = tiny(*arguments, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)
     assert verdict["first_divergence"]["where"] == "decoder.norm"
