@@ -48,7 +48,7 @@ class NotInvertibleError(ConversionError):
     """A conversion needs values that the rules left out on the way there."""
 
 
-class RuleFileError(ConversionError):
+class RuleFileError(MappingError):
     """A file of rules cannot be read, or says something that is no rule."""
 
 

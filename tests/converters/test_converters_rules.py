@@ -17,11 +17,13 @@ from converters import errors
 from converters.carrying import optimizer
 from converters.cli.main import cli
 from converters.formats.stored import StoredTensor
-from converters.rules import engine, families, layout, rule_file
+from converters.rules import engine, layout, ports, rule_file
 from converters.rules.kinds import Rule
 from converters.rules.layout import Layout
 from converters.rules.ledger import CONCAT, SPLIT, Entry, Ledger
 from converters.rules.mapping import Concat, Drop, Keep, Mapping, Pad, Permute, Rename, Reshape, Slice, Split
+from legacy_adapters import registry
+from legacy_adapters.family import LINEAR, PRIOR, Family, FamilyError, Side, Variant
 
 from ..fused import MAPPING, RULES, Legacy, New, image, legacy_weights
 
@@ -369,28 +371,22 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Make the two forms the only family there is; give a folder with a legacy checkpoint in it."""
     folder = tmp_path / "layouts"
     folder.mkdir()
-    (folder / "fused.tiny.json").write_text(layout.layout_of(New(), "tiny").to_json())
-    fused = families.Family(
-        name="fused", code="the fused code", layouts="fused", variants=(families.Variant("tiny", 0),),
-        rules=lambda _: RULES, frozen_groups=False,
-        class_rows={"classes.weight": families.LINEAR, "classes.bias": families.PRIOR},
-        markers=("places", "block.order"),
+    (folder / "tiny.json").write_text(layout.layout_of(New(), "tiny").to_json())
+    side = Side("the fused code", Path("adapter.py"))
+    fused = Family(
+        name="fused", variants=(Variant("tiny"),), legacy=side, new=side, rules=RULES, layouts=folder, installed=True,
+        class_rows={"classes.weight": LINEAR, "classes.bias": PRIOR}, markers=("places", "block.order"),
     )  # fmt: skip
-    monkeypatch.setattr(families, "_FAMILIES", {"fused": fused})
-    monkeypatch.setattr(layout, "_FOLDER", folder)
-    _clear()
-    model, weights = Legacy(), legacy_weights()
-    saved = trained(model, weights, per_parameter=True)
+    monkeypatch.setattr(registry, "names", lambda: ("fused",))
+    monkeypatch.setattr(registry, "get", lambda _: fused)
+    ports.port.cache_clear()
+    weights = legacy_weights()
+    saved = trained(Legacy(), weights, per_parameter=True)
     states = {n: {k: v.to_torch() for k, v in state.items()} for n, state in saved["state"].items()}
     content = {"meta": {}, "state_dict": weights, "optimizer": {**saved, "state": states}}
     torch.save(content, tmp_path / "legacy.pth")
     yield tmp_path
-    _clear()
-
-
-def _clear() -> None:
-    layout.load.cache_clear()
-    families.mapping.cache_clear()
+    ports.port.cache_clear()
 
 
 def run(*args: object, code: int = 0) -> str:
@@ -571,3 +567,17 @@ def test_errors_in_the_docs_are_what_is_said(tmp_path: Path) -> None:
     with pytest.raises(errors.ShapeMismatchError) as misfit:
         engine.convert({"0.attn.qkv.bias": tensor(190)}, Mapping("toy", rule_file.load(splits)), "new", Layout("v", {}))
     assert str(misfit.value) == unfit
+
+
+def test_a_family_may_name_a_file_of_rules(tmp_path: Path) -> None:
+    side = Side("toy", Path("adapter.py"))
+    family_ = Family("toy", (Variant("tiny"),), side, side, rules="rules.json", folder=tmp_path)
+    path = tmp_path / "rules.json"
+    path.write_text(rule_file.dump(RULES))
+    assert ports.Port(family_, family_.variants[0]).mapping.rules == RULES
+    path.write_text("[]")
+    with pytest.raises(FamilyError, match="The rules of family `toy` cannot be used: Cannot take rules from `.*json`"):
+        _ = ports.Port(family_, family_.variants[0]).mapping
+    path.unlink()
+    with pytest.raises(FamilyError, match="The rules of family `toy` cannot be used: .*No such file"):
+        _ = ports.Port(family_, family_.variants[0]).mapping

@@ -10,7 +10,7 @@ import torch
 from converters.rules import engine, layout
 from converters.rules.layout import Layout
 from converters.rules.mapping import Concat, Keep, Mapping, Slice, Split
-from legacy_adapters.states import RecordedStates
+from legacy_adapters.training.states import RecordedStates
 from parity.comparing.compare import DERIVED, Tolerance
 from parity.comparing.converted import in_new_form
 from parity.comparing.evidence import TraceEvidence, spreads
