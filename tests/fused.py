@@ -24,21 +24,31 @@ RULES = (
 MAPPING = Mapping("fused", RULES, ("classes.*",))
 
 
+class Transposed(nn.Module):
+    """A linear layer whose weight is [in, out]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
 class LegacyBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
         self.proj = nn.Linear(WIDTH, WIDTH)
         self.gate, self.up = nn.Linear(WIDTH, 5), nn.Linear(WIDTH, 5)
-        self.mix = nn.Module()
-        self.mix.weight = nn.Parameter(torch.zeros(10, WIDTH))  # [in, out]
+        self.mix = Transposed(10, WIDTH)
         self.order = nn.Parameter(torch.zeros(WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each [places, width]
         x = self.proj(q + k * v)
-        x = torch.cat([self.gate(x), self.up(x)], dim=-1) @ self.mix.weight  # [places, 10] to [places, width]
-        return x + self.order[[2, 0, 3, 1]]
+        x = torch.cat([self.gate(x), self.up(x)], dim=-1)  # [places, 10]
+        return self.mix(x) + self.order[[2, 0, 3, 1]]
 
 
 class Legacy(nn.Module):

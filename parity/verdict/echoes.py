@@ -32,7 +32,7 @@ REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
 UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
 GROUPED = "the same tensors in another grouping; all that is computed is equal"
-REGROUPED = "of a module whose parameters the rules change; all that is computed is equal"
+REGROUPED = "of a module whose parameters the rules change; these are compared, and what is computed with its results"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -60,9 +60,8 @@ def explained(
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
-    - Where all else is equal, what a module takes and gives whose parameters the rules change, so that it is another
-      number of modules on the other side, or computes in another shape: its parameters are compared, and what is
-      computed with its results.
+    - What a module takes and gives whose parameters the rules change, so that it is another number of modules on the
+      other side, or computes in another shape: its parameters are compared, and what is computed with its results.
 
     Whole numbers, some that come up everywhere and tensors of zeros equal others by chance and prove nothing.
 
@@ -75,11 +74,17 @@ def explained(
     """
     comparisons = tuple(comparisons)
     items = _by_content(unpaired, comparisons)
+    of_changed = set(_regrouped(items, comparisons, regrouped or {}))
+    items = tuple(
+        replace(item, explained=REGROUPED)
+        if not item.is_accounted and (item.side, item.record.key) in of_changed
+        else item
+        for item in items
+    )
     if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
         return items
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == Kind.GRAD}
     harmless = _harmless(items, comparisons, keys or {}, bool(proven))
-    harmless |= dict.fromkeys(_regrouped(items, comparisons, regrouped or {}), REGROUPED)
     is_open = [not item.is_accounted and (item.side, item.record.key) not in harmless for item in items]
     if any(lone and item.record.kind not in FLOW for lone, item in zip(is_open, items)):
         return items
