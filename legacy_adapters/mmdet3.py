@@ -24,12 +24,22 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
         config_path: mmengine config with a ``model``.
         overrides_path: a plain Python file whose ``model`` dict is merged into the config's; ``""`` for none.
     """
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
+    return build_from(merged_config(config_path, overrides_path))
 
+
+def merged_config(config_path: str, overrides_path: str = "") -> Any:
+    """Read a config file and merge the ``model`` of a plain Python file into it; arguments as of :func:`build_model`."""
     config = load_config(config_path)
     if overrides_path:
         config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
+    return config
+
+
+def build_from(config: Any) -> torch.nn.Module:
+    """Build the ``model`` of a config with the mmdet of the running process."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
     if DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
     return MODELS.build(config.model)

@@ -103,6 +103,7 @@ def _record(
     from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
     from legacy_adapters.provenance import executed
+    from legacy_adapters.recording import kinds
     from legacy_adapters.recording.extract import Target
     from legacy_adapters.recording.forcing import Forcing
     from legacy_adapters.recording.recorder import Recorder
@@ -115,11 +116,11 @@ def _record(
 
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
-    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model))
+    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model), adapter.methods)
     recorder.attach(model)
     with recorder.in_phase(phases.on_rank("weights", job.rank)):
         for name, tensor in sorted(model.state_dict().items()):
-            recorder.add("param", name, 0, tensor)
+            recorder.add(kinds.PARAM, name, 0, tensor)
     if job.perturb is not None:
         changed = [tensor for tensors in inputs.values() for tensor in adapter.perturbed(tensors)]
         perturb([*model.parameters(), *model.buffers(), *changed], job.perturb, job.amp)
@@ -177,6 +178,7 @@ def _run_checks(
     from legacy_adapters.inputs import PREDICT, TRAIN
     from legacy_adapters.numerics.precision import autocasting
     from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording import kinds
     from legacy_adapters.recording.taps import installed
     from legacy_adapters.tasks import probes
     from legacy_adapters.training import steps
@@ -196,7 +198,7 @@ def _run_checks(
                 with untouched.given(PREDICT, inputs[PREDICT], adapter.batch) as batch, autocasting(job.device, job.amp):
                     results = contract.result(adapter, "predict", model, batch)
                 for index, result in enumerate(adapter.results(results)):
-                    recorder.add("tap", "result", index, result)
+                    recorder.add(kinds.TAP, kinds.RESULT, index, result)
             if not job.force:  # module by module nothing is new in these
                 _run_variants(job, adapter, model, inputs[PREDICT], recorder, untouched)
             _infer_made_up(job, adapter, model, adapter.batch(inputs[PREDICT]), recorder)
@@ -208,17 +210,17 @@ def _run_checks(
                 with untouched.given(TRAIN, inputs[TRAIN], adapter.batch) as batch, autocasting(job.device, job.amp):
                     terms, total = contract.result(adapter, "losses", model, batch)
                 for name, value in terms.items():
-                    recorder.add("loss", name, 0, value)
-                recorder.add("loss", "total", 0, total)
+                    recorder.add(kinds.LOSS, name, 0, value)
+                recorder.add(kinds.LOSS, "total", 0, total)
                 if "grad" in job.checks:
                     total.backward()
                     for name, param in sorted(model.named_parameters()):
                         if param.grad is not None:
-                            recorder.add("grad", name, 0, param.grad)
+                            recorder.add(kinds.GRAD, name, 0, param.grad)
                 # loaded names only: what a training step sets as an attribute may be in the state dict a second time
                 after = model.state_dict()
                 for name in loaded:
-                    recorder.add("state", name, 0, after[name])
+                    recorder.add(kinds.STATE, name, 0, after[name])
         if loop is not None:
             loop.run(step_losses)
         if "forward" in job.checks:
@@ -235,6 +237,7 @@ def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any
 
     from legacy_adapters.numerics.precision import autocasting
     from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording import kinds
     from legacy_adapters.tasks import made_up
 
     name = adapter.predictor(model)
@@ -244,7 +247,7 @@ def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any
     with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False), autocasting(job.device, job.amp):
         results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
         for index, result in enumerate(results):
-            recorder.add("tap", made_up.NAME, index, result, scope=name)
+            recorder.add(kinds.TAP, made_up.NAME, index, result, scope=name)
 
 
 def _run_variants(
@@ -260,6 +263,7 @@ def _run_variants(
 
     from legacy_adapters.numerics.precision import autocasting
     from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording import kinds
 
     for number, (name, run) in enumerate(adapter.variants(model).items(), 1):
         seed_all(job.seed, name)
@@ -269,7 +273,7 @@ def _run_variants(
                 with autocasting(job.device, job.amp):
                     results = run(batch)
             for index, result in enumerate(results):
-                recorder.add("tap", "result", index, result)
+                recorder.add(kinds.TAP, kinds.RESULT, index, result)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

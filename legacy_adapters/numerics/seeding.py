@@ -13,9 +13,6 @@ from typing import Any, Callable, Dict
 import numpy
 import torch
 
-#: Kind of the records of random states; their name is the generator's.
-RANDOM = "random"
-
 
 def seed_of(seed: int, purpose: str) -> int:
     """Return a whole number in [0, 2^63), another one for every ``seed`` and every ``purpose``."""

@@ -21,9 +21,11 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Tup
 
 import torch
 
+from .kinds import IN_GRAD, OUT_GRAD
+
 #: A place where gradients add up: the node that made a tensor, and which of its outputs that is.
 Border = Tuple[Any, int]
-IN, OUT = "in_grad", "out_grad"
+IN, OUT = IN_GRAD, OUT_GRAD
 
 
 def supported() -> bool:

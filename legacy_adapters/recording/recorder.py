@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
 
-from ..numerics.seeding import RANDOM, RandomWatch
+from ..numerics.seeding import RandomWatch
 from ..origin import MODULE, PHASE, note
+from . import kinds
 from .extract import Target, save_call
 from .forcing import Forcing
 from .gradients import GradientFlow, Share
@@ -30,6 +31,7 @@ class Recorder:
         forcing: values of another run to go on with instead of the model's own, or None. Records are its own.
         target: a call whose arguments are saved, or None.
         aside: gives what methods pass elsewhere than in their arguments and results.
+        methods: names of those that are recorded.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Recorder:
         forcing: Optional[Forcing] = None,
         target: Optional[Target] = None,
         aside: Aside = nothing_aside,
+        methods: Sequence[str] = (),
     ) -> None:
         self.writer = writer
+        self._names = tuple(methods)
         self._aside = aside
         self._target = target
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
@@ -86,7 +90,7 @@ class Recorder:
             yield
             self.note_random()
             for generator, digest in self._random.all().items() if draws else ():
-                self.add(RANDOM, generator, 0, {"end": digest})
+                self.add(kinds.RANDOM, generator, 0, {"end": digest})
         except BaseException as error:
             note(error, PHASE, phase)
             raise
@@ -99,7 +103,7 @@ class Recorder:
 
     @property
     def scope(self) -> str:
-        """The path of the module whose code is running; empty for the detector itself."""
+        """The path of the module whose code is running; empty for the model itself."""
         return self._running[-1]
 
     def note_random(self) -> None:
@@ -109,7 +113,7 @@ class Recorder:
         """
         if self.phase and self._draws and not in_backward():
             for generator, digest in self._random.moved().items():
-                self.add(RANDOM, generator, self.next_call(RANDOM, generator), digest)
+                self.add(kinds.RANDOM, generator, self.next_call(kinds.RANDOM, generator), digest)
 
     def next_call(self, kind: str, name: str) -> int:
         """Return the call index of the next value of this kind and name."""
@@ -162,7 +166,7 @@ class Recorder:
             self.classes[name] = "{}.{}".format(type(module).__module__, type(module).__qualname__)
             if name:
                 module.forward = self._recorded(model, name, module)
-            for method, bound in list(methods_of(module)):
+            for method, bound in list(methods_of(module, self._names)):
                 setattr(module, method, self._followed(name, method, bound))
 
     @contextmanager
@@ -229,12 +233,12 @@ class Recorder:
                 return result
             bound = signature.bind(*args, **kwargs)
             given = named_arguments(bound, defaults=True)
-            self.add("module_in", name, call, given)
+            self.add(kinds.MODULE_IN, name, call, given)
             if self._repeats():
                 first = FirstCall(call, scope, torch.is_grad_enabled(), digests(flatten(given)))
                 self._first_calls.add(name, first)
             if self._forcing is not None:
-                args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, call))
+                args, kwargs = changed_call(signature, args, kwargs, self._forced(kinds.MODULE_IN, name, call))
                 bound = signature.bind(*args, **kwargs)
             if self._target is not None and self._target.is_call(self.phase, name, call):
                 save_call(self._target, model, bound)
@@ -244,11 +248,11 @@ class Recorder:
             with self._inside(name):
                 result = forward(*args, **kwargs)
                 self.note_random()
-            self.add("module_out", name, call, result)
+            self.add(kinds.MODULE_OUT, name, call, result)
             if entered is not None:
                 self._flow.leave(entered, name, call, scope, flatten(result))
             if self._forcing is not None:
-                result = changed(result, self._forced("module_out", name, call))
+                result = changed(result, self._forced(kinds.MODULE_OUT, name, call))
             return result
 
         return recorded
@@ -274,7 +278,7 @@ class Recorder:
             with self._inside(name):
                 return forward(*args, **kwargs)
         if self._forcing is not None:
-            args, kwargs = changed_call(signature, args, kwargs, self._forced("module_in", name, first.call))
+            args, kwargs = changed_call(signature, args, kwargs, self._forced(kinds.MODULE_IN, name, first.call))
         entered = None
         if not first.has_graph:
             bound = signature.bind(*args, **kwargs)
@@ -284,7 +288,7 @@ class Recorder:
         if entered is not None:
             self._flow.leave(entered, name, first.call, first.scope, flatten(result))
         if self._forcing is not None:
-            result = changed(result, self._forced("module_out", name, first.call))
+            result = changed(result, self._forced(kinds.MODULE_OUT, name, first.call))
         return result
 
     def coverage(self) -> dict:

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 import torch
 
+from . import kinds
 from .recomputing import digests, in_backward
 from .recorder import Recorder
 from .replay import Decision, Replay, ReplayError, decision_key
@@ -30,7 +31,7 @@ class Tap:
     Attributes:
         owner: module or class that holds the function under ``attribute``.
         attribute: name of the function there.
-        name: gives the tap's name from the call's arguments, e.g. ``distinct``; None means "do not record this call".
+        name: gives the tap's name from the call's arguments, e.g. ``match``; None means "do not record this call".
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
         write: takes a decision and the call's arguments and gives the result the function would have returned, or
             None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
@@ -112,10 +113,10 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
     def watched(name: str, *args: Any, **kwargs: Any) -> Any:
         if tap.random:
             recorder.note_random()
-        call = recorder.next_call("tap", name)
+        call = recorder.next_call(kinds.TAP, name)
         basis = tap.basis(*args, **kwargs) if tap.basis is not None else None
         if basis is not None:
-            recorder.add("basis", name, call, basis)
+            recorder.add(kinds.BASIS, name, call, basis)
         forced = None
         if replay is not None and tap.write is not None:
             phase = recorder.phase
@@ -128,7 +129,7 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
             if tap.random:
                 original(*args, **kwargs)  # for the state of the generator, by which a repeated draw is known
         own = forced if skip else original(*args, **kwargs)
-        recorder.add("tap", name, call, tap.read(own, *args, **kwargs))
+        recorder.add(kinds.TAP, name, call, tap.read(own, *args, **kwargs))
         if tap.random:
             recorder.note_random()
         return own if forced is None else forced
@@ -182,11 +183,11 @@ def _asked_randint_like(like: torch.Tensor, *bounds: int, **kwargs: Any) -> Dict
 
 
 def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
-    return {"draw": result}
+    return {kinds.DRAWN: result}
 
 
 def _write_draw(decision: Decision, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return _fitting(decision["draw"], like.shape).to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
+    return _fitting(decision[kinds.DRAWN], like.shape).to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
 
 
 def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -199,7 +200,7 @@ def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
     shape = _asked_rand(*size)["rand.shape"].tolist()
-    return _fitting(decision["draw"], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
+    return _fitting(decision[kinds.DRAWN], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
 
 
 def within(indices: torch.Tensor, length: int) -> bool:
@@ -226,7 +227,7 @@ def rankings(name: str = "detections") -> List[Tap]:
     """Return the taps of torch's functions that rank scores: ``topk``, ``sort`` and ``argsort``, however called.
 
     They are one decision: the indices of scores, best first. One that ranks from the lowest on ranks negated scores.
-    In mmdet's DETR heads it picks the final detections.
+    In mmdet's heads of queries it picks the final detections.
     """
     topk, sort = torch.return_types.topk, torch.return_types.sort
     return [

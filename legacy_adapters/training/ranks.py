@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from ..job import Job, write_json
 from ..origin import PlainError, ReportedError
+from ..recording import kinds
 from ..recording.trace_writer import INDEX_NAME, sealed
 from .phases import rank_of, step_of
 
@@ -309,7 +310,7 @@ def _in_order(parts: Sequence[Sequence[Dict[str, Any]]]) -> List[Dict[str, Any]]
     """
     found = []
     for part in parts:
-        losses = {record["phase"]: place for place, record in enumerate(part) if record["kind"] == "loss"}
+        losses = {record["phase"]: place for place, record in enumerate(part) if record["kind"] == kinds.LOSS}
         for place, record in enumerate(part):
             is_behind = place > losses.get(record["phase"], len(part))
             found.append((step_of(record["phase"]) or 0, is_behind, rank_of(record["phase"]) or 0, place, record))

@@ -8,10 +8,11 @@ from typing import Dict, Iterator, Mapping, Tuple
 
 import torch
 
+from ..recording import kinds
 from ..recording.stored import StoredTensors
 from ..recording.trace_writer import INDEX_NAME
 
-KINDS = ("state", "optim_state")
+KINDS = (kinds.STATE, kinds.OPTIM_STATE)
 
 
 class RecordedStates:

@@ -29,6 +29,7 @@ from ..inputs import placed
 from ..job import Job
 from ..numerics.precision import as_stored, perturb
 from ..numerics.seeding import seed_all
+from ..recording import kinds
 from ..recording.recorder import Recorder
 from .phases import phase_of
 from .ranks import Meeting
@@ -196,8 +197,8 @@ class StepLoop:
         with self.training.context(), self._together(self.plan.phase(step)):
             terms, total = step_losses(step)
         for name, value in terms.items():
-            self.recorder.add("loss", name, 0, value)
-        self.recorder.add("loss", "total", 0, total)
+            self.recorder.add(kinds.LOSS, name, 0, value)
+        self.recorder.add(kinds.LOSS, "total", 0, total)
         self.training.update(total)
         # first: what it might change belongs to this step, and is lost where the next one is forced
         self.training.advance(epoch_length is not None and step % epoch_length == 0)
@@ -269,18 +270,18 @@ class StepLoop:
             gradient = self._trained[name].grad
             if gradient is not None:
                 self.reached.add(name)
-                self.recorder.add("grad", name, 0, gradient)
+                self.recorder.add(kinds.GRAD, name, 0, gradient)
         self._visited.clear()
 
     def _record_settings(self) -> None:
         kind = kind_of(self.training.optimizer)
         options = {"class": kind}
-        self.recorder.add("update", "optimizer", 0, _options(options))
-        self.recorder.add("update", "optimizer wrapper", 0, _options(self.training.wrapper_options()))
+        self.recorder.add(kinds.UPDATE, "optimizer", 0, _options(options))
+        self.recorder.add(kinds.UPDATE, "optimizer wrapper", 0, _options(self.training.wrapper_options()))
         implied = _IMPLIED.get(kind, {})
         for name, _, group in self._grouped():
             options = {key: value for key, value in group.items() if implied.get(key) != value}
-            self.recorder.add("setting", name, 0, _options(options, (*_ALWAYS, *implied)))
+            self.recorder.add(kinds.SETTING, name, 0, _options(options, (*_ALWAYS, *implied)))
 
     def _clipping(self, clip: Callable) -> Callable:
         signature = inspect.signature(clip)
@@ -290,10 +291,10 @@ class StepLoop:
             given = signature.bind(ordered, *args, **kwargs)
             given.apply_defaults()
             # before the norm, which follows from them
-            self.recorder.add("clip", "gradients", 0, _options(given.arguments))
+            self.recorder.add(kinds.CLIP, "gradients", 0, _options(given.arguments))
             result = clip(ordered, *args, **kwargs)
             if result is not None:
-                self.recorder.add("clip", "gradients", 0, {"total_norm": result})
+                self.recorder.add(kinds.CLIP, "gradients", 0, {"total_norm": result})
             return result
 
         return clipping
@@ -307,17 +308,17 @@ class StepLoop:
 
     def _record_state(self) -> None:
         for name, param, _ in self._grouped():
-            self.recorder.add("optim_state", name, 0, self.training.optimizer.state.get(param, {}))
+            self.recorder.add(kinds.OPTIM_STATE, name, 0, self.training.optimizer.state.get(param, {}))
         # what training sets as an attribute may be in the state dict a second time: the names of the start only
         after = self.model.state_dict()
         for name in sorted(self._start):
-            self.recorder.add("state", name, 0, after[name])
+            self.recorder.add(kinds.STATE, name, 0, after[name])
 
     def _force(self, phase: str, states: RecordedStates) -> None:
         weights, kept = self.model.state_dict(), self.training.optimizer.state
         with torch.no_grad():
             for kind, name, slot, value in states.after(phase):
-                held = weights.get(name) if kind == "state" else kept.get(self._trained.get(name), {}).get(slot)
+                held = weights.get(name) if kind == kinds.STATE else kept.get(self._trained.get(name), {}).get(slot)
                 # the optimizer's counter stays this side's own: it is compared, and nothing rounds in it
                 if held is not None and held.shape == value.shape and slot != "step":
                     held.copy_(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +70,27 @@ def run(
             (folder / EVALUATION).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
             verdict = evaluate(task, sources, where, bounds, used, categories, folder, progress(quiet))
             if out is not None:
-                draw_worst(verdict, files_of(folder), used, worst, folder)
-                shown = json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True)
-                (folder / REPORT).write_text(shown)
+                _keep_report(verdict, used, worst, folder)
         return verdict
 
     verdict, code = done(work, (*INPUT_ERRORS, coco.BadSetError))
     if verdict is None:
         return code
 
-    def render() -> None:
-        if as_json:
-            sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
-        else:
-            evaluation_report.print_verdict(verdict, OpenConsole(), quiet)
-
-    written(render)
+    written(partial(_render, verdict, as_json, quiet))
     if out is not None and not quiet:
         message(f"wrote {out / REPORT} and the worst images, {out}/worst-*.png")
     return verdict.exit_code
+
+
+def _keep_report(verdict: EvalVerdict, images: coco.ImageSet, worst: int, folder: Path) -> None:
+    """Write the report and draw the ``worst`` images into ``folder``."""
+    draw_worst(verdict, files_of(folder), images, worst, folder)
+    (folder / REPORT).write_text(json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True))
+
+
+def _render(verdict: EvalVerdict, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
+    else:
+        evaluation_report.print_verdict(verdict, OpenConsole(), quiet)

@@ -36,8 +36,8 @@ def aligned(logs: Sequence[RunLog]) -> tuple[list[RunLog], list[str]]:
     lengths = {log.epoch_length or log.least_length for log in logs}
     if len(lengths) == 1:
         return logs, []
-    told = ", ".join(f"{log.epoch_length or log.least_length} in {log.name}" for log in logs)
-    return logs, [f"Epochs have different numbers of iterations ({told}); the logs are aligned by epochs."]
+    lengths = ", ".join(f"{log.epoch_length or log.least_length} in {log.name}" for log in logs)
+    return logs, [f"Epochs have different numbers of iterations ({lengths}); the logs are aligned by epochs."]
 
 
 def ended(logs: Sequence[RunLog], until: float | None) -> tuple[list[RunLog], float, list[str]]:
@@ -155,10 +155,10 @@ def rate_notes(a: RunLog, b: RunLog) -> list[str]:
     """Tell where the learning rates part, in entries that both logs have; mmdet 2.x rounds them to 1e-5."""
     at, one, two = np.intersect1d(np.round(a.rates.at, 9), np.round(b.rates.at, 9), return_indices=True)
     rates = a.rates.values[one], b.rates.values[two]
-    apart = np.flatnonzero(np.abs(rates[0] - rates[1]) > np.maximum(1e-5, 1e-3 * np.abs(rates[0])))
-    if not len(apart):
+    differing = np.flatnonzero(np.abs(rates[0] - rates[1]) > np.maximum(1e-5, 1e-3 * np.abs(rates[0])))
+    if not len(differing):
         return []
-    first = int(apart[0])
+    first = int(differing[0])
     return [
         f"The learning rate differs from {at[first]:.4g} {a.unit} on: {rates[0][first]:.4g} in A, "
         f"{rates[1][first]:.4g} in B."

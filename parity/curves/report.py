@@ -54,8 +54,8 @@ def _resolution(verdict: CurvesVerdict) -> str:
     halves = {
         kind: [q for q in verdict.quantities if q.kind == kind and q.interval is not None] for kind in (LEVEL, AP)
     }
-    found = [(q.interval.half, abs(q.reference)) for q in halves[LEVEL]]
-    parts = [f"losses from {max(half / base if base else 0.0 for half, base in found):.1%}"] * bool(found)
+    of_losses = [(q.interval.half, abs(q.reference)) for q in halves[LEVEL]]
+    parts = [f"losses from {max(half / base if base else 0.0 for half, base in of_losses):.1%}"] * bool(of_losses)
     parts += [f"APs from {max(q.interval.half for q in halves[AP]):.3f}"] if halves[AP] else []
     return " and ".join(parts) + " on"
 

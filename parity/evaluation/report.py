@@ -121,7 +121,7 @@ def _image_dict(result: ImageResult) -> dict[str, Any]:
         "input_shapes": {side: list(shape) for side, shape in result.shapes.items()},
         "detections": dict(match.counts),
         "paired": len(match.rows),
-        "alone": {side: [vars(one) for one in found] for side, found in match.unmatched.items()},
+        "alone": {side: [vars(one) for one in detections] for side, detections in match.unmatched.items()},
         "alone_at_the_cut": result.at_cut,
         "moved": match.moved,
         "score_gap": finite(match.score_gap),

@@ -14,10 +14,11 @@ from legacy_adapters.recording.trace_writer import Key
 from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
-from ..comparing.evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
+from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import RunOptions, Sources
 from ..sides.sides import Prepared, Sides, prepare
+from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
 from ..verdict import degenerate
 from ..verdict.outcome import INCOMPARABLE, MISMATCH
@@ -147,7 +148,7 @@ def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Pro
 def _of_weights(sides: Sides, options: RunOptions) -> Verdict:
     """Judge two sides of which one did nothing but load its weights."""
     legacy, new = (
-        replace(trace, records=tuple(record for record in trace.records if record.kind == "param"))
+        replace(trace, records=tuple(record for record in trace.records if record.kind == Kind.PARAM))
         for trace in (Trace.load(sides.folder / side) for side in (LEGACY, NEW))
     )
     return judge(legacy, new, options.task.port.mapping, options.excluded, Tolerance())
@@ -167,7 +168,7 @@ class Measured:
 
 
 def measure_legacy(
-    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: Values = whole, states: str | None = None
+    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: ValuesOf = whole, states: str | None = None
 ) -> Measured:
     """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run.
 

@@ -32,6 +32,7 @@ from legacy_adapters.recording.trace_writer import Record
 from legacy_adapters.training.phases import phase_of
 
 from ..comparing.pairing import LEGACY, NEW
+from ..traces.kinds import Kind
 from ..traces.trace import Trace
 from .prepare import seeded_batch, seeded_weights
 from .settings import TWIN, Machine, SettingsError, Sources, Task
@@ -207,8 +208,8 @@ class Sides:
             **changes: as in :meth:`legacy`.
         """
         names = twin_names(twin, self.task.port.mapping)
-        changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
-        changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
+        changes["clip_names"] = tuple(names[Kind.SETTING]) if self.task.clip_order == TWIN else ()
+        changes["state_names"] = {new: legacy for new, legacy in names[Kind.STATE].items() if new != legacy}
         return self._run(run, NEW, new_code(self.task.port, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
@@ -292,9 +293,9 @@ def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dic
 
     Under ``setting`` stand the parameters in the order of its optimizer, under ``state`` all weights and buffers.
     """
-    first, found = None, {"setting": {}, "state": {}}
+    first, found = None, {Kind.SETTING: {}, Kind.STATE: {}}
     for record in records:
-        if record.kind == "setting":
+        if record.kind == Kind.SETTING:
             first = first or record.phase
         if record.phase == first and record.kind in found and first is not None:
             name = mapping.target_of(record.name)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from legacy_adapters.launch import SideError, crash
-from legacy_adapters.numerics.seeding import RANDOM
 from legacy_adapters.recording.trace_writer import INDEX_NAME
-from legacy_adapters.tasks.initialising import INIT
 from legacy_adapters.training.phases import rank_of
 
 from ..comparing.coverage import Coverage
 from ..comparing.pairing import LEGACY, NEW, Pairing, Unpaired
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 
@@ -24,7 +23,7 @@ class Stop:
     Attributes:
         side: ``legacy`` or ``new``.
         error: in one line.
-        place: in words, e.g. `` `decoder` (the predict phase)``; empty if not known.
+        place: in words, e.g. `` `head.norm` (the predict phase)``; empty if not known.
         traceback: the last lines of it.
     """
 
@@ -78,7 +77,7 @@ def judged_part(new: Trace, reference: Trace | None) -> tuple[Trace, Stop | None
     if reference is None or Stop.of(reference, NEW) is None:
         return new, stop
     # a model is initialised once, whatever precision it then runs in
-    records = tuple(record for record in new.records if record.kind == INIT or record.key in reference.by_key)
+    records = tuple(record for record in new.records if record.kind == Kind.INIT or record.key in reference.by_key)
     return replace(new, records=records), stop or Stop.of(reference, NEW)
 
 
@@ -94,7 +93,7 @@ def until_stop(pairing: Pairing, new: Trace) -> Pairing:
     """
     phases = dict.fromkeys(record.phase for record in new.records)
     ended = set(phases) - set({rank_of(phase): phase for phase in phases}.values())  # without the last of each rank
-    begun = {pair.legacy.key[:4] for pair in pairing.pairs if pair.legacy.kind != RANDOM}
+    begun = {pair.legacy.key[:4] for pair in pairing.pairs if pair.legacy.kind != Kind.RANDOM}
 
     def in_time(item: Unpaired) -> bool:
         return item.side == NEW or item.record.phase in ended or item.record.key[:4] in begun

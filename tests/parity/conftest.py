@@ -13,10 +13,9 @@ from parity.cli.main import cli
 from parity.comparing.compare import Tolerance
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
-from parity.verdict import verdict
+from parity.verdict import reasons
 from parity.verdict.verdict import MATCH, judge
-from tests.models import exclusions as exclusions_of
-from tests.models import mapping
+from tests.models import port
 
 from ..warm.execute import in_forks
 from .synthetic import MODULES
@@ -69,7 +68,7 @@ TRAINING_ERRORS = [
 
 def training_judge(folder, family, legacy_repo=None):
     """Train the legacy side for 4 steps; return a function that trains an adapter in ``planted`` and judges it."""
-    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2)
+    task = Task(port(family, "tiny_4scale"), ((64, 64),), None, 0, ("train",), 4, 2)
     machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
     prepared = prepare(task, sources, machine)
     legacy = Sides(task, sources, machine, prepared, folder).legacy()
@@ -77,7 +76,7 @@ def training_judge(folder, family, legacy_repo=None):
     def run(error):
         sides = Sides(task, replace(sources, new_adapter=PLANTED / f"{error}.py"), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records)) as new:
-            return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
     return run
 
@@ -93,7 +92,7 @@ RANK_ERRORS = [
 
 def ranks_judge(folder, family, legacy_repo=None):
     """Train the legacy side with two ranks for 4 steps; return a function that trains an adapter and judges it."""
-    task = Task(family, "tiny_4scale", ((64, 64), (64, 80)), None, 0, ("train",), 4, ranks=2)
+    task = Task(port(family, "tiny_4scale"), ((64, 64), (64, 80)), None, 0, ("train",), 4, ranks=2)
     machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
     prepared = prepare(task, sources, machine)
     legacy = Sides(task, sources, machine, prepared, folder).legacy()
@@ -101,7 +100,7 @@ def ranks_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
-            return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
     return run
 
@@ -123,7 +122,7 @@ def assert_every_rank_matches(verdict):
 
 def resumed_by_legacy(folder, family, legacy_repo=None):
     """Stop the port's training after step 2 of 4, resume the legacy side from its checkpoint; return the verdict."""
-    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
+    task = Task(port(family, "tiny_4scale"), ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
     machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
     sides = Sides(task, sources, machine, prepare(task, sources, machine), folder)
     # norms are summed in the order of the legacy side's optimizer, which a run of one step tells
@@ -131,7 +130,7 @@ def resumed_by_legacy(folder, family, legacy_repo=None):
     new = sides.new(twin=order.records, checkpoint_to=str(folder / "port.pth"))
     api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
     legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
-    return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
+    return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -144,7 +143,7 @@ def warm_sides():
 @pytest.fixture(autouse=True)
 def checks_of_tests(monkeypatch):
     """Let hand-written traces ask for the one kind of record most of them are made of."""
-    monkeypatch.setitem(verdict._EVIDENCE, *MODULES)
+    monkeypatch.setitem(reasons.EVIDENCE_OF_CHECKS, *MODULES)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from converters.rules.ports import Port
 from legacy_adapters.launch import SideError
 from parity.cli import commands
 from parity.golden import golden
@@ -46,7 +47,7 @@ def tiny_golden(recorded, tiny_given, tmp_path):
 
     def write(**changes):
         path = tmp_path / "tiny.npz"
-        golden.save(replace(recorded, **{"task": TINY, "given": tiny_given, **changes}), path)
+        golden.save(replace(recorded, **{"task": TINY, "sources": tiny_given, **changes}), path)
         return path
 
     return write
@@ -97,12 +98,12 @@ def test_check_of_a_bad_file(parity, untouched, saved, tmp_path, case):
 
 @pytest.mark.parametrize("what", ["weights", "inputs"])
 def test_check_with_other_weights_or_inputs(parity, untouched, tiny_golden, tiny_given, tmp_path, what):
-    path = tiny_golden(given={**tiny_given, what: "0" * 64})
+    path = tiny_golden(sources={**tiny_given, what: "0" * 64})
     assert f"recorded with other {what}" in one_line(untouched(lambda: parity("check", path)))
 
 
 def test_check_with_other_weights_keeps_the_earlier_run(parity, untouched, tiny_golden, tiny_given, tmp_path):
-    path = tiny_golden(given={**tiny_given, "weights": "0" * 64})
+    path = tiny_golden(sources={**tiny_given, "weights": "0" * 64})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")
     result = untouched(lambda: parity("check", path, "--out", tmp_path / "out", "--force"))
@@ -115,7 +116,10 @@ def test_check_with_other_weights_keeps_the_earlier_run(parity, untouched, tiny_
     ids=["family", "variant"],
 )
 def test_check_of_a_task_that_does_not_exist(parity, untouched, tiny_golden, changes, says):
-    path = tiny_golden(task=replace(TINY, **changes))
+    of = TINY.port
+    other = Port(replace(of.family, name=changes.get("family", of.family.name)),
+                 replace(of.variant, name=changes.get("variant", of.variant.name)))  # fmt: skip
+    path = tiny_golden(task=replace(TINY, port=other))
     assert says in one_line(untouched(lambda: parity("check", path)))
 
 
@@ -212,7 +216,7 @@ def test_capture_replaces_it_with_force(parity, no_models, recorded, saved):
     result = parity("capture", saved, *CAPTURE, "--force", "--seed", "5")
     assert result.exit_code == 0 and result.stderr == "running nothing ...\n"
     (line,) = result.stdout.splitlines()
-    assert line.startswith(f"CAPTURED {len(RECORDS)} records of toy tiny -> {saved}")
+    assert line.startswith(f"CAPTURED {len(RECORDS)} records of mmdet_ddq tiny_1class -> {saved}")
     assert golden.load(saved).records == recorded.records
     assert [(task.seed, task.sizes, task.checks) for task in no_models] == [(5, ((64, 64),), ("forward",))]
 

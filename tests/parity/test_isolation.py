@@ -112,7 +112,7 @@ def alone(tmp_path_factory):
         job = dict(adapter=str(ADAPTER), force=force, replay=str(folder / DECISIONS), checks=kept.isolable(NEW))
         trace = kept.run_new(faults.replace("+", "_"), NEW, **job)
         verdict = judge(_isolable(legacy), trace, mapping, exclusions_of("mmdet_ddq"), kept.tolerance, None, keys)
-        return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.places
+        return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.culprits
 
     return places_with
 

@@ -27,7 +27,7 @@ def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
         (50, 50, 50, 0.0)
     ] * 2
     assert verdict["decisions"] == [] and not any(verdict["coverage"]["lone_modules"].values())
-    assert {"weights", "training: losses", "training: gradients", "training: noise"} <= {
+    assert {"weights", "training: losses", "training: gradients", "training: random draws"} <= {
         stage["name"] for stage in verdict["stages"]
     }
     assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,14 @@
 """Two ranks against mmdet 3.3.0's own DDQDETR at tiny width: clean, and with errors that one process cannot show."""
 
 import pytest
+import torch
 
+from legacy_adapters.inputs import Batch
 from parity.report.report import closing_line, reduction_lines
 from parity.report.report_json import as_dict
 from parity.report.training import training_lines
 from parity.sides.settings import Task
-from parity.sides.sides import batch_of
+from parity.sides.sides import inputs_of
 from parity.verdict.verdict import INCOMPARABLE, MISMATCH
 from tests.models import NEW_ADAPTER, port
 
@@ -49,7 +51,7 @@ def test_in_one_process_such_an_error_does_not_show(tiny):
 
 def test_batches_differ_between_ranks_and_steps():
     phases = [f"step {step} on rank {rank}" for step in range(1, 6) for rank in (0, 1)]
-    batches = [batch_of(TASK, phase) for phase in phases]
+    batches = [Batch.from_tensors(dict(inputs_of(TASK, phase)), "cpu", torch.float32) for phase in phases]
     totals = [sum(map(len, batch.gt_labels)) for batch in batches]
     assert len({batch.image_sizes for batch in batches}) == len(phases)
     assert [total == 0 for total in totals] == [False, False, False, True, True, True, True, False, False, False]
