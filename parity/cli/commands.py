@@ -38,8 +38,11 @@ from ..verdict.verdict import Verdict, judge
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
+Progress = Callable[[str], None]
+
 REPORT_NAME = "report.json"
-_INPUT_ERRORS = (
+#: What a user's input can cause; each message is one line.
+INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
     RepoError,
@@ -53,120 +56,119 @@ _INPUT_ERRORS = (
 )
 
 
-def run(
-    *, out: Path | None, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
-    tolerance: str, rtol: float, atol: float, **settings: Any,
-) -> int:  # fmt: skip
+def run(*, as_json: bool, quiet: bool, **settings: Any) -> int:
     """Run both sides and print the verdict. Return the exit code.
 
     Args:
-        out: folder that keeps everything, in place of what it holds, or None.
         as_json: print JSON instead of the table.
         quiet: print the verdict line only.
+        **settings: as in :func:`judge_run`.
+    """
+    return _judged(lambda: judge_run(tell=progress(quiet), **settings), as_json, quiet)
+
+
+def judge_run(
+    *, out: Path | None, replay: bool, isolate: bool, dtype: str, tolerance: str, rtol: float, atol: float,
+    tell: Progress, **settings: Any,
+) -> Verdict:  # fmt: skip
+    """Run both sides and judge them.
+
+    Args:
+        out: folder that keeps everything, in place of what it holds, or None.
         replay: as in :class:`RunOptions`.
         isolate: as in :class:`RunOptions`.
         dtype: as in :class:`RunOptions`.
         tolerance: by name.
         rtol: of ``fixed``.
         atol: of ``fixed``.
+        tell: is told each step.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
-
-    def work() -> Verdict:
-        task, sources, machine = _settings(settings)
-        options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
-        check_legacy(task.family, sources)
-        prepared = prepare(task, sources, machine)
-        check_adapter(Needs.of(task), sources, machine, progress(quiet))
-        with whole_folder(out) as folder:
-            verdict = run_parity(options, prepared, folder, progress(quiet))
-            _write_report(folder / REPORT_NAME, verdict)
-        return verdict
-
-    return _judged(work, as_json, quiet)
+    task, sources, machine = _settings(settings)
+    options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
+    check_legacy(task.family, sources)
+    prepared = prepare(task, sources, machine)
+    check_adapter(Needs.of(task), sources, machine, tell)
+    with whole_folder(out) as folder:
+        verdict = run_parity(options, prepared, folder, tell)
+        _write_report(folder / REPORT_NAME, verdict)
+    return verdict
 
 
 def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
-    """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`run`."""
-
-    def work() -> golden.Golden:
-        task, sources, machine = _settings(settings)
-        check_legacy(task.family, sources)
-        prepared = prepare(task, sources, machine)
-        with whole_folder(None) as folder:
-            recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
-        return replace(recorded, seal=golden.save(recorded, file))
-
-    recorded, code = done(work, _INPUT_ERRORS)
+    """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`record_golden`."""
+    recorded, code = done(lambda: record_golden(file=file, tell=progress(quiet), **settings), INPUT_ERRORS)
     if recorded is not None:
         sys.stdout.write(report.golden_line(recorded, file) + "\n")
     return code
 
 
-def check(
-    *, file: Path, out: Path | None, as_json: bool, quiet: bool, checkpoint: Path | None,
-    new_adapter: Path | None, expect_digest: str | None = None, **machine: Any,
-) -> int:  # fmt: skip
-    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`.
+def record_golden(*, file: Path, tell: Progress, **settings: Any) -> golden.Golden:
+    """Record the legacy side into a golden file, and return what it holds; arguments as in :func:`judge_run`."""
+    task, sources, machine = _settings(settings)
+    check_legacy(task.family, sources)
+    prepared = prepare(task, sources, machine)
+    with whole_folder(None) as folder:
+        recorded = golden_runs.capture(task, sources, machine, prepared, folder, tell)
+    return replace(recorded, seal=golden.save(recorded, file))
+
+
+def check(*, as_json: bool, quiet: bool, **settings: Any) -> int:
+    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`judge_golden`."""
+    return _judged(lambda: judge_golden(tell=progress(quiet), **settings), as_json, quiet)
+
+
+def judge_golden(
+    *, file: Path, out: Path | None, checkpoint: Path | None, new_adapter: Path | None,
+    expect_digest: str | None = None, tell: Progress, **machine: Any,
+) -> Verdict:  # fmt: skip
+    """Run the new side and judge it by a golden file; arguments as in :func:`judge_run`.
 
     With ``expect_digest``, a file of another digest is refused.
     """
     sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
     where = machine_of(machine)
-
-    def work() -> Verdict:
-        recorded = golden.load(file)
-        recorded.check_seal(file, expect_digest)
-        prepared = prepare(recorded.task, sources, where)
-        recorded.check_given(prepared)
-        check_adapter(Needs.of(recorded.task), sources, where, progress(quiet))
-        with whole_folder(out) as folder:
-            verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
-            _write_report(folder / REPORT_NAME, verdict)
-        return verdict
-
-    return _judged(work, as_json, quiet)
+    recorded = golden.load(file)
+    recorded.check_seal(file, expect_digest)
+    prepared = prepare(recorded.task, sources, where)
+    recorded.check_given(prepared)
+    check_adapter(Needs.of(recorded.task), sources, where, tell)
+    with whole_folder(out) as folder:
+        verdict = golden_runs.check(recorded, sources, where, prepared, folder, tell)
+        _write_report(folder / REPORT_NAME, verdict)
+    return verdict
 
 
-def compare(
-    *,
-    legacy: Path,
-    new: Path,
-    family: str | None,
-    variant: str | None,
-    tolerance: str,
-    rtol: float,
-    atol: float,
-    verify: bool,
-    expect_digest: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Compare two trace folders and print the verdict. Return the exit code.
+def compare(*, as_json: bool, quiet: bool, **settings: Any) -> int:
+    """Compare two trace folders and print the verdict. Return the exit code; arguments as in :func:`judge_traces`."""
+    return _judged(lambda: judge_traces(**settings), as_json, quiet)
+
+
+def judge_traces(
+    *, legacy: Path, new: Path, family: str | None, variant: str | None, tolerance: str, rtol: float, atol: float,
+    verify: bool, expect_digest: str | None,
+) -> Verdict:  # fmt: skip
+    """Compare two trace folders and judge them.
 
     What can turn the verdict is checked: always that the shards are whole, and with a tolerance other than ``exact``,
     where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is. The
     indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace. Without ``family`` and
     ``variant`` the traces tell them.
     """
-
-    def work() -> Verdict:
-        one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
-        names = _recorded_for(one, two, family, variant)
-        mapping = families.mapping(*names)
-        for trace in (one, two) if verify else ():
-            trace.verify()
-        if expect_digest is not None and not one.seal.startswith(expect_digest):
-            raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
-        try:
-            return judge(one, two, mapping, EXCLUSIONS[names[0]], _tolerance(tolerance, rtol, atol))
-        except errors.UnmappedKeyError as error:
-            raise TraceError(
-                f"{legacy} does not have the legacy layout of {' '.join(names)}; if the arguments are swapped, call "
-                f"`compare LEGACY NEW`. {errors.one_line(error)}"
-            ) from error
-
-    return _judged(work, as_json, quiet)
+    one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
+    names = _recorded_for(one, two, family, variant)
+    mapping = families.mapping(*names)
+    for trace in (one, two) if verify else ():
+        trace.verify()
+    if expect_digest is not None and not one.seal.startswith(expect_digest):
+        raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
+    try:
+        return judge(one, two, mapping, EXCLUSIONS[names[0]], _tolerance(tolerance, rtol, atol))
+    except errors.UnmappedKeyError as error:
+        raise TraceError(
+            f"{legacy} does not have the legacy layout of {' '.join(names)}; if the arguments are swapped, call "
+            f"`compare LEGACY NEW`. {errors.one_line(error)}"
+        ) from error
 
 
 def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> tuple[str, str]:
@@ -209,7 +211,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
                 shutil.rmtree(out)  # of an earlier bisect: it would pass for this one's
         return replace(found, script=out / found.script.name) if found.script else found
 
-    found, code = done(work, _INPUT_ERRORS)
+    found, code = done(work, INPUT_ERRORS)
     if found is None:
         return code
     return _told(found.verdict, as_json, quiet, found.script)
@@ -217,7 +219,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
 
 def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -> int:
     """Print how close the decisions of a trace are to ties. Return the exit code."""
-    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), _INPUT_ERRORS)
+    decisions, code = done(lambda: near_ties.audit(Trace.load(trace)), INPUT_ERRORS)
     if decisions is None:
         return code
 
@@ -232,7 +234,7 @@ def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -
 
 
 def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, INPUT_ERRORS)
     return code if verdict is None else _told(verdict, as_json, quiet)
 
 
