@@ -17,7 +17,9 @@ from parity.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 NOT_IN_PYTHON = {"json", "quiet"}
-EXAMPLES = re.findall(r"^### ([^\n]+)$(?:(?!^#).)*?^```python$(.*?)^```$", (ROOT / "docs" / "scripting.md").read_text(), re.M | re.S)
+_EXAMPLE = re.compile(r"^### ([^\n]+)$(?:(?!^#).)*?^```python$(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLES = _EXAMPLE.findall((ROOT / "docs" / "scripting.md").read_text())
+WHAT = ("mmdet_ddq", "tiny_4scale")
 
 
 @pytest.mark.parametrize("name", ["run", "compare", "capture", "check"])
@@ -49,24 +51,24 @@ def test_every_public_name_can_be_used():
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    ("name", "arguments", "options", "error", "says"),
     [
-        (lambda: parity.run("mmdet_dqd", "tiny_4scale"), "SettingsError", "did you mean mmdet_ddq?"),
-        (lambda: parity.run("mmdet_ddq", "tiny_4scale", check=["loss", "los"]), "SettingsError", "'los' is not a check"),
-        (lambda: parity.run("mmdet_ddq", "tiny_4scale", steps=3), "SettingsError", "--steps needs check train"),
-        (lambda: parity.run("mmdet_ddq", "tiny_4scale", size=[(3, 64)]), "SettingsError", "from 32 to 8192 pixels"),
-        (lambda: parity.run("mmdet_ddq", "tiny_4scale", rtol=1), "SettingsError", "--rtol is of --tolerance fixed"),
-        (lambda: parity.run("ddq_detr", "tiny_4scale"), "RepoError", "needs --legacy-repo"),
-        (lambda: parity.run("mmdet_ddq", "tiny_4scale", checkpoint="none.pth"), "FileNotFoundError", "none.pth does not"),
-        (lambda: parity.compare("none", "none"), "FileNotFoundError", "none does not exist"),
-        (lambda: parity.check("none.npz"), "FileNotFoundError", "none.npz does not exist"),
-        (lambda: parity.capture("none/x.npz", "mmdet_ddq", "tiny_4scale"), "FileNotFoundError", "none is not a folder"),
+        ("run", ("mmdet_dqd", "tiny_4scale"), {}, "SettingsError", "did you mean mmdet_ddq?"),
+        ("run", WHAT, dict(check=["loss", "los"]), "SettingsError", "'los' is not a check"),
+        ("run", WHAT, dict(steps=3), "SettingsError", "--steps needs check train"),
+        ("run", WHAT, dict(size=[(3, 64)]), "SettingsError", "'3x64' is not between 32 and 8192 pixels"),
+        ("run", WHAT, dict(rtol=1), "SettingsError", "--rtol is of --tolerance fixed"),
+        ("run", ("ddq_detr", "tiny_4scale"), {}, "RepoError", "needs --legacy-repo"),
+        ("run", WHAT, dict(checkpoint="none.pth"), "FileNotFoundError", "none.pth does not exist"),
+        ("compare", ("none", "none"), {}, "FileNotFoundError", "none does not exist"),
+        ("check", ("none.npz",), {}, "FileNotFoundError", "none.npz does not exist"),
+        ("capture", ("none/x.npz", *WHAT), {}, "FileNotFoundError", "none is not a folder"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
-def test_bad_input_is_an_exception_that_says_what_is_wrong(call, error, says):
+    ids=str,
+)
+def test_bad_input_is_an_exception_that_says_what_is_wrong(name, arguments, options, error, says):
     with pytest.raises(parity.INPUT_ERRORS) as raised:
-        call()
+        getattr(parity, name)(*arguments, **options)
     assert type(raised.value).__name__ == error and says in str(raised.value)
 
 
