@@ -20,7 +20,6 @@ _SUBMODULES = {
     "diff": "reading.diff",
     "engine": "rules.engine",
     "errors": "errors",
-    "families": "rules.families",
     "inspection": "reading.inspection",
     "layout": "rules.layout",
     "ledger": "rules.ledger",
@@ -29,6 +28,7 @@ _SUBMODULES = {
     "optimizer": "carrying.optimizer",
     "options": "options",
     "parts": "carrying.parts",
+    "ports": "rules.ports",
     "verification": "writing.verification",
     "writer": "writing.writer",
 }

@@ -29,29 +29,40 @@ from converters.formats.stored import StoredTensor
 from converters.options import DEFAULTS, Options
 from converters.reading import checkpoint
 from converters.reading.averages import EMA, STATE_DICT
-from converters.rules import detect, engine, families, layout
+from converters.rules import built, detect, engine, layout, ports
 from converters.rules.ledger import UNMAPPED, Account, Entry, Ledger
 from converters.writing import hashing, manifest, writer
 from converters.writing.conversion import FileConversion
 from converters.writing.manifest import SideManifest
 from converters.writing.publication import Publication
+from legacy_adapters import registry
 
 
-def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") -> Plan:
+def plan(
+    source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth", port: ports.Port | None = None
+) -> Plan:
     """Work out what a conversion to a file of that suffix comes to; nothing is written.
+
+    Args:
+        source: A checkpoint.
+        options: What is asked for.
+        suffix: Of the file to write.
+        port: The model that the source is of; None finds it among those that the options allow.
 
     Raises:
         CheckpointError: If the source cannot be read.
         AlreadyConvertedError: If the source has the layout asked for already, and nothing else is to be done.
         ClassMapError: If the class map does not fit.
         ConversionError: If the source does not fit.
-        UnknownFamilyError: If there is no such family or variant.
+        FamilyError: If there is no such family or variant.
         OSError: If the source cannot be read.
     """
-    if options.family is not None and options.variant is not None:
-        families.variant(options.family, options.variant)
+    candidates = (port,) if port is not None else _candidates(options)
     loaded = checkpoint.read(source, options.key, options.prefix)
-    found = detect.detect(loaded.state_dict, options.family, options.variant)
+    if candidates is None:
+        found = detect.detect(loaded.state_dict, variant=options.variant)
+    else:
+        found = detect.detect_among(loaded.state_dict, tuple(map(built.with_layouts, candidates)), options.variant)
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
@@ -93,6 +104,15 @@ def plan(source: str | Path, options: Options = DEFAULTS, suffix: str = ".pth") 
     return _stripped(planned) if options.strip else planned
 
 
+def _candidates(options: Options) -> tuple[ports.Port, ...] | None:
+    """Return the models that the source may be of; None for all that are known."""
+    if options.family is None:
+        return None
+    if options.variant is not None:
+        return (ports.port(options.family, options.variant),)
+    return ports.ports(registry.get(options.family))
+
+
 def _resolved(options: Options, loaded: checkpoint.Checkpoint, keep: str) -> Options:
     """Return the options as the manifest records them: with what was found in place of what was not said."""
     if loaded.wrapping.is_plain:
@@ -108,7 +128,7 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
 
 def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> ConversionError:
     """Say of keys without a rule, where all others have a prefix, that this is what they lack."""
-    prefix, mapping = loaded.wrapping.prefix, families.mapping(found.family, found.variant)
+    prefix, mapping = loaded.wrapping.prefix, found.port.mapping
     rules = engine.rules_between(mapping, found.side, found.side)
     strays = [key for key in sorted(loaded.state_dict) if rules.match(key) is None]
     if not isinstance(error, UnmappedKeyError):
@@ -149,20 +169,16 @@ def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
     return (f"{what}{facts}. The output has the keys of the model alone.",) if facts else ()
 
 
-def layout_after(family: str, variant: str, options: Options) -> layout.Layout:
-    """Return the layout of what a conversion with these options writes.
-
-    Raises:
-        UnknownFamilyError: If there is no such family or variant.
-    """
-    wanted = _layout(detect.Detection(family, variant, options.to), options.to, options.num_classes)
+def layout_after(port: ports.Port, options: Options) -> layout.Layout:
+    """Return the layout of what a conversion with these options writes."""
+    wanted = _layout(detect.Detection(port, options.to), options.to, options.num_classes)
     return wanted if options.dtype is None else casting.with_floats(wanted, casting.DTYPES[options.dtype])
 
 
 def _layout(found: detect.Detection, side: str, num_classes: int | None) -> layout.Layout:
     """Return the layout of one side of the model that was found; None leaves its number of classes as it is."""
-    wanted = layout.load(found.variant, found.family, side)
-    class_keys = families.family(found.family).class_keys
+    wanted = found.port.layout(side)
+    class_keys = found.port.family.class_keys
     return wanted if num_classes is None else wanted.with_classes(class_keys, num_classes)
 
 
@@ -173,7 +189,7 @@ def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: 
             raise ClassMapError("A class map needs the number of classes; pass --num-classes, too.")
         return None
     specs = {key: layout.spec_of(tensor) for key, tensor in loaded.state_dict.items()}
-    counts = layout.class_counts(specs, families.family(found.family).class_keys)
+    counts = layout.class_counts(specs, found.port.family.class_keys)
     if len(counts) != 1:
         return None
     names = classes.class_names(loaded.meta)
@@ -227,7 +243,7 @@ def _converted(
     num_classes: int | None,
     originals: Mapping[str, StoredTensor] | None = None,
 ) -> engine.Conversion:
-    mapping = families.mapping(found.family, found.variant)
+    mapping = found.port.mapping
     wanted = _layout(found, options.to, num_classes)
     if options.dtype is not None:
         rules = engine.rules_between(mapping, found.side, options.to)
@@ -240,16 +256,16 @@ def _regrouping(
     found: detect.Detection, to: str, num_classes: int | None
 ) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
     """Return what carries an optimizer's state to the other side."""
-    frozen_groups = to == layout.LEGACY and families.family(found.family).frozen_groups
+    frozen_groups = to == layout.LEGACY and found.port.family.legacy.frozen_groups
     source = _layout(found, found.side, num_classes)
     target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
-    rules = engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
+    rules = engine.rules_between(found.port.mapping, found.side, to)
     return lambda saved: optimizer.regroup(saved, source, target, rules.target_of)
 
 
 def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
     """Give the class branches and the label embedding the rows of a selection."""
-    rows = families.family(planned.detection.family).class_rows
+    rows = planned.detection.port.family.class_rows
     state_dict, changes = classes.apply(planned.state_dict, rows, selection)
     note = (
         f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
@@ -277,7 +293,11 @@ def _cast(planned: Plan, dtype: str) -> Plan:
 
 
 def convert_file(
-    source: str | Path, destination: str | Path, options: Options = DEFAULTS, force: bool = False
+    source: str | Path,
+    destination: str | Path,
+    options: Options = DEFAULTS,
+    force: bool = False,
+    port: ports.Port | None = None,
 ) -> FileConversion:
     """Convert the checkpoint `source` and write it to `destination`, with a manifest beside it.
 
@@ -286,16 +306,17 @@ def convert_file(
         destination: The file to write; its suffix chooses the format.
         options: What is asked for.
         force: Replace an existing destination.
+        port: As of `plan`.
 
     Raises:
         CheckpointError: If the source cannot be read or changes meanwhile, or the destination cannot be a checkpoint.
         OutputExistsError: If the destination exists and `force` is not set, or is the source.
-        AlreadyConvertedError, ConversionError, UnknownFamilyError: As `plan` says.
+        AlreadyConvertedError, ConversionError, FamilyError: As `plan` says.
         OSError: If a file cannot be read or written.
     """
     source, destination = Path(source), Path(destination)
     before = _state(source)
-    planned, replaceable = _prepared(source, destination, options, force)
+    planned, replaceable = _prepared(source, destination, options, force, port)
     not_finite: dict[str, NotFinite] = {}
     record = prove(planned, not_finite)
     planned = _with_not_finite(planned, not_finite)
@@ -379,13 +400,15 @@ def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
         )
 
 
-def _prepared(source: Path, destination: Path, options: Options, force: bool) -> tuple[Plan, list[Path]]:
+def _prepared(
+    source: Path, destination: Path, options: Options, force: bool, port: ports.Port | None = None
+) -> tuple[Plan, list[Path]]:
     """Return the plan, and the files that may be replaced."""
     for path in checkpoint.files(source):
         if destination.exists() and path.exists() and os.path.samefile(path, destination):
             raise OutputExistsError(f"The destination `{destination}` is the source itself; choose another name.")
     replaceable = writer.check_destination(destination, force)
-    planned = plan(source, options, destination.suffix)
+    planned = plan(source, options, destination.suffix, port)
     for path in checkpoint.files(source):
         if any(other.exists() and os.path.samefile(path, other) for other in replaceable):
             raise OutputExistsError(f"The destination `{destination}` would replace `{path}` of the source itself.")
@@ -408,8 +431,9 @@ def _stripped(planned: Plan) -> Plan:
 def _nothing_to_do(planned: Plan, suffix: str) -> str:
     """Say that a source of the wanted layout can be loaded as it is, and by what."""
     found, account = planned.detection, planned.accounts[0]
-    legacy = tuple(families.family(name).code for name in (found.family, *families.same_layout(found.family)))
-    other, loaders = (layout.NEW, legacy) if found.side == layout.LEGACY else (layout.LEGACY, ("ddq_port",))
+    family = found.port.family
+    legacy = tuple(known.legacy.title for known in (family, *ports.same_layout(family)))
+    other, loaders = (layout.NEW, legacy) if found.side == layout.LEGACY else (layout.LEGACY, (family.new.title,))
     weights = f" and gives its {account.name}" if len(planned.accounts) > 1 else ""
     loading = f"it can be loaded as it is by {' and by '.join(loaders)}, or converted with --to {other}"
     if found.side == layout.LEGACY and planned.source.format != "pth":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from legacy_adapters.family import FamilyError as FamilyError
+
 _LONGEST_LINE = 2000  # characters
 
 
@@ -25,10 +27,6 @@ class AlreadyConvertedError(Exception):
 
 class VerificationError(Exception):
     """A file is not what its manifest says, or has none."""
-
-
-class UnknownFamilyError(Exception):
-    """No such family, or no such variant of it."""
 
 
 class ClassMapError(Exception):

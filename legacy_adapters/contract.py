@@ -9,8 +9,7 @@ import inspect
 import json
 import traceback
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Sequence
 
 from .origin import PlainError
 
@@ -39,11 +38,9 @@ NEEDED = {
     "ranks": ("distributed",),
     "eval": ("build", "provenance", "image_detector"),
 }
-#: What ``predict`` tells of an image.
-DETECTIONS = ("bboxes", "scores", "labels")
 #: Of those that are no checks, how they are called.
 _OTHER = {"eval": "eval", "ranks": "--ranks"}
-_OPTIONAL = ("variants", "aside", "predictor", "initialise")
+_OF_ALL = ("variants", "aside", "predictor", "initialise")
 _SHOWN = 3
 
 
@@ -55,27 +52,26 @@ class WrongResultError(PlainError):
     """A function of an adapter returned something of another form than it must; the message is one line."""
 
 
-def look(job: Any, load: Callable[[str], ModuleType]) -> None:
+def look(job: Any, load: Callable[[str], Any]) -> None:
     """Load a job's adapter, build its model and make what its checks need, but compute nothing.
 
     Args:
         job: a :class:`legacy_adapters.job.Job` with a ``layout``.
-        load: executes the file at a path as a module.
+        load: returns the adapter of the file at a path.
 
     Raises:
         AdapterError: if the adapter cannot be loaded, lacks a function that the checks need, has one with other
             parameters, or makes something of another form, or a model with other weights.
     """
     path = job.adapter
-    adapter = _loaded(path, load)
+    adapter = loaded(path, load)
     checks = job.checks or ("eval",)
     checks += ("ranks",) if job.ranks > 1 else ()
     for check in checks:
         for name in NEEDED[check]:
             _check_function(adapter, path, name, check)
-    for name in _OPTIONAL:
-        if optional(adapter, name) is not None:
-            _check_function(adapter, path, name, "")
+    for name in _OF_ALL:
+        _check_function(adapter, path, name, "")
     made = _Made(adapter, path, job)
     model = made.by("build", job.options, job.device)
     _check_weights(model, job.layout, made.place("build"))
@@ -88,27 +84,29 @@ def look(job: Any, load: Callable[[str], ModuleType]) -> None:
         made.by("training", model, job.options, job.epoch_length)
 
 
-def optional(adapter: ModuleType, name: str) -> Optional[Callable]:
-    """Return a function that an adapter need not have; None if it has none, or None in its place."""
-    return getattr(adapter, name, None)
-
-
-def result(adapter: ModuleType, name: str, *args: Any) -> Any:
+def result(adapter: Any, name: str, *args: Any) -> Any:
     """Call a function of an adapter and return its result.
 
     Raises:
         WrongResultError: if the result has another form than it must.
     """
     value = getattr(adapter, name)(*args)
-    wrong = _wrong(name, value)
+    wrong = _wrong(adapter, name, value)
     if wrong:
-        raise WrongResultError("{} {}".format(_place(adapter, str(getattr(adapter, "__file__", "")), name), wrong))
+        raise WrongResultError("{} {}".format(_place(adapter, adapter.label, name), wrong))
     return value
 
 
-def _loaded(path: str, load: Callable[[str], ModuleType]) -> ModuleType:
+def loaded(path: str, load: Callable[[str], Any]) -> Any:
+    """Return the adapter of a file.
+
+    Raises:
+        AdapterError: if the file cannot be executed.
+    """
     try:
         return load(path)
+    except PlainError:
+        raise
     except SyntaxError as error:
         raise AdapterError(
             "{}, line {}: {}: {}.".format(error.filename or path, error.lineno, type(error).__name__, error.msg)
@@ -118,12 +116,12 @@ def _loaded(path: str, load: Callable[[str], ModuleType]) -> ModuleType:
         raise AdapterError("{} cannot be imported: {}.".format(where, _told(error))) from error
 
 
-def _check_function(adapter: ModuleType, path: str, name: str, check: str) -> None:
-    call = "{}({})".format(name, ", ".join(FUNCTIONS[name]))
-    if not hasattr(adapter, name):
+def _check_function(adapter: Any, path: str, name: str, check: str) -> None:
+    if callable(getattr(adapter, name)) and not adapter.can(name):
         raise AdapterError(
-            "{} has no function {}, which {} needs; write it, or begin the file with `from parity.adapters.ddq_port "
-            "import *`.".format(path, call, _OTHER.get(check, "check {}".format(check)))
+            "{} has no function {}, which {} needs; write it, or take it over from an adapter that has it.".format(
+                path, _call(name), _OTHER.get(check, "check {}".format(check))
+            )
         )
     function = getattr(adapter, name)
     place = _place(adapter, path, name)
@@ -147,7 +145,7 @@ def _check_function(adapter: ModuleType, path: str, name: str, check: str) -> No
 class _Made:
     """What functions of an adapter make before anything is computed."""
 
-    adapter: ModuleType
+    adapter: Any
     path: str
     job: Any
 
@@ -163,7 +161,7 @@ class _Made:
                 given = "; options has {}".format(_listed(sorted(self.job.options)))
             where = _line_of(error, self.path)
             raise AdapterError("{}: {} raised {}{}.".format(where, _call(name), _told(error), given)) from error
-        wrong = _wrong(name, value)
+        wrong = _wrong(self.adapter, name, value)
         if wrong:
             raise AdapterError("{} {}".format(self.place(name), wrong))
         return value
@@ -186,12 +184,16 @@ def _check_weights(model: Any, layout: str, place: str) -> None:
             )
 
 
-def _wrong(name: str, value: Any) -> str:
+def _wrong(adapter: Any, name: str, value: Any) -> str:
     """Say what a function must return and what was found; empty if its form is right."""
-    check = _FORMS.get(name)
-    if check is None:
+    keys = adapter.result_keys
+    if name == "predict" and keys is not None:
+        found = _not_of_images(value, keys)
+        expected = "a list of dicts of the tensors {}, one for each image".format(", ".join(keys))
+        return "must return {}, found {}.".format(expected, found) if found else ""
+    if name not in _FORMS:
         return ""
-    expected, find = check
+    expected, find = _FORMS[name]
     found = find(value)
     return "must return {}, found {}.".format(expected, found) if found else ""
 
@@ -202,19 +204,25 @@ def _not_module(value: Any) -> str:
     return "" if isinstance(value, torch.nn.Module) else _kind(value)
 
 
-def _not_detections(value: Any) -> str:
+def _not_of_images(value: Any, keys: Sequence[str]) -> str:
     if not isinstance(value, (list, tuple)):
         return _kind(value)
     for index, image in enumerate(value):
         where = " for image {}".format(index)
         if not isinstance(image, dict):
             return _kind(image) + where
-        if set(image) != set(DETECTIONS):
+        if set(image) != set(keys):
             return "the keys {}{}".format(_listed([str(key) for key in image]), where)
         for key, tensor in image.items():
             if not _is_tensor(tensor):
                 return "{} under {}{}".format(_kind(tensor), key, where)
     return ""
+
+
+def _no_tensors(value: Any) -> str:
+    from .values import flatten
+
+    return "" if any(True for _ in flatten(value)) else _kind(value)
 
 
 def _not_losses(value: Any) -> str:
@@ -263,7 +271,7 @@ def _not_function(value: Any) -> str:
 #: Function -> what it must return, and what tells what another result is.
 _FORMS = {
     "build": ("a torch.nn.Module", _not_module),
-    "predict": ("a list of dicts of the tensors {}, one for each image".format(", ".join(DETECTIONS)), _not_detections),
+    "predict": ("tensors, at least one", _no_tensors),
     "losses": ("a dict of loss terms and their sum, a tensor of one number", _not_losses),
     "taps": ("a list of legacy_adapters.taps.Tap of functions that are there", _not_taps),
     "provenance": ("a dict", _not_dict),
@@ -273,7 +281,7 @@ _FORMS = {
 }
 
 
-def _place(adapter: ModuleType, path: str, name: str) -> str:
+def _place(adapter: Any, path: str, name: str) -> str:
     code = getattr(getattr(adapter, name, None), "__code__", None)
     line = ", line {}".format(code.co_firstlineno) if code is not None and code.co_filename == path else ""
     return "{}{}: {}".format(path, line, _call(name))

@@ -29,7 +29,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .contract import optional
 from .drawing import Drawing, by_recipe
 from .origin import ReportedError, report
 from .trace_writer import TraceWriter, content_digest
@@ -60,7 +59,7 @@ def without_init(checks: Sequence[str]) -> Tuple[str, ...]:
     return tuple(check for check in checks if check != CHECK)
 
 
-def record(job: Any, adapter: ModuleType, writer: TraceWriter) -> Dict[str, Any]:
+def record(job: Any, adapter: Any, writer: TraceWriter) -> Dict[str, Any]:
     """Build and initialise the side's model in a process of its own and record what that makes.
 
     Returns:
@@ -120,11 +119,11 @@ def _in_fork(work: Callable[[], Dict[str, Any]], path: str) -> None:
         raise InitialisingError(told.format(code))
 
 
-def _run(job: Any, adapter: ModuleType, values: str) -> Dict[str, Any]:
+def _run(job: Any, adapter: Any, values: str) -> Dict[str, Any]:
     logging.disable(logging.INFO)  # mmengine lists every parameter
     model, drawing, watch = _initialised(job, adapter, numbered=False)
     tensors, digests = {}, {}
-    parameters = dict(_parameters(model))
+    parameters = dict(every_parameter(model))
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous().clone()
         digests[name] = content_digest(tensor)
@@ -144,7 +143,7 @@ def _run(job: Any, adapter: ModuleType, values: str) -> Dict[str, Any]:
     return dict(outcome, **_copies(model))
 
 
-def _initialised(job: Any, adapter: ModuleType, numbered: bool) -> Tuple[nn.Module, Drawing, "_Watch"]:
+def _initialised(job: Any, adapter: Any, numbered: bool) -> Tuple[nn.Module, Drawing, "_Watch"]:
     """Build a model and initialise it as before a training."""
     watch = _Watch()
     drawing = Drawing(numbered, watch.wrote)
@@ -155,11 +154,7 @@ def _initialised(job: Any, adapter: ModuleType, numbered: bool) -> Tuple[nn.Modu
         model = adapter.build(job.options, job.device)
     with by_recipe(drawing), watch.loads():  # once more, for what building has imported
         watch.initialised = model
-        initialise = optional(adapter, "initialise")
-        if initialise is not None:
-            initialise(model)
-        elif hasattr(model, "init_weights"):
-            model.init_weights()
+        adapter.initialise(model)
     return model, drawing, watch
 
 
@@ -279,7 +274,7 @@ def _copies(model: nn.Module) -> Dict[str, List[List[str]]]:
     """Return the groups of parameters that have equal bits, constants aside, and those that share their memory."""
     equal: Dict[str, List[str]] = {}
     shared: Dict[int, List[str]] = {}
-    for name, tensor in sorted(_parameters(model)):
+    for name, tensor in sorted(every_parameter(model)):
         flat = tensor.detach().reshape(-1)
         if flat.numel():
             shared.setdefault(tensor.data_ptr(), []).append(name)
@@ -291,7 +286,7 @@ def _copies(model: nn.Module) -> Dict[str, List[List[str]]]:
     )
 
 
-def _parameters(model: nn.Module) -> Iterator[Tuple[str, torch.Tensor]]:
+def every_parameter(model: nn.Module) -> Iterator[Tuple[str, torch.Tensor]]:
     """Yield every parameter under all its names."""
     for path, module in _modules(model, ""):
         for name, parameter in module._parameters.items():

@@ -1,19 +1,32 @@
-"""The batch both sides are given, as plain tensors."""
+"""What both sides are given: named tensors, and the batch of images with objects that detectors make of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Dict, List, Tuple
+from typing import Dict, List, Mapping, Tuple
 
 import torch
 
 #: Phases for which a file of inputs has a batch: inference, and losses and gradients.
 PREDICT, TRAIN = "predict", "train"
 
-
 #: Phases of inference with boxes of the resized image, and without post-processing.
 UNSCALED, TENSOR = "unscaled", "tensor"
 VARIANTS = (UNSCALED, TENSOR)
+
+
+def of_phase(tensors: Mapping[str, torch.Tensor], phase: str) -> Dict[str, torch.Tensor]:
+    """Take the inputs of ``predict`` or ``train`` out of a file that holds those of each."""
+    prefix = phase + "."
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def placed(tensors: Mapping[str, torch.Tensor], device: str, dtype: torch.dtype) -> Dict[str, torch.Tensor]:
+    """Return inputs on ``device``, those of float32 as ``dtype``; what has another type is a number of its own."""
+    return {
+        name: tensor.to(device, dtype if tensor.dtype == torch.float32 else tensor.dtype)
+        for name, tensor in tensors.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -65,9 +78,7 @@ class Batch:
     @classmethod
     def of_phase(cls, tensors: Dict[str, torch.Tensor], phase: str, device: str, dtype: torch.dtype) -> "Batch":
         """Read the batch of ``predict`` or ``train`` out of a file that holds one for each."""
-        prefix = phase + "."
-        own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        return cls.from_tensors(own, device, dtype)
+        return cls.from_tensors(of_phase(tensors, phase), device, dtype)
 
 
 def rotated(batch: Batch, by: int) -> Batch:

@@ -64,6 +64,8 @@ class Job:
         rank: which of several this process is; None for the one that starts them.
         meeting: file by which they find each other; must not exist; None for one rank.
         patience: seconds that a rank waits for another one.
+        describe: file to write the layout of the adapter's model to, see :mod:`legacy_adapters.describing`, in place of
+            everything else; None for a trace.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -107,6 +109,7 @@ class Job:
     rank: Optional[int] = None
     meeting: Optional[str] = None
     patience: float = 600.0
+    describe: Optional[str] = None
     layout: Optional[str] = None
 
     @property

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from .job import Job
 
@@ -84,6 +84,46 @@ def run_side(
             f"reported success but ended with exit code {code}, expected 0; its trace is not used, run it again.",
             _tail(log_file.read_text(errors="replace")),
         )
+
+
+def layout_of_side(
+    side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float, isolated: bool
+) -> Dict[str, List[Any]]:
+    """Build the model of a side and return its layout: key -> dtype, shape and role, in the model's order.
+
+    Args:
+        side: as in :func:`run_side`, like the last four.
+        adapter: file of its adapter.
+        options: given to it.
+        folder: see there.
+        python: see there.
+        time_limit: see there.
+        isolated: see there.
+
+    Raises:
+        SideError: if the model cannot be built.
+        RefusedError: if the adapter cannot be used.
+    """
+    name = side + ".layout"
+    path = folder / (name + ".json")
+    job = Job(
+        family="",
+        variant="",
+        adapter=str(adapter),
+        options=dict(options),
+        weights="",
+        inputs="",
+        trace="",
+        status=str(folder / (name + ".status.json")),
+        checks=(),
+        seed=0,
+        threads=1,
+        cpu_capability=None,
+        device="cpu",
+        describe=str(path),
+    )
+    run_side(name, job, folder, python, time_limit, isolated, called=side)
+    return dict(json.loads(path.read_text()))
 
 
 def execute(command: List[str], log_file: Path, environment: Dict[str, str], time_limit: float) -> int:

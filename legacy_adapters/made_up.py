@@ -15,24 +15,10 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Se
 import torch
 from torch import nn
 
-from .contract import optional
 from .values import changed, flatten
 
 PHASE, NAME = "labels", "labels"
-#: Where heads of MMDetection's DETR-like detectors give logits and boxes; an adapter's ``predictor`` says otherwise.
-HEAD = "bbox_head"
 _MOST_RUNS = 12
-
-
-def predictor(adapter: Any, model: nn.Module) -> Optional[str]:
-    """Name the module whose ``forward`` gives first class logits [..., n, classes], then boxes [..., n, 4].
-
-    Boxes are cxcywh in [0, 1]. An adapter has a function ``predictor(model)`` for this if it is not the head of a
-    detector of MMDetection; None means that there is no such module.
-    """
-    if optional(adapter, "predictor") is not None:
-        return adapter.predictor(model)
-    return HEAD if isinstance(getattr(model, HEAD, None), nn.Module) else None
 
 
 def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Module) -> List[Dict[str, torch.Tensor]]:

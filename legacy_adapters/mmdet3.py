@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
+from .bases.detection import DetectionAdapter
 from .inputs import TENSOR, UNSCALED, Batch
 from .methods import plain
 from .origin import PlainError
@@ -71,9 +72,9 @@ def predict(model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
 
 
 def variants(model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
-    """Return the other ways of inference by the phase they are recorded in.
+    """Return the other forms of inference by the phase they are recorded in; boxes of resized images come first.
 
-    A code base in which one of them does not work leaves it out, in an adapter function of this name.
+    A code base in which one of them does not work leaves it out, in an adapter's method of this name.
     """
 
     def unscaled(batch: Batch) -> List[Dict[str, torch.Tensor]]:
@@ -283,3 +284,38 @@ def packaged_config(name: str) -> str:
     import mmdet
 
     return os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs", name)
+
+
+class MMDet3Adapter(DetectionAdapter):
+    """Build and run a detector of a code base in the form of MMDetection 3.x.
+
+    A subclass says which config its options name, builds the model and tells which code ran.
+    """
+
+    def config(self, options: Mapping[str, Any]) -> str:
+        """Return the path of the config."""
+        return options["config"]
+
+    def predict(self, model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
+        """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
+        return predict(model, batch)
+
+    def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
+        """Return the loss terms as the model names them and their sum."""
+        return losses(model, batch)
+
+    def variants(self, model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
+        """Return the other forms of inference by the phase they are recorded in."""
+        return variants(model)
+
+    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> EngineTraining:
+        """Make optimizer and schedulers of the config, with the mmengine of the running process."""
+        return training(model, load_config(self.config(options)), epoch_length)
+
+    def distributed(self, model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+        """Wrap the model as mmengine does for the config."""
+        return distributed(model, load_config(self.config(options)))
+
+    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Detector:
+        """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
+        return Detector(model, load_config(self.config(options)), options.get("scale"))

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from . import contract
-from .inputs import Batch
+from .inputs import placed
 from .job import Job
 from .phases import phase_of
 from .precision import as_stored, perturb
@@ -367,10 +367,8 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
     """Make the training that ``job`` asks for.
 
     Raises:
-        AttributeError: if the adapter cannot train.
+        legacy_adapters.adapter.UnableError: if the adapter cannot train.
     """
-    if not hasattr(adapter, "training"):
-        raise AttributeError("the adapter {} has no function `training`, which check train needs".format(job.adapter))
     states = None if job.states is None else RecordedStates(job.states, job.state_names)
     plan = Plan(
         job.steps,
@@ -392,11 +390,11 @@ def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) 
     return StepLoop(training, model, recorder, plan, trained, Meeting(job))
 
 
-def batch_of(job: Job, step: int) -> Batch:
-    """Read the batch of a step, perturbed like the weights where the job asks for that."""
+def inputs_of(job: Job, adapter: Any, step: int) -> Dict[str, torch.Tensor]:
+    """Read the inputs of a step, perturbed like the weights where the job asks for that."""
     with as_stored():
         tensors = load_file(job.step_inputs[(step - 1) * job.ranks + (job.rank or 0)])
-    batch = Batch.from_tensors(tensors, job.device, getattr(torch, job.dtype))
+    tensors = placed(tensors, job.device, getattr(torch, job.dtype))
     if job.perturb is not None:
-        perturb([batch.images], job.perturb)
-    return batch
+        perturb(adapter.perturbed(tensors), job.perturb)
+    return tensors

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from .inputs import Batch
+import torch
+
 from .trace_writer import content_digest
 
 
@@ -13,22 +14,30 @@ class Untouched:
     """Compares batches before and after they are used.
 
     Attributes:
-        changed: phase and name, as in :meth:`Batch.to_tensors`, of each tensor that is another one afterwards.
+        changed: phase and name of each tensor that is another one afterwards.
     """
 
     def __init__(self) -> None:
         self.changed: List[Tuple[str, str]] = []
 
     @contextmanager
-    def given(self, phase: str, batch: Batch) -> Iterator[Batch]:
-        """Hand a batch to code, which runs within."""
-        before = _digests(batch)
+    def given(
+        self, phase: str, tensors: Dict[str, torch.Tensor], batch: Callable[[Dict[str, torch.Tensor]], Any]
+    ) -> Iterator[Any]:
+        """Hand a batch to code, which runs within.
+
+        Args:
+            phase: in which that is.
+            tensors: of the batch, by name.
+            batch: makes the batch of them, in their memory.
+        """
+        before = _digests(tensors)
         try:
-            yield batch
+            yield batch(tensors)
         finally:
-            after = _digests(batch)
+            after = _digests(tensors)
             self.changed += [(phase, name) for name in before if before[name] != after[name]]
 
 
-def _digests(batch: Batch) -> Dict[str, str]:
-    return {name: content_digest(tensor.detach().cpu()) for name, tensor in batch.to_tensors().items()}
+def _digests(tensors: Dict[str, torch.Tensor]) -> Dict[str, str]:
+    return {name: content_digest(tensor.detach().cpu()) for name, tensor in tensors.items()}

@@ -13,7 +13,6 @@ import importlib.util
 import os
 import platform
 import sys
-from types import ModuleType
 from typing import Any, Dict, Optional, Sequence, Set
 
 PACKAGE = "legacy_adapters"
@@ -30,11 +29,16 @@ def main(job_path: str) -> int:
     job = Job.load(job_path)
     try:
         from legacy_adapters import ranks  # which needs torch
+        from legacy_adapters.loading import load_adapter
 
         if job.layout is not None:
-            contract.look(job, _load_adapter)
+            contract.look(job, load_adapter)
+        elif job.describe is not None:
+            from legacy_adapters import describing
+
+            describing.describe(job, contract.loaded(job.adapter, load_adapter))
         elif job.ranks > 1 and job.rank is None:
-            _load_adapter(job.adapter)  # what it imports, each rank need not
+            load_adapter(job.adapter)  # what it imports, each rank need not
             ranks.run(job, main)
         else:
             with ranks.joined(job):
@@ -53,11 +57,12 @@ def run(job: Any) -> None:
     from safetensors.torch import load_file
 
     from legacy_adapters import detecting, executed, initialising
+    from legacy_adapters.loading import load_adapter
     from legacy_adapters.seeding import seed_all
     from legacy_adapters.trace_writer import TraceWriter
 
     _set_numerics(job.threads)
-    adapter = _load_adapter(job.adapter)
+    adapter = load_adapter(job.adapter)
     writer = TraceWriter(job.trace, job.beside) if job.images is None else None
     initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     seed_all(job.seed, "build")
@@ -77,7 +82,7 @@ def run(job: Any) -> None:
 
 def _record(
     job: Any,
-    adapter: ModuleType,
+    adapter: Any,
     model: Any,
     dtype: Any,
     provenance: Dict[str, Any],
@@ -94,36 +99,35 @@ def _record(
     from legacy_adapters import contract, executed, phases, steps
     from legacy_adapters.extract import Target
     from legacy_adapters.forcing import Forcing
-    from legacy_adapters.inputs import PREDICT, TRAIN, Batch
-    from legacy_adapters.methods import nothing_aside
+    from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
     from legacy_adapters.origin import report
     from legacy_adapters.precision import computing_in, perturb
     from legacy_adapters.recorder import Recorder
     from legacy_adapters.untouched import Untouched
 
     given = load_file(job.inputs)
-    batches = {phase: Batch.of_phase(given, phase, job.device, dtype) for phase in (PREDICT, TRAIN)}
+    inputs = {phase: placed(of_phase(given, phase), job.device, dtype) for phase in (PREDICT, TRAIN)}
     replay = load_file(job.replay) if job.replay else None
 
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
-    aside = adapter.aside(model) if contract.optional(adapter, "aside") is not None else nothing_aside
-    recorder = Recorder(writer, _records_flow(job), forcing, target, aside)
+    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model))
     recorder.attach(model)
     with recorder.in_phase(phases.on_rank("weights", job.rank)):
         for name, tensor in sorted(model.state_dict().items()):
             recorder.add("param", name, 0, tensor)
     if job.perturb is not None:
-        perturb([*model.parameters(), *model.buffers(), *(b.images for b in batches.values())], job.perturb, job.amp)
+        changed = [tensor for tensors in inputs.values() for tensor in adapter.perturbed(tensors)]
+        perturb([*model.parameters(), *model.buffers(), *changed], job.perturb, job.amp)
     parameters = dict(model.named_parameters())  # training may add names
     loop, untouched = None, Untouched()
-    provenance["batch_sizes"] = {phase: [list(size) for size in batch.image_sizes] for phase, batch in batches.items()}
+    provenance["batch_sizes"] = {phase: adapter.sizes(adapter.batch(tensors)) for phase, tensors in inputs.items()}
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = contract.result(adapter, "taps", model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
-            _run_checks(job, adapter, model, batches, recorder, replay, loop, taps, untouched)
+            _run_checks(job, adapter, model, inputs, recorder, replay, loop, taps, untouched)
     except BaseException as error:
         provenance["stopped"] = report(error)
         raise
@@ -154,9 +158,9 @@ def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
 
 def _run_checks(
     job: Any,
-    adapter: ModuleType,
+    adapter: Any,
     model: Any,
-    batches: Dict[str, Any],
+    inputs: Dict[str, Dict[str, Any]],
     recorder: Any,
     replay: Optional[Dict[str, Any]],
     loop: Optional[Any],
@@ -172,9 +176,9 @@ def _run_checks(
     from legacy_adapters.taps import installed
 
     def step_losses(step: int) -> Any:
-        phase, given = loop.plan.phase(step), steps.batch_of(job, step)
-        loop.objects[phase] = [len(labels) for labels in given.gt_labels]
-        with untouched.given(phase, given) as batch:
+        phase, tensors = loop.plan.phase(step), steps.inputs_of(job, adapter, step)
+        with untouched.given(phase, tensors, adapter.batch) as batch:
+            loop.objects[phase] = adapter.objects(batch)
             return contract.result(adapter, "losses", loop.trained, batch)
 
     loaded = sorted(model.state_dict())
@@ -183,19 +187,19 @@ def _run_checks(
             model.eval()
             seed_all(job.seed, PREDICT)
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
-                with untouched.given(PREDICT, batches[PREDICT]) as batch, autocasting(job.device, job.amp):
+                with untouched.given(PREDICT, inputs[PREDICT], adapter.batch) as batch, autocasting(job.device, job.amp):
                     results = contract.result(adapter, "predict", model, batch)
-                for index, result in enumerate(results):
+                for index, result in enumerate(_parts(adapter, results)):
                     recorder.add("tap", "result", index, result)
             if not job.force:  # module by module nothing is new in these
-                _run_variants(job, adapter, model, batches[PREDICT], recorder, untouched)
-            _infer_made_up(job, adapter, model, batches[PREDICT], recorder)
+                _run_variants(job, adapter, model, inputs[PREDICT], recorder, untouched)
+            _infer_made_up(job, adapter, model, adapter.batch(inputs[PREDICT]), recorder)
         if "loss" in job.checks or "grad" in job.checks:
             model.train()
             seed_all(job.seed, TRAIN)
             with recorder.in_phase(TRAIN, draws=True):
                 # backward is outside, as torch asks: it computes in the types of the forward pass
-                with untouched.given(TRAIN, batches[TRAIN]) as batch, autocasting(job.device, job.amp):
+                with untouched.given(TRAIN, inputs[TRAIN], adapter.batch) as batch, autocasting(job.device, job.amp):
                     terms, total = contract.result(adapter, "losses", model, batch)
                 for name, value in terms.items():
                     recorder.add("loss", name, 0, value)
@@ -219,7 +223,14 @@ def _run_checks(
                         getattr(tap.owner, tap.attribute)(*arguments)
 
 
-def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any) -> None:
+def _parts(adapter: Any, results: Any) -> Any:
+    """Return what inference gave, image by image where it is known to be of images, else as a whole."""
+    from legacy_adapters.methods import plain
+
+    return results if adapter.result_keys is not None else [plain(results)]
+
+
+def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any) -> None:
     """Run inference on made-up predictions, where the model is known to have such."""
     import torch
 
@@ -227,7 +238,7 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
     from legacy_adapters.precision import autocasting
     from legacy_adapters.seeding import seed_all
 
-    name = made_up.predictor(adapter, model)
+    name = adapter.predictor(model)
     if name is None:
         return
     seed_all(job.seed, made_up.PHASE)
@@ -238,29 +249,26 @@ def _infer_made_up(job: Any, adapter: ModuleType, model: Any, batch: Any, record
 
 
 def _run_variants(
-    job: Any, adapter: ModuleType, model: Any, batch: Any, recorder: Any, untouched: Any
+    job: Any, adapter: Any, model: Any, inputs: Dict[str, Any], recorder: Any, untouched: Any
 ) -> None:
-    """Run the other ways of inference that the adapter names, each on the images in another order.
+    """Run the other forms of inference that the adapter names, each on the samples in another order.
 
-    So every batch of them is padded to one size and holds other sizes in it: what code keeps for a padded size, or for a
-    place in the batch, is wrong in the next. Where the job asks for that, module calls are recorded in one of them, so
-    that this is seen where it happens.
+    So every batch of images is padded to one size and holds other sizes in it: what code keeps for a padded size, or for
+    a place in the batch, is wrong in the next. Where the job asks for that, module calls are recorded in the first of
+    them, so that this is seen where it happens.
     """
     import torch
 
-    from legacy_adapters import contract
-    from legacy_adapters.inputs import UNSCALED, rotated
     from legacy_adapters.precision import autocasting
     from legacy_adapters.seeding import seed_all
 
-    variants = adapter.variants(model) if contract.optional(adapter, "variants") is not None else {}
-    for number, (name, run) in enumerate(variants.items(), 1):
-        turned = rotated(batch, number)
+    for number, (name, run) in enumerate(adapter.variants(model).items(), 1):
         seed_all(job.seed, name)
-        calls = job.variant_calls and name == UNSCALED
-        with torch.no_grad(), recorder.in_phase(name, calls=calls, methods=True), untouched.given(name, turned):
-            with autocasting(job.device, job.amp):
-                results = run(turned)
+        calls = job.variant_calls and number == 1
+        with torch.no_grad(), recorder.in_phase(name, calls=calls, methods=True):
+            with untouched.given(name, adapter.rotated(inputs, number), adapter.batch) as batch:
+                with autocasting(job.device, job.amp):
+                    results = run(batch)
             for index, result in enumerate(results):
                 recorder.add("tap", "result", index, result)
 
@@ -334,15 +342,7 @@ def _load_package() -> None:
         _load_module(PACKAGE, os.path.join(folder, "__init__.py"), folder)
 
 
-def _load_adapter(path: str) -> ModuleType:
-    """Execute an adapter's file, but once: a rank has it from the process that it was forked from."""
-    loaded = sys.modules.get("ddq_adapter")
-    if loaded is not None and loaded.__file__ == path:
-        return loaded
-    return _load_module("ddq_adapter", path, None)
-
-
-def _load_module(name: str, path: str, package_folder: Optional[str]) -> ModuleType:
+def _load_module(name: str, path: str, package_folder: str) -> None:
     search = [package_folder] if package_folder else None
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
     if spec is None or spec.loader is None:
@@ -350,7 +350,6 @@ def _load_module(name: str, path: str, package_folder: Optional[str]) -> ModuleT
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ddq_port.requirements import RequirementError
 from legacy_adapters.launch import SideError
 
 from .cli import commands
-from .cli.early import bounds_options, refusals, refuse_early, task_options
+from .cli.early import bounds_options, excluded, refusals, refuse_early, task_options
 from .cli.main import cli
 from .cli.output import check_new_file
 from .golden.golden import Golden
@@ -46,7 +46,7 @@ INPUT_ERRORS = (*commands.INPUT_ERRORS, RequirementError)
 
 def run(
     family: str | Path,
-    variant: str,
+    variant: str | None = None,
     *,
     legacy_repo: str | Path | None = None,
     legacy_python: str | Path | None = None,
@@ -69,6 +69,8 @@ def run(
     atol: float | None = None,
     replay: bool = False,
     isolate: bool = False,
+    exclude: Sequence[str] = (),
+    reason: Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
     cpu_capability: str | None = None,
@@ -80,15 +82,17 @@ def run(
     """Run both sides on the same weights and inputs, compare them, and return the verdict.
 
     Args:
-        family: the legacy code base.
-        variant: the model.
+        family: name of an installed family, or the folder of one.
+        variant: the model of it; None for its only one.
         progress: is called with one line for each step.
 
     The other arguments are the options of ``ddq-parity run``; ``ddq-parity run --help`` describes each of them.
     """
     given = {name: value for name, value in locals().items() if name != "progress"}
     with _as_exceptions():
-        settings = task_options(**bounds_options(**_parsed("run", given)))
+        parsed = _parsed("run", given)
+        exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
+        settings = dict(task_options(**bounds_options(**parsed)), exclusions=exclusions)
         refuse_early(**settings)
         del settings["force"]
     return commands.judge_run(tell=_teller(progress), **settings)
@@ -105,6 +109,8 @@ def compare(
     atol: float | None = None,
     verify: bool = False,
     expect_digest: str | None = None,
+    exclude: Sequence[str] = (),
+    reason: Sequence[str] = (),
 ) -> Verdict:
     """Compare two traces that ``run(..., out=RUN)`` kept, RUN/legacy and RUN/new, and return the verdict.
 
@@ -112,7 +118,9 @@ def compare(
     """
     given = dict(locals())
     with _as_exceptions():
-        settings = bounds_options(**_parsed("compare", given))
+        parsed = _parsed("compare", given)
+        exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
+        settings = dict(bounds_options(**parsed), exclusions=exclusions)
         with refusals():
             places.check_trace(settings["legacy"], places.LEGACY)
             places.check_trace(settings["new"], places.NEW)
@@ -122,7 +130,7 @@ def compare(
 def capture(
     file: str | Path,
     family: str | Path,
-    variant: str,
+    variant: str | None = None,
     *,
     legacy_repo: str | Path | None = None,
     legacy_python: str | Path | None = None,
@@ -158,6 +166,7 @@ def capture(
 def check(
     file: str | Path,
     *,
+    family: str | Path | None = None,
     expect_digest: str | None = None,
     checkpoint: str | Path | None = None,
     new_adapter: str | Path | None = None,
@@ -196,7 +205,7 @@ def _parsed(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _converted(param: click.Parameter, context: click.Context, value: Any) -> Any:
     """Convert one argument; sequences and paths become the text that the command line would be given."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not param.multiple:
         value = ",".join("x".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
     elif isinstance(value, Path):
         value = str(value)

@@ -16,6 +16,8 @@ import pytest
 from converters.cli.main import cli as convert
 from ddq_port.training.cli import cli as train
 from ddq_port.training.eval_cli import cli as evaluate
+from legacy_adapters import registry
+from legacy_adapters.family import FamilyError
 from parity.cli.main import cli as parity
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +30,7 @@ FOREIGN = {"cd", "eval", "git"}
 #: Options of other programs that the pages name alone.
 FOREIGN_OPTIONS = {"--nnodes", "--node-rank", "--master-addr"}
 #: Commands that are not there yet: a page describes what is being built. Each must fail, so that none stays here.
-PLANNED = re.compile(r"new-family|--family \./my_port")
+PLANNED = re.compile(r"new-family")
 
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"``(.+?)``|`([^`\n]+)`")
@@ -160,15 +162,26 @@ def refused(command: click.Command, arguments: list[str]) -> Iterator[str]:
                 yield f"{param.human_readable_name} is missing"
             if is_given and not isinstance(param.type, click.Path) and param.nargs == 1 and not param.is_eager:
                 param.type_cast_value(context, value)
+        yield from unknown_model(values.get("family"), values.get("variant"))
     except click.UsageError as error:
         yield error.format_message()
+
+
+def unknown_model(family: object, variant: object) -> Iterator[str]:
+    """Say which family or variant is not there; the folder of a family is a user's."""
+    if not isinstance(family, str) or "/" in family:
+        return
+    try:
+        registry.get(family).variant(variant if isinstance(variant, str) else None)
+    except FamilyError as error:
+        yield str(error)
 
 
 def test_a_fault_in_a_command_line_is_seen() -> None:
     seen = {line: list(faults_of(line)) for line in (
         "ddq-parity rum x", "ddq-parity run --family mmdet_ddq --variant tiny_4scale --sise 64x64", "ddq-convert convert a",
         "ddq-parity run --family mmdet_dqd --variant tiny_4scale", "python -m benchmarks.none", "make tests", "pip install '.[x]'",
-        "ddq-parity check parity/goldens/none.npz", "ddq-parity compare a b c", "none.sh", "cd a && ddq-eval b",
+        "ddq-parity check tests/golden/none.npz", "ddq-parity compare a b c", "none.sh", "cd a && ddq-eval b",
         "python -m tests.faults --no-such", "torchrun -m ddq_port.training x --nothing", "pytest tests/none.py",
     )}  # fmt: skip
     assert [line for line, faults in seen.items() if len(faults) != 1] == []

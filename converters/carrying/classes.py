@@ -23,7 +23,7 @@ from typing import Any
 from converters.errors import ClassMapError, ConversionError, listed, one_line
 from converters.formats.stored import StoredTensor
 from converters.reading.checkpoint import CLASS_META
-from converters.rules.families import NORMAL, PRIOR
+from legacy_adapters.family import NORMAL, PRIOR
 from converters.rules.pattern import Pattern
 
 MOST_CLASSES = 100_000

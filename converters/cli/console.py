@@ -92,7 +92,7 @@ def exit_codes() -> Iterator[None]:
         errors.CheckpointError,
         errors.OutputExistsError,
         errors.AlreadyConvertedError,
-        errors.UnknownFamilyError,
+        errors.FamilyError,
         errors.ClassMapError,
     ) as error:
         raise Failure(str(error), BAD_INPUT) from error

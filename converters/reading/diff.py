@@ -14,7 +14,7 @@ from converters.formats.stored import StoredTensor
 from converters.reading import checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Weights
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import engine, families
+from converters.rules import engine
 from converters.rules.detect import Detection, detect
 from converters.rules.layout import TensorSpec, spec_of
 from converters.rules.ledger import DROP_DUPLICATE
@@ -294,7 +294,7 @@ def _detected(loaded: Checkpoint) -> Detection | None:
 
 
 def _rules(found: Detection, to: str) -> KeyMapping:
-    return engine.rules_between(families.mapping(found.family, found.variant), found.side, to)
+    return engine.rules_between(found.port.mapping, found.side, to)
 
 
 def _named(state_dict: Tensors, originals: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str], list[str]]:

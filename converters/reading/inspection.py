@@ -15,7 +15,7 @@ from converters.formats.stored import StoredTensor
 from converters.reading import averages, checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import families
+from converters.rules import ports
 from converters.rules.detect import Detection, detect
 from converters.rules.engine import same_bits
 from converters.rules.layout import class_counts, spec_of
@@ -123,7 +123,7 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         for key, tensor in loaded.state_dict.items()
         if key not in twins and not key.endswith(_STATISTICS)
     ]
-    class_keys = () if found is None else families.family(found.family).class_keys
+    class_keys = () if found is None else found.port.family.class_keys
     return Inspection(
         path=loaded.path,
         format=loaded.format,
@@ -131,7 +131,7 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         parameters=sum(counted),
         dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())),
         detection=found,
-        same_layout_as=() if found is None else families.same_layout(found.family),
+        same_layout_as=() if found is None else tuple(family.name for family in ports.same_layout(found.port.family)),
         classes=tuple(sorted(class_counts(specs, class_keys))),
         duplicates=tuple(twins),
         duplicates_differing=_differing(loaded.state_dict, twins, loaded.state_dict),
@@ -200,7 +200,7 @@ def _differing(copies: Tensors, twins: Mapping[str, str], originals: Tensors) ->
 
 def _twins(tensors: Tensors, found: Detection) -> dict[str, str]:
     """Pair each duplicate with the key that it repeats."""
-    mapping = families.mapping(found.family, found.variant)
+    mapping = found.port.mapping
     matches = ((key, mapping.match(key)) for key in sorted(tensors))
     return {
         key: match.twin

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from converters.errors import DetectionError, listed
-from converters.rules import families, layout
+from converters.rules import ports
 from converters.rules.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
+from converters.rules.ports import Port
+from legacy_adapters import registry
+from legacy_adapters.family import Family
 
 if TYPE_CHECKING:
     from converters.rules.engine import AnyTensor
@@ -18,11 +21,25 @@ _ENOUGH = 0.5  # share of a layout's keys that must agree; below it even the mar
 
 @dataclass(frozen=True)
 class Detection:
-    """What a state dict is: `side` is `legacy` or `new`."""
+    """What a state dict is.
 
-    family: str
-    variant: str
+    Attributes:
+        port: Its model.
+        side: `legacy` or `new`.
+    """
+
+    port: Port
     side: str
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return self.port.family.name
+
+    @property
+    def variant(self) -> str:
+        """The variant's name."""
+        return self.port.variant.name
 
 
 def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, variant: str | None = None) -> Detection:
@@ -30,59 +47,80 @@ def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, varia
 
     So a checkpoint of another number of classes, or with keys too few or too many, is still recognised, and the
     conversion can say what exactly does not fit.
-    Families with the same layout cannot be told apart: the first one is reported (see `families.same_layout`).
+    Families with the same layout cannot be told apart: the first one is reported (see `ports.same_layout`).
 
     Args:
         state_dict: The tensors by key.
-        family: Consider this family alone, whether or not its marker keys are there.
+        family: Consider this family alone, by name or folder, whether or not its marker keys are there.
         variant: Consider this variant alone.
 
     Raises:
         DetectionError: If no layout fits.
-        UnknownFamilyError: If the family, or the variant of it, does not exist.
+        FamilyError: If the family, or the variant of it, does not exist.
+    """
+    if family is not None:
+        return detect_among(state_dict, _chosen(registry.get(family), variant), variant)
+    specs = {key: spec_of(tensor) for key, tensor in state_dict.items()}
+    marked = [family for family in _first_of_each_layout() if _has_markers(specs, family)]
+    return _best(specs, [port for known in marked for port in _chosen(known, variant)], variant, None)
+
+
+def detect_among(state_dict: Mapping[str, AnyTensor], candidates: Sequence[Port], variant: str | None) -> Detection:
+    """Find the model of one family, and the side, that agrees best with a state dict; arguments as of `detect`.
+
+    Raises:
+        DetectionError: If no layout fits.
     """
     specs = {key: spec_of(tensor) for key, tensor in state_dict.items()}
-    names = families.families() if family is None else (family,)
-    found = [
-        (agreement, candidate)
-        for name in (_first_of_each_layout() if family is None else names)
-        if family or _has_markers(specs, name)
-        for candidate, agreement in _agreements(specs, name, variant)
-    ]
-    best = max(found, key=lambda pair: pair[0], default=(0.0, None))
+    return _best(specs, candidates, variant, candidates[0].family)
+
+
+def _chosen(family: Family, variant: str | None) -> tuple[Port, ...]:
+    return ports.ports(family) if variant is None else (ports.port(family.reference, variant),)
+
+
+def _best(
+    specs: Mapping[str, TensorSpec], candidates: Sequence[Port], variant: str | None, family: Family | None
+) -> Detection:
+    agreements = list(_agreements(specs, candidates))
+    share, best = max(((share, found) for found, share in agreements), key=lambda pair: pair[0], default=(0.0, None))
     forced = family is not None and variant is not None
-    if best[1] is None or best[0] < _ENOUGH and not forced:
-        raise DetectionError(_unknown(specs, names, variant))
-    return best[1]
+    if best is None or share < _ENOUGH and not forced:
+        raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant))
+    return best
 
 
 def all_markers() -> tuple[tuple[str, ...], ...]:
     """Return the marker keys of every family, each set once."""
-    return tuple(dict.fromkeys(families.family(name).markers for name in families.families()))
+    return tuple(dict.fromkeys(family.markers for family in ports.detectable()))
 
 
 def agreement(state_dict: Mapping[str, AnyTensor]) -> float:
     """Return the largest share of a known layout's keys that a state dict has with the same shape."""
     specs = {key: spec_of(tensor) for key, tensor in state_dict.items()}
-    return max(share for name in _first_of_each_layout() for _, share in _agreements(specs, name, None))
+    candidates = [port for family in _first_of_each_layout() for port in ports.ports(family)]
+    return max(share for _, share in _agreements(specs, candidates))
 
 
-def _first_of_each_layout() -> list[str]:
-    """Name the families of which each is the first with its layouts and rules."""
-    names = families.families()
+def _first_of_each_layout() -> list[Family]:
+    """Return the families of which each is the first with its layouts and rules."""
+    known = ports.detectable()
+    order = [family.name for family in known]
     return [
-        name for name in names if all(names.index(name) < names.index(other) for other in families.same_layout(name))
+        family
+        for family in known
+        if all(order.index(family.name) < order.index(other.name) for other in ports.same_layout(family))
     ]
 
 
-def _has_markers(specs: Mapping[str, TensorSpec], family: str) -> bool:
-    return all(marker in specs for marker in families.family(family).markers)
+def _has_markers(specs: Mapping[str, TensorSpec], family: Family) -> bool:
+    return all(marker in specs for marker in family.markers)
 
 
-def _agreements(specs: Mapping[str, TensorSpec], family: str, variant: str | None) -> Iterator[tuple[Detection, float]]:
-    for name in families.variants(family) if variant is None else (families.variant(family, variant).name,):
+def _agreements(specs: Mapping[str, TensorSpec], candidates: Sequence[Port]) -> Iterator[tuple[Detection, float]]:
+    for port in candidates:
         for side in (LEGACY, NEW):
-            yield Detection(family, name, side), _agreement(specs, layout.load(name, family, side))
+            yield Detection(port, side), _agreement(specs, port.layout(side))
 
 
 def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
@@ -91,15 +129,15 @@ def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
     return hits / len(wanted.tensors)
 
 
-def _unknown(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
+def _unknown(specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None) -> str:
     """Say what the keys are, and what a known layout would have."""
-    markers = sorted({marker for name in names for marker in families.family(name).markers})
+    markers = sorted({marker for family in known for marker in family.markers})
     missing = [marker for marker in markers if marker not in specs]
-    hints = [*(["--family"] if len(names) > 1 else []), *(["--variant"] if variant is None else [])]
-    lack = f"missing are {listed(missing)}" if missing else _nearest(specs, names, variant)
+    hints = [*(["--family"] if len(known) > 1 else []), *(["--variant"] if variant is None else [])]
+    lack = f"missing are {listed(missing)}" if missing else _nearest(specs, known, variant)
     return (
         f"The {len(specs)} keys of the source, such as {listed(_examples(specs))}, fit no known layout of "
-        f"{', '.join(names)}: {lack}; pass {' and '.join(hints)} to see what does not fit."
+        f"{', '.join(family.name for family in known)}: {lack}; pass {' and '.join(hints)} to see what does not fit."
     )
 
 
@@ -109,12 +147,9 @@ def _examples(keys: Mapping[str, TensorSpec]) -> list[str]:
     return [ordered[at] for at in sorted({0, len(ordered) // 2, len(ordered) - 1})]
 
 
-def _nearest(specs: Mapping[str, TensorSpec], names: tuple[str, ...], variant: str | None) -> str:
-    share, best = max(
-        ((share, found) for name in names for found, share in _agreements(specs, name, variant)),
-        key=lambda pair: pair[0],
-    )
+def _nearest(specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None) -> str:
+    candidates = [port for family in known for port in _chosen(family, variant)]
+    best, share = max(_agreements(specs, candidates), key=lambda pair: pair[1])
     return (
-        f"the nearest, {best.family} {best.variant} on its {best.side} side, has {share:.0%} of its tensors there with "
-        "the same shape"
+        f"the nearest, {best.port} on its {best.side} side, has {share:.0%} of its tensors there with the same shape"
     )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converters.rules import families
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.rules.pattern import Pattern
 
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from converters.formats.stored import StoredTensor
 
 LEGACY, NEW = "legacy", "new"
-_FOLDER = Path(__file__).parents[1] / "layouts"
 _BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
 
 
@@ -83,28 +79,16 @@ class Layout:
     @classmethod
     def from_json(cls, variant: str, text: str) -> Layout:
         """Read what `to_json` wrote."""
-        entries = json.loads(text)
+        return cls.from_entries(variant, json.loads(text))
+
+    @classmethod
+    def from_entries(cls, variant: str, entries: Mapping[str, Sequence[Any]]) -> Layout:
+        """Make a layout of key -> dtype, shape and role."""
         tensors = {key: TensorSpec(dtype, tuple(shape)) for key, (dtype, shape, *_) in entries.items()}
         buffers, frozen = (
             frozenset(key for key, entry in entries.items() if role in entry[2:]) for role in (_BUFFER, _FROZEN)
         )
         return cls(variant, tensors, buffers, frozen)
-
-
-@cache
-def load(variant: str, family: str = "ddq_detr", side: str = NEW) -> Layout:
-    """Load the layout of a variant from the package's data.
-
-    Only the new side is stored; the legacy one follows from it by the inverse mapping.
-
-    Raises:
-        UnknownFamilyError: If there is no such family or variant.
-    """
-    mapping = families.mapping(family, variant)
-    if side != NEW:
-        return load(variant, family).mapped(mapping.inverse())
-    name = f"{families.family(family).layouts}.{variant}.json"
-    return Layout.from_json(variant, (_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def spec_of(tensor: StoredTensor | Tensor) -> TensorSpec:

@@ -15,7 +15,6 @@ from converters.errors import VerificationError
 from converters.formats.plain import copied
 from converters.formats.stored import StoredTensor
 from converters.reading.checkpoint import MANIFEST_KEY
-from converters.rules import families
 from converters.rules.mapping import DropDuplicateOf, Rename, Rule
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.typed import misfit
@@ -253,7 +252,7 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         variant=planned.detection.variant,
         source_layout=planned.detection.side,
         target_layout=planned.options.to,
-        mapping_version=mapping_version(families.mapping(planned.detection.family, planned.detection.variant)),
+        mapping_version=mapping_version(planned.detection.port.mapping),
         rules=tuple(rule_text(rule) for rule in planned.rules.rules),
         options=planned.options.as_dict(),
         tool_version=__version__,

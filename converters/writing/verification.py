@@ -14,7 +14,7 @@ from converters.errors import (
     ClassMapError,
     ConversionError,
     MalformedError,
-    UnknownFamilyError,
+    FamilyError,
     VerificationError,
     listed,
 )
@@ -24,7 +24,7 @@ from converters.formats.stored import StoredTensor
 from converters.options import Options
 from converters.reading import checkpoint, wrapping
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import engine, families
+from converters.rules import built, engine, ports
 from converters.rules.ledger import UNMAPPED
 from converters.writing import hashing, manifest, writer
 from converters.writing.manifest import FileDigest, Manifest, SideManifest
@@ -182,13 +182,18 @@ def _check_files(path: Path, found: list[FileDigest], recorded: tuple[FileDigest
         )
 
 
+def _port(recorded: Manifest) -> ports.Port:
+    """Return the model that a file was converted as; of a family that is not installed the options name the folder."""
+    return built.with_layouts(ports.port(recorded.options.get("family") or recorded.family, recorded.variant))
+
+
 def _check_names(path: Path, side: SideManifest) -> None:
     """Compare the recorded tensors with the layout."""
     recorded = side.manifest
     try:
         options = replace(Options.from_dict(recorded.options), to=recorded.target_layout)
-        wanted = api.layout_after(recorded.family, recorded.variant, options).tensors
-    except (UnknownFamilyError, ConversionError) as error:
+        wanted = api.layout_after(_port(recorded), options).tensors
+    except (FamilyError, ConversionError) as error:
         raise VerificationError(f"Cannot check `{path}` against its layout: {error}") from error
     lines = {line.target: line for line in recorded.tensors}
     _check_set(path, lines, wanted)
@@ -202,7 +207,7 @@ def _check_names(path: Path, side: SideManifest) -> None:
 
 def _check_rules(path: Path, recorded: Manifest) -> None:
     """Ask this tool's rules what becomes of every recorded source key."""
-    mapping = families.mapping(recorded.family, recorded.variant)
+    mapping = _port(recorded).mapping
     if manifest.mapping_version(mapping) != recorded.mapping_version:
         raise VerificationError(
             f"The file `{path}` was made with other rules (mapping {recorded.mapping_version}, here "
@@ -241,7 +246,7 @@ def _check_source(source: Path, recorded: Manifest) -> None:
         )
     try:
         again = api.prove(api.plan(source, _options(recorded)))
-    except (CheckpointError, ClassMapError, ConversionError, UnknownFamilyError, AlreadyConvertedError) as error:
+    except (CheckpointError, ClassMapError, ConversionError, FamilyError, AlreadyConvertedError) as error:
         raise VerificationError(f"The conversion of `{source}` cannot be repeated: {error}") from error
     difference = manifest.first_difference(recorded, replace(again, source=recorded.source))
     if difference is not None:

@@ -1,105 +1,15 @@
-"""Adapter of this toolkit's own DDQ-DETR: the new side."""
+"""The functions of this toolkit's own DDQ-DETR, for adapter files that take them over.
+
+A file that begins with ``from parity.adapters.ddq_port import *`` and defines some of them anew is a whole adapter.
+"""
 
 from __future__ import annotations
 
-import ddq_port.models  # noqa: F401  # isort: skip  (registers the detectors; supplies mmcv._ext before mmdet asks)
+from legacy_adapters.targets.ddq_detr import new as _new
+from legacy_adapters.targets.ddq_detr.new import *  # noqa: F403
+from legacy_adapters.targets.ddq_detr.new import ADAPTER as _ADAPTER
 
-import inspect
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import torch
-from mmdet.models.task_modules.assigners import hungarian_assigner
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
-from torch import Tensor
-
-from ddq_port.models.ddq_detr import assigner, detector, queries
-from legacy_adapters import mmdet3, probes
-from legacy_adapters import taps as tap_lib
-from legacy_adapters.taps import Tap
-
-predict, losses, variants = mmdet3.predict, mmdet3.losses, mmdet3.variants
-
-
-#: What is set under autocast, where the port is more precise than the legacy code on purpose (D27 of the register).
-AUTOCAST_SWITCH = "bbox_head.float32_boxes=False"
-
-
-def build(options: dict[str, Any], device: str) -> torch.nn.Module:
-    """Build the detector of ``options["config"]``, a path; to be run under autocast if ``options`` has ``amp``."""
-    model = mmdet3.build_model(options["config"])
-    if "amp" in options:
-        model.bbox_head.float32_boxes = False
-    return model
-
-
-def training(model: torch.nn.Module, options: dict[str, Any], epoch_length: int | None) -> mmdet3.EngineTraining:
-    """Make optimizer and schedulers of the detector's config."""
-    return mmdet3.training(model, mmdet3.load_config(options["config"]), epoch_length)
-
-
-def distributed(model: torch.nn.Module, options: dict[str, Any]) -> torch.nn.Module:
-    """Wrap the model as mmengine does for the detector's config."""
-    return mmdet3.distributed(model, mmdet3.load_config(options["config"]))
-
-
-def image_detector(model: torch.nn.Module, options: dict[str, Any]) -> mmdet3.Detector:
-    """Take the test pipeline of the detector's config; ``options["scale"]`` takes the place of its image scale."""
-    return mmdet3.Detector(model, mmdet3.load_config(options["config"]), options.get("scale"))
-
-
-def taps(model: torch.nn.Module) -> list[Tap]:
-    """Watch query selection, both matchings, the noise and the final top-k."""
-
-    def distinct_basis(boxes: Tensor, scores: Tensor, iou_threshold: float, max_num: int) -> dict[str, Any]:
-        xyxy = bbox_cxcywh_to_xyxy(boxes)
-        return {"boxes": xyxy, "scores": scores, "iou_threshold": iou_threshold, "max_num": model.num_queries}
-
-    def dense_basis(scores: Tensor, max_num: int) -> dict[str, Any]:
-        return {"scores": scores}
-
-    def distinct_probe() -> Iterator[tuple]:
-        threshold, like = model.selection.iou_threshold, next(model.parameters())
-        for boxes, scores in probes.boxes_at_threshold(threshold, model.num_queries, like):
-            yield bbox_xyxy_to_cxcywh(boxes), scores, threshold, model.num_queries
-
-    return [
-        _selection(detector, "select_distinct", "distinct", distinct_basis, distinct_probe),
-        _selection(queries, "select_distinct", "distinct", distinct_basis),
-        _selection(detector, "select_dense", "dense", dense_basis),
-        *tap_lib.matchings({hungarian_assigner: "match", assigner: "dense_match"}),
-        *tap_lib.random_taps(),
-        *tap_lib.rankings(),
-    ]
-
-
-def _selection(
-    owner: Any, attribute: str, name: str, basis: Callable[..., dict[str, Any]], probe: Callable | None = None
-) -> Tap:
-    first = next(iter(inspect.signature(basis).parameters))  # named as in the function
-
-    def write(decision: dict[str, Tensor], like: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-        keep = decision["keep"].to(like.device)
-        return keep if tap_lib.within(keep, len(like)) else None
-
-    def read(result: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        return {"keep": result}
-
-    return Tap(owner, attribute, lambda *args, **kwargs: name, read, write, basis=basis, probe=probe, first=first)
-
-
-def provenance(options: dict[str, Any]) -> dict:
-    """Tell which code ran."""
-    import mmcv
-    import mmdet
-    import mmengine
-
-    import ddq_port
-
-    return dict(
-        code_base="ddq_port",
-        config=options["config"],
-        **(dict(switch=AUTOCAST_SWITCH) if "amp" in options else {}),
-        mmcv_ops=mmdet3.mmcv_ops(),
-        modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
-    )
+build, training, distributed = _ADAPTER.build, _ADAPTER.training, _ADAPTER.distributed
+predict, losses, variants, image_detector = _ADAPTER.predict, _ADAPTER.losses, _ADAPTER.variants, _ADAPTER.image_detector
+taps, provenance = _new.taps, _new.provenance
+del ADAPTER  # noqa: F821  (a file that has it is no file of functions)

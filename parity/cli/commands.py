@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from converters import errors
-from converters.rules import families
-from legacy_adapters.families import RepoError
+from converters.rules.ports import Port
+from converters.rules.ports import port as port_of
+from legacy_adapters import registry
+from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoError
 from legacy_adapters.launch import RefusedError
 
 from ..comparing.compare import EXACT, FIXED, Tolerance
@@ -28,10 +30,9 @@ from ..runs.bisect import bisect as find_first
 from ..runs.isolate import RunFolder
 from ..runs.run import check_legacy
 from ..runs.run import run as run_parity
-from ..sides.adapter_check import Needs, check_adapter
-from ..sides.exclusions import EXCLUSIONS
-from ..sides.places import SCRIPT
-from ..sides.settings import NEW_ADAPTER, Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
+from ..sides.adapter_check import Needs, check_adapters
+from ..sides.places import RUN, SCRIPT
+from ..sides.settings import Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
 from ..sides.sides import default_threads, prepare
 from ..traces.trace import Trace, TraceError
 from ..verdict.verdict import Verdict, judge
@@ -51,7 +52,7 @@ INPUT_ERRORS = (
     TraceError,
     errors.CheckpointError,
     errors.ConversionError,
-    errors.UnknownFamilyError,
+    FamilyError,
     OSError,
 )
 
@@ -69,7 +70,7 @@ def run(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_run(
     *, out: Path | None, replay: bool, isolate: bool, dtype: str, tolerance: str, rtol: float, atol: float,
-    tell: Progress, **settings: Any,
+    tell: Progress, exclusions: tuple[Exclusion, ...] = (), **settings: Any,
 ) -> Verdict:  # fmt: skip
     """Run both sides and judge them.
 
@@ -82,13 +83,15 @@ def judge_run(
         rtol: of ``fixed``.
         atol: of ``fixed``.
         tell: is told each step.
+        exclusions: beside those of the family.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
     task, sources, machine = _settings(settings)
-    options = RunOptions(task, sources, machine, dtype, _tolerance(tolerance, rtol, atol), replay, isolate)
-    check_legacy(task.family, sources)
+    bounds = _tolerance(tolerance, rtol, atol)
+    options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate, exclusions)
+    check_legacy(task.port.family, sources)
     prepared = prepare(task, sources, machine)
-    check_adapter(Needs.of(task), sources, machine, tell)
+    check_adapters(Needs.of(task, prepared.port), sources, machine, tell)
     with whole_folder(out) as folder:
         verdict = run_parity(options, prepared, folder, tell)
         _write_report(folder / REPORT_NAME, verdict)
@@ -106,8 +109,9 @@ def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
 def record_golden(*, file: Path, tell: Progress, **settings: Any) -> golden.Golden:
     """Record the legacy side into a golden file, and return what it holds; arguments as in :func:`judge_run`."""
     task, sources, machine = _settings(settings)
-    check_legacy(task.family, sources)
+    check_legacy(task.port.family, sources)
     prepared = prepare(task, sources, machine)
+    check_adapters(Needs.of(task, prepared.port), sources, machine, tell, (LEGACY,))
     with whole_folder(None) as folder:
         recorded = golden_runs.capture(task, sources, machine, prepared, folder, tell)
     return replace(recorded, seal=golden.save(recorded, file))
@@ -120,19 +124,19 @@ def check(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_golden(
     *, file: Path, out: Path | None, checkpoint: Path | None, new_adapter: Path | None,
-    expect_digest: str | None = None, tell: Progress, **machine: Any,
+    expect_digest: str | None = None, family: str | None = None, tell: Progress, **machine: Any,
 ) -> Verdict:  # fmt: skip
     """Run the new side and judge it by a golden file; arguments as in :func:`judge_run`.
 
-    With ``expect_digest``, a file of another digest is refused.
+    With ``expect_digest``, a file of another digest is refused; ``family`` names one that is not installed.
     """
-    sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter or NEW_ADAPTER)
+    sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter)
     where = machine_of(machine)
-    recorded = golden.load(file)
+    recorded = golden.load(file, family)
     recorded.check_seal(file, expect_digest)
     prepared = prepare(recorded.task, sources, where)
     recorded.check_given(prepared)
-    check_adapter(Needs.of(recorded.task), sources, where, tell)
+    check_adapters(Needs.of(recorded.task, prepared.port), sources, where, tell, (NEW,))
     with whole_folder(out) as folder:
         verdict = golden_runs.check(recorded, sources, where, prepared, folder, tell)
         _write_report(folder / REPORT_NAME, verdict)
@@ -146,7 +150,7 @@ def compare(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_traces(
     *, legacy: Path, new: Path, family: str | None, variant: str | None, tolerance: str, rtol: float, atol: float,
-    verify: bool, expect_digest: str | None,
+    verify: bool, expect_digest: str | None, exclusions: tuple[Exclusion, ...] = (),
 ) -> Verdict:  # fmt: skip
     """Compare two trace folders and judge them.
 
@@ -156,45 +160,58 @@ def judge_traces(
     ``variant`` the traces tell them.
     """
     one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
-    names = _recorded_for(one, two, family, variant)
-    mapping = families.mapping(*names)
+    port = _recorded_for(one, two, family, variant)
     for trace in (one, two) if verify else ():
         trace.verify()
     if expect_digest is not None and not one.seal.startswith(expect_digest):
         raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
     try:
-        return judge(one, two, mapping, EXCLUSIONS[names[0]], _tolerance(tolerance, rtol, atol))
+        excluded = (*port.family.exclusions, *exclusions)
+        return judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol))
     except errors.UnmappedKeyError as error:
         raise TraceError(
-            f"{legacy} does not have the legacy layout of {' '.join(names)}; if the arguments are swapped, call "
+            f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
             f"`compare LEGACY NEW`. {errors.one_line(error)}"
         ) from error
 
 
-def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> tuple[str, str]:
-    """Return the family and variant that two traces are compared as.
+def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> Port:
+    """Return the model that two traces are compared as.
 
     Args:
-        legacy: trace of the legacy side, which must have been recorded for them.
+        legacy: trace of the legacy side, which must have been recorded for it.
         new: trace of the new side; recorded for another family if ``family`` is given.
-        family: that was asked for; None for that of the traces.
+        family: name or folder that was asked for; None for that of the traces.
         variant: that was asked for; None for that of the traces.
 
     Raises:
+        FamilyError: if the family, or its variant, is not there.
         TraceError: if a trace was recorded for something else.
     """
     one, two = ((trace.provenance.get("family"), trace.provenance.get("variant")) for trace in (legacy, new))
-    asked = family or one[0], variant or one[1]
-    if None in asked:
+    reference = family or _reference(legacy, one[0])
+    if reference is None or (variant or one[1]) is None:
         raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
+    port = port_of(reference, variant or one[1])
+    asked = port.family.name, port.variant.name
     for trace, told in ((legacy, one), (new, two)):
         found = told[0] or asked[0], told[1] or asked[1]
         if found[1] != asked[1] or (found[0] != asked[0] and (trace is legacy or family is None)):
-            expected = " ".join(asked)
             other = legacy if trace is new and (family, variant) == (None, None) else None
-            expected = f"{other.folder} for {expected}" if other else f"expected {expected}"
+            expected = f"{other.folder} for {port}" if other else f"expected {port}"
             raise TraceError(f"{trace.folder} was recorded for {' '.join(found)}, {expected}; give two traces of one run.")
-    return asked
+    return port
+
+
+def _reference(trace: Trace, name: str | None) -> str | None:
+    """Return what finds a trace's family: its name or, of one that is not installed, the folder that its run tells."""
+    if name is None or name in registry.names():
+        return name
+    try:
+        task = json.loads((trace.folder.absolute().parent / RUN).read_text(encoding="utf-8"))["task"]
+        return task["family"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FamilyError(f"Family {name} of {trace.folder} is not installed; pass its folder with --family.") from None
 
 
 def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:

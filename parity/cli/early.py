@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,33 +12,71 @@ import click
 
 from converters.cli.console import BAD_INPUT, Failure, of_system
 from converters.errors import counted
+from converters.rules.ports import Port, port
 from ddq_port import requirements
-from legacy_adapters import families as legacy_families
+from legacy_adapters import registry
+from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoError
 
 from ..sides.places import RUN, check_file
 from ..sides.settings import SettingsError, check_options
 from .options import DEFAULT_BOUNDS
+from .params import CHECKS
 from .output import check_run_folder
 
-#: No image is the largest, the first neither the highest nor the widest; no side is a multiple of what tokens cover.
-TINY_SIZES = ((93, 115), (131, 121), (77, 157))
-FULL_SIZES = ((331, 397), (401, 467), (289, 499))
-#: Of models that need more memory for a pixel; no default batch takes 16 GB.
-LARGE_MODEL_SIZES = {
-    "r50_5scale": ((199, 261), (267, 243), (179, 283)),
-    "swinl_4scale": ((287, 343), (347, 405), (251, 433)),
-}
+#: Of a variant that names none. No image is the largest, the first neither the highest nor the widest.
+DEFAULT_SIZES = ((93, 115), (131, 121), (77, 157))
+
+
+def resolved(family: str, variant: str | None) -> Port:
+    """Return the model that a family, by name or folder, and a variant name.
+
+    Raises:
+        converters.cli.console.Failure: if there is no such one, or no variant was named of several.
+    """
+    with refusals():
+        found = registry.get(family)
+        names = [known.name for known in found.variants]
+        if variant is None and len(names) > 1:
+            raise FamilyError(f"Family {found.name} has several variants; pass --variant, one of {', '.join(names)}.")
+        if variant is not None and variant not in names:
+            near = difflib.get_close_matches(variant, names, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+            raise FamilyError(f"Family {found.name} has no variant {variant}; {meant}")
+        return port(family, variant)
+
+
+def excluded(exclude: tuple[str, ...], reason: tuple[str, ...]) -> tuple[Exclusion, ...]:
+    """Make exclusions of patterns ``[SIDE:][KIND:]NAME[#SLOT]`` and as many reasons.
+
+    Raises:
+        click.BadParameter: if a pattern cannot be read, or has no reason of its own.
+    """
+    if len(exclude) != len(reason):
+        counts = f"{counted(len(exclude), 'pattern')} and {counted(len(reason), 'reason')}"
+        raise click.BadParameter(f"found {counts}; give a --reason with each --exclude.")
+    made: list[Exclusion] = []
+    for pattern, why in zip(exclude, reason, strict=True):
+        *before, rest = pattern.split(":")
+        sides = [before.pop(0)] if before[:1] in ([LEGACY], [NEW]) else [LEGACY, NEW]
+        name, _, slot = rest.partition("#")
+        if len(before) > 1 or not name or not why.strip():
+            raise click.BadParameter(
+                f"--exclude {pattern!r} with --reason {why!r}; expected [legacy:|new:][KIND:]NAME[#SLOT] and a reason."
+            )
+        made += [Exclusion(side, *(before or ["*"]), name, slot or "*", why) for side in sides]
+    return tuple(made)
 
 
 def task_options(
-    size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...] | None, ranks: int = 1, **settings: Any
-) -> dict[str, Any]:
-    """Fill in the default sizes and checks and rename what has another name on the command line."""
-    check = check or (("train",) if ranks > 1 else ("forward", "loss", "grad", "init"))
-    variant = settings["variant"]
-    sizes = size or (TINY_SIZES if variant.startswith("tiny") else LARGE_MODEL_SIZES.get(variant, FULL_SIZES))
+    size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...] | None, family: str, variant: str | None,
+    ranks: int = 1, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Find the model, fill in the default sizes and checks, and rename what has another name on the command line."""
+    of = settings["port"] = resolved(family, variant)
+    check = check or (("train",) if ranks > 1 else _default_checks(of))
+    sizes = size or (() if of.family.inputs is not None else of.variant.sizes or DEFAULT_SIZES)
     objects = settings["objects"]
-    if objects is not None and len(objects) != len(sizes):
+    if objects is not None and sizes and len(objects) != len(sizes):
         told = f"{counted(len(objects), 'number')} for {counted(len(sizes), 'image')}"
         raise click.BadParameter(f"--objects gives {told}; give one per image.")
     settings.setdefault("amp", None)  # no option of `capture`
@@ -48,7 +87,7 @@ def task_options(
 
 def refuse_early(
     *, out: Path | None = None, force: bool = False, marker: str = RUN, golden: Path | None = None,
-    checkpoint: Path | None = None, family: str | None = None, legacy_repo: Path | None = None, **settings: Any,
+    checkpoint: Path | None = None, port: Port | None = None, legacy_repo: Path | None = None, **settings: Any,
 ) -> None:  # fmt: skip
     """Refuse what can be seen to be wrong before anything heavy is loaded, and before anything is made.
 
@@ -58,22 +97,27 @@ def refuse_early(
         marker: file that an earlier result of the same kind has.
         golden: a golden file.
         checkpoint: of the weights.
-        family: of the legacy side, where there is one.
+        port: the model, where a legacy side is run.
         legacy_repo: its checkout.
         **settings: the others; the fields of :class:`Task` may be among them.
     """
     needs_out(out, force)
     with refusals():
         if "sizes" in settings:
-            check_options(dict(settings, family=family))
+            check_options(dict(settings, port=port))
         requirements.check()
         if golden is not None:
             check_file(golden, "a golden file", "`ddq-parity capture` makes one")
         if checkpoint is not None:
             check_file(checkpoint, "a checkpoint", "a .pth or .safetensors file")
-        if family is not None:
-            legacy_families.get(family).check_repo(legacy_repo)
+        if port is not None:
+            port.family.check_repo(legacy_repo)
         check_run_folder(out, force, marker)
+
+
+def _default_checks(of: Port) -> tuple[str, ...]:
+    """Return what is compared if nothing else is asked for: everything but a training."""
+    return tuple(check for check in CHECKS if check != "train")
 
 
 @contextmanager
@@ -83,7 +127,7 @@ def refusals() -> Iterator[None]:
         yield
     except OSError as error:
         raise Failure(of_system(error), BAD_INPUT) from error
-    except (SettingsError, legacy_families.RepoError) as error:
+    except (SettingsError, FamilyError, RepoError) as error:
         raise Failure(str(error), BAD_INPUT) from error
 
 

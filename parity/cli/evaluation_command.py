@@ -9,7 +9,8 @@ from typing import Any
 
 from converters import errors
 from converters.cli.console import message
-from legacy_adapters.families import RepoError
+from converters.rules.ports import Port
+from legacy_adapters.family import FamilyError, RepoError
 from legacy_adapters.launch import RefusedError
 
 from ..evaluation import coco
@@ -18,10 +19,10 @@ from ..evaluation.evaluation import Bounds, EvalVerdict, files_of
 from ..evaluation.plot import draw_worst
 from ..evaluation.run import EvalTask, categories_of, evaluate, options_dict
 from ..runs.run import check_legacy
-from ..sides.adapter_check import Needs, check_adapter
+from ..sides.adapter_check import Needs, check_adapters
 from ..sides.places import EVALUATION
-from ..sides.settings import NEW_ADAPTER, SettingsError, Sources
-from ..sides.sides import check_device
+from ..sides.settings import SettingsError, Sources
+from ..sides.sides import check_device, with_layouts
 from .commands import machine_of
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
@@ -34,13 +35,13 @@ _INPUT_ERRORS = (
     coco.BadSetError,
     errors.CheckpointError,
     errors.ConversionError,
-    errors.UnknownFamilyError,
+    FamilyError,
     OSError,
 )
 
 
 def run(
-    *, ann: Path, images: Path, limit: int | None, family: str, variant: str, seed: int,
+    *, ann: Path, images: Path, limit: int | None, port: Port, seed: int,
     scale: tuple[int, int] | None, bounds: Bounds, legacy_repo: Path | None, legacy_python: str | None,
     require_known_commit: bool, checkpoint: Path | None, new_adapter: Path | None, worst: int, out: Path | None,
     as_json: bool, quiet: bool, **machine: Any,
@@ -51,8 +52,7 @@ def run(
         ann: annotation file in COCO's format.
         images: folder of its images.
         limit: as in :func:`coco.load`.
-        family: as in :class:`EvalTask`, like the next three.
-        variant: see there.
+        port: as in :class:`EvalTask`, like the next two.
         seed: see there.
         scale: see there.
         bounds: what counts as equal.
@@ -60,23 +60,23 @@ def run(
         legacy_python: see there.
         require_known_commit: see there.
         checkpoint: see there.
-        new_adapter: see there; None for ddq_port's.
+        new_adapter: see there.
         worst: number of images to draw in ``out``.
         out: folder that keeps everything, in place of what it holds, or None.
         as_json: print JSON instead of tables.
         quiet: print the verdict line only.
         **machine: the fields of :class:`Machine`.
     """
-    task = EvalTask(family, variant, seed, scale)
-    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter or NEW_ADAPTER, require_known_commit)
+    sources = Sources(legacy_repo, legacy_python, checkpoint, new_adapter, require_known_commit)
     where = machine_of(machine)
 
     def work() -> EvalVerdict:
-        check_legacy(family, sources)
+        check_legacy(port.family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)
+        task = EvalTask(with_layouts(port, sources, where), seed, scale)
         categories = categories_of(task, sources, used)
-        check_adapter(Needs(family, variant, checks=(), scale=scale), sources, where, progress(quiet))
+        check_adapters(Needs(task.port, checks=(), scale=scale), sources, where, progress(quiet))
         with whole_folder(out) as folder:
             options = options_dict(task, sources, where, bounds, used)
             (folder / EVALUATION).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))

@@ -12,19 +12,22 @@ import click
 
 from converters.cli.console import OneLineGroup
 from ddq_port import __version__, requirements
+from legacy_adapters import registry
 
 from ..sides import places
-from .early import bounds_options, needs_out, refusals, refuse_early, task_options
+from .early import bounds_options, excluded, needs_out, refusals, refuse_early, resolved, task_options
 from .options import (
     BOUNDS,
     CHECK,
     CHECKPOINT,
     CURVES_EXIT_CODES,
     EVAL_EXIT_CODES,
+    EXCLUSIONS,
     EXIT_CODES,
     EXPECT_DIGEST,
     FAMILY,
     FIXED_HELP,
+    GOLDEN_FAMILY,
     KEPT,
     LEGACY,
     MACHINE,
@@ -39,7 +42,6 @@ from .output import check_new_file, check_script_folder
 from .params import AT_RISK_ULPS, NamePair, NotNegative, Positive, SizeList
 
 _INTERNAL_ERROR = 70
-GOLDEN = Path(__file__).parents[1] / "goldens" / "ddq_detr.tiny_4scale.npz"
 
 
 @click.group(
@@ -88,10 +90,11 @@ def cli() -> None:
     is_flag=True,
     help="Run the new side once more, every module on what its legacy twin was given: shows each one's own error.",
 )
-@having(*MACHINE, *KEPT, *OUTPUT)
-def run(json: bool, **settings: Any) -> None:
+@having(*EXCLUSIONS, *MACHINE, *KEPT, *OUTPUT)
+def run(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **settings: Any) -> None:
     """Run both sides on the same weights and inputs; compare."""
     settings = task_options(**bounds_options(**settings))
+    settings["exclusions"] = excluded(exclude, reason)
     refuse_early(**settings)
     del settings["force"]
 
@@ -123,7 +126,7 @@ def capture(**settings: Any) -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@having(*EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
+@having(*GOLDEN_FAMILY, *EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
 def check(json: bool, **settings: Any) -> None:
     """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
     refuse_early(golden=settings["file"], **settings)
@@ -137,13 +140,13 @@ def check(json: bool, **settings: Any) -> None:
 @cli.command(epilog=EXIT_CODES)
 @having(*NEW, *MACHINE, *KEPT, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
-    """Check a tiny DDQ-DETR against what the official code computed, recorded in this package."""
+    """Check a tiny model against what its official code computed, recorded in this package."""
     refuse_early(**settings)
     del settings["force"]
 
     from . import commands
 
-    sys.exit(commands.check(file=GOLDEN, checkpoint=None, as_json=json, **settings))
+    sys.exit(commands.check(file=demo_file(), checkpoint=None, as_json=json, **settings))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -155,10 +158,11 @@ def demo(json: bool, **settings: Any) -> None:
 )
 @having(*BOUNDS)
 @click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
-@having(*EXPECT_DIGEST, *OUTPUT)
-def compare(json: bool, **arguments: Any) -> None:
+@having(*EXPECT_DIGEST, *EXCLUSIONS, *OUTPUT)
+def compare(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arguments: Any) -> None:
     """Compare two traces kept by `run --out`: RUN/legacy and RUN/new."""
     arguments = bounds_options(**arguments)
+    arguments["exclusions"] = excluded(exclude, reason)
     with refusals():
         places.check_trace(arguments["legacy"], places.LEGACY)
         places.check_trace(arguments["new"], places.NEW)
@@ -324,6 +328,7 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     asked = [name for name, value in given.items() if value is not None]
     if asked and tolerance == "exact":
         raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
+    arguments["port"] = resolved(arguments.pop("family"), arguments.pop("variant"))
     if scale is not None and len(scale) != 1:
         raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
     refuse_early(marker=places.EVALUATION, **arguments)
@@ -342,6 +347,11 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     bounds = Bounds(exact=tolerance == "exact", **{name: given[name] or defaults[name] for name in defaults})
     size = (scale[0][1], scale[0][0]) if scale else None
     sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
+
+
+def demo_file() -> Path:
+    """Return the golden file that comes with this package."""
+    return next(family.demo for family in registry.every() if family.demo is not None)
 
 
 def main() -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from converters.rules import families as mappings
-from legacy_adapters import families
+from legacy_adapters import registry
 
-from .params import CHECKS, CheckList, CountList, Device, Digest, Name, NotNegative, SizeList
+from .params import CHECKS, CheckList, CountList, Device, Digest, NotNegative, SizeList
 
 EXIT_CODES = """\b
 Exit codes:
@@ -41,18 +40,32 @@ Exit codes:
      side only, logs of different lengths or with holes
   70 a bug in ddq-parity itself"""
 
-FAMILIES = families.names()
-VARIANTS = tuple(dict.fromkeys(variant for name in FAMILIES for variant in mappings.variants(name)))
+_FAMILIES = f"{', '.join(registry.own())}, another that is installed, or the folder of one"
 
 FAMILY = (
-    click.option("--family", type=Name(FAMILIES), required=True, help="Legacy code base."),
-    click.option("--variant", type=Name(VARIANTS), required=True, help="Model."),
+    click.option("--family", metavar="NAME|FOLDER", required=True, help=f"What is ported: {_FAMILIES}."),
+    click.option("--variant", metavar="NAME", help="Model of the family. [default: its only one]"),
 )
 RECORDED_FAMILY = (
     click.option(
-        "--family", type=Name(FAMILIES), help="Legacy code base. [default: that which the traces were recorded for]"
+        "--family", metavar="NAME|FOLDER", help=f"{_FAMILIES}. [default: that which the traces were recorded for]"
     ),
-    click.option("--variant", type=Name(VARIANTS), help="Model. [default: that which the traces were recorded for]"),
+    click.option(
+        "--variant", metavar="NAME", help="Model of it. [default: that which the traces were recorded for]"
+    ),
+)
+GOLDEN_FAMILY = (
+    click.option("--family", metavar="NAME|FOLDER", help=f"{_FAMILIES}. [default: that which FILE was recorded for]"),
+)
+EXCLUSIONS = (
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Records that one side alone has, as [legacy:|new:][KIND:]NAME[#SLOT] with wildcards, need no twin. May be "
+        "repeated, each with a --reason.",
+    ),
+    click.option("--reason", multiple=True, metavar="TEXT", help="Why that is right; stands in the report."),
 )
 BOUNDS = (
     click.option("--rtol", type=NotNegative(), help="Of fixed. [default: 1.3e-06]"),
@@ -150,7 +163,7 @@ NEW = (
     click.option(
         "--new-adapter",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Adapter file of the new side, to test your own port. [default: ddq_port's]",
+        help="Adapter file of the new side, to test your own port. [default: the family's]",
     ),
 )
 MACHINE = (

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping as KeyMapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
 from converters.rules.mapping import Mapping
+from legacy_adapters.family import LEGACY, NEW, Exclusion
 from legacy_adapters.methods import IN
 from legacy_adapters.methods import KINDS as OF_METHODS
 from legacy_adapters.trace_writer import Key, Record
 
 from .twins import Likeness, new_keys
 
-LEGACY, NEW = "legacy", "new"
 #: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
 OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
 OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
@@ -22,37 +21,6 @@ OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
 
 class DuplicateRecordError(ValueError):
     """One side recorded the same thing twice, so that pairing by name is not possible."""
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Records that one side has and the other has no use for, with the reason why that is right.
-
-    An exclusion never touches a pair: where both sides have the record, it is compared.
-
-    Attributes:
-        side: ``legacy`` or ``new``, the side that has the record.
-        kind: of the record, e.g. ``module_in``.
-        name: pattern (``*`` wildcards) of the record's name.
-        slot: pattern of the record's slot.
-        reason: one sentence.
-        zeros_only: holds only for a record that is all zero, e.g. a mask that masks nothing.
-    """
-
-    side: str
-    kind: str
-    name: str
-    slot: str
-    reason: str
-    zeros_only: bool = False
-
-    def covers(self, side: str, record: Record) -> bool:
-        return (
-            side == self.side
-            and record.kind == self.kind
-            and fnmatchcase(record.name, self.name)
-            and fnmatchcase(record.slot, self.slot)
-        )
 
 
 @dataclass(frozen=True)

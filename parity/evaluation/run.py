@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from converters.carrying.classes import class_names
 from converters.errors import counted
 from converters.reading import checkpoint
-from converters.rules import families
 from converters.rules.layout import class_counts
+from converters.rules.ports import Port
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
@@ -31,14 +31,12 @@ class EvalTask:
     """What is detected.
 
     Attributes:
-        family: of the legacy side.
-        variant: of the model.
+        port: the model, with its layouts.
         seed: of weights, where there is no checkpoint.
         scale: (w, h) that images are resized to fit in, in place of both configs' own; None for these.
     """
 
-    family: str
-    variant: str
+    port: Port
     seed: int
     scale: tuple[int, int] | None
 
@@ -50,14 +48,14 @@ def categories_of(task: EvalTask, sources: Sources, images: ImageSet) -> tuple[i
         BadSetError: if the classes of the model are not those of the data set or of the checkpoint.
         converters.errors: if the checkpoint cannot be read.
     """
-    number, names = num_classes(task.family, task.variant), None
+    number, names = num_classes(task.port), None
     if sources.checkpoint:
         held = checkpoint.read(sources.checkpoint)
         names = class_names(held.meta)
-        for count, keys in class_counts(held.state_dict, families.family(task.family).class_keys).items():
+        for count, keys in class_counts(held.state_dict, task.port.family.class_keys).items():
             if count != number:
                 raise BadSetError(
-                    f"{sources.checkpoint} has {counted(count, 'class', 'classes')} (rows of `{keys[0]}`) and variant {task.variant} has "
+                    f"{sources.checkpoint} has {counted(count, 'class', 'classes')} (rows of `{keys[0]}`) and variant {task.port.variant.name} has "
                     f"{number}; pass the --variant that it was trained as, or another --weights."
                 )
     return images.category_ids(names, number)
@@ -83,17 +81,18 @@ def evaluate(
     """
     folder = folder.absolute()
     _write_inputs(task, sources, images, folder)
-    codes = {LEGACY: legacy_code(task.family, task.variant, sources), NEW: new_code(task.variant, sources)}
+    codes = {LEGACY: legacy_code(task.port, sources), NEW: new_code(task.port, sources)}
+    family = task.port.family
     for side, code in codes.items():
         progress(f"running the {side} side over {counted(len(images.images), 'image')}")
-        kept_out = foreign(sources.new_adapter, sources.legacy_repo) if side == LEGACY else ()
+        kept_out = foreign(family, sources.new_side(family).adapter, sources.legacy_repo) if side == LEGACY else ()
         _run(side, code, task, machine, folder, kept_out)
     progress("comparing")
     return judge(files_of(folder), images, categories, bounds)
 
 
 def _write_inputs(task: EvalTask, sources: Sources, images: ImageSet, folder: Path) -> None:
-    for side, tensors in both_layouts(task.family, task.variant, task.seed, sources.checkpoint).items():
+    for side, tensors in both_layouts(task.port, task.seed, sources.checkpoint).items():
         save_file({key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.safetensors"))
     listed = [{"id": image.id, "file": str(image.file.absolute())} for image in images.images]
     (folder / "images.json").write_text(json.dumps(listed))
@@ -101,8 +100,8 @@ def _write_inputs(task: EvalTask, sources: Sources, images: ImageSet, folder: Pa
 
 def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, kept_out: tuple[str, ...]) -> None:
     job = Job(
-        family=task.family,
-        variant=task.variant,
+        family=task.port.family.name,
+        variant=task.port.variant.name,
         adapter=str(code.adapter),
         options={**code.options, "scale": task.scale},
         weights=str(folder / f"{side}.safetensors"),
@@ -126,7 +125,12 @@ def options_dict(
 ) -> dict[str, Any]:
     """Return everything that defines an evaluation, for a file beside the results."""
     return {
-        "task": asdict(task),
+        "task": {
+            "family": task.port.family.reference,
+            "variant": task.port.variant.name,
+            "seed": task.seed,
+            "scale": task.scale,
+        },
         "sources": asdict(sources),
         "machine": asdict(machine),
         "bounds": asdict(bounds),

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from legacy_adapters.family import FamilyError
 from legacy_adapters.initialising import INIT
 from legacy_adapters.replay import decision_key
 from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
@@ -235,7 +236,7 @@ def save(golden: Golden, path: Path) -> str:
                 kept.append(values)
         rows.append([*(getattr(record, column) for column in _COLUMNS), place])
     header = dict(
-        format_version=FORMAT_VERSION, task=asdict(golden.task), given=golden.given, provenance=golden.provenance,
+        format_version=FORMAT_VERSION, task={**golden.task.as_dict(), "family": golden.task.port.family.name}, given=golden.given, provenance=golden.provenance,
         coverage=golden.coverage, records=rows,
     )  # fmt: skip
     arrays = {
@@ -276,8 +277,12 @@ def _packed(tensors: list[Tensor]) -> np.ndarray:
     return torch.cat(tensors).numpy() if tensors else np.zeros(0)
 
 
-def load(path: Path) -> Golden:
+def load(path: Path, family: str | None = None) -> Golden:
     """Read a golden file.
+
+    Args:
+        path: of the file.
+        family: name or folder of the family it was recorded for; None for the name it tells.
 
     Raises:
         GoldenError: if it is none, damaged, or of another format version.
@@ -288,14 +293,15 @@ def load(path: Path) -> Golden:
     content = io.BytesIO(path.read_bytes())
     try:
         with np.load(content, allow_pickle=False) as archive:
-            return _from_arrays(path, {name: archive[name] for name in archive.files})
-    except SettingsError as error:
-        raise GoldenError(f"{path} is not a golden file that can be used: {error}") from error
+            return _from_arrays(path, {name: archive[name] for name in archive.files}, family)
+    except (SettingsError, FamilyError) as error:
+        hint = " Pass its folder with --family." if isinstance(error, FamilyError) and family is None else ""
+        raise GoldenError(f"{path} is not a golden file that can be used: {error}{hint}") from error
     except _NOT_A_GOLDEN as error:
         raise GoldenError(f"{path} is not a golden file or is damaged: {type(error).__name__}.") from error
 
 
-def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
+def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | None) -> Golden:
     header = json.loads(arrays["header"].tobytes())
     if header["format_version"] != FORMAT_VERSION:
         raise GoldenError(
@@ -329,11 +335,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Golden:
         if name.startswith(_DECISION)
     }
     _check_decisions(path, records, decisions)
-    task = header["task"]
-    sizes = tuple((h, w) for h, w in task["sizes"])
-    objects = None if task["objects"] is None else tuple(task["objects"])
     return Golden(
-        task=Task(**{**task, "sizes": sizes, "objects": objects, "checks": tuple(task["checks"])}),
+        task=Task.from_dict({**header["task"], "family": family or header["task"]["family"]}),
         given=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],

@@ -414,7 +414,7 @@ def golden_line(golden: Golden, file: Path) -> str:
     task = golden.task
     remark = originals.remark(golden.provenance)
     said = (
-        f"CAPTURED {counted(len(golden.records), 'record')} of {task.family} {task.variant} -> {file}, "
+        f"CAPTURED {counted(len(golden.records), 'record')} of {task.port} -> {file}, "
         f"{megabytes:.1f} MB, digest {golden.seal[:SEAL_DIGITS]}"
     )
     return f"{said}, {remark}" if remark else said

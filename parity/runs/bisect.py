@@ -13,7 +13,6 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from converters.rules import families
 from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import Record
@@ -22,7 +21,6 @@ from ..comparing.compare import DERIVED, FIXED, Comparison
 from ..comparing.derived import GRADIENTS
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
-from ..sides.exclusions import EXCLUSIONS
 from ..traces.trace import Trace
 from ..verdict.isolation import Place
 from ..verdict.verdict import MISMATCH, Verdict, ended, judge
@@ -86,13 +84,11 @@ def told_if_changed(verdict: Verdict) -> Verdict:
 
 def _ordinary(kept: RunFolder) -> Verdict:
     legacy, new = Trace.load(kept.folder / LEGACY), Trace.load(kept.folder / NEW)
-    family, variant = legacy.provenance["family"], legacy.provenance["variant"]
     evidence = None
     if kept.tolerance.name == DERIVED:
         references = [Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW)]
         evidence = TraceEvidence(legacy, references[0], load_spread(kept.folder / SPREAD), new, references[1])
-    mapping = families.mapping(family, variant)
-    return ended(judge(legacy, new, mapping, EXCLUSIONS[family], kept.tolerance, evidence))
+    return ended(judge(legacy, new, kept.port.mapping, kept.exclusions, kept.tolerance, evidence))
 
 
 def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path | None:

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from converters.rules import families
 from legacy_adapters.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.pairing import NEW
 from ..golden.golden import Golden, GoldenEvidence, distil, sketches
-from ..sides.exclusions import EXCLUSIONS
 from ..sides.settings import Machine, Sources, Task
 from ..sides.sides import Prepared, Sides
 from ..traces.trace import decisions
@@ -33,7 +31,7 @@ def capture(
         legacy_adapters.launch.SideError: if the side crashes or takes too long.
     """
     sides = Sides(task, sources, machine, prepared, folder, variant_calls=False)  # a golden file is to stay small
-    progress(f"running the legacy side ({task.family} {task.variant})")
+    progress(f"running the legacy side ({task.port})")
     legacy = sides.legacy()
     bundle = decisions(legacy)
     measured = measure_legacy(sides, legacy, sides.write_decisions(bundle), progress, sketches())
@@ -50,18 +48,16 @@ def check(
         legacy_adapters.launch.SideError: if the side crashes or takes too long.
     """
     golden.check_given(prepared)
-    settings = dict(task=asdict(golden.task), sources=asdict(sources), machine=asdict(machine))
+    settings = dict(task=golden.task.as_dict(), sources=asdict(sources), machine=asdict(machine))
     (folder / "run.json").write_text(json.dumps(settings, indent=1, sort_keys=True, default=str))
     sides = Sides(golden.task, sources, machine, prepared, folder, variant_calls=False)
     replay = sides.write_decisions(golden.decisions)
-    progress(f"running the new side ({sources.new_adapter.stem})")
+    progress(f"running the new side ({sides.new_title})")
     given = dict(replay=replay, gradient_flow=golden.provenance.get("gradient_flow", False))
     new = sides.new(**given)
     progress("running the new side in float64")
     checks = without_init(golden.task.checks)
     new_reference = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=checks, **given)
     progress("comparing")
-    mapping = families.mapping(golden.task.family, golden.task.variant)
-    exclusions = EXCLUSIONS[golden.task.family]
-    evidence = GoldenEvidence(golden, new, new_reference)
-    return ended(judge(golden, new, mapping, exclusions, Tolerance(DERIVED), evidence))
+    port, evidence = golden.task.port, GoldenEvidence(golden, new, new_reference)
+    return ended(judge(golden, new, port.mapping, port.family.exclusions, Tolerance(DERIVED), evidence))

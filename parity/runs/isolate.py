@@ -11,18 +11,18 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from converters.rules import families
+from converters.rules.ports import Port
+from legacy_adapters import made_up, probes
+from legacy_adapters.family import Exclusion, FamilyError
 from legacy_adapters.initialising import INIT
-from legacy_adapters.inputs import VARIANTS
+from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
-from legacy_adapters.phases import step_of
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread
 from ..comparing.pairing import LEGACY, NEW, pair
-from ..sides.exclusions import EXCLUSIONS
-from ..sides.settings import SettingsError
+from ..sides.settings import SettingsError, Task
 from ..sides.sides import DECISIONS
 from ..sides.stopped import recorded_by
 from ..traces.trace import Trace, TraceError, decisions
@@ -33,6 +33,7 @@ Progress = Callable[[str], None]
 
 #: Checks in which no module runs that could be given its twin's inputs.
 _NOT_ISOLATED = ("train", INIT)
+_PHASES = ("weights", PREDICT, TRAIN, made_up.PHASE, probes.PHASE)
 ISOLATED, FLOAT64 = "isolated", "64"
 SPREAD = "spread.json"
 
@@ -45,11 +46,15 @@ class RunFolder:
         folder: where.
         tolerance: of the run.
         time_limit: seconds for each process.
+        port: the model.
+        exclusions: of the family and of the run.
     """
 
     folder: Path
     tolerance: Tolerance
     time_limit: float
+    port: Port
+    exclusions: tuple[Exclusion, ...]
 
     @classmethod
     def load(cls, folder: Path) -> RunFolder:
@@ -61,12 +66,16 @@ class RunFolder:
         try:
             options = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             tolerance, limit = Tolerance(**options["tolerance"]), float(options["machine"]["time_limit"])
+            port = Task.from_dict(options["task"]).port
+            exclusions = tuple(Exclusion(**item) for item in options["exclusions"])
         except FileNotFoundError:
             raise TraceError(f"{folder} holds no run; make one with `ddq-parity run ... --out {folder}`.") from None
+        except (FamilyError, SettingsError) as error:
+            raise TraceError(f"{folder}/run.json names what is not there: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             message = f"{folder}/run.json is not of `ddq-parity run`: {type(error).__name__} {error}."
             raise TraceError(message) from error
-        return cls(folder.absolute(), tolerance, limit)
+        return cls(folder.absolute(), tolerance, limit, port, (*port.family.exclusions, *exclusions))
 
     def job(self, run: str) -> Job:
         """Return the job of a run of the new side that was made here.
@@ -133,8 +142,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     """
     folder = kept.folder
     legacy = Trace.load(folder / LEGACY)
-    family, variant = legacy.provenance["family"], legacy.provenance["variant"]
-    mapping = families.mapping(family, variant)
+    mapping = kept.port.mapping
     if not (folder / DECISIONS).exists():
         save_file(decisions(legacy), str(folder / DECISIONS))
 
@@ -155,7 +163,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         reference = Trace.load(folder / (LEGACY + FLOAT64))
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
-    alone = judge(_isolable(legacy), isolated, mapping, EXCLUSIONS[family], kept.tolerance, evidence, keys)
+    alone = judge(_isolable(legacy), isolated, mapping, kept.exclusions, kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
     return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
@@ -179,4 +187,4 @@ def _isolable(legacy: Trace) -> Trace:
 
 def is_isolable(phase: str) -> bool:
     """Tell whether an isolated run has this phase."""
-    return phase != INIT and phase not in VARIANTS and step_of(phase) is None
+    return phase in _PHASES

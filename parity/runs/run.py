@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.rules import families
-from legacy_adapters import families as legacy_families
+from legacy_adapters.family import Family
 from legacy_adapters.initialising import without_init
 from legacy_adapters.launch import SideError
 from legacy_adapters.trace_writer import Key
@@ -17,7 +16,6 @@ from legacy_adapters.trace_writer import Key
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
 from ..comparing.pairing import LEGACY, NEW
-from ..sides.exclusions import EXCLUSIONS
 from ..sides.settings import RunOptions, Sources
 from ..sides.sides import Prepared, Sides, prepare
 from ..traces.trace import Trace, TraceError, decisions
@@ -43,13 +41,12 @@ REPEATS = (
 MOST_SEEDS = 4
 
 
-def check_legacy(family_name: str, sources: Sources) -> None:
+def check_legacy(family: Family, sources: Sources) -> None:
     """Refuse sources from which the legacy side cannot be run, or of no known commit where one is asked for.
 
     Raises:
-        legacy_families.RepoError: if the legacy repo is not one, or is not as published.
+        legacy_adapters.family.RepoError: if the legacy repo is not one, or is not as published.
     """
-    family = legacy_families.get(family_name)
     family.check_repo(sources.legacy_repo)
     if sources.require_known_commit:
         family.check_known(sources.legacy_repo, sources.legacy_python)
@@ -86,10 +83,10 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
 
 
 def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progress) -> Verdict:
-    (folder / "run.json").write_text(json.dumps(asdict(options), indent=1, sort_keys=True, default=str))
+    (folder / "run.json").write_text(json.dumps(options.as_dict(), indent=1, sort_keys=True, default=str))
     task, derived = options.task, options.tolerance.name == DERIVED
     sides = Sides(task, options.sources, options.machine, prepared, folder)
-    progress(f"running the legacy side ({task.family} {task.variant})")
+    progress(f"running the legacy side ({task.port})")
     try:
         legacy = sides.legacy(dtype=options.dtype, checkpoint_to=sides.stopped)
     except SideError:
@@ -105,7 +102,7 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
     flow = legacy.provenance.get("gradient_flow", False)
     resumed = sides.resumed(NEW)
     given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records, checkpoint_from=resumed)
-    progress(f"running the new side ({options.sources.new_adapter.stem})")
+    progress(f"running the new side ({sides.new_title})")
     new = sides.new(dtype=options.dtype, beside=str(legacy.folder), **given)
     evidence = None
     if measured is not None:
@@ -115,8 +112,7 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
         again = sides.new(NEW + FLOAT64, beside=str(measured.reference.folder), **given)
         evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
     progress("comparing")
-    mapping = families.mapping(task.family, task.variant)
-    verdict = ended(judge(legacy, new, mapping, EXCLUSIONS[task.family], options.tolerance, evidence))
+    verdict = ended(judge(legacy, new, task.port.mapping, options.excluded, options.tolerance, evidence))
     if options.isolate:
         verdict = isolate(RunFolder.load(folder), verdict, progress)
     return verdict
@@ -130,10 +126,9 @@ def _degenerate(sides: Sides, options: RunOptions, progress: Progress) -> Verdic
         return None
     if not degenerate.reasons(legacy, legacy):
         return None
-    progress(f"running the new side ({options.sources.new_adapter.stem})")
+    progress(f"running the new side ({sides.new_title})")
     new = sides.new(dtype=options.dtype, gradient_flow=legacy.provenance.get("gradient_flow", False))
-    task = options.task
-    return judge(legacy, new, families.mapping(task.family, task.variant), EXCLUSIONS[task.family], Tolerance())
+    return judge(legacy, new, options.task.port.mapping, options.excluded, Tolerance())
 
 
 def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Progress) -> Verdict | None:
@@ -146,19 +141,18 @@ def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Pro
         verdict = _run(replace(options, task=task), prepared, sides.folder, progress)
         reasons = (found.told, *verdict.reasons)
     else:
-        verdict, reasons = _of_weights(sides), (found.told,)
+        verdict, reasons = _of_weights(sides, options), (found.told,)
     outcome = MISMATCH if verdict.outcome == MISMATCH else INCOMPARABLE
     return replace(verdict, outcome=outcome, reasons=reasons, unable=found)
 
 
-def _of_weights(sides: Sides) -> Verdict:
+def _of_weights(sides: Sides, options: RunOptions) -> Verdict:
     """Judge two sides of which one did nothing but load its weights."""
     legacy, new = (
         replace(trace, records=tuple(record for record in trace.records if record.kind == "param"))
         for trace in (Trace.load(sides.folder / side) for side in (LEGACY, NEW))
     )
-    task = sides.task
-    return judge(legacy, new, families.mapping(task.family, task.variant), EXCLUSIONS[task.family], Tolerance())
+    return judge(legacy, new, options.task.port.mapping, options.excluded, Tolerance())
 
 
 @dataclass(frozen=True)

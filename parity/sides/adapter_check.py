@@ -1,4 +1,4 @@
-"""Look at a user's adapter before anything runs: what it lacks is told at once, not after the legacy side has run."""
+"""Look at adapters before anything runs: what one lacks is told at once, not after the other side has run."""
 
 from __future__ import annotations
 
@@ -8,61 +8,66 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.rules import layout
+from converters.rules.ports import Port
+from legacy_adapters.executed import is_of_toolkit
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
-from ..comparing.pairing import NEW
-from .settings import NEW_ADAPTER, Machine, Sources, Task
-from .sides import new_code
+from ..comparing.pairing import LEGACY, NEW
+from .settings import Machine, Sources, Task
+from .sides import Code, legacy_code, new_code
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What an adapter must be able to do.
+    """What adapters must be able to do.
 
     Attributes:
-        family: of the legacy side.
-        variant: of the model.
+        port: the model, with its layouts.
         checks: as in :class:`Task`; none for an evaluation.
         epoch_length: as there.
         scale: as in :class:`.evaluation_run.EvalTask`.
         ranks: as in :class:`Task`.
     """
 
-    family: str
-    variant: str
+    port: Port
     checks: tuple[str, ...]
     epoch_length: int | None = None
     scale: tuple[int, int] | None = None
     ranks: int = 1
 
     @classmethod
-    def of(cls, task: Task) -> Needs:
-        """Return what a task needs."""
-        return cls(task.family, task.variant, task.checks, task.epoch_length, ranks=task.ranks)
+    def of(cls, task: Task, port: Port) -> Needs:
+        """Return what a task needs, of a model with layouts."""
+        return cls(port, task.checks, task.epoch_length, ranks=task.ranks)
 
 
-def check_adapter(needs: Needs, sources: Sources, machine: Machine, progress: Callable[[str], None]) -> None:
-    """Refuse an adapter of the new side that lacks something; this package's own is known to be right.
+def check_adapters(needs: Needs, sources: Sources, machine: Machine, progress: Callable[[str], None],
+                   sides: tuple[str, ...] = (LEGACY, NEW)) -> None:  # fmt: skip
+    """Refuse adapters that lack something; those of this toolkit are known to be right.
 
     A process of its own imports the adapter, builds the model and compares the names and shapes of its weights with the
-    new layout; nothing is computed.
+    layout of that side; nothing is computed.
 
     Raises:
         legacy_adapters.launch.RefusedError: with file, function and what is missing.
         legacy_adapters.launch.SideError: if the process ends without a report.
     """
-    if sources.new_adapter.resolve() == NEW_ADAPTER.resolve():
-        return
-    progress(f"looking at the adapter ({sources.new_adapter.stem})")
-    code = new_code(needs.variant, sources)
+    codes = {LEGACY: legacy_code(needs.port, sources), NEW: new_code(needs.port, sources)}
+    for side in sides:
+        code = codes[side]
+        if not is_of_toolkit(str(code.adapter)):
+            progress(f"looking at the adapter ({code.adapter.stem})")
+            _check(side, code, needs, machine)
+
+
+def _check(side: str, code: Code, needs: Needs, machine: Machine) -> None:
     options = code.options if needs.checks else {**code.options, "scale": needs.scale}
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
         folder = Path(made)
         job = Job(
-            family=needs.family,
-            variant=needs.variant,
+            family=needs.port.family.name,
+            variant=needs.port.variant.name,
             adapter=str(code.adapter),
             options=options,
             weights="",
@@ -76,14 +81,14 @@ def check_adapter(needs: Needs, sources: Sources, machine: Machine, progress: Ca
             device=machine.device,
             epoch_length=needs.epoch_length,
             ranks=needs.ranks,
-            layout=_layout(needs, folder),
+            layout=_layout(side, needs.port, folder),
         )
-        run_side(NEW, job, folder, code.python, machine.time_limit, code.apart)
+        run_side(side, job, folder, code.python, machine.time_limit, code.apart)
 
 
-def _layout(needs: Needs, folder: Path) -> str:
-    """Write the shapes of the weights that both sides are given, by name, and return the file's path."""
-    tensors = layout.load(needs.variant, needs.family, NEW).tensors
+def _layout(side: str, port: Port, folder: Path) -> str:
+    """Write the shapes of the weights that a side is given, by name, and return the file's path."""
+    tensors = port.layout(side).tensors
     shapes = {name: list(spec.shape) for name, spec in tensors.items() if spec.dtype.startswith("float")}
     path = folder / "layout.json"
     path.write_text(json.dumps(shapes))

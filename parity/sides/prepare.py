@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
 from converters.errors import counted
 from converters.rules.layout import Layout
+from legacy_adapters.family import Draw, Seeding
 from legacy_adapters.inputs import Batch
 
-#: Mean of the logit that seeded weights add to the width and height of a box at every refinement.
-BOX_GROWTH = 2.0
 _PAD_DIVISOR = 32
 _KINDS = ("plain", "twin", "small", "border")
 
@@ -133,7 +134,7 @@ def _labels(count: int, num_classes: int, generator: Generator) -> Tensor:
     return (first + steps.cumsum(0)) % num_classes
 
 
-def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
+def seeded_weights(layout: Layout, seed: int, seeding: Seeding = Seeding()) -> dict[str, Tensor]:
     """Make weights that are not degenerate.
 
     A freshly initialised detector hides errors: its box refinements are zero, its scores nearly constant, all norms
@@ -143,6 +144,7 @@ def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
     Args:
         layout: the keys with dtype and shape; whole-number tensors (counters, index tables) are zeros.
         seed: of everything random here.
+        seeding: what the family asks for beyond the general rules.
     """
     weights = {}
     for name, spec in layout.tensors.items():
@@ -151,11 +153,11 @@ def seeded_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
             continue
         digest = hashlib.sha256(f"weights/{seed}/{name}".encode()).digest()
         generator = Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-        weights[name] = _rule_for(name, spec.shape)(spec.shape, generator)
+        weights[name] = _rule_for(name, spec.shape, seeding)(spec.shape, generator)
     return weights
 
 
-def _rule_for(name: str, shape: Sequence[int]) -> Callable[[tuple[int, ...], Generator], Tensor]:
+def _rule_for(name: str, shape: Sequence[int], seeding: Seeding) -> Callable[[tuple[int, ...], Generator], Tensor]:
     """Return how the tensor ``name`` is drawn.
 
     Detections show a wrong label of those classes only that are among them, so which class a query is must depend on
@@ -164,30 +166,31 @@ def _rule_for(name: str, shape: Sequence[int]) -> Callable[[tuple[int, ...], Gen
     attention, and branches that add less than what they are added to.
     """
     leaf = name.rsplit(".", 1)[-1]
+    for draw in seeding.draws:
+        if fnmatchcase(name, draw.pattern) and draw.shape in (None, tuple(shape)):
+            return partial(_drawn, draw)
     if leaf == "running_var" or (leaf == "weight" and len(shape) == 1):
         return lambda s, g: torch.rand(s, generator=g) * 0.8 + 0.6
-    if "sampling_offsets.bias" in name:
-        return lambda s, g: _noise(s, g) * 2.0
-    if "cls_branches" in name and leaf == "bias":
-        return lambda s, g: _noise(s, g) * 0.1 - 2.0
-    if "reg_branches" in name and tuple(shape) == (4,):
-        # boxes grow from layer to layer until some overlap enough for the selection to drop them
-        return lambda s, g: _noise(s, g) * 0.1 + torch.tensor([0.0, 0.0, BOX_GROWTH, BOX_GROWTH])
     if len(shape) == 1:
         return lambda s, g: _noise(s, g) * 0.03
     if not leaf.endswith("weight") or "embedding" in name:
         return _noise
-    scale = math.prod(shape[1:]) ** -0.5 * _gain(name)
+    scale = math.prod(shape[1:]) ** -0.5 * _gain(name, seeding)
     return lambda s, g: _balanced(_noise(s, g)) * scale
 
 
-#: By the end of a weight's name: queries and keys far apart make attention sharp, and what ends a branch of the
-#: transformer is damped.
-_GAINS = {"in_proj_weight": 4.0, "out_proj.weight": 0.5, "output_proj.weight": 0.5, "ffn.layers.1.weight": 0.5}
+def _drawn(draw: Draw, shape: tuple[int, ...], generator: Generator) -> Tensor:
+    noise = _noise(shape, generator) * draw.spread
+    return noise if draw.mean == 0.0 else noise + torch.tensor(draw.mean)
 
 
-def _gain(name: str) -> float:
-    return next((gain for end, gain in _GAINS.items() if name.endswith(end)), 1.0)
+#: Of torch's attention: queries and keys far apart make it sharp, and what ends the branch is damped.
+_GAINS = {"*in_proj_weight": 4.0, "*out_proj.weight": 0.5}
+
+
+def _gain(name: str, seeding: Seeding) -> float:
+    gains = {**seeding.gains, **_GAINS}
+    return next((gain for pattern, gain in gains.items() if fnmatchcase(name, pattern)), 1.0)
 
 
 def _balanced(noise: Tensor) -> Tensor:

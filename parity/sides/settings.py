@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converters.rules.ports import Port, port
+from legacy_adapters.family import Exclusion, Family, Side
 from legacy_adapters.job import CHECKS
 from legacy_adapters.phases import rank_of, step_of
 
@@ -14,7 +17,6 @@ from .sizes import SIDES, varied
 if TYPE_CHECKING:
     from ..comparing.compare import Tolerance
 
-NEW_ADAPTER = Path(__file__).parents[1] / "adapters" / "ddq_port.py"
 #: As in :mod:`legacy_adapters.steps` and :mod:`legacy_adapters.precision`, which load torch.
 TWIN, OWN = "twin", "own"
 AMP = ("bf16", "fp16")
@@ -37,8 +39,7 @@ class Task:
     """What is computed; two recordings of one task can be compared.
 
     Attributes:
-        family: of the legacy side.
-        variant: of the model.
+        port: the model and its family.
         sizes: (h, w) of each image of the batch for inference; those of training follow, see :meth:`sizes_of`.
         objects: number of objects of each image; None draws it.
         seed: of inputs, weights and the models' random draws.
@@ -53,8 +54,7 @@ class Task:
         amp: ``bf16`` or ``fp16``: run both models under torch's autocast to that; None for none.
     """
 
-    family: str
-    variant: str
+    port: Port
     sizes: tuple[tuple[int, int], ...]
     objects: tuple[int, ...] | None
     seed: int
@@ -67,7 +67,9 @@ class Task:
     amp: str | None = None
 
     def __post_init__(self) -> None:
-        for size in self.sizes or (None,):
+        if self.port.family.inputs is not None and (self.sizes or self.objects is not None):
+            raise SettingsError(f"Family {self.port.family.name} has inputs of its own; leave --size and --objects out.")
+        for size in self.sizes or (() if self.port.family.inputs is not None else (None,)):
             if not (isinstance(size, tuple) and len(size) == 2 and all(_is_number(x, *SIDES) for x in size)):
                 raise SettingsError(f"Sizes {self.sizes} are not (h, w) from {SIDES[0]} to {SIDES[1]} pixels each.")
         counts = self.objects
@@ -109,6 +111,26 @@ class Task:
             raise SettingsError("With --ranks the numbers of objects follow from step and rank; leave --objects out.")
         if self.resume_at:
             raise SettingsError("A training of ranks is not stopped and resumed; leave --resume-at or --ranks out.")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Task:
+        """Undo `as_dict`.
+
+        Raises:
+            FamilyError: if there is no such family or variant.
+            KeyError, TypeError: if it is no task.
+            SettingsError: if it cannot be carried out.
+        """
+        kept = dict(data)
+        of = port(kept.pop("family"), kept.pop("variant"))
+        sizes = tuple((h, w) for h, w in kept.pop("sizes"))
+        objects, checks = kept.pop("objects"), tuple(kept.pop("checks"))
+        return cls(port=of, sizes=sizes, objects=None if objects is None else tuple(objects), checks=checks, **kept)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        kept = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "port"}
+        return {"family": self.port.family.reference, "variant": self.port.variant.name, **kept}
 
     @property
     def every_rank(self) -> tuple[int | None, ...]:
@@ -171,15 +193,22 @@ class Sources:
         legacy_repo: checkout, for families that need one.
         legacy_python: interpreter of the legacy side; None means the current one, with compat shims.
         checkpoint: weights of either layout; None means seeded ones.
-        new_adapter: adapter file of the new side.
+        new_adapter: adapter file of the new side; None means the family's own.
         require_known_commit: refuse legacy code that is not as it was published.
     """
 
     legacy_repo: Path | None = None
     legacy_python: str | None = None
     checkpoint: Path | None = None
-    new_adapter: Path = NEW_ADAPTER
+    new_adapter: Path | None = None
     require_known_commit: bool = False
+
+
+    def new_side(self, family: Family) -> Side:
+        """Return how the new side of a family is run from these sources."""
+        if self.new_adapter is None:
+            return family.new
+        return replace(family.new, title=self.new_adapter.stem, adapter=self.new_adapter.resolve())
 
 
 @dataclass(frozen=True)
@@ -194,6 +223,7 @@ class RunOptions:
         tolerance: what counts as equal.
         replay: force the legacy side's discrete decisions and random draws on the new side.
         isolate: run the new side once more, every module on what its twin was given.
+        exclusions: beside the family's, each with its reason.
     """
 
     task: Task
@@ -203,6 +233,19 @@ class RunOptions:
     tolerance: Tolerance
     replay: bool
     isolate: bool = False
+    exclusions: tuple[Exclusion, ...] = ()
+
+    @property
+    def excluded(self) -> tuple[Exclusion, ...]:
+        """Every exclusion, those of the family first."""
+        return (*self.task.port.family.exclusions, *self.exclusions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; paths are written as text."""
+        parts = (self.sources, self.machine, self.tolerance)
+        named = dict(zip(("sources", "machine", "tolerance"), map(asdict, parts), strict=True))
+        plain = {"dtype": self.dtype, "replay": self.replay, "isolate": self.isolate}
+        return {"task": self.task.as_dict(), **named, **plain, "exclusions": [asdict(e) for e in self.exclusions]}
 
     def __post_init__(self) -> None:
         if self.isolate and self.task.ranks > 1:
@@ -228,10 +271,8 @@ def task_of(settings: dict[str, Any]) -> Task:
 
 
 def sources_of(settings: dict[str, Any]) -> Sources:
-    """Take the sources out of all settings of a command; None for ``new_adapter`` means ddq_port's."""
-    given = {field.name: settings.pop(field.name) for field in fields(Sources) if field.name in settings}
-    given["new_adapter"] = given.get("new_adapter") or NEW_ADAPTER
-    return Sources(**given)
+    """Take the sources out of all settings of a command."""
+    return Sources(**{field.name: settings.pop(field.name) for field in fields(Sources) if field.name in settings})
 
 
 def check_options(settings: dict[str, Any]) -> None:

@@ -9,48 +9,60 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ddq_port
 from converters.errors import counted
 from legacy_adapters.executed import TOOLKIT, is_installed, is_of_toolkit
+from legacy_adapters.family import Family
+from legacy_adapters.registry import FILE
 
 from ..comparing.pairing import LEGACY, NEW
 
-_PORT = "ddq_port"
 _RECORDER = "legacy_adapters"
 #: Packages that either side has a version of, or uses as it is; a port may import them from anywhere.
 _COMMON = {"mmcv", "mmdet", "mmengine", "numpy", "projects", "torch", *TOOLKIT, *sys.stdlib_module_names}
-_ROOT = Path(ddq_port.__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _SHOWN_DIGITS = 12
 
 
-def foreign(adapter: Path, legacy_repo: Path | None) -> tuple[str, ...]:
+def foreign(family: Family, adapter: Path, legacy_repo: Path | None) -> tuple[str, ...]:
     """Return what the legacy process must not load: names of modules, and absolute paths of files and folders.
 
-    That is this toolkit's port; of a user's adapter its file, the package it lies in or the modules beside it, and what
-    it imports that is neither installed nor part of the code bases. What lies in the legacy checkout is the legacy
-    side's own, whoever else imports it.
+    That is the packages of the family's port; and, of an adapter outside of this toolkit, its file, the package it lies in
+    or the modules beside it, and what it imports that is neither installed nor part of the code bases. What lies in the
+    legacy checkout is the legacy side's own, whoever else imports it; so is what the legacy adapter of a family's folder
+    imports from there.
 
     Args:
+        family: whose sides are run.
         adapter: file of the new side's adapter.
         legacy_repo: checkout of the legacy code, if there is one.
     """
-    port = (_PORT, str(Path(ddq_port.__file__).resolve().parent))
     adapter = adapter.resolve()
+    port = tuple(place for name in family.new.packages for place in (name, *_folder_of(name)))
     if is_of_toolkit(str(adapter)):
         return port
     repo = legacy_repo.resolve() if legacy_repo else None
-    places = [str(adapter)]
-    if (package := _package_of(adapter)) is not None:
-        places.append(str(package))
+    places = [adapter]
+    legacy: set[Path] = set()
+    if (adapter.parent / FILE).is_file():
+        old = family.legacy.adapter.resolve()
+        legacy = {old, *_imported(old)}
+    elif (package := _package_of(adapter)) is not None:
+        places.append(package)
     else:
-        places += [str(path) for path in sorted(adapter.parent.glob("*.py"))]
-    places += [str(path) for path in _imported(adapter)]
-    return (*port, *(place for place in dict.fromkeys(places) if place == str(adapter) or _is_own(Path(place), repo)))
+        places += sorted(adapter.parent.glob("*.py"))
+    places += [place for place in _imported(adapter) if place not in legacy]
+    own = (place for place in dict.fromkeys(places) if place == adapter or _is_own(place, repo))
+    return (*port, *map(str, own))
+
+
+def _folder_of(package: str) -> tuple[str, ...]:
+    spec = importlib.util.find_spec(package)
+    return tuple(str(Path(place).resolve()) for place in (spec.submodule_search_locations or ())) if spec else ()
 
 
 def _is_own(place: Path, repo: Path | None) -> bool:
@@ -76,6 +88,7 @@ def _imported(adapter: Path) -> Iterator[Path]:
         return  # the new side will say so
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    yield from _beside(adapter, nodes)
     for name in sorted({name.partition(".")[0] for name in names} - _COMMON):
         beside = adapter.with_name(name)
         origin = beside / "__init__.py" if beside.is_dir() else None
@@ -88,6 +101,19 @@ def _imported(adapter: Path) -> Iterator[Path]:
                 continue
             origin = Path(spec.origin).resolve()
         yield origin.parent if origin.name == "__init__.py" else origin
+
+
+def _beside(adapter: Path, nodes: Sequence[ast.AST]) -> Iterator[Path]:
+    """Yield the modules and packages of its own folder that a file imports: ``from .model import Net``."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                place = adapter.with_name(name.partition(".")[0])
+                if place.is_dir():
+                    yield place
+                elif place.with_suffix(".py").is_file():
+                    yield place.with_suffix(".py")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,13 +20,13 @@ from converters import api
 from converters.carrying import parts
 from converters.options import Options
 from converters.reading import checkpoint
-from converters.rules import detect, engine, families, layout
+from converters.rules import detect, engine
+from converters.rules.layout import Layout, class_counts
 from converters.rules.mapping import Mapping as NameMapping
-from ddq_port import configs
-from legacy_adapters import families as legacy_families
-from legacy_adapters.inputs import PREDICT, TRAIN, Batch
+from converters.rules.ports import Port
+from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
-from legacy_adapters.launch import run_side
+from legacy_adapters.launch import layout_of_side, run_side
 from legacy_adapters.phases import phase_of
 from legacy_adapters.seeding import seed_of
 from legacy_adapters.trace_writer import Record
@@ -45,31 +46,52 @@ class Prepared:
     """What both sides are given.
 
     Attributes:
+        port: the model, with its layouts.
         weights: state dict of each side.
-        batch: images and objects for inference.
-        train_batch: those for losses and gradients.
+        given: named tensors, those for inference and those for losses and gradients, by phase.
     """
 
+    port: Port
     weights: dict[str, Mapping[str, Tensor]]
-    batch: Batch
-    train_batch: Batch
+    given: dict[str, Mapping[str, Tensor]]
 
     def inputs(self) -> dict[str, Tensor]:
-        """Return both batches as named tensors, for one file."""
-        batches = ((PREDICT, self.batch), (TRAIN, self.train_batch))
-        return {f"{phase}.{name}": value for phase, batch in batches for name, value in batch.to_tensors().items()}
+        """Return the inputs of all phases as named tensors, for one file."""
+        return {f"{phase}.{name}": value for phase, tensors in self.given.items() for name, value in tensors.items()}
 
 
 def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
-    """Check the device and make weights and inputs; nothing is written.
+    """Check the device and make weights and inputs; of a family without stored layouts the models are built for it.
 
     Raises:
         SettingsError: if the device is not there.
         converters.errors: if the checkpoint cannot be read or does not fit.
+        legacy_adapters.launch.RefusedError: if an adapter cannot be used.
+        legacy_adapters.launch.SideError: if a model cannot be built.
     """
     check_device(machine)
-    weights = both_layouts(task.family, task.variant, task.seed, sources.checkpoint)
-    return Prepared(weights, batch_of(task, PREDICT), batch_of(task, TRAIN))
+    port = with_layouts(task.port, sources, machine)
+    weights = both_layouts(port, task.seed, sources.checkpoint)
+    given = {phase: inputs_of(replace(task, port=port), phase) for phase in (PREDICT, TRAIN)}
+    return Prepared(port, weights, given)
+
+
+def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
+    """Return a model whose layouts are known: the stored ones, or those of the models, which are built for it.
+
+    Raises:
+        legacy_adapters.launch.RefusedError: if an adapter cannot be used.
+        legacy_adapters.launch.SideError: if a model cannot be built.
+    """
+    if port.has_layouts:
+        return port
+    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
+        layouts = {}
+        for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
+            options = Path(made), code.python, machine.time_limit, code.apart
+            entries = layout_of_side(side, code.adapter, code.options, *options)
+            layouts[side] = Layout.from_entries(port.variant.name, entries)
+    return port.with_layouts(layouts)
 
 
 def check_device(machine: Machine) -> None:
@@ -82,24 +104,33 @@ def check_device(machine: Machine) -> None:
         raise SettingsError(f"Device {machine.device} is not available to torch here; use --device cpu.")
 
 
-def batch_of(task: Task, phase: str) -> Batch:
-    """Make the batch of a phase: fresh images and objects, of sizes of its own."""
-    seed = seed_of(task.seed, f"batch of {phase}")
-    return seeded_batch(task.sizes_of(phase), seed, num_classes(task.family, task.variant), task.objects_of(phase))
+def inputs_of(task: Task, phase: str) -> Mapping[str, Tensor]:
+    """Make the inputs of a phase: of a detector fresh images and objects, of sizes of their own.
+
+    Raises:
+        SettingsError: if the family's own inputs are no named tensors.
+    """
+    seed, family = seed_of(task.seed, f"batch of {phase}"), task.port.family
+    if family.inputs is None:
+        classes = num_classes(task.port)
+        return seeded_batch(task.sizes_of(phase), seed, classes, task.objects_of(phase)).to_tensors()
+    made = family.inputs(phase, seed)
+    if not isinstance(made, dict) or not made or not all(isinstance(value, Tensor) for value in made.values()):
+        raise SettingsError(f"inputs(phase, seed) of family {family.name} must return named tensors, a dict of at least one.")
+    return {name: value.detach().contiguous() for name, value in made.items()}
 
 
-def both_layouts(family: str, variant: str, seed: int, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
+def both_layouts(port: Port, seed: int, checkpoint_file: Path | None) -> dict[str, Mapping[str, Tensor]]:
     """Return the weights in the legacy and in the new layout, from the checkpoint or the seed."""
-    mapping = families.mapping(family, variant)
-    targets = {side: layout.load(variant, family, side) for side in (LEGACY, NEW)}
+    mapping, targets = port.mapping, {side: port.layout(side) for side in (LEGACY, NEW)}
     if checkpoint_file is None:
-        source, side, originals = seeded_weights(targets[LEGACY], seed), LEGACY, None
+        source, side, originals = seeded_weights(targets[LEGACY], seed, port.family.seeding), LEGACY, None
     else:
         chosen = parts.given(checkpoint.read(checkpoint_file))
         source, originals = (
             {key: t.to_torch() for key, t in held.items()} for held in (chosen.state_dict, chosen.originals)
         )
-        side = detect.detect(source, family, variant).side
+        side = detect.detect_among(source, (port,), port.variant.name).side
     other = NEW if side == LEGACY else LEGACY
     converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
@@ -114,11 +145,9 @@ def _floating(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in tensors.items() if value.is_floating_point()}
 
 
-def num_classes(family: str, variant: str) -> int:
-    """Return how many classes a variant tells apart."""
-    mapping = families.mapping(family, variant)
-    tensors = layout.load(variant, family, NEW).tensors
-    return min(layout.class_counts(tensors, mapping.class_keys))
+def num_classes(port: Port) -> int:
+    """Return how many classes a model tells apart; 1 if nothing says so."""
+    return min(class_counts(port.layout(NEW).tensors, port.family.class_keys), default=1)
 
 
 class Sides:
@@ -137,7 +166,8 @@ class Sides:
         self, task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path,
         variant_calls: bool = True,
     ) -> None:  # fmt: skip
-        self.task, self.sources, self.machine, self.variant_calls = task, sources, machine, variant_calls
+        self.task, self.sources, self.machine = replace(task, port=prepared.port), sources, machine
+        self.variant_calls = variant_calls
         self.folder = folder.absolute()  # a side runs in this folder, not in the current one
         for side, tensors in prepared.weights.items():
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
@@ -145,6 +175,11 @@ class Sides:
         save_file(prepared.inputs(), str(self.folder / "inputs.safetensors"))
         phases = [phase_of(step, rank) for step in range(1, task.steps + 1) for rank in task.every_rank]
         self._step_inputs = tuple(self._write_step(number, phase) for number, phase in enumerate(phases, 1))
+
+    @property
+    def new_title(self) -> str:
+        """What the new side is called in messages."""
+        return self.sources.new_side(self.task.port.family).title
 
     def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
         """Run the legacy side and return its trace ``folder/run``.
@@ -156,9 +191,10 @@ class Sides:
         Raises:
             legacy_adapters.launch.SideError: if the side crashes or takes too long.
         """
-        code = legacy_code(self.task.family, self.task.variant, self.sources)
+        code, family = legacy_code(self.task.port, self.sources), self.task.port.family
         job = self._job(run, LEGACY, code, changes)
-        job = replace(job, foreign=foreign(self.sources.new_adapter, self.sources.legacy_repo))
+        adapter = self.sources.new_side(family).adapter
+        job = replace(job, foreign=foreign(family, adapter, self.sources.legacy_repo))
         run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
         return Trace.load(self.folder / run)
 
@@ -170,10 +206,10 @@ class Sides:
             twin: the legacy side's records; they tell in which order a training sums the norms of gradients.
             **changes: as in :meth:`legacy`.
         """
-        names = twin_names(twin, families.mapping(self.task.family, self.task.variant))
+        names = twin_names(twin, self.task.port.mapping)
         changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
         changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
-        return self._run(run, NEW, new_code(self.task.variant, self.sources, self.task.amp), changes)
+        return self._run(run, NEW, new_code(self.task.port, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
         """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
@@ -197,8 +233,7 @@ class Sides:
         if self.stopped is None:
             return None
         path = self.folder / f"resumed.{side}.pth"
-        options = Options(to=side, family=self.task.family, variant=self.task.variant, keep=parts.ALL)
-        api.convert_file(self.stopped, path, options)
+        api.convert_file(self.stopped, path, Options(to=side, keep=parts.ALL), port=self.task.port)
         return str(path)
 
     @contextmanager
@@ -210,7 +245,7 @@ class Sides:
     def _write_step(self, number: int, phase: str) -> str:
         path = self.folder / "steps" / f"{number:05d}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(batch_of(self.task, phase).to_tensors(), str(path))
+        save_file(dict(inputs_of(self.task, phase)), str(path))
         return str(path)
 
     def _weights(self, side: str) -> Path:
@@ -226,8 +261,8 @@ class Sides:
 
     def _job(self, run: str, side: str, code: Code, changes: dict[str, Any]) -> Job:
         job = Job(
-            family=self.task.family,
-            variant=self.task.variant,
+            family=self.task.port.family.name,
+            variant=self.task.port.variant.name,
             adapter=str(code.adapter),
             options=code.options,
             weights=str(self._weights(side)),
@@ -284,26 +319,22 @@ class Code:
     apart: bool
 
 
-def legacy_code(family_name: str, variant: str, sources: Sources) -> Code:
-    """Tell what runs the legacy side of a variant."""
-    family = legacy_families.get(family_name)
-    name = configs.VARIANTS[variant]
-    config = family.configs[variant]
-    # a legacy config of another name is only the base: ours of this variant is merged into it
-    overrides = "" if Path(config).stem == name else str(configs.path(name))
-    repo = str(sources.legacy_repo.resolve()) if sources.legacy_repo else ""
+def legacy_code(port: Port, sources: Sources) -> Code:
+    """Tell what runs the legacy side of a model."""
+    options = dict(port.variant.legacy)
+    if sources.legacy_repo:
+        options["repo"] = str(sources.legacy_repo.resolve())
     # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
-    options = {"repo": repo, "config": config, "overrides": overrides}
-    return Code(family.adapter, options, python, apart=sources.legacy_python is not None)
+    return Code(port.family.legacy.adapter, options, python, apart=sources.legacy_python is not None)
 
 
-def new_code(variant: str, sources: Sources, amp: str | None = None) -> Code:
-    """Tell what runs the new side of a variant; the adapter is told under which autocast, if any."""
-    options = {"config": str(configs.path(configs.VARIANTS[variant]))}
+def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
+    """Tell what runs the new side of a model; the adapter is told under which autocast, if any."""
+    options = dict(port.variant.new)
     if amp is not None:
         options["amp"] = amp
-    return Code(sources.new_adapter.resolve(), options, sys.executable, apart=False)
+    return Code(sources.new_side(port.family).adapter, options, sys.executable, apart=False)
 
 
 def default_threads() -> int:

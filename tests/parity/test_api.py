@@ -35,6 +35,8 @@ def test_arguments_and_defaults_are_those_of_the_command(name):
 
 def _default(param):
     """Return the default of an option; click marks an option without one by a value of its own."""
+    if param.multiple:
+        return ()
     default = param.get_default(click.Context(click.Command("x")))
     return default if isinstance(default, str | int | float) else None
 
@@ -53,7 +55,9 @@ def test_every_public_name_can_be_used():
 @pytest.mark.parametrize(
     ("name", "arguments", "options", "error", "says"),
     [
-        ("run", ("mmdet_dqd", "tiny_4scale"), {}, "SettingsError", "did you mean mmdet_ddq?"),
+        ("run", ("mmdet_dqd", "tiny_4scale"), {}, "FamilyError", "There is no family `mmdet_dqd`"),
+        ("run", ("mmdet_ddq",), {}, "FamilyError", "has several variants; pass --variant"),
+        ("run", WHAT, dict(exclude=["decoder*"]), "SettingsError", "give a --reason with each --exclude"),
         ("run", WHAT, dict(check=["loss", "los"]), "SettingsError", "'los' is not a check"),
         ("run", WHAT, dict(steps=3), "SettingsError", "--steps needs check train"),
         ("run", WHAT, dict(size=[(3, 64)]), "SettingsError", "'3x64' is not between 32 and 8192 pixels"),

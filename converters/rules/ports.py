@@ -1,0 +1,114 @@
+"""A model of a family and what carries its weights: rules, and the layouts of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+
+from converters.errors import MappingError
+from converters.rules.layout import NEW, Layout
+from converters.rules.mapping import Mapping, Rule
+from legacy_adapters import registry
+from legacy_adapters.family import Family, FamilyError, Variant
+
+
+@dataclass(frozen=True)
+class Port:
+    """One model of a family.
+
+    Attributes:
+        family: that it is of.
+        variant: of the family.
+        layouts: of both sides, where they were taken from the models; None for the stored ones.
+    """
+
+    family: Family
+    variant: Variant
+    layouts: AnyMapping[str, Layout] | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.family.name} {self.variant.name}"
+
+    @cached_property
+    def mapping(self) -> Mapping:
+        """The mapping from the legacy layout to the new one.
+
+        Raises:
+            FamilyError: if the rules cannot be used.
+        """
+        try:
+            return Mapping(self.family.name, _rules(self.family, self.variant), self.family.class_keys)
+        except MappingError as error:
+            raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
+
+    @property
+    def has_layouts(self) -> bool:
+        """Whether the layouts are known without building the models."""
+        return self.layouts is not None or self.family.layouts is not None
+
+    def layout(self, side: str) -> Layout:
+        """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.
+
+        Raises:
+            FamilyError: if the family has no stored layouts, and none were taken from the models.
+        """
+        if self.layouts is not None:
+            return self.layouts[side]
+        return _stored(self, side)
+
+    def with_layouts(self, layouts: AnyMapping[str, Layout]) -> Port:
+        """Return the same model with layouts taken from the models."""
+        return replace(self, layouts=layouts)
+
+
+@cache
+def port(family: str, variant: str | None = None) -> Port:
+    """Return a model by the family's name or folder and the variant's name; the family's first without one.
+
+    Raises:
+        FamilyError: if there is no such family or variant.
+    """
+    found = registry.get(family)
+    return Port(found, found.variant(variant))
+
+
+def ports(family: Family) -> tuple[Port, ...]:
+    """Return all models of a family."""
+    return tuple(port(family.reference, variant.name) for variant in family.variants)
+
+
+def detectable() -> tuple[Family, ...]:
+    """Return the families whose checkpoints are told by their keys, in the order in which detection prefers them."""
+    return tuple(family for family in registry.every() if family.layouts is not None and family.markers)
+
+
+def same_layout(family: Family) -> tuple[Family, ...]:
+    """Return the other families whose checkpoints cannot be told apart from this one's."""
+    return tuple(
+        other
+        for other in detectable()
+        if other.name != family.name and (other.layouts, other.rules) == (family.layouts, family.rules)
+    )
+
+
+def _rules(family: Family, variant: Variant) -> tuple[Rule, ...]:
+    rules = family.rules(variant) if callable(family.rules) else family.rules
+    if not isinstance(rules, Sequence) or isinstance(rules, str):
+        raise MappingError(f"expected a tuple of rules, found a {type(rules).__name__}.")
+    wrong = [rule for rule in rules if not isinstance(rule, Rule)]
+    if wrong:
+        raise MappingError(f"expected rules of converters.rules.mapping, found {wrong[0]!r}.")
+    return tuple(rules)
+
+
+@cache
+def _stored(of: Port, side: str) -> Layout:
+    if side != NEW:
+        return _stored(of, NEW).mapped(of.mapping.inverse())
+    folder, name = of.family.layouts, of.variant.name
+    file = None if folder is None else folder / f"{name}.json"
+    if file is None or not file.is_file():
+        raise FamilyError(f"Family `{of.family.name}` has no stored layout of variant `{name}`.")
+    return Layout.from_json(name, file.read_text(encoding="utf-8"))

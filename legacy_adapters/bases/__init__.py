@@ -1,0 +1,1 @@
+"""Bases of adapters, for kinds of code bases."""

@@ -1,0 +1,49 @@
+"""Base of adapters of detectors: a batch of images with objects in, boxes, scores and labels out."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from legacy_adapters.adapter import Adapter, UnableError, left_open
+from legacy_adapters.inputs import Batch, rotated
+
+#: Where heads of MMDetection's detectors give logits and boxes.
+_HEAD = "bbox_head"
+
+
+class DetectionAdapter(Adapter):
+    """Build and run a detector; a batch is a :class:`legacy_adapters.inputs.Batch`."""
+
+    result_keys = ("bboxes", "scores", "labels")
+
+    def batch(self, tensors: Dict[str, torch.Tensor]) -> Batch:
+        """Put named tensors together."""
+        images = tensors["images"]
+        return Batch.from_tensors(tensors, str(images.device), images.dtype)
+
+    def perturbed(self, tensors: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
+        """Return the images; boxes of objects are whole pixels to some code bases."""
+        return [tensors["images"]]
+
+    def sizes(self, batch: Batch) -> List[List[int]]:
+        """Return (h, w) of each image in pixels."""
+        return [list(size) for size in batch.image_sizes]
+
+    def objects(self, batch: Batch) -> List[int]:
+        """Return how many objects each image has."""
+        return [len(labels) for labels in batch.gt_labels]
+
+    def rotated(self, tensors: Dict[str, torch.Tensor], by: int) -> Dict[str, torch.Tensor]:
+        """Return the batch with image number ``by`` first, padded as it was."""
+        return rotated(self.batch(tensors), by).to_tensors()
+
+    @left_open
+    def predict(self, model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
+        """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
+        raise UnableError("{} has no method predict(model, batch).".format(self.label))
+
+    def predictor(self, model: torch.nn.Module) -> Optional[str]:
+        """Name the head, if it has its usual name."""
+        return _HEAD if isinstance(getattr(model, _HEAD, None), torch.nn.Module) else None

@@ -1,0 +1,99 @@
+"""Adapter of the official DDQ-DETR: github jshilong/DDQ, branch ``ddq_detr``.
+
+The repo holds its own mmdet 3.0.0rc6, mmengine 0.6.0 and mmcv 2.0.0rc4.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Dict, List, Mapping, Optional
+
+import torch
+
+from legacy_adapters import mmdet3, originals, standin
+from legacy_adapters import taps as tap_lib
+from legacy_adapters.bases import ddq
+from legacy_adapters.methods import Aside
+from legacy_adapters.taps import Tap
+
+from .checkout import CHECKOUT, MMCV_FOLDER
+
+
+class OfficialDDQDETR(mmdet3.MMDet3Adapter):
+    """Build and run the repo's own model."""
+
+    def config(self, options: Mapping[str, Any]) -> str:
+        """Return the path of a config in the checkout."""
+        return os.path.join(options["repo"], options["config"])
+
+    def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
+        """Build the model.
+
+        Args:
+            options: ``repo``: path of the checkout; ``config``: path of a config in it; ``overrides``: as in
+                :func:`mmdet3.build_model`.
+            device: the repo calls ``.cuda()`` on masks whatever the device, so that is neutralised on the CPU.
+        """
+        repo = options["repo"]
+        sys.path[:0] = [repo, os.path.join(repo, MMCV_FOLDER)]
+        standin.install()  # an mmcv built in place is used before it
+        if not device.startswith("cuda"):
+            torch.Tensor.cuda = lambda self, *args, **kwargs: self
+        import mmdet.models  # noqa: F401  (registers the repo's modules)
+
+        model = mmdet3.build_model(self.config(options), options["overrides"])
+        _class_indices_beside_boxes()
+        return model
+
+    def taps(self, model: torch.nn.Module) -> List[Tap]:
+        """Watch query selection, both matchings, the noise and the final top-k."""
+        from mmdet.models.task_modules.assigners import hungarian_assigner
+        from projects.models import ddq_detr, utils
+
+        return [
+            ddq.selection_tap(ddq_detr, "batched_nms", model.num_queries, ddq.selection_probe(model)),
+            *tap_lib.matchings({hungarian_assigner: "match", utils: "dense_match"}),
+            *tap_lib.random_taps(),
+            *tap_lib.rankings(),
+        ]
+
+    def aside(self, model: torch.nn.Module) -> Aside:
+        """Give the masks in the dict that all modules share."""
+        return ddq.aside(model)
+
+    def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
+        """Prove which code ran."""
+        import mmcv
+        import mmdet
+        import mmengine
+        import projects
+
+        code = originals.fingerprint(options["repo"], CHECKOUT.code)
+        return dict(
+            code_base="jshilong/DDQ@ddq_detr",
+            repo=options["repo"],
+            code_sha256=code,
+            commit=CHECKOUT.commit(code),
+            modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
+            mmcv_ops=mmdet3.mmcv_ops(),
+        )
+
+
+def _class_indices_beside_boxes() -> None:
+    """Hand the class indices of the repo's NMS (all ones) on where the boxes are.
+
+    The repo makes them on the CPU. mmcv's path for 10,000 boxes and more then indexes a CPU tensor with one of the GPU,
+    which today's torch refuses.
+    """
+    from projects.models import ddq_detr
+
+    nms = ddq_detr.batched_nms
+
+    def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, nms_cfg: Optional[dict]) -> Any:
+        return nms(boxes, scores, idxs.to(boxes.device), nms_cfg)
+
+    ddq_detr.batched_nms = batched_nms
+
+
+ADAPTER = OfficialDDQDETR()

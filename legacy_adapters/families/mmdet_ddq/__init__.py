@@ -1,0 +1,1 @@
+"""MMDetection 3.3.0's own DDQ-DETR."""

@@ -1,0 +1,297 @@
+"""What a family is: a legacy code base, the models of it that are carried over, and how both sides of one are run.
+
+Plain data. Imports the standard library only: the command lines read it before they load anything heavy, and adapters of
+old code bases read their checkout's description with the interpreter of that code base.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from . import originals
+
+LEGACY, NEW = "legacy", "new"
+SIDES = (LEGACY, NEW)
+#: How a model initialises the rows of a tensor that has one per class; ``converters.carrying.classes`` knows each.
+LINEAR, PRIOR, NORMAL = "linear", "prior", "normal"
+
+
+class FamilyError(Exception):
+    """A family cannot be used, or there is none of that name; the message is one line."""
+
+
+class RepoError(Exception):
+    """A path is not the checkout that a family needs; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A code base that is run from a checkout.
+
+    Attributes:
+        files: that a checkout must have, in the order they are looked for.
+        hint: what to check out.
+        code: folders of a checkout whose Python files tell its commit.
+        commits: known commits by the fingerprint of that code, for checkouts without git's own folder.
+    """
+
+    files: Tuple[str, ...]
+    hint: str
+    code: Tuple[str, ...] = ()
+    commits: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, repo: Path) -> None:
+        """Refuse a path that is not a checkout of this code base.
+
+        Raises:
+            RepoError: naming what is missing.
+        """
+        if not repo.is_dir():
+            raise RepoError(f"The legacy repo {repo} is not a folder; expected {self.hint}.")
+        for name in self.files:
+            if not (repo / name).exists():
+                raise RepoError(f"The legacy repo {repo} has no {name}; expected {self.hint}.")
+
+    def check_known(self, repo: Path) -> None:
+        """Refuse a checkout of no known commit.
+
+        Raises:
+            RepoError: naming those that are known.
+        """
+        fingerprint = originals.fingerprint(str(repo), self.code)
+        if fingerprint not in self.commits:
+            known = ", ".join(self.commits.values())
+            raise RepoError(
+                f"The legacy repo {repo} is of no known commit (its code is {fingerprint[:12]}...); expected {known} of "
+                f"{self.hint}, or leave --require-known-commit out."
+            )
+
+    def commit(self, fingerprint: str) -> str:
+        """Return the commit of code by its fingerprint."""
+        return self.commits.get(fingerprint, originals.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one side of a family is run.
+
+    Attributes:
+        title: what its code base is called in messages.
+        adapter: file of its adapter, see :mod:`legacy_adapters.adapter`; a relative path is of the family's folder.
+        packages: that its code is in, where it is installed. Of the legacy side it is known how they were published; those
+            of the new side must not be loaded by the legacy one.
+        checkout: of a legacy side that is not installed.
+        frozen_groups: its mmengine makes groups of an optimizer for frozen parameters, too (0.6.0 does, 0.10.7 not).
+    """
+
+    title: str
+    adapter: Path
+    packages: Tuple[str, ...] = ()
+    checkout: Optional[Checkout] = None
+    frozen_groups: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One model of a family.
+
+    Attributes:
+        name: of it, within the family.
+        legacy: options that the legacy adapter builds it from, plain data.
+        new: options that the new adapter builds it from.
+        sizes: (h, w) in pixels of each image of the default batch; none for the smallest.
+        settings: what the family's own rules want to know of it.
+    """
+
+    name: str
+    legacy: Mapping[str, Any] = field(default_factory=dict)
+    new: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Tuple[Tuple[int, int], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def options(self, side: str) -> Mapping[str, Any]:
+        """Return the options of a side's adapter."""
+        return self.legacy if side == LEGACY else self.new
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A kind of record that one side has and the other has no use for.
+
+    A pair is always compared: an exclusion only accounts for records that have no twin.
+
+    Attributes:
+        side: ``legacy`` or ``new``.
+        kind: glob of kinds.
+        name: glob of names.
+        slot: glob of slots.
+        reason: for the report.
+        zeros_only: exclude only what is zero or False everywhere.
+    """
+
+    side: str
+    kind: str
+    name: str
+    slot: str
+    reason: str
+    zeros_only: bool = False
+
+    def covers(self, side: str, record: Any) -> bool:
+        """Tell whether a record of a side is of this kind."""
+        return (
+            side == self.side
+            and fnmatchcase(record.kind, self.kind)
+            and fnmatchcase(record.name, self.name)
+            and fnmatchcase(record.slot, self.slot)
+        )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How seeded weights of some names are drawn: uniform noise of unit variance times ``spread``, plus ``mean``.
+
+    Attributes:
+        pattern: glob of names.
+        spread: standard deviation.
+        mean: one number, or one for each element.
+        shape: of the tensor; None for any.
+    """
+
+    pattern: str
+    spread: float
+    mean: Union[float, Tuple[float, ...]] = 0.0
+    shape: Optional[Tuple[int, ...]] = None
+
+
+@dataclass(frozen=True)
+class Seeding:
+    """What seeded weights of a family need beyond the general rules, so that every class and branch is exercised.
+
+    Attributes:
+        draws: the first whose pattern and shape fit decides.
+        gains: glob of names -> factor of a weight matrix, the first decides.
+    """
+
+    draws: Tuple[Draw, ...] = ()
+    gains: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A legacy code base and what carries its models over.
+
+    Attributes:
+        name: of the family.
+        variants: its models; the first is the default.
+        legacy: the old side.
+        new: the port.
+        rules: how weights are renamed: a table of ``converters.rules.mapping``, a function that makes one for a variant,
+            or the path of a file of rules.
+        exclusions: records that one side has and the other has no use for.
+        class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
+        markers: keys that every checkpoint of the family has, and that no related model has together.
+        seeding: of weights.
+        inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
+            objects.
+        layouts: folder of stored layouts; None if they are taken from the models.
+        demo: golden file of ``ddq-parity demo``, if the family has it.
+        folder: that it was read from.
+        installed: it is found by its name.
+    """
+
+    name: str
+    variants: Tuple[Variant, ...]
+    legacy: Side
+    new: Side
+    rules: Union[Sequence[Any], Callable[[Variant], Sequence[Any]], str, Path]
+    exclusions: Tuple[Exclusion, ...] = ()
+    class_rows: Mapping[str, str] = field(default_factory=dict)
+    markers: Tuple[str, ...] = ()
+    seeding: Seeding = field(default_factory=Seeding)
+    inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
+    layouts: Optional[Path] = None
+    demo: Optional[Path] = None
+    folder: Optional[Path] = None
+    installed: bool = False
+
+    @property
+    def reference(self) -> str:
+        """What ``--family`` is given to find it again: its name or, of one that is not installed, its folder."""
+        return self.name if self.installed else str(self.folder)
+
+    @property
+    def class_keys(self) -> Tuple[str, ...]:
+        """Patterns of the tensors that have one row per class."""
+        return tuple(self.class_rows)
+
+    def side(self, name: str) -> Side:
+        """Return the side ``legacy`` or ``new``."""
+        return self.legacy if name == LEGACY else self.new
+
+    def variant(self, name: Optional[str] = None) -> Variant:
+        """Return a variant by its name; the first without one.
+
+        Raises:
+            FamilyError: if there is none.
+        """
+        for variant in self.variants:
+            if name in (None, variant.name):
+                return variant
+        known = ", ".join(variant.name for variant in self.variants)
+        raise FamilyError(f"Family `{self.name}` has no variant `{name}`; known are {known}.")
+
+    def check_repo(self, repo: Optional[Path]) -> None:
+        """Refuse a path that is not a checkout of the legacy code, or none where one is needed.
+
+        Raises:
+            RepoError: saying what is expected.
+        """
+        checkout = self.legacy.checkout
+        if checkout is None:
+            if repo is not None:
+                raise RepoError(f"Family {self.name} needs no checkout; leave --legacy-repo out.")
+        elif repo is None:
+            raise RepoError(f"Family {self.name} needs --legacy-repo: {checkout.hint}.")
+        else:
+            checkout.check(repo)
+
+    def check_known(self, repo: Optional[Path], python: Optional[str]) -> None:
+        """Refuse legacy code that is not as it was published.
+
+        Args:
+            repo: checkout, for a family that needs one.
+            python: interpreter whose packages are looked at; None for the current one.
+
+        Raises:
+            RepoError: naming what is not.
+        """
+        if self.legacy.checkout is not None and repo is not None:
+            self.legacy.checkout.check_known(repo)
+        elif changed := _altered(self.legacy.packages, python):
+            first = next((files[0] for files in changed.values() if files), None)
+            if first is None:
+                raise RepoError(
+                    f"Of {', '.join(changed)} no record tells how its files were published; install it from a wheel, or "
+                    "leave --require-known-commit out."
+                )
+            count = sum(map(len, changed.values()))
+            files = "1 file is not as it was" if count == 1 else "{} files are not as they were".format(count)
+            raise RepoError(
+                f"Installed {', '.join(changed)}: {files} published, the first is {first}; install anew, or leave "
+                "--require-known-commit out."
+            )
+
+
+def _altered(packages: Tuple[str, ...], python: Optional[str]) -> Dict[str, List[str]]:
+    if python is None:
+        return originals.altered(packages)
+    command = [python, originals.__file__, *packages]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if asked.returncode:
+        raise RepoError(f"{python} does not tell which files its packages were installed with: {asked.stderr!r:.200}")
+    return json.loads(asked.stdout)

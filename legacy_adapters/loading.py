@@ -1,0 +1,50 @@
+"""Load an adapter from its file, in the process of the side that it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Dict
+
+from .adapter import Adapter
+from .bases.detection import DetectionAdapter
+from .contract import FUNCTIONS, AdapterError
+from .registry import load_beside
+
+NAME = "ADAPTER"
+_loaded: Dict[str, Adapter] = {}
+
+
+def load_adapter(path: str) -> Adapter:
+    """Execute an adapter's file, but once, and return its adapter.
+
+    The file can import those beside it: ``from .model import Net``, or ``import model``.
+
+    Raises:
+        AdapterError: if the file has something else under ``ADAPTER``.
+    """
+    if path not in _loaded:
+        folder = os.path.dirname(os.path.abspath(path))
+        if folder not in sys.path:
+            sys.path.append(folder)  # behind everything else, so that it shadows nothing
+        _loaded[path] = _adapter_of(load_beside(Path(path), "adapter"), path)
+    return _loaded[path]
+
+
+def _adapter_of(module: ModuleType, path: str) -> Adapter:
+    adapter = getattr(module, NAME, None)
+    if isinstance(adapter, type) and issubclass(adapter, Adapter):
+        raise AdapterError("{}: {} is the class {}; write {} = {}().".format(
+            path, NAME, adapter.__name__, NAME, adapter.__name__))  # fmt: skip
+    if adapter is None:
+        adapter = DetectionAdapter()
+        for name in FUNCTIONS:
+            if getattr(module, name, None) is not None:
+                setattr(adapter, name, getattr(module, name))
+    elif not isinstance(adapter, Adapter):
+        raise AdapterError("{}: {} must be a legacy_adapters.adapter.Adapter, found a {}.".format(
+            path, NAME, type(adapter).__name__))  # fmt: skip
+    adapter.label = path
+    return adapter

@@ -1,0 +1,154 @@
+"""Find families: those in ``families/`` beside this file, those that other packages install, and any folder.
+
+A package installs one with an entry point of the group ``ddq_port.families`` that names its ``FAMILY``. A folder is
+a family if it has a ``family.py`` with a ``FAMILY``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Dict, Optional, Tuple
+
+from .family import NEW, SIDES, Family, FamilyError
+
+GROUP = "ddq_port.families"
+FOLDER = Path(__file__).with_name("families")
+FILE = "family.py"
+
+
+def names() -> Tuple[str, ...]:
+    """Return the names of all families that are found by name, those of this package first."""
+    return tuple(dict.fromkeys((*own(), *_installed())))
+
+
+def get(reference: str) -> Family:
+    """Return a family by its name or by the path of its folder.
+
+    Raises:
+        FamilyError: if there is none, or its file cannot be used.
+    """
+    if reference in own():
+        return _read(str(FOLDER / reference), True)
+    if reference in _installed():
+        return _of_entry_point(reference)
+    folder = Path(reference)
+    if (folder / FILE).is_file():
+        return _read(str(folder.resolve()), False)
+    if folder.is_dir():
+        raise FamilyError(f"The folder {reference} has no {FILE}; `ddq-parity new-family {reference}` writes a template.")
+    raise FamilyError(
+        f"There is no family `{reference}`; known are {', '.join(names())}, or give the folder of one, which has a {FILE}."
+    )
+
+
+def every() -> Tuple[Family, ...]:
+    """Return all families that are found by name."""
+    return tuple(map(get, names()))
+
+
+@lru_cache(maxsize=None)
+def own() -> Tuple[str, ...]:
+    """Return the names of the families of this package."""
+    return tuple(sorted(path.parent.name for path in FOLDER.glob("*/" + FILE)))
+
+
+@lru_cache(maxsize=None)
+def _installed() -> Dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    found = entry_points()
+    # from Python 3.10 on it selects; before, it is a dict
+    points = found.select(group=GROUP) if hasattr(found, "select") else found.get(GROUP, ())
+    return {point.name: point for point in points}
+
+
+@lru_cache(maxsize=None)
+def _of_entry_point(name: str) -> Family:
+    point = _installed()[name]
+    try:
+        family = point.load()
+        folder = Path(sys.modules[point.value.partition(":")[0]].__file__ or "").parent
+    except Exception as error:
+        raise FamilyError(f"Family `{name}` ({point.value}) cannot be loaded: {_one_line(error)}.") from error
+    return _checked(family, folder, True, f"The entry point `{point.value}`")
+
+
+@lru_cache(maxsize=None)
+def _read(folder: str, installed: bool) -> Family:
+    file = Path(folder) / FILE
+    try:
+        module = load_beside(file, "family_of_" + Path(folder).name)
+    except Exception as error:
+        raise FamilyError(f"{_line_of(error, file)} cannot be loaded: {_one_line(error)}.") from error
+    return _checked(getattr(module, "FAMILY", None), Path(folder), installed, str(file))
+
+
+def load_beside(file: Path, name: str) -> ModuleType:
+    """Execute a Python file so that it can import the files beside it: ``from .rules import RULES``.
+
+    Args:
+        file: to be executed.
+        name: of the package that stands for its folder; made unique by the folder's path.
+    """
+    package = name + "_" + hashlib.sha256(str(file.parent).encode()).hexdigest()[:8]
+    if package not in sys.modules:
+        holder = ModuleType(package)
+        holder.__path__ = [str(file.parent)]
+        sys.modules[package] = holder
+    full = package + "." + file.stem
+    spec = importlib.util.spec_from_file_location(full, str(file))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[full]
+        raise
+    return module
+
+
+def _checked(family: Any, folder: Path, installed: bool, where: str) -> Family:
+    """Complete a family and refuse one that lacks something.
+
+    Raises:
+        FamilyError: saying what.
+    """
+    if not isinstance(family, Family):
+        found = "none" if family is None else "a " + type(family).__name__
+        raise FamilyError(f"{where} must have FAMILY, a legacy_adapters.family.Family; found {found}.")
+    if not family.variants:
+        raise FamilyError(f"{where}: FAMILY has no variants; give at least one Variant.")
+    twice = [v.name for number, v in enumerate(family.variants) if v.name in [w.name for w in family.variants[:number]]]
+    if twice:
+        raise FamilyError(f"{where}: FAMILY has the variant `{twice[0]}` twice; expected every name once.")
+    sides = {name: replace(family.side(name), adapter=folder / family.side(name).adapter) for name in SIDES}
+    for name, side in sides.items():
+        if not side.adapter.is_file():
+            raise FamilyError(f"{where}: the adapter of the {name} side, {side.adapter}, does not exist.")
+    layouts, demo = (None if path is None else folder / path for path in (family.layouts, family.demo))
+    return replace(family, folder=folder, installed=installed, layouts=layouts, demo=demo, **sides)
+
+
+def with_new_adapter(family: Family, adapter: Optional[Path]) -> Family:
+    """Return a family whose new side is run by another adapter file; None for its own."""
+    if adapter is None:
+        return family
+    return replace(family, new=replace(family.side(NEW), adapter=adapter.resolve()))
+
+
+def _line_of(error: BaseException, file: Path) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        lines.append(error.lineno)
+    return f"{file}, line {lines[-1]}," if lines else str(file)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(":. ")
