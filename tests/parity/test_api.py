@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import parity
-from converters.rules import layout
+from converters.rules.ports import port
 from parity import api
 from parity.cli.main import cli
 
@@ -87,7 +87,7 @@ def test_a_side_that_crashes_is_an_exception_with_the_end_of_its_traceback(tmp_p
 
 
 def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, capsys):
-    tensors = layout.load("tiny_4scale", side="legacy").tensors
+    tensors = port("ddq_detr", "tiny_4scale").layout("legacy").tensors
     state = {key: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for key, spec in tensors.items()}
     torch.save({"state_dict": state}, tmp_path / "legacy.pth")
     monkeypatch.chdir(tmp_path)
