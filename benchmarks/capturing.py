@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from legacy_adapters import worker
 from legacy_adapters.inputs import PREDICT, Batch
 from legacy_adapters.job import Job
+from legacy_adapters.loading import load_adapter
 from legacy_adapters.recorder import Recorder
 from legacy_adapters.taps import installed
 from legacy_adapters.trace_writer import TraceWriter
@@ -32,7 +33,7 @@ def main(job_path: str, rounds: int) -> None:
     """Take turns, so that what else the machine does falls on all alike; the first turn of the plain one is dropped."""
     job = Job.load(job_path)
     torch.set_num_threads(job.threads)
-    adapter = worker._load_adapter(job.adapter)
+    adapter = load_adapter(job.adapter)
     batch = Batch.of_phase(load_file(job.inputs), PREDICT, job.device, torch.float32)
     plain = _model(adapter, job)
     _seconds(partial(_predict, adapter, plain, batch))

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks import enlarged
-from converters.rules import layout
+from converters.rules.ports import port
 
 ROOT = Path(__file__).parents[1]
 #: What the figures must be: seconds; bytes beside the largest tensor; times the copying, and seconds beside it.
@@ -37,12 +37,11 @@ save_file({k: v.clone() for k, v in state.items() if not k.startswith("decoder.a
 """
 RULES = """
 import sys, time
-from converters import checkpoint, detect, engine, families, layout
+from converters import checkpoint, detect, engine
 loaded = checkpoint.read(sys.argv[1])
 start = time.perf_counter()
 found = detect.detect(loaded.state_dict)
-mapping = families.mapping(found.family, found.variant)
-engine.convert(loaded.state_dict, mapping, "new", layout.load(found.variant, found.family, "new"))
+engine.convert(loaded.state_dict, found.port.mapping, "new", found.port.layout("new"))
 print(time.perf_counter() - start)
 """
 
@@ -98,7 +97,7 @@ def _arguments() -> argparse.Namespace:
 def _small(folder: Path, rounds: int) -> list[Row]:
     """Measure the checkpoint of 195 MB."""
     source, new, pth = folder / "legacy.pth", folder / "new.safetensors", folder / "new.pth"
-    largest = _checkpoint(source, "r50_4scale")
+    largest = _checkpoint(source, "ddq_detr", "r50_4scale")
     convert = [sys.executable, "-m", "converters", "convert", str(source)]
     start, naive, safe, rules, torch_made, verified = _turns(
         rounds,
@@ -129,11 +128,10 @@ def _small(folder: Path, rounds: int) -> list[Row]:
 
 def _large(folder: Path, rounds: int) -> list[Row]:
     """Measure the checkpoint of 1 GB."""
-    layouts, source, new = folder / "layouts", folder / "large.pth", folder / "large.safetensors"
-    enlarged.write_layouts(layouts)
-    enlarged.register(layouts)
-    largest = _checkpoint(source, enlarged.NAME, layouts)
-    command = [sys.executable, "-m", "benchmarks.enlarged", str(layouts), "convert", str(source), str(new)]
+    family, source, new = folder / "family", folder / "large.pth", folder / "large.safetensors"
+    enlarged.write_family(family)
+    largest = _checkpoint(source, str(family), enlarged.NAME)
+    command = [sys.executable, "-m", "converters", "convert", str(source), str(new), "--family", str(family)]
     plain, made = _turns(rounds, lambda: _copied(source, folder / "copy"), lambda: _fresh(new, command))
     size, allowed = f"{source.stat().st_size / 1e9:.2f} GB", TIMES * _median(plain) + MORE
     return [
@@ -148,28 +146,27 @@ def _large(folder: Path, rounds: int) -> list[Row]:
     ]
 
 
-def _checkpoint(path: Path, variant: str, layouts: Path | None = None) -> int:
+def _checkpoint(path: Path, family: str, variant: str) -> int:
     """Write a legacy checkpoint as training leaves it; return the bytes of its largest tensor."""
     # in a process of its own: the memory of this one counts as that of every process it starts
-    process = multiprocessing.get_context("spawn").Process(target=_save, args=(path, variant, layouts))
+    process = multiprocessing.get_context("spawn").Process(target=_save, args=(path, family, variant))
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit(f"The checkpoint of {variant} could not be written.")
-    return max(4 * math.prod(spec.shape) for spec in layout.load(variant).tensors.values() if spec.dtype == "float32")
+    tensors = port(family, variant).layout("new").tensors
+    return max(4 * math.prod(spec.shape) for spec in tensors.values() if spec.dtype == "float32")
 
 
-def _save(path: Path, variant: str, layouts: Path | None) -> None:
+def _save(path: Path, family: str, variant: str) -> None:
     import torch
 
-    if layouts is not None:
-        enlarged.register(layouts)
     generator = torch.Generator().manual_seed(0)
     state = {
         key: torch.randint(0, 1000, spec.shape)
         if spec.dtype == "int64"
         else torch.randn(spec.shape, generator=generator)
-        for key, spec in layout.load(variant, side="legacy").tensors.items()
+        for key, spec in port(family, variant).layout("legacy").tensors.items()
     }
     branches = [key for key in state if key.startswith("bbox_head.aux_reg_branches.")]
     state |= {key.replace("bbox_head.", "decoder."): state[key] for key in branches}

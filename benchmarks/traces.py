@@ -23,11 +23,11 @@ from pathlib import Path
 
 import torch
 
-from ddq_port import configs
+from converters.rules.ports import port
 from legacy_adapters.job import Job
 from legacy_adapters.trace_writer import sealed
 from parity.comparing.pairing import LEGACY, NEW
-from parity.sides.settings import NEW_ADAPTER, Machine, Sources, Task
+from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.traces.trace import Trace
 
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
 def measure(folder: Path, variant: str, size: str, rounds: int) -> list[tuple[str, ...]]:
     """Return the rows of the table."""
     height, width = map(int, size.split("x"))
-    task = Task(FAMILY, variant, ((height, width),), None, 0, ("forward",))
+    task = Task(port(FAMILY, variant), ((height, width),), None, 0, ("forward",))
     machine = Machine("cpu", torch.get_num_threads(), None, 3600.0)
     sides = Sides(task, Sources(), machine, prepare(task, Sources(), machine), folder)
     legacy_trace = sides.legacy()
@@ -110,10 +110,10 @@ def measure(folder: Path, variant: str, size: str, rounds: int) -> list[tuple[st
 def _job(folder: Path, task: Task, machine: Machine) -> Path:
     """Write the job that captures the new side and return its path."""
     job = Job(
-        family=task.family,
-        variant=task.variant,
-        adapter=str(NEW_ADAPTER),
-        options={"config": str(configs.path(configs.VARIANTS[task.variant]))},
+        family=task.port.family.name,
+        variant=task.port.variant.name,
+        adapter=str(task.port.family.new.adapter),
+        options=dict(task.port.variant.new),
         weights=str(folder / f"{NEW}.weights.safetensors"),
         inputs=str(folder / "inputs.safetensors"),
         trace=str(folder / CAPTURED),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from itertools import islice
 from math import gcd
-from typing import Any, Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Callable, Collection, Dict, Iterator, List, Sequence, Set
 
 import torch
 from torch import nn

@@ -105,7 +105,7 @@ def _tests() -> Part:
 def _goldens(scale: Scale) -> tuple[Part, ...]:
     """Compare with what the official code computed on a CPU."""
     options = ("--device", scale.device, "--out", f"{FOLDER}/run")
-    files = [(name, f"parity/goldens/ddq_detr.{name}.npz") for name in GOLDENS]
+    files = [(name, f"legacy_adapters/families/ddq_detr/goldens/{name}.npz") for name in GOLDENS]
     return (
         Part("demo", ("-m", "parity", "demo", *options), 120, threads=2),
         *(Part(f"golden-{name}", ("-m", "parity", "check", file, *options), 120, threads=2) for name, file in files),

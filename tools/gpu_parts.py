@@ -27,9 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converters.rules.ports import port
 from ddq_port import configs
 from legacy_adapters import mmdet3, worker
 from legacy_adapters.inputs import Batch
+from legacy_adapters.loading import load_adapter
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.prepare import seeded_batch
 from parity.sides.settings import Sources
@@ -119,17 +121,18 @@ def _version(name: str) -> str | None:
 def build(setting: Setting) -> Subject:
     """Build the detector of the setting, with seeded weights, on its device."""
     ours = setting.code == OURS
-    code = new_code(setting.variant, Sources()) if ours else legacy_code(FAMILY, setting.variant, Sources())
-    adapter = worker._load_adapter(str(code.adapter))
+    of = port(FAMILY, setting.variant)
+    code = new_code(of, Sources()) if ours else legacy_code(of, Sources())
+    adapter = load_adapter(str(code.adapter))
     torch.manual_seed(0)
     model = adapter.build(code.options, setting.device)
-    worker._load_weights(model, dict(both_layouts(FAMILY, setting.variant, 0, None)[NEW if ours else LEGACY]))
+    worker._load_weights(model, dict(both_layouts(of, 0, None)[NEW if ours else LEGACY]))
     return Subject(adapter, model.to(setting.device))
 
 
 def batch_of(setting: Setting, sizes: tuple[tuple[int, int], ...]) -> Batch:
     """Return a seeded batch on the setting's device."""
-    classes = num_classes(FAMILY, setting.variant)
+    classes = num_classes(port(FAMILY, setting.variant))
     batch = seeded_batch(sizes, 0, classes, (_OBJECTS,) * len(sizes))
     return Batch.from_tensors(batch.to_tensors(), setting.device, torch.float32)
 

@@ -23,8 +23,8 @@ from typing import Any
 from converters.errors import ClassMapError, ConversionError, listed, one_line
 from converters.formats.stored import StoredTensor
 from converters.reading.checkpoint import CLASS_META
-from legacy_adapters.family import NORMAL, PRIOR
 from converters.rules.pattern import Pattern
+from legacy_adapters.family import NORMAL, PRIOR
 
 MOST_CLASSES = 100_000
 _PRIOR_BIAS = -4.59511985013459  # the logit of a score of 0.01, at which every branch starts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -113,9 +113,11 @@ class Diff:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`; numbers that JSON does not have are texts."""
-        plain = {**asdict(self), "is_empty": self.is_empty}
-        for side in (plain["a"], plain["b"]):
-            side["path"] = str(side["path"])
+        bare = replace(self, **{name: replace(getattr(self, name), detection=None) for name in ("a", "b")})
+        plain = {**asdict(bare), "is_empty": self.is_empty}
+        for name, side in (("a", self.a), ("b", self.b)):
+            known = None if side.detection is None else side.detection.as_dict()
+            plain[name] |= {"path": str(side.path), "detection": known}
         for difference in plain["differences"]:
             if difference["max_abs"] is not None and not math.isfinite(difference["max_abs"]):
                 difference["max_abs"] = str(difference["max_abs"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ class Inspection:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
-        return {**asdict(self), "path": str(self.path)}
+        known = None if self.detection is None else self.detection.as_dict()
+        return {**asdict(replace(self, detection=None)), "path": str(self.path), "detection": known}
 
 
 def inspect_file(path: str | Path, key: str | None = None, prefix: str | None = None) -> Inspection:

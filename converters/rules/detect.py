@@ -41,6 +41,10 @@ class Detection:
         """The variant's name."""
         return self.port.variant.name
 
+    def as_dict(self) -> dict[str, str]:
+        """Return plain data for JSON."""
+        return {"family": self.family, "variant": self.variant, "side": self.side}
+
 
 def detect(state_dict: Mapping[str, AnyTensor], family: str | None = None, variant: str | None = None) -> Detection:
     """Find the layout that agrees best with a state dict; it need not agree in everything.

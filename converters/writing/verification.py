@@ -13,8 +13,8 @@ from converters.errors import (
     CheckpointError,
     ClassMapError,
     ConversionError,
-    MalformedError,
     FamilyError,
+    MalformedError,
     VerificationError,
     listed,
 )

@@ -20,8 +20,8 @@ from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoErro
 from ..sides.places import RUN, check_file
 from ..sides.settings import SettingsError, check_options
 from .options import DEFAULT_BOUNDS
-from .params import CHECKS
 from .output import check_run_folder
+from .params import CHECKS
 
 #: Of a variant that names none. No image is the largest, the first neither the highest nor the widest.
 DEFAULT_SIZES = ((93, 115), (131, 121), (77, 157))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from converters.rules import layout
+from tests.models import layout_of as stored_layout
 
 # the same examples in every run, on every machine, however slow
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -32,7 +32,7 @@ def make_state() -> Callable[..., StateDict]:
 
     def make(side: str = "legacy", variant: str = "tiny_r18", duplicates: bool = False) -> StateDict:
         generator = torch.Generator().manual_seed(7)
-        tensors = layout.load(variant, side=side).tensors
+        tensors = stored_layout(variant, side=side).tensors
         state = {key: _tensor(spec.dtype, spec.shape, generator) for key, spec in tensors.items()}
         if duplicates:
             aux = [key for key in state if key.startswith("bbox_head.aux_reg_branches.")]

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from converters.rules.layout import Layout
 from ddq_port import configs
-from legacy_adapters import families, mmdet3
+from legacy_adapters import mmdet3, registry
 
 
 def config(variant: str) -> Any:
     """Return mmdet's config of a variant; a tiny one is its config of the full size with smaller numbers."""
     from mmengine.config import Config
 
-    packaged = families.get("mmdet_ddq").configs[variant]
+    packaged = registry.get("mmdet_ddq").variant(variant).legacy["config"]
     found = Config.fromfile(mmdet3.packaged_config(packaged))
     own = configs.VARIANTS[variant]
     if Path(packaged).stem != own:

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from converters.cli.main import cli
-from converters.rules import families
+from tests.models import mapping as mapping_of
 
 StateDict = dict[str, Tensor]
 VARIANT = "tiny_r18"
-MAPPING = families.mapping("ddq_detr", VARIANT)
+MAPPING = mapping_of("ddq_detr", VARIANT)
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 

@@ -18,12 +18,15 @@ from converters.carrying import classes
 from converters.carrying.classes import Selection
 from converters.errors import ClassMapError, ConversionError
 from converters.formats.stored import StoredTensor
-from converters.rules import families, layout
 from converters.rules.pattern import Pattern
-from parity.sides.prepare import seeded_batch, seeded_weights
+from legacy_adapters import registry
+from parity.sides.prepare import seeded_batch
+from tests.models import layout_of as stored_layout
+from tests.models import variants as variants_of
+from tests.models import weights_of
 
 StateDict = dict[str, Tensor]
-CLASS_ROWS = families.family("ddq_detr").class_rows
+CLASS_ROWS = registry.get("ddq_detr").class_rows
 NAMES = ("person", "car", "truck", "dog", "cat")
 
 
@@ -120,13 +123,13 @@ def test_description_is_short() -> None:
     assert Selection((4,), None, 5, 0).describe() == "rows 4 of 5"
 
 
-@pytest.mark.parametrize("variant", families.variants("ddq_detr"))
+@pytest.mark.parametrize("variant", variants_of("ddq_detr"))
 @pytest.mark.parametrize("side", ["legacy", "new"])
 def test_every_tensor_with_a_row_per_class_has_one_way_to_start(variant: str, side: str) -> None:
-    tensors = layout.load(variant, side=side).tensors
+    tensors = stored_layout(variant, side=side).tensors
     keys = {key for key in tensors if ".cls_branches." in key or "aux_cls_branches" in key or "label_embedding" in key}
     assert {tensors[key].shape[0] for key in keys} == {
-        layout.load(variant).tensors["bbox_head.cls_branches.0.bias"].shape[0]
+        stored_layout(variant).tensors["bbox_head.cls_branches.0.bias"].shape[0]
     }
     matched = {key: [text for text in CLASS_ROWS if Pattern(text).match(key) is not None] for key in tensors}
     assert {key for key, texts in matched.items() if texts} == keys
@@ -303,7 +306,7 @@ def _exact(state: StateDict) -> StateDict:
 
 def test_picked_classes_have_the_scores_of_their_rows(build: Callable[..., nn.Module]) -> None:
     rows = (2, None, 0)
-    state = _exact(seeded_weights(layout.load("tiny_r18"), 0))
+    state = _exact(weights_of("tiny_r18", 0))
     source = build(3, state)
     target = build(3, _with_classes(state, Selection(rows, None, 3, 0))[0])
     seen: list[tuple[Tensor, ...]] = []
@@ -328,7 +331,7 @@ def test_picked_classes_have_the_scores_of_their_rows(build: Callable[..., nn.Mo
 def test_classes_in_another_order_give_the_same_detections(build: Callable[..., nn.Module]) -> None:
     from legacy_adapters import mmdet3
 
-    state = seeded_weights(layout.load("tiny_r18"), 0)
+    state = weights_of("tiny_r18", 0)
     batch = seeded_batch([(128, 160), (96, 128)], seed=0, num_classes=3)
     with torch.no_grad():
         before = mmdet3.predict(build(3, state), batch)

@@ -9,27 +9,31 @@ import torch
 from torch import Tensor
 
 from converters import errors
-from converters.rules import engine, families, layout
+from converters.rules import engine, layout
 from converters.rules.detect import Detection, detect
 from converters.rules.ledger import Entry, Ledger
 from converters.rules.mapping import Drop, Keep, Mapping, Rename
+from converters.rules.ports import port
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
+from tests.models import variants as variants_of
 
 StateDict = dict[str, Tensor]
-MAPPING = families.mapping("ddq_detr", "tiny_r18")
+MAPPING = mapping_of("ddq_detr", "tiny_r18")
 
 
 def _to_new(state: StateDict, **kwargs: bool) -> engine.Conversion:
-    return engine.convert(state, MAPPING, "new", layout.load("tiny_r18"), **kwargs)
+    return engine.convert(state, MAPPING, "new", stored_layout("tiny_r18"), **kwargs)
 
 
 @pytest.mark.parametrize("variant", ["tiny_r18", "r50_4scale"])
 def test_there_and_back_is_identical(
     make_state: Callable[..., StateDict], assert_same: Callable[..., None], variant: str
 ) -> None:
-    mapping = families.mapping("ddq_detr", variant)
+    mapping = mapping_of("ddq_detr", variant)
     legacy = make_state(variant=variant)
-    new = engine.convert(legacy, mapping, "new", layout.load(variant)).state_dict
-    back = engine.convert(new, mapping, "legacy", layout.load(variant, side="legacy")).state_dict
+    new = engine.convert(legacy, mapping, "new", stored_layout(variant)).state_dict
+    back = engine.convert(new, mapping, "legacy", stored_layout(variant, side="legacy")).state_dict
     assert_same(dict(back), legacy)
     assert list(new) == sorted(new)
 
@@ -44,7 +48,7 @@ def test_ledger_accounts_for_every_key(make_state: Callable[..., StateDict]) -> 
 
 
 def _canonical(state: StateDict, side: str = "legacy", **kwargs: bool) -> engine.Conversion:
-    return engine.canonicalise(state, MAPPING, side, layout.load("tiny_r18", side=side), **kwargs)
+    return engine.canonicalise(state, MAPPING, side, stored_layout("tiny_r18", side=side), **kwargs)
 
 
 def test_canonical_legacy_is_what_a_way_there_and_back_gives(
@@ -199,7 +203,7 @@ def test_drop_rule_leaves_the_key_out() -> None:
 def test_unknown_direction_is_refused(make_state: Callable[..., StateDict]) -> None:
     for step in (engine.convert, engine.canonicalise):
         with pytest.raises(ValueError, match="There is no side `up`, expected `new` or `legacy`."):
-            step(make_state(), MAPPING, "up", layout.load("tiny_r18"))
+            step(make_state(), MAPPING, "up", stored_layout("tiny_r18"))
 
 
 def test_ledger_refuses_a_key_produced_or_used_twice() -> None:
@@ -225,24 +229,24 @@ def test_same_bits(first: Tensor, second: Tensor, expected: bool) -> None:
     assert engine.same_bits(first, second) is expected
 
 
-@pytest.mark.parametrize("variant", families.variants("ddq_detr"))
+@pytest.mark.parametrize("variant", variants_of("ddq_detr"))
 @pytest.mark.parametrize("side", ["legacy", "new"])
 def test_detect(make_state: Callable[..., StateDict], variant: str, side: str) -> None:
     state = make_state(side, variant, duplicates=side == "legacy")
-    assert detect(state) == Detection("ddq_detr", variant, side)
-    assert detect(state, family="mmdet_ddq") == Detection("mmdet_ddq", variant, side)
+    assert detect(state) == Detection(port("ddq_detr", variant), side)
+    assert detect(state, family="mmdet_ddq") == Detection(port("mmdet_ddq", variant), side)
 
 
-@pytest.mark.parametrize("variant", [name for name in families.variants("ddq_detr") if name != "tiny_1class"])
+@pytest.mark.parametrize("variant", [name for name in variants_of("ddq_detr") if name != "tiny_1class"])
 def test_detect_ignores_the_class_count(make_state: Callable[..., StateDict], variant: str) -> None:
-    assert detect(_with_classes(make_state(variant=variant), 11)) == Detection("ddq_detr", variant, "legacy")
+    assert detect(_with_classes(make_state(variant=variant), 11)) == Detection(port("ddq_detr", variant), "legacy")
 
 
 def test_detect_tells_tiny_variants_apart_by_their_class_count(make_state: Callable[..., StateDict]) -> None:
     three, one = make_state(variant="tiny_4scale"), make_state(variant="tiny_1class")
     assert three.keys() == one.keys()
-    assert detect(_with_classes(three, 1)) == Detection("ddq_detr", "tiny_1class", "legacy")
-    assert detect(_with_classes(one, 3)) == Detection("ddq_detr", "tiny_4scale", "legacy")
+    assert detect(_with_classes(three, 1)) == Detection(port("ddq_detr", "tiny_1class"), "legacy")
+    assert detect(_with_classes(one, 3)) == Detection(port("ddq_detr", "tiny_4scale"), "legacy")
 
 
 def test_a_relative_without_the_markers_is_not_detected(make_state: Callable[..., StateDict]) -> None:

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import pytest
 import torch
 from torch import nn
 
 from converters.errors import FamilyError
-from converters.rules import families, layout
+from converters.rules import layout
 from converters.rules.layout import Layout, TensorSpec, model_order
+from legacy_adapters import registry
+from tests.models import LAYOUTS
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
+from tests.models import variants as variants_of
 
-CASES = [(family, variant) for family in families.families() for variant in families.variants(family)]
+CASES = [(family, variant) for family in registry.own() for variant in variants_of(family)]
 
 
 @pytest.mark.parametrize("family, variant", CASES)
 def test_every_key_goes_there_and_back(family: str, variant: str) -> None:
-    mapping = families.mapping(family, variant)
-    new, legacy = layout.load(variant, family), layout.load(variant, family, "legacy")
+    mapping = mapping_of(family, variant)
+    new, legacy = stored_layout(variant, family), stored_layout(variant, family, "legacy")
     assert legacy.mapped(mapping) == new
     assert len(legacy.tensors) == len(new.tensors)
 
 
 @pytest.mark.parametrize("family, variant", CASES)
 def test_every_rule_is_used(family: str, variant: str) -> None:
-    mapping = families.mapping(family, variant)
-    keys = set(layout.load(variant, family, "legacy").tensors)
+    mapping = mapping_of(family, variant)
+    keys = set(stored_layout(variant, family, "legacy").tensors)
     keys |= {key.replace("bbox_head.aux_reg", "decoder.aux_reg") for key in keys if "aux_reg" in key}
     used = {match.rule for match in map(mapping.match, keys) if match is not None}
     assert used == set(range(len(mapping.rules)))
 
 
 def test_the_dense_branch_moves_and_nothing_else() -> None:
-    mapping = families.mapping("ddq_detr", "r50_4scale")
-    legacy = layout.load("r50_4scale", side="legacy").tensors
+    mapping = mapping_of("ddq_detr", "r50_4scale")
+    legacy = stored_layout("r50_4scale", side="legacy").tensors
     moved = {key: mapping.target_of(key) for key in legacy if mapping.target_of(key) != key}
     assert len(legacy) == 684 and len(moved) == 8
     for key, target in moved.items():
@@ -60,23 +63,23 @@ def test_the_dense_branch_moves_and_nothing_else() -> None:
     ],
 )
 def test_modules_pair_by_the_same_rules(path: str, expected: str) -> None:
-    assert families.mapping("ddq_detr", "r50_4scale").map_module(path) == expected
+    assert mapping_of("ddq_detr", "r50_4scale").map_module(path) == expected
 
 
 def test_parameter_count_of_the_published_model() -> None:
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     sizes = [
         torch.Size(spec.shape).numel()
-        for key, spec in layout.load("r50_4scale").tensors.items()
+        for key, spec in stored_layout("r50_4scale").tensors.items()
         if not key.endswith(statistics)
     ]
     assert sum(sizes) == 48_610_008
 
 
-@pytest.mark.parametrize("variant", families.variants("ddq_detr"))
+@pytest.mark.parametrize("variant", variants_of("ddq_detr"))
 def test_layout_file_is_what_the_code_writes(variant: str) -> None:
-    stored = resources.files("converters").joinpath("layouts", f"ddq_detr.{variant}.json").read_text()
-    assert layout.load(variant).to_json() == stored
+    stored = (LAYOUTS / f"{variant}.json").read_text()
+    assert stored_layout(variant).to_json() == stored
 
 
 def test_layout_of_a_module() -> None:
@@ -107,13 +110,13 @@ def test_order_of_a_model_whose_modules_are_made_in_the_order_of_first_appearanc
 @pytest.mark.parametrize(("variant", "parameters", "frozen"), [("r50_4scale", 525, 117), ("swinl_4scale", 697, 0)])
 def test_parameters_and_frozen_ones_of_both_sides(variant: str, parameters: int, frozen: int) -> None:
     for side in ("legacy", "new"):
-        found = layout.load(variant, side=side)
+        found = stored_layout(variant, side=side)
         assert (len(found.parameters), len(found.frozen)) == (parameters, frozen)
         assert found.frozen <= set(found.parameters)
 
 
 def test_legacy_branch_that_moves_stands_last_in_its_own_list() -> None:
-    names = [key for key in layout.load("tiny_r18", side="legacy").parameters if "_branches" in key]
+    names = [key for key in stored_layout("tiny_r18", side="legacy").parameters if "_branches" in key]
     lists = list(dict.fromkeys(".".join(name.split(".")[1:3]) for name in names))
     assert lists == [
         *(f"{kind}_branches.{i}" for kind in ("cls", "reg") for i in range(5)),
@@ -123,6 +126,6 @@ def test_legacy_branch_that_moves_stands_last_in_its_own_list() -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(FamilyError, match="There is no family `yolo`; known are ddq_detr, mmdet_ddq."):
-        families.mapping("yolo", "r50_4scale")
+        mapping_of("yolo", "r50_4scale")
     with pytest.raises(FamilyError, match="has no variant `r18`; known are r50_4scale, .*tiny_r18."):
-        families.mapping("ddq_detr", "r18")
+        mapping_of("ddq_detr", "r18")

@@ -19,10 +19,15 @@ pytest.importorskip("mmdet")
 
 from converters.cli.main import cli
 from converters.reading import checkpoint
-from converters.rules import engine, families, layout
+from converters.rules import engine
 from converters.rules.detect import Detection, detect
 from converters.rules.layout import layout_of
+from converters.rules.ports import port
 from converters.writing import manifest
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
+from tests.models import variants as variants_of
+from tests.models import weights_of
 
 from . import mmdet_models
 
@@ -57,7 +62,7 @@ class Built:
         return dict(self.model.state_dict())
 
 
-@pytest.fixture(scope="module", params=families.variants("mmdet_ddq"))
+@pytest.fixture(scope="module", params=variants_of("mmdet_ddq"))
 def built(request: pytest.FixtureRequest) -> Built:
     """Build mmdet's model of each variant."""
     model = mmdet_models.build(request.param)
@@ -88,14 +93,14 @@ def _converted(*args: object) -> dict[str, Any]:
 
 
 def test_mmdet_has_the_legacy_layout(built: Built) -> None:
-    found, derived = layout_of(built.model, built.variant), layout.load(built.variant, "mmdet_ddq", "legacy")
+    found, derived = layout_of(built.model, built.variant), stored_layout(built.variant, "mmdet_ddq", "legacy")
     assert found == derived
     assert found.to_json() == derived.to_json()  # in the order of the model, too
-    assert detect(built.trained) == Detection("ddq_detr", built.variant, "legacy")
+    assert detect(built.trained) == Detection(port("ddq_detr", built.variant), "legacy")
 
 
 def test_every_module_with_weights_is_paired_like_its_weights(built: Built) -> None:
-    mapping = families.mapping("mmdet_ddq", built.variant)
+    mapping = mapping_of("mmdet_ddq", built.variant)
     for path, module in built.model.named_modules():
         for name, _ in module.named_parameters(recurse=False):
             key = f"{path}.{name}".lstrip(".")
@@ -103,23 +108,23 @@ def test_every_module_with_weights_is_paired_like_its_weights(built: Built) -> N
 
 
 def test_training_leaves_duplicates_that_the_mapping_knows(built: Built) -> None:
-    extra = built.trained.keys() - layout.load(built.variant, "mmdet_ddq", "legacy").tensors.keys()
-    matches = [families.mapping("mmdet_ddq", built.variant).match(key) for key in extra]
+    extra = built.trained.keys() - stored_layout(built.variant, "mmdet_ddq", "legacy").tensors.keys()
+    matches = [mapping_of("mmdet_ddq", built.variant).match(key) for key in extra]
     assert len(extra) == built.duplicates
     assert all(match is not None and match.twin in built.trained for match in matches)
 
 
 def test_legacy_to_new_to_legacy_loads_strictly_and_is_the_same(built: Built, assert_same: SameBytes) -> None:
-    mapping = families.mapping("mmdet_ddq", built.variant)
-    new = engine.convert(built.trained, mapping, "new", layout.load(built.variant, "mmdet_ddq"))
-    legacy = engine.convert(new.state_dict, mapping, "legacy", layout.load(built.variant, "mmdet_ddq", "legacy"))
+    mapping = mapping_of("mmdet_ddq", built.variant)
+    new = engine.convert(built.trained, mapping, "new", stored_layout(built.variant, "mmdet_ddq"))
+    legacy = engine.convert(new.state_dict, mapping, "legacy", stored_layout(built.variant, "mmdet_ddq", "legacy"))
     assert_same(built.loaded(dict(legacy.state_dict)), built.canonical)
 
 
 def test_new_to_legacy_to_new_is_the_same(built: Built, assert_same: SameBytes) -> None:
-    mapping, stored = families.mapping("mmdet_ddq", built.variant), layout.load(built.variant, "mmdet_ddq")
+    mapping, stored = mapping_of("mmdet_ddq", built.variant), stored_layout(built.variant, "mmdet_ddq")
     new = mmdet_models.random_bits(stored)
-    legacy = engine.convert(new, mapping, "legacy", layout.load(built.variant, "mmdet_ddq", "legacy"))
+    legacy = engine.convert(new, mapping, "legacy", stored_layout(built.variant, "mmdet_ddq", "legacy"))
     assert_same(dict(engine.convert(built.loaded(dict(legacy.state_dict)), mapping, "new", stored).state_dict), new)
 
 
@@ -205,10 +210,10 @@ def _trained_one_step(path: Path) -> nn.Module:
     from mmengine.runner import save_checkpoint
 
     from legacy_adapters import mmdet3
-    from parity.sides.prepare import seeded_batch, seeded_weights
+    from parity.sides.prepare import seeded_batch
 
     model = mmdet_models.build("tiny_r18")
-    model.load_state_dict(seeded_weights(layout.load("tiny_r18", "mmdet_ddq", "legacy"), 0), strict=True)
+    model.load_state_dict(weights_of("tiny_r18", 0, "mmdet_ddq", "legacy"), strict=True)
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad])
     _, total = mmdet3.losses(model.train(), seeded_batch([(64, 64)], 0, 3))
     total.backward()

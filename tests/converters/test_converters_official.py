@@ -18,10 +18,12 @@ pytest.importorskip("ddq_port")
 pytest.importorskip("mmdet")
 
 from converters.cli.main import cli
-from converters.rules import families, layout
 from ddq_port import configs
-from legacy_adapters import families as legacy_families
-from parity.sides.prepare import seeded_batch, seeded_weights
+from legacy_adapters import registry
+from parity.sides.prepare import seeded_batch
+from tests.models import layout_of as stored_layout
+from tests.models import variants as variants_of
+from tests.models import weights_of
 
 from . import mmdet_models
 
@@ -42,13 +44,13 @@ def _python(folder: Path, script: Path, *args: object) -> None:
 
 def _overrides(variant: str) -> Path | str:
     name = configs.VARIANTS[variant]
-    return "" if Path(legacy_families.get("ddq_detr").configs[variant]).stem == name else configs.path(name)
+    return "" if Path(registry.get("ddq_detr").variant(variant).legacy["config"]).stem == name else configs.path(name)
 
 
 def _official(variant: str, checkpoint: Path) -> StateDict:
     """Return what the official model holds after it has loaded a checkpoint strictly."""
     out = checkpoint.with_suffix(".held.pth")
-    config = legacy_families.get("ddq_detr").configs[variant]
+    config = registry.get("ddq_detr").variant(variant).legacy["config"]
     _python(checkpoint.parent, HERE / "official_model.py", REPO, config, _overrides(variant), checkpoint, out)
     held = torch.load(out, weights_only=True)
     assert all(Path(file).is_relative_to(Path(REPO).resolve()) for file in held["files"].values())
@@ -61,11 +63,11 @@ def _convert(*args: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("variant", families.variants("ddq_detr"))
+@pytest.mark.parametrize("variant", variants_of("ddq_detr"))
 def test_legacy_to_new_to_legacy_loads_strictly_and_is_the_same(
     scratch: Path, variant: str, assert_same: SameBytes
 ) -> None:
-    weights = mmdet_models.random_bits(layout.load(variant, "ddq_detr", "legacy"))
+    weights = mmdet_models.random_bits(stored_layout(variant, "ddq_detr", "legacy"))
     torch.save(weights, scratch / "legacy.pth")
     _convert(scratch / "legacy.pth", scratch / "new.pth")
     _convert(scratch / "new.pth", scratch / "back.pth", "--to", "legacy")
@@ -76,7 +78,7 @@ def test_legacy_to_new_to_legacy_loads_strictly_and_is_the_same(
 def trained(tmp_path: Path) -> Path:
     """Train the official tiny model for one step; return the checkpoint that its Runner would save."""
     weights, inputs = tmp_path / "weights.safetensors", tmp_path / "inputs.safetensors"
-    save_file(seeded_weights(layout.load("tiny_r18", side="legacy"), 0), weights)
+    save_file(weights_of("tiny_r18", 0, side="legacy"), weights)
     save_file(seeded_batch([(128, 160), (96, 128)], 0, 3).to_tensors(), inputs)
     script = HERE.parent / "parity" / "legacy_training_step.py"
     _python(tmp_path, script, REPO, _overrides("tiny_r18"), weights, inputs, tmp_path / "iter_1.pth")

@@ -10,10 +10,12 @@ import pytest
 from converters.carrying.optimizer import BASE, Regrouped, Side, regroup
 from converters.errors import OptimizerError
 from converters.formats.stored import StoredTensor
-from converters.rules import families, layout
 from converters.rules.layout import Layout
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
+from tests.models import variants as variants_of
 
-VARIANTS = families.variants("ddq_detr")
+VARIANTS = variants_of("ddq_detr")
 ALL, TRAINED, ONE = "a group for every parameter", "a group for every trained parameter", "one group"
 
 
@@ -44,10 +46,10 @@ def _saved(of: Layout, grouping: str, stateful: Iterable[str] | None = None) -> 
 
 
 def _regrouped(saved: dict[str, Any], variant: str, to: str, frozen_groups: bool = False) -> Regrouped:
-    mapping = families.mapping("ddq_detr", variant)
-    source = layout.load(variant, side="new" if to == "legacy" else "legacy")
+    mapping = mapping_of("ddq_detr", variant)
+    source = stored_layout(variant, side="new" if to == "legacy" else "legacy")
     rules = mapping if to == "new" else mapping.inverse()
-    return regroup(saved, source, Side(layout.load(variant, side=to), frozen_groups), rules.target_of)
+    return regroup(saved, source, Side(stored_layout(variant, side=to), frozen_groups), rules.target_of)
 
 
 def _owners(saved: dict[str, Any], of: Layout, grouping: str) -> dict[str, str]:
@@ -58,8 +60,8 @@ def _owners(saved: dict[str, Any], of: Layout, grouping: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_groups_and_states_of_every_parameter_reach_its_twin(variant: str) -> None:
-    legacy, new = layout.load(variant, side="legacy"), layout.load(variant)
-    mapping = families.mapping("ddq_detr", variant)
+    legacy, new = stored_layout(variant, side="legacy"), stored_layout(variant)
+    mapping = mapping_of("ddq_detr", variant)
     trained = [name for name in new.parameters if name not in new.frozen]
     origin = {mapping.target_of(name): name for name in legacy.parameters}
     made = _regrouped(_saved(legacy, ALL), variant, "new")
@@ -73,8 +75,8 @@ def test_groups_and_states_of_every_parameter_reach_its_twin(variant: str) -> No
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_frozen_parameters_get_groups_with_the_base_settings_where_the_target_has_them(variant: str) -> None:
-    legacy, new = layout.load(variant, side="legacy"), layout.load(variant)
-    mapping = families.mapping("ddq_detr", variant)
+    legacy, new = stored_layout(variant, side="legacy"), stored_layout(variant)
+    mapping = mapping_of("ddq_detr", variant)
     made = _regrouped(_saved(new, TRAINED), variant, "legacy", frozen_groups=True)
     expected = ["base" if name in legacy.frozen else mapping.target_of(name) for name in legacy.parameters]
     assert [group["of"] for group in made.state_dict["param_groups"]] == expected
@@ -85,7 +87,7 @@ def test_frozen_parameters_get_groups_with_the_base_settings_where_the_target_ha
 
 @pytest.mark.parametrize("grouping", [ALL, TRAINED, ONE])
 def test_there_and_back_is_the_same(grouping: str) -> None:
-    legacy = layout.load("tiny_r18", side="legacy")
+    legacy = stored_layout("tiny_r18", side="legacy")
     saved = _saved(legacy, grouping)
     there = _regrouped(saved, "tiny_r18", "new").state_dict
     back = _regrouped(there, "tiny_r18", "legacy", frozen_groups=grouping == ALL).state_dict
@@ -95,34 +97,34 @@ def test_there_and_back_is_the_same(grouping: str) -> None:
 
 
 def test_moved_branch_takes_its_averages_along() -> None:
-    made = _regrouped(_saved(layout.load("tiny_r18", side="legacy"), ALL), "tiny_r18", "new")
-    owners = _owners(made.state_dict, layout.load("tiny_r18"), TRAINED)
+    made = _regrouped(_saved(stored_layout("tiny_r18", side="legacy"), ALL), "tiny_r18", "new")
+    owners = _owners(made.state_dict, stored_layout("tiny_r18"), TRAINED)
     assert owners["bbox_head.aux_cls_branches.3.weight"] == "bbox_head.cls_branches.4.weight"
     assert owners["bbox_head.aux_reg_branches.3.4.bias"] == "bbox_head.reg_branches.4.4.bias"
     assert owners["bbox_head.cls_branches.3.weight"] == "bbox_head.cls_branches.3.weight"
 
 
 def test_one_group_stays_one_with_frozen_parameters_in_it() -> None:
-    legacy, new = layout.load("tiny_r18", side="legacy"), layout.load("tiny_r18")
+    legacy, new = stored_layout("tiny_r18", side="legacy"), stored_layout("tiny_r18")
     made = _regrouped(_saved(legacy, ONE), "tiny_r18", "new")
     assert made.state_dict["param_groups"] == [{"lr": 0.1, "params": list(range(len(new.parameters)))}]
-    mapping = families.mapping("ddq_detr", "tiny_r18")
+    mapping = mapping_of("ddq_detr", "tiny_r18")
     owners = _owners(made.state_dict, new, ONE)
     assert owners == {mapping.target_of(name): name for name in legacy.parameters if name not in legacy.frozen}
 
 
 def test_one_group_of_trained_parameters_alone() -> None:
-    legacy, new = layout.load("tiny_r18", side="legacy"), layout.load("tiny_r18")
+    legacy, new = stored_layout("tiny_r18", side="legacy"), stored_layout("tiny_r18")
     saved = _saved(legacy, TRAINED)
     one = {"state": saved["state"], "param_groups": [{"lr": 0.1, "params": list(saved["state"])}]}
     made = _regrouped(one, "tiny_r18", "new")
     assert len(made.state_dict["param_groups"][0]["params"]) == 203
-    mapping = families.mapping("ddq_detr", "tiny_r18")
+    mapping = mapping_of("ddq_detr", "tiny_r18")
     assert all(mapping.target_of(owner) == name for name, owner in _owners(made.state_dict, new, TRAINED).items())
 
 
 def test_parameter_with_a_state_counts_as_trained_though_the_config_freezes_it() -> None:
-    legacy = layout.load("tiny_r18", side="legacy")
+    legacy = stored_layout("tiny_r18", side="legacy")
     frozen = "backbone.conv1.weight"
     trained = [name for name in legacy.parameters if name not in legacy.frozen]
     made = _regrouped(_saved(legacy, ALL, [frozen, *trained]), "tiny_r18", "new")
@@ -131,20 +133,20 @@ def test_parameter_with_a_state_counts_as_trained_though_the_config_freezes_it()
 
 
 def test_trained_parameter_without_a_state_keeps_its_group() -> None:
-    made = _regrouped(_saved(layout.load("tiny_r18", side="legacy"), ALL, []), "tiny_r18", "new")
+    made = _regrouped(_saved(stored_layout("tiny_r18", side="legacy"), ALL, []), "tiny_r18", "new")
     assert (made.target_groups, made.states, made.state_dict["state"]) == (203, 0, {})
 
 
 def test_settings_without_multiplier_are_taken_from_the_plainest_group_where_nothing_else_has_them() -> None:
-    new = layout.load("tiny_r18")
+    new = stored_layout("tiny_r18")
     saved = _saved(new, TRAINED)
     del saved[BASE]
     for group in saved["param_groups"][:4]:
         group["lr_mult"] = 0.1
     made = _regrouped(saved, "tiny_r18", "legacy", frozen_groups=True)
     plain = saved["param_groups"][4]["of"]
-    frozen = layout.load("tiny_r18", side="legacy").frozen
-    names = layout.load("tiny_r18", side="legacy").parameters
+    frozen = stored_layout("tiny_r18", side="legacy").frozen
+    names = stored_layout("tiny_r18", side="legacy").parameters
     assert {group["of"] for name, group in zip(names, made.state_dict["param_groups"]) if name in frozen} == {plain}
 
 
@@ -158,7 +160,7 @@ def test_settings_without_multiplier_are_taken_from_the_plainest_group_where_not
     ids=["SGD without momentum", "step as a number", "AMSGrad"],
 )
 def test_states_of_other_optimizers(state: dict[str, Any]) -> None:
-    legacy = layout.load("tiny_r18", side="legacy")
+    legacy = stored_layout("tiny_r18", side="legacy")
     saved = _saved(legacy, ALL, [])
     number = legacy.parameters.index("level_embed")
     shapes = {"like": legacy.tensors["level_embed"].shape, "scalar": ()}
@@ -169,21 +171,21 @@ def test_states_of_other_optimizers(state: dict[str, Any]) -> None:
 
 
 def test_loss_scaler_and_whatever_else_goes_along() -> None:
-    saved = _saved(layout.load("tiny_r18", side="legacy"), ALL, [])
+    saved = _saved(stored_layout("tiny_r18", side="legacy"), ALL, [])
     saved["loss_scaler"] = {"scale": 1024.0, "_growth_tracker": 3}
     assert _regrouped(saved, "tiny_r18", "new").state_dict["loss_scaler"] == saved["loss_scaler"]
 
 
 def test_names_of_a_group_are_not_settings() -> None:
-    saved = _saved(layout.load("tiny_r18", side="legacy"), ALL, [])
+    saved = _saved(stored_layout("tiny_r18", side="legacy"), ALL, [])
     saved["param_groups"][0]["param_names"] = ["level_embed"]
     assert "param_names" not in _regrouped(saved, "tiny_r18", "new").state_dict["param_groups"][0]
 
 
 def test_slots_rebuild_what_a_schedule_lists_per_group() -> None:
-    legacy, new = layout.load("tiny_r18", side="legacy"), layout.load("tiny_r18")
+    legacy, new = stored_layout("tiny_r18", side="legacy"), stored_layout("tiny_r18")
     slots = _regrouped(_saved(legacy, ALL), "tiny_r18", "new").slots
-    mapping = families.mapping("ddq_detr", "tiny_r18")
+    mapping = mapping_of("ddq_detr", "tiny_r18")
     trained = [name for name in new.parameters if name not in new.frozen]
     rebuilt = slots.rebuilt(legacy.parameters)
     assert [mapping.target_of(name) for name in rebuilt[:-1]] == trained
@@ -226,7 +228,7 @@ def _several_optimizers(saved: dict[str, Any]) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(damage: Any, message: str) -> None:
-    saved = _saved(layout.load("tiny_r18", side="legacy"), ALL)
+    saved = _saved(stored_layout("tiny_r18", side="legacy"), ALL)
     damage(saved)
     with pytest.raises(OptimizerError, match=message) as refused:
         _regrouped(saved, "tiny_r18", "new")

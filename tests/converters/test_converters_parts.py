@@ -16,11 +16,12 @@ from torch import Tensor
 
 from converters.cli.main import cli
 from converters.formats import plain
-from converters.rules import families, layout
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
 
 StateDict = dict[str, Tensor]
-MAPPING = families.mapping("ddq_detr", "tiny_r18")
-NEW, LEGACY = layout.load("tiny_r18"), layout.load("tiny_r18", side="legacy")
+MAPPING = mapping_of("ddq_detr", "tiny_r18")
+NEW, LEGACY = stored_layout("tiny_r18"), stored_layout("tiny_r18", side="legacy")
 GROUPS = len(LEGACY.parameters)
 
 

@@ -23,12 +23,14 @@ pytest.importorskip("mmdet")
 from converters import api
 from converters.options import Options
 from converters.reading import diff, inspection
-from converters.rules import engine, families, layout
+from converters.rules import engine
 from converters.writing import verification
 from ddq_port import configs
-from legacy_adapters import families as legacy_families
-from legacy_adapters import mmdet3
-from parity.sides.prepare import seeded_batch, seeded_weights
+from legacy_adapters import mmdet3, registry
+from parity.sides.prepare import seeded_batch
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
+from tests.models import weights_of
 
 from . import mmdet_models, runner
 
@@ -59,9 +61,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     batches = [str(folder / f"{number}.safetensors") for number in range(runner.BATCHES)]
     for number, path in enumerate(batches):
         save_file(seeded_batch([(64, 64)], number, 3).to_tensors(), path)
-    weights = seeded_weights(layout.load(VARIANT, side="legacy"), 0)
-    target = layout.load(VARIANT)
-    converted = engine.convert(weights, families.mapping("ddq_detr", VARIANT), "new", target).state_dict
+    weights = weights_of(VARIANT, 0, side="legacy")
+    target = stored_layout(VARIANT)
+    converted = engine.convert(weights, mapping_of("ddq_detr", VARIANT), "new", target).state_dict
     for name, tensors in (("legacy", weights), ("new", dict(converted))):
         save_file(tensors, folder / name)
     return Given(batches, folder / "legacy", folder / "new")
@@ -93,7 +95,7 @@ def _train_official(given: Given, folder: Path, epochs: int, start: Path | None 
     folder.mkdir()
     job = dict(
         repo=REPO,
-        config=legacy_families.get("ddq_detr").configs[VARIANT],
+        config=registry.get("ddq_detr").variant(VARIANT).legacy["config"],
         overrides=str(configs.path(configs.VARIANTS[VARIANT])),
         weights=str(given.legacy),
         batches=given.batches,

@@ -27,6 +27,7 @@ from ddq_port import configs
 from ddq_port.training import weights
 from ddq_port.training.weights import WeightsError
 from legacy_adapters import mmdet3
+from tests.models import layout_of as stored_layout
 
 from . import mmdet_models
 
@@ -182,9 +183,8 @@ def test_no_circle_for_a_training_of_mmengine_that_torch_does_not_load(
     file = tmp_path / "epoch_1.pth"
     optimizer = {"state": {}, "param_groups": [{"lr": 1e-4, "params": []}]}
     if side == "legacy":
-        from converters.rules import layout
 
-        count = len(layout.load(VARIANT, side="legacy").parameters)
+        count = len(stored_layout(VARIANT, side="legacy").parameters)
         optimizer["param_groups"] = [{"lr": 1e-4, "params": [number]} for number in range(count)]
     content = {"meta": {"epoch": 1, "iter": 2}, "state_dict": make_state(side, VARIANT), "message_hub": _hub()}
     torch.save({**content, "optimizer": optimizer}, file)
@@ -273,6 +273,7 @@ def test_backbone_with_objects_is_mended_by_the_line_that_is_shown(
 def test_parity_takes_the_weights_that_a_checkpoint_gives(
     tmp_path: Path, make_state: Callable[..., StateDict], form: str
 ) -> None:
+    from converters.rules.ports import port
     from parity.sides.sides import both_layouts
 
     trained, once = make_state("legacy", VARIANT, duplicates=True), make_state("legacy", VARIANT)
@@ -280,6 +281,6 @@ def test_parity_takes_the_weights_that_a_checkpoint_gives(
     ema = {"steps": torch.tensor(3), **_prefixed("module.", once)}
     content = {"state_dict": {**trained, **average}, "ema_state_dict": ema} if form == "mmengine" else trained
     torch.save(content, tmp_path / "a.pth")
-    both = both_layouts("mmdet_ddq", VARIANT, 0, tmp_path / "a.pth")
+    both = both_layouts(port("mmdet_ddq", VARIANT), 0, tmp_path / "a.pth")
     assert all(torch.equal(both["legacy"][key], (average if form == "mmengine" else once)[key]) for key in once)
     assert len(both["new"]) == len(once)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from converters.cli.main import cli
 from converters.reading import checkpoint
-from converters.rules import families, layout
+from legacy_adapters import registry
+from tests.models import layout_of as stored_layout
+from tests.models import mapping as mapping_of
 
 StateDict = dict[str, Tensor]
 BIAS, LABELS = "bbox_head.cls_branches.0.bias", "dn_query_generator.label_embedding.weight"
@@ -24,7 +26,7 @@ def _run(*args: object) -> Result:
 
 
 def _named_as(side: str, legacy: StateDict) -> StateDict:
-    mapping = families.mapping("ddq_detr", "tiny_r18")
+    mapping = mapping_of("ddq_detr", "tiny_r18")
     return {key if side == "legacy" else mapping.target_of(key): tensor for key, tensor in legacy.items()}
 
 
@@ -247,8 +249,8 @@ def test_duplicates_are_compared_before_they_are_rounded(tmp_path: Path, make_st
 
 def test_training_of_as_many_classes_is_carried_over_whole(tmp_path: Path) -> None:
     """A number of classes that is not the variant's changes no row, so the optimizer's state goes along."""
-    class_keys = families.family("ddq_detr").class_keys
-    legacy = layout.load("tiny_r18", side="legacy").with_classes(class_keys, 5)
+    class_keys = registry.get("ddq_detr").class_keys
+    legacy = stored_layout("tiny_r18", side="legacy").with_classes(class_keys, 5)
     state = {key: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for key, spec in legacy.tensors.items()}
     moments = {
         number: {"step": torch.tensor(3.0), "exp_avg": torch.full(legacy.tensors[key].shape, float(number))}
@@ -261,7 +263,7 @@ def test_training_of_as_many_classes_is_carried_over_whole(tmp_path: Path) -> No
     result = _run("convert", source, out, "--num-classes", 5, "--keep", "all")
     assert result.exit_code == 0 and " with message_hub, optimizer" in result.stdout, result.output
     saved = torch.load(out, weights_only=True)
-    new = layout.load("tiny_r18").with_classes(class_keys, 5)
+    new = stored_layout("tiny_r18").with_classes(class_keys, 5)
     trained = [key for key in new.parameters if key not in new.frozen]
     number = trained.index("bbox_head.aux_cls_branches.3.bias")
     before = legacy.parameters.index("bbox_head.cls_branches.4.bias")

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from converters.cli.main import cli
 from converters.reading import checkpoint
-from converters.rules import families
 from converters.writing import manifest
+from tests.models import mapping as mapping_of
+from tests.models import variants as variants_of
 
 REPO = Path(__file__).resolve().parents[2]
 StateDict = dict[str, Tensor]
@@ -478,8 +479,8 @@ def test_what_was_left_out_for_want_of_a_rule_stands_in_the_manifest(
 
 def test_the_mapping_version_follows_the_rules() -> None:
     versions = {
-        manifest.mapping_version(families.mapping("ddq_detr", variant)) for variant in families.variants("ddq_detr")
+        manifest.mapping_version(mapping_of("ddq_detr", variant)) for variant in variants_of("ddq_detr")
     }
     assert len(versions) == 2  # of 3 and of 6 decoder layers
-    tiny = families.mapping("ddq_detr", "tiny_r18")
+    tiny = mapping_of("ddq_detr", "tiny_r18")
     assert manifest.mapping_version(tiny) != manifest.mapping_version(tiny.inverse())

@@ -16,6 +16,7 @@ from torch import Tensor
 from converters.cli.main import cli
 from converters.errors import CheckpointError
 from converters.reading import checkpoint
+from tests.models import layout_of as stored_layout
 
 StateDict = dict[str, Tensor]
 Make = Callable[[StateDict], Any]
@@ -101,11 +102,10 @@ WRAPPED: dict[str, tuple[Make, str]] = {
 
 @pytest.fixture(scope="module")
 def states() -> dict[str, StateDict]:
-    from converters.rules import layout
 
     def make(side: str) -> StateDict:
         generator = torch.Generator().manual_seed(7)
-        specs = layout.load("tiny_r18", side=side).tensors.items()
+        specs = stored_layout("tiny_r18", side=side).tensors.items()
         whole = {key: torch.randint(0, 1000, spec.shape, generator=generator) for key, spec in specs}
         return {key: whole[key] if spec.dtype == "int64" else torch.randn(spec.shape) for key, spec in specs}
 

@@ -8,11 +8,11 @@ import torch
 import ddq_port.models  # noqa: F401  # isort: skip
 from mmengine.registry import DefaultScope
 
-from converters.rules import layout
 from ddq_port import configs
 from ddq_port.registry import MODELS
 from legacy_adapters import mmdet3
-from parity.sides.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch
+from tests.models import weights_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def build(config):
         own.merge_from_dict(dict(model=overrides))
         with DefaultScope.overwrite_default_scope("mmdet"):
             model = MODELS.build(own.model)
-        model.load_state_dict(seeded_weights(layout.load("tiny_4scale"), seed), strict=True)
+        model.load_state_dict(weights_of("tiny_4scale", seed), strict=True)
         return model
 
     return make

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from converters.rules import layout
 from ddq_port import configs
-from parity.sides.prepare import seeded_weights
+from tests.models import weights_of
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / "new.pth"
     meta = {"dataset_meta": {"classes": ("a", "b", "c")}}
-    torch.save({"meta": meta, "state_dict": seeded_weights(layout.load("tiny_4scale"), 0)}, path)
+    torch.save({"meta": meta, "state_dict": weights_of("tiny_4scale", 0)}, path)
     return path
 
 

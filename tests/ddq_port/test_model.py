@@ -10,19 +10,19 @@ from ddq_port import configs
 from ddq_port.models.ddq_detr.head import detections
 from ddq_port.models.ddq_detr.queries import DistinctSelection, QueryLayout, attention_block, pad_to, still_distinct
 from legacy_adapters import mmdet3
-from parity import layouts
 from parity.sides.prepare import seeded_batch
+from tests.models import layout_of as stored_layout
 
 
 @pytest.mark.parametrize("variant", configs.VARIANTS)
 def test_stored_layout_is_that_of_the_real_model(variant):
-    built = layouts.built(variant)
-    assert layout.load(variant) == built
-    assert layout.load(variant).to_json() == built.to_json()  # in the order of the model, too
+    built = layout.layout_of(mmdet3.build_model(str(configs.path(configs.VARIANTS[variant]))), variant)
+    assert stored_layout(variant) == built
+    assert stored_layout(variant).to_json() == built.to_json()  # in the order of the model, too
 
 
 def test_head_has_seven_and_seven_branches():
-    keys = {".".join(key.split(".")[:3]) for key in layout.load("r50_4scale").tensors if "branches" in key}
+    keys = {".".join(key.split(".")[:3]) for key in stored_layout("r50_4scale").tensors if "branches" in key}
     expected = {"cls_branches", "reg_branches", "aux_cls_branches", "aux_reg_branches"}
     assert keys == {f"bbox_head.{name}.{index}" for name in expected for index in range(7)}
 

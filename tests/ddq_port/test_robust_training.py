@@ -10,12 +10,12 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 
-from converters.rules import layout
 from ddq_port import configs
 from ddq_port.amp import AmpOptimWrapper
 from ddq_port.registry import MODELS, OPTIM_WRAPPERS
 from legacy_adapters import mmdet3
-from parity.sides.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch
+from tests.models import weights_of
 
 
 def built(variant="tiny_4scale", **overrides):
@@ -23,7 +23,7 @@ def built(variant="tiny_4scale", **overrides):
     config.merge_from_dict(dict(model=overrides))
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(config.model)
-    model.load_state_dict(seeded_weights(layout.load(variant), 0), strict=True)
+    model.load_state_dict(weights_of(variant, 0), strict=True)
     return model.train()
 
 

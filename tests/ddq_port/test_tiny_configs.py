@@ -8,17 +8,18 @@ from mmengine.registry import DefaultScope
 
 from converters.rules import layout
 from ddq_port import configs
-from legacy_adapters import families, mmdet3
+from legacy_adapters import mmdet3, registry
+from tests.models import layout_of as stored_layout
 
 TINY = [name for name in configs.VARIANTS if name.startswith("tiny")]
 
 
 @pytest.mark.parametrize("variant", TINY)
 def test_mmdets_own_config_becomes_tiny_by_ours(variant):
-    base = mmdet3.packaged_config(families.get("mmdet_ddq").configs[variant])
+    base = mmdet3.packaged_config(registry.get("mmdet_ddq").variant(variant).legacy["config"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = mmdet3.build_model(base, str(configs.path(configs.VARIANTS[variant])))
-    assert layout.layout_of(model, variant) == layout.load(variant, "mmdet_ddq", "legacy")
+    assert layout.layout_of(model, variant) == stored_layout(variant, "mmdet_ddq", "legacy")
     assert type(model).__module__.startswith("mmdet.")
 
 

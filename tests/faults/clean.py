@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.rules import families
 from legacy_adapters.launch import SideError
-from parity.cli.main import GOLDEN
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence
 from parity.golden import golden
 from parity.runs import capture
 from parity.runs.run import MOST_SEEDS, measure_legacy
-from parity.sides.exclusions import EXCLUSIONS
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.traces.trace import decisions
 from parity.verdict.verdict import MATCH, Verdict, ended, judge
+from tests.models import GOLDEN, port
+from tests.models import exclusions as exclusions_of
+from tests.models import mapping as mapping_of
 
 from .bench import CRASH
 from .ground import GOLDENS, LIVE_FAMILY, MACHINE
@@ -67,12 +67,12 @@ class LiveCase:
         if not machines:
             return
         folder.mkdir()
-        task = Task(LIVE_FAMILY, self.variant, self.sizes, None, seed, _CHECKS)
+        task = Task(port(LIVE_FAMILY, self.variant), self.sizes, None, seed, _CHECKS)
         sides = Sides(task, Sources(), MACHINE, prepare(task, Sources(), MACHINE), folder)
         legacy = sides.legacy()
         replay = sides.write_decisions(decisions(legacy))
         measured = measure_legacy(sides, legacy, replay, progress=lambda step: None)
-        mapping, exclusions = families.mapping(task.family, task.variant), EXCLUSIONS[task.family]
+        mapping, exclusions = mapping_of(task.family, task.variant), exclusions_of(task.family)
         for number, machine in tuple(machines.items()):
             new = sides.new(f"new{number}", replay=replay, **machine)
             wide = sides.new(f"wide{number}", dtype="float64", replay=replay, decide=False, **machine)
@@ -104,12 +104,12 @@ class ExactCase:
 
     def verdicts(self, folder: Path) -> Iterator[tuple[str, Verdict]]:
         """Yield one verdict."""
-        task = Task(LIVE_FAMILY, self.variant, self.sizes, self.objects, self.seed, _CHECKS)
+        task = Task(port(LIVE_FAMILY, self.variant), self.sizes, self.objects, self.seed, _CHECKS)
         machine = Machine("cpu", self.threads, None, 300.0)
         sides = Sides(task, Sources(), machine, prepare(task, Sources(), machine), folder)
         legacy = sides.legacy()
         new = sides.new(twin=legacy.records)
-        mapping, exclusions = families.mapping(task.family, task.variant), EXCLUSIONS[task.family]
+        mapping, exclusions = mapping_of(task.family, task.variant), exclusions_of(task.family)
         yield "exact", ended(judge(legacy, new, mapping, exclusions, Tolerance(EXACT), None))
 
 

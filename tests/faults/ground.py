@@ -10,20 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from converters.rules import families
 from legacy_adapters.initialising import INIT, without_init
 from parity.cli.early import TINY_SIZES
-from parity.cli.main import GOLDEN
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence
 from parity.golden import golden
 from parity.golden.golden import Golden, GoldenEvidence
 from parity.runs.run import Measured, measure_legacy
-from parity.sides.exclusions import EXCLUSIONS
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Prepared, Sides, prepare
 from parity.traces.trace import Trace, decisions
 from parity.verdict.verdict import Verdict, ended, judge
+from tests.models import GOLDEN, port
+from tests.models import exclusions as exclusions_of
+from tests.models import mapping as mapping_of
 
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
 #: Legacy side where it runs: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
@@ -126,9 +126,9 @@ class Ground:
         Raises:
             SideError: if the new side crashed, and what it recorded until then does not tell why.
         """
-        mapping = families.mapping(self.task.family, self.task.variant)
+        mapping = mapping_of(self.task.family, self.task.variant)
         tolerance = Tolerance(EXACT if new.reference is None else DERIVED)
-        exclusions = EXCLUSIONS[self.task.family]
+        exclusions = exclusions_of(self.task.family)
         return ended(judge(self.legacy, new.trace, mapping, exclusions, tolerance, self._evidence(new)))
 
     def _evidence(self, new: NewSide) -> GoldenEvidence | TraceEvidence | None:
@@ -143,7 +143,7 @@ def task_of(setting: str) -> Task:
     """Return what the live sides of a setting compute."""
     if setting in LIVE:
         default = dict(sizes=TINY_SIZES, objects=None, seed=0, checks=("forward", "loss", "grad"))
-        return Task(LIVE_FAMILY, "tiny_4scale", **{**default, **LIVE[setting]})
+        return Task(port(LIVE_FAMILY, "tiny_4scale"), **{**default, **LIVE[setting]})
     recorded = golden.load(SETTINGS[setting]).task
     return replace(recorded, family=LIVE_FAMILY, checks=without_init(recorded.checks))  # which has a setting of its own
 

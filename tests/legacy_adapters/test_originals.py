@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from legacy_adapters import families, originals
-from legacy_adapters.families import RepoError
+from legacy_adapters import originals, registry
+from legacy_adapters.family import RepoError
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_is_imported_counts_and_not_what_is_installed(installed, tmp_path, 
 
 
 def test_mmdet_as_installed_here_is_as_published():
-    assert originals.altered(families.get("mmdet_ddq").packages) == {}
+    assert originals.altered(registry.get("mmdet_ddq").legacy.packages) == {}
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,14 @@ def test_remark(provenance, said):
 
 
 def test_family_refuses_what_is_of_no_known_commit(installed, tmp_path):
-    checkout = replace(families.get("ddq_detr"), code=("toy",), commits={})
+    checkout = replace(registry.get("ddq_detr").legacy.checkout, code=("toy",), commits={})
     digest = originals.fingerprint(str(tmp_path), ("toy",))
     with pytest.raises(RepoError, match=f"is of no known commit \\(its code is {digest[:12]}\\.\\.\\.\\); expected "):
-        checkout.check_known(tmp_path, None)
-    replace(checkout, commits={digest: "abc"}).check_known(tmp_path, None)
+        checkout.check_known(tmp_path)
+    replace(checkout, commits={digest: "abc"}).check_known(tmp_path)
 
-    package = replace(families.get("mmdet_ddq"), packages=("toy",))
+    family = registry.get("mmdet_ddq")
+    package = replace(family, legacy=replace(family.legacy, packages=("toy",)))
     package.check_known(None, None)
     (installed / "model.py").write_text("width = 3\n")
     with pytest.raises(RepoError, match="Installed toy: 1 file is not as it was published, the first is toy/mod"):

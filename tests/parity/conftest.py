@@ -9,14 +9,14 @@ from click.testing import CliRunner
 
 from converters import api
 from converters.options import Options
-from converters.rules.families import mapping
 from parity.cli.main import cli
 from parity.comparing.compare import Tolerance
-from parity.sides.exclusions import EXCLUSIONS
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.verdict import verdict
 from parity.verdict.verdict import MATCH, judge
+from tests.models import exclusions as exclusions_of
+from tests.models import mapping
 
 from ..warm.execute import in_forks
 from .synthetic import MODULES
@@ -77,7 +77,7 @@ def training_judge(folder, family, legacy_repo=None):
     def run(error):
         sides = Sides(task, replace(sources, new_adapter=PLANTED / f"{error}.py"), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records)) as new:
-            return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+            return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
 
     return run
 
@@ -101,7 +101,7 @@ def ranks_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
-            return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+            return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
 
     return run
 
@@ -131,7 +131,7 @@ def resumed_by_legacy(folder, family, legacy_repo=None):
     new = sides.new(twin=order.records, checkpoint_to=str(folder / "port.pth"))
     api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
     legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
-    return judge(legacy, new, mapping(family, task.variant), EXCLUSIONS[family], Tolerance())
+    return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from converters.rules.families import mapping
 from legacy_adapters.launch import SideError
 from legacy_adapters.precision import autocasting, perturb
 from parity.comparing.compare import Tolerance
@@ -14,12 +13,13 @@ from parity.comparing.derived import CEILING, FLOAT64_SHARE, JUMP, LOOSE, examin
 from parity.comparing.evidence import Norms, Sample, TraceEvidence
 from parity.runs import run as parity_run
 from parity.runs.autocast import unable
-from parity.sides.exclusions import EXCLUSIONS
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.traces.trace import decisions
 from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 from parity.verdict.verdict import judge
+from tests.models import exclusions as exclusions_of
+from tests.models import mapping, port
 
 from .conftest import PLANTED
 from .synthetic import Rec, write_trace
@@ -47,7 +47,7 @@ class Ground:
 
     def __init__(self, folder, amp):
         folder.mkdir()
-        self.task = Task(FAMILY, "tiny_4scale", SIZES, None, 0, ("forward",), amp=amp)
+        self.task = Task(port(FAMILY, "tiny_4scale"), SIZES, None, 0, ("forward",), amp=amp)
         self.machine = Machine("cpu", 1, None, 300.0)
         self.folder, self.prepared = folder, prepare(self.task, Sources(), self.machine)
         self.sides = Sides(self.task, Sources(), self.machine, self.prepared, folder)
@@ -66,7 +66,7 @@ class Ground:
             again = sides.new("new64", dtype="float64", amp=None, decide=False, **given)
             evidence = TraceEvidence(self.legacy, self.measured.reference, self.measured.spread, new, again)
         tolerance = DERIVED if derived else EXACT
-        return judge(self.legacy, new, mapping(FAMILY, "tiny_4scale"), EXCLUSIONS[FAMILY], tolerance, evidence)
+        return judge(self.legacy, new, mapping(FAMILY, "tiny_4scale"), exclusions_of(FAMILY), tolerance, evidence)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_legacy_code_without_losses_under_autocast_is_told(tiny):
 class Crashing:
     """A legacy side that stopped under autocast, and does so without."""
 
-    task = Task(FAMILY, "tiny_4scale", SIZES, None, 0, ("loss",), amp="bf16")
+    task = Task(port(FAMILY, "tiny_4scale"), SIZES, None, 0, ("loss",), amp="bf16")
 
     def __init__(self, folder):
         self.folder, self.asked = folder, []

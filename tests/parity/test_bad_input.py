@@ -11,8 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from converters.rules import layout
-from parity.sides.prepare import seeded_weights
+from tests.models import weights_of
 
 FILES = ("projects/models/ddq_detr.py", "mmdet/__init__.py", "mmengine/__init__.py", "mmcv-2.0.0rc4/mmcv/__init__.py")
 
@@ -98,7 +97,7 @@ def checkpoint(tmp_path, content):
 
 
 def with_classes(count):
-    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), 0)
+    weights = weights_of("tiny_4scale", 0, side="legacy")
     for key, value in weights.items():
         if "cls_branches" in key or "label_embedding" in key:
             weights[key] = torch.zeros(count, *value.shape[1:])

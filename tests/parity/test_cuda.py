@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from parity.cli.main import GOLDEN
+from tests.models import GOLDEN
 
 from .conftest import PLANTED
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converters.rules import layout
-from parity.sides.prepare import seeded_weights
 from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
+from tests.models import weights_of
 
 from .synthetic import INF, NAN, Rec, judged
 
@@ -99,7 +98,7 @@ def test_a_difference_under_degenerate_outputs_is_told_as_well(tmp_path):
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.01, -0.5])
 @pytest.mark.parametrize("checks", ["forward", "loss"])
 def test_a_checkpoint_of_constants_is_not_comparable(tiny, tmp_path, value, checks):
-    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), 0)
+    weights = weights_of("tiny_4scale", 0, side="legacy")
     constant = {name: t.fill_(value) if t.is_floating_point() else t for name, t in weights.items()}
     save_file(constant, tmp_path / "constant.safetensors")
     result = tiny("--checkpoint", tmp_path / "constant.safetensors", "--check", checks, "--size", "64x96,64x64", "-q")

@@ -8,15 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from converters.rules import layout
 from legacy_adapters import detecting
 from legacy_adapters.launch import SideError
 from parity.comparing.pairing import LEGACY, NEW
 from parity.evaluation.coco import load
 from parity.evaluation.evaluation import Bounds, judge
 from parity.evaluation.plot import draw
-from parity.sides.prepare import seeded_weights
 from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
+from tests.models import weights_of
 
 from .conftest import PLANTED
 from .image_set import write_image_set
@@ -223,7 +222,7 @@ def tiny_eval(parity, tmp_path):
 
 
 def test_live_with_mmdet(tiny_eval, tmp_path):
-    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), seed=3)
+    weights = weights_of("tiny_4scale", 3, side="legacy")
     meta = {"dataset_meta": {"classes": ["class 2", "class 0", "class 1"]}}
     torch.save({"meta": meta, "state_dict": weights}, tmp_path / "trained.pth")
     result = tiny_eval("--scale", "96x128", "--weights", tmp_path / "trained.pth", "--out", tmp_path / "out", "--json")
@@ -279,8 +278,8 @@ def test_bad_input_is_one_line(tiny_eval, arguments, says):
 
 
 def test_a_checkpoint_of_other_classes_leaves_nothing_behind(tiny_eval, tmp_path):
-    one_class = seeded_weights(layout.load("tiny_1class", side="legacy"), seed=3)
-    three = seeded_weights(layout.load("tiny_4scale", side="legacy"), seed=3)
+    one_class = weights_of("tiny_1class", 3, side="legacy")
+    three = weights_of("tiny_4scale", 3, side="legacy")
     meta = {"dataset_meta": {"classes": ["class 0", "class 1", "dog"]}}
     torch.save({"state_dict": one_class}, tmp_path / "one.pth")
     torch.save({"state_dict": three, "meta": meta}, tmp_path / "dog.pth")

@@ -20,6 +20,7 @@ from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, Va
 from parity.golden.sketch import sketch
 from parity.sides.settings import Task
 from parity.verdict.verdict import MATCH, MISMATCH, judge
+from tests.models import port
 
 from .golden_files import (
     BATCH,
@@ -94,7 +95,7 @@ def test_what_is_kept_of_a_record(recorded):
     ids=str,
 )
 def test_every_task_survives(recorded, tmp_path, sizes, objects):
-    task = Task("ddq_detr", "tiny_4scale", sizes, objects, 2**63 - 1, ("grad",))
+    task = Task(port("ddq_detr", "tiny_4scale"), sizes, objects, 2**63 - 1, ("grad",))
     golden.save(replace(recorded, task=task), tmp_path / "g.npz")
     assert golden.load(tmp_path / "g.npz").task == task
 

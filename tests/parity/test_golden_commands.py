@@ -12,10 +12,11 @@ from parity.cli import commands
 from parity.golden import golden
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import prepare
+from tests.models import port
 
 from .golden_files import RECORDS, recording, rewritten
 
-TINY = Task("mmdet_ddq", "tiny_4scale", ((64, 64),), None, 0, ("forward",))
+TINY = Task(port("mmdet_ddq", "tiny_4scale"), ((64, 64),), None, 0, ("forward",))
 CPU = Machine("cpu", 1, None, 60.0)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from parity.cli.main import GOLDEN
 from parity.golden import golden
+from tests.models import GOLDEN
 
 from .conftest import PLANTED, PLANTED_ERRORS
 

@@ -7,16 +7,16 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from converters.rules import families
 from parity.cli.main import cli
 from parity.comparing.pairing import LEGACY, NEW, pair
 from parity.runs.isolate import RunFolder, _isolable
-from parity.sides.exclusions import EXCLUSIONS
 from parity.sides.sides import DECISIONS
 from parity.traces.trace import Trace, decisions
 from parity.verdict.isolation import write_forcing
 from parity.verdict.verdict import judge, with_isolation
 from tests.faults.fault import DETECTOR, VARIABLE
+from tests.models import exclusions as exclusions_of
+from tests.models import mapping as mapping_of
 
 from .conftest import PLANTED
 
@@ -103,7 +103,7 @@ def alone(tmp_path_factory):
     run = CliRunner().invoke(cli, ["run", *arguments, "--check", "forward,grad", "--out", str(folder)])
     assert run.exit_code == 0
     kept, legacy = RunFolder.load(folder), Trace.load(folder / LEGACY)
-    mapping = families.mapping("mmdet_ddq", "tiny_4scale")
+    mapping = mapping_of("mmdet_ddq", "tiny_4scale")
     save_file(decisions(legacy), str(folder / DECISIONS))
     keys = pair(legacy.records, Trace.load(folder / NEW).records, mapping, ()).keys
     force = write_forcing(folder / "forced.json", legacy, keys)
@@ -111,7 +111,7 @@ def alone(tmp_path_factory):
     def places_with(faults):
         job = dict(adapter=str(ADAPTER), force=force, replay=str(folder / DECISIONS), checks=kept.isolable(NEW))
         trace = kept.run_new(faults.replace("+", "_"), NEW, **job)
-        verdict = judge(_isolable(legacy), trace, mapping, EXCLUSIONS["mmdet_ddq"], kept.tolerance, None, keys)
+        verdict = judge(_isolable(legacy), trace, mapping, exclusions_of("mmdet_ddq"), kept.tolerance, None, keys)
         return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.places
 
     return places_with

@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from converters.rules import layout
 from converters.rules.mapping import Keep, Mapping
 from legacy_adapters import made_up
-from parity.sides.prepare import seeded_weights
 from parity.verdict.outcome import INCOMPARABLE, MATCH
+from tests.models import weights_of
 
 from .conftest import PLANTED
 from .synthetic import Rec, judged
@@ -150,7 +149,7 @@ def test_made_up_predictions_of_one_side_only_are_not_comparable(tmp_path):
 @pytest.fixture
 def without_class_2(tmp_path):
     """Weights under which class 2 is never detected."""
-    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), 0)
+    weights = weights_of("tiny_4scale", 0, side="legacy")
     for name, value in weights.items():
         if "cls_branches" in name and name.endswith("bias"):
             value[2] = -30.0

@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from converters.rules import layout
-from parity.sides.prepare import seeded_weights
 from parity.traces.trace import Trace
+from tests.models import weights_of
 
 from .conftest import PLANTED, PLANTED_ERRORS
 
@@ -92,7 +91,7 @@ def test_replayed_decisions_match_too(tiny, tmp_path):
 
 
 def test_checkpoint_saved_after_training_with_its_duplicates(tiny, tmp_path):
-    weights = seeded_weights(layout.load("tiny_4scale", side="legacy"), seed=3)
+    weights = weights_of("tiny_4scale", 3, side="legacy")
     duplicates = {k.replace("bbox_head.", "decoder."): v for k, v in weights.items() if "aux_reg_branches" in k}
     torch.save({"meta": {}, "state_dict": {**weights, **duplicates}}, tmp_path / "trained.pth")
     result = tiny("--check", "forward", "--checkpoint", tmp_path / "trained.pth", "-q")

@@ -12,13 +12,11 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from converters.cli.main import cli
-from converters.rules import layout
 from ddq_port import configs
-from parity.cli.main import GOLDEN
 from parity.golden import golden
-from parity.sides.prepare import seeded_batch, seeded_weights
-from parity.sides.settings import NEW_ADAPTER
+from parity.sides.prepare import seeded_batch
 from parity.verdict.verdict import MATCH, MISMATCH
+from tests.models import GOLDEN, NEW_ADAPTER, weights_of
 
 from .conftest import (
     PLANTED,
@@ -228,7 +226,7 @@ def test_planted_error_exits_1_and_names_where_it_starts(official, error, check,
 @pytest.fixture
 def trained(tmp_path):
     """Train the official tiny model for one step; return the checkpoint its Runner would save."""
-    save_file(seeded_weights(layout.load("tiny_4scale", side="legacy"), 0), tmp_path / "weights.safetensors")
+    save_file(weights_of("tiny_4scale", 0, side="legacy"), tmp_path / "weights.safetensors")
     save_file(seeded_batch([(128, 160), (96, 128)], 0, 3).to_tensors(), tmp_path / "inputs.safetensors")
     script = Path(__file__).with_name("legacy_training_step.py")
     overrides = configs.path("ddq-detr-4scale_tiny")

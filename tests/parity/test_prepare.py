@@ -8,6 +8,7 @@ from converters.rules.layout import Layout, TensorSpec
 from parity.cli import early
 from parity.sides.prepare import seeded_batch, seeded_weights
 from parity.sides.sizes import varied
+from tests.models import layout_of as stored_layout
 
 SIZES = ((48, 64), (40, 80), (64, 32))
 CLASSES = 5
@@ -19,7 +20,7 @@ def bits(tensors):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return layout.load("tiny_4scale", side="legacy")
+    return stored_layout("tiny_4scale", side="legacy")
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,15 @@ import pytest
 
 from parity.report.report import closing_line, reduction_lines, training_lines
 from parity.report.report_json import as_dict
-from parity.sides.settings import NEW_ADAPTER, Task
+from parity.sides.settings import Task
 from parity.sides.sides import batch_of
 from parity.verdict.verdict import INCOMPARABLE, MISMATCH
+from tests.models import NEW_ADAPTER, port
 
 from .conftest import PLANTED, RANK_ERRORS, assert_every_rank_matches, ranks_judge
 from .synthetic import Rec, judged
 
-TASK = Task("mmdet_ddq", "tiny_4scale", ((64, 64), (64, 80)), None, 0, ("train",), 5, ranks=2)
+TASK = Task(port("mmdet_ddq", "tiny_4scale"), ((64, 64), (64, 80)), None, 0, ("train",), 5, ranks=2)
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,20 @@ import torch
 
 from converters.carrying import optimizer, parts
 from converters.formats.stored import StoredTensor
-from converters.rules.families import mapping
 from legacy_adapters.launch import SideError
 from parity.comparing.compare import Tolerance
 from parity.comparing.pairing import NEW
 from parity.runs import run
-from parity.sides.exclusions import EXCLUSIONS
-from parity.sides.settings import NEW_ADAPTER, Machine, Sources, Task
+from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.verdict.verdict import MATCH, MISMATCH, ended, judge
+from tests.models import NEW_ADAPTER, mapping, port
+from tests.models import exclusions as exclusions_of
 
 from .conftest import resumed_by_legacy
 
 RESUMED = ("--check", "train", "--steps", "4", "--epoch-length", "2", "--resume-at", "2")
-TASK = Task("mmdet_ddq", "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
+TASK = Task(port("mmdet_ddq", "tiny_4scale"), ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
 
 
 def test_steps_after_the_stop_are_the_same(tiny, tmp_path):
@@ -61,7 +61,7 @@ def stopped(tmp_path_factory):
             path.unlink()
         sides = Sides(TASK, Sources(new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, checkpoint_from=sides.resumed(NEW))) as new:
-            return ended(judge(legacy, new, mapping(TASK.family, TASK.variant), EXCLUSIONS[TASK.family], Tolerance()))
+            return ended(judge(legacy, new, mapping(TASK.family, TASK.variant), exclusions_of(TASK.family), Tolerance()))
 
     return resumed
 

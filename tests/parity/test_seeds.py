@@ -10,6 +10,7 @@ from parity.report.report_json import as_dict
 from parity.runs import run as runs
 from parity.sides.settings import Machine, RunOptions, Sources, Task
 from parity.sides.sides import prepare
+from tests.models import port
 
 from .synthetic import Rec, judged
 
@@ -32,7 +33,7 @@ def test_the_next_seeds_are_tried_in_an_empty_folder_and_told(tmp_path, monkeypa
         return replace(match, is_too_loose=len(seen) <= loose)
 
     monkeypatch.setattr(runs, "_run", once)
-    task = Task("mmdet_ddq", "tiny_1class", ((64, 96),), None, 7, ("loss",))
+    task = Task(port("mmdet_ddq", "tiny_1class"), ((64, 96),), None, 7, ("loss",))
     sources, machine = Sources(), Machine("cpu", 1, None, 60.0)
     options = RunOptions(task, sources, machine, "float32", Tolerance(DERIVED), replay=True)
     verdict = runs.run(options, prepare(task, sources, machine), folder, told.append)

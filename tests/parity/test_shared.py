@@ -13,8 +13,8 @@ import pytest
 
 import ddq_port
 from parity.comparing.pairing import LEGACY, NEW
-from parity.sides.settings import NEW_ADAPTER
 from parity.sides.shared import foreign, shared_code
+from tests.models import NEW_ADAPTER
 
 ROOT = Path(__file__).parents[2]
 PORT = ("ddq_port", str(Path(ddq_port.__file__).resolve().parent))

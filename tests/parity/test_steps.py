@@ -18,6 +18,7 @@ from parity.report.stages import stages
 from parity.sides.settings import SettingsError, Task
 from parity.sides.sides import batch_of, twin_names
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
+from tests.models import port
 
 from .synthetic import SAME_NAMES, Rec, judged, write_trace
 
@@ -321,7 +322,7 @@ def test_twin_names_are_in_the_order_of_the_legacy_optimizer_and_leave_out_what_
 
 
 def test_batches_of_a_run_are_fresh_of_the_tasks_objects_and_each_of_other_sizes():
-    task = Task("mmdet_ddq", "tiny_4scale", ((64, 96), (48, 64)), (3, 0), 5, ("train",), 2)
+    task = Task(port("mmdet_ddq", "tiny_4scale"), ((64, 96), (48, 64)), (3, 0), 5, ("train",), 2)
     one, again, *others = (batch_of(task, phase) for phase in ("step 1", "step 1", "step 2", "train", "predict"))
     assert torch.equal(one.images, again.images)
     assert len({batch.image_sizes for batch in (one, *others)}) == 4 and others[-1].image_sizes == task.sizes

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from parity.cli.main import GOLDEN
+from tests.models import GOLDEN
 
 from .conftest import PLANTED
 from .synthetic import NAN, Rec, judged

@@ -19,14 +19,14 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from converters.rules import layout
 from ddq_port import configs
 from ddq_port.hooks import NonFiniteLossError
 from ddq_port.models.ddq_detr import aux_loss
 from ddq_port.registry import MODELS
 from legacy_adapters import mmdet3
 from legacy_adapters.inputs import Batch
-from parity.sides.prepare import seeded_batch, seeded_weights
+from parity.sides.prepare import seeded_batch
+from tests.models import weights_of
 
 from . import toy
 
@@ -56,7 +56,7 @@ def model(dtype: torch.dtype, num_cp: int = 0) -> nn.Module:
     config.model.encoder.num_cp = num_cp
     with DefaultScope.overwrite_default_scope("mmdet"):
         made = MODELS.build(config.model)
-    made.load_state_dict(seeded_weights(layout.load("tiny_4scale"), 0), strict=True)
+    made.load_state_dict(weights_of("tiny_4scale", 0), strict=True)
     return made.to(dtype).train()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from legacy_adapters import families, launch
+from legacy_adapters import launch, registry
 
 PROCESS = Path(__file__).with_name("process.py")
 #: What a warm process of each kind has imported; the legacy side's must hold nothing of the port.
@@ -118,7 +118,7 @@ def _kind(job: dict) -> str | None:
     """Name the kind of a job's code base; None for a code base of which there is no warm process."""
     if job["options"].get("repo") or job["device"] != "cpu":  # a fork of a process that asked for GPUs can use none
         return None
-    if Path(job["adapter"]) == families.get("mmdet_ddq").adapter:
+    if Path(job["adapter"]) == registry.get("mmdet_ddq").legacy.adapter:
         return "mmdet"
     if _FAULTS in Path(job["adapter"]).parents:
         return "faults"

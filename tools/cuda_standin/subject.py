@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converters.rules.ports import port
 from ddq_port.ops.standin import StandinFinder
-from legacy_adapters import contract, worker
+from legacy_adapters import worker
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
+from legacy_adapters.loading import load_adapter
 from legacy_adapters.seeding import seed_all
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.prepare import seeded_batch
-from parity.sides.settings import NEW_ADAPTER, Sources
+from parity.sides.settings import Sources
 from parity.sides.sides import Code, both_layouts, legacy_code, new_code, num_classes
 
 from .device import StandIn
@@ -68,30 +70,29 @@ class Stage:
 def code_of(side: str, variant: str, legacy_repo: Path | None, adapter: Path | None) -> Code:
     """Tell what runs a side: ``ddq_port`` or a legacy family; ``adapter`` takes the place of the port's own."""
     if side == OURS:
-        return new_code(variant, Sources(new_adapter=adapter or NEW_ADAPTER))
-    return legacy_code(side, variant, Sources(legacy_repo))
+        return new_code(port(_FAMILY_OF_OURS, variant), Sources(new_adapter=adapter))
+    return legacy_code(port(side, variant), Sources(legacy_repo))
 
 
 def build(side: str, variant: str, code: Code, device: str) -> Subject:
     """Build the model of a variant with seeded weights and put it on a device."""
-    family = _FAMILY_OF_OURS if side == OURS else side
+    of = port(_FAMILY_OF_OURS if side == OURS else side, variant)
     if side != OURS:  # legacy code runs with the operators that a comparison gives it, none of the port's
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, StandinFinder)]
-    adapter = worker._load_adapter(str(code.adapter))
+    adapter = load_adapter(str(code.adapter))
     seed_all(0, "build")
     model = adapter.build(code.options, device)
-    worker._load_weights(model, dict(both_layouts(family, variant, 0, None)[NEW if side == OURS else LEGACY]))
+    worker._load_weights(model, dict(both_layouts(of, 0, None)[NEW if side == OURS else LEGACY]))
     with _on(device, Waits()):
         model.to(device)
         training = adapter.training(model, code.options, None)
-    return Subject(adapter, model, training, device, num_classes(family, variant))
+    return Subject(adapter, model, training, device, num_classes(of))
 
 
 def infer(subject: Subject, sizes: tuple[tuple[int, int], ...], all_ways: bool = True) -> Iterator[Stage]:
     """Run inference, then the other ways of it that the adapter names; ``sizes`` are (h, w) of each image."""
-    variants = contract.optional(subject.adapter, "variants") if all_ways else None
     ways = {PREDICT: lambda batch: subject.adapter.predict(subject.model, batch)}
-    ways |= variants(subject.model) if variants is not None else {}
+    ways |= subject.adapter.variants(subject.model) if all_ways else {}
     subject.model.eval()
     for name, run in ways.items():
         with torch.no_grad(), _stage(subject, name, sizes, ()) as (batch, waits, values):
