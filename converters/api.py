@@ -268,7 +268,7 @@ def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
     rows = planned.detection.port.family.class_rows
     state_dict, changes = classes.apply(planned.state_dict, rows, selection)
     note = (
-        f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
+        f"All {len(selection.rows)} classes are initialised, because the source has {selection.source_classes} and no "
         "--class-map says which of them to take."
     )
     notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()

@@ -66,10 +66,10 @@ class Meaning(Protocol):
         """Take note of a state that is to be set."""
 
     def extend(self, thing: Any, items: list[Any]) -> None:
-        """Take note of items to be appended or added to what is no list and no set."""
+        """Take note of items to be appended or added to what is neither a list nor a set."""
 
     def update(self, thing: Any, items: list[Any]) -> None:
-        """Take note of keys and values, in turn, to be set in what is no dict."""
+        """Take note of keys and values, in turn, to be set in what is not a dict."""
 
     def persistent(self, pid: Any) -> Any:
         """Return what stands for a persistent id."""
@@ -321,7 +321,7 @@ class _Machine:
     def stack_find(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
-            raise ValueError("a global whose name is no text")
+            raise ValueError("a global whose name is not text")
         self.stack.append(self.meaning.find(module, name))
 
     def call(self) -> None:
@@ -345,7 +345,7 @@ class _Machine:
 
     def _call(self, function: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if type(args) is not tuple:
-            raise ValueError("arguments that are no tuple")
+            raise ValueError("arguments that are not a tuple")
         self.contain(self.meaning.call(function, args, kwargs))
 
     def build(self) -> None:

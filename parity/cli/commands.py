@@ -191,7 +191,7 @@ def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | 
     one, two = ((trace.provenance.get("family"), trace.provenance.get("variant")) for trace in (legacy, new))
     reference = family or _reference(legacy, one[0])
     if reference is None or (variant or one[1]) is None:
-        raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
+        raise TraceError(f"{legacy.folder} does not say what it was recorded for; pass --family and --variant.")
     port = port_of(reference, variant or one[1])
     asked = port.family.name, port.variant.name
     for trace, told in ((legacy, one), (new, two)):

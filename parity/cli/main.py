@@ -357,7 +357,7 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     given = {name: arguments.pop(name) for name in ("score", "box", "ap")}
     asked = [name for name, value in given.items() if value is not None]
     if asked and tolerance == "exact":
-        raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
+        raise click.BadParameter(f"--{asked[0]} goes with --tolerance fixed; pass that.")
     arguments["port"] = resolved(arguments.pop("family"), arguments.pop("variant"))
     if scale is not None and len(scale) != 1:
         raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")

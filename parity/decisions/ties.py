@@ -114,12 +114,12 @@ def _misfit(decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
     if any(chosen.dim() != 1 or chosen.is_floating_point() for chosen in decision.values()):
         return "is not a list of indices"
     if "cost" in basis:
-        return "" if set(decision) == {"rows", "cols"} and basis["cost"].dim() == 2 else "is no matching of a table"
+        return "" if set(decision) == {"rows", "cols"} and basis["cost"].dim() == 2 else "is not a matching of a table"
     wanted = _OF_NMS if "boxes" in basis else ("scores",)
     if len(decision) != 1 or any(slot not in basis for slot in wanted) or basis["scores"].dim() != 1:
-        return "is no choice from a list of scores"
+        return "is not a choice from a list of scores"
     if "boxes" in basis and basis["boxes"].shape != (len(basis["scores"]), 4):
-        return "is no choice of boxes with a score each"
+        return "is not a choice of boxes with a score each"
     return ""
 
 
@@ -129,7 +129,7 @@ def ranking_margin(chosen: Tensor, scores: Tensor, error: float) -> Margin:
     ``scores`` have errors up to ``error``.
     """
     if not _is_choice(chosen, len(scores)):
-        return Margin("score", _INFINITE, 0.0, f"is no list of different indices below {len(scores)}")
+        return Margin("score", _INFINITE, 0.0, f"is not a list of different indices below {len(scores)}")
     if not len(chosen):
         return Margin("score", 0.0, 2 * error)
     picked = scores[chosen]
@@ -166,7 +166,7 @@ def matching_margin(rows: Tensor, cols: Tensor, cost: Tensor, error: float) -> M
     """Return by how much a matching costs more than the best one; ``cost`` [n, m] has errors up to ``error``."""
     size = min(cost.shape)
     if not len(rows) == len(cols) == size or not (_is_choice(rows, cost.size(0)) and _is_choice(cols, cost.size(1))):
-        return Margin("cost", _INFINITE, 0.0, f"is no matching of {size} rows and columns")
+        return Margin("cost", _INFINITE, 0.0, f"is not a matching of {size} rows and columns")
     try:
         from scipy.optimize import linear_sum_assignment  # takes half a second to import
 
@@ -191,7 +191,7 @@ def nms_margin(keep: Tensor, basis: Mapping[str, Tensor], box_error: float, scor
     """
     boxes, scores, limit = basis["boxes"], basis["scores"], int(basis["max_num"])
     if not _is_choice(keep, len(boxes)):
-        return Margin("score", _INFINITE, 0.0, f"is no list of different boxes below {len(boxes)}")
+        return Margin("score", _INFINITE, 0.0, f"is not a list of different boxes below {len(boxes)}")
     if len(keep) > limit:
         return Margin("score", _INFINITE, 0.0, f"keeps {len(keep)} boxes, more than {limit}")
     if not len(keep):

@@ -227,11 +227,11 @@ def rounding_lines(verdict: Verdict) -> list[str]:
 
 
 def initial_lines(verdict: Verdict) -> list[str]:
-    """Return a heading and a line for each of the first places that are built or initialised otherwise."""
+    """Return a heading and a line for each of the first places that are built or initialised differently."""
     found = verdict.initial
     if not found:
         return []
-    lines = [f"built or initialised otherwise: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
+    lines = [f"built or initialised differently: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
     return [*lines, f"  and {len(found) - MOST_PLACES} more; see --json"] if len(found) > MOST_PLACES else lines
 
 
@@ -240,7 +240,7 @@ def without_effect_lines(verdict: Verdict) -> list[str]:
     lone = verdict.without_effect
     if not lone:
         return []
-    return [f"passed on otherwise between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
+    return [f"passed on differently between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
 
 
 def tie_lines(verdict: Verdict) -> list[str]:
@@ -269,7 +269,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
     if not found and isolation.reasons:
         return
     if not found:
-        console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
+        console.print("isolated: given equal inputs, no module differs", highlight=False)
         return
     console.print(f"isolated: {told(found)}", highlight=False)
     for line in place_lines(isolation)[:MOST_PLACES]:
@@ -394,7 +394,7 @@ def seed_remark(verdict: Verdict) -> str:
     if not verdict.seeds_before:
         return ""
     before = ", ".join(map(str, verdict.seeds_before))
-    return f"under seed {verdict.provenance[LEGACY].get('seed')}, for under {before} rounding is too large to judge by"
+    return f"under seed {verdict.provenance[LEGACY].get('seed')}, because under {before} rounding is too large for a verdict"
 
 
 def _place_of(divergence: Divergence) -> str:

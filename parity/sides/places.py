@@ -12,7 +12,7 @@ LEGACY, NEW = "legacy", "new"
 
 
 def check_trace(folder: Path, usual: str = NEW) -> None:
-    """Refuse a path that is no folder of a trace.
+    """Refuse a path that is not a folder of a trace.
 
     Args:
         folder: to be looked at.
@@ -40,7 +40,7 @@ def check_trace(folder: Path, usual: str = NEW) -> None:
 
 
 def check_run(folder: Path) -> None:
-    """Refuse a path that is no folder of a run.
+    """Refuse a path that is not a folder of a run.
 
     Raises:
         OSError: saying what it is instead.

@@ -290,16 +290,16 @@ def describe(
         text = f"Of equal made-up logits and boxes {quoted} or what follows makes other `{record.slot}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == "tap":
-        text = f"{capital(quoted)} decides otherwise: tap `{record.name}` ({call})."
+        text = f"{capital(quoted)} decides differently: tap `{record.name}` ({call})."
         return Divergence(caller, callers, text, comparison)
     if record.kind == RANDOM:
         text = f"The code of {quoted} leaves another random state: {record.name}'s generator ({record.phase} phase)."
         return Divergence(caller, None, text, comparison)
     text = {
-        "init": f"`{record.name}` is initialised otherwise.",
+        "init": f"`{record.name}` is initialised differently.",
         "param": f"The weights differ before anything runs: `{record.name}`.",
         "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
-        "state": f"Training leaves `{record.name}` otherwise; outputs, losses and gradients are equal.",
+        "state": f"Training leaves `{record.name}` different; outputs, losses and gradients are equal.",
         "grad": f"The gradient of `{record.name}` differs; all gradients that flow between modules are equal.",
     }[record.kind]
     return Divergence(record.name, None, text, comparison)
@@ -349,7 +349,7 @@ def _describe_step(
     if record.kind in ("state", "optim_state") and 1 < differing >= NEARLY_ALL * len(alike):
         what = "parameters" if record.kind == "state" else f"parameters' `{slot}`"
         equal = "settings and optimizer state" if record.kind == "state" else "and settings"
-        text = f"In {step} the optimizer leaves {count} {what} otherwise, `{name}` first; gradients, {equal} are equal."
+        text = f"In {step} the optimizer leaves {count} {what} different, `{name}` first; gradients, {equal} are equal."
         return Divergence(OPTIMIZER, None, text.replace("gradients, and", "gradients and"), comparison)
     if record.kind == "grad" and 1 < differing == len(alike):
         text = f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal."

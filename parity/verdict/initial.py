@@ -131,7 +131,7 @@ def _values(
             how = f"{one} on both sides, with other values"
         more = f" ({len(names)} such parameters in `{common_module(names)}`)" if len(names) > 1 else ""
         where = first_module(names) or part
-        found.append(InitialDifference(where, f"`{first}` is initialised otherwise: {how}{more}."))
+        found.append(InitialDifference(where, f"`{first}` is initialised differently: {how}{more}."))
     return found
 
 

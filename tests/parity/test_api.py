@@ -61,7 +61,7 @@ def test_every_public_name_can_be_used():
         ("run", WHAT, dict(check=["loss", "los"]), "SettingsError", "'los' is not a check"),
         ("run", WHAT, dict(steps=3), "SettingsError", "--steps needs check train"),
         ("run", WHAT, dict(size=[(3, 64)]), "SettingsError", "'3x64' is not between 32 and 8192 pixels"),
-        ("run", WHAT, dict(rtol=1), "SettingsError", "--rtol is of --tolerance fixed"),
+        ("run", WHAT, dict(rtol=1), "SettingsError", "--rtol goes with --tolerance fixed"),
         ("run", ("ddq_detr", "tiny_4scale"), {}, "RepoError", "needs --legacy-repo"),
         ("run", WHAT, dict(checkpoint="none.pth"), "FileNotFoundError", "none.pth does not exist"),
         ("compare", ("none", "none"), {}, "FileNotFoundError", "none does not exist"),

@@ -85,7 +85,7 @@ CASES = {
     "eval without a file": ((*EVAL, "--ann", "{nowhere}"), "nowhere does not exist; expected an annotation file"),
     "eval of a folder": ((*EVAL, "--ann", "{folder}"), "is a directory"),
     "eval of an empty file": ((*EVAL, "--ann", "{empty}"), "empty is empty; expected an annotation file"),
-    "eval of text": ((*EVAL, "--ann", "{text.json}"), "text.json is no JSON"),
+    "eval of text": ((*EVAL, "--ann", "{text.json}"), "text.json is not JSON"),
     "eval of a list": ((*EVAL, "--ann", "{list.json}"), "has no list `images`; expected a data set in COCO's format"),
     "eval of half a set": ((*EVAL, "--ann", "{half.json}"), "images[0]"),
     "eval without images": ((*EVAL, "--images", "{folder}"), "is not there"),

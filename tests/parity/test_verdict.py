@@ -309,7 +309,7 @@ def test_isolated_run_that_cannot_be_compared_proves_nothing(tmp_path, isolated,
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["backbone"], "1 place computes something else by itself."),
+        (["backbone"], "1 place differs by itself, given equal inputs."),
         (["backbone", "neck"], "2 places compute something else by themselves."),
     ],
 )
