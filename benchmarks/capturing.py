@@ -22,9 +22,9 @@ from legacy_adapters import worker
 from legacy_adapters.inputs import PREDICT, Batch
 from legacy_adapters.job import Job
 from legacy_adapters.loading import load_adapter
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.taps import installed
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.taps import installed
+from legacy_adapters.recording.trace_writer import TraceWriter
 
 _BLOCK = 1 << 24
 

@@ -25,7 +25,7 @@ import torch
 
 from converters.rules.ports import port
 from legacy_adapters.job import Job
-from legacy_adapters.trace_writer import sealed
+from legacy_adapters.recording.trace_writer import sealed
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.traces.trace import Trace
 
 

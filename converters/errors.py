@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from legacy_adapters.family import FamilyError as FamilyError
-
-_LONGEST_LINE = 2000  # characters
+from legacy_adapters.ground import words
 
 
 class CheckpointError(Exception):
@@ -96,19 +95,6 @@ def listed(items: Iterable[str], shown: int = 3) -> str:
     return text if len(names) <= shown else f"{text} and {len(names) - shown} more"
 
 
-def counted(number: int, what: str, plural: str = "") -> str:
-    """Say how many: "1 tensor", "5 tensors"; `plural` where it does not just end in s."""
-    return f"{number} {what if number == 1 else plural or f'{what}s'}"
-
-
-def printable(text: str) -> str:
-    """Return text with all that a terminal might obey, or cannot print, written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
 def one_line(error: BaseException) -> str:
-    """Return an error's message, every run of white space made one space, printable and of a length to be read."""
-    text = printable(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE // 2]} [...] {text[-_LONGEST_LINE // 2 :]}"
+    """Return an error's message in one line, or its class if it has none."""
+    return words.one_line(str(error)) or type(error).__name__

@@ -7,7 +7,7 @@ import zipfile
 
 from converters.formats import shards
 from converters.reading.checkpoint import Checkpoint
-from converters.rules.layout import LEGACY
+from legacy_adapters.ground.names import LEGACY
 
 
 def fault(loaded: Checkpoint, side: str, suffix: str) -> str | None:

@@ -7,9 +7,10 @@ import importlib.util
 import re
 from pathlib import Path
 
+from legacy_adapters.ground.names import TOOLKIT
+
 #: What mmdet 3.3.0 accepts, from and below; it asserts this when it is imported.
 _VERSIONS = {"mmcv": ("2.0.0", "2.2.0"), "mmengine": ("0.7.1", "1.0.0"), "mmdet": ("3.3.0", "3.4.0")}
-_OWN = ("ddq_port", "converters", "parity", "legacy_adapters")
 _VERSION = re.compile(r"""^(?:__version__|version)\s*=\s*['"]([0-9][^'"]*)['"]""", re.MULTILINE)
 _BOTH = "mmcv mmcv-lite"  # one folder is of both
 _EXTRAS = "`pip install 'ddq-port[lite]'` (mmcv without compiled operators) or `pip install 'ddq-port[mmcv]'`"
@@ -47,7 +48,7 @@ def told(error: ImportError) -> str | None:
     """Say in a line that an installed package is missing or broken; None if the fault is in ddq-port."""
     if isinstance(error, RequirementError):
         return str(error)
-    if (error.name or "").partition(".")[0] in _OWN:
+    if (error.name or "").partition(".")[0] in TOOLKIT:
         return None
     return (
         f"Cannot import: {error}; is it installed here? What ddq-port needs is installed by {_EXTRAS}."

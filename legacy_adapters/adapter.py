@@ -11,10 +11,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from .methods import Aside, nothing_aside
 from .origin import PlainError
-from .steps import Training
-from .taps import Tap, random_taps, rankings
+from .recording.methods import Aside, nothing_aside, plain
+from .recording.taps import Tap, random_taps, rankings
+from .training.steps import Training
 
 
 class UnableError(PlainError):
@@ -75,6 +75,10 @@ class Adapter:
         """Run inference and return what comes out: tensors in lists, tuples and dicts."""
         return model(**batch)
 
+    def results(self, value: Any) -> List[Any]:
+        """Return what :meth:`predict` gave as a list: image by image if it is known to be of images, else as a whole."""
+        return list(value) if self.result_keys is not None else [plain(value)]
+
     @left_open
     def losses(self, model: torch.nn.Module, batch: Any) -> Tuple[Dict[str, Any], torch.Tensor]:
         """Return the loss terms by name and their sum, a tensor of one number."""
@@ -119,12 +123,12 @@ class Adapter:
 
     @left_open
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Callable[[str, int], Dict[str, Any]]:
-        """Return what detects objects in an image file, see :mod:`legacy_adapters.detecting`."""
+        """Return what detects objects in an image file, see :mod:`legacy_adapters.tasks.detecting`."""
         raise UnableError("{} has no method image_detector(model, options).".format(self.label))
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
-        """Tell which code ran: ``code_base``, and what else is known."""
-        return dict(code_base=self.label)
+        """Tell which code ran: ``modules``, each with file and version, and what else is known."""
+        return {}
 
     def can(self, name: str) -> bool:
         """Tell whether a method of this name does something."""

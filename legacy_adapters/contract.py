@@ -220,7 +220,7 @@ def _not_of_images(value: Any, keys: Sequence[str]) -> str:
 
 
 def _no_tensors(value: Any) -> str:
-    from .values import flatten
+    from .recording.values import flatten
 
     return "" if any(True for _ in flatten(value)) else _kind(value)
 
@@ -237,7 +237,7 @@ def _not_losses(value: Any) -> str:
 
 
 def _not_taps(value: Any) -> str:
-    from .taps import Tap
+    from .recording.taps import Tap
 
     if not isinstance(value, (list, tuple)):
         return _kind(value)
@@ -273,9 +273,9 @@ _FORMS = {
     "build": ("a torch.nn.Module", _not_module),
     "predict": ("tensors, at least one", _no_tensors),
     "losses": ("a dict of loss terms and their sum, a tensor of one number", _not_losses),
-    "taps": ("a list of legacy_adapters.taps.Tap of functions that are there", _not_taps),
+    "taps": ("a list of legacy_adapters.recording.taps.Tap of functions that are there", _not_taps),
     "provenance": ("a dict", _not_dict),
-    "training": ("a legacy_adapters.steps.Training", _not_training),
+    "training": ("a legacy_adapters.training.steps.Training", _not_training),
     "distributed": ("a torch.nn.Module", _not_module),
     "image_detector": ("a function of an image's path and id", _not_function),
 }

@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from . import originals
+from .ground.names import LEGACY, NEW
+from .provenance import originals
 
-LEGACY, NEW = "legacy", "new"
 SIDES = (LEGACY, NEW)
 #: How a model initialises the rows of a tensor that has one per class; ``converters.carrying.classes`` knows each.
 LINEAR, PRIOR, NORMAL = "linear", "prior", "normal"

@@ -6,9 +6,10 @@ Imports the standard library only, so that an interpreter without torch can stil
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Optional, Tuple
+
+from .ground.files import write_whole
 
 CHECKS = ("forward", "loss", "grad", "init", "train")
 
@@ -21,6 +22,7 @@ class Job:
         family: of the legacy side; written into the trace.
         variant: of the model; written into the trace.
         adapter: path of the adapter's Python file.
+        title: what the code base is called, where the adapter does not say.
         options: given to the adapter as they are, e.g. the repo's path and the config.
         weights: safetensors file of the state dict to load, strictly.
         inputs: safetensors file of the batches, one for inference and one for losses and gradients, see
@@ -31,7 +33,7 @@ class Job:
         checks: some of ``forward``, ``loss``, ``grad``, ``init``, ``train``; ``grad`` implies ``loss``. None for
             ``eval``.
         seed: of all random draws: generators are set anew before each phase and step, see
-            :mod:`legacy_adapters.seeding`.
+            :mod:`legacy_adapters.numerics.seeding`.
         threads: of torch's CPU kernels.
         cpu_capability: ``default``, ``avx2`` or ``avx512``; None leaves torch its choice.
         device: ``cpu`` or ``cuda[:n]``.
@@ -41,8 +43,8 @@ class Job:
         replay: decisions bundle to force, or None.
         decide: make and record own decisions also under replay; False takes the replayed ones as they are.
         gradient_flow: with ``grad``, record gradients over the borders of module calls, where this torch can.
-        target: fields of :class:`legacy_adapters.extract.Target`, a call to save; None for none.
-        force: file of values to go on with instead of own ones, see :mod:`legacy_adapters.forcing`; None for none.
+        target: fields of :class:`legacy_adapters.recording.extract.Target`, a call to save; None for none.
+        force: file of values to go on with instead of own ones, see :mod:`.recording.forcing`; None for none.
         step_inputs: for ``train``, the file of each step's batch; of several ranks, of each rank's in turn.
         epoch_length: steps after which an epoch ends; None for never.
         clip_order: ``twin`` or ``own``, written into the trace.
@@ -54,17 +56,17 @@ class Job:
         checkpoint_from: checkpoint to go on from, in place of taking the steps before; None to take them.
         state_names: names in that trace of this side's parameters and buffers, where they differ.
         images: to detect objects in image files in place of everything else: a JSON list of ``{"id", "file"}``, see
-            :mod:`legacy_adapters.detecting`; None for a trace.
+            :mod:`legacy_adapters.tasks.detecting`; None for a trace.
         detections: file to write what was found to; None for a trace.
-        foreign: modules and places of the other side's code, see :func:`legacy_adapters.executed.check_apart`; none of
+        foreign: modules and places of the other side's code, see :func:`.provenance.executed.check_apart`; none of
             them may be loaded when the run ends.
         variant_calls: record module calls in inference without rescaling, too, not only taps and methods.
         beside: folder of the other side's trace, whose tensors are not stored again, or None.
-        ranks: for ``train``, how many processes train together, see :mod:`legacy_adapters.ranks`.
+        ranks: for ``train``, how many processes train together, see :mod:`legacy_adapters.training.ranks`.
         rank: which of several this process is; None for the one that starts them.
         meeting: file by which they find each other; must not exist; None for one rank.
         patience: seconds that a rank waits for another one.
-        describe: file to write the layout of the adapter's model to, see :mod:`legacy_adapters.describing`, in place of
+        describe: file to write the layout of the adapter's model to, see :mod:`legacy_adapters.tasks.describing`, in place of
             everything else; None for a trace.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
@@ -100,6 +102,7 @@ class Job:
     checkpoint_to: Optional[str] = None
     checkpoint_from: Optional[str] = None
     state_names: Dict[str, str] = field(default_factory=dict)
+    title: str = ""
     images: Optional[str] = None
     detections: Optional[str] = None
     foreign: Tuple[str, ...] = ()
@@ -131,9 +134,5 @@ class Job:
 
 
 def write_json(path: str, value: object) -> None:
-    """Write ``value`` to a temporary name, sync, rename."""
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, sort_keys=True, separators=(",", ":")))  # several times as fast as `dump`
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".tmp", path)
+    """Write ``value`` as a whole file, keys in order."""
+    write_whole(path, json.dumps(value, sort_keys=True, separators=(",", ":")))  # several times as fast as `dump`

@@ -29,7 +29,7 @@ def load_adapter(path: str) -> Adapter:
         folder = os.path.dirname(os.path.abspath(path))
         if folder not in sys.path:
             sys.path.append(folder)  # behind everything else, so that it shadows nothing
-        _loaded[path] = _adapter_of(load_beside(Path(path), "adapter"), path)
+        _loaded[path] = _adapter_of(load_beside(Path(path), Path(path).resolve().parent.name), path)
     return _loaded[path]
 
 

@@ -11,10 +11,10 @@ import torch
 
 from .bases.detection import DetectionAdapter
 from .inputs import TENSOR, UNSCALED, Batch
-from .methods import plain
+from .numerics.precision import as_stored
 from .origin import PlainError
-from .precision import as_stored
-from .steps import Training, kind_of
+from .recording.methods import plain
+from .training.steps import Training, kind_of
 
 
 def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
@@ -24,12 +24,22 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
         config_path: mmengine config with a ``model``.
         overrides_path: a plain Python file whose ``model`` dict is merged into the config's; ``""`` for none.
     """
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
+    return build_from(merged_config(config_path, overrides_path))
 
+
+def merged_config(config_path: str, overrides_path: str = "") -> Any:
+    """Read a config file and merge the ``model`` of a plain Python file into it; arguments as of :func:`build_model`."""
     config = load_config(config_path)
     if overrides_path:
         config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
+    return config
+
+
+def build_from(config: Any) -> torch.nn.Module:
+    """Build the ``model`` of a config with the mmdet of the running process."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope
+
     if DefaultScope.get_current_instance() is None:
         DefaultScope.get_instance("ddq_port_worker", scope_name="mmdet")
     return MODELS.build(config.model)
@@ -116,7 +126,7 @@ class Detector:
         self.model, self.pipeline = model, Compose([TRANSFORMS.build(step) for step in steps])
 
     def __call__(self, path: str, image_id: int) -> Dict[str, Any]:
-        """Return what :mod:`legacy_adapters.detecting` writes of an image."""
+        """Return what :mod:`legacy_adapters.tasks.detecting` writes of an image."""
         data = self.pipeline(dict(img_path=path, img_id=image_id))
         batch = self.model.data_preprocessor(dict(inputs=[data["inputs"]], data_samples=[data["data_samples"]]), False)
         result = self.model(**batch, mode="predict")[0]

@@ -21,20 +21,21 @@ PACKAGE = "legacy_adapters"
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
-    from legacy_adapters import contract, executed
+    from legacy_adapters import contract
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import report
+    from legacy_adapters.provenance import executed
 
     executed.watch()
     job = Job.load(job_path)
     try:
-        from legacy_adapters import ranks  # which needs torch
         from legacy_adapters.loading import load_adapter
+        from legacy_adapters.training import ranks  # which needs torch
 
         if job.layout is not None:
             contract.look(job, load_adapter)
         elif job.describe is not None:
-            from legacy_adapters import describing
+            from legacy_adapters.tasks import describing
 
             describing.describe(job, contract.loaded(job.adapter, load_adapter))
         elif job.ranks > 1 and job.rank is None:
@@ -56,10 +57,11 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from legacy_adapters import detecting, executed, initialising
     from legacy_adapters.loading import load_adapter
-    from legacy_adapters.seeding import seed_all
-    from legacy_adapters.trace_writer import TraceWriter
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording.trace_writer import TraceWriter
+    from legacy_adapters.tasks import detecting, initialising
 
     _set_numerics(job.threads)
     adapter = load_adapter(job.adapter)
@@ -72,7 +74,7 @@ def run(job: Any) -> None:
     model.to(job.device, dtype)
     with executed.unwatched():  # it reads code to tell which it is
         told = adapter.provenance(job.options)
-    provenance = dict(_environment(job), **told)
+    provenance = dict(_environment(job), **dict(dict(code_base=job.title), **told))
     if writer is None:
         detecting.run(job, adapter, model, provenance)
     else:
@@ -96,14 +98,17 @@ def _record(
     """
     from safetensors.torch import load_file
 
-    from legacy_adapters import contract, executed, phases, steps
-    from legacy_adapters.extract import Target
-    from legacy_adapters.forcing import Forcing
+    from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
+    from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
-    from legacy_adapters.precision import computing_in, perturb
-    from legacy_adapters.recorder import Recorder
-    from legacy_adapters.untouched import Untouched
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording import kinds
+    from legacy_adapters.recording.extract import Target
+    from legacy_adapters.recording.forcing import Forcing
+    from legacy_adapters.recording.recorder import Recorder
+    from legacy_adapters.recording.untouched import Untouched
+    from legacy_adapters.training import phases, steps
 
     given = load_file(job.inputs)
     inputs = {phase: placed(of_phase(given, phase), job.device, dtype) for phase in (PREDICT, TRAIN)}
@@ -115,7 +120,7 @@ def _record(
     recorder.attach(model)
     with recorder.in_phase(phases.on_rank("weights", job.rank)):
         for name, tensor in sorted(model.state_dict().items()):
-            recorder.add("param", name, 0, tensor)
+            recorder.add(kinds.PARAM, name, 0, tensor)
     if job.perturb is not None:
         changed = [tensor for tensors in inputs.values() for tensor in adapter.perturbed(tensors)]
         perturb([*model.parameters(), *model.buffers(), *changed], job.perturb, job.amp)
@@ -142,7 +147,7 @@ def _record(
 
 def _records_flow(job: Any) -> bool:
     """Tell whether gradients are recorded where they cross the borders of module calls."""
-    from legacy_adapters import gradients
+    from legacy_adapters.recording import gradients
 
     return "grad" in job.checks and job.gradient_flow and gradients.supported()
 
@@ -169,11 +174,14 @@ def _run_checks(
 ) -> None:
     import torch
 
-    from legacy_adapters import contract, probes, steps
+    from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
-    from legacy_adapters.taps import installed
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording import kinds
+    from legacy_adapters.recording.taps import installed
+    from legacy_adapters.tasks import probes
+    from legacy_adapters.training import steps
 
     def step_losses(step: int) -> Any:
         phase, tensors = loop.plan.phase(step), steps.inputs_of(job, adapter, step)
@@ -189,8 +197,8 @@ def _run_checks(
             with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
                 with untouched.given(PREDICT, inputs[PREDICT], adapter.batch) as batch, autocasting(job.device, job.amp):
                     results = contract.result(adapter, "predict", model, batch)
-                for index, result in enumerate(_parts(adapter, results)):
-                    recorder.add("tap", "result", index, result)
+                for index, result in enumerate(adapter.results(results)):
+                    recorder.add(kinds.TAP, kinds.RESULT, index, result)
             if not job.force:  # module by module nothing is new in these
                 _run_variants(job, adapter, model, inputs[PREDICT], recorder, untouched)
             _infer_made_up(job, adapter, model, adapter.batch(inputs[PREDICT]), recorder)
@@ -202,17 +210,17 @@ def _run_checks(
                 with untouched.given(TRAIN, inputs[TRAIN], adapter.batch) as batch, autocasting(job.device, job.amp):
                     terms, total = contract.result(adapter, "losses", model, batch)
                 for name, value in terms.items():
-                    recorder.add("loss", name, 0, value)
-                recorder.add("loss", "total", 0, total)
+                    recorder.add(kinds.LOSS, name, 0, value)
+                recorder.add(kinds.LOSS, "total", 0, total)
                 if "grad" in job.checks:
                     total.backward()
                     for name, param in sorted(model.named_parameters()):
                         if param.grad is not None:
-                            recorder.add("grad", name, 0, param.grad)
+                            recorder.add(kinds.GRAD, name, 0, param.grad)
                 # loaded names only: what a training step sets as an attribute may be in the state dict a second time
                 after = model.state_dict()
                 for name in loaded:
-                    recorder.add("state", name, 0, after[name])
+                    recorder.add(kinds.STATE, name, 0, after[name])
         if loop is not None:
             loop.run(step_losses)
         if "forward" in job.checks:
@@ -223,20 +231,14 @@ def _run_checks(
                         getattr(tap.owner, tap.attribute)(*arguments)
 
 
-def _parts(adapter: Any, results: Any) -> Any:
-    """Return what inference gave, image by image where it is known to be of images, else as a whole."""
-    from legacy_adapters.methods import plain
-
-    return results if adapter.result_keys is not None else [plain(results)]
-
-
 def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any) -> None:
     """Run inference on made-up predictions, where the model is known to have such."""
     import torch
 
-    from legacy_adapters import made_up
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording import kinds
+    from legacy_adapters.tasks import made_up
 
     name = adapter.predictor(model)
     if name is None:
@@ -245,7 +247,7 @@ def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any
     with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False), autocasting(job.device, job.amp):
         results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
         for index, result in enumerate(results):
-            recorder.add("tap", made_up.NAME, index, result, scope=name)
+            recorder.add(kinds.TAP, made_up.NAME, index, result, scope=name)
 
 
 def _run_variants(
@@ -259,8 +261,9 @@ def _run_variants(
     """
     import torch
 
-    from legacy_adapters.precision import autocasting
-    from legacy_adapters.seeding import seed_all
+    from legacy_adapters.numerics.precision import autocasting
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.recording import kinds
 
     for number, (name, run) in enumerate(adapter.variants(model).items(), 1):
         seed_all(job.seed, name)
@@ -270,7 +273,7 @@ def _run_variants(
                 with autocasting(job.device, job.amp):
                     results = run(batch)
             for index, result in enumerate(results):
-                recorder.add("tap", "result", index, result)
+                recorder.add(kinds.TAP, kinds.RESULT, index, result)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

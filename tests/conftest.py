@@ -7,6 +7,20 @@ from collections.abc import Iterator
 import pytest
 from mmengine.registry import DefaultScope
 
+from .warm import recordings
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of recordings that all processes of this run share; workers of xdist are given it."""
+    if not hasattr(config, "workerinput"):
+        recordings.begin()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    if not hasattr(config, "workerinput"):
+        recordings.end()
+
 
 @pytest.fixture(scope="module", autouse=True)
 def own_scope() -> Iterator[None]:

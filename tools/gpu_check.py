@@ -34,6 +34,7 @@ class Scale:
         repeat: size of the batch that is run twice in one process.
         disk: whether traces are so large that free space counts.
         measured: options of the measurements of speed.
+        workers: processes for the tests.
     """
 
     device: str
@@ -44,6 +45,7 @@ class Scale:
     repeat: str
     disk: bool
     measured: tuple[str, ...]
+    workers: int
 
 
 FULL = Scale(
@@ -55,6 +57,7 @@ FULL = Scale(
     repeat="480x640,384x512",
     disk=True,
     measured=("--size", "800x1333", "--seconds", "16"),
+    workers=5,
 )
 DRY = Scale(
     device="cpu",
@@ -65,6 +68,7 @@ DRY = Scale(
     repeat="96x128,64x96",
     disk=False,
     measured=("--size", "64x96", "--seconds", "1", "--iterations", "5", "--rounds", "2", "--batches", "1,2"),
+    workers=0,
 )
 
 
@@ -73,7 +77,7 @@ def plan(scale: Scale, legacy_repo: Path | None) -> tuple[Phase, ...]:
     four, five, swin = scale.variants
     timed = tuple(_measured("speed", scale, code, *scale.measured, limit=110) for code in ("ours", "mmdet"))
     checks = [
-        (_tests(),),
+        (_tests(scale),),
         (
             _measured("environment", scale, "ours", limit=60),
             *_goldens(scale),
@@ -97,8 +101,8 @@ def plan(scale: Scale, legacy_repo: Path | None) -> tuple[Phase, ...]:
     )
 
 
-def _tests() -> Part:
-    arguments = ("-m", "pytest", "-q", "-n", "5", "-p", "no:cacheprovider", "-k", "not full_width")
+def _tests(scale: Scale) -> Part:
+    arguments = ("-m", "pytest", "-q", "-n", str(scale.workers), "-p", "no:cacheprovider", "-k", "not full_width")
     return Part("tests", (*arguments, "tests/parity/test_cuda.py"), 290, threads=2)
 
 

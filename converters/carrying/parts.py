@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from converters.carrying.optimizer import Regrouped, Slots
 from converters.errors import CheckpointError, ConversionError, MalformedError, OptimizerError, PartsError
-from converters.formats.inert_pickle import Foreign, NumpyArray
 from converters.formats.plain import copied
+from converters.formats.stand_ins import Foreign, NumpyArray
 from converters.formats.stored import StoredTensor
 from converters.reading import averages
 from converters.reading.averages import AVERAGED, TRAINING, Weights

@@ -13,17 +13,10 @@ from typing import Any
 import click
 
 from converters import errors
+from legacy_adapters.ground.console import BAD_INPUT, Failure, OneLineErrors
+from legacy_adapters.ground.names import TOOLKIT
 
-DONE, UNFIT, BAD_INPUT = 0, 1, 2
-_OWN = ("converters", "ddq_port", "parity", "legacy_adapters")
-
-
-class Failure(click.ClickException):
-    """An error that ends the command with its own exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+UNFIT = 1
 
 
 class ByteSize(click.ParamType):
@@ -38,7 +31,7 @@ class ByteSize(click.ParamType):
         return int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
 
 
-class OneLineGroup(click.Group):
+class OneLineGroup(OneLineErrors, click.Group):
     """A click group that reports every error, its own included, as one line on stderr."""
 
     def resolve_command(
@@ -52,33 +45,15 @@ class OneLineGroup(click.Group):
             ctx.fail(f"No such command `{name}`; {meant}")
         return super().resolve_command(ctx, args)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
-            sys.stdout.flush()
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            code = BAD_INPUT
-        except click.ClickException as error:
-            message(f"error: {errors.one_line(Exception(error.format_message()))}", color="red")
-            code = error.exit_code
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] in _OWN:
-                raise
-            told = str(error) if error.msg.endswith(".") else f"Cannot import: {error}; is it installed here?"
-            message(f"error: {errors.one_line(Exception(told))}", color="red")
-            code = BAD_INPUT
-        except OSError as error:  # of stdout: what the library reads and writes is in `exit_codes`
-            # what is still to be written would fail again, with a traceback, when the interpreter ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            message(f"error: Cannot write the result to stdout: {error.strerror or error}.", color="red")
-            code = BAD_INPUT
-        except click.Abort:
-            message("error: interrupted", color="red")
-            code = 130
-        if not standalone_mode:
-            return code
-        sys.exit(code if isinstance(code, int) else DONE)
+    def explained(self, error: Exception) -> str | None:
+        """Say what is not installed, or that stdout cannot be written; what the library reads is in `exit_codes`."""
+        if isinstance(error, ImportError):
+            if (error.name or "").partition(".")[0] in TOOLKIT:
+                return None
+            return str(error) if error.msg.endswith(".") else f"Cannot import: {error}; is it installed here?"
+        # what is still to be written would fail again, with a traceback, when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"Cannot write the result to stdout: {getattr(error, 'strerror', None) or error}."
 
 
 @contextmanager
@@ -106,9 +81,3 @@ def of_system(error: OSError) -> str:
         return str(error)
     where = f" `{error.filename}`" if error.filename is not None else ""
     return f"Cannot read or write{where}: {error.strerror or error}."
-
-
-def message(text: str, color: str | None = None) -> None:
-    """Write a line to stderr, coloured on a terminal unless NO_COLOR is set."""
-    colored = color is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    click.echo(click.style(text, fg=color) if colored else text, err=True)

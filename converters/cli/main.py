@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import click
 
 from converters import __version__
-from converters.cli.console import DONE, UNFIT, ByteSize, OneLineGroup, exit_codes, message
+from converters.cli.console import UNFIT, ByteSize, OneLineGroup, exit_codes
 from converters.options import Options
+from legacy_adapters.ground.console import DONE, message
 
 _EXIT_CODES = """\b
 Exit codes:

@@ -7,13 +7,14 @@ all that a pickle wants to make of it, becomes a `Foreign`, which remembers and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from converters.errors import MalformedError
 from converters.formats import pickle_machine
+from converters.formats.stand_ins import Dtype, Foreign, NumpyArray, NumpyDtype
 from converters.formats.stored import ITEM_SIZES, Storage, StoredTensor
 
 _MOST_GLOBALS = 10_000
@@ -42,60 +43,6 @@ _QUANTISED = {
 }
 _STORAGE_MODULES = ("torch", "torch.storage", "torch.cuda")
 _PLAIN_TENSORS = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter")
-_NUMPY_KINDS = {"b1": "bool", "c8": "complex64", "c16": "complex128"} | {
-    f"{kind}{size}": f"{name}{8 * size}"
-    for kind, name, sizes in (("f", "float", (2, 4, 8)), ("i", "int", (1, 2, 4, 8)), ("u", "uint", (1, 2, 4, 8)))
-    for size in sizes
-}
-
-
-@dataclass(eq=False, slots=True)
-class Foreign:
-    """Stand-in for a global that is not understood, or for what the pickle makes of it; none of it has any effect.
-
-    Attributes:
-        name: The global, as `module.name`.
-        args: What it was called with; None if it was only named.
-        kwargs: What it was called with by name; None if nothing was.
-        state: What its state would be set to; None if nothing was.
-        items: What would be appended or added to it, as to a list or set.
-        pairs: Keys and values that would be set in it, as in a dict.
-    """
-
-    name: str
-    args: tuple[Any, ...] | None = None
-    kwargs: Mapping[str, Any] | None = None
-    state: Any = None
-    items: list[Any] | tuple[()] = ()
-    pairs: list[tuple[Any, Any]] | tuple[()] = ()
-
-    def __repr__(self) -> str:
-        return f"Foreign({self.name})"
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class NumpyArray(Foreign):
-    """An array of numpy; `values` holds its numbers, None if it is one of objects, text or dates."""
-
-    values: StoredTensor | None = None
-
-
-@dataclass(eq=False)
-class Dtype:
-    """A dtype of torch by its name, such as `float32`."""
-
-    name: str
-
-
-@dataclass(eq=False)
-class _NumpyDtype:
-    kind: str
-    order: str = "|"
-
-    @property
-    def name(self) -> str | None:
-        """Return torch's name of this dtype, if its numbers are stored as torch stores them."""
-        return None if self.order == ">" else _NUMPY_KINDS.get(self.kind)
 
 
 @dataclass(eq=False)
@@ -221,7 +168,7 @@ class _Meaning:
             thing.state, thing.values = state, self._array_values(state)
         elif isinstance(thing, Foreign) and thing.args is not None:
             thing.state = state
-        elif isinstance(thing, _NumpyDtype) and type(state) is tuple and len(state) > 1:
+        elif isinstance(thing, NumpyDtype) and type(state) is tuple and len(state) > 1:
             thing.order = state[1]
         elif not isinstance(thing, (dict, StoredTensor)):  # attributes that somebody hung on these are left out
             raise ValueError(f"a state is set in a {type(thing).__name__}")
@@ -355,11 +302,11 @@ class _Meaning:
         """Make an object as protocols 0 and 1 do."""
         return kind.call() if isinstance(kind, _Known) else Foreign(_name_of(kind), (content,))
 
-    def _numpy_dtype(self, kind: Any, *ignored: Any) -> _NumpyDtype | Foreign:
-        return _NumpyDtype(kind) if type(kind) is str else Foreign("numpy.dtype", (kind,))
+    def _numpy_dtype(self, kind: Any, *ignored: Any) -> NumpyDtype | Foreign:
+        return NumpyDtype(kind) if type(kind) is str else Foreign("numpy.dtype", (kind,))
 
     def _numpy_scalar(self, dtype: Any, data: Any = None) -> Any:
-        name, raw = dtype.name if type(dtype) is _NumpyDtype else None, self._raw(data)
+        name, raw = dtype.name if type(dtype) is NumpyDtype else None, self._raw(data)
         if name is None or raw is None or len(raw) != ITEM_SIZES[name]:
             return Foreign("numpy.generic", (dtype, data))
         return StoredTensor.of(name, (), raw).tolist()
@@ -369,7 +316,7 @@ class _Meaning:
 
     def _array_values(self, state: Any) -> StoredTensor | None:
         """Return the numbers of an array; its state is version, shape, dtype, if the first axis is fastest, data."""
-        if type(state) is not tuple or len(state) != 5 or type(state[2]) is not _NumpyDtype:
+        if type(state) is not tuple or len(state) != 5 or type(state[2]) is not NumpyDtype:
             return None
         _, shape, dtype, first_is_fastest, data = state
         raw = self._raw(data)

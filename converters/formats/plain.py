@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import MalformedError
-from converters.formats.inert_pickle import Foreign, NumpyArray
+from converters.formats.stand_ins import Foreign, NumpyArray
 from converters.formats.stored import StoredTensor
 
 _NUMBERS = (int, float, bool, type(None))

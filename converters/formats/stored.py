@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import CheckpointError, MalformedError
+from converters.threads import in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,23 +191,8 @@ def check_all(storages: Iterable[Storage]) -> None:
     Raises:
         CheckpointError, OSError: As `Storage.check` does, for the first of those that are damaged.
     """
-    waiting, faults = iter(tuple(enumerate(storages))), {}
-
-    def work() -> None:
-        for index, storage in waiting:
-            try:
-                storage.check()
-            except (CheckpointError, OSError) as error:
-                faults[index] = error
-            if faults:
-                return
-
-    other = threading.Thread(target=work)
-    other.start()
-    work()
-    other.join()
-    if faults:
-        raise faults[min(faults)]
+    for _ in in_order((storage.check for storage in storages), most=2):
+        pass
 
 
 class StoredTensor:

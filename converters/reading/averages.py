@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converters.errors import PartsError, listed
-from converters.formats.inert_pickle import Foreign
+from converters.formats.stand_ins import Foreign
 from converters.formats.stored import StoredTensor
 
 STATE_DICT, EMA = "state_dict", "ema_state_dict"

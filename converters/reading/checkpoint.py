@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import CheckpointError, MalformedError, listed, one_line
 from converters.formats import foreign as formats
 from converters.formats import safetensors_file, shards, torch_legacy, torch_zip
-from converters.formats.inert_pickle import Foreign, Unpickled
+from converters.formats.inert_pickle import Unpickled
 from converters.formats.plain import plain
+from converters.formats.stand_ins import Foreign
 from converters.formats.stored import SourceFile, StoredTensor, check_all
 from converters.reading import averages, wrapping
 from converters.reading.wrapping import Found, Wrapping

@@ -6,14 +6,15 @@ several the one is taken that agrees best with a layout. Of other models the usu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from converters.errors import MalformedError, listed
-from converters.formats.inert_pickle import Foreign, NumpyArray
+from converters.formats.stand_ins import Foreign
 from converters.formats.stored import StoredTensor
 from converters.reading.averages import called_averaged
+from converters.reading.nesting import Path, Tensors, at, dicts_in, flat_level, is_state_dict, kind, path_of, tensors_of
 from converters.rules import detect
 
 #: What torch's wrappers put between the names of modules: DistributedDataParallel, compile, FSDP, checkpointing.
@@ -22,19 +23,8 @@ SEGMENTS = frozenset(
 )
 _LOADED = ("state_dict",)  # where mmengine looks
 _USUAL = ("state_dict", "model", "model_state_dict", "module", "net", "network", "weights", "params")
-_NO_WEIGHTS = ("optim", "meta", "message_hub", "param_sched", "lr_sched", "scheduler", "scaler", "rng", "random")
 _BESIDE = ("n_averaged", "steps")  # a tensor of torch's or mmengine's averaged model that is no weight
-_REBUILT = {  # by what torch makes other than plain tensors
-    "_rebuild_sparse_tensor": "a sparse tensor (to_dense() makes a plain one)",
-    "_rebuild_sparse_csr_tensor": "a sparse tensor (to_dense() makes a plain one)",
-    "_rebuild_qtensor": "a quantised tensor (dequantize() makes a plain one)",
-    "_rebuild_meta_tensor_no_storage": "a tensor of the device meta, which has no values",
-}
 _FLAT = "flat_param"  # what FSDP calls parameters that it has joined and cut
-_DEEPEST, _MOST_DICTS, _MOST_KEYS = 4, 200, 500_000  # that are searched; a pickle of a few bytes can mean more
-
-Path = tuple[str, ...]
-Tensors = dict[str, StoredTensor]
 
 
 @dataclass(frozen=True)
@@ -121,99 +111,31 @@ def find(content: Any, key: str | None = None, prefix: str | None = None) -> Fou
     """
     if not isinstance(content, dict):
         raise MalformedError(f"its top level is {kind(content)}, not a dict; save the model's state_dict() alone")
-    pure = {path: held for path, held in _dicts(content) if _is_state_dict(held)}
+    pure = {path: held for path, held in dicts_in(content) if is_state_dict(held)}
     if key is not None:
-        path = _walk(content, key)
+        path = path_of(content, key)
         if path is None:
             there = [".".join(path) for path in pure if path] or [str(name) for name in content]
             raise MalformedError(
                 f"it holds no dict under `{key}`, the key that was asked for; there are {listed(there)}"
             )
-        found = [(path, begin) for begin in _prefixes(_at(content, path), prefix)]
+        found = [(path, begin) for begin in _prefixes(at(content, path), prefix)]
     else:
         found = [
-            (path, begin) for path, held in {**pure, **_flat(content)}.items() for begin in _prefixes(held, prefix)
+            (path, begin) for path, held in {**pure, **flat_level(content)}.items() for begin in _prefixes(held, prefix)
         ]
     path, begin = _best(content, found) if found else (_usual(content, pure) if key is None else path, prefix)
-    held = _at(content, path)
-    tensors = _tensors_of(held) if (path, begin) in found and path == () else _checked(held, path)
+    held = at(content, path)
+    tensors = tensors_of(held) if (path, begin) in found and path == () else _checked(held, path)
     if begin is None:
         begin = _common(tensors)
         split = _literal(tensors, begin)
     else:
         split = _split(tensors, begin)
     if prefix is not None and not split[0]:
-        raise MalformedError(f"no key of its state dict begins with `{prefix}`; they are, for example, {listed(tensors)}")
+        raise MalformedError(f"no key of its state dict begins with `{prefix}`; its keys are {listed(tensors)}")
     _refuse_parts(content, tensors)
     return _taken(content, path, tensors, split, begin, asked=prefix is not None)
-
-
-def kind(value: Any) -> str:
-    """Say what stands where a tensor or a dict is expected."""
-    if isinstance(value, NumpyArray):
-        return "an array of numpy (torch.from_numpy makes a tensor of it)"
-    if isinstance(value, StoredTensor):
-        return "a single tensor"
-    if not isinstance(value, Foreign):
-        return f"of type {type(value).__name__}"
-    if value.name == "torch.Tensor":
-        return "a tensor to be conjugated or negated, or of an unknown dtype"
-    if value.name.endswith(("ShardedTensor", "DTensor")):
-        return (
-            f"one process's part of a tensor ({value.name}); save it whole, with get_model_state_dict of "
-            "torch.distributed.checkpoint.state_dict and full_state_dict=True"
-        )
-    return _REBUILT.get(value.name.rpartition(".")[2], f"made by {value.name}")
-
-
-def _dicts(content: dict[Any, Any]) -> Iterator[tuple[Path, dict[Any, Any]]]:
-    """Yield the dicts in which a state dict may be looked for, the outer ones first, each once."""
-    waiting: list[tuple[Path, dict[Any, Any]]] = [((), content)]
-    seen, keys = {id(content)}, 0
-    for path, held in waiting:
-        keys += len(held)
-        if keys > _MOST_KEYS:
-            return
-        yield path, held
-        for name, value in held.items() if len(path) < _DEEPEST else ():
-            # a dict under "" has no path that --key or a manifest could name
-            skipped = not isinstance(name, str) or not name or name.lower().startswith(_NO_WEIGHTS)
-            if isinstance(value, dict) and not skipped and id(value) not in seen and len(waiting) < _MOST_DICTS:
-                seen.add(id(value))
-                waiting.append(((*path, name), value))
-
-
-def _is_state_dict(held: dict[Any, Any]) -> bool:
-    return bool(held) and all(isinstance(name, str) and isinstance(value, StoredTensor) for name, value in held.items())
-
-
-def _flat(content: dict[Any, Any]) -> dict[Path, dict[Any, Any]]:
-    """Return the top level where tensors stand in it between other things, which are not called like tensors."""
-    others = [name for name, value in content.items() if not isinstance(value, StoredTensor)]
-    plain = len(others) < len(content) and not any(isinstance(name, str) and "." in name for name in others)
-    return {(): content} if plain else {}
-
-
-def _tensors_of(held: dict[Any, Any]) -> Tensors:
-    return {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, StoredTensor)}
-
-
-def _at(content: dict[Any, Any], path: Path) -> dict[Any, Any]:
-    for name in path:
-        content = content[name]
-    return content
-
-
-def _walk(content: dict[Any, Any], key: str) -> Path | None:
-    """Return the path that a dotted key means; the names in it may hold dots, too."""
-    if not key:
-        return ()
-    for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, dict) and (key == name or key.startswith(f"{name}.")):
-            rest = _walk(value, key[len(name) + 1 :])
-            if rest is not None:
-                return (name, *rest)
-    return None
 
 
 def _clean(key: str) -> str:
@@ -229,7 +151,7 @@ def _cleaning(keys: Mapping[str, object]) -> Callable[[str], str]:
 
 def _prefixes(held: dict[Any, Any], prefix: str | None) -> list[str]:
     """Return each prefix behind which all markers of a family stand; of one that is asked for, that if keys have it."""
-    keys = _tensors_of(held)
+    keys = tensors_of(held)
     if prefix is not None:
         dotted = prefix if not prefix or prefix.endswith(".") else f"{prefix}."
         fitting = [begin for begin in dict.fromkeys((dotted, prefix)) if _split(keys, begin)[0]]
@@ -290,7 +212,8 @@ def _best(content: dict[Any, Any], found: list[tuple[Path, str]]) -> tuple[Path,
         return best[0]
     paths = [f"--key {'.'.join(path)}" for path in dict.fromkeys(path for path, _ in best)]
     ways = paths if len(paths) > 1 else [f"--prefix {begin}" for _, begin in best]
-    raise MalformedError(f"it holds {len(ways)} sets of weights that fit equally well; choose one with {' or '.join(ways)}")
+    choice = " or ".join(ways)
+    raise MalformedError(f"it holds {len(ways)} sets of weights that fit equally well; choose one with {choice}")
 
 
 def _is_averaged(path: Path) -> bool:
@@ -298,13 +221,13 @@ def _is_averaged(path: Path) -> bool:
 
 
 def _agreement(content: dict[Any, Any], path: Path, prefix: str) -> float:
-    tensors = _tensors_of(_at(content, path))
+    tensors = tensors_of(at(content, path))
     return detect.agreement({name: tensors[key] for name, key in _split(tensors, prefix)[0].items()})
 
 
 def _identity(content: dict[Any, Any], path: Path, prefix: str) -> frozenset[tuple[Any, ...]]:
     """Return what two sets have in common that are the same tensors."""
-    tensors = _tensors_of(_at(content, path))
+    tensors = tensors_of(at(content, path))
     names, _ = _split(tensors, prefix)
     return frozenset((name, id(tensors[key].storage), tensors[key].offset) for name, key in names.items())
 
@@ -394,7 +317,7 @@ def _beside(content: dict[Any, Any], path: Path) -> dict[Any, Any]:
     """Return all but the state dict, in one dict: what stood beside it within its wrapping, and what without."""
     beside: dict[Any, Any] = {}
     for depth in range(len(path), 0, -1):
-        level = _at(content, path[: depth - 1])
+        level = at(content, path[: depth - 1])
         for name, value in level.items():
             if name != path[depth - 1]:
                 beside[name if name not in beside else f"outer {name}"] = value

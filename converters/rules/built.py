@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from converters.errors import ConversionError
-from converters.rules.layout import LEGACY, NEW, Layout
+from converters.rules.layout import Layout
 from converters.rules.ports import Port
+from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.launch import RefusedError, SideError, layout_of_side
 
 _TIME_LIMIT = 600.0  # seconds

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from converters.errors import DetectionError, listed
 from converters.rules import ports
-from converters.rules.layout import LEGACY, NEW, Layout, TensorSpec, spec_of
+from converters.rules.layout import Layout, TensorSpec, spec_of
 from converters.rules.ports import Port
 from legacy_adapters import registry
 from legacy_adapters.family import Family
+from legacy_adapters.ground.names import LEGACY, NEW
 
 if TYPE_CHECKING:
     from converters.rules.engine import AnyTensor

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from converters import errors
 from converters.errors import listed
 from converters.formats.stored import StoredTensor
-from converters.rules.layout import LEGACY, NEW, Layout, TensorSpec, class_counts, spec_of
+from converters.rules.layout import Layout, TensorSpec, class_counts, spec_of
 from converters.rules.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
 from converters.rules.mapping import Mapping as KeyMapping
+from legacy_adapters.ground.names import LEGACY, NEW
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from converters.formats.stored import StoredTensor
 
-LEGACY, NEW = "legacy", "new"
 _BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
 
 

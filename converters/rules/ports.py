@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 from converters.errors import MappingError
-from converters.rules.layout import NEW, Layout
+from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
 from legacy_adapters.family import Family, FamilyError, Variant
+from legacy_adapters.ground.names import NEW
 
 
 @dataclass(frozen=True)

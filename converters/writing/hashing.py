@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import IO, TypeVar
 
 from converters.formats import finite
 from converters.formats.finite import NotFinite
 from converters.formats.stored import StoredTensor
+from converters.threads import in_order
 from converters.writing.manifest import FileDigest
 
 Key = TypeVar("Key")
@@ -37,7 +35,7 @@ def digests(
     files = list(files)
     largest_first = sorted(tensors, key=lambda key: -tensors[key].nbytes)
     hashes = [tensors[key].sha256 if not_finite is None else partial(_examined, tensors[key]) for key in largest_first]
-    done = _in_threads([*(partial(_whole, path) for path in files), *hashes])
+    done = list(in_order([*(partial(_whole, path) for path in files), *hashes]))
     hashed = dict(zip(largest_first, done[len(files) :]))
     if not_finite is not None:
         not_finite |= {key: counted for key, (_, counted) in hashed.items() if counted is not None}
@@ -52,7 +50,7 @@ def not_finite(tensors: Mapping[Key, StoredTensor]) -> dict[Key, NotFinite]:
         CheckpointError: If a tensor's file is damaged.
         OSError: If a file cannot be read.
     """
-    counts = _in_threads([partial(finite.count, tensor) for tensor in tensors.values()])
+    counts = in_order(partial(finite.count, tensor) for tensor in tensors.values())
     return {key: counted for key, counted in zip(tensors, counts) if counted is not None}
 
 
@@ -95,34 +93,3 @@ def output_digest(path: Path) -> FileDigest:
 def _whole(path: Path) -> FileDigest:
     with path.open("rb", buffering=0) as file:
         return file_digest(path.name, file)
-
-
-def _in_threads(works: list[Callable[[], object]]) -> list:
-    """Call every work, by as many threads as there are processors, in order; the first error ends it."""
-    done: dict[int, object] = {}
-    errors: list[BaseException] = []
-    waiting: SimpleQueue[tuple[int, Callable[[], object]]] = SimpleQueue()
-    for item in enumerate(works):
-        waiting.put(item)
-
-    def run() -> None:
-        with suppress(Empty):
-            while not errors:
-                number, work = waiting.get_nowait()
-                try:
-                    done[number] = work()
-                except BaseException as error:
-                    errors.append(error)
-
-    threads = [Thread(target=run) for _ in range(len(os.sched_getaffinity(0)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    except BaseException as error:  # an interrupt, which comes to the main thread alone
-        errors.append(error)
-        raise
-    if errors:
-        raise errors[0]
-    return [done[number] for number in range(len(works))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from converters.errors import OutputExistsError
+from legacy_adapters.ground import files
 
 _NEW, _OLD = "ddq-convert.tmp", "ddq-convert.old"
 _TEMPORARY = re.compile(rf"\.(.+)\.\d+-\d+\.({re.escape(_NEW)}|{re.escape(_OLD)})", re.DOTALL)
@@ -51,8 +51,7 @@ class Publication:
         """
         with naming(path):
             file = self._files[path] = _opened(path, _NEW)
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.lock(file)
         return file
 
     def commit(self, last: Path) -> None:
@@ -85,7 +84,7 @@ class Publication:
             raise
         for path in (*self._saved.values(), *(set(self._replaceable) - self._files.keys())):
             path.unlink(missing_ok=True)
-        _sync_folder(self._folder)
+        files.sync(self._folder)
 
     def _give_name(self, path: Path) -> None:
         """Give a temporary file its final name; one that is taken by now is not replaced, unless it may be."""
@@ -137,7 +136,7 @@ def leftovers(folder: Path, belongs: Callable[[str], bool]) -> dict[Path, str]:
     """Find what killed processes have left in a folder, and the names that they would have given it."""
     found = {folder / name: _TEMPORARY.fullmatch(name) for name in sorted(os.listdir(folder))}
     named = {path: match[1] for path, match in found.items() if match is not None}
-    return {path: name for path, name in named.items() if belongs(name) and _abandoned(path)}
+    return {path: name for path, name in named.items() if belongs(name) and files.is_abandoned(path)}
 
 
 @contextmanager
@@ -157,22 +156,3 @@ def _opened(path: Path, suffix: str) -> IO[bytes]:
             return path.with_name(f".{path.name}.{os.getpid()}-{number}.{suffix}").open("x+b")
         except FileExistsError:  # of a process with the same number on another machine, or without locks
             number += 1
-
-
-def _abandoned(temporary: Path) -> bool:
-    """Tell whether no process holds the lock of a temporary file."""
-    try:
-        with temporary.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converters import api
+from converters import api, planning
 from converters.errors import (
     AlreadyConvertedError,
     CheckpointError,
@@ -192,7 +192,7 @@ def _check_names(path: Path, side: SideManifest) -> None:
     recorded = side.manifest
     try:
         options = replace(Options.from_dict(recorded.options), to=recorded.target_layout)
-        wanted = api.layout_after(_port(recorded), options).tensors
+        wanted = planning.layout_after(_port(recorded), options).tensors
     except (FamilyError, ConversionError) as error:
         raise VerificationError(f"Cannot check `{path}` against its layout: {error}") from error
     lines = {line.target: line for line in recorded.tensors}
@@ -245,7 +245,7 @@ def _check_source(source: Path, recorded: Manifest) -> None:
             f"recorded {recorded.source[0].sha256}."
         )
     try:
-        again = api.prove(api.plan(source, _options(recorded)))
+        again = api.prove(planning.plan(source, _options(recorded)))
     except (CheckpointError, ClassMapError, ConversionError, FamilyError, AlreadyConvertedError) as error:
         raise VerificationError(f"The conversion of `{source}` cannot be repeated: {error}") from error
     difference = manifest.first_difference(recorded, replace(again, source=recorded.source))

@@ -82,8 +82,8 @@ def _of_two_bytes(raw: bytes) -> Decoded:
 def _of_one_byte(raw: bytes, error: UnicodeDecodeError) -> Decoded:
     line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
     trouble = (
-        f"byte 0x{raw[error.start]:02x} in line {line}, column {column} is not UTF-8, which mmdet reads; if the file is "
-        "Latin-1 (Windows), `iconv -f cp1252 -t utf-8 OLD > NEW` converts it"
+        f"byte 0x{raw[error.start]:02x} in line {line}, column {column} is not UTF-8, which mmdet reads; if the file "
+        "is Latin-1 (Windows), `iconv -f cp1252 -t utf-8 OLD > NEW` converts it"
     )
     return Decoded(raw.decode("latin-1"), "latin-1", trouble, certain=False)
 

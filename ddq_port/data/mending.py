@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from ddq_port.data import annotation_file
 from ddq_port.data.findings import Collector, is_number
 from ddq_port.data.names import ImageFolder
 from ddq_port.data.records import LARGEST_AREA, as_other_type, is_id
+from legacy_adapters.ground.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -70,25 +69,10 @@ def write(content: dict[str, Any], out: Path) -> None:
         MendingError: if there is a file of that name.
         OSError: if it cannot be written.
     """
-    text = json.dumps(content)
-    handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            os.fsync(file.fileno())
-        os.link(temporary, out)  # unlike a renaming, this never replaces a file
+        write_whole(out, json.dumps(content), replace=False)
     except FileExistsError as error:
         raise MendingError(f"`{out}` exists; --fix overwrites nothing, choose another name.") from error
-    finally:
-        os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _listed(content: dict[str, Any], name: str) -> list[dict[str, Any]]:

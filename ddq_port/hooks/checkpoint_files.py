@@ -12,6 +12,8 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, get_file_backend
 
+from legacy_adapters.ground.files import publish
+
 #: A second name (hard link) of the newest complete checkpoint, in the work dir; it costs no disk space of its own while
 #: the checkpoint exists under its first name.
 LAST_COMPLETE = "last_complete.pth"
@@ -32,9 +34,7 @@ def write_atomically(folder: str, filename: str, write: Callable[[str], None]) -
     """
     part, path = Path(folder, f".{filename}{_PART}"), Path(folder, filename)
     write(part.name)
-    _sync(part)
-    os.replace(part, path)
-    _sync(path.parent)
+    publish(part, path)
     return path
 
 
@@ -66,11 +66,3 @@ def repair(work_dir: str) -> str | None:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

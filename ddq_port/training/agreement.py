@@ -15,7 +15,7 @@ from typing import Any
 from ddq_port.data.classes import NamesError, difference, listed, of_file, of_meta, repeated, resembling
 from ddq_port.training import weights
 from ddq_port.training.stated import DataClasses, StatementError, data_sets, heads, takes_texts
-from ddq_port.words import counted
+from legacy_adapters.ground.words import counted
 
 _ROWS = re.compile(r"^bbox_head\.(?:aux_)?cls_branches\.\d+\.(?:weight|bias)$|(?:^|\.)label_embedding\.weight$")
 _HEAD = "model.bbox_head.num_classes"

@@ -13,9 +13,10 @@ import click
 from ddq_port.data import foreign
 from ddq_port.data.check import EVALUATION, HEADERS, NAMES, PIXELS, TRAINING, Options, Sample, check
 from ddq_port.data.findings import ERROR, KINDS, NOTE, WARNING, Findings, severity_of
-from ddq_port.training.console import DONE, NOT_SO, Failure
+from ddq_port.training.console import NOT_SO
 from ddq_port.training.image_progress import ImageProgress
-from ddq_port.words import counted
+from legacy_adapters.ground.console import DONE, Failure
+from legacy_adapters.ground.words import counted
 
 _COLORS = {ERROR: "red", WARNING: "yellow", NOTE: None}
 _SHOWN = 5  # problems of each kind on the terminal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,11 +12,9 @@ from typing import Any
 import click
 
 from ddq_port import requirements
+from legacy_adapters.ground.console import OneLineErrors, clear
 
-DONE, NOT_SO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
-_LONGEST_LINE = 2000  # characters
-_ERASE = "\r\x1b[K"  # of a terminal's line
-_status_shown = False  # whether the last line on stderr is one to be replaced
+NOT_SO, BUG = 1, 70
 
 #: Options that every command has.
 OUTPUT = (
@@ -42,14 +39,6 @@ CFG_OPTIONS = click.option(
 )
 
 
-class Failure(click.ClickException):
-    """An error that ends the command with its own exit code."""
-
-    def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 class WritablePath(click.Path):
     """A folder, or a file, to be written; refused at once where it cannot be, not after hours of work."""
 
@@ -68,31 +57,10 @@ class WritablePath(click.Path):
         return path
 
 
-class OneLineErrors:
-    """What a click command or group inherits first, to report every error as one line on stderr."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        """Run; exit with the code that the command returns, or with that of its error."""
-        try:
-            code = super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[misc]
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            code = BAD_INPUT
-        except click.ClickException as error:
-            message(f"error: {one_line(error.format_message())}", color="red")
-            code = error.exit_code
-        except ImportError as error:
-            told = requirements.told(error)
-            if told is None:
-                raise
-            message(f"error: {one_line(told)}", color="red")
-            code = BAD_INPUT
-        except click.Abort:
-            message("error: interrupted", color="red")
-            code = INTERRUPTED
-        if not standalone_mode:
-            return code
-        sys.exit(code if isinstance(code, int) else DONE)
+class _OneLineErrors(OneLineErrors):
+    def explained(self, error: Exception) -> str | None:
+        """Say what is not installed; an error of the system is one of the training, and a bug here."""
+        return requirements.told(error) if isinstance(error, ImportError) else None
 
 
 class PairsCommand(click.Command):
@@ -103,11 +71,11 @@ class PairsCommand(click.Command):
         return super().parse_args(ctx, repeated(args, "--cfg-options"))
 
 
-class Command(OneLineErrors, PairsCommand):
+class Command(_OneLineErrors, PairsCommand):
     """A command on its own."""
 
 
-class Group(OneLineErrors, click.Group):
+class Group(_OneLineErrors, click.Group):
     """A group of commands, one of which is meant where none is named.
 
     Args:
@@ -161,41 +129,6 @@ def run_main(command: click.Command, name: str) -> None:
     try:
         command(prog_name=name)
     except Exception:
-        _clear()
+        clear()
         traceback.print_exc()
         sys.exit(BUG)
-
-
-def one_line(text: str) -> str:
-    """Return text with every run of white space made one space, printable and of a length to be read."""
-    line = " ".join(text.split())
-    line = line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} [...] {line[-_LONGEST_LINE // 2 :]}"
-
-
-def message(text: str, color: str | None = None) -> None:
-    """Write a line to stderr, coloured on a terminal unless NO_COLOR is set."""
-    _clear()
-    colored = color is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    click.echo(click.style(text, fg=color) if colored else text, err=True)
-
-
-def updates_lines() -> bool:
-    """Tell whether stderr is a terminal, on which a line can be written again."""
-    return sys.stderr.isatty()
-
-
-def status(text: str) -> None:
-    """Write a line to a terminal that the next line will replace."""
-    global _status_shown
-    columns = shutil.get_terminal_size().columns
-    sys.stderr.write(f"{_ERASE}{text[: columns - 1]}")
-    sys.stderr.flush()
-    _status_shown = True
-
-
-def _clear() -> None:
-    global _status_shown
-    if _status_shown:
-        sys.stderr.write(_ERASE)
-        _status_shown = False

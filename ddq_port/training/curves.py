@@ -9,6 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from legacy_adapters.ground.files import whole_file
+
 #: Groups of loss terms, by what their names contain; the first that fits, all others are of matching queries.
 _GROUPS = (("dense queries", "aux_"), ("denoising queries", "dn_"), ("encoder", "enc_"))
 _MATCHING = "matching queries"
@@ -91,9 +93,8 @@ def draw(curves: Curves, file: str | Path, title: str = "") -> None:
     _plot(ap, "AP on the validation images", list(_ap(curves)), marker="o")
     ap.set_ylim(0, 1)
     _rate(total.twinx(), curves.training.get("lr"))
-    unfinished = Path(file).with_name(f".{Path(file).name}.tmp")
-    figure.savefig(unfinished, format="png", dpi=100)
-    unfinished.replace(file)
+    with whole_file(file) as image:
+        figure.savefig(image, format="png", dpi=100)
 
 
 def smooth(values: list[float]) -> list[float]:

@@ -17,9 +17,10 @@ from ddq_port import configs
 from ddq_port.data import own, shapes
 from ddq_port.training import curves, pictures, run
 from ddq_port.training.config import ConfigError, TrainOptions
-from ddq_port.training.console import DONE, NOT_SO, message
+from ddq_port.training.console import NOT_SO
 from ddq_port.training.endings import exit_codes, logs_on_stderr
-from ddq_port.words import counted
+from legacy_adapters.ground.console import DONE, message
+from legacy_adapters.ground.words import counted
 
 CONFIG = "ddq-detr-4scale_tiny_shapes"
 #: Box AP that the demo must reach in the steps of its config.

@@ -21,10 +21,12 @@ from ddq_port.hooks import ResumeRefusedError, TrainingStopped
 from ddq_port.training.agreement import AgreementError
 from ddq_port.training.check_data import DataError
 from ddq_port.training.config import ConfigError
-from ddq_port.training.console import BAD_INPUT, NOT_SO, Failure, message, one_line
+from ddq_port.training.console import NOT_SO
 from ddq_port.training.launch import LaunchError
 from ddq_port.training.preflight import NotRecordedError, PreflightError
 from ddq_port.training.weights import WeightsError
+from legacy_adapters.ground.console import BAD_INPUT, Failure, message
+from legacy_adapters.ground.words import one_line
 
 _BAD_INPUT = (
     ConfigError,

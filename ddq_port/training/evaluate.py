@@ -17,10 +17,10 @@ from mmengine.config import Config
 from ddq_port.hooks import StopOnNonFiniteLossHook
 from ddq_port.training import agreement, check_data, config, finite, launch, weights
 from ddq_port.training.config import ConfigError, EvalOptions
-from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
 from ddq_port.training.progress import ProgressHook
 from ddq_port.training.run import build
+from legacy_adapters.ground.console import DONE, message
 
 _PER_CLASS = "_precision"  # what CocoMetric adds to the name of a class
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ddq_port.labels import color_of, placed
+from legacy_adapters.ground.files import write_whole
 
 _WIDTH, _GAP, _HEADER = 512, 16, 28  # pixels
 _PAIRS_PER_ROW = 2
@@ -54,9 +55,7 @@ def draw(
         right = _panel(pixels, sorted(strong, key=lambda entry: -entry["score"]), names, f"score >= {min_score:g}")
         pairs.append(_beside([left, right]))
     rows = [_beside(pairs[at : at + _PAIRS_PER_ROW], 2 * _GAP) for at in range(0, len(pairs), _PAIRS_PER_ROW)]
-    unfinished = Path(file).with_name(f".{Path(file).name}.tmp")
-    unfinished.write_bytes(cv2.imencode(".png", _above(rows))[1].tobytes())
-    unfinished.replace(file)
+    write_whole(file, cv2.imencode(".png", _above(rows))[1].tobytes())
 
 
 def _by_image(entries: Sequence[Mapping[str, Any]]) -> Mapping[Any, list[Mapping[str, Any]]]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from legacy_adapters.ground.files import write_whole
+
 MATCH = 0
 _TIME_LIMIT = 900  # seconds for each of the two runs in the process
 #: Detectors of which golden files are installed, by their type in a config.
@@ -69,9 +71,7 @@ class Passed:
             OSError: if it cannot be written.
         """
         path = folder / f"preflight-{self.sha256[:12]}.json"
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(self.report)
-        part.replace(path)
+        write_whole(path, self.report)
         return path
 
 

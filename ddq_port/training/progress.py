@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ddq_port.training.console import message, status, updates_lines
+from legacy_adapters.ground.console import message, status, updates_lines
 
 _BETWEEN_UPDATES = 0.5  # seconds, of a line that is kept up to date
 _BETWEEN_LINES = (15.0, 300.0)  # seconds, of lines one below the other: at the beginning, and at most

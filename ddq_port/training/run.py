@@ -18,10 +18,10 @@ from ddq_port import __version__
 from ddq_port.hooks import SameScheduleHook
 from ddq_port.training import agreement, check_data, config, launch, preflight, weights
 from ddq_port.training.config import TrainOptions
-from ddq_port.training.console import DONE, message
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
 from ddq_port.training.progress import ProgressHook
-from ddq_port.words import counted
+from legacy_adapters.ground.console import DONE, message
+from legacy_adapters.ground.words import counted
 
 
 @dataclass(frozen=True)

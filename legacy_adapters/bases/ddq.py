@@ -6,9 +6,9 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 import torch
 
-from legacy_adapters import probes
-from legacy_adapters.methods import IN, OUT, Aside
-from legacy_adapters.taps import Tap
+from legacy_adapters.recording.methods import IN, OUT, Aside
+from legacy_adapters.recording.taps import Tap
+from legacy_adapters.tasks import probes
 
 
 def aside(model: torch.nn.Module) -> Aside:

@@ -14,13 +14,14 @@ from typing import TypeVar
 from rich.console import Console
 from safetensors import SafetensorError
 
-from converters.cli.console import message, of_system
+from converters.cli.console import of_system
 from converters.errors import one_line
+from legacy_adapters.ground.console import BAD_INPUT, message
 from legacy_adapters.launch import SideError
 
 T = TypeVar("T")
 
-BAD_INPUT, SIDE_CRASHED = 2, 4
+SIDE_CRASHED = 4
 _FREE_SPACE = "Make room there, or choose another place with --out or, for temporary files, TMPDIR."
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors, in Rust, ends the message of an error of the system
 

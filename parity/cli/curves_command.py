@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from converters.cli.console import message
+from legacy_adapters.ground.console import message
 
 from ..curves import curves
 from ..curves import report as curves_report

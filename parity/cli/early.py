@@ -10,18 +10,19 @@ from typing import Any
 
 import click
 
-from converters.cli.console import BAD_INPUT, Failure, of_system
-from converters.errors import counted
+from converters.cli.console import of_system
 from converters.rules.ports import Port, port
 from ddq_port import requirements
 from legacy_adapters import registry
 from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoError
+from legacy_adapters.ground.console import BAD_INPUT, Failure
+from legacy_adapters.ground.words import counted
+from legacy_adapters.job import CHECKS
 
 from ..sides.places import RUN, check_file
 from ..sides.settings import SettingsError, check_options
 from .options import DEFAULT_BOUNDS
 from .output import check_run_folder
-from .params import CHECKS
 
 #: Of a variant that names none. No image is the largest, the first neither the highest nor the widest.
 DEFAULT_SIZES = ((93, 115), (131, 121), (77, 157))

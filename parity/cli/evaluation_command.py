@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters import errors
-from converters.cli.console import message
 from converters.rules.ports import Port
-from legacy_adapters.family import FamilyError, RepoError
-from legacy_adapters.launch import RefusedError
+from legacy_adapters.ground.console import message
 
 from ..evaluation import coco
 from ..evaluation import report as evaluation_report
@@ -21,23 +19,13 @@ from ..evaluation.run import EvalTask, categories_of, evaluate, options_dict
 from ..runs.run import check_legacy
 from ..sides.adapter_check import Needs, check_adapters
 from ..sides.places import EVALUATION
-from ..sides.settings import SettingsError, Sources
+from ..sides.settings import Sources
 from ..sides.sides import check_device, with_layouts
-from .commands import machine_of
+from .commands import INPUT_ERRORS, machine_of
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
 REPORT = "report.json"
-_INPUT_ERRORS = (
-    RefusedError,
-    RepoError,
-    SettingsError,
-    coco.BadSetError,
-    errors.CheckpointError,
-    errors.ConversionError,
-    FamilyError,
-    OSError,
-)
 
 
 def run(
@@ -82,22 +70,27 @@ def run(
             (folder / EVALUATION).write_text(json.dumps(options, indent=1, sort_keys=True, default=str))
             verdict = evaluate(task, sources, where, bounds, used, categories, folder, progress(quiet))
             if out is not None:
-                draw_worst(verdict, files_of(folder), used, worst, folder)
-                shown = json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True)
-                (folder / REPORT).write_text(shown)
+                _keep_report(verdict, used, worst, folder)
         return verdict
 
-    verdict, code = done(work, _INPUT_ERRORS)
+    verdict, code = done(work, (*INPUT_ERRORS, coco.BadSetError))
     if verdict is None:
         return code
 
-    def render() -> None:
-        if as_json:
-            sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
-        else:
-            evaluation_report.print_verdict(verdict, OpenConsole(), quiet)
-
-    written(render)
+    written(partial(_render, verdict, as_json, quiet))
     if out is not None and not quiet:
         message(f"wrote {out / REPORT} and the worst images, {out}/worst-*.png")
     return verdict.exit_code
+
+
+def _keep_report(verdict: EvalVerdict, images: coco.ImageSet, worst: int, folder: Path) -> None:
+    """Write the report and draw the ``worst`` images into ``folder``."""
+    draw_worst(verdict, files_of(folder), images, worst, folder)
+    (folder / REPORT).write_text(json.dumps(evaluation_report.as_dict(verdict), indent=1, sort_keys=True))
+
+
+def _render(verdict: EvalVerdict, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(evaluation_report.as_dict(verdict), indent=1) + "\n")
+    else:
+        evaluation_report.print_verdict(verdict, OpenConsole(), quiet)

@@ -379,6 +379,28 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
 
 
+@cli.command("new-family", epilog="""\b
+Exit codes:
+  0  written
+  2  usage or bad input
+  70 a bug in ddq-parity itself""")  # fmt: skip
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-q", "--quiet", is_flag=True, help="Do not say what comes next.")
+def new_family(folder: Path, quiet: bool) -> None:
+    """Write a template of a family into FOLDER.
+
+    The template works as it is. Put the old code and your port into it, step by step.
+    """
+    from . import new_family as template
+
+    with refusals():
+        files = template.write(folder)
+    if not quiet:
+        click.echo(f"wrote {', '.join(files)} into {folder}")
+        click.echo(f"try it:    ddq-parity run --family {folder}")
+        click.echo("then put the old code into legacy.py, your port into new.py, their names into rules.py")
+
+
 def demo_file() -> Path:
     """Return the golden file that comes with this package."""
     return next(family.demo for family in registry.every() if family.demo is not None)

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from legacy_adapters import registry
+from legacy_adapters.job import CHECKS
 
-from .params import CHECKS, CheckList, CountList, Device, Digest, NotNegative, SizeList
+from .params import CheckList, CountList, Device, Digest, NotNegative, SizeList
 
 EXIT_CODES = """\b
 Exit codes:

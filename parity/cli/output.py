@@ -9,7 +9,6 @@ process that was killed, and the next run into the same place removes it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,8 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from legacy_adapters.ground import files
 
 from ..sides.places import RUN, SCRIPT
 
@@ -174,8 +175,7 @@ def _workplace(target: Path, inside: bool) -> Iterator[tuple[Path, Path]]:
         _tidy_up(target, parent)
         made.mkdir()
         lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(lock)
         with _full_disk_told(made):
             yield made, old
     finally:
@@ -204,27 +204,12 @@ def _tidy_up(target: Path, parent: Path) -> None:
     """Remove what killed processes left of ``target``; put back what they had taken away and not replaced."""
     for path in parent.iterdir():
         found = _HIDDEN.fullmatch(path.name)
-        if found is None or found["name"] != target.name or not _abandoned(path):
+        if found is None or found["name"] != target.name or not files.is_abandoned(path):
             continue
         if path.name.endswith(_OLD) and not target.exists():
             path.rename(target)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _abandoned(path: Path) -> bool:
-    """Tell whether no process holds the lock of a folder."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return True
 
 
 def _must_stay(target: Path) -> bool:

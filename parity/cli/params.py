@@ -13,7 +13,6 @@ from ..sides.sizes import SIDES
 #: ULPs by which scores of DDQ-DETR's decoder differed at most between AVX512 and plain kernels, seeded weights, in
 #: round numbers: 860 at tiny width, 2000 at full width. Where the first queries are selected it was 10 to 25.
 AT_RISK_ULPS = 1024.0
-CHECKS = ("forward", "loss", "grad", "init", "train")
 _DIGITS = (12, 64)  # of a digest, fewest and most
 
 

@@ -11,22 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
-from legacy_adapters.trace_writer import Record, content_digest
+from legacy_adapters.recording.trace_writer import Record, content_digest
 
-from ..decisions.ties import cut_alike, is_of_decision
+from ..decisions.kinds import rule_of
+from ..decisions.ranking import Ranking
+from ..decisions.trials import DecisionDifference
+from ..traces.kinds import FLOW, Kind
 from ..traces.pieces import Numbers, together
 from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Recording, Trace, TraceError
-from .derived import Finding, decision_margin, examine, follows_gradients, training_slack
+from .deciding import Decisions
+from .derived import Finding, examine, follows_gradients, training_slack
 from .evidence import Evidence, norms
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
 from .pairing import Pair
 
 #: Kinds of records that hold what code passes on, numbers among it.
-_ARGUMENTS = ("module_in", "basis")
-_NUMBERS = (*_ARGUMENTS, "module_out", "loss", "in_grad", "out_grad")
+_ARGUMENTS = frozenset((Kind.MODULE_IN, Kind.BASIS))
+_NUMBERS = _ARGUMENTS | FLOW | {Kind.MODULE_OUT, Kind.LOSS}
 EXACT, FIXED, DERIVED = "exact", "fixed", "derived"
 
 
@@ -92,6 +95,7 @@ class Comparison:
         accepted: equal under the tolerance.
         difference: None if identical.
         finding: under a derived tolerance, what was measured and allowed; else None, as for decisions.
+        decision: that the records are of, if they are of one and not the same: how far it is from a tie.
     """
 
     pair: Pair
@@ -99,6 +103,7 @@ class Comparison:
     accepted: bool
     difference: Difference | None
     finding: Finding | None = None
+    decision: DecisionDifference | None = None
 
 
 def compare_all(
@@ -119,17 +124,18 @@ def compare_all(
         TraceError: if a tensor cannot be read or is not what was recorded.
     """
     pairs = tuple(pairs)
-    work = {}
+    work, decisions = {}, Decisions(legacy, new, evidence)
     same = {id(pair) for pair in pairs if _is_same(legacy, new, pair)}
     for pair in pairs:
         if id(pair) not in same:
-            work.setdefault(_work_of(pair, evidence), partial(_compare_one, legacy, new, pair, tolerance, evidence))
-    done = {key: compare() for key, compare in work.items()}
+            compare = partial(_compare_one, legacy, new, pair, tolerance, evidence, decisions)
+            work.setdefault(_work_of(pair, evidence), compare)
+    results = {key: compare() for key, compare in work.items()}
     for pair in pairs:
         if id(pair) in same:
             yield Comparison(pair, True, True, None)
         else:
-            yield replace(done[_work_of(pair, evidence)], pair=pair)
+            yield replace(results[_work_of(pair, evidence)], pair=pair, decision=decisions.of(pair))
 
 
 def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
@@ -140,14 +146,14 @@ def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
 def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
     """Tell whether one side ranks all scores and begins as the other does, which lists the best only."""
     one, two = pair.legacy, pair.new
-    if one.kind != "tap" or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
+    if one.kind != Kind.TAP or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
         return False
-    basis = new.values_of(two.phase, "basis", two.name, two.call)
+    rule = rule_of(new.slots(two.phase, Kind.BASIS, two.name, two.call))
     ours, theirs = legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4])
-    if "scores" not in basis or "boxes" in basis or not len(ours) == len(theirs) == 1:
-        return False  # no ranking: a result, say, of boxes, scores and labels
-    cut = cut_alike(ours, theirs, basis)
-    return all(cut) and torch.equal(*(next(iter(side.values())) for side in cut))
+    if not isinstance(rule, Ranking) or not len(ours) == len(theirs) == 1:
+        return False  # a result, say, of boxes, scores and labels
+    aligned = rule.aligned(ours, theirs, new.values_of(two.phase, Kind.BASIS, two.name, two.call))
+    return torch.equal(*(next(iter(side.values())) for side in aligned))
 
 
 def _is_one_number(pair: Pair, new: Trace) -> bool:
@@ -177,10 +183,14 @@ def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
     return pair.legacy.digest, pair.new.digest, _is_setting(pair.new)
 
 
-def _compare_one(legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None) -> Comparison:
-    if evidence is not None and _is_decision(pair.new, evidence.new) and pair.legacy.dtype == pair.new.dtype:
-        found = decision_margin(pair, evidence)
-        return Comparison(pair, False, found.is_tie, Difference(float("nan"), 1.0, str(found)))
+def _compare_one(
+    legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None, decisions: Decisions
+) -> Comparison:
+    if evidence is not None and not pair.new.is_float and pair.legacy.dtype == pair.new.dtype:
+        decision = decisions.of(pair)
+        if decision is not None and decision.ruling is not None:
+            ruling = decision.ruling
+            return Comparison(pair, False, ruling.is_tie, Difference(float("nan"), 1.0, str(ruling)))
     if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
         note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
@@ -198,32 +208,32 @@ def _kind(record: object) -> str:
     return f"{record.dtype}{list(record.shape)}"
 
 
-def _compare(pair: Pair, expected: Numbers, found: Numbers, tolerance: Tolerance) -> Comparison:
+def _compare(pair: Pair, legacy: Numbers, new: Numbers, tolerance: Tolerance) -> Comparison:
     within = tolerance.name != EXACT  # the digests differ, so some bit does
     if within and _is_setting(pair.new):
         tolerance = _SETTINGS
 
     def watched() -> Iterator[tuple[Tensor, Tensor]]:
         nonlocal within
-        for one, two in together(expected, found):
+        for one, two in together(legacy, new):
             within = within and accepted(one, two, tolerance)
             yield one, two
 
-    difference = Difference.of(measure_pieces(watched(), expected.dtype))
+    difference = Difference.of(measure_pieces(watched(), legacy.dtype))
     return Comparison(pair, False, within, difference)
 
 
 def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
     record = pair.legacy
     # both sides load the same weights, so these have no rounding of their own
-    sample = evidence.sample(pair) if record.is_float and record.kind != "param" else None
+    sample = evidence.sample(pair) if record.is_float and record.kind != Kind.PARAM else None
     if sample is None:
         what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
-        what = {"param": "other weights", "state": "changed by training on one side only"}.get(record.kind, what)
+        what = {Kind.PARAM: "other weights", Kind.STATE: "changed by training on one side only"}.get(record.kind, what)
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     if _is_setting(record):
         return _compare(pair, sample.legacy, sample.new, _SETTINGS)
-    if record.kind == INIT:
+    if record.kind == Kind.INIT:
         return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
     finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
     difference = measure(sample.legacy, sample.new)
@@ -236,24 +246,17 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
 
 def _is_setting(record: Record) -> bool:
     """Tell the settings of a training (learning rate, norm to clip to) from what is computed with tensors."""
-    return record.kind in ("setting", "update") or (record.kind == "clip" and record.slot != "total_norm")
+    return record.kind in (Kind.SETTING, Kind.UPDATE) or (record.kind == Kind.CLIP and record.slot != "total_norm")
 
 
-def _is_decision(record: Record, trace: Trace) -> bool:
-    """Tell a decision from other taps: the labels of the result, a draw of whole numbers."""
-    if record.kind != "tap" or record.is_float:
-        return False
-    return is_of_decision(trace.slots(record.phase, "basis", record.name, record.call))
-
-
-def accepted(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
+def accepted(legacy: Tensor, new: Tensor, tolerance: Tolerance) -> bool:
     """Tell whether a piece is within a fixed ``tolerance`` of the expected one; dtypes and shapes are equal."""
-    if not expected.is_floating_point():
-        return bool(np.array_equal(expected.numpy(), found.numpy()))
-    one, two = expected.double().numpy(), found.double().numpy()
+    if not legacy.is_floating_point():
+        return bool(np.array_equal(legacy.numpy(), new.numpy()))
+    one, two = legacy.double().numpy(), new.double().numpy()
     return bool(np.allclose(two, one, tolerance.rtol, tolerance.atol, equal_nan=True))
 
 
-def measure(expected: Numbers, found: Numbers) -> Difference:
+def measure(legacy: Numbers, new: Numbers) -> Difference:
     """Measure the difference of two tensors of one dtype and shape."""
-    return Difference.of(measure_numbers(expected, found))
+    return Difference.of(measure_numbers(legacy, new))

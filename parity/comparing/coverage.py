@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from converters.rules.mapping import Mapping as Rules
-from legacy_adapters.phases import step_of
+from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.training.phases import step_of
 
+from ..traces.kinds import Kind
 from ..traces.trace import Recording
 from .pairing import LEGACY, NEW, Unpaired
 
@@ -70,7 +71,7 @@ class Coverage:
     @property
     def losses_only_on(self) -> dict[str, tuple[str, ...]]:
         """Return the loss terms that one side has and the other lacks, by side."""
-        lone = [item for item in self.unaccounted if item.record.kind == "loss"]
+        lone = [item for item in self.unaccounted if item.record.kind == Kind.LOSS]
         return {side: tuple(item.record.name for item in lone if item.side == side) for side in SIDES}
 
     def missing_calls(self, side: str) -> int:
@@ -78,7 +79,7 @@ class Coverage:
         return sum(lone.calls for lone in self.lone_calls if lone.side == side)
 
 
-def cover(legacy: Recording, new: Recording, rules: Rules, unpaired: tuple[Unpaired, ...]) -> Coverage:
+def cover(legacy: Recording, new: Recording, rules: NameMapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
     """Account for two recordings.
 
     Args:
@@ -151,37 +152,37 @@ def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpai
     outputs: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
     for item in unpaired:
         record = item.record
-        if item.side == side and record.kind == "module_out":
+        if item.side == side and record.kind == Kind.MODULE_OUT:
             outputs[record.phase, record.name, record.call].append(covers(item))
     return Counter((phase, name) for (phase, name, _), covered in outputs.items() if all(covered))
 
 
 def _with_weights(side: Recording) -> set[str]:
     """Return the paths of the modules that have parameters or buffers of their own."""
-    return {record.name.rpartition(".")[0] for record in side.records if record.kind == "param"}
+    return {record.name.rpartition(".")[0] for record in side.records if record.kind == Kind.PARAM}
 
 
 def _lone(
     side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str]
 ) -> list[LoneCalls]:
-    found = []
+    lone_calls = []
     for (phase, name), count in calls.items():
         missing = count - paired.get((phase, name), 0)
         left = missing - min(missing, covered[phase, name])
         # steps of a training record no calls; what one without weights does is seen in losses, gradients and state
         if left and (step_of(phase) is None or name in with_weights):
-            found.append(LoneCalls(side, phase, name, left))
-    return found
+            lone_calls.append(LoneCalls(side, phase, name, left))
+    return lone_calls
 
 
-def _lone_modules(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+def _lone_modules(legacy: Recording, new: Recording, rules: NameMapping) -> dict[str, tuple[str, ...]]:
     ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
     theirs = set(new.coverage.get("classes", {}))
     lone = (name for name, twin in ours.items() if twin not in theirs)
     return {LEGACY: tuple(sorted(lone)), NEW: tuple(sorted(theirs - set(ours.values())))}
 
 
-def _gradients(legacy: Recording, new: Recording, rules: Rules) -> dict[str, tuple[str, ...]]:
+def _gradients(legacy: Recording, new: Recording, rules: NameMapping) -> dict[str, tuple[str, ...]]:
     without = {}
     for side, recording in ((LEGACY, legacy), (NEW, new)):
         names = {*recording.coverage["without_gradient"], *recording.coverage.get("frozen", ())}

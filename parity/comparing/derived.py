@@ -9,7 +9,7 @@ Two bounds, each for the largest error and for its root mean square:
   2^-20 leaves 500 times the room that it needs, and still shows what float32 noise would hide.
 
 One run's error is no bound by itself: it is a matter of luck for losses and other small records. With other CPU kernels
-the official DDQ-DETR at tiny width made up to 16 times the error of its first run, hence several runs and a factor.
+an official detector at a small width made up to 16 times the error of its first run, hence several runs and a factor.
 Gradients are worse: where a kink of the model (ReLU, bilinear sampling, a clamp) lies between two roundings they jump,
 by up to 13 % of a tensor's size and by 380 times what six runs had shown. In float32 they are checked for sanity only;
 the sharp bound is the one in float64, where no kink is that close.
@@ -29,20 +29,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
-from ..decisions.ties import Margin, cut_alike, length_margin, margin
+from ..traces.kinds import GRADIENTS, Kind
 from ..traces.pieces import doubles, together
 from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
-from .pairing import Pair
 
-#: Kinds of records that backward makes.
-GRADIENTS = ("grad", "in_grad", "out_grad")
 FACTOR = 8.0
 LAST_PLACES = 4 * 2.0**-23
 CEILING = 0.05
@@ -215,9 +212,9 @@ def _objection(run: str, moved: bool, error: Norms, allowed: Norms) -> str:
     return ""
 
 
-def _moved(expected: np.ndarray, found: np.ndarray) -> bool:
+def _moved(legacy: np.ndarray, new: np.ndarray) -> bool:
     """Tell whether NaN or one of the infinities is in other places."""
-    return any(not np.array_equal(test(expected), test(found)) for test in (np.isnan, np.isposinf, np.isneginf))
+    return any(not np.array_equal(test(legacy), test(new)) for test in (np.isnan, np.isposinf, np.isneginf))
 
 
 def constants(amp: str | None) -> dict[str, float]:
@@ -238,13 +235,13 @@ def constants(amp: str | None) -> dict[str, float]:
 def follows_gradients(record: Record) -> bool:
     """Tell whether a record jumps where a gradient does, in proportion to it."""
     return record.kind in GRADIENTS or (record.kind, record.slot) in (
-        ("optim_state", "exp_avg"), ("clip", "total_norm"),
+        (Kind.OPTIM_STATE, "exp_avg"), (Kind.CLIP, "total_norm"),
     )  # fmt: skip
 
 
 def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
     """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
-    if (record.kind, record.slot) == ("optim_state", "exp_avg_sq"):
+    if (record.kind, record.slot) == (Kind.OPTIM_STATE, "exp_avg_sq"):
         size, jump = norms(sample.reference), limits_of(sample.amp).square_jump
         return Norms(jump * size.max, jump * size.rms)
     start = evidence.before(record)
@@ -252,44 +249,3 @@ def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
         return ZERO
     moved = distance(sample.reference, start)
     return Norms(MOVES * moved.max, MOVES * moved.rms)
-
-
-def decision_margin(pair: Pair, evidence: Evidence) -> Margin:
-    """Tell how far both decisions are from being right on what the new side decides on; return the worse.
-
-    The legacy decision must be explained by the errors of the basis. So must the new one: else a side that decides
-    wrongly on the right numbers would pass. Under autocast such errors may be as large as the numbers and explain
-    anything, so that the new side's own decision is given no more room there than in float32.
-
-    Args:
-        pair: of tap records, of one slot of the decision.
-        evidence: has the whole decision and the errors of its basis.
-    """
-    new, tap = evidence.new, pair.new
-    errors, own_errors = basis_errors(evidence, pair), basis_errors(evidence, pair, own=True)
-    numbers = new.values_of(tap.phase, "basis", tap.name, tap.call)
-    own, legacy = cut_alike(new.values_of(*tap.key[:4]), evidence.decision(pair.legacy), numbers)
-    other_length = length_margin(own, legacy, numbers)
-    if other_length is not None:
-        return other_length
-    margins = [margin(legacy, numbers, errors), margin(own, numbers, own_errors)]
-    return min(margins, key=lambda found: found.is_tie)
-
-
-def basis_errors(evidence: Evidence, pair: Pair, own: bool = False) -> dict[str, float]:
-    """Return the largest error accepted in each slot of the new side's basis of one decision, a pair of tap records.
-
-    ``own`` is for a decision on the side's own numbers.
-    """
-    errors = {}
-    for slot, record in evidence.new.slots(pair.new.phase, "basis", pair.new.name, pair.new.call).items():
-        twin = replace(record, name=pair.legacy.name, call=pair.legacy.call)
-        sample = evidence.sample(Pair(twin, record))
-        errors[slot] = 0.0 if sample is None else _basis_error(sample, own)
-    return errors
-
-
-def _basis_error(sample: Sample, own: bool) -> float:
-    """Return the bound of a sample, as far as it is one of rounding: a larger one explains no decision, either."""
-    loose = LOOSE if own else limits_of(sample.amp).loose
-    return min(bound(sample).max, loose * norms(sample.reference).max)

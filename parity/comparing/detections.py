@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..decisions.ties import iou
+from legacy_adapters.recording.kinds import RESULT
+
+from ..decisions.boxes import iou
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 from .pairing import LEGACY, NEW
 
@@ -47,8 +50,8 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class Detection:
-    """One detection: its row, label and score."""
+class LoneDetection:
+    """A detection without a partner on the other side: its row, label and score."""
 
     row: int
     label: int
@@ -73,7 +76,7 @@ class ImageMatch:
     rows: tuple[tuple[int, int], ...]
     worst_iou: float
     score_gap: float
-    unmatched: Mapping[str, tuple[Detection, ...]]
+    unmatched: Mapping[str, tuple[LoneDetection, ...]]
 
     @property
     def moved(self) -> int:
@@ -131,9 +134,9 @@ def _gaps(one: Tensor, two: Tensor) -> Tensor:
     return torch.where(same, 0.0, (one[:, None] - two[None]).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def _left(detections: Detections, matched: set[int]) -> tuple[Detection, ...]:
+def _left(detections: Detections, matched: set[int]) -> tuple[LoneDetection, ...]:
     rows = (row for row in range(len(detections)) if row not in matched)
-    return tuple(Detection(row, int(detections.labels[row]), detections.scores[row].item()) for row in rows)
+    return tuple(LoneDetection(row, int(detections.labels[row]), detections.scores[row].item()) for row in rows)
 
 
 def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:
@@ -142,10 +145,10 @@ def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:
     return tuple(match_detections(image, ours[image], theirs[image]) for image in sorted(ours.keys() & theirs.keys()))
 
 
-def results(side: Recording, phase: str = "predict", name: str = "result") -> dict[int, Detections]:
+def results(side: Recording, phase: str = "predict", name: str = RESULT) -> dict[int, Detections]:
     """Return the detections that a side recorded as bboxes, scores and labels, by image."""
-    images = {record.call for record in side.records if record.key[:3] == (phase, "tap", name)}
-    made = {image: _detections(side.values_of(phase, "tap", name, image)) for image in sorted(images)}
+    images = {record.call for record in side.records if record.key[:3] == (phase, Kind.TAP, name)}
+    made = {image: _detections(side.values_of(phase, Kind.TAP, name, image)) for image in sorted(images)}
     return {image: detections for image, detections in made.items() if detections is not None}
 
 

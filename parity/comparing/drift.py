@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
+from ..traces.kinds import COMPUTED
 from ..traces.trace import Trace
 from .evidence import distance, norms, whole
-
-_COMPUTED = ("module_out", "loss", "grad")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def drifts(plain: Trace, ran: Trace) -> Iterator[Drift]:
     """
     for record in plain.records:
         twin = ran.by_key.get(record.key)
-        if record.kind in _COMPUTED and record.is_float and twin is not None and twin.shape == record.shape:
+        if record.kind in COMPUTED and record.is_float and twin is not None and twin.shape == record.shape:
             size = norms(whole(plain, record)).rms
             if size:
                 yield Drift(record, distance(whole(plain, record), whole(ran, twin)).rms / size)

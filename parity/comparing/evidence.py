@@ -13,18 +13,18 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from legacy_adapters.initialising import INIT
-from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
-from legacy_adapters.trace_writer import Key, Record
+from converters.threads import BUFFERED, in_order
+from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.training.phases import on_rank, phase_of, rank_of, step_of
 
-from ..traces.parallel import in_order
+from ..traces.kinds import Kind
 from ..traces.pieces import Numbers, doubles, together
 from ..traces.trace import Recording, StoredTensor, Trace, TraceError
 from .pairing import Pair
 from .twins import Likeness
 
 #: Gives the values by which a record of a trace is judged: the whole tensor, or a sketch of it.
-Values = Callable[[Trace, Record], Numbers]
+ValuesOf = Callable[[Trace, Record], Numbers]
 
 
 def whole(trace: Trace, record: Record) -> StoredTensor:
@@ -139,12 +139,12 @@ class Evidence(Protocol):
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
 
 
-def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> dict[Key, Norms]:
+def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
 
     Each run is read once and then let go, so an iterable may make and remove traces on the way.
     """
-    found: dict[Key, Norms] = {}
+    largest: dict[Key, Norms] = {}
     for run in runs:
         twins = [
             (record, reference.by_key[record.key])
@@ -154,13 +154,13 @@ def spreads(runs: Iterable[Trace], reference: Trace, values: Values = whole) -> 
         # a module's input is often another's output: measured once
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
         tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
-        errors = dict(zip(contents, in_order(tasks)))
+        errors = dict(zip(contents, in_order(tasks, BUFFERED)))
         for record, twin in twins:
-            found[record.key] = found.get(record.key, ZERO) | errors[record.digest, twin.digest]
-    return found
+            largest[record.key] = largest.get(record.key, ZERO) | errors[record.digest, twin.digest]
+    return largest
 
 
-def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: Values) -> Norms:
+def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: ValuesOf) -> Norms:
     return distance(values(run, record), values(reference, twin))
 
 
@@ -200,7 +200,7 @@ class TraceEvidence:
     new_reference: Trace
 
     def sample(self, pair: Pair) -> Sample | None:
-        if pair.legacy.kind == INIT:
+        if pair.legacy.kind == Kind.INIT:
             legacy, new = whole(self.legacy, self.legacy.by_key[pair.legacy.key]), whole(self.new, pair.new)
             return Sample(legacy, legacy, ZERO, new, new)
         reference = self.reference.by_key.get(pair.legacy.key)
@@ -224,10 +224,10 @@ class TraceEvidence:
 
     def before(self, record: Record) -> StoredTensor | None:
         step = step_of(record.phase)
-        if step is None or record.kind != "state":
+        if step is None or record.kind != Kind.STATE:
             return None
         rank = rank_of(record.phase)
-        phase, kind = (on_rank("weights", rank), "param") if step == 1 else (phase_of(step - 1, rank), "state")
+        phase, kind = (on_rank("weights", rank), Kind.PARAM) if step == 1 else (phase_of(step - 1, rank), Kind.STATE)
         start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
         return None if start is None else whole(self.legacy, start)
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping as KeyMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from converters.rules.mapping import Mapping
-from legacy_adapters.family import LEGACY, NEW, Exclusion
-from legacy_adapters.methods import IN
-from legacy_adapters.methods import KINDS as OF_METHODS
-from legacy_adapters.trace_writer import Key, Record
+from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.family import Exclusion
+from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.recording.trace_writer import Key, Record
 
+from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
 from .twins import Likeness, new_keys
-
-#: Kinds of records that have a module's path as name, and those that have a parameter's or buffer's.
-OF_MODULES = ("module_in", "module_out", "in_grad", "out_grad", *OF_METHODS)
-OF_PARAMETERS = ("init", "param", "grad", "state", "setting", "optim_state")
 
 
 class DuplicateRecordError(ValueError):
@@ -77,10 +72,10 @@ class Pairing:
 def pair(
     legacy: tuple[Record, ...],
     new: tuple[Record, ...],
-    mapping: Mapping,
+    mapping: NameMapping,
     exclusions: tuple[Exclusion, ...],
     likeness: Likeness | None = None,
-    keys: KeyMapping[Key, Key] | None = None,
+    keys: Mapping[Key, Key] | None = None,
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
@@ -110,7 +105,7 @@ def pair(
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
-    passed = {side: [r for s, r in lonely if s == side and r.kind == IN] for side in (LEGACY, NEW)}
+    passed = {side: [r for s, r in lonely if s == side and r.kind == Kind.METHOD_IN] for side in (LEGACY, NEW)}
     more = _by_position(passed[LEGACY], passed[NEW], translate)
     if more:
         position = {id(record): index for index, record in enumerate(legacy)}
@@ -143,7 +138,7 @@ def _by_position(
     ]
 
 
-def translator(mapping: Mapping) -> Callable[[Record], str]:
+def translator(mapping: NameMapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
     rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
     cache: dict[tuple[bool, str], str] = {}
@@ -161,13 +156,13 @@ def translator(mapping: Mapping) -> Callable[[Record], str]:
 
 
 def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[Key, Record]:
-    found: dict[Key, Record] = {}
+    by_key: dict[Key, Record] = {}
     for record in records:
         key = (record.phase, record.kind, name_of(record), record.call, record.slot)
-        if key in found:
+        if key in by_key:
             raise DuplicateRecordError(f"Two records of one side have the key {key}; the trace is damaged.")
-        found[key] = record
-    return found
+        by_key[key] = record
+    return by_key
 
 
 def _exclusion(exclusions: tuple[Exclusion, ...], side: str, record: Record) -> Exclusion | None:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from legacy_adapters.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import Key, Record
 
-from ..decisions.ties import is_of_decision
+from ..decisions.kinds import rule_of
+from ..traces.kinds import INPUTS, OF_TAPS, OUTPUTS, Kind, Subject
 
-#: Kinds of records of a module call's inputs and outputs, each with the gradients that flow there.
-INPUTS, OUTPUTS = ("module_in", "in_grad"), ("module_out", "out_grad")
-_DECISION = ("basis", "tap")
+#: What the records of one event are about: a call of a module, or a decision.
+_SUBJECTS = {kind: Kind(kind).subject for kind in (*INPUTS, *OUTPUTS, *OF_TAPS)}
 #: Tells how far two records of one form are apart, as a share of their size.
 Likeness = Callable[[Record, Record], float]
 #: What is given differs by less than this between the sides, unless something is wrong.
@@ -42,9 +42,9 @@ class _Event:
     slots: dict[str, dict[str, Record]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
-    def given(self) -> dict[str, Record]:
+    def inputs(self) -> dict[str, Record]:
         """What the call is given, or the decision rests on."""
-        return self.slots["module_in"] or self.slots["basis"]
+        return self.slots[Kind.MODULE_IN] or self.slots[Kind.BASIS]
 
 
 def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likeness | None = None) -> dict[Key, Key]:
@@ -55,49 +55,48 @@ def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likene
         new: records by key.
         likeness: tells calls apart whose contents are no two the same; None if only equal bits count.
     """
-    found = {key: key for key in legacy}
+    keys = {key: key for key in legacy}
     ours, theirs = _events(legacy), _events(new)
-    lone: dict[tuple[str, Hashable], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
+    lone: dict[tuple[str, Subject], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
     for place in ours:
         pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)
         for one, two in pairs:
-            _pair_slots(found, one, two)
-        if place[1] in _DECISION:
+            _pair_slots(keys, one, two)
+        if place[1] is Subject.TAP:
             lone[place[0], place[1]][0].extend(left)
             lone[place[0], place[1]][1].extend(more)
         else:
-            _renumber(found, left, theirs.get(place, []))
+            _renumber(keys, left, theirs.get(place, []))
     for place in theirs:
-        if place[1] in _DECISION and place not in ours:
+        if place[1] is Subject.TAP and place not in ours:
             lone[place[0], place[1]][1].extend(theirs[place])
     for left, more in lone.values():
         # a decision that is taken elsewhere has another name; what it rests on tells which it is
         pairs, left, _ = _matched(left, more, (_content,), None)
         for one, two in pairs:
-            _pair_slots(found, one, two)
+            _pair_slots(keys, one, two)
         for name in {event.name for event in left}:
             of_name = [event for events in theirs.values() for event in events if event.name == name]
-            _renumber(found, [event for event in left if event.name == name], of_name)
-    return found
+            _renumber(keys, [event for event in left if event.name == name], of_name)
+    return keys
 
 
-def _events(records: dict[Key, Record]) -> dict[tuple[str, str, str], list[_Event]]:
-    """Group the records of module calls and of decisions by phase, sort and name; draws of noise are a sequence."""
-    found: dict[tuple[str, str, str], dict[int, _Event]] = defaultdict(dict)
+def _events(records: dict[Key, Record]) -> dict[tuple[str, Subject, str], list[_Event]]:
+    """Group the records of module calls and of decisions by phase, subject and name; random draws are a sequence."""
+    groups: dict[tuple[str, Subject, str], dict[int, _Event]] = defaultdict(dict)
     for (phase, kind, name, call, slot), record in records.items():
-        sort = "module" if kind in (*INPUTS, *OUTPUTS) else "tap" if kind in _DECISION else ""
-        if sort:
-            event = found[phase, sort, name].setdefault(call, _Event(name, call))
+        if kind in _SUBJECTS:
+            event = groups[phase, _SUBJECTS[kind], name].setdefault(call, _Event(name, call))
             event.slots[kind][slot] = record
     return {
         place: sorted(events.values(), key=lambda event: event.call)
-        for place, events in found.items()
-        if place[1] == "module" or all(is_of_decision(event.slots["basis"]) for event in events.values())
+        for place, events in groups.items()
+        if place[1] is Subject.MODULE or all(rule_of(event.slots[Kind.BASIS]) is not None for event in events.values())
     }
 
 
 def _content(event: _Event) -> Hashable:
-    return tuple((slot, record.digest) for slot, record in sorted(event.given.items()))
+    return tuple((slot, record.digest) for slot, record in sorted(event.inputs.items()))
 
 
 def _content_and_kinds(event: _Event) -> Hashable:
@@ -106,11 +105,11 @@ def _content_and_kinds(event: _Event) -> Hashable:
 
 
 def _tensors(event: _Event) -> Hashable:
-    return tuple(sorted(record.digest for record in event.given.values() if record.shape))
+    return tuple(sorted(record.digest for record in event.inputs.values() if record.shape))
 
 
 def _form(event: _Event) -> Hashable:
-    return tuple(sorted((record.dtype, record.shape) for record in event.given.values() if record.shape))
+    return tuple(sorted((record.dtype, record.shape) for record in event.inputs.values() if record.shape))
 
 
 def _any(event: _Event) -> Hashable:
@@ -154,10 +153,10 @@ def _by_likeness(
     """Bring two groups of events of one form into one order: the nearest first, the rest as they come."""
     if len(ours) < 2 and len(theirs) < 2:
         return list(ours), list(theirs)
-    if len(ours) == len(theirs) and all(_apart(one, two, likeness) < _NEAR for one, two in zip(ours, theirs)):
+    if len(ours) == len(theirs) and all(_distance(one, two, likeness) < _NEAR for one, two in zip(ours, theirs)):
         return list(ours), list(theirs)
     gaps = sorted(
-        (_apart(one, two, likeness), i, j) for i, one in enumerate(ours) for j, two in enumerate(theirs)
+        (_distance(one, two, likeness), i, j) for i, one in enumerate(ours) for j, two in enumerate(theirs)
     )
     first, second = {}, {}
     for gap, i, j in gaps:
@@ -168,10 +167,10 @@ def _by_likeness(
     return [ours[i] for i, _ in order], [theirs[j] for _, j in order]
 
 
-def _apart(one: _Event, two: _Event, likeness: Likeness) -> float:
+def _distance(one: _Event, two: _Event, likeness: Likeness) -> float:
     """Return how far the largest tensors of what two events of one form are given are apart."""
     largest = [
-        max(event.given.values(), key=lambda record: (record.is_float, numel(record)), default=None)
+        max(event.inputs.values(), key=lambda record: (record.is_float, numel(record)), default=None)
         for event in (one, two)
     ]
     if largest[0] is None or largest[0].shape != largest[1].shape or not largest[0].is_float:
@@ -184,22 +183,22 @@ def numel(record: Record) -> int:
     return math.prod(record.shape)
 
 
-def _pair_slots(found: dict[Key, Key], ours: _Event, theirs: _Event) -> None:
+def _pair_slots(keys: dict[Key, Key], ours: _Event, theirs: _Event) -> None:
     """Give all records of one legacy event the keys of the new one."""
     for value, gradient in (INPUTS, OUTPUTS):
         slots = _slots(ours.slots[value], theirs.slots[value])
         for kind in (value, gradient):
-            _rename(found, ours, kind, theirs, slots)
-    for kind in _DECISION:
+            _rename(keys, ours, kind, theirs, slots)
+    for kind in OF_TAPS:
         one, two = ours.slots[kind], theirs.slots[kind]
         # a list of indices is called otherwise where another function gives it
-        _rename(found, ours, kind, theirs, dict(zip(one, two)) if len(one) == len(two) == 1 else {})
+        _rename(keys, ours, kind, theirs, dict(zip(one, two)) if len(one) == len(two) == 1 else {})
 
 
-def _rename(found: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots: dict[str, str]) -> None:
+def _rename(keys: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots: dict[str, str]) -> None:
     for slot, record in ours.slots[kind].items():
         key = (record.phase, kind, ours.name, ours.call, slot)
-        found[key] = (record.phase, kind, theirs.name, theirs.call, slots.get(slot, slot))
+        keys[key] = (record.phase, kind, theirs.name, theirs.call, slots.get(slot, slot))
 
 
 def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]:
@@ -209,21 +208,21 @@ def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]
     """
     left = [slot for slot in ours if slot not in theirs]
     more = [slot for slot in theirs if slot not in ours]
-    found: dict[str, str] = {}
+    twins: dict[str, str] = {}
     for slot in left:
         twin = next((other for other in more if theirs[other].digest == ours[slot].digest), None)
         if twin is not None:
-            found[slot] = twin
+            twins[slot] = twin
             more.remove(twin)
-    tensors = [slot for slot in left if slot not in found and ours[slot].shape]
+    tensors = [slot for slot in left if slot not in twins and ours[slot].shape]
     others = [slot for slot in more if theirs[slot].shape]
     forms = [[(r.dtype, r.shape) for r in map(side.get, names)] for side, names in ((ours, tensors), (theirs, others))]
     if forms[0] == forms[1]:
-        found.update(zip(tensors, others))
-    return found
+        twins.update(zip(tensors, others))
+    return twins
 
 
-def _renumber(found: dict[Key, Key], lone: Sequence[_Event], theirs: Sequence[_Event]) -> None:
+def _renumber(keys: dict[Key, Key], lone: Sequence[_Event], theirs: Sequence[_Event]) -> None:
     """Give events without a twin numbers behind all of the new side's, so that they meet none by chance."""
     if not theirs or not lone:
         return
@@ -231,7 +230,7 @@ def _renumber(found: dict[Key, Key], lone: Sequence[_Event], theirs: Sequence[_E
     for event, number in zip(lone, count(behind)):
         for kind, slots in event.slots.items():
             for slot, record in slots.items():
-                found[record.phase, kind, event.name, event.call, slot] = (
+                keys[record.phase, kind, event.name, event.call, slot] = (
                     record.phase, kind, event.name, number, slot,
                 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from .runlog import ITERATIONS, BadLogError, Curve, RunLog
 
@@ -36,8 +36,8 @@ def aligned(logs: Sequence[RunLog]) -> tuple[list[RunLog], list[str]]:
     lengths = {log.epoch_length or log.least_length for log in logs}
     if len(lengths) == 1:
         return logs, []
-    told = ", ".join(f"{log.epoch_length or log.least_length} in {log.name}" for log in logs)
-    return logs, [f"Epochs have different numbers of iterations ({told}); the logs are aligned by epochs."]
+    lengths = ", ".join(f"{log.epoch_length or log.least_length} in {log.name}" for log in logs)
+    return logs, [f"Epochs have different numbers of iterations ({lengths}); the logs are aligned by epochs."]
 
 
 def ended(logs: Sequence[RunLog], until: float | None) -> tuple[list[RunLog], float, list[str]]:
@@ -155,10 +155,10 @@ def rate_notes(a: RunLog, b: RunLog) -> list[str]:
     """Tell where the learning rates part, in entries that both logs have; mmdet 2.x rounds them to 1e-5."""
     at, one, two = np.intersect1d(np.round(a.rates.at, 9), np.round(b.rates.at, 9), return_indices=True)
     rates = a.rates.values[one], b.rates.values[two]
-    apart = np.flatnonzero(np.abs(rates[0] - rates[1]) > np.maximum(1e-5, 1e-3 * np.abs(rates[0])))
-    if not len(apart):
+    differing = np.flatnonzero(np.abs(rates[0] - rates[1]) > np.maximum(1e-5, 1e-3 * np.abs(rates[0])))
+    if not len(differing):
         return []
-    first = int(apart[0])
+    first = int(differing[0])
     return [
         f"The learning rate differs from {at[first]:.4g} {a.unit} on: {rates[0][first]:.4g} in A, "
         f"{rates[1][first]:.4g} in B."
@@ -178,8 +178,8 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
         twin = next((other for other in seen if same_numbers(other, log)), None)
         if twin is not None:
             raise BadLogError(
-                f"{log.name} holds the numbers of {twin.name}, so it says nothing about noise; repeated runs need seeds "
-                "of their own."
+                f"{log.name} holds the numbers of {twin.name}, so it says nothing about noise; repeated runs "
+                "need seeds of their own."
             )
         if _same_file(log, b) or same_numbers(log, b):
             raise BadLogError(f"{log.name} is B, which cannot judge itself; --band takes other runs of A's code.")

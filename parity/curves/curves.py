@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..verdict.outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .alignment import aligned, check_different, common_terms, ended, hole_reasons, rate_notes, same_numbers, without
@@ -109,8 +109,8 @@ class CurvesVerdict:
     @property
     def rejected(self) -> tuple[Quantity, ...]:
         """Return what lies outside its interval, in the order of the training."""
-        found = (quantity for quantity in self.quantities if quantity.accepted is False)
-        return tuple(sorted(found, key=lambda quantity: (quantity.end, quantity.start)))
+        outside = (quantity for quantity in self.quantities if quantity.accepted is False)
+        return tuple(sorted(outside, key=lambda quantity: (quantity.end, quantity.start)))
 
 
 def compare(
@@ -181,7 +181,7 @@ def _judge(
     if bad is not None:
         reasons = [*reasons, f"`{bad.name}` is not finite in A or a repeated run, so there is nothing to compare with."]
     if not has_band and not identical:
-        lone = "Without repeated runs, noise cannot be told from a difference; pass logs of repetitions of A with --band."
+        lone = "Without repeated runs, noise cannot be told from a difference; pass logs of repetitions with --band."
         reasons = [*reasons, lone]
     elif not reasons:
         reasons = _unresolved(quantities, resolve)
@@ -197,13 +197,13 @@ def _count_sentence(quantities: Sequence[Quantity]) -> str:
 
 def counts(quantities: Sequence[Quantity]) -> dict[str, tuple[int, int]]:
     """Count loss terms and APs: those of which anything was rejected, and all."""
-    found = {"loss terms": ({}, (LEVEL, STRETCH)), "APs": ({}, (AP,))}
-    for rejected, kinds in found.values():
+    groups = {"loss terms": ({}, (LEVEL, STRETCH)), "APs": ({}, (AP,))}
+    for rejected, kinds in groups.values():
         for quantity in quantities:
             if quantity.kind in kinds:
                 key = (quantity.name, quantity.start if quantity.kind == AP else None)
                 rejected[key] = rejected.get(key, False) or quantity.accepted is False
-    return {what: (sum(rejected.values()), len(rejected)) for what, (rejected, _) in found.items()}
+    return {what: (sum(rejected.values()), len(rejected)) for what, (rejected, _) in groups.items()}
 
 
 def _unresolved(quantities: Sequence[Quantity], resolve: float) -> list[str]:
@@ -241,7 +241,7 @@ def _loss_quantities(logs: Sequence[RunLog], terms: Sequence[str], end: float) -
 
 def _ap_quantities(logs: Sequence[RunLog]) -> tuple[list[Quantity], list[str], list[str]]:
     """Return the APs that all logs have, a sentence for each that lacks A's last one, and what else is left out."""
-    found, reasons, notes = [], [], []
+    quantities, reasons, notes = [], [], []
     for task in dict.fromkeys(name for log in logs for name in log.aps):
         curves = [log.aps.get(task) for log in logs]
         lacking = [log.name for log, curve in zip(logs, curves) if curve is None or not len(curve)]
@@ -254,8 +254,8 @@ def _ap_quantities(logs: Sequence[RunLog]) -> tuple[list[Quantity], list[str], l
         steps = [curve.step for curve in curves]
         for at, rows in _common_places(curves, slack):
             values = [float(curve.values[row]) for curve, row in zip(curves, rows)]
-            found.append(_quantity(AP, task, at, at, values, steps))
-    return found, reasons, notes
+            quantities.append(_quantity(AP, task, at, at, values, steps))
+    return quantities, reasons, notes
 
 
 def _last_ap_reasons(task: str, logs: Sequence[RunLog], curves: Sequence[Curve], slack: float) -> list[str]:
@@ -327,12 +327,12 @@ def _row(curve: Curve, at: float, slack: float) -> int | None:
 
 def _common_places(curves: Sequence[Curve], slack: float) -> list[tuple[float, list[int]]]:
     """Return where all logs have an AP, with the row in each."""
-    found = []
+    places = []
     for at in curves[0].at:
         rows = [_row(curve, at, slack) for curve in curves]
         if None not in rows:
-            found.append((float(at), rows))
-    return found
+            places.append((float(at), rows))
+    return places
 
 
 def _with_intervals(quantities: Sequence[Quantity], level: float) -> list[Quantity]:

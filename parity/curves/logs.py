@@ -79,9 +79,9 @@ def _files(path: Path) -> list[Path]:
         "*.log",
         "*/*.log",
     ):
-        found = sorted(file for file in path.glob(pattern) if file.is_file())
-        if found:
-            return found
+        files = sorted(file for file in path.glob(pattern) if file.is_file())
+        if files:
+            return files
     raise BadLogError(f"{path} holds no log; expected TIME/vis_data/scalars.json, TIME.log.json or a .log file in it.")
 
 
@@ -100,21 +100,21 @@ def _read(file: Path) -> Session:
 
 def _json_entries(file: Path, text: str) -> Iterator[Entry]:
     lines = text.splitlines()
-    done = 0  # iterations at the last entry of training
+    iterations = 0  # iterations at the last entry of training
     within = _counts_within_epochs(lines)
     for number, line in enumerate(lines, 1):
         values = _object(file, number, line, last=number == len(lines))
         numbers = {key: float(value) for key, value in values.items() if _is_number(value)}
         training = values.get("mode") == "train" or ("mode" not in values and "iter" in values)
         if training and "iter" in numbers:
-            done = int(numbers["iter"])
+            iterations = int(numbers["iter"])
             # mmdet 2.x's iteration-based runner counts iterations through; its epochs begin anywhere between entries
             epoch = None if "mode" in values and not within else numbers.get("epoch")
-            yield Entry(True, _whole(epoch), done, within, numbers)
+            yield Entry(True, _whole(epoch), iterations, within, numbers)
         elif values.get("mode") == "val" or ("mode" not in values and "step" in values):
             # mmengine tells a validation's epoch as `step`; without epochs that is 0 and the order tells when it was
             epoch = numbers.get("epoch", numbers.get("step"))
-            yield Entry(False, _whole(epoch) or None, done, within, numbers)
+            yield Entry(False, _whole(epoch) or None, iterations, within, numbers)
 
 
 def _object(file: Path, number: int, line: str, last: bool) -> dict[str, Any]:
@@ -125,7 +125,8 @@ def _object(file: Path, number: int, line: str, last: bool) -> dict[str, Any]:
     except ValueError:
         if last:  # a training that was killed, or still runs, leaves half a line
             return {}
-        raise BadLogError(f"Line {number} of {file} is not JSON, so this is not a log of mmengine or mmdet 2.x.") from None
+        what = f"Line {number} of {file} is not JSON, so this is not a log of mmengine or mmdet 2.x."
+        raise BadLogError(what) from None
     if not isinstance(values, dict):
         raise BadLogError(f"Line {number} of {file} is not a JSON object; expected names and numbers.")
     return values
@@ -149,25 +150,25 @@ def _mode_train(line: str) -> dict[str, Any] | None:
 
 
 def _text_entries(text: str) -> Iterator[Entry]:
-    done = 0
+    iterations = 0
     for line in text.splitlines():
-        found = _HEADER.search(line)
-        if found is None or found[2] not in (None, "train", "val"):
+        header = _HEADER.search(line)
+        if header is None or header[2] not in (None, "train", "val"):
             continue
-        numbers = {key: float(value) for key, value in _ITEM.findall(found[6])}
-        epoch = int(found[3]) if found[3] else None
-        training = found[2] != "val"
+        numbers = {key: float(value) for key, value in _ITEM.findall(header[6])}
+        epoch = int(header[3]) if header[3] else None
+        training = header[2] != "val"
         if training:
-            done = int(found[4])
-        yield Entry(training, epoch, done, epoch is not None, numbers)
+            iterations = int(header[4])
+        yield Entry(training, epoch, iterations, epoch is not None, numbers)
 
 
 def _stated_length(text: str) -> int | None:
     """Return the iterations of an epoch as the lines of training state them, e.g. ``[2][50/7330]``."""
     for line in text.splitlines():
-        found = _HEADER.search(line)
-        if found is not None and found[2] in (None, "train") and found[3] and found[5]:
-            return int(found[5])
+        header = _HEADER.search(line)
+        if header is not None and header[2] in (None, "train") and header[3] and header[5]:
+            return int(header[5])
     return None
 
 

@@ -84,15 +84,15 @@ def _draw_term(verdict: CurvesVerdict, name: str, axes: Axes) -> None:
 
 
 def _draw_ap(verdict: CurvesVerdict, name: str, axes: Axes) -> None:
-    found = [q for q in verdict.quantities if q.kind == AP and q.name == name]
-    known = [q for q in found if q.interval is not None and math.isfinite(q.interval.half)]
+    quantities = [q for q in verdict.quantities if q.kind == AP and q.name == name]
+    known = [q for q in quantities if q.interval is not None and math.isfinite(q.interval.half)]
     if known:
         at = [q.end for q in known]
         low = [max(0.0, q.interval.mean - q.interval.half) for q in known]
         high = [min(1.0, q.interval.mean + q.interval.half) for q in known]
         axes.fill_between(at, low, high, color=_BAND, alpha=0.45, linewidth=0, label=_ALLOWED)
     _draw_runs(verdict, lambda log: log.aps[name], axes, marker=".")
-    for quantity in found:
+    for quantity in quantities:
         if quantity.accepted is False:
             axes.plot(quantity.end, quantity.b, "o", color="red", markersize=5)
 

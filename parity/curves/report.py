@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
+from ..report.printing import finite, print_wrapped
 from ..verdict.outcome import MATCH
 from .curves import AP, LEVEL, STRETCH, CurvesVerdict, Quantity, counts
 from .runlog import EPOCHS, RunLog
@@ -24,15 +24,15 @@ def print_verdict(verdict: CurvesVerdict, console: Console, quiet: bool) -> None
     """Write the tables and, last, one line that can be grepped; that alone if ``quiet``."""
     if not quiet:
         for line in _head(verdict):
-            _print_wrapped(line, console)
+            print_wrapped(line, console)
         for kinds, title in (((LEVEL,), "loss term"), ((AP,), "AP")):
             rows = [quantity for quantity in verdict.quantities if quantity.kind in kinds]
             if rows:
                 _print_table(rows, title, verdict, console)
         for line in _rejected_lines(verdict):
-            _print_wrapped(line, console)
+            print_wrapped(line, console)
         for note in verdict.notes:
-            _print_wrapped(f"note: {note}", console)
+            print_wrapped(f"note: {note}", console)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -54,8 +54,8 @@ def _resolution(verdict: CurvesVerdict) -> str:
     halves = {
         kind: [q for q in verdict.quantities if q.kind == kind and q.interval is not None] for kind in (LEVEL, AP)
     }
-    found = [(q.interval.half, abs(q.reference)) for q in halves[LEVEL]]
-    parts = [f"losses from {max(half / base if base else 0.0 for half, base in found):.1%}"] * bool(found)
+    of_losses = [(q.interval.half, abs(q.reference)) for q in halves[LEVEL]]
+    parts = [f"losses from {max(half / base if base else 0.0 for half, base in of_losses):.1%}"] * bool(of_losses)
     parts += [f"APs from {max(q.interval.half for q in halves[AP]):.3f}"] if halves[AP] else []
     return " and ".join(parts) + " on"
 
@@ -141,10 +141,6 @@ def _rejected_lines(verdict: CurvesVerdict) -> Iterator[str]:
             yield f"outside: {place(quantity, verdict)}: {quantity.b:.5g}, expected {low:.5g} to {high:.5g}"
 
 
-def _print_wrapped(line: str, console: Console) -> None:
-    for part in textwrap.wrap(line, console.width, subsequent_indent="    ", break_on_hyphens=False):
-        console.print(part, markup=False, highlight=False, soft_wrap=True)
-
 
 def as_dict(verdict: CurvesVerdict) -> dict[str, Any]:
     """Return the verdict as plain data for ``--json``; numbers that JSON lacks are null."""
@@ -185,15 +181,11 @@ def _quantity_dict(quantity: Quantity) -> dict[str, Any]:
         "name": quantity.name,
         "start": quantity.start,
         "end": quantity.end,
-        "a": _number(quantity.a),
-        "b": _number(quantity.b),
-        "band": [_number(value) for value in quantity.band],
-        "mean": _number(quantity.reference),
-        "spread": None if interval is None else _number(interval.spread),
-        "allowed": None if interval is None else _number(interval.half),
+        "a": finite(quantity.a),
+        "b": finite(quantity.b),
+        "band": [finite(value) for value in quantity.band],
+        "mean": finite(quantity.reference),
+        "spread": None if interval is None else finite(interval.spread),
+        "allowed": None if interval is None else finite(interval.half),
         "accepted": quantity.accepted,
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

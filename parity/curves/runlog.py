@@ -63,8 +63,8 @@ class Curve:
 
     def until(self, end: float) -> Curve:
         """Leave out what was logged after ``end``."""
-        kept = self.at <= end * (1 + 1e-9)
-        return replace(self, at=self.at[kept], values=self.values[kept])
+        early = self.at <= end * (1 + 1e-9)
+        return replace(self, at=self.at[early], values=self.values[early])
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class RunLog:
         """Return stretches without entries longer than two and a half usual ones, as of a log that was lost."""
         places = self.places
         steps = np.diff(places, prepend=0.0)
-        found = np.flatnonzero(steps > 2.5 * self.usual_step)
-        return [(float(places[i] - steps[i]), float(places[i])) for i in found]
+        rows = np.flatnonzero(steps > 2.5 * self.usual_step)
+        return [(float(places[i] - steps[i]), float(places[i])) for i in rows]
 
     def lacking(self, term: str) -> np.ndarray:
         """Return [n] which of the places have no value of a loss term."""
@@ -181,12 +181,12 @@ def assembled(
             return float(entry.epoch) if entry.epoch is not None else _done(entry, length)
         return _done(entry, length)
 
-    kept: list[tuple[float, Entry]] = []
+    placed: list[tuple[float, Entry]] = []
     for session in sessions:
         first = min(at(entry) for entry in session if entry.training)
-        kept = [(place, entry) for place, entry in kept if place < first]
-        kept += [(at(entry), entry) for entry in session]
-    terms = _curves(kept, True, lambda key: key if "loss" in key else None)
+        placed = [(place, entry) for place, entry in placed if place < first]
+        placed += [(at(entry), entry) for entry in session]
+    terms = _curves(placed, True, lambda key: key if "loss" in key else None)
     if not terms:
         raise BadLogError(f"{name} has no loss in its entries of training; expected names that contain `loss`.")
     return RunLog(
@@ -197,8 +197,8 @@ def assembled(
         least_length=least,
         interval=_interval(training),
         terms=terms,
-        aps=_curves(kept, False, _ap_name),
-        rates=_curves(kept, True, lambda key: key if key == RATE else None).get(RATE, _curve([], [], 0.0)),
+        aps=_curves(placed, False, _ap_name),
+        rates=_curves(placed, True, lambda key: key if key == RATE else None).get(RATE, _curve([], [], 0.0)),
     )
 
 
@@ -223,23 +223,23 @@ def _interval(training: Sequence[Entry]) -> int:
 
 
 def _ap_name(key: str) -> str | None:
-    found = _AP.fullmatch(key)
-    return found[1] if found else None
+    match = _AP.fullmatch(key)
+    return match[1] if match else None
 
 
 def _curves(
     entries: Sequence[tuple[float, Entry]], training: bool, name_of: Callable[[str], str | None]
 ) -> dict[str, Curve]:
-    found: dict[str, dict[float, float]] = {}
+    curves: dict[str, dict[float, float]] = {}
     for place, entry in entries:
         if entry.training == training:
             for key, value in entry.values.items():
                 name = name_of(key)
                 if name is not None:
-                    found.setdefault(name, {})[place] = value
-    values = [value for points in found.values() for value in points.values()]
+                    curves.setdefault(name, {})[place] = value
+    values = [value for points in curves.values() for value in points.values()]
     step = _step(values, _COARSEST if training else _COARSEST_AP)
-    return {name: _curve(*zip(*sorted(points.items())), step) for name, points in sorted(found.items())}
+    return {name: _curve(*zip(*sorted(points.items())), step) for name, points in sorted(curves.items())}
 
 
 def _curve(at: Sequence[float], values: Sequence[float], step: float) -> Curve:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ddq_port.data.classes import listed, repeated, resembling
-from ddq_port.words import counted
+from legacy_adapters.ground.words import counted
 
 #: The numbers of COCO's summary that are told, by their place in it.
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AP small": 3, "AP medium": 4, "AP large": 5}

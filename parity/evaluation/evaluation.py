@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 from legacy_adapters.launch import SideError
 
-from ..comparing.detections import Detection, Detections, ImageMatch, match_detections
+from ..comparing.detections import Detections, ImageMatch, LoneDetection, match_detections
 from ..comparing.pairing import LEGACY, NEW
-from ..verdict.outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
+from ..verdict.outcome import CONDITIONS, EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .coco import ImageSet, average_precision
-
-#: What must be equal on both sides before bits can be compared at all.
-CONDITIONS = ("threads", "cpu_capability", "device", "gpu", "torch")
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageDetections:
     """What a side did with one image.
 
     Attributes:
@@ -84,7 +81,7 @@ class ImageResult:
     same_input: bool
     shapes: dict[str, tuple[int, ...]]
     box_gap: float
-    lone: dict[str, tuple[Detection, ...]]
+    lone: dict[str, tuple[LoneDetection, ...]]
     at_cut: int
     accepted: bool
 
@@ -148,8 +145,8 @@ def judge(files: dict[str, Path], images: ImageSet, categories: Sequence[int], b
     results, rows = [], {side: [] for side in files}
     for image, legacy, new in zip(images.images, readers[LEGACY], readers[NEW], strict=True):
         results.append(_compared(len(results), image.file, legacy, new, bounds))
-        for side, found in ((LEGACY, legacy), (NEW, new)):
-            rows[side].append(_coco_rows(found, categories))
+        for side, results_of_side in ((LEGACY, legacy), (NEW, new)):
+            rows[side].append(_coco_rows(results_of_side, categories))
     aps = {side: average_precision(images, np.concatenate(parts)) for side, parts in rows.items()}
     outcome, reasons = _outcome(results, aps, provenance, bounds)
     notes = _notes(results, aps)
@@ -157,7 +154,7 @@ def judge(files: dict[str, Path], images: ImageSet, categories: Sequence[int], b
 
 
 def read(side: str, file: Path, images: ImageSet) -> Iterator[Any]:
-    """Yield a side's provenance, then what it :class:`Found` in each image.
+    """Yield a side's provenance, then its :class:`ImageDetections` of each image.
 
     Raises:
         SideError: if the file is not whole.
@@ -168,23 +165,23 @@ def read(side: str, file: Path, images: ImageSet) -> Iterator[Any]:
             values = json.loads(next(lines, "{}"))
             if values.get("id") != image.id:
                 raise SideError(side, f"wrote nothing of image {image.id}; run it again.", "")
-            yield _found(values)
+            yield _image_detections(values)
         if json.loads(next(lines, "{}")) != {"images": len(images.images)}:
             raise SideError(side, f"did not write all of {file.name}; run it again.", "")
 
 
-def _found(values: dict[str, Any]) -> Found:
+def _image_detections(values: dict[str, Any]) -> ImageDetections:
     bboxes = torch.tensor(values["bboxes"], dtype=torch.float64).reshape(-1, 4)
     scores = torch.tensor(values["scores"], dtype=torch.float64)
     labels = torch.tensor(values["labels"], dtype=torch.int64)
-    told = values["input"]
-    return Found(
-        values["id"], tuple(told["shape"]), f"{told['dtype']} {told['shape']} {told['digest']}", values["meta"],
+    read = values["input"]
+    return ImageDetections(
+        values["id"], tuple(read["shape"]), f"{read['dtype']} {read['shape']} {read['digest']}", values["meta"],
         Detections(bboxes, scores, labels),
     )  # fmt: skip
 
 
-def _compared(number: int, file: Path, legacy: Found, new: Found, bounds: Bounds) -> ImageResult:
+def _compared(number: int, file: Path, legacy: ImageDetections, new: ImageDetections, bounds: Bounds) -> ImageResult:
     one, two = legacy.detections, new.detections
     match = match_detections(number, one, two)
     identical = all(
@@ -202,7 +199,7 @@ def _compared(number: int, file: Path, legacy: Found, new: Found, bounds: Bounds
 
 def _lone(
     match: ImageMatch, legacy: Detections, new: Detections, score: float
-) -> tuple[dict[str, tuple[Detection, ...]], int]:
+) -> tuple[dict[str, tuple[LoneDetection, ...]], int]:
     """Divide what is not paired: what the other side must have found, and what just fell off its list.
 
     A list is full with as many detections as the longer one has. Where it ends, a detection may be on one list and,
@@ -227,14 +224,14 @@ def _box_gap(match: ImageMatch, legacy: Detections, new: Detections) -> float:
     return torch.where(a == b, 0.0, (a - b).abs()).max().item()  # equal infinite ones have no difference
 
 
-def _coco_rows(found: Found, categories: Sequence[int]) -> np.ndarray:
+def _coco_rows(result: ImageDetections, categories: Sequence[int]) -> np.ndarray:
     """Return detections as [n, 7]: image id, left, top, width, height, score, category id."""
-    bboxes = found.detections.bboxes.numpy()
+    bboxes = result.detections.bboxes.numpy()
     corners = bboxes[:, :2]
-    numbers = np.array([categories[label] for label in found.detections.labels.tolist()], dtype=float).reshape(-1, 1)
-    ids = np.full((len(bboxes), 1), float(found.image))
+    numbers = np.array([categories[label] for label in result.detections.labels.tolist()], dtype=float).reshape(-1, 1)
+    ids = np.full((len(bboxes), 1), float(result.image))
     return np.concatenate(
-        [ids, corners, bboxes[:, 2:] - corners, found.detections.scores.numpy()[:, None], numbers], axis=1
+        [ids, corners, bboxes[:, 2:] - corners, result.detections.scores.numpy()[:, None], numbers], axis=1
     )
 
 
@@ -248,8 +245,8 @@ def _outcome(
     if bounds.exact and unequal:
         name = unequal[0]
         one, two = (provenance[side].get(name) for side in (LEGACY, NEW))
-        told = f"{name} is {one} on the legacy side and {two} on the new one; use --tolerance fixed."
-        return INCOMPARABLE, [told]
+        reason = f"{name} is {one} on the legacy side and {two} on the new one; use --tolerance fixed."
+        return INCOMPARABLE, [reason]
     rejected = [result for result in results if not result.accepted]
     gap = ap_gap(aps)
     if rejected or gap > bounds.ap:
@@ -300,10 +297,10 @@ def _ap_reason(aps: dict[str, dict[str, float | None] | None], bounds: Bounds) -
 
 def _notes(results: Sequence[ImageResult], aps: dict[str, dict[str, float | None] | None]) -> list[str]:
     notes = []
-    told = [stats["AP"] for stats in aps.values() if stats is not None]
-    if not told:
+    known = [stats["AP"] for stats in aps.values() if stats is not None]
+    if not known:
         notes.append("The images have no objects, so there is no AP.")
-    elif not any(told):
+    elif not any(known):
         notes.append("Both APs are 0, so they show nothing; the detections do.")
     if all(result.accepted for result in results) and not all(result.same_input for result in results):
         count = sum(not result.same_input for result in results)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import counted
 from ddq_port.labels import Box, color_of, placed
+from legacy_adapters.ground.words import counted
 
 from ..comparing.detections import Detections
 from ..comparing.pairing import LEGACY, NEW
@@ -38,22 +38,22 @@ def draw_worst(verdict: EvalVerdict, files: dict[str, Path], images: ImageSet, c
         folder: to write to.
     """
     wanted = {result.image: result for result in verdict.worst(count)}
-    found: dict[int, dict[str, Detections]] = {number: {} for number in wanted}
+    detections: dict[int, dict[str, Detections]] = {number: {} for number in wanted}
     for side, file in files.items():
         reader = read(side, file, images)
         next(reader)
         for one in reader:
             if one.image in wanted:
-                found[one.image][side] = one.detections
+                detections[one.image][side] = one.detections
     names = [name for _, name in images.categories]
     written = []
     for rank, (number, result) in enumerate(wanted.items(), 1):
         written.append(folder / f"worst-{rank}-{number}.png")
-        draw(result, found[number], names, written[-1])
+        draw(result, detections[number], names, written[-1])
     return written
 
 
-def draw(result: ImageResult, found: dict[str, Detections], names: Sequence[str], file: Path) -> None:
+def draw(result: ImageResult, detections: dict[str, Detections], names: Sequence[str], file: Path) -> None:
     """Write a PNG with the legacy side on the left and the new side on the right.
 
     Of each side the :data:`MOST_BOXES` best detections are drawn in the colours of their classes, and as many that have
@@ -73,7 +73,7 @@ def draw(result: ImageResult, found: dict[str, Detections], names: Sequence[str]
     for place, side in enumerate((LEGACY, NEW), 1):
         axes = figure.add_subplot(1, 2, place)
         axes.imshow(pixels)
-        labels[axes] = _draw_side(axes, result, side, found[side], names)
+        labels[axes] = _draw_side(axes, result, side, detections[side], names)
         axes.set_xlim(-0.5, width - 0.5)
         axes.set_ylim(height - 0.5, -0.5)
         axes.set_axis_off()
@@ -88,24 +88,24 @@ def draw(result: ImageResult, found: dict[str, Detections], names: Sequence[str]
 
 
 def _draw_side(
-    axes: Axes, result: ImageResult, side: str, found: Detections, names: Sequence[str]
+    axes: Axes, result: ImageResult, side: str, detections: Detections, names: Sequence[str]
 ) -> list[tuple[str, Box, Color]]:
     """Draw the boxes of one side; return text, box and colour of each one's label, those without a partner first."""
     from matplotlib.patches import Rectangle
 
-    order = found.scores.argsort(descending=True).tolist()
+    order = detections.scores.argsort(descending=True).tolist()
     alone = {one.row for one in result.match.unmatched[side]}
     shown = {*order[:MOST_BOXES], *[row for row in order if row in alone][:MOST_BOXES]}
     labels = []
     for row in sorted(shown, key=lambda row: (row in alone, -order.index(row))):
-        left, top, right, bottom = box = tuple(found.bboxes[row].tolist())
-        label = int(found.labels[row])
+        left, top, right, bottom = box = tuple(detections.bboxes[row].tolist())
+        label = int(detections.labels[row])
         color = _ALONE if row in alone else tuple(part / 255 for part in color_of(label))
         style = dict(linewidth=2.2, linestyle="--") if row in alone else dict(linewidth=1.4)
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, **style))
-        labels.append((f"{names[label]} {found.scores[row]:.2f}", box, color))
+        labels.append((f"{names[label]} {detections.scores[row]:.2f}", box, color))
     lone = f", {len(alone)} without a partner" if alone else ""
-    axes.set_title(f"{side}: {counted(len(found), 'detection')}{lone}", fontsize=10)
+    axes.set_title(f"{side}: {counted(len(detections), 'detection')}{lone}", fontsize=10)
     return labels[::-1]
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import textwrap
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
-from legacy_adapters import originals
+from legacy_adapters.ground.words import counted
+from legacy_adapters.provenance import originals
 
 from ..comparing.pairing import LEGACY, NEW
+from ..report.printing import finite, print_wrapped
 from ..report.report import as_sentence, provenance_line
 from ..sides.shared import shared_code, without_files
 from ..verdict.outcome import MATCH
@@ -27,9 +26,9 @@ def print_verdict(verdict: EvalVerdict, console: Console, quiet: bool) -> None:
     """Write the tables and, last, one line that can be grepped; that alone if ``quiet``."""
     if not quiet:
         for side, provenance in verdict.provenance.items():
-            _print_wrapped(provenance_line(side, provenance), console)
+            print_wrapped(provenance_line(side, provenance), console)
         if (shared := shared_code(verdict.provenance)) is not None:
-            _print_wrapped(shared.line(), console)
+            print_wrapped(shared.line(), console)
         console.print(_image_table(verdict))
         if len(verdict.images) > _MOST_ROWS:
             console.print(
@@ -39,7 +38,7 @@ def print_verdict(verdict: EvalVerdict, console: Console, quiet: bool) -> None:
         if any(verdict.aps.values()):
             console.print(_ap_table(verdict))
         for note in verdict.notes:
-            _print_wrapped(f"note: {note}", console)
+            print_wrapped(f"note: {note}", console)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -92,10 +91,6 @@ def _ap_table(verdict: EvalVerdict) -> Table:
     return table
 
 
-def _print_wrapped(line: str, console: Console) -> None:
-    for part in textwrap.wrap(line, console.width, subsequent_indent="    ", break_on_hyphens=False):
-        console.print(part, markup=False, highlight=False, soft_wrap=True)
-
 
 def as_dict(verdict: EvalVerdict) -> dict[str, Any]:
     """Return the verdict as plain data for ``--json``; numbers that JSON lacks are null."""
@@ -126,14 +121,10 @@ def _image_dict(result: ImageResult) -> dict[str, Any]:
         "input_shapes": {side: list(shape) for side, shape in result.shapes.items()},
         "detections": dict(match.counts),
         "paired": len(match.rows),
-        "alone": {side: [vars(one) for one in found] for side, found in match.unmatched.items()},
+        "alone": {side: [vars(one) for one in detections] for side, detections in match.unmatched.items()},
         "alone_at_the_cut": result.at_cut,
         "moved": match.moved,
-        "score_gap": _number(match.score_gap),
-        "box_gap": _number(result.box_gap),
+        "score_gap": finite(match.score_gap),
+        "box_gap": finite(result.box_gap),
         "worst_iou": match.worst_iou,
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -11,10 +11,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from converters.carrying.classes import class_names
-from converters.errors import counted
 from converters.reading import checkpoint
 from converters.rules.layout import class_counts
 from converters.rules.ports import Port
+from legacy_adapters.ground.words import counted
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 
@@ -103,6 +103,7 @@ def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, 
         family=task.port.family.name,
         variant=task.port.variant.name,
         adapter=str(code.adapter),
+        title=code.title,
         options={**code.options, "scale": task.scale},
         weights=str(folder / f"{side}.safetensors"),
         inputs="",

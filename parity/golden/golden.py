@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tokenize
 import zipfile
 import zlib
@@ -24,16 +23,16 @@ import torch
 from torch import Tensor
 
 from legacy_adapters.family import FamilyError
-from legacy_adapters.initialising import INIT
-from legacy_adapters.replay import decision_key
-from legacy_adapters.trace_writer import DTYPES, Key, Record, content_digest
+from legacy_adapters.ground.files import write_whole
+from legacy_adapters.recording.replay import decision_key
+from legacy_adapters.recording.trace_writer import DTYPES, Key, Record, content_digest
 
-from ..comparing.evidence import ZERO, Norms, Sample, relative_gap
-from ..comparing.evidence import Values as ValuesOf
+from ..comparing.evidence import ZERO, Norms, Sample, ValuesOf, relative_gap
 from ..comparing.pairing import LEGACY, Pair
 from ..sides.settings import SettingsError, Task
 from ..sides.sides import Prepared
 from ..traces.fields import check_fields
+from ..traces.kinds import Kind
 from ..traces.trace import Trace
 from .sketch import marked, sketch
 
@@ -61,7 +60,7 @@ class GoldenError(Exception):
 
 
 @dataclass(frozen=True)
-class Values:
+class GoldenValues:
     """What is known of one float record: sketches in float32 and float64, and the legacy code's rounding error."""
 
     legacy: Tensor
@@ -75,7 +74,7 @@ class Golden:
 
     Attributes:
         task: what was computed.
-        given: digests of the ``weights`` and ``inputs``.
+        sources: digests of the ``weights`` and ``inputs``.
         provenance: which code ran, on what.
         coverage: as of a trace.
         records: as of a trace, in recording order.
@@ -85,11 +84,11 @@ class Golden:
     """
 
     task: Task
-    given: dict[str, str]
+    sources: dict[str, str]
     provenance: dict[str, Any]
     coverage: dict[str, Any]
     records: tuple[Record, ...]
-    values: Mapping[Key, Values] = field(repr=False)
+    values: Mapping[Key, GoldenValues] = field(repr=False)
     decisions: Mapping[str, Tensor] = field(repr=False)
     seal: str = ""
 
@@ -109,7 +108,7 @@ class Golden:
     def values_of(self, phase: str, kind: str, name: str, call: int) -> dict[str, Tensor]:
         """Return the tensors of one value by slot: of a tap; of anything else there are sketches only, so none."""
         prefix = decision_key(phase, name, call, "")
-        bundle = self.decisions.items() if kind == "tap" else ()
+        bundle = self.decisions.items() if kind == Kind.TAP else ()
         return {key.removeprefix(prefix): tensor for key, tensor in bundle if key.startswith(prefix)}
 
     def number(self, record: Record) -> float | None:
@@ -124,7 +123,7 @@ class Golden:
             GoldenError: naming what differs.
         """
         for what, digest in digests(prepared).items():
-            if digest != self.given.get(what):
+            if digest != self.sources.get(what):
                 raise GoldenError(
                     f"The golden file was recorded with other {what}: pass the same --checkpoint, "
                     "or record it again with this version."
@@ -133,8 +132,8 @@ class Golden:
 
 def digests(prepared: Prepared) -> dict[str, str]:
     """Return a digest of the legacy side's weights and one of the inputs."""
-    given = {"weights": prepared.weights[LEGACY], "inputs": prepared.inputs()}
-    return {what: _digest_of(tensors) for what, tensors in given.items()}
+    tensors = {"weights": prepared.weights[LEGACY], "inputs": prepared.inputs()}
+    return {what: _digest_of(of_kind) for what, of_kind in tensors.items()}
 
 
 def _digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -167,17 +166,17 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         decisions: of ``legacy``.
     """
     sketch_of = sketches()
-    weights = {record.name: record.digest for record in legacy.records if record.kind == "param"}
+    weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
     values = {
-        record.key: Values(
+        record.key: GoldenValues(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
         )
-        if record.kind != INIT
-        else Values(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
+        if record.kind != Kind.INIT
+        else GoldenValues(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
         for record in legacy.records
         if record.is_float
-        and record.kind != "param"
-        and not (record.kind == "state" and record.digest == weights.get(record.name))
+        and record.kind != Kind.PARAM
+        and not (record.kind == Kind.STATE and record.digest == weights.get(record.name))
     }
     provenance = {name: legacy.provenance[name] for name in _PORTABLE if name in legacy.provenance}
     modules = legacy.provenance.get("modules", {})
@@ -197,7 +196,7 @@ class GoldenEvidence:
 
     def sample(self, pair: Pair) -> Sample | None:
         values = self.golden.values.get(pair.legacy.key)
-        new = pair.new if pair.new.kind == INIT else None
+        new = pair.new if pair.new.kind == Kind.INIT else None
         twin = self.new_reference.by_key.get(pair.new.key, new)
         if values is None or twin is None:
             return None
@@ -224,42 +223,35 @@ class GoldenEvidence:
 def save(golden: Golden, path: Path) -> str:
     """Write a golden file, to a temporary name first, and return its seal; the same content gives the same bytes."""
     places: dict[tuple[bytes, ...], int] = {}  # a module's input is often another's output: kept once
-    kept: list[Values] = []
+    distinct_values: list[GoldenValues] = []
     rows = []
     for record in golden.records:
         values = golden.values.get(record.key)
         place = -1
         if values is not None:
             content = values.legacy.numpy().tobytes(), values.reference.numpy().tobytes(), repr(values.spread).encode()
-            place = places.setdefault(content, len(kept))
-            if place == len(kept):
-                kept.append(values)
+            place = places.setdefault(content, len(distinct_values))
+            if place == len(distinct_values):
+                distinct_values.append(values)
         rows.append([*(getattr(record, column) for column in _COLUMNS), place])
     header = dict(
-        format_version=FORMAT_VERSION, task={**golden.task.as_dict(), "family": golden.task.port.family.name}, given=golden.given, provenance=golden.provenance,
+        format_version=FORMAT_VERSION, task={**golden.task.as_dict(), "family": golden.task.port.family.name},
+        given=golden.sources, provenance=golden.provenance,
         coverage=golden.coverage, records=rows,
     )  # fmt: skip
     arrays = {
         "header": np.frombuffer(json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), np.uint8),
-        "legacy": _packed([values.legacy for values in kept]),
-        "reference": _packed([values.reference for values in kept]),
-        "lengths": np.array([len(values.legacy) for values in kept], np.int64),
-        "spread": np.array([(values.spread.max, values.spread.rms) for values in kept]).reshape(-1, 2),
+        "legacy": _packed([values.legacy for values in distinct_values]),
+        "reference": _packed([values.reference for values in distinct_values]),
+        "lengths": np.array([len(values.legacy) for values in distinct_values], np.int64),
+        "spread": np.array([(values.spread.max, values.spread.rms) for values in distinct_values]).reshape(-1, 2),
         **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
     }
     seal = seal_of(arrays)
     arrays[SEAL] = np.frombuffer(bytes.fromhex(seal), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, buffer.getvalue())
     return seal
 
 
@@ -316,7 +308,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         )
     lengths = arrays["lengths"].tolist()
     columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
-    kept = [Values(one, two, Norms(*errors)) for one, two, errors in zip(*columns, arrays["spread"].tolist())]
+    rows = zip(*columns, arrays["spread"].tolist())
+    distinct_values = [GoldenValues(one, two, Norms(*errors)) for one, two, errors in rows]
     if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
         raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
     records, values = [], {}
@@ -328,7 +321,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
             raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")
         records.append(record)
         if place >= 0:
-            values[record.key] = kept[place]
+            values[record.key] = distinct_values[place]
     decisions = {
         name.removeprefix(_DECISION): torch.from_numpy(array)
         for name, array in arrays.items()
@@ -337,7 +330,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
     _check_decisions(path, records, decisions)
     return Golden(
         task=Task.from_dict({**header["task"], "family": family or header["task"]["family"]}),
-        given=dict(header["given"]),
+        sources=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],
         records=tuple(records),
@@ -354,7 +347,7 @@ def _check_decisions(path: Path, records: Sequence[Record], decisions: Mapping[s
         GoldenError: naming the first.
     """
     for record in records:
-        if record.kind == "tap":
+        if record.kind == Kind.TAP:
             key = decision_key(record.phase, record.name, record.call, record.slot)
             if key not in decisions:
                 raise GoldenError(f"{path} lacks the decision {key}, which it names; record it again.")

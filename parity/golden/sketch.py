@@ -42,17 +42,17 @@ def sketch(numbers: Numbers) -> Tensor:
     return torch.cat([samples, *(sums * count**-0.5)])
 
 
-def marked(found: Tensor, expected: Tensor) -> Tensor:
-    """Return the sketch ``found`` with NaN for each sum over what is not finite that is another than ``expected``'s.
+def marked(new: Tensor, expected: Tensor) -> Tensor:
+    """Return the sketch ``new`` with NaN for each sum over what is not finite that is another than ``expected``'s.
 
     These sums are exact and tell where NaN and infinities are: a difference is never one of rounding, however small it
     is beside the tensor's numbers.
     """
     whole = SAMPLES + PROJECTIONS
-    if len(found) <= whole or len(found) != len(expected):
-        return found
-    other = found[whole:] != expected[whole:]
-    return torch.cat([found[:whole], found[whole:].masked_fill(other, float("nan"))])
+    if len(new) <= whole or len(new) != len(expected):
+        return new
+    other = new[whole:] != expected[whole:]
+    return torch.cat([new[:whole], new[whole:].masked_fill(other, float("nan"))])
 
 
 def _projections(number: int, block: Tensor) -> Tensor:

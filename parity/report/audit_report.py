@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
-from ..decisions.audit import Decision, by_closeness
+from ..decisions.audit import AuditedDecision, by_closeness
+from ..decisions.rule import Alternative
 from ..verdict.verdict import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
-from .sections import cut_list, finite
+from .printing import finite
+from .sections import cut_list
 
-Audited = tuple[Decision, ...]
+Audited = tuple[AuditedDecision, ...]
 
 
 def exit_code(decisions: Audited) -> int:
@@ -35,42 +37,47 @@ def closing_line(decisions: Audited, ulps: float) -> str:
             f"{MISMATCH} {len(faulty)} of {counted(len(decisions), 'decision')} "
             f"{'breaks its' if len(faulty) == 1 else 'break their'} own rule. First at {faulty[0].place}."
         )
-    risky = {decision.place for decision, way in by_closeness(decisions) if way.ulps <= ulps}
+    risky = {decision.place for decision, alternative in by_closeness(decisions) if alternative.ulps <= ulps}
     return (
         f"AUDITED {counted(len(decisions), 'decision')}: {len(risky)} at risk within {ulps:g} ULPs, "
         f"{len(_with_ties(decisions))} with exact ties"
     )
 
 
-def _faulty(decisions: Audited) -> list[Decision]:
+def _faulty(decisions: Audited) -> list[AuditedDecision]:
     return [decision for decision in decisions if decision.fault]
 
 
-def _with_ties(decisions: Audited) -> list[Decision]:
-    return [decision for decision in decisions if any(way.exact for way in decision.ways)]
+def _with_ties(decisions: Audited) -> list[AuditedDecision]:
+    return [decision for decision in decisions if any(alternative.exact for alternative in decision.alternatives)]
 
 
 def print_audit(decisions: Audited, ulps: float, worst: int, console: Console, quiet: bool) -> None:
-    """Write the closest ways, the exact ties and, last, one line that can be grepped; that alone if ``quiet``.
+    """Write the closest alternatives, the exact ties and, last, one line that can be grepped; that alone if ``quiet``.
 
     Args:
         decisions: of a trace.
         ulps: up to which a decision is at risk.
-        worst: number of ways to list.
+        worst: number of alternatives to list.
         console: to write to.
         quiet: write the last line only.
     """
     if not quiet and decisions:
-        ways = by_closeness(decisions)
+        alternatives = by_closeness(decisions)
         console.print(_table(decisions, ulps, worst))
-        for line in _lines(decisions, len(ways) - worst):
+        for line in _lines(decisions, len(alternatives) - worst):
             console.print(line, markup=False, highlight=False)
     console.print(closing_line(decisions, ulps), markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(decisions: Audited, left: int) -> list[str]:
     lines = [f"and {left} more, farther from a tie"] if left > 0 else []
-    ties = [f"{decision.place} {way.name} x{way.exact}" for decision in decisions for way in decision.ways if way.exact]
+    ties = [
+        f"{decision.place} {alternative.name} x{alternative.exact}"
+        for decision in decisions
+        for alternative in decision.alternatives
+        if alternative.exact
+    ]
     if ties:
         lines.append(cut_list("exact ties: ", ties))
     return lines + [f"breaks its rule: {decision.place} {decision.fault}" for decision in _faulty(decisions)]
@@ -84,16 +91,17 @@ def _table(decisions: Audited, ulps: float, worst: int) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("risk", no_wrap=True)
     table.add_column("closest")
-    for decision, way in by_closeness(decisions)[:worst]:
-        risky = way.ulps <= ulps
-        where = Text(way.where, no_wrap=True, overflow="ellipsis")
-        cells = decision.place, f"{way.name} ({way.quantity})", f"{way.gap:.2g}", f"{way.ulps:.3g}"
+    for decision, alternative in by_closeness(decisions)[:worst]:
+        risky = alternative.ulps <= ulps
+        where = Text(alternative.where, no_wrap=True, overflow="ellipsis")
+        name = f"{alternative.name} ({alternative.quantity})"
+        cells = decision.place, name, f"{alternative.gap:.2g}", f"{alternative.ulps:.3g}"
         table.add_row(*map(Text, cells), "!" if risky else "", where, style="bold" if risky else None)
     return table
 
 
 def as_dict(decisions: Audited, ulps: float) -> dict[str, Any]:
-    """Return the audit as plain data for ``--json``: every decision with every way, in recording order."""
+    """Return the audit as plain data for ``--json``: every decision with every alternative, in recording order."""
     return {
         "exit_code": exit_code(decisions),
         "summary": closing_line(decisions, ulps),
@@ -104,9 +112,13 @@ def as_dict(decisions: Audited, ulps: float) -> dict[str, Any]:
                 "name": decision.name,
                 "call": decision.call,
                 "fault": decision.fault,
-                "at_risk": any(way.ulps <= ulps for way in decision.ways),
-                "ways": [{**asdict(way), "gap": finite(way.gap), "ulps": finite(way.ulps)} for way in decision.ways],
+                "at_risk": any(alternative.ulps <= ulps for alternative in decision.alternatives),
+                "ways": [_alternative_dict(alternative) for alternative in decision.alternatives],
             }
             for decision in decisions
         ],
     }
+
+
+def _alternative_dict(alternative: Alternative) -> dict[str, Any]:
+    return {**asdict(alternative), "gap": finite(alternative.gap), "ulps": finite(alternative.ulps)}

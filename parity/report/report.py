@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +11,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from converters.errors import counted
-from legacy_adapters import originals
-from legacy_adapters.phases import phase_of, rank_of
+from legacy_adapters.ground.words import counted
+from legacy_adapters.provenance import originals
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.training.phases import rank_of
 
 from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
+from ..decisions.trials import DecisionDifference
 from ..golden.golden import Golden
-from ..sides.settings import OWN, TWIN
 from ..sides.shared import shared_code
+from ..traces.kinds import OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
-from ..verdict.isolation import Isolation, Place, told
-from ..verdict.unequal import DecisionDifference
+from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
+from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
+from .training import training_lines
 
-MOST_PLACES = 10
+MOST_LINES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
 def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
     """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``.
@@ -50,7 +51,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         console.print(_table(verdict))
         _print_drifts(verdict, console)
         if (shared := shared_code(verdict.provenance)) is not None:
-            _print_wrapped(shared.line(), console)
+            print_wrapped(shared.line(), console)
         if seals := [f"{side} {seal[:SEAL_DIGITS]}" for side, seal in verdict.seals.items() if seal]:
             console.print(f"digests of the recordings: {', '.join(seals)}", markup=False, highlight=False)
         _print_coverage(verdict, console)
@@ -68,8 +69,9 @@ def provenance_line(side: str, provenance: dict[str, Any]) -> str:
     modules = ", ".join(f"{name} {module['version']}".strip() for name, module in provenance.get("modules", {}).items())
     code = " ".join(str(provenance[key]) for key in ("code_base", "commit") if key in provenance)
     threads, capability = provenance.get("threads"), provenance.get("cpu_capability")
-    told = f"{side}: {code} ({modules}), torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
-    return f"{told}, {under}" if (under := _autocast(provenance)) else told
+    named = f" ({modules})" if modules else ""
+    line = f"{side}: {code}{named}, torch {provenance.get('torch')}, {_threads(threads)}, {capability}"
+    return f"{line}, {under}" if (under := _autocast(provenance)) else line
 
 
 def _threads(number: int | None) -> str:
@@ -93,15 +95,15 @@ def memory_line(provenance: dict[str, dict[str, Any]]) -> str:
 
 
 def _table(verdict: Verdict) -> Table:
-    found = stages(verdict.comparisons)
+    rows = stages(verdict.comparisons)
     alone = {stage.name: stage for stage in stages(verdict.isolation.comparisons)} if verdict.isolation else {}
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("stage", no_wrap=True, overflow="ellipsis", max_width=30)
     for title in ("records", "equal", *(["alone"] if alone else []), "max diff"):
         table.add_column(title, justify="right", no_wrap=True)
     # the only column that rich may shrink: of columns that all refuse to wrap it takes from each alike
-    table.add_column("worst record" if any(stage.worst for stage in found) else "")
-    for stage in found:
+    table.add_column("worst record" if any(stage.worst for stage in rows) else "")
+    for stage in rows:
         style = None if stage.accepted == stage.records else "bold red"
         name = Text(record_name(stage.worst.pair.new) if stage.worst else "", no_wrap=True, overflow="ellipsis")
         counts = [stage.records, stage.accepted]
@@ -116,7 +118,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     if verdict.unable is None or not verdict.unable.drifts:
         return
     amp = verdict.provenance[NEW].get("amp")
-    _print_wrapped(
+    print_wrapped(
         f"the new side alone, under {amp} autocast against float32 with equal decisions and draws: root mean square of "
         "the difference, in % of that of the float32 result (figures, no verdict)",
         console,
@@ -148,68 +150,20 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         highlight=False,
     )
     for line in initial_lines(verdict):
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     for line in training_lines(verdict):
-        _print_wrapped(line, console)
+        print_wrapped(line, console)
     if verdict.provenance[LEGACY].get("probed") and not verdict.provenance[NEW].get("probed"):
-        _print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
+        print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
-        _print_wrapped(f"  excluded {line}", console)
+        print_wrapped(f"  excluded {line}", console)
     lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
-    if any(not c.identical and c.pair.new.name == "result" for c in verdict.comparisons):
+    if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
-        _print_wrapped(line, console)
-
-
-def training_lines(verdict: Verdict) -> list[str]:
-    """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
-    told = verdict.provenance
-    if not told[LEGACY].get("steps"):
-        return []
-    first = told[LEGACY]
-    orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
-    groups = [
-        f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
-        f"{p.get('frozen_in_groups')} frozen"
-        for side, p in told.items()
-    ]
-    ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
-    start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
-    if told[NEW].get("resumed"):
-        start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
-    return [
-        f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
-        f"{orders[first['clip_order']]}",
-        f"  {'; '.join(groups)}: of those only the state afterwards is compared",
-        *_rank_lines(told),
-    ]
-
-
-def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
-    first = told[LEGACY]
-    if not first.get("ranks"):
-        return []
-    ranks = range(first["ranks"])
-    wrapped = {}
-    for side, provenance in told.items():
-        options = dict(provenance.get("wrapper", {}))
-        name = options.pop("name", "nothing")
-        text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))
-        wrapped.setdefault(f"{name} ({text})" if text else name, []).append(side)
-    counts = [
-        " and ".join(str(sum(first["objects"].get(phase_of(step, rank), ()))) for rank in ranks)
-        for step in range(1, first["steps"] + 1)
-    ]
-    shown = [*counts[:MOST_PLACES], *(["..."] if len(counts) > MOST_PLACES else [])]
-    wrappers = "; ".join(f"{' and '.join(sides)} in {text}" for text, sides in wrapped.items())
-    return [
-        f"  {len(ranks)} ranks joined by gloo, {wrappers}",
-        f"  objects of rank {' and '.join(map(str, ranks))}, step by step: {', '.join(shown)}",
-    ]
+        print_wrapped(line, console)
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
@@ -217,7 +171,7 @@ def rounding_lines(verdict: Verdict) -> list[str]:
     amp = verdict.provenance[LEGACY].get("amp")
     findings = [c.finding for c in verdict.comparisons if c.finding is not None]
     ceiling = derived.limits_of(amp).ceiling
-    wide = sum(found.explained > ceiling * found.size for found in findings)
+    wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
         return []
     return [
@@ -228,11 +182,13 @@ def rounding_lines(verdict: Verdict) -> list[str]:
 
 def initial_lines(verdict: Verdict) -> list[str]:
     """Return a heading and a line for each of the first places that are built or initialised differently."""
-    found = verdict.initial
-    if not found:
+    differences = verdict.initial
+    if not differences:
         return []
-    lines = [f"built or initialised differently: {len(found)}", *(f"  {item.message}" for item in found[:MOST_PLACES])]
-    return [*lines, f"  and {len(found) - MOST_PLACES} more; see --json"] if len(found) > MOST_PLACES else lines
+    left = len(differences) - MOST_LINES
+    lines = [f"built or initialised differently: {len(differences)}"]
+    lines += [f"  {item.message}" for item in differences[:MOST_LINES]]
+    return [*lines, f"  and {left} more; see --json"] if left > 0 else lines
 
 
 def without_effect_lines(verdict: Verdict) -> list[str]:
@@ -248,7 +204,7 @@ def tie_lines(verdict: Verdict) -> list[str]:
     return [
         f"{c.pair.new.phase} {c.pair.new.name}#{c.pair.new.call} {c.pair.new.slot}: {c.difference.note}"
         for c in verdict.comparisons
-        if c.pair.new.kind == "tap" and not c.pair.new.is_float and c.accepted and c.difference is not None
+        if c.pair.new.kind == Kind.TAP and not c.pair.new.is_float and c.accepted and c.difference is not None
     ]
 
 
@@ -263,33 +219,34 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
 
 
 def _print_isolation(isolation: Isolation, console: Console) -> None:
-    found = isolation.places
+    culprits = isolation.culprits
     for reason in isolation.reasons:
-        _print_wrapped(f"isolated: not comparable: {reason}", console)
-    if not found and isolation.reasons:
+        print_wrapped(f"isolated: not comparable: {reason}", console)
+    if not culprits and isolation.reasons:
         return
-    if not found:
+    if not culprits:
         console.print("isolated: given equal inputs, no module differs", highlight=False)
         return
-    console.print(f"isolated: {told(found)}", highlight=False)
-    for line in place_lines(isolation)[:MOST_PLACES]:
-        _print_wrapped(f"  {line}", console)
-    if len(found) > MOST_PLACES:
-        console.print(f"  and {len(found) - MOST_PLACES} more; see --json", markup=False, highlight=False)
+    console.print(f"isolated: {count_line(culprits)}", highlight=False)
+    for line in culprit_lines(isolation)[:MOST_LINES]:
+        print_wrapped(f"  {line}", console)
+    if len(culprits) > MOST_LINES:
+        console.print(f"  and {len(culprits) - MOST_LINES} more; see --json", markup=False, highlight=False)
 
 
-def place_lines(isolation: Isolation) -> list[str]:
-    """Return a line per place: what differs there first, by how much alone, with what came before, what follows."""
+def culprit_lines(isolation: Isolation) -> list[str]:
+    """Return a line per culprit: what differs there first, by how much alone, with what came before, what follows."""
     return [
-        f"{place.where}: {counted(place.records, 'record')}, first {place.record.kind} {record_name(place.record)} "
-        + (f"{_gap(place.alone)} (accumulated {_gap(place.accumulated)})" if place.alone else "is missing")
-        + _following(place)
-        for place in isolation.places
+        f"{culprit.where}: {counted(culprit.records, 'record')}, "
+        f"first {culprit.record.kind} {record_name(culprit.record)} "
+        + (f"{_gap(culprit.alone)} (accumulated {_gap(culprit.accumulated)})" if culprit.alone else "is missing")
+        + _following(culprit)
+        for culprit in isolation.culprits
     ]
 
 
-def _following(place: Place) -> str:
-    count = len(place.follows)
+def _following(culprit: Culprit) -> str:
+    count = len(culprit.follows)
     return f", and {count} place{'s' * (count > 1)} that follow{'s' * (count == 1)} from it" if count else ""
 
 
@@ -299,14 +256,7 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
-        _print_wrapped(f"  {line}", console)
-
-
-def _print_wrapped(line: str, console: Console) -> None:
-    """Print a line; where it goes on in the next, that is set in four more columns."""
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    for part in textwrap.wrap(line, console.width, subsequent_indent=indent, break_on_hyphens=False):
-        console.print(part, markup=False, highlight=False, soft_wrap=True)
+        print_wrapped(f"  {line}", console)
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
@@ -322,17 +272,17 @@ def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
         metrics = difference.metrics
         shown = [figures(metrics)] if metrics is not None and metrics.ulps is not None else []
         return [difference.note or share, *shown]
-    lines = [difference.note or share] if comparison.pair.new.kind == "basis" else []
+    lines = [difference.note or share] if comparison.pair.new.kind == Kind.BASIS else []
     return [*lines, sections.decision_line(decision), *filter(None, [sections.witness_line(decision)])]
 
 
 def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference | None:
     """Return the decision that a tap or a basis record is part of, if it differs."""
     record = comparison.pair.new
-    if record.kind not in ("tap", "basis"):
+    if record.kind not in OF_TAPS:
         return None
     place = (record.phase, record.name, record.call)
-    return next((found for found in verdict.decisions if (found.phase, found.name, found.call) == place), None)
+    return next((decision for decision in verdict.decisions if decision.call_key == place), None)
 
 
 def figures(metrics: Metrics) -> str:
@@ -382,7 +332,7 @@ def closing_line(verdict: Verdict) -> str:
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
-        under = f", under {told}" if (told := _autocast(verdict.provenance[NEW])) else ""
+        under = f", under {autocast}" if (autocast := _autocast(verdict.provenance[NEW])) else ""
         said = f"MATCH {identical} of {counted(total, 'record')} bit-identical{accepted}{replayed}{under}"
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
@@ -394,7 +344,7 @@ def seed_remark(verdict: Verdict) -> str:
     if not verdict.seeds_before:
         return ""
     before = ", ".join(map(str, verdict.seeds_before))
-    return f"under seed {verdict.provenance[LEGACY].get('seed')}, because under {before} rounding is too large for a verdict"
+    return f"under seed {verdict.provenance[LEGACY].get('seed')}, for under {before} rounding is too large to judge by"
 
 
 def _place_of(divergence: Divergence) -> str:
@@ -409,7 +359,7 @@ def as_sentence(remark: str) -> str:
 
 
 def golden_line(golden: Golden, file: Path) -> str:
-    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of ddq_detr tiny_4scale -> FILE, 0.4 MB``."""
+    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of a_family a_variant -> FILE, 0.4 MB``."""
     megabytes = file.stat().st_size / 1e6
     task = golden.task
     remark = originals.remark(golden.provenance)

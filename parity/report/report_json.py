@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from legacy_adapters import originals
-from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.provenance import originals
+from legacy_adapters.training.phases import rank_of, step_of
 
 from ..comparing import derived
 from ..comparing.compare import DERIVED, Comparison, Tolerance
@@ -16,9 +16,11 @@ from ..comparing.drift import Unable
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.shared import shared_code, without_files
-from ..verdict.isolation import Place
+from ..verdict.isolation import Culprit
+from ..verdict.labels import LabelCoverage
 from ..verdict.verdict import Verdict
 from . import sections
+from .printing import finite
 from .report import class_lines, closing_line, decision_at, exclusion_lines, tie_lines
 from .stages import drift_stages, record_name, stage_of, stages
 
@@ -42,7 +44,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "initial": [asdict(item) for item in verdict.initial],
         "steps": _steps(verdict.comparisons),
         "ties": tie_lines(verdict),
-        "isolated": None if verdict.isolation is None else [_place_dict(p) for p in verdict.isolation.places],
+        "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
         "first_divergence": _divergence_dict(verdict),
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
@@ -50,7 +52,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "detections": [sections.image_dict(image) for image in verdict.detections],
         "coverage": {**sections.coverage_dict(verdict.coverage), "excluded": exclusion_lines(verdict)},
         "stopped": None if verdict.stop is None else asdict(verdict.stop),
-        "labels": {**asdict(verdict.labels), "lines": verdict.labels.lines()},
+        "labels": _labels_dict(verdict.labels),
         "degenerate": list(verdict.degenerate),
         "seeds_before": list(verdict.seeds_before),
         "autocast": None if verdict.unable is None else _unable_dict(verdict.unable),
@@ -80,12 +82,12 @@ def _steps(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _largest(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    largest: dict[str, float] = {}
     for comparison in comparisons:
         if comparison.difference is not None and math.isfinite(comparison.difference.max_abs):
             part = stage_of(comparison).removeprefix("steps: ")
-            found[part] = max(found.get(part, 0.0), comparison.difference.max_abs)
-    return found
+            largest[part] = max(largest.get(part, 0.0), comparison.difference.max_abs)
+    return largest
 
 
 def _tolerance_dict(tolerance: Tolerance, amp: str | None) -> dict[str, Any]:
@@ -108,14 +110,14 @@ def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
     }
 
 
-def _place_dict(place: Place) -> dict[str, Any]:
+def _culprit_dict(culprit: Culprit) -> dict[str, Any]:
     return {
-        "where": place.where,
-        "message": place.message,
-        "records": place.records,
-        "follows": list(place.follows),
-        "alone": None if place.alone is None else _comparison_dict(place.alone),
-        "accumulated": None if place.accumulated is None else _comparison_dict(place.accumulated),
+        "where": culprit.where,
+        "message": culprit.message,
+        "records": culprit.records,
+        "follows": list(culprit.follows),
+        "alone": None if culprit.alone is None else _comparison_dict(culprit.alone),
+        "accumulated": None if culprit.accumulated is None else _comparison_dict(culprit.accumulated),
     }
 
 
@@ -124,7 +126,7 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "phase": new.phase, "kind": new.kind, "name": new.name, "legacy_name": comparison.pair.legacy.name,
         "call": new.call, "slot": new.slot, "scope": new.scope, "accepted": comparison.accepted,
-        "max_abs": _number(difference.max_abs) if difference is not None else None,
+        "max_abs": finite(difference.max_abs) if difference is not None else None,
         "differing_share": difference.differing if difference else 0.0,
         "metrics": _metrics_dict(difference.metrics) if difference is not None else None,
         "note": difference.note if difference else "",
@@ -137,24 +139,25 @@ def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
         return None
     return {
         "elements": metrics.elements,
-        "max_rel": _number(metrics.max_rel),
-        "mean_abs": _number(metrics.mean_abs),
-        "cosine": _number(metrics.cosine),
+        "max_rel": finite(metrics.max_rel),
+        "mean_abs": finite(metrics.mean_abs),
+        "cosine": finite(metrics.cosine),
         "ulps": metrics.ulps,
         "nan": dict(zip((LEGACY, NEW), metrics.nan)),
         "inf": dict(zip((LEGACY, NEW), metrics.inf)),
     }
 
 
-def _unable_dict(found: Unable) -> dict[str, Any]:
-    stages = drift_stages(found.drifts)
+def _unable_dict(unable: Unable) -> dict[str, Any]:
+    stages = drift_stages(unable.drifts)
     return {
-        "told": found.told,
-        "compared": list(found.compared),
+        "told": unable.told,
+        "compared": list(unable.compared),
         "drifts": [{**asdict(stage), "worst": record_name(stage.worst)} for stage in stages],
     }
 
 
-def _number(value: float) -> float | None:
-    """Return what JSON has a number for."""
-    return value if math.isfinite(value) else None
+def _labels_dict(labels: LabelCoverage) -> dict[str, Any]:
+    fields = asdict(labels)
+    fields["given"] = fields.pop("of_made_up")
+    return {**fields, "lines": labels.lines()}

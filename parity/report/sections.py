@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from converters.errors import counted
+from legacy_adapters.ground.words import counted
 
 from ..comparing.coverage import SIDES, Coverage
-from ..comparing.detections import Detection, ImageMatch
+from ..comparing.detections import ImageMatch, LoneDetection
 from ..comparing.pairing import LEGACY, NEW, Unpaired
-from ..verdict.unequal import DecisionDifference, Trial
+from ..decisions.trials import DecisionDifference, Trial
+from .printing import finite
 
 WIDTH = 80
 _SHOWN_DECISIONS, _SHOWN_IMAGES = 3, 4
@@ -114,26 +115,26 @@ def _image_lines(image: ImageMatch) -> list[str]:
     return lines
 
 
-def _detection(detection: Detection) -> str:
+def _detection(detection: LoneDetection) -> str:
     return f"label {detection.label} score {detection.score:.3g}"
 
 
 def coverage_lines(coverage: Coverage) -> list[str]:
     """Return a line for each kind of thing that was not compared; long lists are cut."""
     never = {side: set(coverage.never_executed[side]) for side in SIDES}
-    found = [("never ran on either side", sorted(never[LEGACY] & never[NEW]))]
+    lists = [("never ran on either side", sorted(never[LEGACY] & never[NEW]))]
     for side, other in ((LEGACY, NEW), (NEW, LEGACY)):
         lone = [f"{call.name} x{call.calls} ({call.phase})" for call in coverage.lone_calls if call.side == side]
-        found += [
+        lists += [
             (f"never ran on the {side} side", sorted(never[side] - never[other])),
             (f"ran on the {side} side only", lone),
             (f"modules of the {side} side only", coverage.lone_modules[side]),
             (f"gradient on the {side} side only", coverage.gradient_only_on[side]),
             (f"losses of the {side} side only", coverage.losses_only_on[side]),
         ]
-    found.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
-    found.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
-    return [cut_list(f"{_INDENT}{what}: ", names) for what, names in found if names]
+    lists.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
+    lists.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
+    return [cut_list(f"{_INDENT}{what}: ", names) for what, names in lists if names]
 
 
 def unpaired_name(item: Unpaired) -> str:
@@ -189,8 +190,3 @@ def coverage_dict(coverage: Coverage) -> dict[str, Any]:
         "gradient_only_on": {side: list(names) for side, names in coverage.gradient_only_on.items()},
         "losses_only_on": {side: list(names) for side, names in coverage.losses_only_on.items()},
     }
-
-
-def finite(value: float) -> float | None:
-    """Return ``value``, or None if JSON has no word for it."""
-    return value if math.isfinite(value) else None

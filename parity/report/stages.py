@@ -7,28 +7,18 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legacy_adapters import made_up, probes
-from legacy_adapters.phases import step_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks import made_up, probes
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 from ..comparing.drift import Drift
+from ..decisions.kinds import title_of
+from ..traces.kinds import OF_TAPS, Kind
 
 _PHASES = {
     "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
 }  # fmt: skip
-_PARTS = {
-    "loss": "losses",
-    "in_grad": "gradient flow",
-    "out_grad": "gradient flow",
-    "grad": "gradients",
-    "clip": "clip norm",
-    "setting": "settings",
-    "update": "settings",
-    "optim_state": "optimizer state",
-    "state": "state afterwards",
-    "random": "random states",
-}
 
 
 @dataclass(frozen=True)
@@ -73,12 +63,12 @@ def stage_of(comparison: Comparison) -> str:
 
 
 def stage_of_record(record: Record) -> str:
-    """Name the stage of a record: ``weights``, ``inference: encoder``, ``training: losses`` ..."""
-    if record.kind == "param":
+    """Name the stage of a record: ``weights``, ``inference: neck``, ``training: losses`` ..."""
+    if record.kind == Kind.PARAM:
         return "weights"
-    part = _PARTS.get(record.kind)
-    if record.kind in ("tap", "basis"):
-        part = "noise" if record.name == "noise" else record.name if record.name == "result" else "decisions"
+    part = Kind(record.kind).part
+    if record.kind in OF_TAPS:
+        part = title_of(record)
     phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
     return f"{phase}: {part or record.name.split('.')[0] or 'detector'}"
 
@@ -90,7 +80,7 @@ def _size(comparison: Comparison) -> float:
 
 def is_choice(comparison: Comparison) -> bool:
     """Tell a record of indices or labels: how far two of these are apart says nothing."""
-    return comparison.pair.new.kind == "tap" and not comparison.pair.new.is_float
+    return comparison.pair.new.kind == Kind.TAP and not comparison.pair.new.is_float
 
 
 @dataclass(frozen=True)

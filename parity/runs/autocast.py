@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from legacy_adapters.initialising import INIT
+from legacy_adapters.ground.words import sentence
 from legacy_adapters.inputs import TRAIN
 from legacy_adapters.launch import SideError
+from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.drift import Unable, drifts
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.sides import Sides
 from ..sides.stopped import Stop
 from ..traces.trace import Trace, TraceError, decisions
-from ..verdict.blame import sentence
 
 #: What is added to the name of a run without autocast.
 _PLAIN = ".float32"

@@ -13,16 +13,19 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from legacy_adapters.extract import ARGUMENTS, CALL
 from legacy_adapters.job import Job
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.extract import ARGUMENTS, CALL
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
-from ..comparing.derived import GRADIENTS
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
+from ..decisions.kinds import is_draw
+from ..traces.kinds import GRADIENTS, Kind
 from ..traces.trace import Trace
-from ..verdict.isolation import Place
+from ..verdict.isolation import Culprit
 from ..verdict.verdict import MISMATCH, Verdict, ended, judge
 from . import reproducer
 from .isolate import FLOAT64, ISOLATED, SPREAD, Progress, RunFolder, is_isolable, isolate
@@ -46,7 +49,7 @@ class Bisection:
     """
 
     verdict: Verdict
-    place: Place | None
+    place: Culprit | None
     script: Path | None
 
 
@@ -65,8 +68,8 @@ def bisect(kept: RunFolder, out: Path, progress: Progress) -> Bisection:
     """
     kept.isolable(NEW)  # before all is compared
     verdict = told_if_changed(isolate(kept, _ordinary(kept), progress))
-    found = verdict.isolation.places if verdict.isolation is not None else ()
-    if not found or found[0].record.kind == "param":
+    found = verdict.isolation.culprits if verdict.isolation is not None else ()
+    if not found or found[0].record.kind == Kind.PARAM:
         return Bisection(verdict, found[0] if found else None, None)
     progress("writing a script that shows it")
     return Bisection(verdict, found[0], _reproduced(kept, verdict, found[0], out))
@@ -75,7 +78,7 @@ def bisect(kept: RunFolder, out: Path, progress: Progress) -> Bisection:
 def told_if_changed(verdict: Verdict) -> Verdict:
     """Add that the new side's code may have changed if what mismatched in the kept run is not found in isolation."""
     isolation = verdict.isolation
-    if isolation is None or isolation.places or isolation.reasons or verdict.outcome != MISMATCH:
+    if isolation is None or isolation.culprits or isolation.reasons or verdict.outcome != MISMATCH:
         return verdict
     if all(c.accepted or not is_isolable(c.pair.legacy.phase) for c in verdict.comparisons):
         return verdict  # only what is not isolated differs
@@ -91,8 +94,8 @@ def _ordinary(kept: RunFolder) -> Verdict:
     return ended(judge(legacy, new, kept.port.mapping, kept.exclusions, kept.tolerance, evidence))
 
 
-def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> Path | None:
-    """Write a script of the module alone or, if that does not show the error, of the detector."""
+def _reproduced(kept: RunFolder, verdict: Verdict, place: Culprit, out: Path) -> Path | None:
+    """Write a script of the module alone or, if that does not show the error, of the model."""
     finding = place.alone.finding if place.alone is not None else None
     # what only float64 shows is reproduced in float64
     suffix = FLOAT64 if finding is not None and " in float64" in finding.objection else ""
@@ -106,12 +109,12 @@ def _reproduced(kept: RunFolder, verdict: Verdict, place: Place, out: Path) -> P
             return script
         for path in out.iterdir():
             path.unlink()
-    script = reproducer.write(_of_detector(source, out), out)
+    script = reproducer.write(_of_model(source, out), out)
     return script if reproducer.shows(script) else None
 
 
 def enclosing_call(record: Record, records: Sequence[Record]) -> Call | None:
-    """Return the module call that computes ``record`` by itself; None if that is the detector's own code.
+    """Return the module call that computes ``record`` by itself; None if that is the model's own code.
 
     None as well if random draws are made inside the call, because alone it would draw others.
 
@@ -120,9 +123,9 @@ def enclosing_call(record: Record, records: Sequence[Record]) -> Call | None:
         records: of that run, in recording order.
     """
     phase = record.phase
-    if record.kind in ("module_out", "in_grad"):
+    if record.kind in (Kind.MODULE_OUT, Kind.IN_GRAD):
         found: Call | None = (phase, record.name, record.call)
-    elif record.kind in ("module_in", "basis", "tap", "out_grad"):
+    elif record.kind in (Kind.MODULE_IN, Kind.BASIS, Kind.TAP, Kind.OUT_GRAD):
         found = _running(record, records)
     else:
         found = None
@@ -133,8 +136,8 @@ def enclosing_call(record: Record, records: Sequence[Record]) -> Call | None:
 
 def _running(record: Record, records: Sequence[Record]) -> Call | None:
     """Return the call of the module ``record.scope`` that was running when the recorded thing came about."""
-    if record.kind == "out_grad":
-        until = (record.phase, "module_out", record.name, record.call)
+    if record.kind == Kind.OUT_GRAD:
+        until = (record.phase, Kind.MODULE_OUT, record.name, record.call)
     else:
         until = record.key[:4]
     running: Call | None = None
@@ -142,9 +145,9 @@ def _running(record: Record, records: Sequence[Record]) -> Call | None:
         if other.key[:4] == until:
             return running
         if (other.phase, other.name) == (record.phase, record.scope):
-            if other.kind == "module_in":
+            if other.kind == Kind.MODULE_IN:
                 running = (other.phase, other.name, other.call)
-            elif other.kind == "module_out":
+            elif other.kind == Kind.MODULE_OUT:
                 running = None
     return None
 
@@ -153,10 +156,10 @@ def _draws(call: Call, records: Sequence[Record]) -> bool:
     inside = False
     for record in records:
         if (record.phase, record.name, record.call) == call:
-            if record.kind == "module_out":
+            if record.kind == Kind.MODULE_OUT:
                 return False
-            inside = inside or record.kind == "module_in"
-        elif inside and record.kind == "tap" and record.name == "noise":
+            inside = inside or record.kind == Kind.MODULE_IN
+        elif inside and is_draw(record):
             return True
     return False
 
@@ -179,7 +182,7 @@ class _Source:
     """What a script is made from."""
 
     verdict: Verdict
-    place: Place
+    place: Culprit
     job: Job
     legacy: Trace
 
@@ -220,14 +223,14 @@ def _of_module(source: _Source, call: Call, spec: dict[str, Any], out: Path) -> 
     record = source.place.record
     comparisons = source.verdict.isolation.comparisons if source.verdict.isolation else ()
     of_call = [c for c in comparisons if (c.pair.new.phase, c.pair.new.name, c.pair.new.call) == call]
-    shown = [c for c in of_call if c.pair.new.kind == "module_out"]
+    shown = [c for c in of_call if c.pair.new.kind == Kind.MODULE_OUT]
     arguments = ", ".join(f"{key}={value}" for key, value in spec["arguments"].items())
     prepare = [f't = {{key: value.to(device) for key, value in load_file(here / "{ARGUMENTS}").items()}}']
     result = _under_autocast(source.job, f"model.get_submodule({name!r})({arguments})")
     if record.kind in GRADIENTS:
         given = load_file(out / ARGUMENTS)
-        shown = [c for c in of_call if c.pair.new.kind == "in_grad" and c.pair.new.slot in given]
-        flows = [c.pair.legacy for c in of_call if c.pair.new.kind == "out_grad"]
+        shown = [c for c in of_call if c.pair.new.kind == Kind.IN_GRAD and c.pair.new.slot in given]
+        flows = [c.pair.legacy for c in of_call if c.pair.new.kind == Kind.OUT_GRAD]
         save_file({f"slot {r.slot}": source.legacy.tensor(r).clone() for r in flows}, str(out / GIVEN_GRADIENTS))
         prepare += [
             f"leaves = {{slot: t[slot].requires_grad_() for slot in {[c.pair.new.slot for c in shown]!r}}}",
@@ -254,33 +257,34 @@ def _under_autocast(job: Job, expression: str) -> str:
     return expression if job.amp is None else f"autocast(lambda: {expression})"
 
 
-def _of_detector(source: _Source, out: Path) -> Reproducer:
-    """Make the script of the whole detector on the inputs of the run."""
+def _of_model(source: _Source, out: Path) -> Reproducer:
+    """Make the script of the whole model on the inputs of the run."""
     record, job = source.place.record, source.job
     shutil.copyfile(job.inputs, out / INPUTS)
     prepare = [
-        "from legacy_adapters.inputs import Batch",
-        "from legacy_adapters.seeding import seed_all\n",
-        f'batch = Batch.of_phase(load_file(here / "{INPUTS}"), {record.phase!r}, device, torch.{job.dtype})',
+        "from legacy_adapters.inputs import of_phase, placed",
+        "from legacy_adapters.numerics.seeding import seed_all\n",
+        f'inputs = of_phase(load_file(here / "{INPUTS}"), {record.phase!r})',
+        f"batch = adapter.batch(placed(inputs, device, torch.{job.dtype}))",
         f"seed_all({job.seed}, {record.phase!r})",
     ]
-    everything, losses = source.verdict.comparisons, _under_autocast(job, 'adapter["losses"](model, batch)')
+    everything, losses = source.verdict.comparisons, _under_autocast(job, "adapter.losses(model, batch)")
     if record.phase == "predict":
-        results = [c for c in everything if c.pair.new.kind == "tap" and c.pair.new.name == "result"]
+        results = [c for c in everything if c.pair.new.kind == Kind.TAP and c.pair.new.name == RESULT]
         shown = [c for c in results if c.pair.new.phase == record.phase]
-        slots = [f"{c.pair.new.call}.{c.pair.new.slot}" for c in shown]
-        result = _under_autocast(job, 'adapter["predict"](model, batch)')
-    elif record.kind in GRADIENTS or record.kind == "state":
-        shown = [c for c in everything if c.pair.new.kind == "grad" and not c.accepted][:MOST_GRADIENTS]
+        slots = [joined(str(c.pair.new.call), c.pair.new.slot) for c in shown]
+        result = _under_autocast(job, "adapter.results(adapter.predict(model, batch))")
+    elif record.kind in GRADIENTS or record.kind == Kind.STATE:
+        shown = [c for c in everything if c.pair.new.kind == Kind.GRAD and not c.accepted][:MOST_GRADIENTS]
         slots = [c.pair.new.name for c in shown]
         prepare.append(f"{losses}[1].backward()")
         result = "{name: p.grad for name, p in model.named_parameters() if p.grad is not None}"
     else:
-        shown = [c for c in everything if c.pair.new.kind == "loss" and c.pair.new.name != "total"]
+        shown = [c for c in everything if c.pair.new.kind == Kind.LOSS and c.pair.new.name != "total"]
         slots = [f"{c.pair.new.name}.{c.pair.new.slot}".rstrip(".") for c in shown]
         result = f"{losses}[0]"
     return Reproducer(
-        title=f"The whole detector on the inputs of the run, {record.phase} phase.",
+        title=f"The whole model on the inputs of the run, {record.phase} phase.",
         told=source.told(),
         job=job,
         training=record.phase == "train",

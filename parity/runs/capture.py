@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from legacy_adapters.initialising import without_init
+from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.pairing import NEW
@@ -16,10 +15,8 @@ from ..sides.settings import Machine, Sources, Task
 from ..sides.sides import Prepared, Sides
 from ..traces.trace import decisions
 from ..verdict.verdict import Verdict, ended, judge
-from .isolate import FLOAT64
+from .isolate import FLOAT64, Progress
 from .run import measure_legacy
-
-Progress = Callable[[str], None]
 
 
 def capture(

@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.torch import save_file
 
 from converters.rules.ports import Port
-from legacy_adapters import made_up, probes
 from legacy_adapters.family import Exclusion, FamilyError
-from legacy_adapters.initialising import INIT
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
+from legacy_adapters.tasks import made_up, probes
+from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread
@@ -25,6 +25,7 @@ from ..comparing.pairing import LEGACY, NEW, pair
 from ..sides.settings import SettingsError, Task
 from ..sides.sides import DECISIONS
 from ..sides.stopped import recorded_by
+from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
 from ..verdict.isolation import write_forcing
 from ..verdict.verdict import MATCH, Verdict, ended, judge, with_isolation
@@ -179,8 +180,8 @@ def _isolable(legacy: Trace) -> Trace:
     for name in ("changed_inputs", "cut_off", "not_finite"):
         coverage[name] = [entry for entry in coverage.get(name, ()) if is_isolable(entry[0])]
     kept = tuple(record for record in legacy.records if is_isolable(record.phase))
-    lost = {record.name for record in legacy.records if record.kind == "grad"}
-    lost -= {record.name for record in kept if record.kind == "grad"}
+    lost = {record.name for record in legacy.records if record.kind == Kind.GRAD}
+    lost -= {record.name for record in kept if record.kind == Kind.GRAD}
     coverage["without_gradient"] = sorted(lost | set(coverage["without_gradient"]))
     return replace(legacy, provenance=provenance, coverage=coverage, records=kept)
 

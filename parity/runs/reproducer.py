@@ -1,4 +1,4 @@
-"""Write a script that shows an error with one module alone, or with the detector on its own inputs."""
+"""Write a script that shows an error with one module alone, or with the model on its own inputs."""
 
 from __future__ import annotations
 
@@ -85,20 +85,20 @@ def autocast(compute):
 Ends with 1 while that is so and with 0 once it is not. Needs the code under test and the files beside it.
 """
 
-{operating}import runpy
-import sys
+{operating}import sys
 from pathlib import Path
 {load}{kernels}
 import torch
 from safetensors.torch import load_file
 
-from legacy_adapters.precision import {half}computing_in
-from legacy_adapters.values import flatten
+from legacy_adapters.loading import load_adapter
+from legacy_adapters.numerics.precision import {half}computing_in
+from legacy_adapters.recording.values import flatten
 
 here, device = Path(__file__).parent, {job.device!r}
 {autocast}torch.set_num_threads({job.threads})
-adapter = runpy.run_path({job.adapter!r})
-model = adapter["build"]({job.options!r}, device)
+adapter = load_adapter({job.adapter!r})
+model = adapter.build({job.options!r}, device)
 model.load_state_dict(load_file(here / "{WEIGHTS}"), strict=False)
 model.to(device, torch.{job.dtype}).train({reproducer.training})
 allowed = {dict(reproducer.allowed)!r}

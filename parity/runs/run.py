@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from legacy_adapters.family import Family
-from legacy_adapters.initialising import without_init
 from legacy_adapters.launch import SideError
-from legacy_adapters.trace_writer import Key
+from legacy_adapters.recording.trace_writer import Key
+from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
-from ..comparing.evidence import Norms, TraceEvidence, Values, save_spread, spreads, whole
+from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import RunOptions, Sources
 from ..sides.sides import Prepared, Sides, prepare
+from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
 from ..verdict import degenerate
 from ..verdict.outcome import INCOMPARABLE, MISMATCH
 from ..verdict.verdict import Verdict, ended, judge
 from .autocast import unable
-from .isolate import FLOAT64, SPREAD, RunFolder, isolate
-
-Progress = Callable[[str], None]
+from .isolate import FLOAT64, SPREAD, Progress, RunFolder, isolate
 
 #: Runs of the legacy side whose errors make its spread, beside the first: other threads, other CPU kernels, weights
 #: and images perturbed in their last bit.
@@ -149,7 +148,7 @@ def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Pro
 def _of_weights(sides: Sides, options: RunOptions) -> Verdict:
     """Judge two sides of which one did nothing but load its weights."""
     legacy, new = (
-        replace(trace, records=tuple(record for record in trace.records if record.kind == "param"))
+        replace(trace, records=tuple(record for record in trace.records if record.kind == Kind.PARAM))
         for trace in (Trace.load(sides.folder / side) for side in (LEGACY, NEW))
     )
     return judge(legacy, new, options.task.port.mapping, options.excluded, Tolerance())
@@ -169,7 +168,7 @@ class Measured:
 
 
 def measure_legacy(
-    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: Values = whole, states: str | None = None
+    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: ValuesOf = whole, states: str | None = None
 ) -> Measured:
     """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run.
 

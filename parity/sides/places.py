@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: As in :mod:`legacy_adapters.trace_writer`, which loads torch.
+from legacy_adapters.ground.names import LEGACY, NEW
+
+#: As in :mod:`legacy_adapters.recording.trace_writer`, which loads torch.
 INDEX = "index.json"
 #: What a run and an evaluation leave in their folder, and what a bisection does.
 RUN, EVALUATION, SCRIPT = "run.json", "eval.json", "reproduce.py"
-LEGACY, NEW = "legacy", "new"
 
 
 def check_trace(folder: Path, usual: str = NEW) -> None:

@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from converters.errors import counted
 from converters.rules.layout import Layout
 from legacy_adapters.family import Draw, Seeding
+from legacy_adapters.ground.words import counted
 from legacy_adapters.inputs import Batch
 
 _PAD_DIVISOR = 32

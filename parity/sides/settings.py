@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from converters.rules.ports import Port, port
 from legacy_adapters.family import Exclusion, Family, Side
 from legacy_adapters.job import CHECKS
-from legacy_adapters.phases import rank_of, step_of
+from legacy_adapters.training.phases import rank_of, step_of
 
 from .sizes import SIDES, varied
 
 if TYPE_CHECKING:
     from ..comparing.compare import Tolerance
 
-#: As in :mod:`legacy_adapters.steps` and :mod:`legacy_adapters.precision`, which load torch.
+#: As in :mod:`legacy_adapters.training.steps` and :mod:`legacy_adapters.numerics.precision`, which load torch.
 TWIN, OWN = "twin", "own"
 AMP = ("bf16", "fp16")
 
@@ -155,7 +155,7 @@ class Task:
             return self.objects
         if rank in _BARE.get(step, ()):
             return (0,) * len(self.sizes)
-        from legacy_adapters.seeding import seed_of  # loads torch
+        from legacy_adapters.numerics.seeding import seed_of  # loads torch
 
         drawn = [seed_of(self.seed, f"objects of image {image} in {phase}") % 4 for image in range(len(self.sizes))]
         # as without ranks the first image does not hold the most

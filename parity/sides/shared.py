@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.errors import counted
-from legacy_adapters.executed import TOOLKIT, is_installed, is_of_toolkit
 from legacy_adapters.family import Family
+from legacy_adapters.ground.names import TOOLKIT
+from legacy_adapters.ground.words import counted
+from legacy_adapters.provenance.executed import is_installed, is_of_toolkit
 from legacy_adapters.registry import FILE
 
 from ..comparing.pairing import LEGACY, NEW

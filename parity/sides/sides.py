@@ -27,11 +27,12 @@ from converters.rules.ports import Port
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import layout_of_side, run_side
-from legacy_adapters.phases import phase_of
-from legacy_adapters.seeding import seed_of
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.numerics.seeding import seed_of
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.training.phases import phase_of
 
 from ..comparing.pairing import LEGACY, NEW
+from ..traces.kinds import Kind
 from ..traces.trace import Trace
 from .prepare import seeded_batch, seeded_weights
 from .settings import TWIN, Machine, SettingsError, Sources, Task
@@ -207,8 +208,8 @@ class Sides:
             **changes: as in :meth:`legacy`.
         """
         names = twin_names(twin, self.task.port.mapping)
-        changes["clip_names"] = tuple(names["setting"]) if self.task.clip_order == TWIN else ()
-        changes["state_names"] = {new: legacy for new, legacy in names["state"].items() if new != legacy}
+        changes["clip_names"] = tuple(names[Kind.SETTING]) if self.task.clip_order == TWIN else ()
+        changes["state_names"] = {new: legacy for new, legacy in names[Kind.STATE].items() if new != legacy}
         return self._run(run, NEW, new_code(self.task.port, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
@@ -264,6 +265,7 @@ class Sides:
             family=self.task.port.family.name,
             variant=self.task.port.variant.name,
             adapter=str(code.adapter),
+            title=code.title,
             options=code.options,
             weights=str(self._weights(side)),
             inputs=str(self.folder / "inputs.safetensors"),
@@ -291,9 +293,9 @@ def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dic
 
     Under ``setting`` stand the parameters in the order of its optimizer, under ``state`` all weights and buffers.
     """
-    first, found = None, {"setting": {}, "state": {}}
+    first, found = None, {Kind.SETTING: {}, Kind.STATE: {}}
     for record in records:
-        if record.kind == "setting":
+        if record.kind == Kind.SETTING:
             first = first or record.phase
         if record.phase == first and record.kind in found and first is not None:
             name = mapping.target_of(record.name)
@@ -307,12 +309,14 @@ class Code:
     """What runs a side.
 
     Attributes:
+        title: what its code base is called.
         adapter: its file.
         options: given to the adapter.
         python: interpreter.
         apart: that is not the current one, so that it gets no ``PYTHONPATH``.
     """
 
+    title: str
     adapter: Path
     options: dict[str, Any]
     python: str
@@ -326,7 +330,8 @@ def legacy_code(port: Port, sources: Sources) -> Code:
         options["repo"] = str(sources.legacy_repo.resolve())
     # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
-    return Code(port.family.legacy.adapter, options, python, apart=sources.legacy_python is not None)
+    side = port.family.legacy
+    return Code(side.title, side.adapter, options, python, apart=sources.legacy_python is not None)
 
 
 def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
@@ -334,7 +339,8 @@ def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
     options = dict(port.variant.new)
     if amp is not None:
         options["amp"] = amp
-    return Code(sources.new_side(port.family).adapter, options, sys.executable, apart=False)
+    side = sources.new_side(port.family)
+    return Code(side.title, side.adapter, options, sys.executable, apart=False)
 
 
 def default_threads() -> int:

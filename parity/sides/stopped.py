@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from legacy_adapters.initialising import INIT
 from legacy_adapters.launch import SideError, crash
-from legacy_adapters.phases import rank_of
-from legacy_adapters.seeding import RANDOM
-from legacy_adapters.trace_writer import INDEX_NAME
+from legacy_adapters.recording.trace_writer import INDEX_NAME
+from legacy_adapters.training.phases import rank_of
 
 from ..comparing.coverage import Coverage
 from ..comparing.pairing import LEGACY, NEW, Pairing, Unpaired
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 
@@ -78,7 +77,7 @@ def judged_part(new: Trace, reference: Trace | None) -> tuple[Trace, Stop | None
     if reference is None or Stop.of(reference, NEW) is None:
         return new, stop
     # a model is initialised once, whatever precision it then runs in
-    records = tuple(record for record in new.records if record.kind == INIT or record.key in reference.by_key)
+    records = tuple(record for record in new.records if record.kind == Kind.INIT or record.key in reference.by_key)
     return replace(new, records=records), stop or Stop.of(reference, NEW)
 
 
@@ -94,7 +93,7 @@ def until_stop(pairing: Pairing, new: Trace) -> Pairing:
     """
     phases = dict.fromkeys(record.phase for record in new.records)
     ended = set(phases) - set({rank_of(phase): phase for phase in phases}.values())  # without the last of each rank
-    begun = {pair.legacy.key[:4] for pair in pairing.pairs if pair.legacy.kind != RANDOM}
+    begun = {pair.legacy.key[:4] for pair in pairing.pairs if pair.legacy.kind != Kind.RANDOM}
 
     def in_time(item: Unpaired) -> bool:
         return item.side == NEW or item.record.phase in ended or item.record.key[:4] in begun

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .kinds import Kind
+
 #: Field -> type; numbers are from 0 on. A trailing ``?`` marks what may be missing.
 _RECORD = {
     "phase": str, "kind": str, "name": str, "call": int, "slot": str, "dtype": str, "shape": list, "digest": str,
@@ -57,6 +59,10 @@ def check_fields(provenance: Any, coverage: Any, records: Any) -> None:
     if type(records) is not list:
         raise FieldError(f"records is {records!r:.60}, expected a list")
     _fields("records", records, _RECORD)
+    kinds = [record["kind"] for record in records]
+    if not set(kinds) <= set(Kind):
+        place, kind = next((place, kind) for place, kind in enumerate(kinds) if kind not in set(Kind))
+        raise FieldError(f"records[{place}].kind is {kind!r:.60}, expected one of {', '.join(Kind)}")
     lengths = [length for record in records for length in record["shape"]]
     if not set(map(type, lengths)) <= {int} or min(lengths, default=0) < 0:
         raise FieldError("the shape of a record is not made of numbers from 0 on")
@@ -70,8 +76,8 @@ def _fields(where: str, rows: list[Any], table: dict[str, type]) -> None:
         if not set(map(type, values)) <= {kind} or (kind is int and min(values, default=0) < 0):
             place = next(i for i, value in enumerate(values) if type(value) is not kind or kind is int and value < 0)
             at = f"{where}[{place}]" if len(rows) > 1 else where
-            found = f"{values[place]!r:.60}" if name in rows[place] else "missing"
-            raise FieldError(f"{at}.{name} is {found}, expected {_NAMED[kind]}")
+            actual = f"{values[place]!r:.60}" if name in rows[place] else "missing"
+            raise FieldError(f"{at}.{name} is {actual}, expected {_NAMED[kind]}")
 
 
 def _each(where: str, values: list[Any] | dict[str, Any], kind: type) -> None:

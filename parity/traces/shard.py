@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from legacy_adapters.trace_writer import DTYPES
+from legacy_adapters.recording.trace_writer import DTYPES
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 
@@ -24,8 +24,8 @@ class TraceError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor lies in a shard.
+class Span:
+    """The bytes of a shard that hold a tensor.
 
     Attributes:
         dtype: safetensors name.
@@ -46,11 +46,11 @@ class Shard:
 
     Attributes:
         path: of the file.
-        places: of its tensors, by name.
+        spans: of its tensors, by name.
     """
 
     path: Path
-    places: dict[str, Place]
+    spans: dict[str, Span]
 
     @classmethod
     def open(cls, path: Path) -> Shard:
@@ -64,13 +64,13 @@ class Shard:
                 size = os.fstat(file.fileno()).st_size
                 start = 8 + int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(start - 8)) if start <= size else None
-            places = {name: _place(entry, start) for name, entry in header.items() if name != "__metadata__"}
+            spans = {name: _span(entry, start) for name, entry in header.items() if name != "__metadata__"}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise TraceError(f"{path} is damaged: its header cannot be read ({type(error).__name__}).") from error
-        end = max((place.start + place.nbytes for place in places.values()), default=start)
+        end = max((span.start + span.nbytes for span in spans.values()), default=start)
         if end != size:
             raise TraceError(f"{path} is damaged: it has {size} bytes; expected {end}.")
-        return cls(path, places)
+        return cls(path, spans)
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` with the bytes of the file from ``offset`` on.
@@ -92,13 +92,13 @@ class Shard:
             raise TraceError(f"{self.path} cannot be read: {error}.") from error
 
 
-def _place(entry: dict, start: int) -> Place:
+def _span(entry: dict, start: int) -> Span:
     first, last = entry["data_offsets"]
     shape = tuple(entry["shape"])
-    place = Place(entry["dtype"], shape, start + first, last - first)
-    if not 0 <= first <= last or place.nbytes != math.prod(shape) * itemsize(place.dtype):
+    span = Span(entry["dtype"], shape, start + first, last - first)
+    if not 0 <= first <= last or span.nbytes != math.prod(shape) * itemsize(span.dtype):
         raise ValueError("data_offsets")
-    return place
+    return span
 
 
 def itemsize(dtype: str) -> int:

@@ -1,4 +1,4 @@
-"""Read traces written by :mod:`legacy_adapters.trace_writer`."""
+"""Read traces written by :mod:`legacy_adapters.recording.trace_writer`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from legacy_adapters.replay import TELLING, decision_key, sketch, sketch_key
-from legacy_adapters.trace_writer import FORMAT_VERSION, INDEX_NAME, Key, Record, content_hash, sealed, tensor_bytes
+from converters.threads import BUFFERED, in_order
+from legacy_adapters.recording.replay import TELLING, decision_key, sketch, sketch_key
+from legacy_adapters.recording.trace_writer import (
+    FORMAT_VERSION,
+    INDEX_NAME,
+    Key,
+    Record,
+    content_hash,
+    sealed,
+    tensor_bytes,
+)
 
 from .fields import FieldError, check_fields
-from .parallel import in_order
+from .kinds import Kind
 from .pieces import PIECE
 from .shard import TORCH_DTYPES, Shard, TraceError
 
@@ -126,8 +135,8 @@ class Trace:
         for record in records:
             if record.digest not in shards:
                 raise TraceError(f"{path} names no shard for {record.kind} `{record.name}`.")
-            place = files[shards[record.digest]].places.get(record.digest)
-            if place is None or (place.dtype, place.shape) != (record.dtype, record.shape):
+            span = files[shards[record.digest]].spans.get(record.digest)
+            if span is None or (span.dtype, span.shape) != (record.dtype, record.shape):
                 raise TraceError(
                     f"{folder} is damaged: {shards[record.digest]} has no {record.dtype}{list(record.shape)} of "
                     f"{record.kind} `{record.name}`."
@@ -159,10 +168,10 @@ class Trace:
 
     @cached_property
     def _by_value(self) -> dict[tuple[str, str, str, int], dict[str, Record]]:
-        found: dict[tuple[str, str, str, int], dict[str, Record]] = {}
+        by_value: dict[tuple[str, str, str, int], dict[str, Record]] = {}
         for record in self.records:
-            found.setdefault(record.key[:4], {})[record.slot] = record
-        return found
+            by_value.setdefault(record.key[:4], {})[record.slot] = record
+        return by_value
 
     def shard_of(self, digest: str) -> str:
         """Return the name of the file that holds the tensor of this digest."""
@@ -176,12 +185,12 @@ class Trace:
         """
         first = {r.digest: r for r in reversed(self.records) if kinds is None or r.kind in kinds}
         stored = sorted(first.values(), key=self._offset)
-        for _ in in_order(partial(self.check, record) for record in stored):
+        for _ in in_order((partial(self.check, record) for record in stored), BUFFERED):
             pass
 
     def _offset(self, record: Record) -> tuple[str, int]:
         shard = self._shards[record.digest]
-        return shard, self._files[shard].places[record.digest].start
+        return shard, self._files[shard].spans[record.digest].start
 
     def check(self, record: Record) -> None:
         """Check the stored tensor of ``record`` against its digest.
@@ -223,12 +232,12 @@ class Trace:
             TraceError: if its shard cannot be read or, if checked, in the end, if it is not what was recorded.
         """
         shard = self._files[self._shards[record.digest]]
-        place = shard.places[record.digest]
+        span = shard.spans[record.digest]
         buffer = tensor_bytes(block)
         content = content_hash(record.dtype, record.shape) if (self.checked if checked is None else checked) else None
-        for start in range(0, place.nbytes, len(buffer) or 1):
-            part = buffer[: place.nbytes - start]
-            shard.read(place.start + start, part)
+        for start in range(0, span.nbytes, len(buffer) or 1):
+            part = buffer[: span.nbytes - start]
+            shard.read(span.start + start, part)
             if content is not None:
                 content.update(part)
             yield len(part) // block.element_size()
@@ -251,11 +260,11 @@ def decisions(trace: Trace) -> dict[str, Tensor]:
     """
     bundle, places = {}, {}
     for record in trace.records:
-        if record.kind == "tap":
+        if record.kind == Kind.TAP:
             bundle[decision_key(record.phase, record.name, record.call, record.slot)] = trace.tensor(record)
             places[record.phase, record.name, record.call] = None
     for phase, name, call in places:
-        basis = {slot: r for slot, r in trace.slots(phase, "basis", name, call).items() if slot in TELLING}
+        basis = {slot: r for slot, r in trace.slots(phase, Kind.BASIS, name, call).items() if slot in TELLING}
         if basis:
             bundle[sketch_key(phase, name, call)] = sketch({slot: trace.tensor(r) for slot, r in basis.items()})
     return bundle

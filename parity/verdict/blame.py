@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from converters.errors import counted
-from legacy_adapters import made_up, methods
-from legacy_adapters.phases import step_of
-from legacy_adapters.seeding import RANDOM
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.ground.words import capital, counted
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks import made_up
+from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
+from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
 
 DETECTOR = "the detector"
-FLOW = ("in_grad", "out_grad")
 OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
 WRAPPER = "the optimizer wrapper"
-#: Kinds of records of what an update is made with.
-_OF_OPTIMIZER = ("update", "setting", "clip")
-#: Kinds of records of a step that tell of code as they do elsewhere.
-_OF_CODE = ("tap", "basis", RANDOM, *methods.KINDS)
 #: Share of the trained parameters from which on what differs is none of their own.
 NEARLY_ALL = 0.9
 
@@ -90,19 +85,19 @@ def first_divergence(
     position = {id(record): index for index, record in enumerate(order)}
     lost = min(missing, key=lambda record: position[id(record)], default=None)
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
-        if lost.kind in _OF_OPTIMIZER:
+        if lost.kind in OF_OPTIMIZERS:
             return _describe_lone_setting(lost, missing, {c.pair.legacy.key[:3] for c in comparisons}, "legacy")
         return _describe_cut(cut_off[0]) if cut_off and lost.kind in FLOW else describe_missing(lost)
     strange = _strange(rejected[0].pair.new if rejected else None, not_finite)
     if strange is not None:
         return _describe_not_finite(strange, rejected[0] if rejected else None)
-    options = [record for record in added if record.kind in _OF_OPTIMIZER]
+    options = [record for record in added if record.kind in OF_OPTIMIZERS]
     if options and (not rejected or _follows(rejected[0].pair.new, options[0])):
         return _describe_lone_setting(options[0], added, {c.pair.new.key[:3] for c in comparisons}, "new")
     if not rejected:
         return _describe_added(_cause(added)) if added else None
     first = rejected[0]
-    if (first.pair.new.phase, first.pair.new.kind) == ("train", "grad"):
+    if (first.pair.new.phase, first.pair.new.kind) == ("train", Kind.GRAD):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
     return describe(first, comparisons, optimizers)
 
@@ -110,7 +105,7 @@ def first_divergence(
 def _follows(record: Record, setting: Record) -> bool:
     """Tell whether a record of a training is made with the settings of its step or a later one."""
     one, two = step_of(record.phase) or 0, step_of(setting.phase) or 0
-    return one > two or (one == two and record.kind in ("grad", "clip", "optim_state", "state"))
+    return one > two or (one == two and Kind(record.kind).turn > Turn.SETTINGS)
 
 
 def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tuple], side: str) -> Divergence:
@@ -118,9 +113,9 @@ def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tupl
     if first.key[:3] not in both:
         return describe_missing(first) if side == "legacy" else _describe_added(first)
     step = first.phase
-    if first.kind == "clip":
+    if first.kind == Kind.CLIP:
         return Divergence(CLIPPING, None, f"In {step} clipping has `{first.slot}` on the {side} side only.", None)
-    if first.kind == "update":
+    if first.kind == Kind.UPDATE:
         text = f"In {step} the {first.name} has `{first.slot}` on the {side} side only."
         return Divergence(f"the {first.name}", None, text, None)
     names = [record.name for record in lone if (*record.key[:2], record.slot) == (*first.key[:2], first.slot)]
@@ -141,8 +136,7 @@ def _strange(first: Record | None, not_finite: Sequence[NotFinite]) -> NotFinite
     if first is None:
         return strange
     one, two = step_of(strange.phase) or 0, step_of(first.phase) or 0
-    forward = first.kind in ("basis", "tap", "loss", *methods.KINDS)
-    return strange if one < two or (one == two and forward) else None
+    return strange if one < two or (one == two and Kind(first.kind).turn is Turn.FORWARD) else None
 
 
 def _describe_not_finite(strange: NotFinite, comparison: Comparison | None) -> Divergence:
@@ -158,25 +152,25 @@ def describe_missing(record: Record) -> Divergence:
     """Describe a legacy record without a twin; module paths are the legacy side's."""
     caller = record.scope or DETECTOR
     call = _call(record)
-    if record.kind == "module_in":
+    if record.kind == Kind.MODULE_IN:
         quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (record.scope, record.scope), text, None)
-    if record.kind == "out_grad":
+    if record.kind == Kind.OUT_GRAD:
         text = f"Backward, no gradient comes from the code of {_quoted(record.scope)} to `{record.name}` ({call})."
         return Divergence(caller, (record.scope, record.scope), text, None)
-    if record.kind in ("setting", "clip"):
-        without = "clip gradients" if record.kind == "clip" else f"train `{record.name}`"
+    if record.kind in (Kind.SETTING, Kind.CLIP):
+        without = "clip gradients" if record.kind == Kind.CLIP else f"train `{record.name}`"
         text = f"In {record.phase} the new side's optimizer does not {without} as the legacy side's does."
-        return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
-    text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the legacy side has no twin."
+        return Divergence(CLIPPING if record.kind == Kind.CLIP else record.name, None, text, None)
+    text = f"The {Kind(record.kind).noun} `{record.name}` ({call}) of the legacy side has no twin."
     return Divergence(_owner(record), None, text, None)
 
 
 def _describe_cut(record: Record) -> Divergence:
     """Describe where a tensor lost its way back; module paths are the legacy side's."""
     call = _call(record)
-    if record.kind == "in_grad":
+    if record.kind == Kind.IN_GRAD:
         text = f"The code of {_quoted(record.scope)} gives `{record.name}` ({call}) a `{record.slot}` that is cut off"
         where, module = record.scope or DETECTOR, record.scope
     else:
@@ -190,41 +184,25 @@ def _cause(added: Sequence[Record]) -> Record:
     """Return the first record; of the gradients that flow for a parameter which gets one, that parameter's."""
     if added[0].kind not in FLOW:
         return added[0]
-    return next((record for record in added if record.kind == "grad"), added[0])
+    return next((record for record in added if record.kind == Kind.GRAD), added[0])
 
 
 def _describe_added(record: Record) -> Divergence:
     """Describe a record of the new side without a twin."""
     call = f"call {record.call} of the {record.phase} phase"
-    if record.kind == "module_in":
+    if record.kind == Kind.MODULE_IN:
         text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
-    if record.kind in ("setting", "clip"):
-        what = "clips gradients" if record.kind == "clip" else f"trains `{record.name}`"
+    if record.kind in (Kind.SETTING, Kind.CLIP):
+        what = "clips gradients" if record.kind == Kind.CLIP else f"trains `{record.name}`"
         text = f"In {record.phase} the new side's optimizer {what}, the legacy side's does not."
-        return Divergence(CLIPPING if record.kind == "clip" else record.name, None, text, None)
-    text = f"The {_KINDS[record.kind]} `{record.name}` ({call}) of the new side has no twin."
+        return Divergence(CLIPPING if record.kind == Kind.CLIP else record.name, None, text, None)
+    text = f"The {Kind(record.kind).noun} `{record.name}` ({call}) of the new side has no twin."
     return Divergence(_owner(record), None, text, None)
 
 
 def _owner(record: Record) -> str:
-    return (record.scope or DETECTOR) if record.kind in ("tap", "basis", RANDOM) else record.name
-
-
-_KINDS = {
-    "module_out": "output of",
-    "in_grad": "gradient of an input of",
-    "out_grad": "gradient of an output of",
-    "init": "initial value of",
-    "param": "weight",
-    "tap": "tap",
-    "basis": "basis of tap",
-    "random": "random state of",
-    "loss": "loss term",
-    "grad": "gradient",
-    "state": "state of",
-    "optim_state": "optimizer's state of",
-}
+    return (record.scope or DETECTOR) if record.kind in (Kind.TAP, Kind.BASIS, Kind.RANDOM) else record.name
 
 
 def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:
@@ -232,7 +210,7 @@ def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comp
     last_run: dict[str, int] = {}
     for index, comparison in enumerate(comparisons):
         record = comparison.pair.new
-        if record.phase == "train" and record.kind == "module_out":
+        if record.phase == "train" and record.kind == Kind.MODULE_OUT:
             last_run[record.name] = index
     return max(rejected, key=lambda comparison: _last_run(last_run, comparison.pair.new.name))
 
@@ -257,65 +235,56 @@ def describe(
         comparisons: all, to tell how many are alike in the step of a training.
         optimizers: as in :func:`first_divergence`.
     """
-    if step_of(comparison.pair.new.phase) is not None and comparison.pair.new.kind not in _OF_CODE:
+    legacy, record = comparison.pair.legacy, comparison.pair.new
+    kind = Kind(record.kind)
+    if step_of(record.phase) is not None and kind.blame is Blame.NAME:
         return _describe_step(comparison, comparisons, optimizers)
-    legacy, record = comparison.pair.legacy, comparison.pair.new
-    caller, callers = record.scope or DETECTOR, (legacy.scope, record.scope)
-    quoted = _quoted(record.scope)
-    call = _call(record)
-    if record.kind in ("module_in", "basis", "tap") and comparison.pair.scope != record.scope:
-        owner = comparison.pair.scope or DETECTOR
-        text = f"{capital(_quoted(comparison.pair.scope))} does not come to `{record.name}` ({call}); {quoted} does."
-        return Divergence(owner, (legacy.scope, comparison.pair.scope), text, comparison)
-    if record.kind == "module_out":
-        slot = f", output {record.slot}" if record.slot else ""
-        text = f"`{record.name}` ({call}{slot}) gives another output for equal inputs."
-        return Divergence(record.name, (legacy.name, record.name), text, comparison)
-    if record.kind == "module_in":
-        text = f"The code of {quoted} calls `{record.name}` ({call}) with another `{record.slot}`."
-        return Divergence(caller, callers, text, comparison)
-    if record.kind in methods.KINDS:
-        return _describe_method(comparison)
-    if record.kind == "in_grad":
-        text = f"Backward, `{record.name}` ({call}) makes another gradient of its `{record.slot}` from equal ones."
-        return Divergence(record.name, (legacy.name, record.name), text, comparison)
-    if record.kind == "out_grad":
-        slot = f" {record.slot}" if record.slot else ""
-        text = f"Backward, the code of {quoted} makes another gradient of output{slot} of `{record.name}` ({call})."
-        return Divergence(caller, callers, text, comparison)
-    if record.kind == "basis":
-        text = f"{capital(quoted)} decides on another `{record.slot}`: tap `{record.name}` ({call})."
-        return Divergence(caller, callers, text, comparison)
-    if (record.phase, record.name) == (made_up.PHASE, made_up.NAME):
-        text = f"Of equal made-up logits and boxes {quoted} or what follows makes other `{record.slot}` ({call})."
-        return Divergence(caller, callers, text, comparison)
-    if record.kind == "tap":
-        text = f"{capital(quoted)} decides differently: tap `{record.name}` ({call})."
-        return Divergence(caller, callers, text, comparison)
-    if record.kind == RANDOM:
-        text = f"The code of {quoted} leaves another random state: {record.name}'s generator ({record.phase} phase)."
-        return Divergence(caller, None, text, comparison)
-    text = {
-        "init": f"`{record.name}` is initialised differently.",
-        "param": f"The weights differ before anything runs: `{record.name}`.",
-        "loss": f"The loss term `{record.name}` differs; all module calls are equal.",
-        "state": f"Training leaves `{record.name}` different; outputs, losses and gradients are equal.",
-        "grad": f"The gradient of `{record.name}` differs; all gradients that flow between modules are equal.",
-    }[record.kind]
-    return Divergence(record.name, None, text, comparison)
+    call, is_foreign = _call(record), comparison.pair.scope != record.scope
+    if (kind is Kind.MODULE_IN or kind in OF_TAPS) and is_foreign:
+        expected, actual = comparison.pair.scope, _quoted(record.scope)
+        text = f"{capital(_quoted(expected))} does not come to `{record.name}` ({call}); {actual} does."
+        return Divergence(expected or DETECTOR, (legacy.scope, expected), text, comparison)
+    text = _sentence(kind, record)
+    if kind.blame is Blame.NAME:
+        return Divergence(record.name, None, text, comparison)
+    if kind is Kind.RANDOM:
+        return Divergence(record.scope or DETECTOR, None, text, comparison)
+    if kind.blame is Blame.MODULE:
+        return Divergence(record.name or DETECTOR, (legacy.name, record.name), text, comparison)
+    return Divergence(record.scope or DETECTOR, (legacy.scope, record.scope), text, comparison)
 
 
-def _describe_method(comparison: Comparison) -> Divergence:
-    """Describe an argument or result of a method; its slot begins with the method's name."""
-    legacy, record = comparison.pair.legacy, comparison.pair.new
-    method, _, slot = record.slot.partition(".")
-    path, call = ".".join(filter(None, (record.name, method))), _call(record)
-    if record.kind == methods.IN:
-        text = f"The code of {_quoted(record.scope)} calls `{path}` ({call}) with another `{slot}`."
-        return Divergence(record.scope or DETECTOR, (legacy.scope, record.scope), text, comparison)
-    result = f", result {slot}" if slot else ""
-    text = f"`{path}` of {_quoted(record.name)} ({call}{result}) gives another result for equal arguments."
-    return Divergence(record.name or DETECTOR, (legacy.name, record.name), text, comparison)
+#: What a first difference in a record of each kind shows; see :func:`_sentence` for what the fields are.
+_SENTENCES = {
+    Kind.RANDOM: "The code of {scope} leaves another random state: {name}'s generator ({phase} phase).",
+    Kind.INIT: "`{name}` is initialised differently.",
+    Kind.PARAM: "The weights differ before anything runs: `{name}`.",
+    Kind.MODULE_IN: "The code of {scope} calls `{name}` ({call}) with another `{slot}`.",
+    Kind.MODULE_OUT: "`{name}` ({call}{output}) gives another output for equal inputs.",
+    Kind.METHOD_IN: "The code of {scope} calls `{method}` ({call}) with another `{item}`.",
+    Kind.METHOD_OUT: "`{method}` of {module} ({call}{result}) gives another result for equal arguments.",
+    Kind.BASIS: "{Scope} decides on another `{slot}`: tap `{name}` ({call}).",
+    Kind.TAP: "{Scope} decides differently: tap `{name}` ({call}).",
+    Kind.LOSS: "The loss term `{name}` differs; all module calls are equal.",
+    Kind.OUT_GRAD: "Backward, the code of {scope} makes another gradient of output{space}{slot} of `{name}` ({call}).",
+    Kind.IN_GRAD: "Backward, `{name}` ({call}) makes another gradient of its `{slot}` from equal ones.",
+    Kind.GRAD: "The gradient of `{name}` differs; all gradients that flow between modules are equal.",
+    Kind.STATE: "Training leaves `{name}` different; outputs, losses and gradients are equal.",
+}
+_OF_MADE_UP = "Of equal made-up logits and boxes {scope} or what follows makes other `{slot}` ({call})."
+
+
+def _sentence(kind: Kind, record: Record) -> str:
+    """Say what a first difference in ``record`` shows; the slot of a method's begins with the method's name."""
+    slot, scope = record.slot, _quoted(record.scope)
+    method, _, item = slot.partition(".") if kind in OF_METHODS else ("", "", slot)
+    is_made_up = kind is Kind.TAP and (record.phase, record.name) == (made_up.PHASE, made_up.NAME)
+    return (_OF_MADE_UP if is_made_up else _SENTENCES[kind]).format(
+        name=record.name, phase=record.phase, call=_call(record), slot=slot, space=" " if slot else "",
+        scope=scope, Scope=capital(scope), output=f", output {slot}" if slot else "",
+        method=".".join(filter(None, (record.name, method))), module=_quoted(record.name), item=item,
+        result=f", result {item}" if item else "",
+    )  # fmt: skip
 
 
 def _describe_step(
@@ -324,41 +293,41 @@ def _describe_step(
     """Describe the first difference in a step of a training; steps record in the order in which they compute."""
     record = comparison.pair.new
     step, name, slot = record.phase, record.name, record.slot
-    if record.kind == "setting":
+    if record.kind == Kind.SETTING:
         return _describe_setting(comparison, comparisons, step)
-    if record.kind == "clip" and slot == "total_norm":
+    if record.kind == Kind.CLIP and slot == "total_norm":
         text = f"In {step} the norm of all gradients together differs, though each is equal: another order or choice."
         return Divergence(CLIPPING, None, text, comparison)
-    if record.kind == "clip":
+    if record.kind == Kind.CLIP:
         return Divergence(CLIPPING, None, f"In {step} gradients are clipped by another `{slot}`.", comparison)
-    if record.kind == "update":
+    if record.kind == Kind.UPDATE:
         what = f"has another `{slot}`"
         if slot == "class":
             known = len(set(optimizers)) > 1
             what = "is {1}, the legacy side's is {0}".format(*optimizers) if known else "is of another class"
         return Divergence(f"the {name}", None, f"In {step} the {name} {what}.", comparison)
     alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind) == (record.phase, record.kind)]
-    trained = {c.pair.new.name for c in comparisons if c.pair.new.key[:2] == (record.phase, "setting")}
-    if record.kind == "optim_state":
+    trained = {c.pair.new.name for c in comparisons if c.pair.new.key[:2] == (record.phase, Kind.SETTING)}
+    if record.kind == Kind.OPTIM_STATE:
         alike = [c for c in alike if c.pair.new.slot == slot]
-    if record.kind in ("state", "optim_state"):
+    if record.kind in (Kind.STATE, Kind.OPTIM_STATE):
         alike = [c for c in alike if c.pair.new.name in trained]
     differing = sum(not c.accepted for c in alike)
     count = f"{differing} of {len(alike)}"
     differ = f"{differing} of {counted(len(alike), 'gradient')} differ{'s' * (differing == 1)}"
-    if record.kind in ("state", "optim_state") and 1 < differing >= NEARLY_ALL * len(alike):
-        what = "parameters" if record.kind == "state" else f"parameters' `{slot}`"
-        equal = "settings and optimizer state" if record.kind == "state" else "and settings"
-        text = f"In {step} the optimizer leaves {count} {what} different, `{name}` first; gradients, {equal} are equal."
+    if record.kind in (Kind.STATE, Kind.OPTIM_STATE) and 1 < differing >= NEARLY_ALL * len(alike):
+        what = "parameters" if record.kind == Kind.STATE else f"parameters' `{slot}`"
+        equal = "settings and optimizer state" if record.kind == Kind.STATE else "and settings"
+        text = f"In {step} the optimizer leaves {count} {what} otherwise, `{name}` first; gradients, {equal} are equal."
         return Divergence(OPTIMIZER, None, text.replace("gradients, and", "gradients and"), comparison)
-    if record.kind == "grad" and 1 < differing == len(alike):
+    if record.kind == Kind.GRAD and 1 < differing == len(alike):
         text = f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal."
         return Divergence(WRAPPER, None, text, comparison)
     text = {
-        "loss": f"In {step} the loss term `{name}` differs; everything up to there is equal.",
-        "grad": f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal.",
-        "optim_state": f"In {step} the optimizer's `{slot}` of `{name}` differs; gradients and settings are equal.",
-        "state": f"After {step} `{name}` differs; its gradient, settings and optimizer state are equal.",
+        Kind.LOSS: f"In {step} the loss term `{name}` differs; everything up to there is equal.",
+        Kind.GRAD: f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal.",
+        Kind.OPTIM_STATE: f"In {step} the optimizer's `{slot}` of `{name}` differs; gradients and settings are equal.",
+        Kind.STATE: f"After {step} `{name}` differs; its gradient, settings and optimizer state are equal.",
     }[record.kind]
     return Divergence(name, None, text, comparison)
 
@@ -366,15 +335,16 @@ def _describe_step(
 def _describe_setting(first: Comparison, comparisons: Sequence[Comparison], step: str) -> Divergence:
     """Tell a setting of single parameters from one of all; a learning rate that starts equal is the schedule's."""
     phase, _, _, _, slot = first.pair.new.key
-    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == (phase, "setting", slot)]
+    place = (phase, Kind.SETTING, slot)
+    alike = [c for c in comparisons if (c.pair.new.phase, c.pair.new.kind, c.pair.new.slot) == place]
     names = [c.pair.new.name for c in alike if not c.accepted]
     if len(names) == len(alike):
         where = SCHEDULE if slot == "lr" else OPTIMIZER
         whose = "the only parameter" if len(names) == 1 else f"all {len(names)} parameters"
     else:
         where = common_module(names) or OPTIMIZER
-        place = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
-        whose = f"{len(names)} of {len(alike)} parameters{place}"
+        which = f": `{where}`" if where != OPTIMIZER else f", first for `{names[0]}`"
+        whose = f"{len(names)} of {len(alike)} parameters{which}"
     return Divergence(where, None, f"In {step} `{slot}` differs for {whose}.", first)
 
 
@@ -394,13 +364,3 @@ def _call(record: Record) -> str:
 
 def _quoted(scope: str) -> str:
     return f"`{scope}`" if scope else DETECTOR
-
-
-def sentence(text: str) -> str:
-    """Return ``text`` with a full stop behind it."""
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def capital(text: str) -> str:
-    """Return ``text`` with a capital first letter."""
-    return text[:1].upper() + text[1:]

@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.detections import Detections, results
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 #: Numbers count as equal if they differ by this share of the largest: an error of rounding, no information.
@@ -39,23 +41,23 @@ def reasons(legacy: Recording, new: Trace) -> tuple[str, ...]:
     """
     if isinstance(legacy, Trace):
         for record in legacy.records:
-            if record.kind == "loss" or record.key[:3] == ("predict", "tap", "result"):
+            if record.kind == Kind.LOSS or record.key[:3] == ("predict", Kind.TAP, RESULT):
                 legacy.check(record)
-    found = results(legacy)
+    detections = results(legacy)
     losses = _losses(legacy)
-    said = [*_not_finite(found, losses), *_alike(found)]
-    if legacy.provenance.get("stopped") and not said:
-        said += _nan_before_stop(legacy)
+    sentences = [*_not_finite(detections, losses), *_alike(detections)]
+    if legacy.provenance.get("stopped") and not sentences:
+        sentences += _nan_before_stop(legacy)
     layers = _alike_layers(losses)
     if layers:
-        said.append(f"The loss terms are the same for every layer of the legacy side, such as {layers}.")
+        sentences.append(f"The loss terms are the same for every layer of the legacy side, such as {layers}.")
     if _constant_matrices(new):
-        said.append("Every weight matrix holds a single number.")
-    return tuple(f"Degenerate: {text} Give other weights or inputs." for text in said)
+        sentences.append("Every weight matrix holds a single number.")
+    return tuple(f"Degenerate: {text} Give other weights or inputs." for text in sentences)
 
 
-def _not_finite(found: Mapping[int, Detections], losses: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    for image, values in found.items():
+def _not_finite(detections: Mapping[int, Detections], losses: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for image, values in detections.items():
         for name in ("scores", "bboxes"):
             if not bool(getattr(values, name).isfinite().all()):
                 yield f"{name} of image {image} are not finite on the legacy side."
@@ -74,9 +76,9 @@ def _nan_before_stop(legacy: Recording) -> Iterator[str]:
             yield f"the legacy side stopped after `{name}` gave {what} in phase {phase}."
 
 
-def _alike(found: Mapping[int, Detections]) -> Iterator[str]:
+def _alike(detections: Mapping[int, Detections]) -> Iterator[str]:
     """Say what the final detections have in common; images with a single one say nothing by themselves."""
-    images = [values for values in found.values() if len(values.scores)]
+    images = [values for values in detections.values() if len(values.scores)]
     several = [values for values in images if len(values.scores) > 1]
     counted = several or (images if len(images) > 1 else [])
     if not counted or not all(bool(values.scores.isfinite().all()) for values in counted):
@@ -115,7 +117,7 @@ def _losses(side: Recording) -> dict[str, dict[str, float]]:
     """Return the loss terms of every phase, but for their sum."""
     terms: dict[str, dict[str, float]] = defaultdict(dict)
     for record in side.records:
-        value = side.number(record) if record.kind == "loss" and record.is_float else None
+        value = side.number(record) if record.kind == Kind.LOSS and record.is_float else None
         if value is not None and record.name != "total":
             terms[record.phase][f"{record.name} {record.slot}".rstrip()] = value
     return terms
@@ -142,7 +144,7 @@ def _alike_layers(losses: Mapping[str, Mapping[str, float]]) -> str:
 
 def _constant_matrices(trace: Trace) -> bool:
     """Tell whether each weight of at least two axes holds one number; the first that does not ends the search."""
-    records = [r for r in trace.records if r.kind == "param" and r.is_float and sum(x > 1 for x in r.shape) > 1]
+    records = [r for r in trace.records if r.kind == Kind.PARAM and r.is_float and sum(x > 1 for x in r.shape) > 1]
     return bool(records) and all(_is_constant(trace, record) for record in records)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from legacy_adapters.seeding import RANDOM
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.compare import Comparison
-from ..decisions.ties import is_of_decision
+from ..decisions.draw import Draw
+from ..decisions.kinds import kind_of
+from ..traces.kinds import OF_TAPS, Kind
 from ..traces.trace import Recording
 from .blame import DETECTOR, Divergence
 
@@ -26,7 +27,7 @@ def comparable(one: Recording, two: Recording) -> bool:
 
 def without(records: Sequence[Record]) -> tuple[Record, ...]:
     """Leave out the random states."""
-    return tuple(record for record in records if record.kind != RANDOM)
+    return tuple(record for record in records if record.kind != Kind.RANDOM)
 
 
 def first_strayed(
@@ -44,7 +45,7 @@ def first_strayed(
         return None
     position = {record.key: index for index, record in enumerate(new)}
     draws = _draws(new)
-    rejected = [c.pair.new for c in comparisons if not c.accepted and c.pair.new.kind != RANDOM]
+    rejected = [c.pair.new for c in comparisons if not c.accepted and c.pair.new.kind != Kind.RANDOM]
     # a draw that asks for something else is recorded before the state that it leaves
     rejected = [record for record in rejected if _call(record) not in draws]
     if any(position[record.key] < position[strayed.key] for record in rejected):
@@ -59,24 +60,24 @@ def _draws(records: Sequence[Record]) -> set[tuple[str, str, int]]:
     """Return the calls of taps that are draws: they rest on no values that are decided on."""
     slots: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for record in records:
-        if record.kind == "basis":
+        if record.kind == Kind.BASIS:
             slots[_call(record)].add(record.slot)
-    return {call for call, of_call in slots.items() if not is_of_decision(of_call)}
+    return {call for call, of_call in slots.items() if isinstance(kind_of(of_call), Draw)}
 
 
 def _call(record: Record) -> tuple[str, str, int] | None:
-    return (record.phase, record.name, record.call) if record.kind in ("tap", "basis") else None
+    return (record.phase, record.name, record.call) if record.kind in OF_TAPS else None
 
 
 def _strayed(legacy: Sequence[Record], new: Sequence[Record]) -> Record | None:
     """Return the new side's first state, in its order, that is not the legacy side's next one."""
     states: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in legacy:
-        if record.kind == RANDOM and not record.slot:
+        if record.kind == Kind.RANDOM and not record.slot:
             states[record.phase, record.name].append(record.digest)
     seen: dict[tuple[str, str], int] = defaultdict(int)
     for record in new:
-        if record.kind == RANDOM and not record.slot:
+        if record.kind == Kind.RANDOM and not record.slot:
             expected, number = states[record.phase, record.name], seen[record.phase, record.name]
             if expected[number : number + 1] != [record.digest]:
                 return record

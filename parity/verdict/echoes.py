@@ -14,16 +14,17 @@ from functools import cache
 
 import torch
 
-from legacy_adapters.trace_writer import Key, Record, content_digest, zeros_digest
-from legacy_adapters.values import joined
+from legacy_adapters.recording.trace_writer import Key, Record, content_digest, zeros_digest
+from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import Comparison
-from ..comparing.pairing import LEGACY, NEW, OF_METHODS, OF_MODULES, Unpaired
-from ..comparing.twins import INPUTS, OUTPUTS, numel
+from ..comparing.pairing import LEGACY, NEW, Unpaired
+from ..comparing.twins import numel
+from ..traces.kinds import FLOW, INPUTS, OF_METHODS, OF_MODULES, OF_TAPS, OUTPUTS, Kind, Turn
 from ..traces.shard import TORCH_DTYPES
-from .blame import FLOW
 
-_VALUES = ("module_in", "module_out", "tap", "basis", "loss")
+#: Values of the way forward.
+_VALUES = frozenset(kind for kind in Kind if kind.turn is Turn.FORWARD) - OF_METHODS
 _COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
 REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
@@ -50,8 +51,8 @@ def explained(
     - An output that only the new side returns, if it was compared elsewhere.
     - Where all else is equal, an argument or output of one call that is a tensor on one side and a list of as many
       elements on the other, such as the boxes of all layers.
-    - Where all else is equal, the gradients of all parameters included, an output that the new side leaves out of a call
-      that gives others, such as the weights of an attention: nothing is computed with it, or that would show.
+    - Where all else is equal, the gradients of all parameters included, an output that the new side leaves out of a
+      call that gives others, such as the weights of an attention: nothing is computed with it, or that would show.
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
@@ -65,6 +66,24 @@ def explained(
         keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
     """
     comparisons = tuple(comparisons)
+    items = _by_content(unpaired, comparisons)
+    if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
+        return items
+    proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == Kind.GRAD}
+    harmless = _harmless(items, comparisons, keys or {}, bool(proven))
+    is_open = [not item.is_accounted and (item.side, item.record.key) not in harmless for item in items]
+    if any(lone and item.record.kind not in FLOW for lone, item in zip(is_open, items)):
+        return items
+
+    def reason(item: Unpaired) -> str:
+        is_gradient = item.record.phase in proven and item.record.key not in cut_off
+        return harmless.get((item.side, item.record.key), GRADIENTS if is_gradient else "")
+
+    return tuple(item if item.is_accounted else replace(item, explained=reason(item)) for item in items)
+
+
+def _by_content(unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison]) -> tuple[Unpaired, ...]:
+    """Explain what holds values that were compared elsewhere, call by call."""
     known, paired = _known(comparisons)
     calls: dict[_Call, list[Record]] = defaultdict(list)
     for item in unpaired:
@@ -74,32 +93,23 @@ def explained(
         for call, records in calls.items()
         for record in records
     }
-    found = tuple(
+    return tuple(
         item if item.exclusion is not None else replace(item, explained=reasons[item.side, item.record.key])
         for item in unpaired
     )
-    if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
-        return found
-    kept = {_call(side, record) for side, record in _outputs(comparisons)}
-    proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == "grad"}
-    harmless = dict.fromkeys(_grouped((item for item in found if item.exclusion is None), keys or {}), GROUPED)
-    for item in found:
-        if proven and item.side == LEGACY and item.record.kind == "module_out" and _call(LEGACY, item.record) in kept:
+
+
+def _harmless(
+    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], keys: Mapping[Key, Key], is_proven: bool
+) -> dict[tuple[str, Key], str]:
+    """Explain, by side and key, what is harmless where all else is equal; ``is_proven`` if all gradients are, too."""
+    harmless = dict.fromkeys(_grouped((item for item in unpaired if item.exclusion is None), keys), GROUPED)
+    with_outputs = {_call(side, record) for side, record in _outputs(comparisons)}
+    for item in unpaired:
+        is_output = item.side == LEGACY and item.record.kind == Kind.MODULE_OUT
+        if is_proven and is_output and _call(LEGACY, item.record) in with_outputs:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
-    if not all(
-        item.is_accounted or item.record.kind in FLOW or (item.side, item.record.key) in harmless for item in found
-    ):
-        return found
-    found = tuple(
-        item if item.is_accounted else replace(item, explained=harmless.get((item.side, item.record.key), ""))
-        for item in found
-    )
-    return tuple(
-        replace(item, explained=GRADIENTS)
-        if not item.is_accounted and item.record.phase in proven and item.record.key not in cut_off
-        else item
-        for item in found
-    )
+    return harmless
 
 
 def _grouped(unpaired: Iterable[Unpaired], keys: Mapping[Key, Key]) -> Iterator[tuple[str, Key]]:
@@ -111,7 +121,7 @@ def _grouped(unpaired: Iterable[Unpaired], keys: Mapping[Key, Key]) -> Iterator[
     slots: dict[tuple, dict[str, dict[str, Record]]] = defaultdict(lambda: {LEGACY: {}, NEW: {}})
     for item in unpaired:
         record = item.record
-        if record.kind in ("module_in", "module_out"):
+        if record.kind in (Kind.MODULE_IN, Kind.MODULE_OUT):
             call = keys.get(record.key, record.key)[:4] if item.side == LEGACY else record.key[:4]
             root, _, index = record.slot.rpartition(".")
             slots[*call, root if index.isdigit() else record.slot][item.side][record.slot] = record
@@ -129,7 +139,7 @@ def _grouped(unpaired: Iterable[Unpaired], keys: Mapping[Key, Key]) -> Iterator[
 def _outputs(comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Record]]:
     """Yield the legacy side's outputs that have a twin."""
     for comparison in comparisons:
-        if comparison.pair.legacy.kind == "module_out":
+        if comparison.pair.legacy.kind == Kind.MODULE_OUT:
             yield LEGACY, comparison.pair.legacy
 
 
@@ -156,20 +166,20 @@ def _reason(
     side, phase = call[:2]
     same = {other.key: not numel(other) or (phase, other.digest) in known for other in records}
     seen = {other.key: not numel(other) or (same[other.key] and not _is_trivial(other)) for other in records}
-    if record.kind in ("tap", "basis"):
+    if record.kind in OF_TAPS:
         # what it rests on proves it; the decision may be a single number
         telling = any(numel(other) and seen[other.key] for other in records)
         return REPEATS if not has_twin and telling and all(same.values()) else ""
     if record.kind not in OF_MODULES:
         return ""
     if not has_twin:
-        outputs = [other for other in records if other.kind == "module_out"]
+        outputs = [other for other in records if other.kind == Kind.MODULE_OUT]
         return REPEATS if outputs and all(seen[other.key] for other in outputs) else ""
     value, _ = INPUTS if record.kind in INPUTS else OUTPUTS
     if record.kind != value:  # a gradient is explained where its value is
         twin = next((other for other in records if (other.kind, other.slot) == (value, record.slot)), None)
         return "" if twin is None else _reason(call, twin, records, known, has_twin)
-    if value == "module_in" and not record.shape:
+    if value is Kind.MODULE_IN and not record.shape:
         return NUMBER
     return REPEATS if seen[record.key] and side == NEW else ""
 

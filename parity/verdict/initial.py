@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converters.rules.mapping import Mapping as Rules
-from legacy_adapters.initialising import INIT, TRAINED
+from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.tasks.initialising import INIT, TRAINED
 
 from ..comparing.compare import Comparison
 from ..comparing.pairing import LEGACY, NEW
+from ..traces.kinds import Kind
 from .blame import DETECTOR, common_module
 
 Groups = Sequence[Sequence[str]]
@@ -35,7 +36,7 @@ class InitialDifference:
 
 
 def initial_differences(
-    legacy: Mapping[str, Any], new: Mapping[str, Any], rules: Rules, comparisons: Iterable[Comparison]
+    legacy: Mapping[str, Any], new: Mapping[str, Any], rules: NameMapping, comparisons: Iterable[Comparison]
 ) -> tuple[InitialDifference, ...]:
     """Return what differs, the cause of others first; nothing where a side has not run check ``init``.
 
@@ -49,13 +50,13 @@ def initial_differences(
         return ()
     ours, theirs = _translated(legacy[INIT], rules), new[INIT]
     place = {name: index for index, name in enumerate(theirs.get("order", ()))}
-    rejected = [c for c in comparisons if c.pair.new.kind == INIT and not c.accepted]
+    rejected = [c for c in comparisons if c.pair.new.kind == Kind.INIT and not c.accepted]
     rejected.sort(key=lambda c: place.get(c.pair.new.name, len(place)))
     values = [c for c in rejected if c.pair.new.slot != TRAINED]
     flags = [c for c in rejected if c.pair.new.slot == TRAINED]
     # what has other values is told already
     names = {name for name in ours["recipes"] if name in theirs["recipes"]} - {c.pair.new.name for c in values}
-    found = [
+    differences = [
         *_loads(ours["loaded"], theirs["loaded"]),
         *_skipped(ours["written"], theirs["written"], {c.pair.new.name for c in values}),
         *_values(values, ours["recipes"], theirs["recipes"]),
@@ -64,10 +65,10 @@ def initial_differences(
         *_divided(ours["copies"], theirs["copies"], names, "copies", "drawn each for itself"),
         *_twice(ours["written"], theirs["written"]),
     ]
-    return tuple(found)
+    return tuple(differences)
 
 
-def _translated(initial: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+def _translated(initial: Mapping[str, Any], rules: NameMapping) -> dict[str, Any]:
     """Return what the legacy side told, under the names of the new side."""
 
     def target(name: str) -> str:
@@ -87,12 +88,12 @@ def _loads(legacy: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> lis
     if ours == theirs:
         return []
     places = sorted({module for module, *_ in (*(ours - theirs), *(theirs - ours))})
-    found = []
+    differences = []
     for place in places:
         one, two = ([load for load in map(tuple, side) if load[0] == place] for side in (legacy, new))
         text = f"The code of {_quoted(place)} asks for {_files(two)}; the legacy side's asks for {_files(one)}."
-        found.append(InitialDifference(place or DETECTOR, text))
-    return found
+        differences.append(InitialDifference(place or DETECTOR, text))
+    return differences
 
 
 def _files(loads: Sequence[tuple[str, ...]]) -> str:
@@ -122,7 +123,7 @@ def _skipped(legacy: Mapping[str, int], new: Mapping[str, int], differing: set[s
 def _values(
     differing: Sequence[Comparison], legacy: Mapping[str, str], new: Mapping[str, str]
 ) -> list[InitialDifference]:
-    found = []
+    differences = []
     for part, names in _parts([c.pair.new.name for c in differing]).items():
         first = names[0]
         one, two = legacy.get(first, "unknown"), new.get(first, "unknown")
@@ -131,23 +132,23 @@ def _values(
             how = f"{one} on both sides, with other values"
         more = f" ({len(names)} such parameters in `{common_module(names)}`)" if len(names) > 1 else ""
         where = first_module(names) or part
-        found.append(InitialDifference(where, f"`{first}` is initialised differently: {how}{more}."))
-    return found
+        differences.append(InitialDifference(where, f"`{first}` is initialised differently: {how}{more}."))
+    return differences
 
 
 def _flags(differing: Sequence[Comparison]) -> list[InitialDifference]:
-    found = []
+    differences = []
     for names in _parts([c.pair.new.name for c in differing]).values():
         more = f" ({len(names)} such parameters)" if len(names) > 1 else ""
         text = f"`{names[0]}` is trained on one side and frozen on the other{more}."
-        found.append(InitialDifference(common_module(names), text))
-    return found
+        differences.append(InitialDifference(common_module(names), text))
+    return differences
 
 
-def _divided(legacy: Groups, new: Groups, names: set[str], together: str, apart: str) -> list[InitialDifference]:
+def _divided(legacy: Groups, new: Groups, names: set[str], joint: str, separate: str) -> list[InitialDifference]:
     """Compare which parameters belong together, of those that both sides have."""
     groups = {LEGACY: _groups(legacy, names), NEW: _groups(new, names)}
-    sides = ((LEGACY, NEW, apart, together), (NEW, LEGACY, together, apart))
+    sides = ((LEGACY, NEW, separate, joint), (NEW, LEGACY, joint, separate))
     for one, other, on_new, on_legacy in sides:
         moved: list[str] = []
         example: dict[str, str] = {}
@@ -174,11 +175,11 @@ def _divided(legacy: Groups, new: Groups, names: set[str], together: str, apart:
 
 
 def _groups(groups: Groups, names: set[str]) -> dict[str, frozenset[str]]:
-    found = {}
+    groups_of = {}
     for group in groups:
-        kept = frozenset(group) & names
-        found.update(dict.fromkeys(kept, kept))
-    return found
+        members = frozenset(group) & names
+        groups_of.update(dict.fromkeys(members, members))
+    return groups_of
 
 
 def _twice(legacy: Mapping[str, int], new: Mapping[str, int]) -> list[InitialDifference]:
@@ -210,10 +211,10 @@ def _times(count: int) -> str:
 
 def _parts(names: Iterable[str]) -> dict[str, list[str]]:
     """Group parameters by the part of the detector that they are in."""
-    found: dict[str, list[str]] = defaultdict(list)
+    parts: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        found[name.split(".")[0]].append(name)
-    return found
+        parts[name.split(".")[0]].append(name)
+    return parts
 
 
 def _quoted(module: str) -> str:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from converters.errors import counted
 from converters.rules import layout
-from converters.rules.mapping import Mapping as Rules
-from legacy_adapters import made_up
+from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.ground.words import counted
+from legacy_adapters.tasks import made_up
 
 from ..comparing.detections import Detections, results
 from ..comparing.pairing import LEGACY, NEW
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace
 
 SIDES = (LEGACY, NEW)
@@ -42,7 +43,7 @@ class LabelCoverage:
         detections: final detections of inference, by side.
         images: with such detections.
         detected: labels among them, whatever their score, by side.
-        given: labels among the detections of inference with made-up predictions, by side; empty if it was not made.
+        of_made_up: labels among the detections of inference with made-up predictions, by side; empty without it.
         relabelled: how labels differ there, the most frequent first.
     """
 
@@ -50,16 +51,17 @@ class LabelCoverage:
     detections: Mapping[str, int] = field(default_factory=dict)
     images: int = 0
     detected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    given: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    of_made_up: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     relabelled: tuple[Relabelling, ...] = ()
 
     def objections(self) -> list[str]:
         """Say why label mapping was not compared where it should have been."""
-        made = [side for side in SIDES if self.given.get(side)]
+        made = [side for side in SIDES if self.of_made_up.get(side)]
         if len(made) != 1:
             return []
         lacking = NEW if made == [LEGACY] else LEGACY
-        return [f"Inference with made-up predictions was not made on the {lacking} side; label mapping is not compared."]
+        text = f"Inference with made-up predictions was not made on the {lacking} side"
+        return [f"{text}; label mapping is not compared."]
 
     def lines(self) -> list[str]:
         """Return what is said of labels in a report; nothing without inference."""
@@ -70,39 +72,39 @@ class LabelCoverage:
         classes = f"{counts[LEGACY]}{of}"
         if self.detected[LEGACY] != self.detected[NEW]:
             classes = f"{counts[LEGACY]} on the legacy and {counts[NEW]} on the new side{of}"
-        found = [f"classes detected {classes}: labels of {counted(self.detections[LEGACY], 'detection')} "
-            f"in {counted(self.images, 'image')}"]
-        if any(self.given.values()):
-            checked = len(set(self.given[LEGACY]) & set(self.given[NEW]))
-            found.append(f"label mapping checked for {checked}{of} classes, by made-up predictions")
+        detections = f"{counted(self.detections[LEGACY], 'detection')} in {counted(self.images, 'image')}"
+        lines = [f"classes detected {classes}: labels of {detections}"]
+        if any(self.of_made_up.values()):
+            checked = len(set(self.of_made_up[LEGACY]) & set(self.of_made_up[NEW]))
+            lines.append(f"label mapping checked for {checked}{of} classes, by made-up predictions")
         else:
-            found.append("label mapping not checked: no module is known to give class logits and boxes")
-        return found + [
+            lines.append("label mapping not checked: no module is known to give class logits and boxes")
+        return lines + [
             f"  label {one.legacy} is given as {one.new} ({counted(one.rows, 'made-up detection')})"
             for one in self.relabelled[:5]
         ]
 
 
-def label_coverage(legacy: Recording, new: Trace, rules: Rules) -> LabelCoverage:
+def label_coverage(legacy: Recording, new: Trace, rules: NameMapping) -> LabelCoverage:
     """Count the classes that both sides' detections show."""
-    found = {side: results(of) for side, of in ((LEGACY, legacy), (NEW, new))}
-    given = {side: results(of, made_up.PHASE, made_up.NAME) for side, of in ((LEGACY, legacy), (NEW, new))}
-    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == "param"}
+    detected = {side: results(of) for side, of in ((LEGACY, legacy), (NEW, new))}
+    of_made_up = {side: results(of, made_up.PHASE, made_up.NAME) for side, of in ((LEGACY, legacy), (NEW, new))}
+    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == Kind.PARAM}
     counts = layout.class_counts(weights, rules.class_keys)
-    if not all(found.values()):
+    if not all(detected.values()):
         return LabelCoverage(classes=min(counts, default=None))
     return LabelCoverage(
         classes=min(counts, default=None),
-        detections={side: sum(map(len, images.values())) for side, images in found.items()},
-        images=len(found[LEGACY]),
-        detected={side: _labels(images) for side, images in found.items()},
-        given={side: _labels(images) for side, images in given.items()},
-        relabelled=_relabelled(given[LEGACY], given[NEW]),
+        detections={side: sum(map(len, images.values())) for side, images in detected.items()},
+        images=len(detected[LEGACY]),
+        detected={side: _labels(images) for side, images in detected.items()},
+        of_made_up={side: _labels(images) for side, images in of_made_up.items()},
+        relabelled=_relabelled(of_made_up[LEGACY], of_made_up[NEW]),
     )
 
 
 def _labels(images: Mapping[int, Detections]) -> tuple[int, ...]:
-    return tuple(sorted({label for found in images.values() for label in found.labels.tolist()}))
+    return tuple(sorted({label for detections in images.values() for label in detections.labels.tolist()}))
 
 
 def _relabelled(legacy: Mapping[int, Detections], new: Mapping[int, Detections]) -> tuple[Relabelling, ...]:

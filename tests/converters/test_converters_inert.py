@@ -13,8 +13,8 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from converters.errors import CheckpointError
-from converters.formats.inert_pickle import Dtype, Foreign, NumpyArray
 from converters.formats.plain import plain
+from converters.formats.stand_ins import Dtype, Foreign, NumpyArray
 from converters.formats.stored import StoredTensor
 from converters.reading import checkpoint
 

@@ -276,7 +276,7 @@ def test_keys_without_the_prefix_are_accounted_for(states: dict[str, StateDict],
     "options, text",
     [
         (["--key", "nothing"], "it holds no dict under `nothing`, the key that was asked for; there are `net`"),
-        (["--prefix", "nothing."], "no key of its state dict begins with `nothing.`; they are, for example, `level_embed`"),
+        (["--prefix", "nothing."], "no key of its state dict begins with `nothing.`; its keys are `level_embed`"),
         (["--key", "net", "--prefix", "x."], "no key of its state dict begins with `x.`"),
     ],
 )

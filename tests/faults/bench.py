@@ -87,6 +87,11 @@ class Measurement:
     seconds: float
 
 
+def tolerances_of(fault: Fault | Rewrite) -> tuple[str, ...]:
+    """Return the tolerances under which a fault must be named, or a rewrite must stay silent."""
+    return (DERIVED,) if isinstance(fault, Rewrite) and not fault.keeps_bits else TOLERANCES
+
+
 class Bench:
     """Measures faults in ``folder``; a setting is recorded when it is first needed.
 
@@ -100,28 +105,28 @@ class Bench:
     def measure(self, fault: Fault | Rewrite) -> Measurement:
         """Plant ``fault`` and compare under both tolerances, a rewrite that rounds otherwise under derived only."""
         start = time.monotonic()
-        findings, shift = {}, None
-        for tolerance in (DERIVED,) if isinstance(fault, Rewrite) and not fault.keeps_bits else TOLERANCES:
-            try:
-                if fault.place == PACKAGE:
-                    findings[tolerance] = self._command(fault, tolerance)
-                    continue
-                if fault.place == CHECKPOINT:
-                    findings[tolerance] = self._degenerate(fault, tolerance)
-                    continue
-                ground = self._ground(fault.setting, tolerance)
-                with self._planted(ground, fault) as new:
-                    verdict = ground.judge(new)
-                    findings[tolerance] = _finding(verdict)
-                    if tolerance == EXACT:
-                        shift = _shift(verdict, ground.legacy, new.trace)
-            except (TraceError, DuplicateRecordError) as error:
-                findings[tolerance] = Finding(REFUSED, "", str(error))
-            except SideError as error:
-                findings[tolerance] = Finding(CRASH, "", f"{error} {error.details}")
-            except Exception:  # an error of the engine is a finding, too, and must not end the other measurements
-                findings[tolerance] = Finding(CRASH, "", traceback.format_exc())
+        seen = {tolerance: self.see(fault, tolerance) for tolerance in tolerances_of(fault)}
+        findings = {tolerance: finding for tolerance, (finding, _) in seen.items()}
+        _, shift = seen.get(EXACT, (None, None))
         return Measurement(fault.name, findings, shift, time.monotonic() - start)
+
+    def see(self, fault: Fault | Rewrite, tolerance: str) -> tuple[Finding, float | None]:
+        """Plant ``fault`` and compare; return what was found and, of live traces, the shift of :class:`Measurement`."""
+        try:
+            if fault.place == PACKAGE:
+                return self._command(fault, tolerance), None
+            if fault.place == CHECKPOINT:
+                return self._degenerate(fault, tolerance), None
+            ground = self._ground(fault.setting, tolerance)
+            with self._planted(ground, fault) as new:
+                verdict = ground.judge(new)
+                return _finding(verdict), _shift(verdict, ground.legacy, new.trace) if tolerance == EXACT else None
+        except (TraceError, DuplicateRecordError) as error:
+            return Finding(REFUSED, "", str(error)), None
+        except SideError as error:
+            return Finding(CRASH, "", f"{error} {error.details}"), None
+        except Exception:  # an error of the engine is a finding, too, and must not end the other measurements
+            return Finding(CRASH, "", traceback.format_exc()), None
 
     def _command(self, fault: Fault, tolerance: str) -> Finding:
         """Run ``ddq-parity run`` in processes from scratch, with a copy of the package that has the fault."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from legacy_adapters.trace_writer import Record, TraceWriter, tensor_bytes
+from legacy_adapters.recording.trace_writer import Record, TraceWriter, tensor_bytes
 from parity.traces.trace import Trace
 
 Choice = Callable[[Record], bool]

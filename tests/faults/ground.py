@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from legacy_adapters.initialising import INIT, without_init
+from legacy_adapters.tasks.initialising import INIT, without_init
 from parity.cli.early import TINY_SIZES
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence

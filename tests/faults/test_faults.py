@@ -8,10 +8,13 @@ from collections import Counter
 
 import pytest
 
-from .bench import NAMED, SILENT, TOLERANCES
+from parity.comparing.compare import EXACT
+
+from ..warm.execute import in_forks
+from .bench import NAMED, SILENT, TOLERANCES, Bench, tolerances_of
 from .catalogue import FAULTS, MODULES, NEW, PLANTED, REWRITES, REWRITING
 from .fault import PLACES, TRACE, WEIGHTS
-from .suite import measure_all, pool
+from .suite import QUIET
 
 #: Of every part of the model and of the training, of every way in which a decision, a draw or a record can be missing,
 #: of every setting.
@@ -37,6 +40,12 @@ HARMLESS = (
     "selection_cast_by_type_name", "whole_number_in_dense_loss",
 )  # fmt: skip
 
+#: Chosen faults that move neither mean nor deviation of what first differs: what is permuted, transposed or the like.
+QUIET_ONES = {
+    "classes_from_one", "kernel_flipped", "kernel_for_bgr", "key_query_value", "labels_embedded_from_one",
+    "levels_embedded_backwards", "memory_projection_transposed", "value_heads_reversed",
+}  # fmt: skip
+
 
 def test_there_are_enough_faults_and_rewrites_of_enough_kinds():
     assert len(FAULTS) == sum(len(module.FAULTS) for module in MODULES), "two faults have one name"
@@ -52,27 +61,27 @@ def test_there_are_enough_faults_and_rewrites_of_enough_kinds():
 
 
 @pytest.fixture(scope="module")
-def measured():
-    """Measure all that are chosen, two at a time."""
-    chosen = [*CHOSEN, *(PLANTED[name] for name in (*ADDED, *HARMLESS))]
-    with pool(workers=2) as started:
-        return measure_all(started, chosen, progress=lambda step: None)
+def bench(tmp_path_factory):
+    """Measure in forks of warm processes."""
+    with in_forks():
+        yield Bench(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
 @pytest.mark.parametrize("fault", [*CHOSEN, *(FAULTS[name] for name in ADDED)], ids=lambda fault: fault.name)
-def test_fault_is_detected_and_named(measured, fault, tolerance):
-    finding = measured[fault.name].findings[tolerance]
+def test_fault_is_detected_and_named(bench, fault, tolerance):
+    finding, shift = bench.see(fault, tolerance)
     assert finding.judged(fault) == NAMED, finding
+    if tolerance == EXACT and fault.name in QUIET_ONES:
+        assert shift is not None and shift <= QUIET
 
 
 @pytest.mark.parametrize("rewrite", [REWRITES[name] for name in HARMLESS], ids=lambda rewrite: rewrite.name)
-def test_rewrite_raises_no_alarm(measured, rewrite):
-    findings = measured[rewrite.name].findings
-    assert all(finding.judged(rewrite) == SILENT for finding in findings.values()), findings
+def test_rewrite_raises_no_alarm(bench, rewrite):
+    findings = [bench.see(rewrite, tolerance)[0] for tolerance in tolerances_of(rewrite)]
+    assert all(finding.judged(rewrite) == SILENT for finding in findings), findings
 
 
-def test_some_faults_keep_mean_and_deviation(measured):
-    # what is permuted, transposed or the like; the whole suite has more
-    shifts = [measurement.shift for measurement in measured.values()]
-    assert sum(shift is not None and shift <= 1e-4 for shift in shifts) >= 8
+def test_some_faults_keep_mean_and_deviation():
+    # each shows it where it is measured; the whole suite has more
+    assert len(QUIET_ONES) >= 8 and {fault.name for fault in CHOSEN} >= QUIET_ONES

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from legacy_adapters.trace_writer import INDEX_NAME
+from legacy_adapters.recording.trace_writer import INDEX_NAME
 
 from .edits import Choice, Edit, chosen, shards
 from .fault import DETECTOR, INCOMPARABLE, MISMATCH, REFUSED, TRACE, Fault

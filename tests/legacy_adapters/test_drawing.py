@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.drawing import Drawing, by_recipe
+from legacy_adapters.numerics.drawing import Drawing, by_recipe
 
 
 def drawn(*works, numbered=False):

@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from legacy_adapters import mmdet3
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.steps import Plan, StepLoop
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
+from legacy_adapters.training.steps import Plan, StepLoop
 from parity.traces.trace import Trace
 
 EPOCHS, EPOCH_LENGTH = 3, 3

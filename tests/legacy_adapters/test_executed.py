@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from legacy_adapters.executed import SharedCodeError, check_apart
+from legacy_adapters.provenance.executed import SharedCodeError, check_apart
 from legacy_adapters.standin import CONTINUOUS
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def test_files_are_noted_however_they_are_executed(tmp_path):
     for name in ("imported", "forgotten", "run", "read", "only_told"):
         (tmp_path / f"{name}.py").write_text("value = 1\n")
     code = (
-        "import json, runpy; from legacy_adapters import executed\n"
+        "import json, runpy; from legacy_adapters.provenance import executed\n"
         "import imported\n"  # before anything is watched
         "executed.watch(); executed.watch()\n"
         "import forgotten; del sys.modules['forgotten']\n"
@@ -40,7 +40,7 @@ def test_files_are_noted_however_they_are_executed(tmp_path):
     found = run_python(code, tmp_path)
     here = {Path(path).name for path in found["files"] if Path(path).parent == tmp_path.resolve()}
     assert here == {"imported.py", "forgotten.py", "run.py", "read.py"}
-    assert str(ROOT / "legacy_adapters" / "executed.py") in found["files"]
+    assert str(ROOT / "legacy_adapters" / "provenance" / "executed.py") in found["files"]
     assert not any("site-packages" in path or "json" in path for path in found["files"])
     assert found["packages"]["numpy"]["version"] and "json" not in found["packages"]
 
@@ -51,7 +51,7 @@ def test_package_that_pip_put_into_a_folder_of_its_own_is_an_installed_one(tmp_p
         (tmp_path / name / f"{name}_package.py").write_text("__version__ = '1.2'\n")
     (tmp_path / "site" / "some_package-1.2.dist-info").mkdir()
     code = (
-        "import json; from legacy_adapters import executed; sys.path += ['site', 'loose']\n"
+        "import json; from legacy_adapters.provenance import executed; sys.path += ['site', 'loose']\n"
         "import site_package, loose_package\n"
         "print(json.dumps(dict(files=executed.files(), packages=executed.packages())))"
     )
@@ -92,7 +92,7 @@ def test_module_of_the_new_side_is_refused(tmp_path, monkeypatch, module, foreig
 
 def test_file_that_serves_both_sides_is_allowed(tmp_path):
     code = (
-        "import json; from legacy_adapters import executed, standin\n"
+        "import json; from legacy_adapters import standin; from legacy_adapters.provenance import executed\n"
         f"standin.load_continuous(); executed.check_apart(['ddq_port', {str(Path(CONTINUOUS).parents[1])!r}])\n"
         "print(json.dumps('ddq_port' in sys.modules))"
     )

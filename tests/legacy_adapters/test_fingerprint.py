@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from legacy_adapters.fingerprint import PARTS, Fingerprints
+from legacy_adapters.recording.fingerprint import PARTS, Fingerprints
 
 WORDS = 1 << 13  # of a row
 SIZES = (0, 1, 4, 8 * WORDS - 1, 8 * WORDS, 8 * WORDS + 3, 8 * WORDS + 4, 3 * 8 * WORDS + 1001)

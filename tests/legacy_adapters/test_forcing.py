@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.forcing import Forcing
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.trace_writer import TraceWriter
-from legacy_adapters.values import changed, changed_call, flatten
+from legacy_adapters.recording.forcing import Forcing
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
+from legacy_adapters.recording.values import changed, changed_call, flatten
 from parity.traces.trace import Trace
 from parity.verdict.isolation import write_forcing
 

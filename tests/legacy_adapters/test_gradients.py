@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.traces.trace import Trace
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.initialising import _Watch
+from legacy_adapters.tasks.initialising import _Watch
 
 held_by_name = torch.load
 

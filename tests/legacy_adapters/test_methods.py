@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.methods import IN, OUT, methods_of, plain
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.trace_writer import TraceWriter
-from legacy_adapters.values import flatten
+from legacy_adapters.recording.methods import IN, OUT, methods_of, plain
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
+from legacy_adapters.recording.values import flatten
 from parity.traces.trace import Trace
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from legacy_adapters import originals, registry
+from legacy_adapters import registry
 from legacy_adapters.family import RepoError
+from legacy_adapters.provenance import originals
 
 
 @pytest.fixture

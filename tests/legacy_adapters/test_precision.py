@@ -9,10 +9,11 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from legacy_adapters import precision, taps
-from legacy_adapters.precision import as_stored, computing_in, perturb
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.numerics import precision
+from legacy_adapters.numerics.precision import as_stored, computing_in, perturb
+from legacy_adapters.recording import taps
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.traces.trace import Trace
 
 F32, F64 = torch.float32, torch.float64

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from legacy_adapters import ranks
 from legacy_adapters.inputs import Batch
 from legacy_adapters.job import Job
 from legacy_adapters.launch import SideError, run_side
 from legacy_adapters.origin import ReportedError
-from legacy_adapters.phases import on_rank, phase_of, rank_of, step_of
+from legacy_adapters.training import ranks
+from legacy_adapters.training.phases import on_rank, phase_of, rank_of, step_of
 from parity.traces.trace import Trace
 
 #: Divides its loss by the mean of a number over all ranks; ``options`` name what goes wrong on rank 1 in step 2.
@@ -23,7 +23,7 @@ ADAPTER = """
 import os, time
 import torch
 from torch import distributed as dist
-from legacy_adapters.steps import Training
+from legacy_adapters.training.steps import Training
 
 fault, taken = None, []
 

@@ -6,8 +6,8 @@ import numpy
 import pytest
 import torch
 
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.seeding import RandomWatch, seed_all, seed_of
+from legacy_adapters.numerics.seeding import RandomWatch, seed_all, seed_of
+from legacy_adapters.recording.recorder import Recorder
 
 
 def test_seeds_differ_by_run_and_purpose_and_are_the_same_everywhere():

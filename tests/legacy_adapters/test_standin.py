@@ -14,8 +14,9 @@ import torch
 
 from ddq_port.ops import continuous
 from ddq_port.ops import nms as ported
-from legacy_adapters import probes, standin
+from legacy_adapters import standin
 from legacy_adapters.standin.nms import nms
+from legacy_adapters.tasks import probes
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = sorted((ROOT / "tests" / "golden" / "nms").glob("*.npz"))

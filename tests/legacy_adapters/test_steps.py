@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from legacy_adapters.phases import phase_of, step_of
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.states import RecordedStates
-from legacy_adapters.steps import Plan, StepLoop, Training, _options, kind_of
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
+from legacy_adapters.training.phases import phase_of, step_of
+from legacy_adapters.training.states import RecordedStates
+from legacy_adapters.training.steps import Plan, StepLoop, Training, _options, kind_of
 from parity.traces.trace import Trace
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})

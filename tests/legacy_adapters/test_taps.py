@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from legacy_adapters import taps
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording import taps
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
 
 COST = np.array([[1.0, 2.0], [0.5, 3.0]])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from legacy_adapters.trace_writer import TraceWriter, UnsupportedTensorError, content_digest
+from legacy_adapters.recording.trace_writer import TraceWriter, UnsupportedTensorError, content_digest
 from parity.traces.trace import Trace, TraceError
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
@@ -216,7 +216,7 @@ def test_records_keep_their_order_whatever_their_size(tmp_path):
 def test_disk_that_is_full_is_an_error_of_the_caller(tmp_path):
     code = (
         "import resource, sys, torch\n"
-        "from legacy_adapters.trace_writer import TraceWriter\n"
+        "from legacy_adapters.recording.trace_writer import TraceWriter\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))\n"
         f"writer = TraceWriter({str(tmp_path / 't')!r})\n"
         "try:\n"

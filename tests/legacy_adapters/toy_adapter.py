@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from legacy_adapters import taps as tap_lib
-from legacy_adapters.steps import Training
+from legacy_adapters.recording import taps as tap_lib
+from legacy_adapters.training.steps import Training
 
 CLASSES, QUERIES = 3, 6
 

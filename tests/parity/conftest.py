@@ -13,7 +13,7 @@ from parity.cli.main import cli
 from parity.comparing.compare import Tolerance
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
-from parity.verdict import verdict
+from parity.verdict import reasons
 from parity.verdict.verdict import MATCH, judge
 from tests.models import exclusions as exclusions_of
 from tests.models import mapping
@@ -144,7 +144,7 @@ def warm_sides():
 @pytest.fixture(autouse=True)
 def checks_of_tests(monkeypatch):
     """Let hand-written traces ask for the one kind of record most of them are made of."""
-    monkeypatch.setitem(verdict._EVIDENCE, *MODULES)
+    monkeypatch.setitem(reasons.EVIDENCE_OF_CHECKS, *MODULES)
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from legacy_adapters.precision import computing_in
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.taps import Tap, installed
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.numerics.precision import computing_in
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.taps import Tap, installed
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence, spreads
 from parity.traces.trace import Trace, decisions

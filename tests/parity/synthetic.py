@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from converters.rules.mapping import Keep, Mapping
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.comparing.compare import Tolerance
 from parity.traces.trace import Trace
 from parity.verdict.verdict import Verdict, judge

@@ -10,8 +10,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ddq_port.ops.nms import greedy_keep
-from parity.decisions.audit import audit, by_closeness, matching_ways, nms_ways, ranking_ways
-from parity.decisions.ties import iou, iou_slope
+from parity.decisions.audit import audit, by_closeness
+from parity.decisions.boxes import iou, iou_slope
+from parity.decisions.kinds import rule_of
 from parity.traces.trace import Trace, TraceError
 
 from .synthetic import Rec, write_trace
@@ -25,6 +26,22 @@ def f64(values):
 
 def indices(*values):
     return torch.tensor(values, dtype=torch.int64)
+
+
+def alternatives(decision, basis):
+    return rule_of(basis).alternatives(decision, basis)
+
+
+def ranking_ways(chosen, scores):
+    return alternatives({"indices": chosen}, {"scores": scores})
+
+
+def matching_ways(rows, cols, cost):
+    return alternatives({"rows": rows, "cols": cols}, {"cost": cost})
+
+
+def nms_ways(keep, basis):
+    return alternatives({"keep": keep}, basis)
 
 
 def named(ways):
@@ -277,7 +294,7 @@ def test_decisions_of_a_trace_are_audited_in_the_order_they_were_made(tmp_path):
     assert [decision.place for decision in found] == [
         "predict dense#0", "predict dense#1", "train match#0", "train distinct#0",
     ]  # fmt: skip
-    assert [sorted(way.name for way in decision.ways) for decision in found] == [
+    assert [sorted(way.name for way in decision.alternatives) for decision in found] == [
         ["order"], ["order"], ["matching"], ["order", "overlap", "rival"],
     ]  # fmt: skip
     closest = by_closeness(found)[0]
@@ -286,7 +303,7 @@ def test_decisions_of_a_trace_are_audited_in_the_order_they_were_made(tmp_path):
 
 def test_decision_that_breaks_its_rule_is_told_and_not_measured(tmp_path):
     (found,) = audit(write_trace(tmp_path, *selection([1, 0], [0.75, 0.5])))
-    assert found.ways == () and found.fault == "lists 1 (0.5) before 0 (0.75)"
+    assert found.alternatives == () and found.fault == "lists 1 (0.5) before 0 (0.75)"
 
 
 def test_ranking_without_its_numbers_is_no_decision_to_audit(tmp_path):

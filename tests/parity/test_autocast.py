@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from legacy_adapters.launch import SideError
-from legacy_adapters.precision import autocasting, perturb
+from legacy_adapters.numerics.precision import autocasting, perturb
 from parity.comparing.compare import Tolerance
 from parity.comparing.derived import CEILING, FLOAT64_SHARE, JUMP, LOOSE, examine, limits_of
 from parity.comparing.evidence import Norms, Sample, TraceEvidence

@@ -7,7 +7,7 @@ import torch
 
 from legacy_adapters import contract
 from legacy_adapters.launch import RefusedError
-from legacy_adapters.taps import Tap
+from legacy_adapters.recording.taps import Tap
 from parity.sides.adapter_check import Needs, check_adapter
 from parity.sides.settings import Machine, Sources
 
@@ -106,7 +106,7 @@ def test_adapter_that_is_wrong(refused, code, says):
     ("code", "check", "says"),
     [
         ("def training(model, options, epoch_length): return torch.optim.SGD(model.parameters(), lr=1)\n", "train",
-         "line 4: training(model, options, epoch_length) must return a legacy_adapters.steps.Training, found a SGD"),
+         "line 4: training(model, options, epoch_length) must return a legacy_adapters.training.steps.Training, found a SGD"),
         ("def build(options, device):\n    model = right(options, device)\n    del model.level_embed\n"
          "    return model\n", "forward", "line 4: build(options, device) makes a model that lacks level_embed;"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from legacy_adapters.job import Job
-from legacy_adapters.phases import phase_of
+from legacy_adapters.training.phases import phase_of
 from parity.cli import commands
 from parity.runs.bisect import MAY_HAVE_CHANGED, Bisection, told_if_changed
 from parity.runs.reproducer import Reproducer, write

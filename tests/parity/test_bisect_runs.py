@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+from ..warm.execute import python
 from .conftest import PLANTED
 from .test_isolation import places
 
@@ -17,7 +16,8 @@ def kept(tiny, tmp_path):
 
     def call(error, *arguments):
         adapter = ("--new-adapter", PLANTED / f"{error}.py") if error else ()
-        tiny("--threads", "1", "--out", tmp_path / "run", *adapter, *arguments, sizes="64x96,96x64")
+        checks = () if "--check" in arguments else ("--check", "forward,grad")
+        tiny("--threads", "1", "--out", tmp_path / "run", *checks, *adapter, *arguments, sizes="64x96,96x64")
         return tmp_path / "run"
 
     return call
@@ -31,7 +31,7 @@ def ran(script, right=False):
         mended = "import parity.adapters.ddq_port as port\nadapter = vars(port)"
         script = script.with_name("mended.py")
         script.write_text(text.replace(adapter, mended))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = python(script)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -59,7 +59,7 @@ def test_script_shows_the_error_and_no_more_once_it_is_mended(parity, kept, erro
 
 
 def test_bisect_under_derived_tolerance_shows_in_float64_what_only_that_shows(parity, kept):
-    result = parity("bisect", kept("wrong_norm_eps", "--tolerance", "derived", "--check", "forward"), "--json")
+    result = parity("bisect", kept("wrong_norm_eps", "--tolerance", "derived"), "--json")
     script = type(PLANTED)(json.loads(result.stdout)["script"])
     assert "torch.float64" in script.read_text() and ran(script)[0] == 1
 

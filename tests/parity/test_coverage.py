@@ -5,7 +5,7 @@ import json
 import pytest
 
 from converters.rules.mapping import Keep, Mapping, Rename
-from legacy_adapters.trace_writer import sealed
+from legacy_adapters.recording.trace_writer import sealed
 from parity.comparing.compare import Tolerance
 from parity.comparing.pairing import LEGACY, NEW, Exclusion
 from parity.report.report_json import as_dict

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from parity.traces.kinds import Kind
 from parity.traces.pieces import PIECE
 from parity.traces.trace import Trace, TraceError
 
@@ -145,6 +146,7 @@ ODD_FIELDS = [
     (("coverage", "cut_off"), [["a"]], "coverage.cut_off[0] is ['a'], expected phase, kind, name, call and slot"),
     (("coverage", "classes"), {"a": 1}, "coverage.classes[a] is 1, expected a string"),
     ((*RECORD, "name"), None, "records[0].name is None, expected a string"),
+    ((*RECORD, "kind"), "wish", f"records[0].kind is 'wish', expected one of {', '.join(Kind)}"),
     ((*RECORD, "phase"), ["x"], "records[0].phase is ['x'], expected a string"),
     ((*RECORD, "call"), "0", f"records[0].call is '0', {NUMBER}"),
     ((*RECORD, "call"), -1, f"records[0].call is -1, {NUMBER}"),

@@ -9,6 +9,7 @@ from parity.comparing.compare import Tolerance
 from parity.comparing.pairing import LEGACY, NEW
 from parity.report.report_json import as_dict
 from parity.report.sections import decision_line, decision_lines, witness_line
+from parity.report.stages import stages
 from parity.verdict.verdict import INCOMPARABLE, MISMATCH
 
 from .synthetic import INF, NAN, Rec, judged
@@ -206,6 +207,28 @@ def test_draw_of_whole_numbers_is_no_decision(differing):
 
     assert differing(noise([1, 2], torch.int64), noise([1, 3], torch.int64)) == ()
     assert differing(noise([1, 2], torch.float32), noise([1, 2], torch.int64)) == ()
+
+
+@pytest.mark.parametrize("name", ["noise", "match", "anything at all"])
+def test_what_a_tap_is_follows_from_what_was_recorded_and_not_from_its_name(differing, name):
+    asked = Rec("basis", name, [2], "rand.shape", call=1)
+    draws = [[asked, Rec("tap", name, values, "draw", call=1)] for values in ([0.5, 0.25], [0.5, 0.125])]
+    rankings = [dense(keep, [0.5, 0.25], name=name) for keep in ([0], [1])]
+    (found,) = differing([*rankings[0], *draws[0]], [*rankings[1], *draws[1]])
+    assert (found.name, found.call) == (name, 0) and "1 (0.25)" in witness_line(found)
+
+
+def test_draws_and_decisions_have_rows_of_their_own_in_the_table(tmp_path):
+    draw = [Rec("basis", "rank", [2], "rand.shape"), Rec("tap", "rank", [0.5, 0.25], "draw")]
+    records = [OUT, *dense([0], [0.5, 0.25], name="noise"), *draw, Rec("tap", "result", [1.0], "scores")]
+    rows = {stage.name: stage.records for stage in stages(judged(tmp_path, records, records).comparisons)}
+    assert rows == {"training: m": 1, "training: decisions": 2, "training: random draws": 2, "training: result": 1}
+
+
+def test_decision_whose_numbers_the_legacy_side_has_not_recorded_is_not_tried(tmp_path):
+    ranking = dense([1], [0.5, 0.25])
+    (found,) = judged(tmp_path, [OUT, *dense([0], [0.5, 0.25])[1:]], [OUT, *ranking]).decisions
+    assert found.reading == "not tried: the sides record different things that it rests on" and found.trials == ()
 
 
 def test_json_gives_every_trial_with_what_the_terminal_says(tmp_path):

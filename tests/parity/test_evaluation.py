@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from legacy_adapters import detecting
 from legacy_adapters.launch import SideError
+from legacy_adapters.tasks import detecting
 from parity.comparing.pairing import LEGACY, NEW
 from parity.evaluation.coco import load
 from parity.evaluation.evaluation import Bounds, judge

@@ -6,17 +6,19 @@ import pickle
 import random
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from legacy_adapters import replay
+from legacy_adapters.ground import files
+from legacy_adapters.recording import replay
 from parity.comparing.compare import Tolerance
 from parity.comparing.evidence import Norms, spreads
 from parity.comparing.pairing import LEGACY, NEW
 from parity.golden import golden
-from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, Values
+from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, GoldenValues
 from parity.golden.sketch import sketch
 from parity.sides.settings import Task
 from parity.verdict.verdict import MATCH, MISMATCH, judge
@@ -58,7 +60,7 @@ def same_bits(one, two):
 
 def test_every_field_survives(recorded, saved):
     back = golden.load(saved)
-    for name in ("task", "given", "provenance", "coverage", "records"):
+    for name in ("task", "sources", "provenance", "coverage", "records"):
         assert getattr(back, name) == getattr(recorded, name), name
     assert type(back.task.sizes[0]) is tuple and type(back.records[0].shape) is tuple
     assert list(back.values) == list(recorded.values) and len(back.values) == 8
@@ -123,7 +125,7 @@ def test_equal_values_are_stored_once(saved):
 def test_values_that_differ_in_the_sign_of_zero_only_are_kept_apart(recorded, tmp_path):
     one, two = list(recorded.values)[:2]
     zero = torch.zeros(1, dtype=torch.float64)
-    values = {one: Values(zero, zero, Norms(0.0, 0.0)), two: Values(-zero, zero, Norms(0.0, 0.0))}
+    values = {one: GoldenValues(zero, zero, Norms(0.0, 0.0)), two: GoldenValues(-zero, zero, Norms(0.0, 0.0))}
     golden.save(replace(recorded, values=values), tmp_path / "g.npz")
     back = golden.load(tmp_path / "g.npz").values
     assert not back[one].legacy.signbit() and back[two].legacy.signbit()
@@ -132,7 +134,7 @@ def test_values_that_differ_in_the_sign_of_zero_only_are_kept_apart(recorded, tm
 def test_equal_values_with_another_spread_are_kept_apart(recorded, tmp_path):
     one, two = list(recorded.values)[:2]
     zero = torch.zeros(1, dtype=torch.float64)
-    values = {one: Values(zero, zero, Norms(1.0, 0.5)), two: Values(zero, zero, Norms(2.0, 0.5))}
+    values = {one: GoldenValues(zero, zero, Norms(1.0, 0.5)), two: GoldenValues(zero, zero, Norms(2.0, 0.5))}
     golden.save(replace(recorded, values=values), tmp_path / "g.npz")
     back = golden.load(tmp_path / "g.npz").values
     assert [back[key].spread.max for key in (one, two)] == [1.0, 2.0]
@@ -141,7 +143,7 @@ def test_equal_values_with_another_spread_are_kept_apart(recorded, tmp_path):
 def test_same_content_gives_the_same_bytes(recorded, saved, tmp_path, monkeypatch):
     os.utime(saved, (0, 0))
     monkeypatch.setattr("time.time", lambda: 2e9)
-    names = ("decisions", "given", "provenance", "coverage")
+    names = ("decisions", "sources", "provenance", "coverage")
     shuffled = {name: dict(reversed(getattr(recorded, name).items())) for name in names}
     golden.save(replace(recorded, **shuffled), tmp_path / "again.npz")
     golden.save(golden.load(saved), tmp_path / "reloaded.npz")
@@ -156,11 +158,11 @@ def test_file_appears_only_when_it_is_complete(recorded, saved, monkeypatch):
         assert golden.load(source).task == recorded.task
         raise OSError("no")
 
-    monkeypatch.setattr(golden.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="no"):
-        golden.save(replace(recorded, given={}), saved)
+        golden.save(replace(recorded, sources={}), saved)
     ((source, target),) = moved
-    assert target == saved and source != saved and source.parent == saved.parent
+    assert target == saved and Path(source).parent == saved.parent and source != str(saved)
     assert saved.read_bytes() == before
 
 
@@ -295,7 +297,7 @@ def test_file_with_a_changed_bit_is_refused_or_holds_the_same(recorded, saved, t
         except GoldenError as error:
             assert len(str(error).splitlines()) == 1
         else:  # dates, attributes and padding of the archive mean nothing
-            assert (back.task, back.given, back.records) == (recorded.task, recorded.given, recorded.records)
+            assert (back.task, back.sources, back.records) == (recorded.task, recorded.sources, recorded.records)
             golden.save(back, path)
             assert path.read_bytes() == content
 

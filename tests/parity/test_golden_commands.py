@@ -46,7 +46,7 @@ def tiny_golden(recorded, tiny_given, tmp_path):
 
     def write(**changes):
         path = tmp_path / "tiny.npz"
-        golden.save(replace(recorded, **{"task": TINY, "given": tiny_given, **changes}), path)
+        golden.save(replace(recorded, **{"task": TINY, "sources": tiny_given, **changes}), path)
         return path
 
     return write
@@ -97,12 +97,12 @@ def test_check_of_a_bad_file(parity, untouched, saved, tmp_path, case):
 
 @pytest.mark.parametrize("what", ["weights", "inputs"])
 def test_check_with_other_weights_or_inputs(parity, untouched, tiny_golden, tiny_given, tmp_path, what):
-    path = tiny_golden(given={**tiny_given, what: "0" * 64})
+    path = tiny_golden(sources={**tiny_given, what: "0" * 64})
     assert f"recorded with other {what}" in one_line(untouched(lambda: parity("check", path)))
 
 
 def test_check_with_other_weights_keeps_the_earlier_run(parity, untouched, tiny_golden, tiny_given, tmp_path):
-    path = tiny_golden(given={**tiny_given, "weights": "0" * 64})
+    path = tiny_golden(sources={**tiny_given, "weights": "0" * 64})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{}")
     result = untouched(lambda: parity("check", path, "--out", tmp_path / "out", "--force"))

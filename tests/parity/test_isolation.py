@@ -30,7 +30,7 @@ def places(result):
 
 
 def isolated(tiny, *arguments, error="", sizes="64x96,96x64"):
-    adapter = ("--new-adapter", PLANTED / f"{error}.py") if error else ()
+    adapter = ("--new-adapter", PLANTED / f"{error}.py", "--check", "forward,grad") if error else ()
     return tiny("--isolate", "--threads", "1", *adapter, *arguments, "--json", sizes=sizes)
 
 
@@ -48,7 +48,7 @@ def test_beside_steps_of_a_training_the_rest_is_isolated(tiny, check):
 
 def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path):
     arguments = ("--isolate", "--threads", "1", "--new-adapter", PLANTED / "two_errors.py", "--out", tmp_path / "run")
-    result = tiny(*arguments, sizes="64x96,96x64")
+    result = tiny("--check", "forward,grad", *arguments, sizes="64x96,96x64")
     assert result.exit_code == 1
     verdict = json.loads((tmp_path / "run" / "report.json").read_text())
     assert [place["where"] for place in verdict["isolated"]] == TWO
@@ -62,7 +62,7 @@ def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path):
 
 
 def test_under_derived_tolerance_two_errors_are_seen_apart(tiny):
-    result = isolated(tiny, "--tolerance", "derived", error="two_errors", sizes="64x96")
+    result = isolated(tiny, "--tolerance", "derived", error="two_errors")
     assert result.exit_code == 1 and places(result) == TWO
 
 
@@ -112,7 +112,7 @@ def alone(tmp_path_factory):
         job = dict(adapter=str(ADAPTER), force=force, replay=str(folder / DECISIONS), checks=kept.isolable(NEW))
         trace = kept.run_new(faults.replace("+", "_"), NEW, **job)
         verdict = judge(_isolable(legacy), trace, mapping, exclusions_of("mmdet_ddq"), kept.tolerance, None, keys)
-        return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.places
+        return with_isolation(verdict, verdict, legacy.records, trace.coverage["forced"]).isolation.culprits
 
     return places_with
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converters.rules.mapping import Keep, Mapping
-from legacy_adapters import made_up
+from legacy_adapters.tasks import made_up
 from parity.verdict.outcome import INCOMPARABLE, MATCH
 from tests.models import weights_of
 

@@ -27,7 +27,7 @@ def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
         (50, 50, 50, 0.0)
     ] * 2
     assert verdict["decisions"] == [] and not any(verdict["coverage"]["lone_modules"].values())
-    assert {"weights", "training: losses", "training: gradients", "training: noise"} <= {
+    assert {"weights", "training: losses", "training: gradients", "training: random draws"} <= {
         stage["name"] for stage in verdict["stages"]
     }
     assert list(tmp_path.iterdir()) == []
@@ -161,7 +161,9 @@ def test_other_variants(parity, variant):
 
 
 def test_derived_tolerance_finds_what_exact_finds(tiny):
-    result = tiny("--tolerance", "derived", "--new-adapter", PLANTED / "wrong_norm_eps.py", "--json")
+    adapter = PLANTED / "wrong_norm_eps.py"
+    arguments = ("--tolerance", "derived", "--check", "forward,grad", "--new-adapter", adapter, "--json")
+    result = tiny(*arguments, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)
     assert verdict["first_divergence"]["where"] == "decoder.norm"

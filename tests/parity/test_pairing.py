@@ -4,7 +4,7 @@ import pytest
 
 from converters.errors import UnmappedKeyError
 from converters.rules.mapping import Drop, Keep, Mapping, Rename
-from legacy_adapters.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record
 from parity.comparing.pairing import LEGACY, NEW, Exclusion, pair
 
 from .synthetic import SAME_NAMES

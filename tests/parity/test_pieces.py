@@ -11,12 +11,12 @@ import time
 import pytest
 import torch
 
+from converters.threads import in_order
 from parity.comparing.compare import Tolerance, compare_all
 from parity.comparing.derived import examine
 from parity.comparing.evidence import Norms, Sample, distance, norms, spreads
 from parity.comparing.metrics import measure
 from parity.comparing.pairing import pair
-from parity.traces.parallel import in_order
 from parity.traces.pieces import PIECE, pieces, together
 
 from .synthetic import INF, NAN, SAME_NAMES, Rec, write_trace
@@ -171,7 +171,7 @@ MEGABYTES = 96  # of each tensor
 PEAK = f"""
 import json, sys, torch
 from pathlib import Path
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.comparing.compare import Tolerance, compare_all
 from parity.comparing.evidence import TraceEvidence, spreads
 from parity.comparing.pairing import pair

@@ -2,8 +2,9 @@
 
 import pytest
 
-from parity.report.report import closing_line, reduction_lines, training_lines
+from parity.report.report import closing_line, reduction_lines
 from parity.report.report_json import as_dict
+from parity.report.training import training_lines
 from parity.sides.settings import Task
 from parity.sides.sides import batch_of
 from parity.verdict.verdict import INCOMPARABLE, MISMATCH

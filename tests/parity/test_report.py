@@ -51,7 +51,7 @@ RUN = [
     Rec("tap", "distinct", [1, 2], slot="keep", phase="predict", scope="head"),
     Rec("tap", "result", 0.5, slot="scores", phase="predict"),
     Rec("module_out", "backbone", [1.0, 2.0]),
-    Rec("tap", "noise", 0.1, scope="head"),
+    Rec("tap", "noise", 0.1, "draw", scope="head"),
     Rec("loss", "total", 3.0),
     Rec("grad", "head.weight", 0.1),
 ]
@@ -67,7 +67,7 @@ def test_records_are_grouped_by_stage_in_the_order_the_stages_ran(tmp_path):
         ("inference: decisions", 1, 1, 1),
         ("inference: result", 1, 1, 1),
         ("training: backbone", 1, 0, 0),
-        ("training: noise", 1, 1, 1),
+        ("training: random draws", 1, 1, 1),
         ("training: losses", 1, 1, 1),
         ("training: gradients", 1, 1, 1),
     ]

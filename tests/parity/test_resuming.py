@@ -140,7 +140,7 @@ def test_checkpoint_of_another_step_is_refused(stopped, monkeypatch):
 def test_adapter_without_checkpoints_is_told(stopped, tmp_path):
     (tmp_path / "plain.py").write_text(
         "from parity.adapters.ddq_port import *\n"
-        "from legacy_adapters.steps import Training\n"
+        "from legacy_adapters.training.steps import Training\n"
         "mmdet3.EngineTraining.resume = Training.resume\n"
     )
     with pytest.raises(SideError, match="this adapter's training cannot be resumed"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from legacy_adapters import taps as tap_lib
+from legacy_adapters.recording import taps as tap_lib
 from parity.comparing.compare import EXACT
 from parity.verdict.verdict import MATCH, MISMATCH
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from legacy_adapters.trace_writer import content_digest, sealed
+from legacy_adapters.recording.trace_writer import content_digest, sealed
 from parity.comparing.compare import Tolerance
 from parity.comparing.coverage import lost_records
 from parity.comparing.derived import FACTOR, JUMP, LOOSE, Finding, too_loose

@@ -52,7 +52,7 @@ def test_port_is_foreign_to_the_legacy_side_and_so_is_a_users_adapter(tmp_path):
 
 
 def test_files_and_packages_of_both_sides_are_named():
-    own, recorder = str(ROOT / "ddq_port" / "ops" / "continuous.py"), str(ROOT / "legacy_adapters" / "taps.py")
+    own, recorder = str(ROOT / "ddq_port" / "ops" / "continuous.py"), str(ROOT / "legacy_adapters" / "recording" / "taps.py")
     files = {own: "ab" * 32, recorder: "cd" * 32, "/one/edited.py": "0" * 64}
     packages = {"torch": ("2.0", "/t"), "mmdet": ("3.3.0", "/m"), "mmcv": ("2.0", "/legacy/mmcv")}
     one = side({**files, "/only/legacy.py": "1" * 64}, packages, ("mmdet", "mmcv"))
@@ -60,11 +60,11 @@ def test_files_and_packages_of_both_sides_are_named():
     two = side(other, {**packages, "mmcv": ("2.1", "/new/mmcv")}, ("ddq_port", "mmdet", "mmcv"))
     found = shared_code({LEGACY: one, NEW: two})
     assert found.files == {"ddq_port/ops/continuous.py": "ab" * 32}
-    assert found.recorder == {"legacy_adapters/taps.py": "cd" * 32}
+    assert found.recorder == {"legacy_adapters/recording/taps.py": "cd" * 32}
     assert found.packages == {"mmdet": "3.3.0", "torch": "2.0"} and found.code_bases == ("mmdet",)
     assert found.line() == (
         "both sides execute: mmdet 3.3.0, ddq_port/ops/continuous.py abababababab, "
-        "the recorder (1 file of legacy_adapters, 9d364c4820e5), 1 other installed package (see --json)"
+        "the recorder (1 file of legacy_adapters, 8378859bd612), 1 other installed package (see --json)"
     )
 
 
@@ -100,7 +100,7 @@ def run_copy(folder: Path, *options: str) -> subprocess.CompletedProcess:
 def copy(tmp_path):
     """A copy of the toolkit that may be edited."""
     for name in ("converters", "ddq_port", "legacy_adapters", "parity"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.npz"))
     return tmp_path
 
 
@@ -139,7 +139,7 @@ def test_what_both_sides_execute_is_told(copy):
     files = told["shared"]["files"]
     assert set(files) == {"ddq_port/configs/ddq-detr-4scale_tiny.py", "ddq_port/ops/continuous.py"}
     assert all(len(digest) == 64 for digest in files.values())
-    assert "legacy_adapters/recorder.py" in told["shared"]["recorder"]
+    assert "legacy_adapters/recording/recorder.py" in told["shared"]["recorder"]
     assert {"mmdet", "mmcv", "mmengine", "torch"} <= told["shared"]["packages"].keys()
     assert not any("files" in side for side in told["provenance"].values())
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from converters.rules.mapping import Mapping, Rename
-from legacy_adapters.recorder import Recorder
-from legacy_adapters.trace_writer import TraceWriter
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.comparing.compare import DERIVED, EXACT, FIXED, Tolerance
 from parity.comparing.evidence import TraceEvidence, spreads
 from parity.comparing.pairing import LEGACY, NEW, Exclusion

@@ -12,9 +12,10 @@ from parity.comparing.compare import Tolerance
 from parity.comparing.derived import SQUARE_JUMP, bound
 from parity.comparing.evidence import ZERO, Norms, Sample, TraceEvidence, spreads
 from parity.comparing.pairing import LEGACY, NEW
-from parity.report.report import closing_line, training_lines
+from parity.report.report import closing_line
 from parity.report.report_json import as_dict
 from parity.report.stages import stages
+from parity.report.training import training_lines
 from parity.sides.settings import SettingsError, Task
 from parity.sides.sides import batch_of, twin_names
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH, judge

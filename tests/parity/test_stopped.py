@@ -20,7 +20,8 @@ STOPPED = dict(error="ValueError: no", place="`a` (the train phase)", traceback=
 @pytest.mark.parametrize(("error", "where", "stopped"), NAN_FAULTS)
 @pytest.mark.parametrize("how", [(), ("--tolerance", "derived"), ("--isolate",)])
 def test_module_that_makes_nan_is_named(tiny, error, where, stopped, how):
-    result = tiny("--threads", "1", "--new-adapter", PLANTED / f"{error}.py", *how, sizes="64x96,96x64")
+    adapter = PLANTED / f"{error}.py"
+    result = tiny("--threads", "1", "--check", "forward,grad", "--new-adapter", adapter, *how, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output + result.stderr
     last = result.stdout.splitlines()[-1]
     assert last.endswith(f"First at {where}.")
@@ -44,7 +45,8 @@ def test_module_that_makes_nan_is_named_against_a_golden_file(parity, error, whe
 
 def test_crash_behind_a_difference_is_told_with_the_difference(tiny, tmp_path, parity):
     adapter = PLANTED / "wrong_shape.py"
-    result = tiny("--threads", "1", "--new-adapter", adapter, "--out", tmp_path / "run", "--json", sizes="64x96")
+    arguments = ("--threads", "1", "--check", "forward,grad", "--new-adapter", adapter, "--out", tmp_path / "run")
+    result = tiny(*arguments, "--json", sizes="64x96,96x64")
     told = json.loads(result.stdout)
     assert result.exit_code == 1 and told["first_divergence"]["where"] == "encoder.layers.1.norms.0"
     place = told["stopped"]["place"]
@@ -58,7 +60,7 @@ def test_crash_behind_a_difference_is_told_with_the_difference(tiny, tmp_path, p
 @pytest.mark.parametrize("how", [(), ("--isolate",), ("--tolerance", "derived")])
 def test_crash_without_a_difference_before_it_is_a_crash_with_its_place(tiny, how):
     adapter = PLANTED / "crash_in_encoder.py"
-    result = tiny("--threads", "1", "--new-adapter", adapter, *how, sizes="64x96")
+    result = tiny("--threads", "1", "--check", "forward,grad", "--new-adapter", adapter, *how, sizes="64x96,96x64")
     assert result.exit_code == 4
     assert result.stderr.splitlines()[-1] == (
         "error: The new side crashed in `encoder.layers.1.norms.0` (the predict phase): RuntimeError: "

@@ -5,7 +5,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ddq_port.ops.nms import batched_nms_keep
-from parity.decisions.ties import Margin, length_margin, margin, matching_margin, nms_margin, ranking_margin
+from parity.decisions.kinds import rule_of
+from parity.decisions.rule import Margin
 
 from .synthetic import INF, NAN
 
@@ -18,6 +19,22 @@ def f64(values):
 
 def indices(*values):
     return torch.tensor(values, dtype=torch.int64)
+
+
+def margin(decision, basis, errors):
+    return rule_of(basis).margin(decision, basis, errors)
+
+
+def ranking_margin(chosen, scores, error):
+    return margin({"indices": chosen}, {"scores": scores}, {"scores": error})
+
+
+def matching_margin(rows, cols, cost, error):
+    return margin({"rows": rows, "cols": cols}, {"cost": cost}, {"cost": error})
+
+
+def nms_margin(keep, basis, box_error, score_error):
+    return margin({"keep": keep}, basis, {"boxes": box_error, "scores": score_error})
 
 
 def draw(*shape, seed):
@@ -403,6 +420,6 @@ def test_matching_of_numbers_within_the_error_is_a_tie(error, shape):
 )
 def test_decision_of_another_length_is_no_tie(decision, expected, value):
     one, two = ({str(i): indices(*chosen) for i, chosen in enumerate(lists)} for lists in (decision, expected))
-    found = length_margin(one, two, {"scores": f64([0.5] * 4)})
+    found = rule_of(["scores"]).length_margin(one, two)
     assert found == (None if value is None else Margin("length", value, 0)) and (value is None or not found.is_tie)
-    assert length_margin(one, two, {"scores": f64([0.5] * 4), "boxes": torch.zeros(4, 4)}) is None
+    assert rule_of(["scores", "boxes"]).length_margin(one, two) is None

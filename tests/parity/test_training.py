@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from legacy_adapters.trace_writer import sealed
+from legacy_adapters.recording.trace_writer import sealed
 from parity.verdict.verdict import MATCH, MISMATCH
 
 from .conftest import TRAINING_ERRORS, training_judge

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from legacy_adapters.trace_writer import sealed
+from legacy_adapters.recording.trace_writer import sealed
 from parity.comparing.compare import Tolerance
 from parity.traces.trace import Trace
 from parity.verdict.verdict import MATCH, MISMATCH, judge

@@ -299,7 +299,7 @@ def test_isolated_run_that_cannot_be_compared_proves_nothing(tmp_path, isolated,
     alone = judged(tmp_path / "isolated", [OUT], isolated, on_new=on_new)
     merged = with_isolation(verdict, alone, [pair.pair.legacy for pair in verdict.comparisons])
     assert outcome(merged) == (INCOMPARABLE if ordinary == MATCH else MISMATCH)
-    assert merged.isolation.places == () and merged.isolation.reasons[0].startswith(reason)
+    assert merged.isolation.culprits == () and merged.isolation.reasons[0].startswith(reason)
     if ordinary == MATCH:
         assert merged.reasons[0].startswith(f"Isolated: {reason}")
     else:

@@ -15,11 +15,11 @@ import torch
 from click.testing import CliRunner
 from mmengine.logging import MMLogger
 
-from ddq_port import words
-from ddq_port.training import console, progress
+from ddq_port.training import progress
 from ddq_port.training.cli import cli as train
 from ddq_port.training.endings import logs_on_stderr
 from ddq_port.training.eval_cli import cli as evaluate
+from legacy_adapters.ground import console, words
 
 from . import toy
 

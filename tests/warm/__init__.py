@@ -1,1 +1,1 @@
-"""Sides in forks of processes that have imported their code bases: a tenth of the time of a process from scratch."""
+"""Sides and programs in forks of processes that have imported what they need, and what sides have recorded."""

@@ -18,7 +18,7 @@ from ddq_port.ops.standin import StandinFinder
 from legacy_adapters import worker
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.loading import load_adapter
-from legacy_adapters.seeding import seed_all
+from legacy_adapters.numerics.seeding import seed_all
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.prepare import seeded_batch
 from parity.sides.settings import Sources

@@ -6,11 +6,12 @@ from typing import Any, Dict, List, Mapping
 
 import torch
 
-from legacy_adapters import mmdet3, originals, standin
-from legacy_adapters import taps as tap_lib
+from legacy_adapters import mmdet3, standin
 from legacy_adapters.bases import ddq
-from legacy_adapters.methods import Aside
-from legacy_adapters.taps import Tap
+from legacy_adapters.provenance import originals
+from legacy_adapters.recording import taps as tap_lib
+from legacy_adapters.recording.methods import Aside
+from legacy_adapters.recording.taps import Tap
 
 PACKAGES = ("mmdet", "mmcv", "mmengine")
 

@@ -14,9 +14,10 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
 from torch import Tensor
 
 from ddq_port.models.ddq_detr import assigner, detector, queries
-from legacy_adapters import mmdet3, probes
-from legacy_adapters import taps as tap_lib
-from legacy_adapters.taps import Tap
+from legacy_adapters import mmdet3
+from legacy_adapters.recording import taps as tap_lib
+from legacy_adapters.recording.taps import Tap
+from legacy_adapters.tasks import probes
 
 #: What is set under autocast, where the port is more precise than the legacy code on purpose (D27 of the register).
 AUTOCAST_SWITCH = "bbox_head.float32_boxes=False"

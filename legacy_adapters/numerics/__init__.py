@@ -1,0 +1,1 @@
+"""Precision and random numbers: what both sides must have alike."""

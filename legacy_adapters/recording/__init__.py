@@ -1,0 +1,1 @@
+"""Record what a model computes: calls, methods, taps, gradients; write the trace of it."""

@@ -1,0 +1,28 @@
+"""Take the layout of a side's model from the model: the keys of its state dict, in order, with dtype and shape."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+import torch
+
+from legacy_adapters.job import write_json
+
+from .initialising import every_parameter
+
+BUFFER, FROZEN = "buffer", "frozen"
+
+
+def describe(job: Any, adapter: Any) -> None:
+    """Build the model and write its layout to ``job.describe``."""
+    write_json(job.describe, list(entries(adapter.build(job.options, job.device)).items()))
+
+
+def entries(model: torch.nn.Module) -> Dict[str, List[Any]]:
+    """Return key -> dtype, shape and, of what is no trained parameter, ``buffer`` or ``frozen``."""
+    trained = {name: parameter.requires_grad for name, parameter in every_parameter(model)}
+    described: Dict[str, List[Any]] = {}
+    for key, tensor in model.state_dict().items():
+        role = [BUFFER] if key not in trained else [] if trained[key] else [FROZEN]
+        described[key] = [str(tensor.dtype).replace("torch.", ""), list(tensor.shape), *role]
+    return described

@@ -1,0 +1,1 @@
+"""Steps of a training, on one rank or several."""

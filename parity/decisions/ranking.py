@@ -1,0 +1,124 @@
+"""Rankings: the best of a list of scores, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .rule import INFINITE, Alternative, Margin, Rule, is_choice, unchosen
+
+
+class Ranking(Rule):
+    """The k best of a list of scores, best first: ``topk``, ``sort``, ``argsort``."""
+
+    quantity = "score"
+    basis = ("scores",)
+
+    def rests_on(self, slots: Collection[str]) -> bool:
+        return "scores" in slots and "boxes" not in slots
+
+    def aligned(
+        self, one: Mapping[str, Tensor], two: Mapping[str, Tensor], basis: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Cut a ranking of all scores to the length of another one.
+
+        ``sort`` gives all and leaves the cut to its caller, ``topk`` gives what is wanted: the same decision so far.
+        """
+        if not len(one) == len(two) == 1:
+            return one, two
+        (first,), (second,) = one.values(), two.values()
+        if first.dim() != 1 or second.dim() != 1 or max(len(first), len(second)) != basis["scores"].numel():
+            return one, two
+        shorter = min(len(first), len(second))
+        return {slot: t[:shorter] for slot, t in one.items()}, {slot: t[:shorter] for slot, t in two.items()}
+
+    def _misfit(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
+        fits = len(decision) == 1 and basis["scores"].dim() == 1
+        return "" if fits else "is not a choice from a list of scores"
+
+    def _margin(
+        self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], errors: Mapping[str, float]
+    ) -> Margin:
+        """Return by how much the list [k] fails to be the k largest of the scores [n] in descending order."""
+        (chosen,) = decision.values()
+        scores, allowed = basis["scores"], 2 * errors["scores"]
+        if not is_choice(chosen, len(scores)):
+            return self.broken(f"is not a list of different indices below {len(scores)}")
+        if not len(chosen):
+            return Margin(self.quantity, 0.0, allowed)
+        picked, rest = scores[chosen], unchosen(chosen, len(scores))
+        rises, missed = picked[1:] - picked[:-1], scores[rest] - picked.min()
+        worst = torch.cat([rises, missed, torch.zeros(1)]).max().item()
+        if not worst > 0.0:
+            return Margin(self.quantity, worst, allowed)
+        if len(rises) and rises.max().item() == worst:
+            return Margin(self.quantity, worst, allowed, rise_witness(chosen, scores, rises))
+        lost, last = int(rest[missed.argmax()]), int(chosen[scores[chosen].argmin()])
+        text = f"leaves out {_scored(lost, scores)} and takes {_scored(last, scores)}"
+        return Margin(self.quantity, worst, allowed, text)
+
+    def _alternatives(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> list[Alternative]:
+        (chosen,) = decision.values()
+        scores = basis["scores"]
+        left = unchosen(chosen, len(scores))
+        return [*order(chosen, scores), *cut(chosen, left[scores[left].argsort(descending=True)], scores)]
+
+
+def rise_witness(chosen: Tensor, scores: Tensor, rises: Tensor) -> str:
+    """Name the two neighbours in a list of which the second has the better score by most."""
+    place = int(rises.argmax())
+    one, two = chosen[place : place + 2].tolist()
+    return f"lists {_scored(one, scores)} before {_scored(two, scores)}"
+
+
+def _scored(index: int, scores: Tensor) -> str:
+    return f"{index} ({scores[index].item():.8g})"
+
+
+def order(chosen: Tensor, scores: Tensor) -> list[Alternative]:
+    """Compare neighbours in the list ``chosen``."""
+    if len(chosen) < 2:
+        return []
+    return [_closest_scores("order", chosen[:-1], chosen[1:], scores, "{} before {}")]
+
+
+def cut(chosen: Tensor, left: Tensor, scores: Tensor) -> list[Alternative]:
+    """Compare the last of ``chosen`` with those ``left`` out, best first."""
+    if not len(chosen) or not len(left):
+        return []
+    equal = int((scores[left] == scores[chosen[-1]]).sum())
+    best = left[: max(equal, 1)]
+    return [_closest_scores("cut", chosen[-1].expand(len(best)), best, scores, "{} in, {} out")]
+
+
+def _closest_scores(name: str, upper: Tensor, lower: Tensor, scores: Tensor, where: str) -> Alternative:
+    """Return the closest of pairs of indices ``upper`` and ``lower`` [p] by score; p is at least 1."""
+    gaps, ulps = score_gaps(scores[upper], scores[lower])
+    return closest(name, "score", gaps, ulps, upper, lower, where)
+
+
+def score_gaps(upper: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gaps of pairs of scores, and in units in the last place of both together."""
+    gaps = torch.where(upper == lower, 0.0, upper - lower)  # equal infinities, too
+    return gaps, gaps / (ulp(upper) + ulp(lower))
+
+
+def closest(
+    name: str, quantity: str, gaps: Tensor, ulps: Tensor, one: Tensor, two: Tensor, where: str
+) -> Alternative:
+    """Return the smallest of ``gaps`` above 0, in units in the last place, between indices ``one`` and ``two``."""
+    exact = gaps == 0
+    open_gaps = ~exact & gaps.isfinite()
+    place = int(torch.where(open_gaps, ulps, INFINITE).argmin() if open_gaps.any() else exact.int().argmax())
+    text = where.format(int(one[place]), int(two[place]))
+    if not open_gaps.any():
+        return Alternative(name, quantity, INFINITE, INFINITE, int(exact.sum()), text)
+    return Alternative(name, quantity, gaps[place].item(), ulps[place].item(), int(exact.sum()), text)
+
+
+def ulp(values: Tensor) -> Tensor:
+    """Return the distance from each value to the next float32, as float64."""
+    return torch.as_tensor(np.spacing(values.abs().float().numpy())).double()

@@ -1,0 +1,133 @@
+"""Pair and compare two recordings, and account for what has no twin: what a verdict is then made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.ground.words import capital, sentence
+from legacy_adapters.recording.trace_writer import Key, Record, zeros_digest
+from legacy_adapters.tasks import probes
+
+from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
+from ..comparing.coverage import Coverage, cover
+from ..comparing.evidence import Evidence, likeness_of
+from ..comparing.pairing import LEGACY, Exclusion, Pairing, Unpaired, pair
+from ..sides.stopped import Stop, judged_part, until_stop, without_rest
+from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS
+from ..traces.trace import Recording, Trace
+from .blame import NotFinite
+from .draws import comparable, without
+from .echoes import explained
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two recordings, paired and compared.
+
+    Attributes:
+        legacy: what of the legacy side is judged.
+        new: what of the new side is judged.
+        orders: records of both sides that were paired, in recording order.
+        comparisons: every pair.
+        coverage: what was left out.
+        stop: why a side did not come to its end; None if both did.
+        cut_off: missing gradients whose tensors need none on the new side.
+        not_finite: results that are not finite on the new side alone, where that says anything.
+    """
+
+    legacy: Recording
+    new: Trace
+    orders: tuple[Sequence[Record], Sequence[Record]]
+    comparisons: tuple[Comparison, ...]
+    coverage: Coverage
+    stop: Stop | None
+    cut_off: Sequence[Record]
+    not_finite: Sequence[NotFinite]
+
+    @property
+    def telling(self) -> list[Comparison]:
+        """Return the pairs of what is computed; how methods pass values on is a side's own affair."""
+        return [comparison for comparison in self.comparisons if comparison.pair.new.kind not in OF_METHODS]
+
+    @property
+    def rejected(self) -> int:
+        return sum(not comparison.accepted for comparison in self.telling)
+
+    def lone(self, side: str) -> list[Record]:
+        """Return the records of one side that are unaccounted for."""
+        return [item.record for item in self.coverage.unaccounted if item.side == side]
+
+    @property
+    def lone_options(self) -> bool:
+        """Tell whether one side alone sets something of a training."""
+        return any(item.record.kind in OF_OPTIMIZERS for item in self.coverage.unaccounted)
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        return (capital(sentence(str(self.stop))),) if self.stop is not None else ()
+
+
+def case_of(
+    legacy: Recording,
+    new: Trace,
+    mapping: NameMapping,
+    exclusions: tuple[Exclusion, ...],
+    tolerance: Tolerance,
+    evidence: Evidence | None,
+    keys: Mapping[Key, Key] | None,
+) -> Case:
+    """Pair and compare what can be judged of two recordings; arguments as of :func:`judge`."""
+    legacy = _as_probed(legacy, new)
+    new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
+    stop = Stop.of(legacy, LEGACY) or stop
+    likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
+    ours, theirs = legacy.records, new.records
+    if not comparable(legacy, new):
+        ours, theirs = without(ours), without(theirs)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys)
+    if stop is not None:
+        pairing = until_stop(pairing, new)
+    comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
+    lone = [item.record for item in pairing.unpaired if item.side == LEGACY]
+    cut_off = {record.key for record in _cut_off(new, lone, pairing)}
+    unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons, cut_off, pairing.keys)
+    coverage = cover(legacy, new, mapping, unpaired)
+    if stop is not None:
+        coverage = without_rest(coverage)
+    case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), ())
+    not_finite = _not_finite(legacy, new, mapping) if case.rejected or stop is not None else ()
+    return replace(case, cut_off=_cut_off(new, case.lone(LEGACY), pairing), not_finite=not_finite)
+
+
+def _as_probed(legacy: Recording, new: Trace) -> Recording:
+    """Leave out the legacy side's further calls of tapped functions, where the new side's adapter knows none."""
+    if new.provenance.get("probed", True):
+        return legacy
+    return replace(legacy, records=tuple(record for record in legacy.records if record.phase != probes.PHASE))
+
+
+def _confirmed(item: Unpaired) -> Unpaired:
+    """Take the exclusion away from a record that is not all zero, where the exclusion asks for that."""
+    record = item.record
+    needs_zeros = item.exclusion is not None and item.exclusion.zeros_only
+    if needs_zeros and record.digest != zeros_digest(record.dtype, record.shape):
+        return replace(item, exclusion=None)
+    return item
+
+
+def _cut_off(new: Trace, missing: Sequence[Record], pairing: Pairing) -> list[Record]:
+    """Return the missing gradients whose tensors need none on the new side, in the order in which these came up."""
+    lost = {pairing.keys[record.key]: record for record in missing if record.kind in FLOW}
+    return [lost[key] for key in map(tuple, new.coverage.get("cut_off", ())) if key in lost]
+
+
+def _not_finite(legacy: Recording, new: Trace, mapping: NameMapping) -> list[NotFinite]:
+    """Return the results that are not finite on the new side alone, of module calls that are not recorded."""
+    ours = {
+        (phase, mapping.map_module(name) or name, call, what)
+        for phase, _, name, call, what in legacy.coverage.get("not_finite", ())
+    }
+    results = (NotFinite(*entry) for entry in new.coverage.get("not_finite", ()))
+    return [one for one in results if (one.phase, one.name, one.call, one.what) not in ours]
