@@ -34,10 +34,12 @@ class Adapter:
 
     Attributes:
         result_keys: what :meth:`predict` tells of each image of a batch; None if it returns tensors in any form.
+        methods: names of methods that are recorded beside the calls of modules, in the model and in its submodules.
         label: of the file it was read from, for messages.
     """
 
     result_keys: Optional[Tuple[str, ...]] = None
+    methods: Tuple[str, ...] = ("loss", "predict")
     label = ""
 
     @left_open

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from converters.errors import MalformedError
-from converters.formats import pickle_machine
+from converters.formats import pickle_machine, pickle_meaning
 from converters.formats.stand_ins import Dtype, Foreign, NumpyArray, NumpyDtype
 from converters.formats.stored import ITEM_SIZES, Storage, StoredTensor
 
@@ -106,14 +106,14 @@ def unpickle(
 
 
 class _Meaning:
-    """See `pickle_machine.Meaning`."""
+    """See `pickle_meaning.Meaning`."""
 
     def __init__(
         self, storage: Callable[[str, str, int, tuple[Any, ...]], Storage], most_bytes: int, to_copy: int
     ) -> None:
         self._storage, self._most_bytes = storage, most_bytes
         self._to_copy = to_copy  # characters and items; a pickle may have the same one copied again and again
-        self.keys = pickle_machine.Keys()
+        self.keys = pickle_meaning.Keys()
         self.foreign: dict[str, Foreign] = {}
         calls: dict[Callable[..., Any], tuple[str, ...]] = {
             self._dict: ("collections.OrderedDict",),

@@ -144,7 +144,7 @@ def check(json: bool, **settings: Any) -> None:
 @cli.command(epilog=EXIT_CODES)
 @having(*NEW, *MACHINE, *KEPT, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
-    """Check a tiny model against recorded numbers of its official code."""
+    """Check a small model against recorded numbers of its official code."""
     refuse_early(**settings)
     del settings["force"]
 
