@@ -160,15 +160,15 @@ def test_what_stands_beside_the_weights_goes_on(states: dict[str, StateDict], tm
 UNCLEAR: dict[str, tuple[Make, tuple[str, ...]]] = {
     "two keys": (
         lambda s: {"net": s, "best": {k: v + 1 for k, v in s.items()}},
-        ("fit alike", "--key net", "--key best"),
+        ("fit equally well", "--key net", "--key best"),
     ),
     "a student and its teacher": (
         lambda s: {"student": s, "teacher": {k: v + 1 for k, v in s.items()}},
-        ("fit alike", "--key student", "--key teacher"),
+        ("fit equally well", "--key student", "--key teacher"),
     ),
     "two prefixes": (
         lambda s: {**_begin("first.", s), **_begin("second.", {k: v + 1 for k, v in s.items()})},
-        ("fit alike", "--prefix first.", "--prefix second."),
+        ("fit equally well", "--prefix first.", "--prefix second."),
     ),
     "two of no family": (
         lambda s: {"encoder": {"w": torch.ones(1)}, "decoder": {"w": torch.ones(2)}},
