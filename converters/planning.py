@@ -276,7 +276,7 @@ def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
             f"cannot pick: {listed(unfit)}; convert to the new layout first, with --num-classes, and then back."
         )
     note = (
-        f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
+        f"All {len(selection.rows)} classes are initialised, because the source has {selection.source_classes} and no "
         "--class-map says which of them to take."
     )
     notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()

@@ -260,7 +260,7 @@ def _check_states(states: Mapping[int, Mapping[str, Any]], names: Sequence[Mappi
     named = {number: name for members in names for number, name in members.items()}
     for number, state in states.items():
         if not isinstance(state, Mapping):
-            raise OptimizerError(f"The optimizer's state of `{named[number]}` is no dict; {_ADVICE}.")
+            raise OptimizerError(f"The optimizer's state of `{named[number]}` is not a dict; {_ADVICE}.")
         shape = source.tensors[named[number]].shape
         for key, value in state.items():
             found = getattr(value, "shape", ())

@@ -154,7 +154,7 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            VerificationError: If it is no manifest of this version, or was edited.
+            VerificationError: If it is not a manifest of this version, or was edited.
         """
         with _reading():
             read = cls.from_dict(json.loads(text))
@@ -316,7 +316,7 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise VerificationError(f"it is no manifest of ddq-convert ({type(error).__name__})") from error
+        raise VerificationError(f"it is not a manifest of ddq-convert ({type(error).__name__})") from error
 
 
 def _reason(rules: KeyMapping, index: int | None) -> str:

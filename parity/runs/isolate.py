@@ -157,7 +157,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         force = write_forcing(folder / f"{name}.forced.json", twin, keys)
         return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS), checks=kept.isolable(run))
 
-    progress("running the new side again, every module on what its twin was given")
+    progress("running the new side again, giving each module its twin's inputs")
     isolated = forced(NEW, legacy)
     evidence = None
     if kept.tolerance.name == DERIVED:

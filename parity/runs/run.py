@@ -73,7 +73,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     while verdict.is_too_loose and len(before) < MOST_SEEDS - 1:
         before.append(options.task.seed)
         task = replace(options.task, seed=(options.task.seed + 1) % 2**63)
-        progress(f"rounding is too large to judge by under seed {options.task.seed}, trying seed {task.seed}")
+        progress(f"rounding is too large for a verdict under seed {options.task.seed}, trying seed {task.seed}")
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         options = replace(options, task=task)

@@ -57,7 +57,7 @@ def check_adapters(needs: Needs, sources: Sources, machine: Machine, progress: C
     for side in sides:
         code = codes[side]
         if not is_of_toolkit(str(code.adapter)):
-            progress(f"looking at the adapter ({code.adapter.stem})")
+            progress(f"checking the adapter ({code.adapter.stem})")
             _check(side, code, needs, machine)
 
 

@@ -153,7 +153,7 @@ def _values(
             how = f"{one} on both sides, with other values"
         more = f" ({len(names)} such parameters in `{common_module(names)}`)" if len(names) > 1 else ""
         where = first_module(names) or part
-        differences.append(InitialDifference(where, f"`{first}` is initialised otherwise: {how}{more}."))
+        differences.append(InitialDifference(where, f"`{first}` is initialised differently: {how}{more}."))
     return differences
 
 

@@ -47,7 +47,7 @@ class Verdict:
         classes: of both sides' modules, by path.
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
-        initial: what is built or initialised otherwise.
+        initial: what is built or initialised differently.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
         seals: digest of each side's recording, by side.
         is_too_loose: nothing speaks against a match but that the measured rounding is too large to show an error.
@@ -129,7 +129,7 @@ def judge(
     elif is_other or (divergence and case.stop is not None and case.stop.side == NEW):
         outcome, reasons = MISMATCH, differences
         if not case.rejected and initial:
-            reasons = (f"The model is built or initialised otherwise in {counted(len(initial), 'place')}.",)
+            reasons = (f"The model is built or initialised differently in {counted(len(initial), 'place')}.",)
         elif not case.rejected and touched:
             reasons = (touched.message, *case.stopped)
     elif case.stopped:

@@ -223,7 +223,7 @@ def _several_optimizers(saved: dict[str, Any]) -> None:
         (lambda saved: saved["param_groups"][1].update(params=[0]), r"do not number their parameters"),
         (lambda saved: saved["param_groups"][1].update(params=["a"]), r"do not number their parameters"),
         (lambda saved: saved["param_groups"][1].pop("params"), r"has no list `params`"),
-        (lambda saved: saved["state"].update({0: 5}), r"state of `level_embed` is no dict"),
+        (lambda saved: saved["state"].update({0: 5}), r"state of `level_embed` is not a dict"),
         (lambda saved: saved.update(param_groups=[]), r"has no group of parameters; pass --keep model"),
     ],
 )

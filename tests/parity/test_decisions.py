@@ -180,10 +180,10 @@ def test_decision_on_numbers_that_cannot_be_compared_is_not_tried(differing, leg
 @pytest.mark.parametrize(
     ("legacy", "new", "witness"),
     [
-        (dense([0], [0.5, 0.25]), dense([7], [0.5, 0.25]), "is no list of different indices below 2"),
+        (dense([0], [0.5, 0.25]), dense([7], [0.5, 0.25]), "is not a list of different indices below 2"),
         (dense([[0]], [0.5, 0.25]), dense([[1]], [0.5, 0.25]), "is not a list of indices"),
-        (dense([0], [[0.5, 0.25]]), dense([1], [[0.5, 0.25]]), "is no choice from a list of scores"),
-        (match([0, 1], [1, 0], COST), match([0, 0], [1, 0], COST), "is no matching of 2 rows and columns"),
+        (dense([0], [[0.5, 0.25]]), dense([1], [[0.5, 0.25]]), "is not a choice from a list of scores"),
+        (match([0, 1], [1, 0], COST), match([0, 0], [1, 0], COST), "is not a matching of 2 rows and columns"),
         (
             match([0, 1], [1, 0], [[NAN, 2.0], [0.5, 3.0]]),
             match([0, 1], [0, 1], [[NAN, 2.0], [0.5, 3.0]]),
@@ -264,7 +264,7 @@ def test_long_lists_of_decisions_are_cut_with_a_count(tmp_path):
     new = [r for call in range(6) for r in dense([1], [call + 0.5, call + (0.25 if call % 2 else 0.75)], call)]
     verdict = judged(tmp_path, legacy, new)
     lines = decision_lines(verdict.decisions)
-    assert lines[0] == "decided otherwise: 3 explained, 3 no tie" and len(lines) == 5
+    assert lines[0] == "decided differently: 3 explained, 3 no tie" and len(lines) == 5
     assert [line.split(":")[0] for line in lines[1:4]] == ["  train dense#0", "  train dense#1", "  train dense#2"]
     assert lines[-1] == "  and 3 more, see --json"
 
