@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from legacy_adapters import worker
+from legacy_adapters.bases.detection import METHODS
 from legacy_adapters.inputs import PREDICT, Batch
 from legacy_adapters.job import Job
 from legacy_adapters.loading import load_adapter
@@ -71,7 +72,7 @@ def _predict(adapter: object, model: torch.nn.Module, batch: Batch) -> list:
 
 def _recorder(job: Job, model: torch.nn.Module) -> Recorder:
     """Return a recorder that has recorded the weights, as a worker does before it runs a model."""
-    recorder = Recorder(TraceWriter(job.trace))
+    recorder = Recorder(TraceWriter(job.trace), methods=METHODS)
     recorder.attach(model)
     with recorder.in_phase("weights"):
         for name, tensor in sorted(model.state_dict().items()):

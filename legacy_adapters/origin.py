@@ -56,7 +56,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Say in words where an error was raised, e.g. `` `decoder` (the predict phase)``; empty outside of all phases.
+    """Say in words where an error was raised, e.g. `` `head.norm` (the predict phase)``; empty outside of all phases.
 
     Of an error that was raised because of another one the first one's place counts.
     """

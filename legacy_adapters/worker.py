@@ -116,7 +116,7 @@ def _record(
 
     forcing = Forcing(job.force) if job.force else None
     target = Target(**job.target) if job.target else None
-    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model))
+    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model), adapter.methods)
     recorder.attach(model)
     with recorder.in_phase(phases.on_rank("weights", job.rank)):
         for name, tensor in sorted(model.state_dict().items()):

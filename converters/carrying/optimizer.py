@@ -4,7 +4,7 @@ A saved optimizer knows its parameters by number. Which number is which paramete
 parameters and from how mmengine groups them (`DefaultOptimWrapperConstructor.add_params`):
 
 - with `paramwise_cfg`, every parameter gets a group of its own, in the order of the model. mmengine 0.6.0 makes one for
-  frozen parameters, too (DDQ-DETR R50: 525); 0.10.7 leaves them out (408) and keeps `base_param_settings` beside its
+  frozen parameters, too (525 of one model); 0.10.7 leaves them out (408) and keeps `base_param_settings` beside its
   groups (`BaseOptimWrapper`), the settings without any multiplier, which schedulers see as one group more;
 - without it, all parameters are in one group, frozen ones included.
 

@@ -3,12 +3,12 @@
 mmengine: `EMAHook.before_save_checkpoint` swaps, so that `state_dict` holds the *averaged* weights, and
 `ema_state_dict` the *training* weights, with the prefix `module.`, and `steps`; `after_load_checkpoint` swaps back when
 training is resumed. Only keys of the averaged model are swapped. What training sets as an attribute later, such as
-DDQ's second list of branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
+a second list of branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
 
 mmcv 1.x: buffers of the model, `ema_` and the name with `_` for dots. mmdet's configs run the hook before the saving
 (priority 49), which swaps as above: the plain names are averaged.
 
-Others: the averages stand in a dict of their own, such as `state_dict_ema` (timm), `ema.module` (DETR-like trainings),
+Others: the averages stand in a dict of their own, such as `state_dict_ema` (timm), `ema.module` (trainings with a wrapper of their own),
 `ema_model`, or among the tensors of the state dict under another prefix (Lightning), and nothing is swapped.
 """
 

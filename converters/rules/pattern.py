@@ -29,7 +29,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Pattern:
-    """One pattern such as `bbox_head.cls_branches.*.weight`."""
+    """One pattern such as `head.branches.*.weight`."""
 
     text: str
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ddq_port import __version__, requirements
-from ddq_port.training.console import (
+from ddq_port.training.output.console import (
     CFG_OPTIONS,
     LAUNCHER,
     OUTPUT,
@@ -183,7 +183,7 @@ def check_data(**arguments: Any) -> int:
     evaluates the annotations themselves, which must give AP 1. An error makes a training or an evaluation crash or
     come out wrong; a warning is left out of it or cannot be learnt; a note is in order. Exit code 1 means errors.
     """
-    from ddq_port.training import check_data
+    from ddq_port.training.checks import check_data
 
     return check_data.command(**arguments)
 

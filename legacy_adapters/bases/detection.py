@@ -12,11 +12,20 @@ from legacy_adapters.inputs import Batch, rotated
 #: Where heads of MMDetection's detectors give logits and boxes.
 _HEAD = "bbox_head"
 
+#: How MMDetection enters heads and detectors, 3.x and 2.x, and the parts of its DETR-like detectors. A module that has
+#: such a method is followed and recorded, whatever its class.
+METHODS = (
+    "extract_feat", "forward_transformer", "pre_transformer", "forward_encoder", "pre_decoder", "forward_decoder",
+    "loss", "predict", "loss_and_predict", "loss_by_feat", "predict_by_feat", "_forward",
+    "forward_train", "simple_test", "get_bboxes",
+)  # fmt: skip
+
 
 class DetectionAdapter(Adapter):
     """Build and run a detector; a batch is a :class:`legacy_adapters.inputs.Batch`."""
 
     result_keys = ("bboxes", "scores", "labels")
+    methods = METHODS
 
     def batch(self, tensors: Dict[str, torch.Tensor]) -> Batch:
         """Put named tensors together."""

@@ -1,13 +1,13 @@
-"""Methods of a detector and of its heads that are recorded beside the calls of modules.
+"""Methods of a model and of its parts that are recorded beside the calls of modules.
 
-A detector is more than its modules: what its own code makes of their outputs travels in arguments and results of
+A model is more than its modules: what its own code makes of their outputs travels in arguments and results of
 methods, until it reaches the next module, a loss or a decision. Recording these tells which code made it.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -17,14 +17,6 @@ from .kinds import METHOD_IN, METHOD_OUT
 
 IN, OUT = METHOD_IN, METHOD_OUT
 KINDS = (IN, OUT)
-
-#: How MMDetection enters heads and detectors, 3.x and 2.x, and the parts of its DETR-like detectors. A module that has
-#: such a method is followed and recorded, whatever its class.
-METHODS = (
-    "extract_feat", "forward_transformer", "pre_transformer", "forward_encoder", "pre_decoder", "forward_decoder",
-    "loss", "predict", "loss_and_predict", "loss_by_feat", "predict_by_feat", "_forward",
-    "forward_train", "simple_test", "get_bboxes",
-)  # fmt: skip
 
 #: Gives from a module's path, a method's name and :data:`IN` or :data:`OUT` what the method finds elsewhere than in its
 #: arguments, or leaves elsewhere than in its result, by slot: in a shared dict, say. Empty for nothing.
@@ -36,9 +28,9 @@ def nothing_aside(name: str, method: str, kind: str) -> Dict[str, Any]:
     return {}
 
 
-def methods_of(module: nn.Module) -> Iterator[Tuple[str, Callable]]:
-    """Yield name and bound method of every method of ``module`` that is recorded."""
-    for name in METHODS:
+def methods_of(module: nn.Module, names: Sequence[str]) -> Iterator[Tuple[str, Callable]]:
+    """Yield name and bound method of those methods of ``module`` that are recorded, ``names``."""
+    for name in names:
         method = getattr(module, name, None)
         if callable(method) and not isinstance(method, nn.Module):
             yield name, method

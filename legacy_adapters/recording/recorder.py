@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ class Recorder:
         forcing: values of another run to go on with instead of the model's own, or None. Records are its own.
         target: a call whose arguments are saved, or None.
         aside: gives what methods pass elsewhere than in their arguments and results.
+        methods: names of those that are recorded.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Recorder:
         forcing: Optional[Forcing] = None,
         target: Optional[Target] = None,
         aside: Aside = nothing_aside,
+        methods: Sequence[str] = (),
     ) -> None:
         self.writer = writer
+        self._names = tuple(methods)
         self._aside = aside
         self._target = target
         self._flow = GradientFlow(self._add_gradient, self._is_missing) if gradient_flow else None
@@ -100,7 +103,7 @@ class Recorder:
 
     @property
     def scope(self) -> str:
-        """The path of the module whose code is running; empty for the detector itself."""
+        """The path of the module whose code is running; empty for the model itself."""
         return self._running[-1]
 
     def note_random(self) -> None:
@@ -163,7 +166,7 @@ class Recorder:
             self.classes[name] = "{}.{}".format(type(module).__module__, type(module).__qualname__)
             if name:
                 module.forward = self._recorded(model, name, module)
-            for method, bound in list(methods_of(module)):
+            for method, bound in list(methods_of(module, self._names)):
                 setattr(module, method, self._followed(name, method, bound))
 
     @contextmanager

@@ -31,7 +31,7 @@ class Tap:
     Attributes:
         owner: module or class that holds the function under ``attribute``.
         attribute: name of the function there.
-        name: gives the tap's name from the call's arguments, e.g. ``distinct``; None means "do not record this call".
+        name: gives the tap's name from the call's arguments, e.g. ``match``; None means "do not record this call".
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
         write: takes a decision and the call's arguments and gives the result the function would have returned, or
             None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
@@ -227,7 +227,7 @@ def rankings(name: str = "detections") -> List[Tap]:
     """Return the taps of torch's functions that rank scores: ``topk``, ``sort`` and ``argsort``, however called.
 
     They are one decision: the indices of scores, best first. One that ranks from the lowest on ranks negated scores.
-    In mmdet's DETR heads it picks the final detections.
+    In mmdet's heads of queries it picks the final detections.
     """
     topk, sort = torch.return_types.topk, torch.return_types.sort
     return [

@@ -68,7 +68,7 @@ class Record:
         dtype: safetensors name, e.g. ``F32``.
         shape: of the tensor.
         digest: content address of the tensor.
-        scope: module whose code was running: the caller of a module, the place of a tap; ``""`` for the detector.
+        scope: module whose code was running: the caller of a module, the place of a tap; ``""`` for the model.
     """
 
     phase: str

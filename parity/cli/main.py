@@ -140,7 +140,7 @@ def check(json: bool, **settings: Any) -> None:
 @cli.command(epilog=EXIT_CODES)
 @having(*NEW, *MACHINE, *KEPT, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
-    """Check a tiny model against what its official code computed, recorded in this package."""
+    """Check a small model against what its official code computed, recorded in this package."""
     refuse_early(**settings)
     del settings["force"]
 

@@ -63,7 +63,7 @@ def stage_of(comparison: Comparison) -> str:
 
 
 def stage_of_record(record: Record) -> str:
-    """Name the stage of a record: ``weights``, ``inference: neck``, ``training: losses`` ..."""
+    """Name the stage of a record: ``weights``, ``inference: head``, ``training: losses`` ..."""
     if record.kind == Kind.PARAM:
         return "weights"
     part = Kind(record.kind).part

@@ -124,7 +124,7 @@ class RunFolder:
         job = replace(self.job(like), trace=trace, status=status, **changes)
 
         def work() -> None:
-            run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False, called=called)
+            run_side(name, job, self.folder, sys.executable, self.time_limit, other_python=False, called=called)
 
         return recorded_by(work, self.folder / name)
 

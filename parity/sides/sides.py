@@ -91,7 +91,7 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
         layouts = {}
         for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
-            options = Path(made), code.python, machine.time_limit, code.apart
+            options = Path(made), code.python, machine.time_limit, code.other_python
             entries = layout_of_side(side, code.adapter, code.options, *options)
             layouts[side] = Layout.from_entries(port.variant.name, entries)
     return port.with_layouts(layouts)
@@ -200,7 +200,7 @@ class Sides:
         job = self._job(run, LEGACY, code, changes)
         adapter = self.sources.new_side(family).adapter
         job = replace(job, foreign=foreign(family, adapter, self.sources.legacy_repo))
-        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.other_python)
         return in_new_form(Trace.load(self.folder / run), self.task.port.mapping)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
@@ -264,7 +264,7 @@ class Sides:
         job = self._job(run, side, code, changes)
 
         def work() -> None:
-            run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+            run_side(run, job, self.folder, code.python, self.machine.time_limit, code.other_python)
 
         return recorded_by(work, self.folder / run)
 
@@ -338,14 +338,14 @@ class Code:
         adapter: its file.
         options: given to the adapter.
         python: interpreter.
-        apart: that is not the current one, so that it gets no ``PYTHONPATH``.
+        other_python: that is not the current one, so that it gets no ``PYTHONPATH``.
     """
 
     title: str
     adapter: Path
     options: dict[str, Any]
     python: str
-    apart: bool
+    other_python: bool
 
 
 def legacy_code(port: Port, sources: Sources) -> Code:
@@ -356,7 +356,7 @@ def legacy_code(port: Port, sources: Sources) -> Code:
     # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
     side = port.family.legacy
-    return Code(side.title, side.adapter, options, python, apart=sources.legacy_python is not None)
+    return Code(side.title, side.adapter, options, python, other_python=sources.legacy_python is not None)
 
 
 def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
@@ -365,7 +365,7 @@ def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
     if amp is not None:
         options["amp"] = amp
     side = sources.new_side(port.family)
-    return Code(side.title, side.adapter, options, sys.executable, apart=False)
+    return Code(side.title, side.adapter, options, sys.executable, other_python=False)
 
 
 def default_threads() -> int:

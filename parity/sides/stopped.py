@@ -23,7 +23,7 @@ class Stop:
     Attributes:
         side: ``legacy`` or ``new``.
         error: in one line.
-        place: in words, e.g. `` `decoder` (the predict phase)``; empty if not known.
+        place: in words, e.g. `` `head.norm` (the predict phase)``; empty if not known.
         traceback: the last lines of it.
     """
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from legacy_adapters.bases.detection import METHODS
 from legacy_adapters.recording.methods import IN, OUT, methods_of, plain
 from legacy_adapters.recording.recorder import Recorder
 from legacy_adapters.recording.trace_writer import TraceWriter
@@ -53,9 +54,9 @@ class Detector(nn.Module):
 
 def recorded(folder, **arguments):
     model = Detector()
-    recorder = Recorder(TraceWriter(str(folder)), **arguments)
+    recorder = Recorder(TraceWriter(str(folder)), methods=METHODS, **arguments)
     if "aside" in arguments:
-        recorder = Recorder(TraceWriter(str(folder)), aside=arguments["aside"](model))
+        recorder = Recorder(TraceWriter(str(folder)), aside=arguments["aside"](model), methods=METHODS)
     recorder.attach(model)
     with recorder.in_phase("train"):
         model.loss(torch.ones(2), [Sample(img_shape=(4, 5), boxes=torch.zeros(1, 4))])
@@ -90,7 +91,7 @@ def test_what_a_method_passes_elsewhere_is_recorded_as_part_of_its_arguments_or_
 
 
 def test_only_methods_are_followed():
-    assert [name for name, _ in methods_of(Head())] == ["loss"]
+    assert [name for name, _ in methods_of(Head(), METHODS)] == ["loss"]
 
 
 def test_plain_opens_samples_dataclasses_and_numpy_and_leaves_out_the_rest():

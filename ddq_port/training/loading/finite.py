@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ddq_port.hooks import not_finite
-from ddq_port.training import weights
-from ddq_port.training.weights import WeightsError
+from ddq_port.training.loading import weights
+from ddq_port.training.loading.weights import WeightsError
 
 
 def check(file: Path, content: Mapping[str, Any], resumed: bool = False) -> None:

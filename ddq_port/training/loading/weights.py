@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from ddq_port import checkpoints
 from ddq_port.checkpoints import CheckpointFileError
 from ddq_port.registry import MODELS
-from ddq_port.training import wrapped
+from ddq_port.training.loading import wrapped
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner

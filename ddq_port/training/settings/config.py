@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,99 +12,18 @@ from mmengine.config import Config, DictAction
 
 from ddq_port import configs
 from ddq_port.data import own
-from ddq_port.hooks.checkpoint_files import LAST_COMPLETE
-from ddq_port.training import finite, weights
+from ddq_port.training.settings.options import ConfigError, EvalOptions, TrainOptions
+from ddq_port.training.settings.start import begin
 
 _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
 _CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "LearningRateDecayOptimizerConstructor")  # one optimizer for all
 _EXACT_RESUME = "ExactResumeHook"
 HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
-AUTO = "auto"
 _ABSENT = object()  # of a setting
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
     "bf16": dict(dtype="bfloat16", loss_scale=1.0),  # as wide a range as float32: nothing to scale
 }
-
-
-class ConfigError(Exception):
-    """A config cannot be read, or what was asked for cannot be done with it."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What to train; None leaves a setting to the config.
-
-    Attributes:
-        config: file or name of an installed config.
-        work_dir: folder of logs and checkpoints.
-        resume: a checkpoint, or `auto` for the newest one in the work dir.
-        override_schedule: whether to resume with learning rates and schedules of the config, if the saved ones differ.
-        load_from: weights to begin with.
-        partial: whether they may fit in part.
-        allow_other_classes: whether a checkpoint may be of classes of other names than the data.
-        backbone_weights: weights of the backbone to begin with.
-        amp: `fp16` or `bf16`.
-        auto_scale_lr: whether to scale learning rates with the batch.
-        seed: of everything that is random.
-        deterministic: whether to take deterministic kernels, where torch has them.
-        ema: share of the new weights in the running average at every step, in (0, 1).
-        tensorboard: whether to write TensorBoard's files, too.
-        data: annotation file and image folder to train on; its classes become those of the config.
-        val_data: the same to validate and test on.
-        check_data: whether to look for errors in the data first.
-        launcher: one of `launch.LAUNCHERS`.
-        cfg_options: `key=value` texts.
-    """
-
-    config: str
-    work_dir: Path | None = None
-    resume: str | None = None
-    override_schedule: bool = False
-    load_from: str | None = None
-    partial: bool = False
-    allow_other_classes: bool = False
-    backbone_weights: Path | None = None
-    amp: str | None = None
-    auto_scale_lr: bool = False
-    seed: int | None = None
-    deterministic: bool = False
-    ema: float | None = None
-    tensorboard: bool = False
-    data: tuple[Path, Path] | None = None
-    val_data: tuple[Path, Path] | None = None
-    check_data: bool = True
-    launcher: str = "none"
-    cfg_options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What to evaluate.
-
-    Attributes:
-        config: file or name of an installed config.
-        checkpoint: `.pth` or `.safetensors`.
-        work_dir: folder of logs.
-        predictions: file name without `.bbox.json` for COCO results, None for none.
-        show_dir: folder for images with predictions drawn in.
-        classwise: whether to give the AP of each class.
-        allow_other_classes: whether the checkpoint may be of classes of other names than the data.
-        check_data: whether to look for errors in the annotation files first.
-        launcher: one of `launch.LAUNCHERS`.
-        cfg_options: `key=value` texts.
-    """
-
-    config: str
-    checkpoint: str
-    work_dir: Path
-    predictions: Path | None = None
-    show_dir: Path | None = None
-    classwise: bool = False
-    allow_other_classes: bool = False
-    check_data: bool = True
-    launcher: str = "none"
-    cfg_options: tuple[str, ...] = ()
 
 
 def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
@@ -144,7 +62,7 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
     if options.tensorboard:
         _add_tensorboard(cfg)
     notes += _add_hooks(cfg, options.ema)
-    notes += _start(cfg, options)
+    notes += begin(cfg, options)
     check_data(cfg, ("train_dataloader", "val_dataloader"), ("val_evaluator",))
     return cfg, notes
 
@@ -311,77 +229,6 @@ def _add_hooks(cfg: Config, ema: float | None) -> list[str]:
         hooks.append(dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=ema, update_buffers=True, priority=49))
     cfg.custom_hooks = hooks
     return notes
-
-
-def _start(cfg: Config, options: TrainOptions) -> list[str]:
-    """Say in `cfg` with which weights and at which place the training begins."""
-    notes = _origin(cfg, options)
-    begins_with = origin(cfg)
-    if begins_with and "://" not in begins_with:
-        file, resumed = Path(begins_with), bool(cfg.get("resume"))
-        if resumed:
-            weights.check_resumable(file)
-        finite.check(file, weights.read(file), resumed)
-    if begins_with and not options.partial:
-        weights.without_pretrained(cfg.model)
-        if options.backbone_weights:
-            notes.append("--backbone-weights: not read, the checkpoint holds the backbone, too")
-    elif options.backbone_weights:
-        if "backbone" not in cfg.model:
-            raise ConfigError("--backbone-weights: the model has no backbone.")
-        cfg.model.backbone.update(weights.backbone_init(cfg.model.backbone, options.backbone_weights))
-    weights.check_pretrained(cfg.model)
-    return notes
-
-
-def _origin(cfg: Config, options: TrainOptions) -> list[str]:
-    """Decide between resuming, weights to load, and neither."""
-    given = options.resume if options.resume != AUTO else None
-    if given and options.load_from:
-        raise ConfigError("--resume CKPT and --load-from exclude each other; --resume alone goes with --load-from.")
-    if options.override_schedule and options.resume is None and not cfg.get("resume"):
-        raise ConfigError("--override-schedule goes with --resume: without it the schedule is that of the config.")
-    folder = Path(cfg.work_dir)
-    last = resumable(folder)
-    named = given or (cfg.get("load_from") if cfg.get("resume") and options.resume is None else None)
-    _keep_checkpoints(folder, options.resume is not None or bool(cfg.get("resume")), named, last)
-    if options.load_from:
-        cfg.load_from = options.load_from
-    if given or (options.resume == AUTO and last is not None):
-        cfg.resume, cfg.load_from = True, given
-    elif options.resume == AUTO:
-        return [f"--resume: no checkpoint in {folder} yet, the training begins"]
-    return []
-
-
-def _keep_checkpoints(folder: Path, goes_on: bool, named: str | None, last: Path | None) -> None:
-    """Refuse a work dir whose checkpoints are not those of the training that goes on; they would be overwritten."""
-    there = sorted(folder.glob("*.pth")) if folder.is_dir() else []
-    if not there or (Path(named).absolute().parent == folder.absolute() if named else goes_on and last is not None):
-        return
-    what = f"{folder} holds checkpoints of a training ({there[0].name})"
-    if not goes_on:
-        raise ConfigError(f"{what}; pass --resume to go on with it or choose another --work-dir.")
-    why = f"and not {named}" if named else "none of which can be resumed"
-    raise ConfigError(f"{what}, {why}; choose another --work-dir.")
-
-
-def origin(cfg: Config) -> str | None:
-    """Return the checkpoint that mmengine will begin with; None if there is none."""
-    if cfg.get("load_from"):
-        return str(cfg.load_from)
-    last = resumable(Path(cfg.work_dir)) if cfg.get("resume") else None
-    return last and str(last)
-
-
-def resumable(work_dir: Path) -> Path | None:
-    """Return the checkpoint that a work dir is resumed from, None if it has none.
-
-    That is the one mmengine noted last, or `last_complete.pth` of `ExactResumeHook` if a kill left no such note.
-    """
-    note = work_dir / "last_checkpoint"
-    named = Path(note.read_text().strip() or ".") if note.is_file() else Path()
-    return next((path for path in (named, work_dir / LAST_COMPLETE) if path.is_file()), None)
 
 
 def check_data(cfg: Config, dataloaders: tuple[str, ...], evaluators: tuple[str, ...]) -> None:

@@ -13,8 +13,8 @@ import click
 from ddq_port.data import foreign
 from ddq_port.data.check import EVALUATION, HEADERS, NAMES, PIXELS, TRAINING, Options, Sample, check
 from ddq_port.data.findings import ERROR, KINDS, NOTE, WARNING, Findings, severity_of
-from ddq_port.training.console import NOT_SO
-from ddq_port.training.image_progress import ImageProgress
+from ddq_port.training.output.console import NOT_SO
+from ddq_port.training.output.image_progress import ImageProgress
 from legacy_adapters.ground.console import DONE, Failure
 from legacy_adapters.ground.words import counted
 
@@ -241,11 +241,12 @@ def _changes(ann_file: Path, out: Path, changes: tuple[str, ...]) -> Iterator[st
 
 def _of_config(name: str, depth: str) -> Options:
     """Return how a config uses data to train on."""
-    from ddq_port.training import config
+    from ddq_port.training.settings import config
+    from ddq_port.training.settings.options import ConfigError
 
     try:
         cfg = config.load(name)
-    except config.ConfigError as error:
+    except ConfigError as error:
         raise Failure(str(error)) from error
     dataset = next(_coco_datasets((cfg.get("train_dataloader") or {}).get("dataset")), None)
     if dataset is None:

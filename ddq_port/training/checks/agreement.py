@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ddq_port.data.classes import NamesError, difference, listed, of_file, of_meta, repeated, resembling
-from ddq_port.training import weights
-from ddq_port.training.stated import DataClasses, StatementError, data_sets, heads, takes_texts
+from ddq_port.training.checks.stated import DataClasses, StatementError, data_sets, heads, takes_texts
+from ddq_port.training.loading import weights
 from legacy_adapters.ground.words import counted
 
 _ROWS = re.compile(r"^bbox_head\.(?:aux_)?cls_branches\.\d+\.(?:weight|bias)$|(?:^|\.)label_embedding\.weight$")
