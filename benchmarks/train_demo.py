@@ -220,9 +220,10 @@ def _train(training: Training) -> dict[str, Any]:
     import torch
 
     from ddq_port.data.shapes import CLASSES
-    from ddq_port.training import curves, demo, run
-    from ddq_port.training.config import TrainOptions
+    from ddq_port.training import demo, run
     from ddq_port.training.endings import logs_on_stderr
+    from ddq_port.training.output import curves
+    from ddq_port.training.settings.options import TrainOptions
 
     torch.set_num_threads(2)
     folder = Path(training.folder)

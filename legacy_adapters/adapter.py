@@ -2,7 +2,7 @@
 
 An adapter's file ends with ``ADAPTER = MyAdapter()``, of a subclass that overrides what it needs; what it does not
 override, it cannot do or does as written here. A file without ``ADAPTER`` may define functions of these names instead,
-without ``self``: these then take the place of the methods of :class:`legacy_adapters.bases.detection.DetectionAdapter`.
+without ``self``, for a detector: see :class:`legacy_adapters.loading.FunctionsAdapter`.
 """
 
 from __future__ import annotations

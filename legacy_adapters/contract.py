@@ -40,7 +40,8 @@ NEEDED = {
 }
 #: Of those that are no checks, how they are called.
 _OTHER = {"eval": "eval", "ranks": "--ranks"}
-_OF_ALL = ("variants", "aside", "predictor", "initialise")
+#: Those that every adapter has; in a file of functions None in place of one means none.
+OF_ALL = ("variants", "aside", "predictor", "initialise")
 _SHOWN = 3
 
 
@@ -70,7 +71,7 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
     for check in checks:
         for name in NEEDED[check]:
             _check_function(adapter, path, name, check)
-    for name in _OF_ALL:
+    for name in OF_ALL:
         _check_function(adapter, path, name, "")
     made = _Made(adapter, path, job)
     model = made.by("build", job.options, job.device)

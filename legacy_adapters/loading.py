@@ -6,15 +6,32 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Dict
+from typing import Any, Dict, List, Mapping
 
-from .adapter import Adapter
+import torch
+
+from .adapter import Adapter, UnableError, left_open
 from .bases.detection import DetectionAdapter
-from .contract import FUNCTIONS, AdapterError
+from .contract import FUNCTIONS, OF_ALL, AdapterError
+from .recording.taps import Tap
 from .registry import load_beside
 
 NAME = "ADAPTER"
 _loaded: Dict[str, Adapter] = {}
+
+
+class FunctionsAdapter(DetectionAdapter):
+    """A detector's adapter by functions, which have to be those that a check needs."""
+
+    @left_open
+    def taps(self, model: torch.nn.Module) -> List[Tap]:
+        """Return the functions whose decisions are recorded."""
+        raise UnableError("{} has no function taps(model).".format(self.label))
+
+    @left_open
+    def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
+        """Tell which code ran."""
+        raise UnableError("{} has no function provenance(options).".format(self.label))
 
 
 def load_adapter(path: str) -> Adapter:
@@ -39,9 +56,9 @@ def _adapter_of(module: ModuleType, path: str) -> Adapter:
         raise AdapterError("{}: {} is the class {}; write {} = {}().".format(
             path, NAME, adapter.__name__, NAME, adapter.__name__))  # fmt: skip
     if adapter is None:
-        adapter = DetectionAdapter()
+        adapter = FunctionsAdapter()
         for name in FUNCTIONS:
-            if getattr(module, name, None) is not None:
+            if hasattr(module, name) and not (name in OF_ALL and getattr(module, name) is None):
                 setattr(adapter, name, getattr(module, name))
     elif not isinstance(adapter, Adapter):
         raise AdapterError("{}: {} must be a legacy_adapters.adapter.Adapter, found a {}.".format(

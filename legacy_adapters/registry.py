@@ -6,6 +6,7 @@ a family if it has a ``family.py`` with a ``FAMILY``.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import sys
@@ -43,8 +44,10 @@ def get(reference: str) -> Family:
         return _read(str(folder.resolve()), False)
     if folder.is_dir():
         raise FamilyError(f"The folder {reference} has no {FILE}; `ddq-parity new-family {reference}` writes a template.")
+    near = difflib.get_close_matches(reference, names(), n=1)
+    meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(names())}"
     raise FamilyError(
-        f"There is no family `{reference}`; known are {', '.join(names())}, or give the folder of one, which has a {FILE}."
+        f"There is no family `{reference}`; {meant}{'' if near else f', or give the folder of one, which has a {FILE}.'}"
     )
 
 

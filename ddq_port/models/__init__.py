@@ -4,12 +4,6 @@ from ddq_port import requirements
 
 requirements.check()  # before an import below fails for a lack of mmcv
 
-from .ddq_detr import (  # noqa: E402
-    DDQDETR,
-    DDQDETRHead,
-    DDQTransformerDecoder,
-    DenseAuxLoss,
-    TopkHungarianAssigner,
-)
+from .ddq_detr import DDQDETR, DDQDETRHead, DDQTransformerDecoder, DenseAuxLoss, TopkHungarianAssigner
 
 __all__ = ["DDQDETR", "DDQDETRHead", "DDQTransformerDecoder", "DenseAuxLoss", "TopkHungarianAssigner"]

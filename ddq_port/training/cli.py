@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ddq_port import __version__, requirements
-from ddq_port.training.console import (
+from ddq_port.training.output.console import (
     CFG_OPTIONS,
     LAUNCHER,
     OUTPUT,
@@ -188,7 +188,7 @@ def check_data(**arguments: Any) -> int:
     the annotations themselves, which must give AP 1. An error makes a training or an evaluation crash or come out
     wrong. A warning is about what is left out or cannot be learnt. A note needs no action.
     """
-    from ddq_port.training import check_data
+    from ddq_port.training.checks import check_data
 
     return check_data.command(**arguments)
 

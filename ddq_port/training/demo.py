@@ -15,10 +15,11 @@ from mmengine.config import Config
 
 from ddq_port import configs
 from ddq_port.data import own, shapes
-from ddq_port.training import curves, pictures, run
-from ddq_port.training.config import ConfigError, TrainOptions
-from ddq_port.training.console import NOT_SO
+from ddq_port.training import run
 from ddq_port.training.endings import exit_codes, logs_on_stderr
+from ddq_port.training.output import curves, pictures
+from ddq_port.training.output.console import NOT_SO
+from ddq_port.training.settings.options import ConfigError, TrainOptions
 from legacy_adapters.ground.console import DONE, message
 from legacy_adapters.ground.words import counted
 
@@ -129,7 +130,7 @@ def demonstrate(settings: Settings, quiet: bool = True, progress: bool = False) 
 
     Raises:
         ConfigError: if the work dir is not empty.
-        ddq_port.training.weights.WeightsError: if ``load_from`` does not fit.
+        ddq_port.training.loading.weights.WeightsError: if ``load_from`` does not fit.
         OSError: if something cannot be written.
     """
     folder = settings.work_dir

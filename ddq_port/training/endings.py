@@ -18,13 +18,13 @@ from mmengine.runner import Runner
 from ddq_port.checkpoints import CheckpointFileError
 from ddq_port.data.own import OwnDataError
 from ddq_port.hooks import ResumeRefusedError, TrainingStopped
-from ddq_port.training.agreement import AgreementError
-from ddq_port.training.check_data import DataError
-from ddq_port.training.config import ConfigError
-from ddq_port.training.console import NOT_SO
+from ddq_port.training.checks.agreement import AgreementError
+from ddq_port.training.checks.check_data import DataError
+from ddq_port.training.checks.preflight import NotRecordedError, PreflightError
 from ddq_port.training.launch import LaunchError
-from ddq_port.training.preflight import NotRecordedError, PreflightError
-from ddq_port.training.weights import WeightsError
+from ddq_port.training.loading.weights import WeightsError
+from ddq_port.training.output.console import NOT_SO
+from ddq_port.training.settings.options import ConfigError
 from legacy_adapters.ground.console import BAD_INPUT, Failure, message
 from legacy_adapters.ground.words import one_line
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ddq_port import __version__, requirements
-from ddq_port.training.console import (
+from ddq_port.training.output.console import (
     CFG_OPTIONS,
     LAUNCHER,
     OUTPUT,

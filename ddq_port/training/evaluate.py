@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -15,12 +14,16 @@ import click
 from mmengine.config import Config
 
 from ddq_port.hooks import StopOnNonFiniteLossHook
-from ddq_port.training import agreement, check_data, config, finite, launch, weights
-from ddq_port.training.config import ConfigError, EvalOptions
+from ddq_port.training import launch
+from ddq_port.training.checks import agreement, check_data
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
-from ddq_port.training.progress import ProgressHook
+from ddq_port.training.loading import finite, weights
+from ddq_port.training.output.progress import ProgressHook
 from ddq_port.training.run import build
+from ddq_port.training.settings import config
+from ddq_port.training.settings.options import ConfigError, EvalOptions
 from legacy_adapters.ground.console import DONE, message
+from legacy_adapters.ground.files import whole_file
 
 _PER_CLASS = "_precision"  # what CocoMetric adds to the name of a class
 
@@ -163,9 +166,5 @@ def publish(made: Path, out: Path) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        shutil.copyfile(made, part)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with made.open("rb") as source, whole_file(out) as file:
+        shutil.copyfileobj(source, file)

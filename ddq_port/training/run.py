@@ -16,10 +16,13 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from ddq_port import __version__
 from ddq_port.hooks import SameScheduleHook
-from ddq_port.training import agreement, check_data, config, launch, preflight, weights
-from ddq_port.training.config import TrainOptions
+from ddq_port.training import launch
+from ddq_port.training.checks import agreement, check_data, preflight
 from ddq_port.training.endings import exit_codes, logs_on_stderr, told_in_log
-from ddq_port.training.progress import ProgressHook
+from ddq_port.training.loading import weights
+from ddq_port.training.output.progress import ProgressHook
+from ddq_port.training.settings import config, start
+from ddq_port.training.settings.options import TrainOptions
 from legacy_adapters.ground.console import DONE, message
 from legacy_adapters.ground.words import counted
 
@@ -71,7 +74,7 @@ def command(*, as_json: bool, quiet: bool, verbose: bool, preflight: bool | None
         as_json: print JSON.
         quiet: print nothing but the outcome and errors.
         verbose: print mmengine's log instead of the progress.
-        preflight: as in :func:`ddq_port.training.preflight.plan`.
+        preflight: as in :func:`ddq_port.training.checks.preflight.plan`.
         **settings: fields of :class:`TrainOptions`.
     """
     options = TrainOptions(**settings)
@@ -94,13 +97,13 @@ def train(
 
     Args:
         options: what to train.
-        check: as in :func:`ddq_port.training.preflight.plan`.
+        check: as in :func:`ddq_port.training.checks.preflight.plan`.
         quiet: say nothing but errors.
         hooks: further ones.
         progress: say how far the training is.
 
     Raises:
-        config.ConfigError, weights.WeightsError, launch.LaunchError, agreement.AgreementError: if it cannot begin.
+        options.ConfigError, weights.WeightsError, launch.LaunchError, agreement.AgreementError: if it cannot begin.
         check_data.DataError, preflight.PreflightError: if it must not begin.
     """
     launch.check(options.launcher)
@@ -125,7 +128,7 @@ def train(
         say(passed.summary)
     launch.on_cpu(cfg, options.launcher)
     runner = build(cfg)
-    origin = config.origin(cfg)
+    origin = start.origin(cfg)
     say(f"log {log_file(runner)}")
     if first:
         for line in _provenance(origin, options.backbone_weights, plan.text, passed, Path(runner.work_dir)):
@@ -149,7 +152,7 @@ def check_classes(cfg: Config, options: TrainOptions) -> list[str]:
     loaders = {"train_dataloader": "", "val_dataloader": "val_evaluator"}
     agreed = agreement.check_config(cfg, loaders, skip_unreadable=options.check_data)
     notes = [] if options.check_data else list(agreed.notes)  # the check of the data tells the same
-    origin = config.origin(cfg)
+    origin = start.origin(cfg)
     if origin and "://" not in origin:
         notes += agreement.check_checkpoint(
             agreement.Trained.of(origin, weights.read(Path(origin))),

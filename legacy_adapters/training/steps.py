@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 from safetensors.torch import load_file
@@ -33,17 +33,10 @@ from ..recording import kinds
 from ..recording.recorder import Recorder
 from .phases import phase_of
 from .ranks import Meeting
+from .settings import ALWAYS, IMPLIED, options_of
 from .states import RecordedStates
 
 TWIN, OWN = "twin", "own"
-#: Options of an optimizer's groups and of clipping that say how it is computed, not what, or what an option was made of.
-#: Others are recorded if they are set: an option that is off means what its absence means, as in older versions.
-_HOW = ("params", "parameters", "param_names", "foreach", "fused", "capturable", "differentiable",
-        "lr_mult", "decay_mult")  # fmt: skip
-#: Options that newer versions of torch write into the groups of a class, which has no other way to compute.
-_IMPLIED = {"AdamW": {"decoupled_weight_decay": True}}
-#: Recorded also if zero.
-_ALWAYS = ("initial_lr", "lr", "weight_decay", "betas", "eps", "momentum", "max_norm", "norm_type", "clip_value")
 
 
 class Training:
@@ -276,12 +269,12 @@ class StepLoop:
     def _record_settings(self) -> None:
         kind = kind_of(self.training.optimizer)
         options = {"class": kind}
-        self.recorder.add(kinds.UPDATE, "optimizer", 0, _options(options))
-        self.recorder.add(kinds.UPDATE, "optimizer wrapper", 0, _options(self.training.wrapper_options()))
-        implied = _IMPLIED.get(kind, {})
+        self.recorder.add(kinds.UPDATE, "optimizer", 0, options_of(options))
+        self.recorder.add(kinds.UPDATE, "optimizer wrapper", 0, options_of(self.training.wrapper_options()))
+        implied = IMPLIED.get(kind, {})
         for name, _, group in self._grouped():
             options = {key: value for key, value in group.items() if implied.get(key) != value}
-            self.recorder.add(kinds.SETTING, name, 0, _options(options, (*_ALWAYS, *implied)))
+            self.recorder.add(kinds.SETTING, name, 0, options_of(options, (*ALWAYS, *implied)))
 
     def _clipping(self, clip: Callable) -> Callable:
         signature = inspect.signature(clip)
@@ -291,7 +284,7 @@ class StepLoop:
             given = signature.bind(ordered, *args, **kwargs)
             given.apply_defaults()
             # before the norm, which follows from them
-            self.recorder.add(kinds.CLIP, "gradients", 0, _options(given.arguments))
+            self.recorder.add(kinds.CLIP, "gradients", 0, options_of(given.arguments))
             result = clip(ordered, *args, **kwargs)
             if result is not None:
                 self.recorder.add(kinds.CLIP, "gradients", 0, {"total_norm": result})
@@ -348,20 +341,6 @@ def _is_defined_in(cls: type, value: Any) -> bool:
     """Tell a method of ``cls`` from one that was put there: torch wraps ``step`` in the class of every optimizer."""
     function = inspect.unwrap(value) if callable(value) else value
     return inspect.isfunction(function) and function.__qualname__.rpartition(".")[0] == cls.__qualname__
-
-
-def _options(values: Dict[str, Any], always: Sequence[str] = _ALWAYS) -> Dict[str, torch.Tensor]:
-    """Return what is set or stands in ``always``: numbers in double precision, text as bytes."""
-    found = {}
-    for name, value in values.items():
-        parts = value if isinstance(value, (tuple, list)) else (value,)
-        if name in _HOW or value is None or not (value or name in always):
-            continue
-        if isinstance(value, str):
-            found[name] = torch.tensor(list(value.encode()), dtype=torch.uint8)
-        elif isinstance(value, torch.Tensor) or all(isinstance(part, (bool, int, float)) for part in parts):
-            found[name] = torch.as_tensor(value, dtype=torch.float64)
-    return found
 
 
 def prepare(job: Job, adapter: Any, model: torch.nn.Module, recorder: Recorder) -> StepLoop:

@@ -42,7 +42,7 @@ def resolved(family: str, variant: str | None) -> Port:
         if variant is not None and variant not in names:
             near = difflib.get_close_matches(variant, names, n=1)
             meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
-            raise FamilyError(f"Family {found.name} has no variant {variant}; {meant}")
+            raise FamilyError(f"--variant {variant} is none of family {found.name}; {meant}")
         return port(family, variant)
 
 

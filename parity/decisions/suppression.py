@@ -173,8 +173,8 @@ class _Scan:
 
     def _compare(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """Return the IoU with every kept box and what one ULP of the coordinates may change of it."""
-        boxes, kept = self._boxes[block], self._boxes[self._keep]
-        return iou(boxes, kept), self._unit * iou_slope(boxes, kept, self._unit)
+        boxes, kept_boxes = self._boxes[block], self._boxes[self._keep]
+        return iou(boxes, kept_boxes), self._unit * iou_slope(boxes, kept_boxes, self._unit)
 
     def _kept_pairs(self) -> list[tuple[Tensor, ...]]:
         if len(self._keep) < 2:

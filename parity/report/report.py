@@ -115,7 +115,7 @@ def _table(verdict: Verdict) -> Table:
 
 def _print_drifts(verdict: Verdict, console: Console) -> None:
     """Print how far autocast moves the new side by itself, where the legacy side could not be compared."""
-    if verdict.unable is None or not verdict.unable.drifts:
+    if verdict.autocast_failure is None or not verdict.autocast_failure.drifts:
         return
     amp = verdict.provenance[NEW].get("amp")
     print_wrapped(
@@ -128,7 +128,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     for title in ("records", "median", "largest"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("of")
-    for stage in drift_stages(verdict.unable.drifts):
+    for stage in drift_stages(verdict.autocast_failure.drifts):
         name = Text(record_name(stage.worst), no_wrap=True, overflow="ellipsis")
         shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
         table.add_row(Text(stage.name), str(stage.records), *shares, name)

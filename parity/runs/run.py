@@ -138,11 +138,11 @@ def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Pro
     if found.compared:
         task = replace(options.task, checks=found.compared)
         verdict = _run(replace(options, task=task), prepared, sides.folder, progress)
-        reasons = (found.told, *verdict.reasons)
+        reasons = (found.message, *verdict.reasons)
     else:
-        verdict, reasons = _of_weights(sides, options), (found.told,)
+        verdict, reasons = _of_weights(sides, options), (found.message,)
     outcome = MISMATCH if verdict.outcome == MISMATCH else INCOMPARABLE
-    return replace(verdict, outcome=outcome, reasons=reasons, unable=found)
+    return replace(verdict, outcome=outcome, reasons=reasons, autocast_failure=found)
 
 
 def _of_weights(sides: Sides, options: RunOptions) -> Verdict:

@@ -83,7 +83,7 @@ def _check(side: str, code: Code, needs: Needs, machine: Machine) -> None:
             ranks=needs.ranks,
             layout=_layout(side, needs.port, folder),
         )
-        run_side(side, job, folder, code.python, machine.time_limit, code.apart)
+        run_side(side, job, folder, code.python, machine.time_limit, code.other_python)
 
 
 def _layout(side: str, port: Port, folder: Path) -> str:

@@ -15,6 +15,7 @@ from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.tasks.initialising import INIT, TRAINED
 
 from ..comparing.compare import Comparison
+from ..comparing.converted import new_names
 from ..comparing.pairing import LEGACY, NEW
 from ..traces.kinds import Kind
 from .blame import DETECTOR, common_module
@@ -69,17 +70,37 @@ def initial_differences(
 
 
 def _translated(initial: Mapping[str, Any], rules: NameMapping) -> dict[str, Any]:
-    """Return what the legacy side told, under the names of the new side."""
+    """Return what the legacy side told, under the names of the new side.
 
-    def target(name: str) -> str:
-        return rules.target_of(name) or name
+    What is joined there is made in all ways in which its parts are, and written to as often as the one that is most; it
+    is a copy of another if every part is one of the other's. What has no name there keeps its own.
+    """
+    names = {*initial["recipes"], *initial["written"]}
+    names |= {name for which in ("copies", "shared") for group in initial[which] for name in group}
+    made_of = new_names(sorted(names), rules)
+    kept = names - {source for sources in made_of.values() for source, _ in sources}
+    made_of |= {name: ((name, 0),) for name in kept if name not in made_of}
+
+    def recipe(sources: Sequence[tuple[str, int]]) -> str:
+        return " and ".join(dict.fromkeys(initial["recipes"][name] for name, _ in sources))
+
+    def groups(which: str) -> list[list[str]]:
+        numbers = {name: number for number, group in enumerate(initial[which]) for name in group}
+        found: dict[tuple[tuple[int, int], ...], list[str]] = defaultdict(list)
+        for name, sources in made_of.items():
+            if all(source in numbers for source, _ in sources):
+                found[tuple((numbers[source], part) for source, part in sources)].append(name)
+        return [group for group in found.values() if len(group) > 1]
+
+    def of_all(which: str) -> dict[str, tuple[tuple[str, int], ...]]:
+        return {name: sources for name, sources in made_of.items() if all(one in initial[which] for one, _ in sources)}
 
     return dict(
-        recipes={target(name): recipe for name, recipe in initial["recipes"].items()},
-        written={target(name): count for name, count in initial["written"].items()},
+        recipes={name: recipe(sources) for name, sources in of_all("recipes").items()},
+        written={name: max(initial["written"][one] for one, _ in made) for name, made in of_all("written").items()},
         loaded=[[rules.map_module(module) or module, *rest] for module, *rest in initial["loaded"]],
-        copies=[[target(name) for name in group] for group in initial["copies"]],
-        shared=[[target(name) for name in group] for group in initial["shared"]],
+        copies=groups("copies"),
+        shared=groups("shared"),
     )
 
 

@@ -13,7 +13,7 @@ from legacy_adapters.recording.trace_writer import Key, Record
 from ..comparing.compare import Comparison, Tolerance
 from ..comparing.coverage import Coverage, lost_records
 from ..comparing.detections import ImageMatch, matched_images
-from ..comparing.drift import Unable
+from ..comparing.drift import AutocastFailure
 from ..comparing.evidence import Evidence
 from ..comparing.pairing import LEGACY, NEW, Exclusion
 from ..decisions.trials import DecisionDifference
@@ -54,7 +54,8 @@ class Verdict:
         seeds_before: those under which it was, so that the run took another one.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
-        unable: why the legacy side could not run under autocast, and what that does to the new side; None if it could.
+        autocast_failure: why the legacy side could not run under autocast, and what that does to the new side; None if it
+            could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
     """
 
@@ -73,7 +74,7 @@ class Verdict:
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
-    unable: Unable | None = None
+    autocast_failure: AutocastFailure | None = None
     seals: Mapping[str, str] = field(default_factory=dict)
     is_too_loose: bool = False
     seeds_before: tuple[int, ...] = ()

@@ -49,7 +49,7 @@ def _regrouped(saved: dict[str, Any], variant: str, to: str, frozen_groups: bool
     mapping = mapping_of("ddq_detr", variant)
     source = stored_layout(variant, side="new" if to == "legacy" else "legacy")
     rules = mapping if to == "new" else mapping.inverse()
-    return regroup(saved, source, Side(stored_layout(variant, side=to), frozen_groups), rules.target_of)
+    return regroup(saved, source, Side(stored_layout(variant, side=to), frozen_groups), rules)
 
 
 def _owners(saved: dict[str, Any], of: Layout, grouping: str) -> dict[str, str]:

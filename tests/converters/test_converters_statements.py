@@ -24,8 +24,8 @@ pytest.importorskip("mmdet")
 
 from converters.cli.main import cli
 from ddq_port import configs
-from ddq_port.training import weights
-from ddq_port.training.weights import WeightsError
+from ddq_port.training.loading import weights
+from ddq_port.training.loading.weights import WeightsError
 from legacy_adapters import mmdet3
 from tests.models import layout_of as stored_layout
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from ddq_port.labels import COLORS, color_of, placed
-from ddq_port.training import pictures
+from ddq_port.training.output import pictures
 
 
 def rectangles(places, sizes):

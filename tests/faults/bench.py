@@ -179,7 +179,7 @@ def _commanded(fault: Fault, tolerance: str, folder: Path, *more: str, python_pa
     """Say what ``ddq-parity run`` finds in the setting of a fault, in processes from scratch that start in ``folder``."""
     task = task_of(fault.setting)
     sizes = ",".join(f"{height}x{width}" for height, width in task.sizes)
-    command = [sys.executable, "-m", "parity", "run", "--family", task.family, "--variant", task.variant]
+    command = [sys.executable, "-m", "parity", "run", "--family", task.port.family.name, "--variant", task.port.variant.name]
     command += ["--size", sizes, "--threads", "1", "--tolerance", tolerance, "--json", *more]
     path = os.pathsep.join([str(python_path), str(ROOT)])
     done = subprocess.run(

@@ -22,8 +22,6 @@ from parity.sides.sides import Sides, prepare
 from parity.traces.trace import decisions
 from parity.verdict.verdict import MATCH, Verdict, ended, judge
 from tests.models import GOLDEN, port
-from tests.models import exclusions as exclusions_of
-from tests.models import mapping as mapping_of
 
 from .bench import CRASH
 from .ground import GOLDENS, LIVE_FAMILY, MACHINE
@@ -72,7 +70,7 @@ class LiveCase:
         legacy = sides.legacy()
         replay = sides.write_decisions(decisions(legacy))
         measured = measure_legacy(sides, legacy, replay, progress=lambda step: None)
-        mapping, exclusions = mapping_of(task.family, task.variant), exclusions_of(task.family)
+        mapping, exclusions = task.port.mapping, task.port.family.exclusions
         for number, machine in tuple(machines.items()):
             new = sides.new(f"new{number}", replay=replay, **machine)
             wide = sides.new(f"wide{number}", dtype="float64", replay=replay, decide=False, **machine)
@@ -109,7 +107,7 @@ class ExactCase:
         sides = Sides(task, Sources(), machine, prepare(task, Sources(), machine), folder)
         legacy = sides.legacy()
         new = sides.new(twin=legacy.records)
-        mapping, exclusions = mapping_of(task.family, task.variant), exclusions_of(task.family)
+        mapping, exclusions = task.port.mapping, task.port.family.exclusions
         yield "exact", ended(judge(legacy, new, mapping, exclusions, Tolerance(EXACT), None))
 
 

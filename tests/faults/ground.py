@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from legacy_adapters.tasks.initialising import INIT, without_init
-from parity.cli.early import TINY_SIZES
+from parity.cli.early import DEFAULT_SIZES
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence
 from parity.golden import golden
@@ -22,8 +22,6 @@ from parity.sides.sides import Prepared, Sides, prepare
 from parity.traces.trace import Trace, decisions
 from parity.verdict.verdict import Verdict, ended, judge
 from tests.models import GOLDEN, port
-from tests.models import exclusions as exclusions_of
-from tests.models import mapping as mapping_of
 
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=120.0)
 #: Legacy side where it runs: mmdet 3.3.0's own DDQ-DETR, which needs no checkout.
@@ -126,9 +124,9 @@ class Ground:
         Raises:
             SideError: if the new side crashed, and what it recorded until then does not tell why.
         """
-        mapping = mapping_of(self.task.family, self.task.variant)
+        mapping = self.task.port.mapping
         tolerance = Tolerance(EXACT if new.reference is None else DERIVED)
-        exclusions = exclusions_of(self.task.family)
+        exclusions = self.task.port.family.exclusions
         return ended(judge(self.legacy, new.trace, mapping, exclusions, tolerance, self._evidence(new)))
 
     def _evidence(self, new: NewSide) -> GoldenEvidence | TraceEvidence | None:
@@ -142,10 +140,10 @@ class Ground:
 def task_of(setting: str) -> Task:
     """Return what the live sides of a setting compute."""
     if setting in LIVE:
-        default = dict(sizes=TINY_SIZES, objects=None, seed=0, checks=("forward", "loss", "grad"))
+        default = dict(sizes=DEFAULT_SIZES, objects=None, seed=0, checks=("forward", "loss", "grad"))
         return Task(port(LIVE_FAMILY, "tiny_4scale"), **{**default, **LIVE[setting]})
     recorded = golden.load(SETTINGS[setting]).task
-    return replace(recorded, family=LIVE_FAMILY, checks=without_init(recorded.checks))  # which has a setting of its own
+    return replace(recorded, port=port(LIVE_FAMILY, recorded.port.variant.name), checks=without_init(recorded.checks))  # which has a setting of its own
 
 
 def _without_init(recorded: Golden) -> Golden:

@@ -7,8 +7,9 @@ from torch import nn
 from legacy_adapters.recording.recorder import Recorder
 from legacy_adapters.recording.trace_writer import TraceWriter
 from legacy_adapters.training.phases import phase_of, step_of
+from legacy_adapters.training.settings import options_of
 from legacy_adapters.training.states import RecordedStates
-from legacy_adapters.training.steps import Plan, StepLoop, Training, _options, kind_of
+from legacy_adapters.training.steps import Plan, StepLoop, Training, kind_of
 from parity.traces.trace import Trace
 
 COVERAGE = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
@@ -395,5 +396,5 @@ def test_optimizer_is_of_the_class_whose_methods_it_has():
 def test_options_are_recorded_if_they_are_set_and_say_what_is_computed():
     group = dict(params=[1], lr=0.0, amsgrad=False, maximize=True, dampening=0, betas=[0.9, 0.99], foreach=True,
                  fused=True, fancy="yes", nothing=None, objects=[object()])  # fmt: skip
-    found = {name: tensor.tolist() for name, tensor in _options(group).items()}
+    found = {name: tensor.tolist() for name, tensor in options_of(group).items()}
     assert found == {"lr": 0.0, "maximize": 1.0, "betas": [0.9, 0.99], "fancy": list(b"yes")}

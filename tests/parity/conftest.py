@@ -15,69 +15,71 @@ from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.verdict import reasons
 from parity.verdict.verdict import MATCH, judge
-from tests.models import exclusions as exclusions_of
-from tests.models import mapping
+from tests.models import port
 
+from ..faults.fault import VARIABLE
 from ..warm.execute import in_forks
 from .synthetic import MODULES
 
 PLANTED = Path(__file__).parent / "planted"
+#: The port with faults of the fault suite.
+FAULTY = Path(__file__).parents[1] / "faults" / "adapter.py"
 
-#: File in ``planted``, the check that shows it, the place that must be named.
+#: Fault of the fault suite, or file in ``planted``, the check that shows it, the place that must be named.
 PLANTED_ERRORS = [
-    ("swapped_branch", "loss", "decoder"),
-    ("wrong_eps", "loss", "decoder"),
-    ("wrong_norm_eps", "forward", "decoder.norm"),
-    ("off_by_one_layer", "forward", "bbox_head"),
+    ("swapped_aux_branch", "loss", "decoder"),
+    ("eps_inverse_sigmoid", "loss", "decoder"),
+    ("eps_layer_norm", "forward", "decoder.norm"),
+    ("off_by_one_reference", "forward", "bbox_head"),
     ("always_active", "forward", "decoder"),
     ("mask_row_2", "forward", "decoder"),
-    ("wrong_nms_threshold", "forward", "the detector"),
-    ("no_padding_mask", "forward", "the detector"),
+    ("threshold_of_selection", "forward", "the detector"),
+    ("no_padding_mask_in_decoder", "forward", "the detector"),
     ("ascending_dense", "loss", "the detector"),
     ("fewer_dense", "loss", "the detector"),
     ("fewer_detections", "forward", "bbox_head"),
     ("changed_state", "loss", "level_embed"),
-    ("short_label_noise", "loss", "the detector"),
+    ("label_range_short", "loss", "the detector"),
     ("reseeds", "forward", "backbone"),
     ("reseeds", "loss", "backbone"),
 ]
 
-#: Errors of training: file in ``planted``, the place that must be named, a part of the message. Epochs of 2 steps.
+#: Errors of training, named likewise, the place that must be named, a part of the message. Epochs of 2 steps.
 TRAINING_ERRORS = [
-    ("wrong_betas", "the optimizer", "In step 1 `betas` differs for all 230 parameters"),
-    ("wrong_adam_eps", "the optimizer", "In step 1 `eps` differs for all 230 parameters"),
-    ("wrong_bias_correction", "the optimizer", "In step 1 the optimizer leaves "),
+    ("betas", "the optimizer", "In step 1 `betas` differs for all 230 parameters"),
+    ("adam_eps", "the optimizer", "In step 1 `eps` differs for all 230 parameters"),
+    ("no_bias_correction", "the optimizer", "In step 1 the optimizer leaves "),
     ("amsgrad", "the optimizer", "In step 1 the optimizer's option `amsgrad` is set on the new side only, for all"),
     ("maximize", "the optimizer", "In step 1 the optimizer's option `maximize` is set on the new side only"),
-    ("other_optimizer", "the optimizer", "In step 1 the optimizer is Adam, the legacy side's is AdamW."),
-    ("accumulated", "the optimizer wrapper", "In step 1 the optimizer wrapper has another `accumulative_counts`."),
+    ("adam_for_adamw", "the optimizer", "In step 1 the optimizer is Adam, the legacy side's is AdamW."),
+    ("accumulates_two_steps", "the optimizer wrapper", "In step 1 the optimizer wrapper has another `accumulative_counts`."),
     ("strict_clip", "gradient clipping", "In step 1 clipping has `error_if_nonfinite` on the new side only."),
-    ("no_decay", "query_map.weight", "In step 1 `weight_decay` differs for 1 of 230 parameters: `query_map.weight`"),
-    ("untrained_parameter", "level_embed", "In step 1 the new side's optimizer does not train `level_embed`"),
-    ("fast_backbone", "backbone", "In step 1 `lr` differs for 42 of 230 parameters: `backbone`"),
-    ("short_warmup", "the schedule", "In step 2 `lr` differs for all 230 parameters"),
-    ("stuck_schedule", "the schedule", "In step 3 `lr` differs for all 230 parameters"),
-    ("early_decay", "the schedule", "In step 3 `lr` differs for all 230 parameters"),
-    ("loose_clip", "gradient clipping", "In step 1 gradients are clipped by another `max_norm`"),
-    ("no_clip", "gradient clipping", "In step 1 the new side's optimizer does not clip gradients"),
-    ("kept_gradients", "the optimizer wrapper", "In step 2 230 of 230 gradients differ"),
-    ("reset_average", "query_map.bias", "In step 2 the optimizer's `exp_avg` of `query_map.bias` differs"),
+    ("one_without_decay", "query_map.weight", "In step 1 `weight_decay` differs for 1 of 230 parameters: `query_map.weight`"),
+    ("parameter_left_out", "level_embed", "In step 1 the new side's optimizer does not train `level_embed`"),
+    ("backbone_as_fast_as_the_rest", "backbone", "In step 1 `lr` differs for 42 of 230 parameters: `backbone`"),
+    ("warm_up_in_1000_steps", "the schedule", "In step 2 `lr` differs for all 230 parameters"),
+    ("schedule_stuck", "the schedule", "In step 3 `lr` differs for all 230 parameters"),
+    ("decay_after_first_epoch", "the schedule", "In step 3 `lr` differs for all 230 parameters"),
+    ("clipped_to_another_norm", "gradient clipping", "In step 1 gradients are clipped by another `max_norm`"),
+    ("not_clipped", "gradient clipping", "In step 1 the new side's optimizer does not clip gradients"),
+    ("gradients_kept", "the optimizer wrapper", "In step 2 230 of 230 gradients differ"),
+    ("average_forgotten", "query_map.bias", "In step 2 the optimizer's `exp_avg` of `query_map.bias` differs"),
     ("nudged_parameter", "level_embed", "After step 2 `level_embed` differs"),
     ("drifting_loss", "loss_bbox", "In step 3 the loss term `loss_bbox` differs"),
 ]
 
 
 def training_judge(folder, family, legacy_repo=None):
-    """Train the legacy side for 4 steps; return a function that trains an adapter in ``planted`` and judges it."""
-    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2)
+    """Train the legacy side for 4 steps; return a function that trains an adapter and judges it."""
+    task = Task(port(family, "tiny_4scale"), ((64, 64),), None, 0, ("train",), 4, 2)
     machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
     prepared = prepare(task, sources, machine)
     legacy = Sides(task, sources, machine, prepared, folder).legacy()
 
-    def run(error):
-        sides = Sides(task, replace(sources, new_adapter=PLANTED / f"{error}.py"), machine, prepared, folder)
+    def run(adapter):
+        sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records)) as new:
-            return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
     return run
 
@@ -93,7 +95,7 @@ RANK_ERRORS = [
 
 def ranks_judge(folder, family, legacy_repo=None):
     """Train the legacy side with two ranks for 4 steps; return a function that trains an adapter and judges it."""
-    task = Task(family, "tiny_4scale", ((64, 64), (64, 80)), None, 0, ("train",), 4, ranks=2)
+    task = Task(port(family, "tiny_4scale"), ((64, 64), (64, 80)), None, 0, ("train",), 4, ranks=2)
     machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
     prepared = prepare(task, sources, machine)
     legacy = Sides(task, sources, machine, prepared, folder).legacy()
@@ -101,7 +103,7 @@ def ranks_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
-            return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
     return run
 
@@ -123,7 +125,7 @@ def assert_every_rank_matches(verdict):
 
 def resumed_by_legacy(folder, family, legacy_repo=None):
     """Stop the port's training after step 2 of 4, resume the legacy side from its checkpoint; return the verdict."""
-    task = Task(family, "tiny_4scale", ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
+    task = Task(port(family, "tiny_4scale"), ((64, 64),), None, 0, ("train",), 4, 2, resume_at=2)
     machine, sources = Machine("cpu", 1, None, 300.0), Sources(legacy_repo)
     sides = Sides(task, sources, machine, prepare(task, sources, machine), folder)
     # norms are summed in the order of the legacy side's optimizer, which a run of one step tells
@@ -131,7 +133,7 @@ def resumed_by_legacy(folder, family, legacy_repo=None):
     new = sides.new(twin=order.records, checkpoint_to=str(folder / "port.pth"))
     api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
     legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
-    return judge(legacy, new, mapping(family, task.variant), exclusions_of(family), Tolerance())
+    return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -139,6 +141,20 @@ def warm_sides():
     """Run the sides in forks of processes that have imported their code bases; live runs of real repos are not."""
     with in_forks():
         yield
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Return a function that gives the adapter with an error: a file in ``planted``, or faults of the fault suite."""
+
+    def adapter(error):
+        file = PLANTED / f"{error}.py"
+        if file.is_file():
+            return file
+        monkeypatch.setenv(VARIABLE, error)
+        return FAULTY
+
+    return adapter
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from converters.rules.ports import port
 from legacy_adapters.inputs import Batch
 from parity.comparing.evidence import spreads
 from parity.comparing.pairing import LEGACY, NEW
@@ -23,11 +24,11 @@ from parity.traces.trace import Trace, decisions
 
 from .synthetic import INF, NAN, Rec, write_trace
 
-TASK = Task("toy", "tiny", ((64, 96), (32, 32)), (3, 0), 7, ("forward", "loss"))
+TASK = Task(port("mmdet_ddq", "tiny_1class"), ((64, 96), (32, 32)), (3, 0), 7, ("forward", "loss"))
 BATCH = Batch(
     torch.zeros(1, 3, 32, 32), ((32, 32),), ((32, 32),), ((0.5, 0.75),), [torch.ones(1, 4)], [torch.tensor([2])]
 )
-PREPARED = Prepared({LEGACY: {"fc.weight": torch.ones(2)}, NEW: {"fc.weight": torch.ones(2)}}, BATCH, BATCH)
+PREPARED = Prepared(TASK.port, {LEGACY: {"fc.weight": torch.ones(2)}, NEW: {"fc.weight": torch.ones(2)}}, {phase: BATCH.to_tensors() for phase in ("predict", "train")})
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -1,14 +1,14 @@
 """An adapter that cannot be used is refused before anything runs: one line with file, function and what is missing."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from converters.rules.ports import port
 from legacy_adapters import contract
+from legacy_adapters.bases.detection import DetectionAdapter
 from legacy_adapters.launch import RefusedError
 from legacy_adapters.recording.taps import Tap
-from parity.sides.adapter_check import Needs, check_adapter
+from parity.sides.adapter_check import Needs, check_adapters
 from parity.sides.settings import Machine, Sources
 
 #: A complete adapter by its functions; none of them can be called.
@@ -22,6 +22,15 @@ STUBS = {
     "image_detector": "def image_detector(model, options): raise NotImplementedError",
 }
 OURS = "from parity.adapters.ddq_port import *\nimport torch\nright = build\n"
+
+
+def adapter_of(label="bad.py", **functions):
+    """Return an adapter of a file of functions."""
+    adapter = DetectionAdapter()
+    adapter.label = label
+    for name, function in functions.items():
+        setattr(adapter, name, function)
+    return adapter
 
 
 def stubs(**changed):
@@ -152,7 +161,7 @@ IMAGE = dict(bboxes=torch.zeros(2, 4), scores=torch.zeros(2), labels=torch.zeros
     ],
 )
 def test_form_of_a_result(function, value, found):
-    adapter = SimpleNamespace(__file__="bad.py", **{function: lambda *args: value})
+    adapter = adapter_of(**{function: lambda *args: value})
     with pytest.raises(contract.WrongResultError) as caught:
         contract.result(adapter, function)
     assert str(caught.value).startswith(f"bad.py: {function}(") and str(caught.value).endswith(f", found {found}.")
@@ -160,18 +169,18 @@ def test_form_of_a_result(function, value, found):
 
 def test_result_of_the_right_form_is_given_on():
     for function, value in dict(predict=[IMAGE, IMAGE], losses=({"a": 1}, torch.zeros(()))).items():
-        assert contract.result(SimpleNamespace(**{function: lambda value=value: value}), function) is value
+        assert contract.result(adapter_of(**{function: lambda value=value: value}), function) is value
 
 
 def test_evaluation_needs_an_image_detector(tmp_path):
     adapter = tmp_path / "bad.py"
     adapter.write_text(stubs(image_detector=""))
     machine = Machine("cpu", threads=1, cpu_capability=None, time_limit=60)
-    needs = Needs("mmdet_ddq", "tiny_4scale", checks=())
+    needs = Needs(port("mmdet_ddq", "tiny_4scale"), checks=())
     with pytest.raises(RefusedError, match=r"bad.py has no function image_detector\(.*\), which eval needs"):
-        check_adapter(needs, Sources(new_adapter=adapter), machine, lambda step: None)
+        check_adapters(needs, Sources(new_adapter=adapter), machine, lambda step: None)
 
 
 def test_own_adapter_is_not_looked_at():
     machine = Machine("cpu", threads=1, cpu_capability=None, time_limit=0)
-    check_adapter(Needs("mmdet_ddq", "tiny_4scale", ("forward",)), Sources(), machine, lambda step: 1 / 0)
+    check_adapters(Needs(port("mmdet_ddq", "tiny_4scale"), ("forward",)), Sources(), machine, lambda step: 1 / 0)

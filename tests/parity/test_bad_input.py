@@ -293,13 +293,13 @@ def test_traces_tell_what_they_are_compared_as(parity, kept_run, tmp_path):
     other = replace(one, provenance={**one.provenance, "family": "ddq_detr"})
     with pytest.raises(commands.TraceError, match="was recorded for ddq_detr tiny_4scale, .* for mmdet_ddq tiny"):
         commands._recorded_for(one, other, None, None)
-    assert commands._recorded_for(one, other, "mmdet_ddq", None) == ("mmdet_ddq", "tiny_4scale")
+    assert str(commands._recorded_for(one, other, "mmdet_ddq", None)) == "mmdet_ddq tiny_4scale"
     with pytest.raises(commands.TraceError, match="was recorded for ddq_detr tiny_4scale, expected mmdet_ddq tiny"):
         commands._recorded_for(other, one, "mmdet_ddq", None)
     silent = replace(one, provenance={})
     with pytest.raises(commands.TraceError, match="does not say what it was recorded for; pass --family and --var"):
         commands._recorded_for(silent, silent, None, None)
-    assert commands._recorded_for(silent, silent, "mmdet_ddq", "tiny_4scale") == ("mmdet_ddq", "tiny_4scale")
+    assert str(commands._recorded_for(silent, silent, "mmdet_ddq", "tiny_4scale")) == "mmdet_ddq tiny_4scale"
 
 
 def test_trace_with_a_changed_byte_is_refused_with_verify(parity, kept_run, tmp_path):

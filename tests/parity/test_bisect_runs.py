@@ -2,20 +2,20 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from ..warm.execute import python
-from .conftest import PLANTED
 from .test_isolation import places
 
 
 @pytest.fixture
-def kept(tiny, tmp_path):
+def kept(tiny, tmp_path, planted):
     """Return a function that makes a run with an error and gives its folder."""
 
     def call(error, *arguments):
-        adapter = ("--new-adapter", PLANTED / f"{error}.py") if error else ()
+        adapter = ("--new-adapter", planted(error)) if error else ()
         checks = () if "--check" in arguments else ("--check", "forward,grad")
         tiny("--threads", "1", "--out", tmp_path / "run", *checks, *adapter, *arguments, sizes="64x96,96x64")
         return tmp_path / "run"
@@ -38,9 +38,9 @@ def ran(script, right=False):
 @pytest.mark.parametrize(
     ("error", "where", "shown"),
     [
-        ("doubled_gradient", ["bbox_head.reg_branches.1.2"], "bbox_head.reg_branches.1.2"),
-        ("wrong_eps", ["decoder"], "decoder"),
-        ("no_padding_mask", ["the detector"], 'adapter["predict"](model, batch)'),
+        ("gradient_doubled", ["encoder.layers.1.ffn"], "encoder.layers.1.ffn"),
+        ("eps_inverse_sigmoid", ["decoder"], "decoder"),
+        ("no_padding_mask_in_decoder", ["the detector"], 'adapter["predict"](model, batch)'),
         ("changed_state", ["level_embed"], ""),
     ],
 )
@@ -51,7 +51,7 @@ def test_script_shows_the_error_and_no_more_once_it_is_mended(parity, kept, erro
     if not shown:
         assert script is None
         return
-    script = type(PLANTED)(script)
+    script = Path(script)
     assert shown in script.read_text() and len(script.read_text().splitlines()) < 50
     assert ran(script)[0] == 1
     code, output = ran(script, right=True)
@@ -59,8 +59,8 @@ def test_script_shows_the_error_and_no_more_once_it_is_mended(parity, kept, erro
 
 
 def test_bisect_under_derived_tolerance_shows_in_float64_what_only_that_shows(parity, kept):
-    result = parity("bisect", kept("wrong_norm_eps", "--tolerance", "derived"), "--json")
-    script = type(PLANTED)(json.loads(result.stdout)["script"])
+    result = parity("bisect", kept("eps_layer_norm", "--tolerance", "derived", "--check", "forward"), "--json")
+    script = Path(json.loads(result.stdout)["script"])
     assert "torch.float64" in script.read_text() and ran(script)[0] == 1
 
 
@@ -70,7 +70,7 @@ def test_bisect_of_a_match_says_so(parity, kept):
 
 
 def test_bisect_replaces_nothing_without_force_and_works_in_a_folder_that_was_moved(parity, kept, tmp_path):
-    folder = shutil.move(kept("wrong_norm_eps", "--check", "forward"), tmp_path / "moved")
+    folder = shutil.move(kept("eps_layer_norm", "--check", "forward"), tmp_path / "moved")
     assert parity("bisect", folder, "-q").exit_code == 1
     again = parity("bisect", folder)
     assert again.exit_code == 2 and "pass --force" in again.stderr

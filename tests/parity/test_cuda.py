@@ -8,8 +8,6 @@ import torch
 
 from tests.models import GOLDEN
 
-from .conftest import PLANTED
-
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 DERIVED = ("--device", "cuda", "--tolerance", "derived", "--json")
@@ -30,9 +28,9 @@ def test_golden_recorded_on_a_cpu(parity):
     assert verdict_of(parity("check", GOLDEN, "--device", "cuda", "--json"))["verdict"] == "MATCH"
 
 
-def test_planted_error_is_named(parity):
+def test_planted_error_is_named(parity, planted):
     result = parity("run", "--family", "mmdet_ddq", "--variant", "tiny_4scale", *DERIVED,
-                    "--new-adapter", PLANTED / "wrong_norm_eps.py")  # fmt: skip
+                    "--new-adapter", planted("eps_layer_norm"))  # fmt: skip
     assert verdict_of(result, exit_code=1)["first_divergence"]["where"] == "decoder.norm"
 
 

@@ -219,10 +219,14 @@ def test_what_a_tap_is_follows_from_what_was_recorded_and_not_from_its_name(diff
 
 
 def test_draws_and_decisions_have_rows_of_their_own_in_the_table(tmp_path):
-    draw = [Rec("basis", "rank", [2], "rand.shape"), Rec("tap", "rank", [0.5, 0.25], "draw")]
-    records = [OUT, *dense([0], [0.5, 0.25], name="noise"), *draw, Rec("tap", "result", [1.0], "scores")]
+    draws = [
+        record
+        for call in range(3)
+        for record in (Rec("basis", "rank", [2], "rand.shape", call), Rec("tap", "rank", [0.5, 0.25], "draw", call))
+    ]
+    records = [OUT, *dense([0], [0.5, 0.25], name="noise"), *draws, Rec("tap", "result", [1.0], "scores")]
     rows = {stage.name: stage.records for stage in stages(judged(tmp_path, records, records).comparisons)}
-    assert rows == {"training: m": 1, "training: decisions": 2, "training: random draws": 2, "training: result": 1}
+    assert rows == {"training: m": 1, "training: decisions": 2, "training: random draws": 6, "training: result": 1}
 
 
 def test_decision_whose_numbers_the_legacy_side_has_not_recorded_is_not_tried(tmp_path):

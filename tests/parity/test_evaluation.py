@@ -17,7 +17,6 @@ from parity.evaluation.plot import draw
 from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 from tests.models import weights_of
 
-from .conftest import PLANTED
 from .image_set import write_image_set
 
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
@@ -241,8 +240,8 @@ def test_live_with_mmdet(tiny_eval, tmp_path):
     assert again.exit_code == 2 and "--force" in again.stderr
 
 
-def test_live_with_another_pipeline(tiny_eval):
-    result = tiny_eval("--scale", "96x128", "--limit", "2", "--new-adapter", PLANTED / "other_pipeline.py")
+def test_live_with_another_pipeline(tiny_eval, planted):
+    result = tiny_eval("--scale", "96x128", "--limit", "2", "--new-adapter", planted("other_pipeline"))
     assert result.exit_code == 1, result.output
     lines = result.stdout.splitlines()
     assert lines[-1].startswith("MISMATCH 2 of 2 images differ") and "legacy 96x128, new 95x126" in lines[-1]

@@ -177,6 +177,10 @@ def test_file_holds_no_path_of_the_machine(recorded, saved, tmp_path):
     assert not {"repo", "config", "executable", "mmcv_ops"} & recorded.provenance.keys()
 
 
+def with_batch(batch):
+    return replace(PREPARED, given={**PREPARED.given, "predict": batch.to_tensors()})
+
+
 def test_decision_is_found_by_its_record(recorded):
     record = next(r for r in recorded.records if r.kind == "tap" and r.name == "dense")
     ((slot, keep),) = GoldenEvidence(recorded, None, None).decision(record).items()
@@ -194,10 +198,10 @@ def test_weights_and_inputs_of_the_recording_are_accepted(recorded):
         (replace(PREPARED, weights={**PREPARED.weights, LEGACY: {"fc.bias": torch.ones(2)}}), "weights"),
         (replace(PREPARED, weights={**PREPARED.weights, LEGACY: {"fc.weight": torch.ones(2).double()}}), "weights"),
         (replace(PREPARED, weights={**PREPARED.weights, LEGACY: {"fc.weight": torch.ones(1, 2)}}), "weights"),
-        (replace(PREPARED, batch=replace(BATCH, images=BATCH.images + 1e-7)), "inputs"),
-        (replace(PREPARED, batch=replace(BATCH, image_sizes=((32, 31),))), "inputs"),
-        (replace(PREPARED, batch=replace(BATCH, gt_labels=[torch.tensor([3])])), "inputs"),
-        (replace(PREPARED, batch=replace(BATCH, gt_bboxes=[torch.zeros(1, 4)])), "inputs"),
+        (with_batch(replace(BATCH, images=BATCH.images + 1e-7)), "inputs"),
+        (with_batch(replace(BATCH, image_sizes=((32, 31),))), "inputs"),
+        (with_batch(replace(BATCH, gt_labels=[torch.tensor([3])])), "inputs"),
+        (with_batch(replace(BATCH, gt_bboxes=[torch.zeros(1, 4)])), "inputs"),
     ],
     ids=["value", "key", "dtype", "shape", "image", "size", "label", "box"],
 )

@@ -12,7 +12,7 @@ import torch
 from parity.golden import golden
 from tests.models import GOLDEN
 
-from .conftest import PLANTED, PLANTED_ERRORS
+from .conftest import PLANTED_ERRORS
 
 FOLDER = Path(__file__).parents[1] / "golden" / "ddq_detr"
 FILES = {path.stem: path for folder in (GOLDEN.parent, FOLDER) for path in sorted(folder.glob("*.npz"))}
@@ -89,15 +89,15 @@ def test_match_whatever_the_threads_and_kernels(check, arguments):
 @pytest.mark.parametrize(
     "error",
     [
-        "wrong_norm_eps",
-        "swapped_branch",
+        "eps_layer_norm",
+        "swapped_aux_branch",
         "ascending_dense",
         "fewer_dense",
         "fewer_detections",
         "changed_state",
-        "short_label_noise",
+        "label_range_short",
     ],
 )
-def test_planted_error_exits_1_and_names_where_it_starts(check, error):
-    verdict = check(GOLDEN.stem, "--new-adapter", PLANTED / f"{error}.py", exit_code=1)
+def test_planted_error_exits_1_and_names_where_it_starts(check, error, planted):
+    verdict = check(GOLDEN.stem, "--new-adapter", planted(error), exit_code=1)
     assert verdict["first_divergence"]["where"] == PLACES[error]

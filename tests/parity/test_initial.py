@@ -6,26 +6,25 @@ import pytest
 
 from parity.verdict.initial import initial_differences
 
-from .conftest import PLANTED
 from .synthetic import SAME_NAMES
 
 NAMED = {
-    "init_other_std": ("level_embed", "normal(0, 1) on the legacy side, normal(0, 0.9) on the new one"),
-    "init_uniform": ("level_embed", "normal(0, 1) on the legacy side, uniform(-1.73205, 1.73205) on the new one"),
-    "init_bias_prior": ("bbox_head", "constant -4.59512 on the legacy side, constant -3.89182 on the new one"),
-    "init_skipped": ("bbox_head", "`init_weights` leaves `bbox_head` as built"),
+    "init_level_embed_std": ("level_embed", "normal(0, 1) on the legacy side, normal(0, 0.9) on the new one"),
+    "init_uniform_level_embed": ("level_embed", "normal(0, 1) on the legacy side, uniform(-1.73205, 1.73205) on the new one"),
+    "init_class_prior": ("bbox_head", "constant -4.59512 on the legacy side, constant -2.19722 on the new one"),
+    "init_head_left_out": ("bbox_head", "`init_weights` leaves `bbox_head` as built"),
     "init_missing": ("the detector", "`init_weights` leaves `backbone`, `bbox_head`, `decoder`, `encoder`"),
     "init_twice": ("the detector", "more than once: it writes to"),
-    "init_checkpoint": ("backbone", "asks for weights open-mmlab://resnet50_caffe; the legacy side's asks for no"),
-    "init_anew": ("bbox_head", "are drawn each for itself on the new side and copies on the legacy one"),
-    "init_copied": ("encoder.layers", "are copies on the new side and drawn each for itself on the legacy one"),
+    "init_backbone_checkpoint": ("backbone", "asks for weights torchvision://resnet101; the legacy side's asks for no"),
+    "init_class_branches_anew": ("bbox_head", "are drawn each for itself on the new side and copies on the legacy one"),
+    "init_encoder_layers_copied": ("encoder.layers", "are copies on the new side and drawn each for itself on the legacy one"),
     "init_shared": ("bbox_head", "are one parameter on the new side and parameters of their own on the legacy one"),
 }
 
 
 @pytest.mark.parametrize("error", NAMED)
-def test_a_planted_error_is_named(tiny, error):
-    result = tiny("--check", "init", "--new-adapter", PLANTED / f"{error}.py", "--json")
+def test_a_planted_error_is_named(tiny, error, planted):
+    result = tiny("--check", "init", "--new-adapter", planted(error), "--json")
     told = json.loads(result.stdout)
     where, message = NAMED[error]
     assert result.exit_code == 1

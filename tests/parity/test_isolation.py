@@ -18,20 +18,19 @@ from tests.faults.fault import DETECTOR, VARIABLE
 from tests.models import exclusions as exclusions_of
 from tests.models import mapping as mapping_of
 
-from .conftest import PLANTED
-
 ADAPTER = Path(__file__).parents[1] / "faults" / "adapter.py"
 
-TWO = ["encoder.layers.1.norms.0", "bbox_head.reg_branches.1.2"]
+#: Faults that are planted together, and their places.
+BOTH, TWO = "swapped_norms_encoder+gradient_doubled", ["encoder.layers.0", "encoder.layers.1.ffn"]
 
 
 def places(result):
     return [place["where"] for place in json.loads(result.stdout)["isolated"]]
 
 
-def isolated(tiny, *arguments, error="", sizes="64x96,96x64"):
-    adapter = ("--new-adapter", PLANTED / f"{error}.py", "--check", "forward,grad") if error else ()
-    return tiny("--isolate", "--threads", "1", *adapter, *arguments, "--json", sizes=sizes)
+def isolated(tiny, *arguments, adapter=None, sizes="64x96,96x64"):
+    new = ("--new-adapter", adapter, "--check", "forward,grad") if adapter else ()
+    return tiny("--isolate", "--threads", "1", *new, *arguments, "--json", sizes=sizes)
 
 
 def test_right_port_has_no_place(tiny):
@@ -46,8 +45,8 @@ def test_beside_steps_of_a_training_the_rest_is_isolated(tiny, check):
     assert result.exit_code == 0 and told["isolated"] == told["isolated_reasons"] == []
 
 
-def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path):
-    arguments = ("--isolate", "--threads", "1", "--new-adapter", PLANTED / "two_errors.py", "--out", tmp_path / "run")
+def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path, planted):
+    arguments = ("--isolate", "--threads", "1", "--new-adapter", planted(BOTH), "--out", tmp_path / "run")
     result = tiny("--check", "forward,grad", *arguments, sizes="64x96,96x64")
     assert result.exit_code == 1
     verdict = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -61,16 +60,16 @@ def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path):
     assert max(map(len, lines[:-1])) <= 80
 
 
-def test_under_derived_tolerance_two_errors_are_seen_apart(tiny):
-    result = isolated(tiny, "--tolerance", "derived", error="two_errors")
+def test_under_derived_tolerance_two_errors_are_seen_apart(tiny, planted):
+    result = isolated(tiny, "--tolerance", "derived", adapter=planted(BOTH))
     assert result.exit_code == 1 and places(result) == TWO
 
 
 @pytest.mark.parametrize(
-    ("error", "where"), [("swapped_branch", ["decoder"]), ("ascending_dense", ["the detector"])]
+    ("error", "where"), [("swapped_aux_branch", ["decoder"]), ("ascending_dense", ["the detector"])]
 )
-def test_code_between_modules_is_named(tiny, error, where):
-    assert places(isolated(tiny, error=error)) == where
+def test_code_between_modules_is_named(tiny, planted, error, where):
+    assert places(isolated(tiny, adapter=planted(error))) == where
 
 
 #: Faults of the fault suite, planted together, and the places they are planted in.

@@ -13,7 +13,6 @@ from legacy_adapters.tasks import made_up
 from parity.verdict.outcome import INCOMPARABLE, MATCH
 from tests.models import weights_of
 
-from .conftest import PLANTED
 from .synthetic import Rec, judged
 
 SHAPES = {"tiny": (3, 2, 60, 3), "full": (6, 3, 900, 80), "few queries": (1, 2, 10, 80), "one class": (2, 1, 5, 1)}
@@ -157,10 +156,10 @@ def without_class_2(tmp_path):
     return tmp_path / "weights.safetensors"
 
 
-def test_a_wrong_label_of_a_class_that_is_never_detected_is_found_and_named(tiny, without_class_2):
+def test_a_wrong_label_of_a_class_that_is_never_detected_is_found_and_named(tiny, without_class_2, planted):
     result = tiny(
         "--check", "forward", "--checkpoint", without_class_2, "--json",
-        "--new-adapter", PLANTED / "label_2_as_1.py",
+        "--new-adapter", planted("class_2_called_1"),
     )  # fmt: skip
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)

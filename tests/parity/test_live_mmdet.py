@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from parity.traces.trace import Trace
 from tests.models import weights_of
 
-from .conftest import PLANTED, PLANTED_ERRORS
+from .conftest import PLANTED_ERRORS
 
 
 def test_run_matches_and_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
@@ -68,13 +68,13 @@ def test_audit_lists_the_decisions_of_every_phase(tiny, parity, tmp_path):
 @pytest.mark.parametrize(
     ("error", "check", "quantity", "says"),
     [
-        ("wrong_nms_threshold", "forward", "IoU", "iou_threshold differs by 0.3"),
+        ("threshold_of_selection", "forward", "IoU", "iou_threshold differs by 0.3"),
         ("ascending_dense", "loss", "score", "it breaks the rule on its own numbers"),
         ("fewer_detections", "forward", "length", "no tie"),
     ],
 )
-def test_wrong_decision_is_told_by_its_margin(tiny, error, check, quantity, says):
-    result = tiny("--check", check, "--new-adapter", PLANTED / f"{error}.py", "--json")
+def test_wrong_decision_is_told_by_its_margin(tiny, error, check, quantity, says, planted):
+    result = tiny("--check", check, "--new-adapter", planted(error), "--json")
     decision = json.loads(result.stdout)["first_divergence"]["decision"]
     assert not decision["explained"] and decision["reading"].endswith(says) and decision["witness"]
     assert quantity in {trial["quantity"] for trial in decision["trials"] if not trial["is_tie"]}
@@ -98,8 +98,8 @@ def test_checkpoint_saved_after_training_with_its_duplicates(tiny, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-def test_replayed_draws_do_not_hide_that_the_port_seeds_anew(tiny):
-    result = tiny("--replay", "--check", "loss", "--json", "--new-adapter", PLANTED / "reseeds.py")
+def test_replayed_draws_do_not_hide_that_the_port_seeds_anew(tiny, planted):
+    result = tiny("--replay", "--check", "loss", "--json", "--new-adapter", planted("reseeds"))
     verdict = json.loads(result.stdout)
     assert result.exit_code == 1 and verdict["first_divergence"]["where"] == "backbone"
 
@@ -112,8 +112,8 @@ def test_batches_that_were_used_are_told_and_differ(tiny):
 
 
 @pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)
-def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, where):
-    result = tiny("--check", check, "--new-adapter", PLANTED / f"{error}.py", "--json")
+def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, where, planted):
+    result = tiny("--check", check, "--new-adapter", planted(error), "--json")
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)
     assert verdict["verdict"] == "MISMATCH"
@@ -122,10 +122,10 @@ def test_planted_error_exits_1_and_names_where_it_starts(tiny, error, check, whe
 
 
 @pytest.mark.parametrize(
-    "error", ["wrong_nms_threshold", "ascending_dense", "fewer_dense", "fewer_detections", "short_label_noise"]
+    "error", ["threshold_of_selection", "ascending_dense", "fewer_dense", "fewer_detections", "label_range_short"]
 )
-def test_replay_does_not_hide_a_wrong_decision_or_request(tiny, error):
-    result = tiny("--replay", "--new-adapter", PLANTED / f"{error}.py", "-q")
+def test_replay_does_not_hide_a_wrong_decision_or_request(tiny, error, planted):
+    result = tiny("--replay", "--new-adapter", planted(error), "-q")
     assert result.exit_code == 1, result.output
 
 
@@ -139,8 +139,8 @@ def test_edge_case(tiny, arguments):
     assert result.exit_code == 0, result.output
 
 
-def test_fixed_tolerance_accepts_what_it_says(tiny):
-    loose = tiny("--check", "forward", "--new-adapter", PLANTED / "wrong_norm_eps.py", "--replay", "--tolerance",
+def test_fixed_tolerance_accepts_what_it_says(tiny, planted):
+    loose = tiny("--check", "forward", "--new-adapter", planted("eps_layer_norm"), "--replay", "--tolerance",
                  "fixed", "--rtol", "1e-2", "--atol", "1e-1", "-q")  # fmt: skip
     assert loose.exit_code == 0, loose.output
     assert "within fixed tolerance" in loose.stdout
@@ -160,9 +160,9 @@ def test_other_variants(parity, variant):
     assert result.exit_code == 0, result.output
 
 
-def test_derived_tolerance_finds_what_exact_finds(tiny):
-    adapter = PLANTED / "wrong_norm_eps.py"
-    arguments = ("--tolerance", "derived", "--check", "forward,grad", "--new-adapter", adapter, "--json")
+def test_derived_tolerance_finds_what_exact_finds(tiny, planted):
+    adapter = planted("eps_layer_norm")
+    arguments = ("--tolerance", "derived", "--check", "forward", "--new-adapter", adapter, "--json")
     result = tiny(*arguments, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)
@@ -170,8 +170,8 @@ def test_derived_tolerance_finds_what_exact_finds(tiny):
     assert "float64" in verdict["first_divergence"]["record"]["note"]
 
 
-def test_table_fits_80_columns_and_closes_with_the_verdict(tiny):
-    result = tiny("--check", "loss", "--new-adapter", PLANTED / "wrong_eps.py")
+def test_table_fits_80_columns_and_closes_with_the_verdict(tiny, planted):
+    result = tiny("--check", "loss", "--new-adapter", planted("eps_inverse_sigmoid"))
     table = result.stdout.splitlines()
     assert max(len(line) for line in table[:-1]) <= 80
     assert table[-1].startswith("MISMATCH ")

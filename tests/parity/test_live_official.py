@@ -19,7 +19,6 @@ from parity.verdict.verdict import MATCH, MISMATCH
 from tests.models import GOLDEN, NEW_ADAPTER, weights_of
 
 from .conftest import (
-    PLANTED,
     PLANTED_ERRORS,
     RANK_ERRORS,
     TRAINING_ERRORS,
@@ -194,8 +193,8 @@ def trained_against(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
-def test_planted_error_of_training_is_named_with_its_step(trained_against, error, where, says):
-    verdict = trained_against(error)
+def test_planted_error_of_training_is_named_with_its_step(trained_against, planted, error, where, says):
+    verdict = trained_against(planted(error))
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where == where and says in verdict.divergence.message
 
@@ -210,15 +209,15 @@ def test_two_ranks(ranks_against):
 
 
 @pytest.mark.parametrize(("error", "where", "says"), RANK_ERRORS)
-def test_planted_error_of_ranks_is_named_with_step_and_rank(ranks_against, error, where, says):
-    verdict = ranks_against(PLANTED / f"{error}.py")
+def test_planted_error_of_ranks_is_named_with_step_and_rank(ranks_against, error, where, says, planted):
+    verdict = ranks_against(planted(error))
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where == where and says in verdict.divergence.message
 
 
 @pytest.mark.parametrize(("error", "check", "where"), PLANTED_ERRORS)
-def test_planted_error_exits_1_and_names_where_it_starts(official, error, check, where):
-    result = official("--size", "128x160,96x128", "--check", check, "--new-adapter", PLANTED / f"{error}.py")
+def test_planted_error_exits_1_and_names_where_it_starts(official, error, check, where, planted):
+    result = official("--size", "128x160,96x128", "--check", check, "--new-adapter", planted(error))
     assert result.exit_code == 1, result.output
     assert json.loads(result.stdout)["first_divergence"]["where"] == where
 

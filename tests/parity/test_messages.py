@@ -133,7 +133,7 @@ def test_wrong_input_is_one_line_and_makes_nothing(parity, place, case, tmp_path
 @pytest.fixture
 def no_sides(monkeypatch):
     """Let a run take no time: its sides are not run, ``act`` is done instead."""
-    monkeypatch.setattr(commands, "check_adapter", lambda *arguments: None)
+    monkeypatch.setattr(commands, "check_adapters", lambda *arguments: None)
 
     def use(act):
         monkeypatch.setattr(commands, "run_parity", lambda options, prepared, folder, progress: act(folder))
@@ -221,7 +221,7 @@ def test_termination_in_the_middle_keeps_the_earlier_run(tmp_path):
     (tmp_path / "out" / "run.json").write_text("the old one")
     code = (
         "import time, parity.cli.commands as c; from parity.cli.main import main; import sys\n"
-        "c.check_adapter = lambda *a: None\n"
+        "c.check_adapters = lambda *a: None\n"
         "def act(options, prepared, folder, progress):\n"
         "    (folder / 'run.json').write_text('{}'); print('begun', flush=True); time.sleep(60)\n"
         "c.run_parity = act\n"

@@ -5,6 +5,7 @@ import torch
 
 from converters.rules import layout
 from converters.rules.layout import Layout, TensorSpec
+from legacy_adapters import registry
 from parity.cli import early
 from parity.sides.prepare import seeded_batch, seeded_weights
 from parity.sides.sizes import varied
@@ -104,7 +105,7 @@ def test_an_image_is_padded_by_itself_to_less_than_the_batch_where_there_is_room
     assert batch.pad_shapes == ((96, 128), (131, 128), (96, 157), (128, 157)) and batch.images.shape[2:] == (131, 157)
 
 
-DEFAULTS = [early.TINY_SIZES, early.FULL_SIZES, *early.LARGE_MODEL_SIZES.values()]
+DEFAULTS = sorted({early.DEFAULT_SIZES, *(variant.sizes for variant in registry.get("ddq_detr").variants)})
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """Two ranks against mmdet 3.3.0's own DDQDETR at tiny width: clean, and with errors that one process cannot show."""
 
 import pytest
+import torch
 
+from legacy_adapters.inputs import Batch
 from parity.report.report import closing_line, reduction_lines
 from parity.report.report_json import as_dict
 from parity.report.training import training_lines
 from parity.sides.settings import Task
-from parity.sides.sides import batch_of
+from parity.sides.sides import inputs_of
 from parity.verdict.verdict import INCOMPARABLE, MISMATCH
 from tests.models import NEW_ADAPTER, port
 
-from .conftest import PLANTED, RANK_ERRORS, assert_every_rank_matches, ranks_judge
+from .conftest import RANK_ERRORS, assert_every_rank_matches, ranks_judge
 from .synthetic import Rec, judged
 
 TASK = Task(port("mmdet_ddq", "tiny_4scale"), ((64, 64), (64, 80)), None, 0, ("train",), 5, ranks=2)
@@ -33,23 +35,23 @@ def test_two_ranks_match(trained):
 
 
 @pytest.mark.parametrize(("error", "where", "says"), RANK_ERRORS)
-def test_error_that_one_process_cannot_show_is_named_with_step_and_rank(trained, error, where, says):
-    verdict = trained(PLANTED / f"{error}.py")
+def test_error_that_one_process_cannot_show_is_named_with_step_and_rank(trained, error, where, says, planted):
+    verdict = trained(planted(error))
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where == where and says in verdict.divergence.message
     assert closing_line(verdict).endswith(f"First at {where} in {verdict.divergence.comparison.pair.new.phase}.")
 
 
-def test_in_one_process_such_an_error_does_not_show(tiny):
+def test_in_one_process_such_an_error_does_not_show(tiny, planted):
     result = tiny(
-        "--check", "train", "--steps", "1", "--new-adapter", PLANTED / "own_matching_factor.py", "-q", sizes="64x64"
+        "--check", "train", "--steps", "1", "--new-adapter", planted("own_matching_factor"), "-q", sizes="64x64"
     )
     assert result.exit_code == 0, result.output
 
 
 def test_batches_differ_between_ranks_and_steps():
     phases = [f"step {step} on rank {rank}" for step in range(1, 6) for rank in (0, 1)]
-    batches = [batch_of(TASK, phase) for phase in phases]
+    batches = [Batch.from_tensors(dict(inputs_of(TASK, phase)), "cpu", torch.float32) for phase in phases]
     totals = [sum(map(len, batch.gt_labels)) for batch in batches]
     assert len({batch.image_sizes for batch in batches}) == len(phases)
     assert [total == 0 for total in totals] == [False, False, False, True, True, True, True, False, False, False]

@@ -14,8 +14,7 @@ from parity.runs import run
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Sides, prepare
 from parity.verdict.verdict import MATCH, MISMATCH, ended, judge
-from tests.models import NEW_ADAPTER, mapping, port
-from tests.models import exclusions as exclusions_of
+from tests.models import NEW_ADAPTER, port
 
 from .conftest import resumed_by_legacy
 
@@ -61,7 +60,7 @@ def stopped(tmp_path_factory):
             path.unlink()
         sides = Sides(TASK, Sources(new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, checkpoint_from=sides.resumed(NEW))) as new:
-            return ended(judge(legacy, new, mapping(TASK.family, TASK.variant), exclusions_of(TASK.family), Tolerance()))
+            return ended(judge(legacy, new, TASK.port.mapping, TASK.port.family.exclusions, Tolerance()))
 
     return resumed
 

@@ -29,7 +29,7 @@ def test_the_next_seeds_are_tried_in_an_empty_folder_and_told(tmp_path, monkeypa
         (folder / "legacy").mkdir()
         (folder / "run.json").touch()
         seen.append(options.task.seed)
-        batches.add(prepared.batch.images.sum().item())
+        batches.add(prepared.given["predict"]["images"].sum().item())
         return replace(match, is_too_loose=len(seen) <= loose)
 
     monkeypatch.setattr(runs, "_run", once)

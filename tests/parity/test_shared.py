@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 import ddq_port
+from legacy_adapters import registry
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.shared import foreign, shared_code
 from tests.models import NEW_ADAPTER
 
 ROOT = Path(__file__).parents[2]
+FAMILY = registry.get("mmdet_ddq")
 PORT = ("ddq_port", str(Path(ddq_port.__file__).resolve().parent))
 REPO = os.environ.get("DDQ_LEGACY_REPO", "")
 
@@ -40,11 +42,11 @@ def test_port_is_foreign_to_the_legacy_side_and_so_is_a_users_adapter(tmp_path):
     lone = tmp_path / "lone"
 
     def places(adapter: Path, repo: Path | None = None) -> set[str]:
-        found = foreign(adapter, repo)
+        found = foreign(FAMILY, adapter, repo)
         assert found[:2] == PORT
         return {str(Path(place).relative_to(tmp_path)) for place in found[2:]}
 
-    assert foreign(NEW_ADAPTER, None) == PORT
+    assert foreign(FAMILY, NEW_ADAPTER, None) == PORT
     assert places(package / "adapter.py") == {"my_port/adapter.py", "my_port"}
     assert places(lone / "adapter.py") == {"lone/adapter.py", "lone/beside.py", "lone/helper"}
     # what lies in the legacy checkout is the legacy side's own
@@ -125,8 +127,8 @@ def test_patch_made_by_the_port_at_import_does_not_reach_the_legacy_side(copy):
 
 
 def test_run_fails_if_the_legacy_process_loads_the_port(copy):
-    path = copy / "legacy_adapters" / "adapters" / "mmdet_ddq.py"
-    path.write_text(path.read_text().replace("    standin.install()\n", "    import ddq_port\n\n    standin.install()\n"))
+    path = copy / "legacy_adapters" / "families" / "mmdet_ddq" / "legacy.py"
+    path.write_text(path.read_text().replace("        standin.install()\n", "        import ddq_port\n\n        standin.install()\n"))
     done = run_copy(copy, "--family", "mmdet_ddq", "--check", "forward", "-q")
     assert done.returncode == 4
     assert "SharedCodeError: the legacy process holds module `ddq_port` of the new side" in done.stderr

@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from converters.rules.mapping import Drop, Keep, Mapping, Rename
+from legacy_adapters.inputs import Batch
 from parity.cli.main import cli
 from parity.comparing.compare import Tolerance
 from parity.comparing.derived import SQUARE_JUMP, bound
@@ -17,7 +18,7 @@ from parity.report.report_json import as_dict
 from parity.report.stages import stages
 from parity.report.training import training_lines
 from parity.sides.settings import SettingsError, Task
-from parity.sides.sides import batch_of, twin_names
+from parity.sides.sides import inputs_of, twin_names
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH, judge
 from tests.models import port
 
@@ -324,7 +325,7 @@ def test_twin_names_are_in_the_order_of_the_legacy_optimizer_and_leave_out_what_
 
 def test_batches_of_a_run_are_fresh_of_the_tasks_objects_and_each_of_other_sizes():
     task = Task(port("mmdet_ddq", "tiny_4scale"), ((64, 96), (48, 64)), (3, 0), 5, ("train",), 2)
-    one, again, *others = (batch_of(task, phase) for phase in ("step 1", "step 1", "step 2", "train", "predict"))
+    one, again, *others = (Batch.from_tensors(dict(inputs_of(task, phase)), "cpu", torch.float32) for phase in ("step 1", "step 1", "step 2", "train", "predict"))
     assert torch.equal(one.images, again.images)
     assert len({batch.image_sizes for batch in (one, *others)}) == 4 and others[-1].image_sizes == task.sizes
     for batch in (one, *others):
@@ -346,7 +347,7 @@ def test_batches_of_a_run_are_fresh_of_the_tasks_objects_and_each_of_other_sizes
     ids=str,
 )
 def test_task_that_makes_no_sense_is_refused(changes, says):
-    fields = dict(family="mmdet_ddq", variant="tiny_4scale", sizes=((64, 64),), objects=None, seed=0, checks=("train",))
+    fields = dict(port=port("mmdet_ddq", "tiny_4scale"), sizes=((64, 64),), objects=None, seed=0, checks=("train",))
     with pytest.raises(SettingsError, match=says):
         Task(**{**fields, "steps": 2, **changes})
 

@@ -6,7 +6,6 @@ import pytest
 
 from tests.models import GOLDEN
 
-from .conftest import PLANTED
 from .synthetic import NAN, Rec, judged
 
 NAN_FAULTS = [
@@ -19,8 +18,8 @@ STOPPED = dict(error="ValueError: no", place="`a` (the train phase)", traceback=
 
 @pytest.mark.parametrize(("error", "where", "stopped"), NAN_FAULTS)
 @pytest.mark.parametrize("how", [(), ("--tolerance", "derived"), ("--isolate",)])
-def test_module_that_makes_nan_is_named(tiny, error, where, stopped, how):
-    adapter = PLANTED / f"{error}.py"
+def test_module_that_makes_nan_is_named(tiny, error, where, stopped, how, planted):
+    adapter = planted(error)
     result = tiny("--threads", "1", "--check", "forward,grad", "--new-adapter", adapter, *how, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output + result.stderr
     last = result.stdout.splitlines()[-1]
@@ -29,8 +28,8 @@ def test_module_that_makes_nan_is_named(tiny, error, where, stopped, how):
 
 
 @pytest.mark.parametrize(("error", "where", "stopped"), NAN_FAULTS)
-def test_module_that_makes_nan_in_a_step_of_a_training_is_named(tiny, error, where, stopped):
-    adapter = PLANTED / f"{error}.py"
+def test_module_that_makes_nan_in_a_step_of_a_training_is_named(tiny, error, where, stopped, planted):
+    adapter = planted(error)
     result = tiny("--threads", "1", "--new-adapter", adapter, "--check", "train", "--steps", "1", sizes="64x96")
     assert result.exit_code == 1, result.output + result.stderr
     assert f"In step 1 `{where}` (call 0) makes NaN of finite numbers." in " ".join(result.stdout.split())
@@ -38,13 +37,13 @@ def test_module_that_makes_nan_in_a_step_of_a_training_is_named(tiny, error, whe
 
 
 @pytest.mark.parametrize(("error", "where", "stopped"), NAN_FAULTS)
-def test_module_that_makes_nan_is_named_against_a_golden_file(parity, error, where, stopped):
-    result = parity("check", GOLDEN, "--threads", "1", "--new-adapter", PLANTED / f"{error}.py")
+def test_module_that_makes_nan_is_named_against_a_golden_file(parity, error, where, stopped, planted):
+    result = parity("check", GOLDEN, "--threads", "1", "--new-adapter", planted(error))
     assert result.exit_code == 1 and result.stdout.splitlines()[-1].endswith(f"First at {where}."), result.output
 
 
-def test_crash_behind_a_difference_is_told_with_the_difference(tiny, tmp_path, parity):
-    adapter = PLANTED / "wrong_shape.py"
+def test_crash_behind_a_difference_is_told_with_the_difference(tiny, tmp_path, parity, planted):
+    adapter = planted("wrong_shape")
     arguments = ("--threads", "1", "--check", "forward,grad", "--new-adapter", adapter, "--out", tmp_path / "run")
     result = tiny(*arguments, "--json", sizes="64x96,96x64")
     told = json.loads(result.stdout)
@@ -58,8 +57,8 @@ def test_crash_behind_a_difference_is_told_with_the_difference(tiny, tmp_path, p
 
 
 @pytest.mark.parametrize("how", [(), ("--isolate",), ("--tolerance", "derived")])
-def test_crash_without_a_difference_before_it_is_a_crash_with_its_place(tiny, how):
-    adapter = PLANTED / "crash_in_encoder.py"
+def test_crash_without_a_difference_before_it_is_a_crash_with_its_place(tiny, how, planted):
+    adapter = planted("crash_in_encoder")
     result = tiny("--threads", "1", "--check", "forward,grad", "--new-adapter", adapter, *how, sizes="64x96,96x64")
     assert result.exit_code == 4
     assert result.stderr.splitlines()[-1] == (

@@ -6,6 +6,7 @@ import pytest
 
 from legacy_adapters.recording.trace_writer import sealed
 from parity.verdict.verdict import MATCH, MISMATCH
+from tests.models import NEW_ADAPTER
 
 from .conftest import TRAINING_ERRORS, training_judge
 
@@ -57,14 +58,14 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("error", "where", "says"), TRAINING_ERRORS)
-def test_planted_error_is_named_with_its_step(trained, error, where, says):
-    verdict = trained(error)
+def test_planted_error_is_named_with_its_step(trained, planted, error, where, says):
+    verdict = trained(planted(error))
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where == where and says in verdict.divergence.message
 
 
 def test_same_comparison_without_an_error_matches(trained):
-    assert trained("../../../parity/adapters/ddq_port").outcome == MATCH
+    assert trained(NEW_ADAPTER).outcome == MATCH
 
 
 def test_adapter_that_cannot_train_is_told(tiny, tmp_path):

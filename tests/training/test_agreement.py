@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from ddq_port.training import agreement
-from ddq_port.training.agreement import EVALUATE, LOAD, RESUME, Agreed, AgreementError, Trained, check_checkpoint
+from ddq_port.training.checks import agreement
+from ddq_port.training.checks.agreement import EVALUATE, LOAD, RESUME, Agreed, AgreementError, Trained, check_checkpoint
 
 TRAINING = {"train_dataloader": "", "val_dataloader": "val_evaluator"}
 NAMES = ("cup", "fork", "lamp")

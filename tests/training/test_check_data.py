@@ -5,11 +5,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ddq_port.training import check_data as check_data_module
-from ddq_port.training import image_progress
-from ddq_port.training.check_data import DataError, before_evaluation, before_training
+from ddq_port.training.checks import check_data as check_data_module
+from ddq_port.training.checks.check_data import DataError, before_evaluation, before_training
 from ddq_port.training.cli import cli
-from ddq_port.training.config import TrainOptions, for_training
+from ddq_port.training.output import image_progress
+from ddq_port.training.settings.config import for_training
+from ddq_port.training.settings.options import TrainOptions
 
 
 def run(*arguments):

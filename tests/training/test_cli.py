@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from ddq_port.training.cli import cli as train
-from ddq_port.training.console import repeated
 from ddq_port.training.eval_cli import cli as evaluate
+from ddq_port.training.output.console import repeated
 from legacy_adapters.ground.words import one_line
 
 

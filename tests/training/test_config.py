@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ddq_port import configs
-from ddq_port.training import weights
-from ddq_port.training.config import ConfigError, TrainOptions, annotations, for_training
+from ddq_port.training.loading import weights
+from ddq_port.training.settings.config import annotations, for_training
+from ddq_port.training.settings.options import ConfigError, TrainOptions
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddq_port.training import curves
+from ddq_port.training.output import curves
 
 
 def log(work_dir, name, *entries):

@@ -52,7 +52,7 @@ def test_everything_is_there(done, folder):
 
 
 def test_the_log_holds_the_loss_of_every_step(done):
-    from ddq_port.training import curves
+    from ddq_port.training.output import curves
 
     losses = curves.read(done["files"]["config"].rpartition("/")[0]).training["loss"]
     assert losses.steps == [1, 2, 3, 4] and losses.values[0] == done["first_loss"]

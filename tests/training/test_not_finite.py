@@ -26,9 +26,9 @@ from ddq_port.amp import AmpOptimWrapper
 from ddq_port.hooks import NonFiniteLossError, StopOnNonFiniteLossHook, nan_stop, not_finite
 from ddq_port.hooks.not_finite import image_names
 from ddq_port.registry import MODELS
-from ddq_port.training import config as settings
 from ddq_port.training.cli import cli as train_command
 from ddq_port.training.eval_cli import cli as eval_command
+from ddq_port.training.settings import config as settings
 
 NAN, INF = float("nan"), float("inf")
 AT = 2  # iteration of the defect

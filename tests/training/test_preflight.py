@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from ddq_port import configs
-from ddq_port.training import preflight
-from ddq_port.training.preflight import NotRecordedError, PreflightError
+from ddq_port.training.checks import preflight
+from ddq_port.training.checks.preflight import NotRecordedError, PreflightError
 
 VERDICT = dict(verdict="MATCH", summary="MATCH 7 of 7 records bit-identical")
 

@@ -15,10 +15,10 @@ import torch
 from click.testing import CliRunner
 from mmengine.logging import MMLogger
 
-from ddq_port.training import progress
 from ddq_port.training.cli import cli as train
 from ddq_port.training.endings import logs_on_stderr
 from ddq_port.training.eval_cli import cli as evaluate
+from ddq_port.training.output import progress
 from legacy_adapters.ground import console, words
 
 from . import toy

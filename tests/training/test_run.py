@@ -9,9 +9,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from ddq_port.training import weights
 from ddq_port.training.cli import cli as train
 from ddq_port.training.eval_cli import cli as evaluate
+from ddq_port.training.loading import weights
 
 
 def call(command, *arguments, code=0):
@@ -186,7 +186,7 @@ def test_missing_image_is_named(config, data, tmp_path):
 
 
 def test_refused_preflight_trains_nothing(config, tmp_path, monkeypatch):
-    from ddq_port.training import preflight
+    from ddq_port.training.checks import preflight
 
     def mismatch(golden, device):
         raise preflight.PreflightError(f"{golden.name} on {device}")

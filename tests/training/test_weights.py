@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from ddq_port import checkpoints, configs
 from ddq_port.registry import MODELS
-from ddq_port.training import weights
-from ddq_port.training.weights import Fit, WeightsError
+from ddq_port.training.loading import weights
+from ddq_port.training.loading.weights import Fit, WeightsError
 
 META = dict(classes=("square", "disc"), palette=[(1, 2, 3), (4, 5, 6)])
 SWIN = dict(

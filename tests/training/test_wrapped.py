@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from ddq_port.training import weights, wrapped
-from ddq_port.training.weights import Fit, WeightsError
+from ddq_port.training.loading import weights, wrapped
+from ddq_port.training.loading.weights import Fit, WeightsError
 
 from .test_weights import SWIN, filled, initialised, resnet
 

@@ -1,0 +1,1 @@
+"""Checkpoints that a training or an evaluation begins with."""

@@ -1,0 +1,1 @@
+"""Options of the command lines, the config that they make, and where a training begins."""
