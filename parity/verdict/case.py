@@ -22,6 +22,7 @@ from ..traces.trace import Recording, Trace
 from .blame import NotFinite
 from .draws import comparable, without
 from .echoes import explained
+from .initial import drawn_alike
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def case_of(
     pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed)
     if stop is not None:
         pairing = until_stop(pairing, new)
-    comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
+    compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
+    comparisons = drawn_alike(compared, legacy.coverage, new.coverage, mapping)
     lone = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = {record.key for record in _cut_off(new, lone, pairing)}
     modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}

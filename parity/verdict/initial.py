@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.rules.mapping import Mapping as NameMapping
@@ -67,6 +67,33 @@ def initial_differences(
         *_twice(ours["written"], theirs["written"]),
     ]
     return tuple(differences)
+
+
+def drawn_alike(
+    comparisons: Iterable[Comparison], legacy: Mapping[str, Any], new: Mapping[str, Any], rules: NameMapping
+) -> tuple[Comparison, ...]:
+    """Accept initial values that are drawn by one recipe where a rule splits, joins or turns the tensor.
+
+    Draws of other shapes have other values, so there the recipe is compared: kind and bounds of the draw.
+    Arguments as of :func:`initial_differences`.
+    """
+    if INIT not in legacy or INIT not in new or not rules.changes_tensors:
+        return tuple(comparisons)
+    one, two = _translated(legacy[INIT], rules)["recipes"], new[INIT]["recipes"]
+    changed = {
+        target
+        for application in rules.applications(sorted(legacy[INIT]["recipes"]))
+        if application.rule.changes_tensors
+        for target in application.targets
+    }
+    alike = {name for name in changed if one.get(name) is not None and one[name] == two.get(name)}
+
+    def judged(comparison: Comparison) -> Comparison:
+        record = comparison.pair.new
+        is_value = record.kind == Kind.INIT and record.slot != TRAINED
+        return replace(comparison, accepted=True) if is_value and record.name in alike else comparison
+
+    return tuple(map(judged, comparisons))
 
 
 def _translated(initial: Mapping[str, Any], rules: NameMapping) -> dict[str, Any]:
