@@ -29,6 +29,7 @@ _SUBMODULES = {
     "options": "options",
     "parts": "carrying.parts",
     "ports": "rules.ports",
+    "rule_file": "rules.rule_file",
     "verification": "writing.verification",
     "writer": "writing.writer",
 }

@@ -21,6 +21,7 @@ from converters.options import DEFAULTS, Options
 from converters.planning import dotted, plan
 from converters.reading import checkpoint
 from converters.rules import ports
+from converters.rules.ledger import CHANGED
 from converters.writing import hashing, manifest, writer
 from converters.writing.conversion import FileConversion
 from converters.writing.manifest import SideManifest
@@ -83,7 +84,9 @@ def _with_not_finite(planned: Plan, counts: Mapping[str, NotFinite]) -> Plan:
     """Tell of numbers that are not finite; they are carried all the same, for a conversion changes no value."""
     if not counts:
         return planned
-    names = {entry.target: planned.in_file(entry) for entry in planned.ledger.entries}
+    names = {
+        entry.target: planned.in_file(entry) for entry in planned.ledger.entries if not planned.rule_words(entry)
+    }
     named = finite.listed_counts({names.get(key, dotted(key)): counted for key, counted in sorted(counts.items())})
     note = f"{named}. Values are written as they are; a model that has such numbers computes NaN."
     return replace(planned, not_finite=dict(sorted(counts.items())), notes=(*planned.notes, note))
@@ -116,13 +119,15 @@ def _check_origin(planned: Plan, digests: Mapping[str, str]) -> None:
     except VerificationError as error:
         raise CheckpointError(f"Cannot trust the manifest inside the source `{path}`: {error}.") from error
     read = planned.source.state_dict
-    damaged = [
-        entry.source
+    own = {
+        entry.source: digests[entry.target]
         for entry in planned.ledger.entries
-        if entry.target is not None
-        and planned.state_dict[entry.target] is read.get(entry.source)
-        and digests[entry.target] != recorded.get(entry.source)
-    ]
+        if entry.target is not None and planned.state_dict[entry.target] is read.get(entry.source)
+    }
+    # what a rule changes has no digest of its own among those of the output
+    changed = {entry.source for entry in planned.ledger.entries if entry.action in CHANGED and entry.source in read}
+    own |= {key: read[key].sha256() for key in sorted(changed)}
+    damaged = [key for key, digest in sorted(own.items()) if digest != recorded.get(key)]
     if damaged:
         raise CheckpointError(
             f"The source `{path}` is damaged or was changed: {len(damaged)} tensor(s) do not have the SHA-256 that its "

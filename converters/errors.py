@@ -40,6 +40,22 @@ class MappingError(ConversionError):
     """A mapping contradicts itself; raised when it is built."""
 
 
+class NotOneToOneError(MappingError):
+    """A key becomes several, or a part of one, where one name was asked for."""
+
+
+class NotInvertibleError(ConversionError):
+    """A conversion needs values that the rules left out on the way there."""
+
+
+class RuleFileError(MappingError):
+    """A file of rules cannot be read, or says something that is no rule."""
+
+
+class RestDiffersError(ConversionError):
+    """What a rule says to be one number is not, or cannot be held by the dtype."""
+
+
 class DetectionError(ConversionError):
     """Keys and shapes fit no known layout."""
 

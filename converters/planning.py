@@ -174,6 +174,11 @@ def layout_after(port: ports.Port, options: Options) -> layout.Layout:
 
 def _layout(found: detect.Detection, side: str, num_classes: int | None) -> layout.Layout:
     """Return the layout of one side of the model that was found; None leaves its number of classes as it is."""
+    mapping = found.port.mapping
+    if num_classes is not None and side != NEW and mapping.changes_tensors:
+        # what has a row per class may be a part of something there
+        new = found.port.layout(NEW).with_classes(found.port.family.class_keys, num_classes)
+        return new.mapped(mapping.inverse())
     wanted = found.port.layout(side)
     class_keys = found.port.family.class_keys
     return wanted if num_classes is None else wanted.with_classes(class_keys, num_classes)
@@ -185,8 +190,7 @@ def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: 
         if options.class_map is not None:
             raise ClassMapError("A class map needs the number of classes; pass --num-classes, too.")
         return None
-    specs = {key: layout.spec_of(tensor) for key, tensor in loaded.state_dict.items()}
-    counts = layout.class_counts(specs, found.port.family.class_keys)
+    counts = engine.classes_of(loaded.state_dict, engine.rules_between(found.port.mapping, found.side, NEW))
     if len(counts) != 1:
         return None
     names = classes.class_names(loaded.meta)
@@ -257,15 +261,22 @@ def _regrouping(
     source = _layout(found, found.side, num_classes)
     target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
     rules = engine.rules_between(found.port.mapping, found.side, to)
-    return lambda saved: optimizer.regroup(saved, source, target, rules.target_of)
+    return lambda saved: optimizer.regroup(saved, source, target, rules)
 
 
 def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
     """Give the class branches and the label embedding the rows of a selection."""
-    rows = planned.detection.port.family.class_rows
-    state_dict, changes = classes.apply(planned.state_dict, rows, selection)
+    found, to = planned.detection, planned.options.to
+    state_dict, changes = classes.apply(planned.state_dict, found.port.family.class_rows, selection)
+    wanted = _layout(found, to, len(selection.rows)).tensors
+    unfit = [key for key, tensor in sorted(state_dict.items()) if tensor.shape != wanted[key].shape]
+    if unfit:
+        raise ClassMapError(
+            f"{len(unfit)} key(s) of the {to} layout hold rows of classes together with others, which --num-classes "
+            f"cannot pick: {listed(unfit)}; convert to the new layout first, with --num-classes, and then back."
+        )
     note = (
-        f"All {len(selection.rows)} classes are initialised, for the source has {selection.source_classes} and no "
+        f"All {len(selection.rows)} classes are initialised, because the source has {selection.source_classes} and no "
         "--class-map says which of them to take."
     )
     notes = (note,) if planned.options.class_map is None and not selection.keeps_rows else ()

@@ -76,7 +76,7 @@ def files(path: Path) -> tuple[Path, ...]:
         return tuple(path.with_name(Path(name).name) for name in names)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointFileError(
-            f"{path} is no index of shards ({type(error).__name__}); convert it again."
+            f"{path} is not an index of shards ({type(error).__name__}); convert it again."
         ) from error
 
 

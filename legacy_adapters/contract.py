@@ -247,7 +247,7 @@ def _not_taps(value: Any) -> str:
             return "{} at {}".format(_kind(tap), index)
         if not callable(getattr(tap.owner, tap.attribute, None)):
             owner = getattr(tap.owner, "__name__", _kind(tap.owner))
-            return "one of {}.{}, which is no function".format(owner, tap.attribute)
+            return "one of {}.{}, which is not a function".format(owner, tap.attribute)
     return ""
 
 

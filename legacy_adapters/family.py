@@ -293,5 +293,5 @@ def _altered(packages: Tuple[str, ...], python: Optional[str]) -> Dict[str, List
     command = [python, originals.__file__, *packages]
     asked = subprocess.run(command, capture_output=True, text=True, timeout=120)
     if asked.returncode:
-        raise RepoError(f"{python} does not tell which files its packages were installed with: {asked.stderr!r:.200}")
+        raise RepoError(f"{python} does not say which files its packages were installed with: {asked.stderr!r:.200}")
     return json.loads(asked.stdout)

@@ -38,7 +38,7 @@ def crash(side: str, report: Dict[str, str]) -> SideError:
 
 
 def run_side(
-    side: str, job: Job, folder: Path, python: str, time_limit: float, isolated: bool, called: str = ""
+    side: str, job: Job, folder: Path, python: str, time_limit: float, other_python: bool, called: str = ""
 ) -> None:
     """Run ``job`` to its end; what an earlier run of the same name left is removed first.
 
@@ -48,7 +48,7 @@ def run_side(
         folder: for the job file and the log; must exist.
         python: interpreter of the code base.
         time_limit: seconds, after which the process and its children are killed.
-        isolated: do not hand on ``PYTHONPATH``; right for an interpreter that is not the current one.
+        other_python: the interpreter is not the current one: do not hand on ``PYTHONPATH``.
         called: name for messages, where ``side`` says nothing to a user.
 
     Raises:
@@ -60,7 +60,7 @@ def run_side(
     job_file, log_file = folder / f"{side}.job.json", folder / f"{side}.log"
     job.save(str(job_file))
     try:
-        code = execute([python, str(WORKER), str(job_file)], log_file, _environment(job, isolated), time_limit)
+        code = execute([python, str(WORKER), str(job_file)], log_file, _environment(job, other_python), time_limit)
     except subprocess.TimeoutExpired:
         raise SideError(
             called,
@@ -87,7 +87,8 @@ def run_side(
 
 
 def layout_of_side(
-    side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float, isolated: bool
+    side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float,
+    other_python: bool,
 ) -> Dict[str, List[Any]]:
     """Build the model of a side and return its layout: key -> dtype, shape and role, in the model's order.
 
@@ -98,7 +99,7 @@ def layout_of_side(
         folder: see there.
         python: see there.
         time_limit: see there.
-        isolated: see there.
+        other_python: see there.
 
     Raises:
         SideError: if the model cannot be built.
@@ -122,7 +123,7 @@ def layout_of_side(
         device="cpu",
         describe=str(path),
     )
-    run_side(name, job, folder, python, time_limit, isolated, called=side)
+    run_side(name, job, folder, python, time_limit, other_python, called=side)
     return dict(json.loads(path.read_text()))
 
 
@@ -158,9 +159,9 @@ def _remove_earlier(job: Job) -> None:
         shutil.rmtree(job.trace)
 
 
-def _environment(job: Job, isolated: bool) -> Dict[str, str]:
+def _environment(job: Job, other_python: bool) -> Dict[str, str]:
     environment = dict(os.environ)
-    if isolated:
+    if other_python:
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             environment.pop(name, None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

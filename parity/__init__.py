@@ -1,1 +1,28 @@
-"""Prove that a port computes what the legacy code computes: traces, comparison, verdict (CLI ``ddq-parity``)."""
+"""Prove that a port computes what the legacy code computes: traces, comparison, verdict (CLI ``ddq-parity``).
+
+``parity.run``, ``parity.compare``, ``parity.capture`` and ``parity.check`` do what the commands of these names do. They
+are imported when they are first used, so that ``import parity`` and ``ddq-parity --help`` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import INCOMPARABLE, INPUT_ERRORS, MATCH, MISMATCH, SideError, Verdict, capture, check, compare, run
+
+__all__ = [
+    "INCOMPARABLE", "INPUT_ERRORS", "MATCH", "MISMATCH", "SideError", "Verdict", "capture", "check", "compare", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the API the first time it is asked for."""
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

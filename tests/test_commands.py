@@ -34,7 +34,7 @@ USAGE = [
     ("parity.cli.main", ["run", *WHAT, "--amp", "bf16", "--dtype", "float64"], "use --amp with --dtype float32"),
     ("parity.cli.main", ["run", *WHAT, "--size", "64x64", "--objects", "1,2"], "2 numbers for 1 image; give one per image"),
     ("parity.cli.main", ["run", *WHAT, "--steps", "3"], "--steps needs check train"),
-    ("parity.cli.main", ["run", *WHAT, "--rtol", "1"], "--rtol is of --tolerance fixed"),
+    ("parity.cli.main", ["run", *WHAT, "--rtol", "1"], "--rtol goes with --tolerance fixed"),
     ("parity.cli.main", ["run", *WHAT, "--checkpoint", "none.pth"], "none.pth does not exist"),
     ("parity.cli.main", ["run", "--family", "ddq_detr", *WHAT[2:]], "needs --legacy-repo"),
     ("parity.cli.main", ["check", "none.npz"], "none.npz does not exist"),

@@ -1,8 +1,11 @@
 """What holds for the distribution as a whole."""
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,46 @@ def test_help_documents_exit_codes_and_imports_nothing_heavy(command):
 def test_importing_the_package_is_light():
     code = "import sys, ddq_port, converters, parity, legacy_adapters; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.fixture(scope="module")
+def clean_copy(tmp_path_factory):
+    """Return a folder with a copy of every tracked file, and the names of these."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a checkout with git, to know what is tracked")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder, set(names)
+
+
+def built(folder, kind):
+    """Build a distribution as pip does, without the network, and return its path."""
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}('dist'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "dist" / done.stdout.splitlines()[-1]
+
+
+def test_the_source_distribution_holds_every_tracked_file_and_nothing_else(clean_copy):
+    folder, tracked = clean_copy
+    with tarfile.open(built(folder, "sdist")) as archive:
+        held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    assert sorted(tracked - held) == []
+    assert sorted(name for name in held - tracked if not name.startswith("ddq_port.egg-info/")) == ["PKG-INFO", "setup.cfg"]
+
+
+def test_the_wheel_holds_the_packages_with_their_data_and_is_typed(clean_copy):
+    folder, tracked = clean_copy
+    with zipfile.ZipFile(built(folder, "wheel")) as archive:
+        held = set(archive.namelist())
+    packages = ("converters/", "ddq_port/", "legacy_adapters/", "parity/")
+    assert sorted(name for name in tracked - held if name.startswith(packages) and not name.endswith("README.md")) == []
+    assert {f"{package}py.typed" for package in packages} <= held
+    assert [name for name in held if not name.startswith((*packages, "ddq_port-"))] == []
 
 
 def test_legacy_side_compiles_for_python_3_8():

@@ -13,14 +13,14 @@ record() { # CASE VARIANT [OPTION ...]
     shift 2
     file=$here/tests/golden/ddq_detr/$case.npz
     case $case in # those in the package are of one variant each
-        three_sizes | five_scales | swin) file=$here/parity/goldens/ddq_detr.$variant.npz ;;
+        three_sizes | five_scales | swin) file=$here/legacy_adapters/families/ddq_detr/goldens/$variant.npz ;;
     esac
     if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $case "* ]]; then return; fi
     ddq-parity capture "$file" --family ddq_detr --variant "$variant" --legacy-repo "$repo" --force --quiet "$@"
 }
 
 wanted=("$@")
-mkdir -p "$here/tests/golden/ddq_detr" "$here/parity/goldens"
+mkdir -p "$here/tests/golden/ddq_detr" "$here/legacy_adapters/families/ddq_detr/goldens"
 # in the package, for the demo and the preflight
 record three_sizes tiny_4scale
 record five_scales tiny_5scale

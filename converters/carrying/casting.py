@@ -100,7 +100,10 @@ def is_floating(dtype: str) -> bool:
 def accepting_floats(wanted: Layout, rules: KeyMapping, state_dict: Mapping[str, StoredTensor]) -> Layout:
     """Return the layout with the source's floating dtypes in place of its own, since they will be cast anyway."""
     found = {
-        match.target: tensor.dtype for key, tensor in state_dict.items() if (match := rules.match(key)) is not None
+        target: tensor.dtype
+        for key, tensor in state_dict.items()
+        if (match := rules.match(key)) is not None
+        for target in match.targets
     }
     tensors = {
         key: replace(spec, dtype=found[key]) if is_floating(spec.dtype) and is_floating(found.get(key, "")) else spec

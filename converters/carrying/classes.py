@@ -178,9 +178,9 @@ def _pairs(text: str) -> list[tuple[str, int | str | None]]:
     try:
         pairs = json.loads(text, object_pairs_hook=list)
     except (ValueError, RecursionError) as error:
-        raise ClassMapError(f"it is no JSON ({one_line(error)}), expected an object such as {_EXAMPLE}") from error
+        raise ClassMapError(f"it is not JSON ({one_line(error)}), expected an object such as {_EXAMPLE}") from error
     if not text.lstrip().startswith("{") or not pairs:
-        raise ClassMapError(f"it is no JSON object with classes in it, expected one such as {_EXAMPLE}")
+        raise ClassMapError(f"it is not a JSON object with classes in it, expected one such as {_EXAMPLE}")
     repeated = sorted(target for target, times in Counter(target for target, _ in pairs).items() if times > 1)
     if repeated:
         raise ClassMapError(f"it names {listed(repeated)} more than once, expected every class once")

@@ -9,20 +9,28 @@ parameters and from how mmengine groups them (`DefaultOptimWrapperConstructor.ad
 - without it, all parameters are in one group, frozen ones included.
 
 Any other grouping hides which parameter is which and is refused.
+
+Where a rule changes a parameter, it changes what the optimizer holds for each of its elements, such as averages of
+gradients, alike. What it holds for the parameter as a whole, such as the number of steps, and the settings of its group
+are given to every part; what is joined must have the same in all its parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import OptimizerError, listed
 from converters.formats.stored import StoredTensor
+from converters.rules import engine
 from converters.rules.layout import Layout
+from converters.rules.mapping import Application
+from converters.rules.mapping import Mapping as KeyMapping
 
 BASE = "base_param_settings"
 _GROUPS, _STATE = "param_groups", "state"
+_STEP = "step"  # what torch calls the count of a parameter's updates
 _IDENTITY = ("params", "param_names")  # which parameters a group holds; all else in it are settings
 _ADVICE = "pass --keep model to convert the weights alone"
 
@@ -79,7 +87,7 @@ class Side:
     frozen_groups: bool
 
 
-def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rename: Callable[[str], str | None]) -> Regrouped:
+def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rules: KeyMapping) -> Regrouped:
     """Make the groups of `target` and number the states by them.
 
     Each group takes all settings (`lr`, `initial_lr`, `weight_decay`, `betas` ...) of its parameter's group in the
@@ -89,10 +97,11 @@ def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rename: Call
         saved: `state_dict()` of an optimizer wrapper, without stand-ins.
         source: Layout of the model that it belongs to.
         target: Where it is to be loaded.
-        rename: Gives the target's name of a parameter; None where it was dropped, and its state with it.
+        rules: Make the target's parameters; one that they drop loses its state, too.
 
     Raises:
-        OptimizerError: If it is no optimizer of that model, or groups parameters in a way that hides which is which.
+        OptimizerError: If it is no optimizer of that model, groups parameters in a way that hides which is which, or
+            treats parameters otherwise that the target has as one.
     """
     groups, states = _parts(saved)
     names = _names(groups, source)
@@ -101,20 +110,82 @@ def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rename: Call
     base = saved.get(BASE)
     if isinstance(base, Mapping):
         settings.append({key: value for key, value in base.items() if key not in _IDENTITY})
-    slot_of = {rename(name): slot for slot, members in enumerate(names) for name in members.values()}
-    numbered = {rename(name): number for members in names for number, name in members.items()}
+    slot_of = {name: slot for slot, members in enumerate(names) for name in members.values()}
+    state_of = {name: states[number] for members in names for number, name in members.items() if number in states}
     trained = _trained(names, states, source)
     single = len(groups) == 1
     wanted = names[0].values() if single else source.parameters if target.frozen_groups else trained
-    renamed = {rename(name) for name in wanted}
-    order = [name for name in target.layout.parameters if name in renamed]
+    made = list(_parameters(rules, wanted, source, settings, slot_of, state_of))
+    slots = {name: slot for one, slot, _ in made for name in one.targets}
+    carried = {name: state for *_, given in made for name, state in given.items()}
+    order = [name for name in target.layout.parameters if name in slots]
     if single:
         members, taken = [order], [0]
     else:
         default = _default_slot(names, settings, trained)
         members = [[name] for name in order]
-        taken = [slot_of.get(name, default) for name in order] + ([] if target.frozen_groups else [default])
-    return _made(saved, settings, Slots(len(settings), tuple(taken)), members, numbered, states)
+        held = [slots[name] for name in order]
+        taken = [default if slot is None else slot for slot in held] + ([] if target.frozen_groups else [default])
+    return _made(saved, settings, Slots(len(settings), tuple(taken)), members, carried)
+
+
+def _parameters(
+    rules: KeyMapping,
+    wanted: Iterable[str],
+    source: Layout,
+    settings: Sequence[Mapping[str, Any]],
+    slot_of: Mapping[str, int],
+    state_of: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[Application, int | None, dict[str, Mapping[str, Any]]]]:
+    """Yield every rule that makes a wanted parameter, the slot of its group, if it has one, and its targets' states."""
+    wanted = set(wanted)
+    for one in rules.applications(source.parameters):
+        if wanted.isdisjoint(one.sources) or not one.targets:
+            continue
+        if not one.rule.changes_tensors:
+            (name,), (new,) = one.sources, one.targets
+            yield one, slot_of.get(name), {new: state_of[name]} if name in state_of else {}
+            continue
+        held = [slot_of[name] for name in one.sources if name in slot_of]
+        if any(settings[slot] != settings[held[0]] for slot in held):
+            raise OptimizerError(
+                f"The optimizer's groups of {listed(one.sources)} have other settings, expected the same, for rule "
+                f"{one.index} (`{one.rule.text}`) makes one parameter of them; {_ADVICE}."
+            )
+        yield one, held[0] if held else None, _states(one, source, state_of)
+
+
+def _states(
+    one: Application, source: Layout, state_of: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Make the states of a rule's targets of those of its sources; none if these have none."""
+    states = [state_of.get(name) for name in one.sources]
+    if all(state is None for state in states):
+        return {}
+    found: dict[str, dict[str, Any]] = {name: {} for name in one.targets}
+    for key in dict.fromkeys(key for state in states for key in state or ()):
+        values = {name: (state or {}).get(key) for name, state in zip(one.sources, states)}
+        whole = key == _STEP or any(
+            getattr(value, "shape", ()) != source.tensors[name].shape for name, value in values.items()
+        )
+        if not whole:
+            for name, value in engine.made(one, values, rest=0.0):
+                found[name][key] = value
+        elif all(_is_same(value, values[one.sources[0]]) for value in values.values()):
+            for name in one.targets:
+                found[name][key] = values[one.sources[0]]
+        else:
+            raise OptimizerError(
+                f"The optimizer's `{key}` of {listed(one.sources)} is not the same, expected so, for rule {one.index} "
+                f"(`{one.rule.text}`) makes one parameter of them; {_ADVICE}."
+            )
+    return found
+
+
+def _is_same(one: Any, two: Any) -> bool:
+    if isinstance(one, StoredTensor) and isinstance(two, StoredTensor):
+        return engine.same_bits(one, two)
+    return type(one) is type(two) and one == two
 
 
 def _made(
@@ -122,14 +193,13 @@ def _made(
     settings: Sequence[dict[str, Any]],
     slots: Slots,
     members: Sequence[Sequence[str]],
-    numbered: Mapping[str | None, int],
-    states: Mapping[int, Any],
+    states: Mapping[str, Any],
 ) -> Regrouped:
-    """Put the optimizer together: `members` are the target's names of each group, `numbered` the source's numbers."""
+    """Put the optimizer together: `members` are the target's names of each group, `states` theirs."""
     rebuilt = slots.rebuilt(settings)
     numbers = {name: number for number, name in enumerate(name for names in members for name in names)}
     made: dict[str, Any] = {key: value for key, value in saved.items() if key not in (_STATE, _GROUPS, BASE)}
-    kept = {numbers[name]: states[numbered[name]] for name in numbers if numbered.get(name) in states}
+    kept = {numbers[name]: states[name] for name in numbers if name in states}
     made[_STATE] = kept
     made[_GROUPS] = [
         {**own, "params": [numbers[name] for name in names]} for names, own in zip(members, rebuilt[: len(members)])
@@ -190,7 +260,7 @@ def _check_states(states: Mapping[int, Mapping[str, Any]], names: Sequence[Mappi
     named = {number: name for members in names for number, name in members.items()}
     for number, state in states.items():
         if not isinstance(state, Mapping):
-            raise OptimizerError(f"The optimizer's state of `{named[number]}` is no dict; {_ADVICE}.")
+            raise OptimizerError(f"The optimizer's state of `{named[number]}` is not a dict; {_ADVICE}.")
         shape = source.tensors[named[number]].shape
         for key, value in state.items():
             found = getattr(value, "shape", ())

@@ -304,7 +304,7 @@ class _Carrying:
         elif slots is None:
             self.lines.append(Line(_SCHEDULES, LEFT_OUT, "without an optimizer their groups are not known"))
         elif not isinstance(plain, list) or not all(isinstance(schedule, dict) for schedule in plain):
-            raise OptimizerError(f"`{_SCHEDULES}` is no list of schedules, as one optimizer has them; {_ADVICE}.")
+            raise OptimizerError(f"`{_SCHEDULES}` is not a list of schedules, as one optimizer has them; {_ADVICE}.")
         else:
             rebuilt = [_per_group(schedule, slots) for schedule in plain]
             detail = f"{len(rebuilt)} schedules, {slots.held} values each -> {len(slots.taken)}"
@@ -331,7 +331,7 @@ class _Carrying:
         made |= dict(log_scalars={}, runtime_info=info, resumed_keys=resumed, log_history={**earlier, **histories})
         lost = f", {len(found) - len(histories)} are not numbers" if len(found) > len(histories) else ""
         detail = f"{len(info)} values, {len(histories)} histories{lost}"
-        self._add(_HUB, made, KEPT if hub else "added", detail if hub else "empty, for a Runner expects one")
+        self._add(_HUB, made, KEPT if hub else "added", detail if hub else "empty, because a Runner expects one")
 
     def other(self, name: str, value: Any) -> None:
         """Keep a part under its name, or under another where what was converted stands under that."""

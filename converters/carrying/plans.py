@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from converters.carrying import parts
@@ -13,7 +14,19 @@ from converters.formats.stored import StoredTensor
 from converters.options import Options
 from converters.reading import checkpoint
 from converters.rules import detect
-from converters.rules.ledger import DROP, DROP_DUPLICATE, KEEP, LEFT_OUT, RENAME, UNMAPPED, Account, Entry, Ledger
+from converters.rules.ledger import (
+    CHANGED,
+    CONCAT,
+    DROP,
+    DROP_DUPLICATE,
+    KEEP,
+    LEFT_OUT,
+    RENAME,
+    UNMAPPED,
+    Account,
+    Entry,
+    Ledger,
+)
 from converters.rules.mapping import Mapping as KeyMapping
 
 
@@ -84,14 +97,37 @@ class Plan:
         }
 
     def tensor(self, entry: Entry, number: int = 0) -> StoredTensor:
-        """Return the tensor that is written for a line of an account, or the source's where none is."""
-        written = entry.target is not None and number == 0
+        """Return the tensor that is written for a line of an account, or the source's where none is, or only a part."""
+        written = entry.target is not None and number == 0 and entry.action != CONCAT
         return self.state_dict[entry.target] if written else self.taken[number][entry.source]
 
     def in_file(self, entry: Entry, number: int = 0) -> str:
         """Return the source key of a line of an account as it is in the source's file."""
         stands = self.accounts[number].place == parts.place(self.source)
         return self.source.wrapping.in_file(entry.source) if stands else entry.source
+
+    def sources_of(self, target: str) -> tuple[str, ...]:
+        """Return the keys in the source's file that a key of the output's state dict is made of, in the rule's order."""
+        lines = self._lines[target]
+        order = self.rules.match(lines[0].source).sources if len(lines) > 1 else (lines[0].source,)
+        return tuple(self.in_file(line) for line in sorted(lines, key=lambda line: order.index(line.source)))
+
+    @cached_property
+    def _lines(self) -> dict[str, list[Entry]]:
+        """The lines of the ledger by their target."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self.ledger.entries:
+            if entry.target is not None:
+                found.setdefault(entry.target, []).append(entry)
+        return found
+
+    def rule_words(self, entry: Entry) -> str:
+        """Say in words what the rule of a line does to its tensor; empty if it does no more than to name it."""
+        if entry.action not in CHANGED:
+            return ""
+        rule, match = self.rules.rules[entry.rule], self.rules.match(entry.source)
+        several = match.sources if entry.action == CONCAT else match.targets
+        return rule.describe(several.index(entry.source if entry.action == CONCAT else entry.target))
 
     def changed(self, entry: Entry, number: int = 0) -> tuple[str, ...]:
         """Say what was done to the values of a tensor."""
@@ -116,4 +152,5 @@ def _counts(ledger: Ledger) -> dict[str, int]:
         "duplicates_dropped": ledger.count(DROP_DUPLICATE),
         "dropped": ledger.count(DROP),
         "unmapped": ledger.count(UNMAPPED),
+        **{action: ledger.count(action) for action in CHANGED if ledger.count(action)},
     }

@@ -27,7 +27,7 @@ class ByteSize(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"([0-9]+) ?([KMGT]?)(i?)B?", str(value).strip(), re.IGNORECASE)
         if found is None or int(found[1]) == 0:
-            self.fail(f"{value!r} is no size; write it like 5GB, 500MB or 64MiB.", param, ctx)
+            self.fail(f"{value!r} is not a size; write it like 5GB, 500MB or 64MiB.", param, ctx)
         return int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
 
 

@@ -40,61 +40,75 @@ def cli() -> None:
 def _wrapping(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what the state dict of SRC is wrapped in."""
     key = click.option(
-        "--key", metavar="K", help="Where the state dict of SRC is, such as model.state_dict; '' is the top."
+        "--key",
+        metavar="K",
+        help="Key of the state dict in SRC, such as model.state_dict; '' is the top. [default: found]",
     )
-    prefix = click.option("--prefix", metavar="P", help="What its keys begin with, such as module.; '' is nothing.")
+    prefix = click.option(
+        "--prefix", metavar="P", help="Prefix of its keys, such as module.; '' is none. [default: found]"
+    )
     return key(prefix(command))
 
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
 @click.argument("dst", type=click.Path())
-@click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout to write.")
+@click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout of DST.")
 @_wrapping
-@click.option("--family", metavar="NAME", help="Family of SRC, instead of detecting it.")
-@click.option("--variant", metavar="NAME", help="Variant of SRC, instead of detecting it.")
-@click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches.")
+@click.option("--family", metavar="NAME", help="Family of SRC. [default: detected]")
+@click.option("--variant", metavar="NAME", help="Variant of SRC. [default: detected]")
+@click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches, instead of refusing SRC.")
 @click.option(
     "--keep",
     type=click.Choice(["model", "ema", "all"]),
-    help="Training weights, averaged weights, or everything that resuming a training needs (.pth only). [default: "
-    "everything into a .pth; into a .safetensors the weights that SRC gives to a model, averaged if there are any]",
+    help="What to keep: the training weights, the averaged weights (ema), or everything that resuming a training needs "
+    "(.pth only). [default: all for a .pth; for a .safetensors the averaged weights, or else the training weights]",
 )
-@click.option("--num-classes", type=click.IntRange(min=1), help="Number of classes of DST, for fine-tuning.")
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=1),
+    help="Number of classes of DST, for fine-tuning. [default: that of SRC]",
+)
 @click.option(
     "--class-map",
     metavar="FILE",
     type=click.Path(),
-    help='Where these classes come from, as JSON: {"cat": "cat", "new": null}. Target to source class, each by index '
-    "or name; null initialises one. [default: all are kept if SRC has as many, else initialised]",
+    help='JSON file that gives each class of DST the class of SRC it starts from, by name or index: {"cat": "cat", '
+    '"new": null}. null makes a new class. [default: all classes are kept if SRC has as many; otherwise all are new]',
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the classes that are initialised.")
-@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), help="Write all floating tensors so.")
-@click.option("--strip", is_flag=True, help="For inference only: write weights and class names, nothing else.")
-@click.option("--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size: 5GB.")
-@click.option("--dry-run", is_flag=True, help="Print what would become of each tensor, write nothing.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of new classes.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp16", "bf16", "fp32"]),
+    help="Type of all floating-point tensors in DST. [default: as in SRC]",
+)
+@click.option("--strip", is_flag=True, help="Write only weights and class names, for inference.")
+@click.option(
+    "--shard-size", type=ByteSize(), help="Split DST (.safetensors) into files of at most this size, such as 5GB."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would happen to each tensor, and write nothing.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
     envvar="DDQ_CONVERT_CONVERT_JSON",
-    help="Print the result, ledger included, as JSON.",
+    help="Print the result as JSON, with every key.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors (and JSON with --json).")
 @click.option(
     "-v",
     "--verbose",
     count=True,
-    help="List renamed and dropped keys, changed values and other parts; twice: all keys.",
+    help="List renamed and dropped keys, changed values and other parts; -vv lists all keys.",
 )
 def convert(
     src: str, dst: str, dry_run: bool, force: bool, as_json: bool, quiet: bool, verbose: int, **options: Any
 ) -> None:
     """Convert checkpoint SRC and write it to DST (.pth or .safetensors).
 
-    A legacy SRC is cleaned by --to legacy: what training saved twice is verified and dropped. What the state dict is
-    wrapped in (a key above it, a prefix of its keys) is found and taken away.
+    With --to legacy, a SRC of the legacy layout is cleaned: tensors that the training saved twice are checked and
+    dropped. A key above the state dict or a prefix of its keys is found and removed.
     """
     with exit_codes():
         from converters import api
@@ -119,14 +133,19 @@ def convert(
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("dst", type=click.Path())
-@click.option("--source", metavar="SRC", type=click.Path(), help="Check SRC too, and convert it again in memory.")
+@click.option(
+    "--source",
+    metavar="SRC",
+    type=click.Path(),
+    help="Also check that SRC is the file that was converted, and that converting it gives the same.",
+)
 @click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_VERIFY_JSON", help="Print the result as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors (and JSON with --json).")
 def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
     """Check the converted file DST against its manifest.
 
-    Every tensor's digest, the layout, the rules, the bytes of the whole file; and that the manifest in DST and
-    DST.manifest.json agree.
+    This checks the digest of every tensor, the layout, the rules and the bytes of the whole file, and that the manifest
+    in DST agrees with DST.manifest.json.
     """
     with exit_codes():
         from converters.cli import render
@@ -168,11 +187,11 @@ Exit codes:
 )
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
-@click.option("--key", "keys", metavar="K", multiple=True, help="Where the state dict of A is; given again, of B.")
-@click.option("--prefix", "prefixes", metavar="P", multiple=True, help="What its keys begin with; given again, of B.")
+@click.option("--key", "keys", metavar="K", multiple=True, help="Key of the state dict in A; give it again for B.")
+@click.option("--prefix", "prefixes", metavar="P", multiple=True, help="Prefix of its keys in A; give it again for B.")
 @click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_DIFF_JSON", help="Print all differences as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only (and JSON, if asked for).")
-@click.option("-v", "--verbose", is_flag=True, help="List every differing key.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors (and JSON with --json).")
+@click.option("-v", "--verbose", is_flag=True, help="List every key that differs.")
 @click.pass_context
 def diff(
     context: click.Context,
@@ -186,7 +205,8 @@ def diff(
 ) -> None:
     """Compare the state dicts of checkpoints A and B: keys, shapes, dtypes, values.
 
-    Of different layouts, keys of A are translated to the layout of B. What training saves twice counts once.
+    If the layouts differ, the keys of A are translated to the layout of B. Tensors that a training saved twice count
+    once.
     """
     with exit_codes():
         from converters.cli import render

@@ -10,7 +10,7 @@ from converters.carrying.parts import LEFT_OUT
 from converters.formats import finite
 from converters.reading.averages import WEIGHTS
 from converters.rules import ledger
-from converters.rules.ledger import DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Account, Entry, Ledger
+from converters.rules.ledger import CHANGED, DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Account, Entry, Ledger
 
 if TYPE_CHECKING:
     from converters.carrying.parts import Line
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _LABEL, _WIDTH = 14, 79
 _SHOWN = 6  # keys of a kind, unless all are asked for
 _WORDS = {ledger.LEFT_OUT: "left out"}
+_DONE = {
+    **{"split": "split", "concat": "joined", "permute": "permuted", "reshape": "reshaped"},
+    **{"slice": "cut to a part", "pad": "made longer"},
+}
 _ACTIONS = {DROP_DUPLICATE: "repeated", **_WORDS}  # in a column of the plan
 
 
@@ -62,7 +66,9 @@ def _head(account: Account) -> str:
 
 def _notes(plan: Plan, entry: Entry, number: int) -> list[str]:
     """Say of a tensor what its row has no column for."""
-    notes = [f"-> {entry.target}"] if entry.action == RENAME else []
+    words = plan.rule_words(entry)
+    notes = [f"-> {entry.target}"] if entry.action == RENAME or words else []
+    notes += [words] if words else []
     match = plan.rules.match(entry.source) if entry.action == DROP_DUPLICATE else None
     notes += [f"same as {match.twin}"] if match is not None else []
     return [*notes, *plan.changed(entry, number)]
@@ -134,6 +140,7 @@ def _actions(counted: Ledger) -> list[str]:
         f"{counted.count(RENAME)} renamed",
         f"{counted.count(DROP_DUPLICATE)} duplicates dropped",
     ]
+    counts += [f"{counted.count(action)} {_DONE[action]}" for action in CHANGED if counted.count(action)]
     counts += [f"{counted.count(DROP)} dropped"] if counted.count(DROP) else []
     counts += [f"{counted.count(UNMAPPED)} unmapped left out"] if counted.count(UNMAPPED) else []
     return counts
@@ -152,7 +159,8 @@ def ledger_lines(plan: Plan, number: int, verbosity: int) -> list[str]:
     """Return one line per key of an account that changed; per key at all from verbosity 2 on."""
     return [
         f"{_WORDS.get(entry.action, entry.action)} {plan.in_file(entry, number)}"
-        + (f" -> {entry.target}" if entry.action == RENAME else "")
+        + (f" -> {entry.target}" if entry.action in (RENAME, *CHANGED) else "")
+        + (f" ({words})" if (words := plan.rule_words(entry)) else "")
         for entry in plan.accounts[number].ledger.entries
         if verbosity > 1 or entry.action not in (KEEP, ledger.LEFT_OUT)
     ]

@@ -1,4 +1,4 @@
-"""Say what a file or folder is that is no checkpoint, and the command that makes one of it, where there is one."""
+"""Say what a file or folder is that is not a checkpoint, and the command that makes one of it, where there is one."""
 
 from __future__ import annotations
 

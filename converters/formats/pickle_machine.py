@@ -266,7 +266,7 @@ class _Machine:
     def stack_find(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
-            raise ValueError("a global whose name is no text")
+            raise ValueError("a global whose name is not text")
         self.stack.append(self.meaning.find(module, name))
 
     def call(self) -> None:
@@ -290,7 +290,7 @@ class _Machine:
 
     def _call(self, function: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if type(args) is not tuple:
-            raise ValueError("arguments that are no tuple")
+            raise ValueError("arguments that are not a tuple")
         self.contain(self.meaning.call(function, args, kwargs))
 
     def build(self) -> None:

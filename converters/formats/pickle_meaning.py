@@ -56,10 +56,10 @@ class Meaning(Protocol):
         """Take note of a state that is to be set."""
 
     def extend(self, thing: Any, items: list[Any]) -> None:
-        """Take note of items to be appended or added to what is no list and no set."""
+        """Take note of items to be appended or added to what is neither a list nor a set."""
 
     def update(self, thing: Any, items: list[Any]) -> None:
-        """Take note of keys and values, in turn, to be set in what is no dict."""
+        """Take note of keys and values, in turn, to be set in what is not a dict."""
 
     def persistent(self, pid: Any) -> Any:
         """Return what stands for a persistent id."""

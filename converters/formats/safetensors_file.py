@@ -45,7 +45,7 @@ def read(source: SourceFile) -> Contents:
     """Read the header.
 
     Raises:
-        MalformedError: If the file is damaged: the header is no JSON of this form, a key stands in it twice, or the
+        MalformedError: If the file is damaged: the header is not JSON of this form, a key stands in it twice, or the
             tensors do not fill the rest of the file exactly.
     """
     length = int.from_bytes(source.read(0, 8), "little") if source.size >= 8 else 0

@@ -41,11 +41,11 @@ class Index:
             files, metadata = data["weight_map"], data.get("metadata", {})
             names = set(files.values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise MalformedError(f"it is no index of shards ({type(error).__name__})") from error
+            raise MalformedError(f"it is not an index of shards ({type(error).__name__})") from error
         bad = sorted(str(name) for name in names if not isinstance(name, str) or Path(name).name != name)
         if bad or not files or not isinstance(metadata, dict):
-            fault = f"names `{bad[0]}`, which is no file name" if bad else "lists no tensors"
-            raise MalformedError(f"it is no index of shards: it {fault}")
+            fault = f"names `{bad[0]}`, which is not a file name" if bad else "lists no tensors"
+            raise MalformedError(f"it is not an index of shards: it {fault}")
         return cls(metadata, files)
 
 

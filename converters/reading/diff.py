@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from converters.carrying import parts
-from converters.errors import DetectionError, PartsError
+from converters.errors import ConversionError, DetectionError, PartsError
 from converters.formats.stored import StoredTensor
 from converters.reading import checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Weights
@@ -17,7 +17,7 @@ from converters.reading.checkpoint import Checkpoint
 from converters.rules import engine
 from converters.rules.detect import Detection, detect
 from converters.rules.layout import TensorSpec, spec_of
-from converters.rules.ledger import DROP_DUPLICATE
+from converters.rules.ledger import CHANGED, DROP_DUPLICATE
 from converters.rules.mapping import Mapping as KeyMapping
 
 if TYPE_CHECKING:
@@ -275,8 +275,11 @@ class _Names:
         late = file.held.late if AVERAGED in names else {}
         for number, name in enumerate(names):
             prefix, skipped = file.prefix(name), late if name == TRAINING else {}
-            held = {key: tensor for key, tensor in file.sets[name].items() if key not in skipped}
-            own, repeated = _named(held, file.originals(name), rules)
+            kept = {key: tensor for key, tensor in file.sets[name].items() if key not in skipped}
+            held, changed = _changed(kept, rules)
+            plain = {key: tensor for key, tensor in held.items() if key not in changed}
+            own, repeated = _named(plain, file.originals(name), rules)
+            own |= {target: key for key, target in changed.items()}
             tensors |= {f"{prefix}{key}": tensor for key, tensor in held.items()}
             bare |= {f"{prefix}{key}": key for key in held}
             keys |= {(number, target): f"{prefix}{key}" for target, key in own.items()}
@@ -299,6 +302,27 @@ def _rules(found: Detection, to: str) -> KeyMapping:
     return engine.rules_between(found.port.mapping, found.side, to)
 
 
+def _changed(state_dict: Tensors, rules: KeyMapping | None) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Return the tensors as rules make them of those they change, under keys that tell so; and the target of each key.
+
+    What does not fit its rule stays as it is, and has no counterpart then.
+    """
+    tensors, targets = dict(state_dict), {}
+    for one in rules.applications(state_dict) if rules is not None and rules.changes_tensors else ():
+        if not one.rule.changes_tensors or not one.rule.is_computable:
+            continue
+        try:
+            made = engine.made(one, state_dict)
+        except ConversionError:
+            continue
+        for key in one.sources:
+            del tensors[key]
+        for number, (target, tensor) in enumerate(made):
+            own = " + ".join(one.sources) + (f" ({one.rule.describe(number)})" if len(one.sources) == 1 else "")
+            tensors[own], targets[own] = tensor, target
+    return tensors, targets
+
+
 def _named(state_dict: Tensors, originals: Tensors, rules: KeyMapping | None) -> tuple[dict[str, str], list[str]]:
     """Name every key as the rules do, and list the duplicates of originals.
 
@@ -308,10 +332,10 @@ def _named(state_dict: Tensors, originals: Tensors, rules: KeyMapping | None) ->
     others, duplicates = [], []
     for key, tensor in sorted(state_dict.items()):
         match = None if rules is None else rules.match(key)
-        if match is None or (match.target is None and match.action != DROP_DUPLICATE):
+        if match is None or match.action in CHANGED or (not match.targets and match.action != DROP_DUPLICATE):
             others.append(key)
-        elif match.target is not None:
-            targets[match.target] = key
+        elif match.targets:
+            targets[match.targets[0]] = key
         elif match.twin in originals and engine.same_bits(tensor, originals[match.twin]):
             duplicates.append(key)
         else:

@@ -17,10 +17,12 @@ from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.reading.checkpoint import Checkpoint
 from converters.rules import ports
 from converters.rules.detect import Detection, detect
-from converters.rules.engine import same_bits
-from converters.rules.layout import class_counts, spec_of
+from converters.rules.engine import classes_of, rules_between, same_bits
+from converters.rules.layout import spec_of
 from converters.rules.ledger import DROP_DUPLICATE
+from converters.rules.mapping import Mapping as KeyMapping
 from converters.writing import hashing
+from legacy_adapters.ground.names import NEW
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -124,7 +126,6 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         for key, tensor in loaded.state_dict.items()
         if key not in twins and not key.endswith(_STATISTICS)
     ]
-    class_keys = () if found is None else found.port.family.class_keys
     return Inspection(
         path=loaded.path,
         format=loaded.format,
@@ -133,7 +134,7 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
         dtypes=dict(sorted(Counter(spec.dtype for spec in specs.values()).items())),
         detection=found,
         same_layout_as=() if found is None else tuple(family.name for family in ports.same_layout(found.port.family)),
-        classes=tuple(sorted(class_counts(specs, class_keys))),
+        classes=() if found is None else tuple(sorted(classes_of(loaded.state_dict, _rules(found)))),
         duplicates=tuple(twins),
         duplicates_differing=_differing(loaded.state_dict, twins, loaded.state_dict),
         sets=_sets(held, found),
@@ -158,6 +159,11 @@ def _in_file(loaded: Checkpoint, held: Weights) -> dict[str, StoredTensor]:
         for place, tensors in averages.dicts(loaded.content[top], top):
             others |= {f"{place}.{key}": tensor for key, tensor in tensors.items()}
     return {**named, **{key: tensor for key, tensor in others.items() if id(tensor) in used}}
+
+
+def _rules(found: Detection) -> KeyMapping:
+    """Return the rules that take the checkpoint to the new side."""
+    return rules_between(found.port.mapping, found.side, NEW)
 
 
 def _detected(loaded: Checkpoint) -> Detection | None:

@@ -133,7 +133,7 @@ def find(content: Any, key: str | None = None, prefix: str | None = None) -> Fou
     else:
         split = _split(tensors, begin)
     if prefix is not None and not split[0]:
-        raise MalformedError(f"no key of its state dict begins with `{prefix}`; they are such as {listed(tensors)}")
+        raise MalformedError(f"no key of its state dict begins with `{prefix}`; its keys are {listed(tensors)}")
     _refuse_parts(content, tensors)
     return _taken(content, path, tensors, split, begin, asked=prefix is not None)
 
@@ -212,7 +212,8 @@ def _best(content: dict[Any, Any], found: list[tuple[Path, str]]) -> tuple[Path,
         return best[0]
     paths = [f"--key {'.'.join(path)}" for path in dict.fromkeys(path for path, _ in best)]
     ways = paths if len(paths) > 1 else [f"--prefix {begin}" for _, begin in best]
-    raise MalformedError(f"it holds {len(ways)} sets of weights that fit alike; choose one with {' or '.join(ways)}")
+    choice = " or ".join(ways)
+    raise MalformedError(f"it holds {len(ways)} sets of weights that fit equally well; choose one with {choice}")
 
 
 def _is_averaged(path: Path) -> bool:
@@ -270,7 +271,7 @@ def _checked(held: dict[Any, Any], path: Path) -> Tensors:
             )
             looked = f"looked for a dict of tensors under {', '.join(_USUAL[:3])} and every other key; --key names one"
             is_elsewhere = not path or isinstance(value, dict)
-            raise MalformedError(f"{where} is no state dict: {what}{f' ({looked})' if is_elsewhere else ''}")
+            raise MalformedError(f"{where} is not a state dict: {what}{f' ({looked})' if is_elsewhere else ''}")
     return held
 
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
 
 from converters import errors
 from converters.errors import listed
 from converters.formats.stored import StoredTensor
-from converters.rules.layout import Layout, TensorSpec, class_counts, spec_of
+from converters.rules.layout import Layout, TensorSpec, class_counts, fitting_specs, spec_of
 from converters.rules.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
+from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as KeyMapping
+from converters.rules.values import AnyTensor, applied
 from legacy_adapters.ground.names import LEGACY, NEW
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-AnyTensor: TypeAlias = "StoredTensor | Tensor"  # all that is asked of it is dtype and shape, and bits where keys repeat
 
 
 @dataclass(frozen=True)
 class Conversion:
     """A converted state dict, keys sorted, the ledger of how it came about, and the rules in their direction.
 
-    The tensors are those of the source, not copies.
+    The tensors are those of the source, not copies, but for those that a rule changes.
     """
 
     state_dict: Mapping[str, AnyTensor]
@@ -52,8 +48,9 @@ def convert(
 
     Raises:
         ConversionError: One of its subclasses, naming the first keys concerned, if the source has the wrong number of
-            classes, a key without a rule or a duplicate that differs, or if the result has a missing, unexpected,
-            misshapen or mistyped key.
+            classes, a key without a rule, a duplicate that differs or a shape that does not fit its rule, or if the
+            result has a missing, unexpected, misshapen or mistyped key, or cannot be made because the rules are not
+            invertible.
         ValueError: If `direction` is not a side.
     """
     source = NEW if _is_legacy(direction) else LEGACY
@@ -111,14 +108,69 @@ def _applied(
     allow_unmapped: bool,
     originals: Mapping[str, AnyTensor] | None,
 ) -> Conversion:
+    check_computable(rules)
     _check_class_count(state_dict, rules, target_layout)
     ledger = Ledger(tuple(_entries(state_dict, rules)))
     if not allow_unmapped:
         _check_unmapped(ledger, rules)
     _check_duplicates(state_dict, state_dict if originals is None else originals, ledger, rules)
-    produced = {entry.target: state_dict[entry.source] for entry in ledger.entries if entry.target is not None}
+    produced = {key: tensor for one in rules.applications(sorted(state_dict)) for key, tensor in made(one, state_dict)}
     _check_layout(produced, target_layout)
     return Conversion(dict(sorted(produced.items())), ledger, rules)
+
+
+def check_computable(rules: KeyMapping) -> None:
+    """Refuse rules that cannot be applied: inverses that lack the values they would have to put back.
+
+    Raises:
+        NotInvertibleError: Naming the first.
+    """
+    for rule in rules.rules:
+        if not rule.is_computable:
+            back = rule.inverse()
+            raise errors.NotInvertibleError(
+                f"Mapping `{rules.family}` is not invertible: its rule `{back.text}` leaves out numbers of "
+                f"`{back.source}` that the way back needs; say what number the rest is, if it is one (`rest`), or "
+                "convert the other way only."
+            )
+
+
+def made(one: Application, tensors: Mapping[str, AnyTensor], rest: float | None = None) -> list[tuple[str, AnyTensor]]:
+    """Apply a rule to tensors by key, and return its targets with their tensors.
+
+    Args:
+        one: The rule and its keys.
+        tensors: With the shapes of the sources, and of one dtype.
+        rest: As in `values.applied`: what stands for the rest of a tensor that is none of the weights.
+
+    Raises:
+        MissingKeyError, ShapeMismatchError, DtypeMismatchError: If a source is not there or does not fit the others.
+        RestDiffersError: If numbers that the rule says to know are others.
+    """
+    if not one.targets:
+        return []
+    specs = fitting_specs(one, {key: spec_of(tensors[key]) for key in one.sources if key in tensors})
+    try:
+        found = applied(one.rule, [tensors[key] for key in one.sources], rest)
+    except errors.RestDiffersError as error:
+        raise errors.RestDiffersError(
+            f"Key `{one.sources[0]}` {error} (rule {one.index}: `{one.rule.text}`)."
+        ) from None
+    return list(zip(specs, found))
+
+
+def with_known_rests(state_dict: Mapping[str, AnyTensor], mapping: KeyMapping) -> dict[str, AnyTensor]:
+    """Return a state dict of the mapping's source with the numbers that its rules say to know, where it has others.
+
+    So made-up weights can be converted. What rules leave out without a word on its values stays as it is.
+    """
+    changed = {}
+    for one in mapping.applications(state_dict):
+        back = one.rule.inverse() if one.rule.action == "slice" and one.rule.rest is not None else None
+        if back is not None:
+            tensors = applied(one.rule, [state_dict[one.sources[0]]], rest=one.rule.rest)
+            changed[one.sources[0]] = applied(back, tensors)[0]
+    return {**state_dict, **changed}
 
 
 def same_bits(first: AnyTensor, second: AnyTensor) -> bool:
@@ -137,13 +189,30 @@ def _entries(keys: Iterable[str], mapping: KeyMapping) -> Iterable[Entry]:
         if match is None:
             yield Entry(key, None, None, UNMAPPED)
         else:
-            yield Entry(key, match.target, match.rule, match.action)
+            yield from (Entry(key, target, match.rule, match.action) for target in match.targets or (None,))
+
+
+def classes_of(state_dict: Mapping[str, AnyTensor], rules: KeyMapping) -> dict[int, list[str]]:
+    """Group the tensors that have one row per class by their number of rows.
+
+    What a rule changes is counted as it is afterwards, under its new key: before, its rows may be of several tensors.
+    """
+    specs = {key: spec_of(tensor) for key, tensor in sorted(state_dict.items())}
+    for one in rules.applications(specs) if rules.changes_tensors else ():
+        if one.rule.changes_tensors:
+            try:
+                changed = fitting_specs(one, specs)
+            except errors.ConversionError:  # which is told when it is converted
+                changed = {}
+            for key in one.sources:
+                specs.pop(key, None)
+            specs |= changed
+    return class_counts(specs, rules.class_keys)
 
 
 def _check_class_count(state_dict: Mapping[str, AnyTensor], mapping: KeyMapping, layout: Layout) -> None:
     expected = sorted(class_counts(layout.tensors, mapping.class_keys))
-    specs = {key: spec_of(tensor) for key, tensor in sorted(state_dict.items())}
-    found = class_counts(specs, mapping.class_keys)
+    found = classes_of(state_dict, mapping)
     if not expected or not found or sorted(found) == expected:
         return
     if len(found) > 1:

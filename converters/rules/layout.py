@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from converters.errors import DtypeMismatchError, MissingKeyError, ShapeMismatchError, listed
+from converters.rules.kinds import UnfitShapeError
+from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.rules.pattern import Pattern
 
@@ -48,15 +51,23 @@ class Layout:
         return tuple(key for key in self.tensors if key not in self.buffers)
 
     def mapped(self, mapping: KeyMapping) -> Layout:
-        """Return the layout that `mapping` makes of this one."""
-        targets = {key: mapping.target_of(key) for key in self.tensors}
-        named = {target: self.tensors[key] for key, target in targets.items() if target is not None}
-        return Layout(
-            self.variant,
-            {key: named[key] for key in model_order(named)},
-            frozenset(targets[key] for key in self.buffers) - {None},
-            frozenset(targets[key] for key in self.frozen) - {None},
-        )
+        """Return the layout that `mapping` makes of this one; what is joined is frozen if all its parts are.
+
+        Raises:
+            UnmappedKeyError: If a key has no rule.
+            ConversionError: One of its subclasses, if tensors do not fit the rule that changes them.
+        """
+        named: dict[str, TensorSpec] = {}
+        buffers: set[str] = set()
+        frozen: set[str] = set()
+        for key in self.tensors:
+            mapping.targets_of(key)  # every key has a rule
+        for one in mapping.applications(self.tensors):
+            named |= fitting_specs(one, self.tensors)
+            buffers |= set(one.targets) if self.buffers.issuperset(one.sources) else set()
+            frozen |= set(one.targets) if self.frozen.issuperset(one.sources) else set()
+        ordered = {key: named[key] for key in model_order(named)}
+        return Layout(self.variant, ordered, frozenset(buffers), frozenset(frozen))
 
     def with_classes(self, class_keys: Iterable[str], count: int) -> Layout:
         """Return the layout of the same model with another number of classes."""
@@ -88,6 +99,43 @@ class Layout:
             frozenset(key for key, entry in entries.items() if role in entry[2:]) for role in (_BUFFER, _FROZEN)
         )
         return cls(variant, tensors, buffers, frozen)
+
+
+def fitting_specs(one: Application, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """Return the targets of a rule with what its sources make of them.
+
+    Args:
+        one: The rule and its keys.
+        specs: Of the sources, by key.
+
+    Raises:
+        MissingKeyError: If a source is not there.
+        DtypeMismatchError: If the sources have several dtypes.
+        ShapeMismatchError: If one of them does not fit the rule, or the others.
+    """
+    if not one.targets:
+        return {}
+    missing = [key for key in one.sources if key not in specs]
+    if missing:
+        raise MissingKeyError(
+            f"Key `{missing[0]}` is missing from the source, expected for rule {one.index} (`{one.rule.text}`) beside "
+            f"{listed(key for key in one.sources if key in specs)}; check that the source is complete."
+        )
+    dtypes = {specs[key].dtype for key in one.sources}
+    if len(dtypes) > 1:
+        raise DtypeMismatchError(
+            f"Keys {listed(one.sources)} have dtypes {', '.join(sorted(dtypes))}, expected one for rule {one.index} "
+            f"(`{one.rule.text}`); save the source with one dtype."
+        )
+    try:
+        shapes = one.rule.shapes([specs[key].shape for key in one.sources])
+    except UnfitShapeError as error:
+        key = one.sources[error.number]
+        raise ShapeMismatchError(
+            f"Key `{key}` has shape {list(specs[key].shape)}, rule {one.index} (`{one.rule.text}`) expects "
+            f"{error.expected}; check the rule and the variant."
+        ) from None
+    return {target: TensorSpec(*dtypes, shape) for target, shape in zip(one.targets, shapes)}
 
 
 def spec_of(tensor: StoredTensor | Tensor) -> TensorSpec:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from converters.errors import CollisionError, listed
 
 KEEP, RENAME, DROP, DROP_DUPLICATE, UNMAPPED = "keep", "rename", "drop", "drop_duplicate", "unmapped"
+SPLIT, CONCAT = "split", "concat"
+#: Actions that change tensors.
+CHANGED = (SPLIT, CONCAT, "permute", "reshape", "slice", "pad")
 LEFT_OUT = "left_out"  # with the whole set of weights that it belongs to
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the ledger.
+    """One line of the ledger: one source key and what it became, or the part of it that became one target key.
 
     Attributes:
-        source: The source key.
-        target: The key it became; None where it was left out.
+        source: The source key; one that was split stands in a line for each of its parts.
+        target: The key it became, or became a part of; None where it was left out.
         rule: Index of the rule in the mapping that was applied (on the way back, the inverse mapping); None where no
             rule matched and that was allowed.
-        action: `keep`, `rename`, `drop`, `drop_duplicate`, `unmapped` or `left_out`.
+        action: `keep`, `rename`, `drop`, `drop_duplicate`, one of `CHANGED`, `unmapped` or `left_out`.
     """
 
     source: str
@@ -32,7 +35,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All lines of one conversion; every source key stands in it once, and every target key once.
+    """All lines of one conversion; every source key is used in it once, and every target key produced once.
+
+    A rule that splits a key uses it once, in the lines of all its parts; one that joins keys produces the whole once.
 
     Raises:
         CollisionError: If a key is used or produced twice.
@@ -41,21 +46,21 @@ class Ledger:
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
-        _refuse_repeats("used", (entry.source for entry in self.entries))
-        _refuse_repeats("produced", (entry.target for entry in self.entries if entry.target is not None))
+        _refuse_repeats("used", _once(self.entries, SPLIT, "source"))
+        _refuse_repeats("produced", _once(self.entries, CONCAT, "target"))
 
     def of(self, action: str) -> tuple[Entry, ...]:
         """Return the lines with one action."""
         return tuple(entry for entry in self.entries if entry.action == action)
 
     def count(self, action: str) -> int:
-        """Count the lines with one action."""
-        return len(self.of(action))
+        """Count the source keys with one action."""
+        return len({entry.source for entry in self.of(action)})
 
     @property
     def changes_nothing(self) -> bool:
         """Tell whether every source key is there again under its own name."""
-        return all(entry.source == entry.target for entry in self.entries)
+        return all(entry.source == entry.target and entry.action not in CHANGED for entry in self.entries)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,18 @@ class Account:
     def left_out(cls, name: str, place: str, keys: Iterable[str]) -> Account:
         """Account for a set that is left out as a whole."""
         return cls(name, place, None, Ledger(tuple(Entry(key, None, None, LEFT_OUT) for key in sorted(keys))))
+
+
+def _once(entries: Iterable[Entry], action: str, side: str) -> Iterator[str]:
+    """Yield the keys of one side; those of the lines that one rule makes with `action` of one key, once."""
+    together = set()
+    for entry in entries:
+        key = getattr(entry, side)
+        if key is None or (entry.rule, key) in together:
+            continue
+        if entry.action == action:
+            together.add((entry.rule, key))
+        yield key
 
 
 def _refuse_repeats(verb: str, keys: Iterable[str]) -> None:

@@ -2,85 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
-from typing import ClassVar
+from itertools import chain, combinations
 
-from converters.errors import MappingError, UnmappedKeyError
+from converters.errors import MappingError, NotOneToOneError, UnmappedKeyError
+from converters.rules.kinds import (
+    Concat,
+    Drop,
+    DropDuplicateOf,
+    Keep,
+    Pad,
+    Permute,
+    Rename,
+    Reshape,
+    Rule,
+    Slice,
+    Split,
+    fault_of,
+)
 from converters.rules.pattern import Cut, Pattern, fill_segments, intersect
 
+__all__ = [
+    "Application", "Concat", "Drop", "DropDuplicateOf", "Keep", "Mapping", "Match", "Pad", "Permute", "Rename",
+    "Reshape", "Rule", "Slice", "Split",
+]  # fmt: skip
+
 _HEAD = 3  # segments that rules are looked up by; enough to tell the branches of one list from those of another
-
-
-@dataclass(frozen=True)
-class Rename:
-    """Give every key that matches `source` the name that `target` makes of it."""
-
-    source: str
-    target: str
-    action: ClassVar[str] = "rename"
-
-    def inverse(self) -> Rename:
-        return Rename(self.target, self.source)
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Keep the name of every key that matches `pattern`."""
-
-    pattern: str
-    action: ClassVar[str] = "keep"
-
-    @property
-    def source(self) -> str:
-        return self.pattern
-
-    @property
-    def target(self) -> str:
-        return self.pattern
-
-    def inverse(self) -> Keep:
-        return self
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Leave out every key that matches `pattern`, for a written reason."""
-
-    pattern: str
-    reason: str
-    action: ClassVar[str] = "drop"
-    target: ClassVar[None] = None
-
-    @property
-    def source(self) -> str:
-        return self.pattern
-
-    def inverse(self) -> None:
-        """Return None: what was dropped cannot be made again."""
-
-
-@dataclass(frozen=True)
-class DropDuplicateOf:
-    """Leave out every key that repeats its `twin`, another key of the same source, bit by bit."""
-
-    pattern: str
-    twin: str
-    reason: str
-    action: ClassVar[str] = "drop_duplicate"
-    target: ClassVar[None] = None
-
-    @property
-    def source(self) -> str:
-        return self.pattern
-
-    def inverse(self) -> None:
-        """Return None: a duplicate is not made again, for its twin carries the weights."""
-
-
-Rule = Rename | Keep | Drop | DropDuplicateOf
 
 
 @dataclass(frozen=True)
@@ -89,14 +38,42 @@ class Match:
 
     Attributes:
         rule: Index of the rule in its mapping.
-        action: `rename`, `keep`, `drop` or `drop_duplicate`.
-        target: The key on the other side; None where the key is dropped.
+        action: What the rule does, such as `rename` or `split`.
+        targets: The keys on the other side that it becomes, or a part of which; none where it is dropped.
         twin: The source key that a duplicate repeats; None for every other action.
+        sources: All keys that the rule takes together with this one, in its order; the key alone unless it joins them.
     """
 
     rule: int
     action: str
-    target: str | None
+    targets: tuple[str, ...]
+    twin: str | None = None
+    sources: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str | None:
+        """The one key on the other side; None where there is none, or are several."""
+        return self.targets[0] if len(self.targets) == 1 else None
+
+
+@dataclass(frozen=True)
+class Application:
+    """A rule that is applied to the keys it takes together: to one key, or to all that it joins.
+
+    Attributes:
+        index: Of the rule in its mapping.
+        rule: The rule.
+        sources: The keys it takes, in its order.
+        targets: The keys it produces, in its order; none if it drops the source.
+        missing: Those of `sources` that are not there.
+        twin: The source key that a duplicate repeats; None for every other action.
+    """
+
+    index: int
+    rule: Rule
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    missing: tuple[str, ...] = ()
     twin: str | None = None
 
 
@@ -110,8 +87,8 @@ class Mapping:
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
 
     Raises:
-        MappingError: If a pattern is malformed, wildcards differ, rules repeat or overlap, or a duplicate is dropped
-            together with its twin.
+        MappingError: If a pattern is malformed, wildcards differ, rules repeat or overlap, a rule's numbers contradict
+            each other, or a duplicate is dropped together with its twin.
     """
 
     family: str
@@ -120,42 +97,66 @@ class Mapping:
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
-            _check_rule(index, rule)
-        _check_overlaps("source", [(index, rule.source) for index, rule in enumerate(self.rules)])
-        _check_overlaps(
-            "target", [(index, rule.target) for index, rule in enumerate(self.rules) if rule.target is not None]
-        )
+            fault = fault_of(rule, index)
+            if fault is not None:
+                raise MappingError(fault)
+        _check_overlaps("source", [(index, text) for index, rule in enumerate(self.rules) for text in rule.sources])
+        _check_overlaps("target", [(index, text) for index, rule in enumerate(self.rules) for text in rule.targets])
         _check_twins(self.rules)
 
     @cached_property
-    def _sources(self) -> tuple[Pattern, ...]:
-        return tuple(Pattern(rule.source) for rule in self.rules)
+    def changes_tensors(self) -> bool:
+        """Tell whether some rule does more than to name, keep or drop tensors."""
+        return any(rule.changes_tensors for rule in self.rules)
 
     @cached_property
-    def _targets(self) -> tuple[Pattern | None, ...]:
-        return tuple(None if rule.target is None else Pattern(rule.target) for rule in self.rules)
+    def _sources(self) -> tuple[tuple[int, Pattern], ...]:
+        """The patterns of source keys, each with the index of its rule."""
+        return tuple((index, Pattern(text)) for index, rule in enumerate(self.rules) for text in rule.sources)
 
     @cached_property
-    def _by_head(self) -> dict[tuple[str, ...], list[int]]:
+    def _patterns(self) -> tuple[tuple[tuple[Pattern, ...], tuple[Pattern, ...]], ...]:
+        """The patterns of sources and targets of every rule."""
+        return tuple((tuple(map(Pattern, rule.sources)), tuple(map(Pattern, rule.targets))) for rule in self.rules)
+
+    @cached_property
+    def _by_head(self) -> dict[tuple[str, ...], list[tuple[int, Pattern]]]:
         """The rules by the literal segments that their patterns begin with, up to `_HEAD` of them."""
-        found: dict[tuple[str, ...], list[int]] = {}
-        for index, pattern in enumerate(self._sources):
-            found.setdefault(pattern.head[:_HEAD], []).append(index)
+        found: dict[tuple[str, ...], list[tuple[int, Pattern]]] = {}
+        for index, pattern in self._sources:
+            found.setdefault(pattern.head[:_HEAD], []).append((index, pattern))
         return found
 
     def match(self, key: str) -> Match | None:
         """Find the rule that takes `key`; None where no rule does."""
         segments = tuple(key.split(".", _HEAD)[:_HEAD])
         heads = (segments[:length] for length in range(len(segments) + 1))
-        for index in (index for head in heads for index in self._by_head.get(head, ())):
-            bindings = self._sources[index].match(key)
+        for index, pattern in (entry for head in heads for entry in self._by_head.get(head, ())):
+            bindings = pattern.match(key)
             if bindings is not None:
                 rule = self.rules[index]
-                target = self._targets[index]
-                target = None if target is None else target.fill(bindings)
+                sources, targets = self._patterns[index]
                 twin = Pattern(rule.twin).fill(bindings) if isinstance(rule, DropDuplicateOf) else None
-                return Match(index, rule.action, target, twin)
+                together = (key,) if len(sources) == 1 else tuple(pattern.fill(bindings) for pattern in sources)
+                return Match(index, rule.action, tuple(target.fill(bindings) for target in targets), twin, together)
         return None
+
+    def applications(self, keys: Iterable[str]) -> Iterator[Application]:
+        """Yield every rule that takes some of `keys`, once for those it takes together, in the order of the first.
+
+        Keys that no rule matches are passed over.
+        """
+        keys = dict.fromkeys(keys)
+        joined: set[tuple[int, tuple[str, ...]]] = set()
+        for key in keys:
+            match = self.match(key)
+            if match is None or (match.rule, match.sources) in joined:
+                continue
+            if len(match.sources) > 1:
+                joined.add((match.rule, match.sources))
+            missing = tuple(source for source in match.sources if source not in keys)
+            rule = self.rules[match.rule]
+            yield Application(match.rule, rule, match.sources, match.targets, missing, match.twin)
 
     def target_of(self, key: str) -> str | None:
         """Name `key` as the other side does; use it for state-dict keys, parameters and gradients alike.
@@ -165,23 +166,45 @@ class Mapping:
 
         Raises:
             UnmappedKeyError: If no rule matches `key`.
+            NotOneToOneError: If it becomes several keys, or one together with others; see `targets_of`.
         """
+        match = self._match(key)
+        if len(match.targets) > 1 or len(match.sources) > 1:
+            raise NotOneToOneError(
+                f"Key `{key}` is not one key on the other side: rule {match.rule} of mapping `{self.family}` is "
+                f"`{self.rules[match.rule].text}`."
+            )
+        return match.target
+
+    def targets_of(self, key: str) -> tuple[str, ...]:
+        """Name the keys on the other side that `key` becomes, or becomes a part of; none where a rule drops it.
+
+        Raises:
+            UnmappedKeyError: If no rule matches `key`.
+        """
+        return self._match(key).targets
+
+    def _match(self, key: str) -> Match:
         match = self.match(key)
         if match is None:
             raise UnmappedKeyError(
                 f"Key `{key}` of the source is matched by no rule of mapping `{self.family}`; add a rule."
             )
-        return match.target
+        return match
 
     def inverse(self) -> Mapping:
-        """Return the mapping from the new layout to the legacy one; dropped keys stay away."""
+        """Return the mapping from the new layout to the legacy one; dropped keys stay away.
+
+        It has every shape, but not every value: what `Slice` leaves out, its inverse does not know, and a conversion
+        by that is refused.
+        """
         turned = tuple(rule.inverse() for rule in self.rules)
         return Mapping(self.family, tuple(rule for rule in turned if rule is not None), self.class_keys)
 
     def canonical(self) -> Mapping:
         """Return the mapping from the source's layout to itself: it drops what this one drops and renames nothing."""
-        rules = (rule if rule.target is None else Keep(rule.source) for rule in self.rules)
-        return Mapping(self.family, tuple(rules), self.class_keys)
+        rules = ([rule] if not rule.targets else map(Keep, rule.sources) for rule in self.rules)
+        return Mapping(self.family, tuple(chain.from_iterable(rules)), self.class_keys)
 
     def map_module(self, path: str) -> str | None:
         """Name a module as the other side does, by the same rules that rename its keys.
@@ -204,7 +227,7 @@ class Mapping:
     def _map_module(self, path: str) -> str | None:
         places = [
             place
-            for index, pattern in enumerate(self._sources)
+            for index, pattern in self._sources
             for cut in pattern.cuts(path)
             for place in self._places(index, cut)
         ]
@@ -220,22 +243,22 @@ class Mapping:
 
     def _places(self, index: int, cut: Cut) -> Iterator[_Place]:
         """Yield where rule `index` puts the keys of a module that stands at `cut`."""
-        target = self.rules[index].target
-        if target is None:
-            return
-        segments = tuple(target.split("."))
-        head, rest = segments[: len(segments) - len(cut.rest)], segments[len(segments) - len(cut.rest) :]
-        if len(cut.rest) > len(segments) or rest != cut.rest:
-            bindings = (*cut.bindings[:-1], f"{cut.bindings[-1]}.**") if cut.goes_on else cut.bindings
-            yield _Place(".".join(fill_segments(segments, bindings)), exact=False)
-            return
-        if cut.goes_on:
-            head = segments[: len(head) + 1]
-        yield _Place(".".join(fill_segments(head, cut.bindings)), exact=True)
+        rule = self.rules[index]
+        one_to_one = len(rule.sources) == len(rule.targets) == 1
+        for target in rule.targets:
+            segments = tuple(target.split("."))
+            head, rest = segments[: len(segments) - len(cut.rest)], segments[len(segments) - len(cut.rest) :]
+            if not one_to_one or len(cut.rest) > len(segments) or rest != cut.rest:
+                bindings = (*cut.bindings[:-1], f"{cut.bindings[-1]}.**") if cut.goes_on else cut.bindings
+                yield _Place(".".join(fill_segments(segments, bindings)), exact=False)
+                continue
+            if cut.goes_on:
+                head = segments[: len(head) + 1]
+            yield _Place(".".join(fill_segments(head, cut.bindings)), exact=True)
 
     def _touches(self, path: str) -> bool:
         """Tell whether some rule takes keys below the module `path`."""
-        return any(True for pattern in self._sources for _ in pattern.cuts(path))
+        return any(True for _, pattern in self._sources for _ in pattern.cuts(path))
 
     def _twin_module(self, path: str) -> str | None:
         """Name the module whose keys the dropped module `path` repeats, on the other side."""
@@ -243,7 +266,7 @@ class Mapping:
             if not isinstance(rule, DropDuplicateOf):
                 continue
             twins = tuple(rule.twin.split("."))
-            for cut in self._sources[index].cuts(path):
+            for cut in Pattern(rule.source).cuts(path):
                 kept = len(twins) - len(cut.rest) + cut.goes_on
                 if twins[len(twins) - len(cut.rest) :] == cut.rest and kept > 0:
                     return self.map_module(".".join(fill_segments(twins[:kept], cut.bindings)))
@@ -261,30 +284,13 @@ class _Place:
         return self.path.startswith(f"{module}.") or (self.exact and self.path == module)
 
 
-def _check_rule(index: int, rule: Rule) -> None:
-    others = {"target": rule.target, "twin": getattr(rule, "twin", None)}
-    for text in (rule.source, *others.values()):
-        problem = None if text is None else Pattern(text).problem
-        if problem is not None:
-            raise MappingError(f"Pattern `{text}` in rule {index} {problem}.")
-    if isinstance(rule, (Drop, DropDuplicateOf)) and not rule.reason.strip():
-        raise MappingError(f"Rule {index} drops `{rule.source}` without a reason; write one.")
-    source = Pattern(rule.source).wildcards
-    for name, text in others.items():
-        other = source if text is None else Pattern(text).wildcards
-        if len(other) != len(source):
-            raise MappingError(
-                f"Wildcard count mismatch in rule {index}: source has {len(source)}, {name} has {len(other)}."
-            )
-        if other != source:
-            raise MappingError(
-                f"Wildcard kind mismatch in rule {index}: source has {' '.join(source)}, {name} has {' '.join(other)}."
-            )
-
-
 def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
     # one object per pattern, which then takes its text apart once
     for (i, first), (j, second) in combinations([(index, Pattern(text)) for index, text in patterns], 2):
+        if i == j and intersect(first, second):
+            raise MappingError(
+                f"Rule {i} has two {side}s with keys in common: `{first.text}` and `{second.text}`."
+            )
         if first.text == second.text:
             raise MappingError(f"Duplicate rule {j}: its {side} `{second.text}` already stands in rule {i}.")
         if intersect(first, second):
@@ -295,7 +301,7 @@ def _check_overlaps(side: str, patterns: list[tuple[int, str]]) -> None:
 
 def _check_twins(rules: tuple[Rule, ...]) -> None:
     """Refuse a duplicate whose twin is dropped, too: of the two, one has to stay."""
-    drops = [(index, rule) for index, rule in enumerate(rules) if rule.target is None]
+    drops = [(index, rule) for index, rule in enumerate(rules) if not rule.targets]
     for i, copy in drops:
         for j, rule in drops:
             if isinstance(copy, DropDuplicateOf) and intersect(Pattern(copy.twin), Pattern(rule.source)):

@@ -6,8 +6,10 @@ from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from pathlib import Path
 
 from converters.errors import MappingError
+from converters.rules import rule_file
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
@@ -41,7 +43,7 @@ class Port:
         """
         try:
             return Mapping(self.family.name, _rules(self.family, self.variant), self.family.class_keys)
-        except MappingError as error:
+        except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
 
     @property
@@ -96,7 +98,9 @@ def same_layout(family: Family) -> tuple[Family, ...]:
 
 def _rules(family: Family, variant: Variant) -> tuple[Rule, ...]:
     rules = family.rules(variant) if callable(family.rules) else family.rules
-    if not isinstance(rules, Sequence) or isinstance(rules, str):
+    if isinstance(rules, (str, Path)):
+        return rule_file.load((family.folder or Path()) / rules)
+    if not isinstance(rules, Sequence):
         raise MappingError(f"expected a tuple of rules, found a {type(rules).__name__}.")
     wrong = [rule for rule in rules if not isinstance(rule, Rule)]
     if wrong:

@@ -15,8 +15,8 @@ from converters.errors import VerificationError
 from converters.formats.plain import copied
 from converters.formats.stored import StoredTensor
 from converters.reading.checkpoint import MANIFEST_KEY
-from converters.rules.mapping import DropDuplicateOf, Rename, Rule
 from converters.rules.mapping import Mapping as KeyMapping
+from converters.rules.mapping import Rule
 from converters.typed import misfit
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Line:
 
     Attributes:
         target: Its key in the output.
-        source: Its key in the source.
-        action: `keep` or `rename`.
+        source: Its key in the source; of what was joined the keys of all parts, in their order.
+        action: `keep`, `rename` or what its rule does to tensors, such as `split`.
         rule: Index of the rule that was applied; `Manifest.rules` has the texts.
         dtype: As torch writes it, less the `torch.`.
         shape: Of the tensor in the output.
@@ -61,13 +61,18 @@ class Line:
     """
 
     target: str
-    source: str
+    source: str | tuple[str, ...]
     action: str
     rule: int
     dtype: str
     shape: tuple[int, ...]
     sha256: str
     changes: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All keys in the source that it was made of."""
+        return (self.source,) if isinstance(self.source, str) else self.source
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            VerificationError: If it is no manifest of this version, or was edited.
+            VerificationError: If it is not a manifest of this version, or was edited.
         """
         with _reading():
             read = cls.from_dict(json.loads(text))
@@ -221,10 +226,11 @@ def build(planned: Plan, source: Iterable[FileDigest], digests: Mapping[str, str
         digests: SHA-256 of every tensor that `written_tensors` names.
     """
     origins = {entry.target: entry for entry in planned.ledger.entries if entry.target is not None}
+    sources = {key: planned.sources_of(key) for key in planned.state_dict}
     lines = (
         Line(
             target=key,
-            source=planned.in_file(origins[key]),
+            source=sources[key][0] if len(sources[key]) == 1 else sources[key],
             action=origins[key].action,
             rule=origins[key].rule,
             dtype=tensor.dtype,
@@ -293,11 +299,7 @@ def mapping_version(mapping: KeyMapping) -> str:
 
 def rule_text(rule: Rule) -> str:
     """Write a rule as one line."""
-    if isinstance(rule, Rename):
-        return f"{rule.action} {rule.source} -> {rule.target}"
-    if isinstance(rule, DropDuplicateOf):
-        return f"{rule.action} {rule.source} of {rule.twin}"
-    return f"{rule.action} {rule.source}"
+    return rule.text
 
 
 def first_difference(recorded: Manifest, found: Manifest) -> str | None:
@@ -314,7 +316,7 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise VerificationError(f"it is no manifest of ddq-convert ({type(error).__name__})") from error
+        raise VerificationError(f"it is not a manifest of ddq-convert ({type(error).__name__})") from error
 
 
 def _reason(rules: KeyMapping, index: int | None) -> str:

@@ -214,17 +214,26 @@ def _check_rules(path: Path, recorded: Manifest) -> None:
             f"{manifest.mapping_version(mapping)}); verify it with ddq-convert {recorded.tool_version}."
         )
     rules = engine.rules_between(mapping, recorded.source_layout, recorded.target_layout)
-    said = {line.source: (line.rule, line.action, line.target) for line in recorded.tensors}
-    said |= {line.source: (line.rule, line.action, None) for line in recorded.left_out}
+    said = [(key, (line.rule, line.action, line.target)) for line in recorded.tensors for key in line.sources]
+    said += [(line.source, (line.rule, line.action, None)) for line in recorded.left_out]
     prefix = recorded.options.get("prefix") or ""
-    for key, line in said.items():
+    for key, line in said:
         names = wrapping.forms(key, prefix)
         matches = [rules.match(name) for name in (*names, key)]
         matches += [] if names and key.startswith(prefix) else [None]
         if line not in [
-            (None, UNMAPPED, None) if match is None else (match.rule, match.action, match.target) for match in matches
+            (None, UNMAPPED, None) if match is None else (match.rule, match.action, target)
+            for match in matches
+            for target in (match and match.targets) or (None,)
         ]:
             raise VerificationError(f"The manifest of `{path}` has `{key}` under a rule that does not say so.")
+    for line in recorded.tensors:
+        expected = len(rules.rules[line.rule].sources)
+        if len(line.sources) != expected:
+            raise VerificationError(
+                f"The manifest of `{path}` has `{line.target}` made of {len(line.sources)} key(s), its rule makes it "
+                f"of {expected}."
+            )
     if recorded.rules != tuple(manifest.rule_text(rule) for rule in rules.rules):
         raise VerificationError(f"The manifest of `{path}` has other rules than its mapping version.")
 
@@ -232,7 +241,8 @@ def _check_rules(path: Path, recorded: Manifest) -> None:
 def _options(recorded: Manifest) -> Options:
     """Return the options to convert again with; a prefix that some weights lacked was found, and not asked for."""
     options = Options.from_dict(recorded.options)
-    lacking = (line.source for line in recorded.tensors if not wrapping.forms(line.source, options.prefix or ""))
+    keys = (key for line in recorded.tensors for key in line.sources)
+    lacking = (key for key in keys if not wrapping.forms(key, options.prefix or ""))
     return options if next(lacking, None) is None else replace(options, prefix=None)
 
 

@@ -82,8 +82,8 @@ def _of_two_bytes(raw: bytes) -> Decoded:
 def _of_one_byte(raw: bytes, error: UnicodeDecodeError) -> Decoded:
     line, column = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start)
     trouble = (
-        f"byte 0x{raw[error.start]:02x} in line {line}, column {column} is no UTF-8, which mmdet reads; if the file is "
-        "Latin-1 (Windows), `iconv -f cp1252 -t utf-8 OLD > NEW` converts it"
+        f"byte 0x{raw[error.start]:02x} in line {line}, column {column} is not UTF-8, which mmdet reads; if the file "
+        "is Latin-1 (Windows), `iconv -f cp1252 -t utf-8 OLD > NEW` converts it"
     )
     return Decoded(raw.decode("latin-1"), "latin-1", trouble, certain=False)
 
@@ -116,7 +116,7 @@ def load(path: Path, found: Collector) -> dict[str, Any] | None:
         head = file.read(64)
     for magic, what in _NO_TEXT:
         if head.startswith(magic):
-            found.add("unreadable", "", f"this is no JSON but {what}")
+            found.add("unreadable", "", f"this is not JSON but {what}")
             return None
     decoded = decode(path)
     if decoded.trouble:
@@ -126,7 +126,7 @@ def load(path: Path, found: Collector) -> dict[str, Any] | None:
     except json.JSONDecodeError as error:
         found.add("unreadable", f"line {error.lineno}, column {error.colno}", _no_json(decoded.text, error))
     except (ValueError, RecursionError) as error:  # a number of more digits than Python reads, lists in lists
-        found.add("unreadable", "", f"this is no JSON: {error}")
+        found.add("unreadable", "", f"this is not JSON: {error}")
     else:
         form = foreign.json_form(content)
         if form is None and isinstance(content, dict):
@@ -139,14 +139,14 @@ def load(path: Path, found: Collector) -> dict[str, Any] | None:
 def _no_json(text: str, error: json.JSONDecodeError) -> str:
     start = text.lstrip()[:200].lower()
     if start.startswith(("<!doctype html", "<html")):
-        return "this is no JSON but a web page, as servers send one instead of a file; download the file again"
+        return "this is not JSON but a web page, as servers send one instead of a file; download the file again"
     if not start:
-        return f"this is no JSON: {error.msg}; the file is empty"
+        return f"this is not JSON: {error.msg}; the file is empty"
     if _TRAILING_COMMA.match(text, text.rfind(",", 0, error.pos + 1)):
-        return f"this is no JSON: {error.msg}; remove the comma before the closing bracket"
+        return f"this is not JSON: {error.msg}; remove the comma before the closing bracket"
     last = len(text.rstrip()) - 1
     if error.pos > last or error.msg.startswith("Unterminated") or error.pos == last and text[last] not in "}]":
-        return f"this is no JSON: {error.msg}; the file ends too early, copy or download it again"
+        return f"this is not JSON: {error.msg}; the file ends too early, copy or download it again"
     if error.msg == "Extra data":
-        return f"this is no JSON: {error.msg}; expected one object, found another value behind the first"
-    return f"this is no JSON: {error.msg}"
+        return f"this is not JSON: {error.msg}; expected one object, found another value behind the first"
+    return f"this is not JSON: {error.msg}"

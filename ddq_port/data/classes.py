@@ -80,7 +80,7 @@ def _of_file(ann_file: Path, _mtime: int, _size: int) -> tuple[str, ...]:
         raise NamesError("its list of categories is empty")
     wrong = next((name for name in names if not isinstance(name, str)), "")
     if wrong != "":
-        raise NamesError(f"the name {wrong!r} of a category is no text")
+        raise NamesError(f"the name {wrong!r} of a category is not text")
     return names
 
 

@@ -210,7 +210,7 @@ def _why_unreadable(path: Path, header: Header | None, said: list[str], failure:
     if header is None and form is not None:
         return f"it is a file in {form} format, which the loader cannot read; convert it to an 8-bit PNG or JPEG"
     if header is None:
-        return f"this is no image that the loader knows: {failure}{reason}"
+        return f"this is not an image that the loader knows: {failure}{reason}"
     if _is_truncated(path):
         return f"the {header.form} file ends too early or is damaged; get it again{reason}"
     kind = f"a {header.form} file of {header.size[0]} x {header.size[1]} pixels, mode {header.mode}"

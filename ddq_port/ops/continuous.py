@@ -160,10 +160,10 @@ def _deformable_attention(value: Tensor, locations: Tensor, weights: Tensor, sha
         sampled.append(F.grid_sample(feature, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
     # [bs, queries, heads, levels, points] -> [bs*heads, 1, queries, levels*points]
     flat_weights = weights.transpose(1, 2).reshape(bs * num_heads, 1, num_queries, num_levels * num_points)
-    # [bs*heads, channels, queries, levels*points] -> [bs, heads*channels, queries]
+    # [bs*heads, channels, queries, levels, points] -> [..., levels*points] -> [bs*heads, channels, queries]
     output = (torch.stack(sampled, dim=-2).flatten(-2) * flat_weights).sum(-1)
-    output = output.view(bs, num_heads * channels, num_queries)
-    return output.transpose(1, 2).contiguous()
+    output = output.view(bs, num_heads * channels, num_queries)  # [bs, heads*channels, queries]
+    return output.transpose(1, 2).contiguous()  # [bs, queries, heads*channels]
 
 
 def _focal_terms(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

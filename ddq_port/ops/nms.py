@@ -156,7 +156,7 @@ class _KeptBoxes:
 
     def indices(self) -> Tensor:
         """Return all kept indices, int64 [count], in the order in which they were kept."""
-        return torch.cat(self._parts) if self._parts else self._empty
+        return torch.cat(self._parts) if self._parts else self._empty  # [count]
 
     def offer(self, candidates: Tensor) -> None:
         """Keep those of ``candidates`` (int64 [B], best first) that no kept box suppresses, greedily."""
@@ -185,6 +185,7 @@ class _KeptBoxes:
                 return keep
 
     def _gather(self, index: Tensor) -> Tensor:
+        # [len(index)] each -> [5, len(index)]
         return torch.stack([part[index] for part in (self._x1, self._y1, self._x2, self._y2, self._areas)])
 
     def _append(self, index: Tensor, columns: Tensor) -> None:
@@ -250,7 +251,8 @@ def _blocks(order: Tensor, size: int, largest: int) -> Iterator[Tensor]:
 
 def _chosen(mask: Tensor, candidates: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return the entries of ``candidates`` [B] and ``columns`` [5, B] where ``mask`` [B] is True."""
-    places = mask.nonzero().view(-1)  # once: a GPU is waited for whenever a mask is counted
+    # [k], the number of True; asked for once, because a GPU is waited for whenever a mask is counted
+    places = mask.nonzero().view(-1)
     return candidates[places], columns[:, places]
 
 

@@ -22,8 +22,8 @@ from ddq_port.training.output.console import (
 _EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  what was asked about is not so: the preflight found a mismatch, a
-     number is not finite, the AP was missed, the data have errors
+  1  the preflight found a mismatch, a number is not finite, memory ran
+     out, the data have errors, or the demo missed its AP
   2  usage or bad input
   70 a bug: the traceback says where"""
 
@@ -49,60 +49,66 @@ def cli() -> None:
 
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("config")
-@click.option("--work-dir", type=_FOLDER, help="Folder of logs and checkpoints. [default: work_dirs/CONFIG]")
+@click.option("--work-dir", type=_FOLDER, help="Folder for logs and checkpoints. [default: work_dirs/CONFIG]")
 @click.option(
     "--resume",
     metavar="[CKPT]",
     is_flag=False,
     flag_value="auto",
-    help="Go on with a checkpoint; without a name, with the newest in the work dir, if there is one.",
+    help="Go on from a checkpoint; without a name, from the newest one in the work dir, if there is one.",
 )
 @click.option(
     "--override-schedule",
     is_flag=True,
-    help="Resume with the learning rates and schedules of CONFIG where the checkpoint has others, instead of refusing.",
+    help="With --resume, take the learning rates and schedules of CONFIG where the checkpoint has others.",
 )
 @click.option(
     "--data",
     nargs=2,
     metavar="ANN IMAGES",
     type=_PATH,
-    help="Train on these instead: annotations in COCO format and folder of images. The model gets their classes.",
+    help="Train on this data: annotation file in COCO format and folder of its images. The model gets its classes.",
 )
-@click.option("--val-data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Validate on these instead.")
+@click.option("--val-data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Validate on this data.")
 @click.option(
     "--check-data/--no-check-data",
     default=True,
     show_default=True,
-    help="First look for what is wrong in the annotation files and images; errors end it.",
+    help="First check annotation files and images; errors end the command.",
 )
-@click.option("--load-from", metavar="CKPT", help="Weights to begin with, .pth or .safetensors.")
-@click.option("--partial", is_flag=True, help="Accept a --load-from that fits the model in part only.")
+@click.option("--load-from", metavar="CKPT", help="Weights to start from, .pth or .safetensors.")
+@click.option("--partial", is_flag=True, help="Accept --load-from weights that fit only a part of the model.")
 @click.option(
     "--allow-other-classes",
     is_flag=True,
-    help="Accept a checkpoint that was trained for classes of other names, as many as the data have.",
+    help="Accept a checkpoint whose classes have other names, if their number is that of the data.",
 )
-@click.option("--backbone-weights", metavar="FILE", type=_FILE, help="Weights of the backbone, instead of a download.")
+@click.option(
+    "--backbone-weights", metavar="FILE", type=_FILE, help="File with weights of the backbone, in place of a download."
+)
 @click.option("--amp", is_flag=True, help="Train with mixed precision.")
-@click.option("--amp-dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Of --amp.")
-@click.option("--auto-scale-lr", is_flag=True, help="Scale the learning rate with GPUs x images.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of everything random. [default: drawn]")
-@click.option("--deterministic", is_flag=True, help="Take deterministic kernels.")
-@click.option("--ema", is_flag=True, help="Train a running average of the weights; it is what is evaluated and saved.")
+@click.option(
+    "--amp-dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Type that --amp uses."
+)
+@click.option("--auto-scale-lr", is_flag=True, help="Scale the learning rate with the total batch (GPUs x images).")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of everything random. [default: random]")
+@click.option("--deterministic", is_flag=True, help="Use deterministic kernels.")
+@click.option(
+    "--ema", is_flag=True, help="Keep a running average of the weights; it is evaluated and saved as the weights."
+)
 @click.option(
     "--ema-momentum",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.0002,
     show_default=True,
-    help="Of --ema: share of the new weights in it at every step.",
+    help="Share of the new weights in the average of --ema at every step.",
 )
-@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files, too.")
+@click.option("--tensorboard", is_flag=True, help="Also write files for TensorBoard.")
 @click.option(
     "--preflight/--no-preflight",
     default=None,
-    help="First compare the code on this device with recorded numbers of the legacy code; a mismatch ends it. "
-    "[default: on, if the config's family has such numbers]",
+    help="First compare the code on this device with recorded numbers of the legacy code; a mismatch ends the command. "
+    "[default: on, if there are such numbers for the model]",
 )
 @options(LAUNCHER, CFG_OPTIONS, *OUTPUT, VERBOSE)
 def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: Any) -> int:
@@ -121,27 +127,26 @@ def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: 
     show_default=True,
     help="New folder for images, logs, checkpoint and pictures.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of the training.")
-@click.option("--steps", type=click.IntRange(2), help="Of the training. [default: enough for AP 0.80]")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of the training.")
+@click.option("--steps", type=click.IntRange(2), help="Number of training steps. [default: enough for AP 0.80]")
 @click.option(
     "--threads",
     type=click.IntRange(1),
     default=2,
     show_default=True,
-    help="CPU threads; another number gives other last bits.",
+    help="Number of CPU threads; another number gives slightly different results.",
 )
 @click.option(
     "--load-from",
     metavar="CKPT",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Weights to begin with, for fine-tuning.",
+    help="Weights to start from, for fine-tuning.",
 )
 @options(*OUTPUT, VERBOSE)
 def demo(**arguments: Any) -> int:
     """Train a tiny DDQ-DETR from scratch on the CPU, evaluate it and draw what it sees.
 
-    It makes its own images: coloured shapes that overlap, crowded ones, empty ones. Without --steps an AP below 0.80
-    is exit code 1.
+    It makes its own images of coloured, overlapping shapes. Without --steps, an AP below 0.80 is exit code 1.
     """
     requirements.check()
     from ddq_port.training import demo
@@ -154,34 +159,34 @@ def demo(**arguments: Any) -> int:
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Folder that file names are relative to. [default: images are not looked at]",
+    help="Folder of the images. [default: images are not checked]",
 )
 @click.option(
     "--config",
     metavar="CONFIG",
-    help="File or name of an installed config, whose image loader and filters are taken. [default: mmdet's loader; "
-    "images with a side below 32 pixels are filtered, as in the installed configs]",
+    help="Config (a file or the name of an installed one) whose image loader and filters are used. [default: mmdet's "
+    "loader; images with a side below 32 pixels are left out, as in the installed configs]",
 )
-@click.option("--fast", is_flag=True, help="Read the header of every image only, instead of loading it.")
+@click.option("--fast", is_flag=True, help="Read only the header of every image, instead of loading it.")
 @click.option(
     "--read-images/--no-read-images",
     default=True,
     show_default=True,
-    help="Load every image, or only ask whether the file is there.",
+    help="Load every image, or only check that the file exists.",
 )
 @click.option(
     "--fix",
     metavar="OUT",
     type=_FILE,
-    help="Mend what can be mended without guessing, write that as a new annotation file and check it.",
+    help="Write a new annotation file in which everything is repaired that needs no guess, and check it.",
 )
 @options(*OUTPUT)
 def check_data(**arguments: Any) -> int:
-    """Look for what is wrong in a COCO-format data set, before a training finds it.
+    """Find errors in a data set of COCO format before a training does.
 
-    ANN is the annotation file. mmdet reads it, the image loader of the training loads every image, and mmdet
-    evaluates the annotations themselves, which must give AP 1. An error makes a training or an evaluation crash or
-    come out wrong; a warning is left out of it or cannot be learnt; a note is in order. Exit code 1 means errors.
+    ANN is the annotation file. mmdet reads it, the image loader of the training loads every image, and mmdet evaluates
+    the annotations themselves, which must give AP 1. An error makes a training or an evaluation crash or come out
+    wrong. A warning is about what is left out or cannot be learnt. A note needs no action.
     """
     from ddq_port.training.checks import check_data
 

@@ -34,26 +34,30 @@ _FOLDER = WritablePath()
 )
 @click.argument("config")
 @click.argument("checkpoint")
-@click.option("--out", type=WritablePath(is_file=True), help="Write predictions as COCO results (JSON).")
-@click.option("--show-dir", type=_FOLDER, help="Draw predictions into the images and keep them here.")
-@click.option("--classwise", is_flag=True, help="Give the AP of each class, too.")
+@click.option(
+    "--out", type=WritablePath(is_file=True), help="Write the predictions to this file, as COCO results (JSON)."
+)
+@click.option("--show-dir", type=_FOLDER, help="Folder for images with the predictions drawn into them.")
+@click.option("--classwise", is_flag=True, help="Also print the AP of each class.")
 @click.option(
     "--allow-other-classes",
     is_flag=True,
-    help="Accept a checkpoint that was trained for classes of other names; class N of one is class N of the other.",
+    help="Accept a checkpoint whose classes have other names; class N stays class N.",
 )
 @click.option(
     "--check-data/--no-check-data",
     default=True,
     show_default=True,
-    help="First look for what is wrong in the annotation file; errors end it.",
+    help="First check the annotation file; errors end the command.",
 )
-@click.option("--work-dir", type=_FOLDER, help="Keep mmengine's log here. [default: it is not kept]")
-@click.option("--force", is_flag=True, help="Replace --out, and use a --show-dir that is not empty.")
+@click.option("--work-dir", type=_FOLDER, help="Folder in which to keep mmengine's log. [default: it is not kept]")
+@click.option("--force", is_flag=True, help="Replace --out, and accept a --show-dir that is not empty.")
 @options(LAUNCHER, CFG_OPTIONS, *OUTPUT, VERBOSE)
 @click.version_option(__version__, prog_name="ddq-eval")
 def cli(**arguments: Any) -> int:
-    """Evaluate CHECKPOINT (.pth or .safetensors) on the test data of CONFIG, a file or the name of an installed config.
+    """Evaluate CHECKPOINT (.pth or .safetensors) on the test data of CONFIG.
+
+    CONFIG is a file or the name of an installed config.
 
     Metrics go to stdout, messages and the progress to stderr. Every option has an environment variable, for example
     DDQ_EVAL_CLASSWISE=1.

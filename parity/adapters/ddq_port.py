@@ -12,4 +12,4 @@ from legacy_adapters.targets.ddq_detr.new import ADAPTER as _ADAPTER
 build, training, distributed = _ADAPTER.build, _ADAPTER.training, _ADAPTER.distributed
 predict, losses, variants, image_detector = _ADAPTER.predict, _ADAPTER.losses, _ADAPTER.variants, _ADAPTER.image_detector
 taps, provenance = _new.taps, _new.provenance
-del ADAPTER  # noqa: F821  (a file that has it is no file of functions)
+del ADAPTER  # noqa: F821  (a file that has it is not a file of functions)

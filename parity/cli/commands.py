@@ -39,8 +39,10 @@ from ..verdict.verdict import Verdict, judge
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
 
+Progress = Callable[[str], None]
+
 REPORT_NAME = "report.json"
-#: What a user's input causes.
+#: What a user's input can cause; each message is one line.
 INPUT_ERRORS = (
     DuplicateRecordError,
     GoldenError,
@@ -55,124 +57,122 @@ INPUT_ERRORS = (
 )
 
 
-def run(
-    *, out: Path | None, as_json: bool, quiet: bool, replay: bool, isolate: bool, dtype: str,
-    tolerance: str, rtol: float, atol: float, exclusions: tuple[Exclusion, ...] = (), **settings: Any,
-) -> int:  # fmt: skip
+def run(*, as_json: bool, quiet: bool, **settings: Any) -> int:
     """Run both sides and print the verdict. Return the exit code.
 
     Args:
-        out: folder that keeps everything, in place of what it holds, or None.
         as_json: print JSON instead of the table.
         quiet: print the verdict line only.
+        **settings: as in :func:`judge_run`.
+    """
+    return _judged(lambda: judge_run(tell=progress(quiet), **settings), as_json, quiet)
+
+
+def judge_run(
+    *, out: Path | None, replay: bool, isolate: bool, dtype: str, tolerance: str, rtol: float, atol: float,
+    tell: Progress, exclusions: tuple[Exclusion, ...] = (), **settings: Any,
+) -> Verdict:  # fmt: skip
+    """Run both sides and judge them.
+
+    Args:
+        out: folder that keeps everything, in place of what it holds, or None.
         replay: as in :class:`RunOptions`.
         isolate: as in :class:`RunOptions`.
         dtype: as in :class:`RunOptions`.
         tolerance: by name.
         rtol: of ``fixed``.
         atol: of ``fixed``.
+        tell: is told each step.
         exclusions: beside those of the family.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
-
-    def work() -> Verdict:
-        task, sources, machine = _settings(settings)
-        bounds = _tolerance(tolerance, rtol, atol)
-        options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate, exclusions)
-        check_legacy(task.port.family, sources)
-        prepared = prepare(task, sources, machine)
-        check_adapters(Needs.of(task, prepared.port), sources, machine, progress(quiet))
-        with whole_folder(out) as folder:
-            verdict = run_parity(options, prepared, folder, progress(quiet))
-            _write_report(folder / REPORT_NAME, verdict)
-        return verdict
-
-    return _judged(work, as_json, quiet)
+    task, sources, machine = _settings(settings)
+    bounds = _tolerance(tolerance, rtol, atol)
+    options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate, exclusions)
+    check_legacy(task.port.family, sources)
+    prepared = prepare(task, sources, machine)
+    check_adapters(Needs.of(task, prepared.port), sources, machine, tell)
+    with whole_folder(out) as folder:
+        verdict = run_parity(options, prepared, folder, tell)
+        _write_report(folder / REPORT_NAME, verdict)
+    return verdict
 
 
 def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
-    """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`run`."""
-
-    def work() -> golden.Golden:
-        task, sources, machine = _settings(settings)
-        check_legacy(task.port.family, sources)
-        prepared = prepare(task, sources, machine)
-        check_adapters(Needs.of(task, prepared.port), sources, machine, progress(quiet), (LEGACY,))
-        with whole_folder(None) as folder:
-            recorded = golden_runs.capture(task, sources, machine, prepared, folder, progress(quiet))
-        return replace(recorded, seal=golden.save(recorded, file))
-
-    recorded, code = done(work, INPUT_ERRORS)
+    """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`record_golden`."""
+    recorded, code = done(lambda: record_golden(file=file, tell=progress(quiet), **settings), INPUT_ERRORS)
     if recorded is not None:
         sys.stdout.write(report.golden_line(recorded, file) + "\n")
     return code
 
 
-def check(
-    *, file: Path, out: Path | None, as_json: bool, quiet: bool, checkpoint: Path | None,
-    new_adapter: Path | None, expect_digest: str | None = None, family: str | None = None, **machine: Any,
-) -> int:  # fmt: skip
-    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`run`.
+def record_golden(*, file: Path, tell: Progress, **settings: Any) -> golden.Golden:
+    """Record the legacy side into a golden file, and return what it holds; arguments as in :func:`judge_run`."""
+    task, sources, machine = _settings(settings)
+    check_legacy(task.port.family, sources)
+    prepared = prepare(task, sources, machine)
+    check_adapters(Needs.of(task, prepared.port), sources, machine, tell, (LEGACY,))
+    with whole_folder(None) as folder:
+        recorded = golden_runs.capture(task, sources, machine, prepared, folder, tell)
+    return replace(recorded, seal=golden.save(recorded, file))
+
+
+def check(*, as_json: bool, quiet: bool, **settings: Any) -> int:
+    """Compare the new side with a golden file. Return the exit code; arguments as in :func:`judge_golden`."""
+    return _judged(lambda: judge_golden(tell=progress(quiet), **settings), as_json, quiet)
+
+
+def judge_golden(
+    *, file: Path, out: Path | None, checkpoint: Path | None, new_adapter: Path | None,
+    expect_digest: str | None = None, family: str | None = None, tell: Progress, **machine: Any,
+) -> Verdict:  # fmt: skip
+    """Run the new side and judge it by a golden file; arguments as in :func:`judge_run`.
 
     With ``expect_digest``, a file of another digest is refused; ``family`` names one that is not installed.
     """
     sources = Sources(checkpoint=checkpoint, new_adapter=new_adapter)
     where = machine_of(machine)
-
-    def work() -> Verdict:
-        recorded = golden.load(file, family)
-        recorded.check_seal(file, expect_digest)
-        prepared = prepare(recorded.task, sources, where)
-        recorded.check_given(prepared)
-        check_adapters(Needs.of(recorded.task, prepared.port), sources, where, progress(quiet), (NEW,))
-        with whole_folder(out) as folder:
-            verdict = golden_runs.check(recorded, sources, where, prepared, folder, progress(quiet))
-            _write_report(folder / REPORT_NAME, verdict)
-        return verdict
-
-    return _judged(work, as_json, quiet)
+    recorded = golden.load(file, family)
+    recorded.check_seal(file, expect_digest)
+    prepared = prepare(recorded.task, sources, where)
+    recorded.check_given(prepared)
+    check_adapters(Needs.of(recorded.task, prepared.port), sources, where, tell, (NEW,))
+    with whole_folder(out) as folder:
+        verdict = golden_runs.check(recorded, sources, where, prepared, folder, tell)
+        _write_report(folder / REPORT_NAME, verdict)
+    return verdict
 
 
-def compare(
-    *,
-    legacy: Path,
-    new: Path,
-    family: str | None,
-    variant: str | None,
-    tolerance: str,
-    rtol: float,
-    atol: float,
-    verify: bool,
-    expect_digest: str | None,
-    exclusions: tuple[Exclusion, ...],
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Compare two trace folders and print the verdict. Return the exit code.
+def compare(*, as_json: bool, quiet: bool, **settings: Any) -> int:
+    """Compare two trace folders and print the verdict. Return the exit code; arguments as in :func:`judge_traces`."""
+    return _judged(lambda: judge_traces(**settings), as_json, quiet)
+
+
+def judge_traces(
+    *, legacy: Path, new: Path, family: str | None, variant: str | None, tolerance: str, rtol: float, atol: float,
+    verify: bool, expect_digest: str | None, exclusions: tuple[Exclusion, ...] = (),
+) -> Verdict:  # fmt: skip
+    """Compare two trace folders and judge them.
 
     What can turn the verdict is checked: always that the shards are whole, and with a tolerance other than ``exact``,
     where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is. The
     indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace. Without ``family`` and
     ``variant`` the traces tell them.
     """
-
-    def work() -> Verdict:
-        one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
-        port = _recorded_for(one, two, family, variant)
-        for trace in (one, two) if verify else ():
-            trace.verify()
-        if expect_digest is not None and not one.seal.startswith(expect_digest):
-            raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
-        try:
-            excluded = (*port.family.exclusions, *exclusions)
-            return judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol))
-        except errors.UnmappedKeyError as error:
-            raise TraceError(
-                f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
-                f"`compare LEGACY NEW`. {errors.one_line(error)}"
-            ) from error
-
-    return _judged(work, as_json, quiet)
+    one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
+    port = _recorded_for(one, two, family, variant)
+    for trace in (one, two) if verify else ():
+        trace.verify()
+    if expect_digest is not None and not one.seal.startswith(expect_digest):
+        raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
+    try:
+        excluded = (*port.family.exclusions, *exclusions)
+        return judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol))
+    except errors.UnmappedKeyError as error:
+        raise TraceError(
+            f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
+            f"`compare LEGACY NEW`. {errors.one_line(error)}"
+        ) from error
 
 
 def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> Port:
@@ -191,7 +191,7 @@ def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | 
     one, two = ((trace.provenance.get("family"), trace.provenance.get("variant")) for trace in (legacy, new))
     reference = family or _reference(legacy, one[0])
     if reference is None or (variant or one[1]) is None:
-        raise TraceError(f"{legacy.folder} does not tell what it was recorded for; pass --family and --variant.")
+        raise TraceError(f"{legacy.folder} does not say what it was recorded for; pass --family and --variant.")
     port = port_of(reference, variant or one[1])
     asked = port.family.name, port.variant.name
     for trace, told in ((legacy, one), (new, two)):

@@ -151,7 +151,7 @@ def bounds_options(**settings: Any) -> dict[str, Any]:
             settings[name] = default
         elif settings["tolerance"] != "fixed":
             tolerance = settings["tolerance"]
-            raise click.BadParameter(f"--{name} is of --tolerance fixed, not {tolerance}; pass --tolerance fixed.")
+            raise click.BadParameter(f"--{name} goes with --tolerance fixed, not {tolerance}; pass --tolerance fixed.")
     return settings
 
 

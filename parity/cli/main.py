@@ -65,34 +65,34 @@ def cli() -> None:
     type=click.Choice(["float32", "float64"]),
     default="float32",
     show_default=True,
-    help="Of weights, inputs and everything computed.",
+    help="Precision of weights, inputs and everything computed.",
 )
 @click.option(
     "--amp",
     type=click.Choice(["bf16", "fp16"]),
-    help="Run both models under torch's autocast to this; weights stay float32. [default: no autocast]",
+    help="Run both models under torch's autocast to this type; weights stay float32. [default: no autocast]",
 )
 @click.option(
     "--tolerance",
     type=click.Choice(["exact", "fixed", "derived"]),
     default="exact",
     show_default=True,
-    help=f"{FIXED_HELP}; derived: measured on the legacy code, implies --replay.",
+    help=f"{FIXED_HELP}; derived: as close as the legacy code's own rounding explains (implies --replay).",
 )
 @having(*BOUNDS)
 @click.option(
     "--replay",
     is_flag=True,
-    help="Force the legacy side's decisions (NMS, top-k, matching) and random draws on the new side.",
+    help="Let the new side go on with the legacy side's decisions (NMS, top-k, matching) and random draws.",
 )
 @click.option(
     "--isolate",
     is_flag=True,
-    help="Run the new side once more, every module on what its legacy twin was given: shows each one's own error.",
+    help="Run the new side once more, giving each module its legacy twin's inputs; this shows each module's own error.",
 )
 @having(*EXCLUSIONS, *MACHINE, *KEPT, *OUTPUT)
 def run(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **settings: Any) -> None:
-    """Run both sides on the same weights and inputs; compare."""
+    """Run both sides on the same weights and inputs, and compare them."""
     settings = task_options(**bounds_options(**settings))
     settings["exclusions"] = excluded(exclude, reason)
     refuse_early(**settings)
@@ -107,11 +107,12 @@ def run(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **setting
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @having(*FAMILY, *LEGACY, *CHECKPOINT, *TASK, *CHECK, *MACHINE)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Do not tell the steps.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print the steps.")
 def capture(**settings: Any) -> None:
-    """Record the legacy side into golden FILE (.npz), to check against where the legacy code is not at hand.
+    """Record the legacy side into the golden file FILE (.npz).
 
-    The legacy side runs seven times, to measure its own rounding.
+    `check FILE` then compares the new side with it where the legacy code is not available. The legacy side runs seven
+    times, to measure its own rounding.
     """
     force = settings.pop("force")
     settings = task_options(**settings)
@@ -128,7 +129,10 @@ def capture(**settings: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @having(*GOLDEN_FAMILY, *EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
 def check(json: bool, **settings: Any) -> None:
-    """Compare the new side with golden FILE, under its decisions and with derived tolerance."""
+    """Compare the new side with the golden file FILE.
+
+    The new side goes on with the decisions in FILE; the tolerance is derived from the rounding measured in it.
+    """
     refuse_early(golden=settings["file"], **settings)
     del settings["force"]
 
@@ -140,7 +144,7 @@ def check(json: bool, **settings: Any) -> None:
 @cli.command(epilog=EXIT_CODES)
 @having(*NEW, *MACHINE, *KEPT, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
-    """Check a small model against what its official code computed, recorded in this package."""
+    """Check a small model against recorded numbers of its official code."""
     refuse_early(**settings)
     del settings["force"]
 
@@ -157,10 +161,10 @@ def demo(json: bool, **settings: Any) -> None:
     "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{FIXED_HELP}."
 )
 @having(*BOUNDS)
-@click.option("--verify", is_flag=True, help="First check every tensor of both traces against its digest.")
+@click.option("--verify", is_flag=True, help="First check every tensor of both traces against its recorded digest.")
 @having(*EXPECT_DIGEST, *EXCLUSIONS, *OUTPUT)
 def compare(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arguments: Any) -> None:
-    """Compare two traces kept by `run --out`: RUN/legacy and RUN/new."""
+    """Compare two traces that `run --out RUN` kept: RUN/legacy and RUN/new."""
     arguments = bounds_options(**arguments)
     arguments["exclusions"] = excluded(exclude, reason)
     with refusals():
@@ -175,15 +179,18 @@ def compare(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arg
 @cli.command(epilog=EXIT_CODES)
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the script. [default: RUN/reproducer]"
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder in which to write the script. [default: RUN/reproducer]",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier script in --out.")
 @having(*OUTPUT)
 def bisect(json: bool, **arguments: Any) -> None:
-    """Find what computes something else by itself in RUN, a folder kept by `run --out`.
+    """Find each module of a kept run that is wrong by itself.
 
-    Runs the new side in isolation, names every place whose own computation differs, and writes a short script that
-    shows the first with one module alone.
+    RUN is a folder that `run --out` kept. The new side runs once more, with each module on its legacy twin's inputs.
+    Every place whose own computation differs is named, and a short script is written that shows the first of them with
+    one module alone.
     """
     force = arguments.pop("force")
     arguments["out"] = arguments["out"] or arguments["run"] / "reproducer"
@@ -212,14 +219,17 @@ Exit codes:
     type=NotNegative(finite=False),
     default=AT_RISK_ULPS,
     show_default=True,
-    help="At risk is what numbers so many units in the last place off would turn.",
+    help="A decision is at risk if numbers that differ by this many units in the last place would change it.",
 )
-@click.option("--worst", type=click.IntRange(1), default=20, show_default=True, help="List so many of the closest.")
+@click.option(
+    "--worst", type=click.IntRange(1), default=20, show_default=True, help="How many of the closest decisions to list."
+)
 @having(*OUTPUT)
 def audit(json: bool, **arguments: Any) -> None:
-    """Tell how close each decision (NMS, top-k, matching) of a TRACE kept by `run --out` came to being otherwise.
+    """Show how close each decision of a trace is to a tie.
 
-    Decisions at risk may fall otherwise on another machine, although nothing is wrong.
+    TRACE is a folder that `run --out RUN` kept, such as RUN/new. Decisions are NMS, top-k and matching. A decision at
+    risk may turn out differently on another machine, although nothing is wrong.
     """
     with refusals():
         places.check_trace(arguments["trace"])
@@ -237,41 +247,44 @@ def audit(json: bool, **arguments: Any) -> None:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="LOG",
-    help="A repetition of A's training with another seed; give one or more.",
+    help="Log of a repetition of A's training with another seed; may be repeated.",
 )
 @click.option(
-    "--rename", type=NamePair(), multiple=True, help="Loss term of B and the name it has in A; may be repeated."
+    "--rename", type=NamePair(), multiple=True, help="Name of a loss term in B and its name in A; may be repeated."
 )
-@click.option("--exclude", multiple=True, metavar="TERM", help="Leave a loss term out; may be repeated.")
+@click.option("--exclude", multiple=True, metavar="TERM", help="Loss term to leave out; may be repeated.")
 @click.option(
     "--until",
     type=Positive(),
-    help="Compare so many epochs only, or iterations where the logs count these. [default: all]",
+    help="Compare only up to this epoch, or iteration if the logs have no epochs. [default: all]",
 )
 @click.option(
     "--level",
     type=Positive(0.5),
     default=0.05,
     show_default=True,
-    help="Chance that a training like A's is called a mismatch, at most.",
+    help="Highest chance that a training equal to A's is called a mismatch.",
 )
 @click.option(
     "--resolve",
     type=Positive(),
     default=0.1,
     show_default=True,
-    help="For a match, a loss term or AP that differs by this share must lie outside the noise.",
+    help="A match requires that a loss term or AP that differs by this share would lie outside the noise.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write curves.png and curves.json into this folder."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder in which to write curves.png and curves.json.",
 )
-@click.option("--force", is_flag=True, help="Replace these files.")
+@click.option("--force", is_flag=True, help="Replace the files of an earlier comparison in --out.")
 @having(*OUTPUT)
 def curves(json: bool, **arguments: Any) -> None:
-    """Compare two trainings by their logs, loss terms and APs, within the noise that repeated runs show.
+    """Compare the loss terms and APs of two trainings by their logs.
 
-    LOG_A, the reference, and LOG_B are logs of mmengine or mmdet 2.x (JSON or text) or work dirs. Logging intervals
-    may differ. Without --band differences are only told.
+    LOG_A, the reference, and LOG_B are logs of mmengine or mmdet 2.x (JSON or text), or work dirs. Logging intervals
+    may differ. B matches if it lies within the noise of the runs given with --band. Without --band, differences are
+    only listed.
     """
     needs_out(**arguments)
 
@@ -282,52 +295,69 @@ def curves(json: bool, **arguments: Any) -> None:
 
 @cli.command("eval", epilog=EVAL_EXIT_CODES)
 @click.option(
-    "--ann", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Annotation file in COCO's format."
+    "--ann", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Annotation file in COCO format."
 )
 @click.option("--images", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of its images.")
-@click.option("--limit", type=click.IntRange(1), help="Take the first so many images. [default: all]")
+@click.option("--limit", type=click.IntRange(1), help="How many images to take, from the first on. [default: all]")
 @having(*FAMILY, *LEGACY)
 @click.option(
     "--checkpoint",
     "--weights",
     type=click.Path(path_type=Path),
-    help="Weights, .pth or .safetensors, of either layout. [default: seeded, not degenerate]",
+    help="Weights of either layout, .pth or .safetensors. [default: seeded weights]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of seeded weights.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the weights, without --checkpoint.",
+)
 @having(*NEW)
 @click.option(
     "--scale",
     type=SizeList(),
-    help="Resize images to fit in this size (shorter x longer side), in place of both configs' own.",
+    help="Resize images to fit into this size (shorter x longer side) in place of that of the configs.",
 )
 @click.option(
     "--tolerance",
     type=click.Choice(["exact", "fixed"]),
     default="exact",
     show_default=True,
-    help="exact: the same bits; fixed: within the three bounds that follow.",
+    help="What counts as equal. exact: the same bits; fixed: within --score, --box and --ap.",
 )
-@click.option("--score", type=Positive(), help="Of fixed: largest difference of scores. [default: 0.001]")
-@click.option("--box", type=Positive(), help="Of fixed: largest difference of coordinates, pixels. [default: 0.5]")
-@click.option("--ap", type=Positive(), help="Of fixed: largest difference of an AP, from 0 to 1. [default: 0.001]")
+@click.option("--score", type=Positive(), help="Largest difference of scores, with --tolerance fixed. [default: 0.001]")
+@click.option(
+    "--box", type=Positive(), help="Largest difference of coordinates in pixels, with --tolerance fixed. [default: 0.5]"
+)
+@click.option(
+    "--ap", type=Positive(), help="Largest difference of an AP (0 to 1), with --tolerance fixed. [default: 0.001]"
+)
 @having(*MACHINE)
-@click.option("--worst", type=click.IntRange(1), default=4, show_default=True, help="Draw so many images into --out.")
+@click.option(
+    "--worst",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="How many of the images that differ most to draw into --out.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep detections, logs, report.json and drawings in this folder. [default: nothing is kept]",
+    help="Folder in which to keep detections, logs, report.json and drawings. [default: nothing is kept]",
 )
-@click.option("--force", is_flag=True, help="Replace the files of an earlier evaluation in --out.")
+@click.option("--force", is_flag=True, help="Replace an earlier evaluation in --out.")
 @having(*OUTPUT)
 def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
-    """Detect objects in a data set with both sides, each with its own test pipeline; compare all detections and APs.
+    """Detect objects in a data set with both sides and compare.
 
-    Images of the annotation file are found in --images by their names.
+    Each side uses its own test pipeline. All detections and both APs are compared. The images of the annotation file
+    are looked up in --images by their names.
     """
     given = {name: arguments.pop(name) for name in ("score", "box", "ap")}
     asked = [name for name, value in given.items() if value is not None]
     if asked and tolerance == "exact":
-        raise click.BadParameter(f"--{asked[0]} is of --tolerance fixed; pass that.")
+        raise click.BadParameter(f"--{asked[0]} goes with --tolerance fixed; pass that.")
     arguments["port"] = resolved(arguments.pop("family"), arguments.pop("variant"))
     if scale is not None and len(scale) != 1:
         raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
@@ -357,7 +387,10 @@ Exit codes:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what comes next.")
 def new_family(folder: Path, quiet: bool) -> None:
-    """Write a family into FOLDER that works as it is: a template to put the old code and your port into."""
+    """Write a template of a family into FOLDER.
+
+    The template works as it is. Put the old code and your port into it, step by step.
+    """
     from . import new_family as template
 
     with refusals():

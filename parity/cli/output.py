@@ -153,7 +153,7 @@ def check_writable(out: Path) -> None:
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise NotADirectoryError(f"{out} cannot be a folder, for {place} is a file; choose another one.")
+        raise NotADirectoryError(f"{out} cannot be a folder, because {place} is a file; choose another one.")
     if not os.access(place, os.W_OK | os.X_OK):
         raise PermissionError(f"{place} cannot be written to; choose another place than {out}.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from converters.rules.mapping import Mapping as NameMapping
@@ -11,7 +11,9 @@ from legacy_adapters.training.phases import step_of
 
 from ..traces.kinds import Kind
 from ..traces.trace import Recording
+from .converted import new_names, own_names
 from .pairing import LEGACY, NEW, Unpaired
+from .regrouped import Regrouping
 
 SIDES = (LEGACY, NEW)
 _OTHER = {LEGACY: NEW, NEW: LEGACY}
@@ -79,7 +81,13 @@ class Coverage:
         return sum(lone.calls for lone in self.lone_calls if lone.side == side)
 
 
-def cover(legacy: Recording, new: Recording, rules: NameMapping, unpaired: tuple[Unpaired, ...]) -> Coverage:
+def cover(
+    legacy: Recording,
+    new: Recording,
+    rules: NameMapping,
+    unpaired: tuple[Unpaired, ...],
+    regrouped: tuple[Regrouping, ...] = (),
+) -> Coverage:
     """Account for two recordings.
 
     Args:
@@ -87,6 +95,7 @@ def cover(legacy: Recording, new: Recording, rules: NameMapping, unpaired: tuple
         new: the new side.
         rules: give legacy modules and parameters their new names.
         unpaired: the records without a twin.
+        regrouped: modules whose calls pair with those of several others.
     """
     calls = {LEGACY: _calls(legacy), NEW: _calls(new)}
     # what is a leaf here may be wrapped or have children there
@@ -97,6 +106,9 @@ def cover(legacy: Recording, new: Recording, rules: NameMapping, unpaired: tuple
         LEGACY: {own: min(count, any_calls[NEW][twins[own]]) for own, count in calls[LEGACY].items()},
         NEW: {twin: min(count, of_new[twin]) for twin, count in calls[NEW].items()},
     }
+    for side, path, phase, count in _regrouped_calls(any_calls, regrouped):
+        own = calls[side][phase, path]
+        paired[side][phase, path] = min(own, max(count, paired[side].get((phase, path), 0)))
     excluded, accounted = (
         {side: _calls_with(side, unpaired, covers) for side in SIDES} for covers in (_is_excluded, _is_accounted)
     )
@@ -116,9 +128,22 @@ def cover(legacy: Recording, new: Recording, rules: NameMapping, unpaired: tuple
             LEGACY: tuple(rules.map_module(name) or name for name in legacy.coverage["never_executed"]),
             NEW: tuple(new.coverage["never_executed"]),
         },
-        lone_modules=_lone_modules(legacy, new, rules),
+        lone_modules=_lone_modules(legacy, new, rules, regrouped),
         gradient_only_on=_gradients(legacy, new, rules),
     )
+
+
+def _regrouped_calls(
+    calls: Mapping[str, Calls], regrouped: Iterable[Regrouping]
+) -> Iterator[tuple[str, str, str, int]]:
+    """Yield side, path and phase of every module that is another number of modules there, and how often all ran."""
+    phases = dict.fromkeys(phase for side in SIDES for phase, _ in calls[side])
+    for one in regrouped:
+        for phase in phases:
+            members = [(side, path) for side in SIDES for path in one.members[side]]
+            count = min(calls[side][phase, path] for side, path in members)
+            if count:
+                yield from ((side, path, phase, count) for side in SIDES for path in one.lone[side])
 
 
 def lost_records(recording: Recording, side: str) -> list[str]:
@@ -159,7 +184,8 @@ def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpai
 
 def _with_weights(side: Recording) -> set[str]:
     """Return the paths of the modules that have parameters or buffers of their own."""
-    return {record.name.rpartition(".")[0] for record in side.records if record.kind == Kind.PARAM}
+    names = (name for record in side.records if record.kind == Kind.PARAM for name in own_names(record.name))
+    return {name.rpartition(".")[0] for name in names}
 
 
 def _lone(
@@ -175,11 +201,16 @@ def _lone(
     return lone_calls
 
 
-def _lone_modules(legacy: Recording, new: Recording, rules: NameMapping) -> dict[str, tuple[str, ...]]:
+def _lone_modules(
+    legacy: Recording, new: Recording, rules: NameMapping, regrouped: Iterable[Regrouping]
+) -> dict[str, tuple[str, ...]]:
     ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
     theirs = set(new.coverage.get("classes", {}))
-    lone = (name for name, twin in ours.items() if twin not in theirs)
-    return {LEGACY: tuple(sorted(lone)), NEW: tuple(sorted(theirs - set(ours.values())))}
+    lone = {LEGACY: {name for name, twin in ours.items() if twin not in theirs}, NEW: theirs - set(ours.values())}
+    for one in regrouped:
+        if set(one.members[LEGACY]) <= set(ours) and set(one.members[NEW]) <= theirs:
+            lone = {side: names - set(one.lone[side]) for side, names in lone.items()}
+    return {side: tuple(sorted(names)) for side, names in lone.items()}
 
 
 def _gradients(legacy: Recording, new: Recording, rules: NameMapping) -> dict[str, tuple[str, ...]]:
@@ -188,6 +219,7 @@ def _gradients(legacy: Recording, new: Recording, rules: NameMapping) -> dict[st
         names = {*recording.coverage["without_gradient"], *recording.coverage.get("frozen", ())}
         if side == LEGACY:
             # a dropped parameter has no twin to differ from
-            names = {target for target in map(rules.target_of, names) if target is not None}
+            own = {name for whole in names for name in own_names(whole)}
+            names = set(new_names(own, rules))
         without[side] = names
     return {side: tuple(sorted(without[_OTHER[side]] - without[side])) for side in SIDES}

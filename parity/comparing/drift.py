@@ -29,16 +29,16 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Unable:
+class AutocastFailure:
     """A legacy side that stops under autocast and comes to its end without.
 
     Attributes:
-        told: that, in one line.
+        message: that, in one line.
         compared: checks of the task that came to their end before it stopped.
         drifts: what autocast changes on the new side in the other checks; none if it stops, too.
     """
 
-    told: str
+    message: str
     compared: tuple[str, ...]
     drifts: tuple[Drift, ...]
 

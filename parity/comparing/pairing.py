@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from converters.rules.mapping import Mapping as NameMapping
@@ -11,6 +11,7 @@ from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
+from .converted import twin_name
 from .twins import Likeness, new_keys
 
 
@@ -76,20 +77,25 @@ def pair(
     exclusions: tuple[Exclusion, ...],
     likeness: Likeness | None = None,
     keys: Mapping[Key, Key] | None = None,
+    changed: Collection[str] = (),
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
     Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
-    loss terms have the same names on both sides. How code is divided into methods is nobody's business: their records
-    pair where both sides have them, and are left out otherwise.
+    loss terms have the same names on both sides. Parameters that a rule splits, joins or changes otherwise pair in a
+    recording that :func:`.converted.in_new_form` gives, and their modules only if each is one on the other side, too.
+    How code is divided into methods is nobody's business: their records pair where both sides have them, and are left
+    out otherwise.
 
     Args:
-        legacy: the legacy side's records.
+        legacy: the legacy side's records, parameters as the new side has them.
         new: the new side's records.
         mapping: names on the new side.
         exclusions: what needs no twin.
         likeness: as in :func:`.twins.new_keys`.
         keys: of another pairing, to be kept, as :attr:`Pairing.keys`; None to pair by content.
+        changed: legacy modules that may compute in another shape, for a rule changes their parameters: what has
+            another shape has no twin.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
@@ -103,8 +109,14 @@ def pair(
     ours = {keys.get(record.key, key): record for key, record in translated.items()}
     scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
+    other = [
+        one for one in pairs
+        if one.legacy.kind in OF_MODULES and one.legacy.name in changed and one.legacy.shape != one.new.shape
+    ]  # fmt: skip
+    pairs = tuple(one for one in pairs if not any(one is two for two in other)) if other else pairs
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
+    lonely += [item for one in other for item in ((LEGACY, one.legacy), (NEW, one.new))]
     passed = {side: [r for s, r in lonely if s == side and r.kind == Kind.METHOD_IN] for side in (LEGACY, NEW)}
     more = _by_position(passed[LEGACY], passed[NEW], translate)
     if more:
@@ -140,15 +152,15 @@ def _by_position(
 
 def translator(mapping: NameMapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
-    rules = {**dict.fromkeys(OF_MODULES, mapping.map_module), **dict.fromkeys(OF_PARAMETERS, mapping.target_of)}
     cache: dict[tuple[bool, str], str] = {}
 
     def translate(record: Record) -> str:
-        if record.kind not in rules:
+        of_module = record.kind in OF_MODULES
+        if not of_module and record.kind not in OF_PARAMETERS:
             return record.name
-        key = (record.kind in OF_MODULES, record.name)
+        key = (of_module, record.name)
         if key not in cache:
-            name = rules[record.kind](record.name)
+            name = mapping.map_module(record.name) if of_module else twin_name(record, mapping)
             cache[key] = record.name if name is None else name
         return cache[key]
 

@@ -45,7 +45,7 @@ def ended(logs: Sequence[RunLog], until: float | None) -> tuple[list[RunLog], fl
     shortest, longest = min(logs, key=lambda log: log.end), max(logs, key=lambda log: log.end)
     slack = max(log.usual_step for log in logs)
     if until is not None and until > longest.end + slack:
-        raise BadLogError(f"--until {until:g} lies behind the end of all logs; the longest ends at {longest.end:.4g}.")
+        raise BadLogError(f"--until {until:g} is beyond the end of all logs; the longest ends at {longest.end:.4g}.")
     end = shortest.end if until is None else min(until, shortest.end)
     reasons = []
     if (longest.end if until is None else min(until, longest.end)) > end + slack:
@@ -178,8 +178,8 @@ def check_different(a: RunLog, b: RunLog, band: Sequence[RunLog]) -> None:
         twin = next((other for other in seen if same_numbers(other, log)), None)
         if twin is not None:
             raise BadLogError(
-                f"{log.name} holds the numbers of {twin.name}, so it tells nothing of noise; repeated runs need seeds "
-                "of their own."
+                f"{log.name} holds the numbers of {twin.name}, so it says nothing about noise; repeated runs "
+                "need seeds of their own."
             )
         if _same_file(log, b) or same_numbers(log, b):
             raise BadLogError(f"{log.name} is B, which cannot judge itself; --band takes other runs of A's code.")

@@ -179,9 +179,9 @@ def _judge(
         return MISMATCH, [_count_sentence(quantities), *reasons]
     bad = next((q for q in quantities if not math.isfinite(q.reference)), None)
     if bad is not None:
-        reasons = [*reasons, f"`{bad.name}` is not finite in A or a repeated run, so that there is nothing to hold to."]
+        reasons = [*reasons, f"`{bad.name}` is not finite in A or a repeated run, so there is nothing to compare with."]
     if not has_band and not identical:
-        lone = "Without repeated runs nothing tells noise from a difference; give logs of A's code with --band."
+        lone = "Without repeated runs, noise cannot be told from a difference; pass logs of repetitions with --band."
         reasons = [*reasons, lone]
     elif not reasons:
         reasons = _unresolved(quantities, resolve)

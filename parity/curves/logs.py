@@ -125,9 +125,10 @@ def _object(file: Path, number: int, line: str, last: bool) -> dict[str, Any]:
     except ValueError:
         if last:  # a training that was killed, or still runs, leaves half a line
             return {}
-        raise BadLogError(f"Line {number} of {file} is no JSON, so this is no log of mmengine or mmdet 2.x.") from None
+        what = f"Line {number} of {file} is not JSON, so this is not a log of mmengine or mmdet 2.x."
+        raise BadLogError(what) from None
     if not isinstance(values, dict):
-        raise BadLogError(f"Line {number} of {file} is no JSON object; expected names and numbers.")
+        raise BadLogError(f"Line {number} of {file} is not a JSON object; expected names and numbers.")
     return values
 
 

@@ -26,7 +26,7 @@ class Matching(Rule):
         return "cost" in slots
 
     def _misfit(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
-        return "" if set(decision) == {"rows", "cols"} and basis["cost"].dim() == 2 else "is no matching of a table"
+        return "" if set(decision) == {"rows", "cols"} and basis["cost"].dim() == 2 else "is not a matching of a table"
 
     def _margin(
         self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], errors: Mapping[str, float]
@@ -35,7 +35,7 @@ class Matching(Rule):
         rows, cols, cost = decision["rows"], decision["cols"], basis["cost"]
         size = min(cost.shape)
         if not len(rows) == len(cols) == size or not (is_choice(rows, cost.size(0)) and is_choice(cols, cost.size(1))):
-            return self.broken(f"is no matching of {size} rows and columns")
+            return self.broken(f"is not a matching of {size} rows and columns")
         try:
             from scipy.optimize import linear_sum_assignment  # takes half a second to import
 

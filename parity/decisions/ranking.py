@@ -37,7 +37,7 @@ class Ranking(Rule):
 
     def _misfit(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
         fits = len(decision) == 1 and basis["scores"].dim() == 1
-        return "" if fits else "is no choice from a list of scores"
+        return "" if fits else "is not a choice from a list of scores"
 
     def _margin(
         self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], errors: Mapping[str, float]
@@ -46,7 +46,7 @@ class Ranking(Rule):
         (chosen,) = decision.values()
         scores, allowed = basis["scores"], 2 * errors["scores"]
         if not is_choice(chosen, len(scores)):
-            return self.broken(f"is no list of different indices below {len(scores)}")
+            return self.broken(f"is not a list of different indices below {len(scores)}")
         if not len(chosen):
             return Margin(self.quantity, 0.0, allowed)
         picked, rest = scores[chosen], unchosen(chosen, len(scores))

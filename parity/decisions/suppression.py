@@ -34,9 +34,9 @@ class Suppression(Rule):
 
     def _misfit(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
         if len(decision) != 1 or any(slot not in basis for slot in self.basis) or basis["scores"].dim() != 1:
-            return "is no choice from a list of scores"
+            return "is not a choice from a list of scores"
         fits = basis["boxes"].shape == (len(basis["scores"]), 4)
-        return "" if fits else "is no choice of boxes with a score each"
+        return "" if fits else "is not a choice of boxes with a score each"
 
     def _margin(
         self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], errors: Mapping[str, float]
@@ -50,7 +50,7 @@ class Suppression(Rule):
         (keep,) = decision.values()
         boxes, scores, limit = basis["boxes"], basis["scores"], int(basis["max_num"])
         if not is_choice(keep, len(boxes)):
-            return self.broken(f"is no list of different boxes below {len(boxes)}")
+            return self.broken(f"is not a list of different boxes below {len(boxes)}")
         if len(keep) > limit:
             return self.broken(f"keeps {len(keep)} boxes, more than {limit}")
         if not len(keep):
@@ -173,8 +173,8 @@ class _Scan:
 
     def _compare(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """Return the IoU with every kept box and what one ULP of the coordinates may change of it."""
-        boxes, kept = self._boxes[block], self._boxes[self._keep]
-        return iou(boxes, kept), self._unit * iou_slope(boxes, kept, self._unit)
+        boxes, kept_boxes = self._boxes[block], self._boxes[self._keep]
+        return iou(boxes, kept_boxes), self._unit * iou_slope(boxes, kept_boxes, self._unit)
 
     def _kept_pairs(self) -> list[tuple[Tensor, ...]]:
         if len(self._keep) < 2:

@@ -106,7 +106,7 @@ def load(ann_file: Path, folder: Path, limit: int | None) -> ImageSet:
     try:
         content = json.loads(ann_file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise BadSetError(f"{ann_file} is no JSON: {error}.") from error
+        raise BadSetError(f"{ann_file} is not JSON: {error}.") from error
     wanted = {
         "images": ("id", "file_name"),
         "categories": ("id", "name"),

@@ -118,7 +118,7 @@ def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, 
         detections=str(files_of(folder)[side]),
         foreign=kept_out,
     )
-    run_side(side, job, folder, code.python, machine.time_limit, code.apart)
+    run_side(side, job, folder, code.python, machine.time_limit, code.other_python)
 
 
 def options_dict(

@@ -115,7 +115,7 @@ def _table(verdict: Verdict) -> Table:
 
 def _print_drifts(verdict: Verdict, console: Console) -> None:
     """Print how far autocast moves the new side by itself, where the legacy side could not be compared."""
-    if verdict.unable is None or not verdict.unable.drifts:
+    if verdict.autocast_failure is None or not verdict.autocast_failure.drifts:
         return
     amp = verdict.provenance[NEW].get("amp")
     print_wrapped(
@@ -128,7 +128,7 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
     for title in ("records", "median", "largest"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("of")
-    for stage in drift_stages(verdict.unable.drifts):
+    for stage in drift_stages(verdict.autocast_failure.drifts):
         name = Text(record_name(stage.worst), no_wrap=True, overflow="ellipsis")
         shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
         table.add_row(Text(stage.name), str(stage.records), *shares, name)
@@ -181,12 +181,12 @@ def rounding_lines(verdict: Verdict) -> list[str]:
 
 
 def initial_lines(verdict: Verdict) -> list[str]:
-    """Return a heading and a line for each of the first places that are built or initialised otherwise."""
+    """Return a heading and a line for each of the first places that are built or initialised differently."""
     differences = verdict.initial
     if not differences:
         return []
     left = len(differences) - MOST_LINES
-    lines = [f"built or initialised otherwise: {len(differences)}"]
+    lines = [f"built or initialised differently: {len(differences)}"]
     lines += [f"  {item.message}" for item in differences[:MOST_LINES]]
     return [*lines, f"  and {left} more; see --json"] if left > 0 else lines
 
@@ -196,7 +196,7 @@ def without_effect_lines(verdict: Verdict) -> list[str]:
     lone = verdict.without_effect
     if not lone:
         return []
-    return [f"passed on otherwise between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
+    return [f"passed on differently between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
 
 
 def tie_lines(verdict: Verdict) -> list[str]:
@@ -225,7 +225,7 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
     if not culprits and isolation.reasons:
         return
     if not culprits:
-        console.print("isolated: given what its twin was given, nothing computes anything else", highlight=False)
+        console.print("isolated: given equal inputs, no module differs", highlight=False)
         return
     console.print(f"isolated: {count_line(culprits)}", highlight=False)
     for line in culprit_lines(isolation)[:MOST_LINES]:

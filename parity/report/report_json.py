@@ -12,7 +12,7 @@ from legacy_adapters.training.phases import rank_of, step_of
 
 from ..comparing import derived
 from ..comparing.compare import DERIVED, Comparison, Tolerance
-from ..comparing.drift import Unable
+from ..comparing.drift import AutocastFailure
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.shared import shared_code, without_files
@@ -55,7 +55,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "labels": _labels_dict(verdict.labels),
         "degenerate": list(verdict.degenerate),
         "seeds_before": list(verdict.seeds_before),
-        "autocast": None if verdict.unable is None else _unable_dict(verdict.unable),
+        "autocast": None if verdict.autocast_failure is None else _autocast_dict(verdict.autocast_failure),
         "provenance": {side: without_files(verdict.provenance[side]) for side in (LEGACY, NEW)},
         "digests": dict(verdict.seals),
         "shared": None if (shared := shared_code(verdict.provenance)) is None else shared.as_dict(),
@@ -148,11 +148,11 @@ def _metrics_dict(metrics: Metrics | None) -> dict[str, Any] | None:
     }
 
 
-def _unable_dict(unable: Unable) -> dict[str, Any]:
-    stages = drift_stages(unable.drifts)
+def _autocast_dict(failure: AutocastFailure) -> dict[str, Any]:
+    stages = drift_stages(failure.drifts)
     return {
-        "told": unable.told,
-        "compared": list(unable.compared),
+        "told": failure.message,
+        "compared": list(failure.compared),
         "drifts": [{**asdict(stage), "worst": record_name(stage.worst)} for stage in stages],
     }
 

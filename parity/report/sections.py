@@ -78,7 +78,7 @@ def decision_lines(decisions: Sequence[DecisionDifference]) -> list[str]:
     if not decisions:
         return []
     counts = Counter(_kind(decision) for decision in decisions)
-    lines = [f"decided otherwise: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"]
+    lines = [f"decided differently: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"]
     lines += [_INDENT + decision_line(decision) for decision in decisions[:_SHOWN_DECISIONS]]
     left = len(decisions) - _SHOWN_DECISIONS
     return [*lines, f"{_INDENT}and {left} more, see --json"] if left > 0 else lines

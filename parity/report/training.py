@@ -17,36 +17,36 @@ _SHOWN_STEPS = 10
 
 def training_lines(verdict: Verdict) -> list[str]:
     """Return how the steps of check train were taken, and the optimizers' groups; nothing without that check."""
-    told = verdict.provenance
-    if not told[LEGACY].get("steps"):
+    provenances = verdict.provenance
+    if not provenances[LEGACY].get("steps"):
         return []
-    first = told[LEGACY]
+    first = provenances[LEGACY]
     orders = {TWIN: "the legacy side's order of parameters on both sides", OWN: "each side's own order of parameters"}
     groups = [
         f"{side} {p.get('optimizer')} with {counted(p.get('optimizer_groups'), 'group')}, "
         f"{p.get('frozen_in_groups')} frozen"
-        for side, p in told.items()
+        for side, p in provenances.items()
     ]
     ends = "one endless epoch" if first["epoch_length"] == "endless" else f"epochs of {first['epoch_length']}"
-    start = ", each from the legacy side's state" if told[NEW].get("forced") else ""
-    if told[NEW].get("resumed"):
+    start = ", each from the legacy side's state" if provenances[NEW].get("forced") else ""
+    if provenances[NEW].get("resumed"):
         start += f", from step {first['resume_at'] + 1} on resumed from the legacy side's checkpoint, converted"
     return [
         f"{counted(first['steps'], 'training step')}{start}, in {ends}; clip norm summed in "
         f"{orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
-        *_rank_lines(told),
+        *_rank_lines(provenances),
     ]
 
 
-def _rank_lines(told: Mapping[str, dict[str, Any]]) -> list[str]:
+def _rank_lines(provenances: Mapping[str, dict[str, Any]]) -> list[str]:
     """Return what several ranks were wrapped in and how many objects they had; nothing of a training in one process."""
-    first = told[LEGACY]
+    first = provenances[LEGACY]
     if not first.get("ranks"):
         return []
     ranks = range(first["ranks"])
     wrapped = {}
-    for side, provenance in told.items():
+    for side, provenance in provenances.items():
         options = dict(provenance.get("wrapper", {}))
         name = options.pop("name", "nothing")
         text = ", ".join(f"{option} {value}" for option, value in sorted(options.items()))

@@ -10,7 +10,7 @@ from legacy_adapters.inputs import TRAIN
 from legacy_adapters.launch import SideError
 from legacy_adapters.tasks.initialising import INIT
 
-from ..comparing.drift import Unable, drifts
+from ..comparing.drift import AutocastFailure, drifts
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.sides import Sides
 from ..sides.stopped import Stop
@@ -20,7 +20,7 @@ from ..traces.trace import Trace, TraceError, decisions
 _PLAIN = ".float32"
 
 
-def unable(sides: Sides, progress: Callable[[str], None]) -> Unable | None:
+def unable(sides: Sides, progress: Callable[[str], None]) -> AutocastFailure | None:
     """Find out whether a legacy side that has crashed under autocast does so because of that; if so, run the new side.
 
     The new side runs under autocast, which leaves its trace, and in float32 under the decisions and draws of that run.
@@ -49,10 +49,10 @@ def unable(sides: Sides, progress: Callable[[str], None]) -> Unable | None:
     ran = sides.new(**given)
     own = Stop.of(ran, NEW)
     if own is not None:
-        return Unable(f"{told} Nor can the new side: {sentence(str(own))}", compared, ())
+        return AutocastFailure(f"{told} Nor can the new side: {sentence(str(own))}", compared, ())
     replay = sides.write_decisions(decisions(ran))
     with sides.passing(sides.new(NEW + _PLAIN, amp=None, replay=replay, decide=False, **given)) as plain:
-        return Unable(f"{told} The new side can.", compared, tuple(drifts(plain, ran)))
+        return AutocastFailure(f"{told} The new side can.", compared, tuple(drifts(plain, ran)))
 
 
 def _stop_of_legacy(sides: Sides) -> Stop | None:

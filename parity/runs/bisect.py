@@ -20,6 +20,7 @@ from legacy_adapters.recording.trace_writer import Record
 from legacy_adapters.recording.values import joined
 
 from ..comparing.compare import DERIVED, FIXED, Comparison
+from ..comparing.converted import in_new_form
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.kinds import is_draw
@@ -86,12 +87,13 @@ def told_if_changed(verdict: Verdict) -> Verdict:
 
 
 def _ordinary(kept: RunFolder) -> Verdict:
-    legacy, new = Trace.load(kept.folder / LEGACY), Trace.load(kept.folder / NEW)
-    evidence = None
+    mapping, new, evidence = kept.port.mapping, Trace.load(kept.folder / NEW), None
+    legacy = in_new_form(Trace.load(kept.folder / LEGACY), mapping)
     if kept.tolerance.name == DERIVED:
-        references = [Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW)]
-        evidence = TraceEvidence(legacy, references[0], load_spread(kept.folder / SPREAD), new, references[1])
-    return ended(judge(legacy, new, kept.port.mapping, kept.exclusions, kept.tolerance, evidence))
+        reference, new_reference = (Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW))
+        spread = load_spread(kept.folder / SPREAD)
+        evidence = TraceEvidence(legacy, in_new_form(reference, mapping), spread, new, new_reference)
+    return ended(judge(legacy, new, mapping, kept.exclusions, kept.tolerance, evidence))
 
 
 def _reproduced(kept: RunFolder, verdict: Verdict, place: Culprit, out: Path) -> Path | None:
@@ -100,6 +102,7 @@ def _reproduced(kept: RunFolder, verdict: Verdict, place: Culprit, out: Path) ->
     # what only float64 shows is reproduced in float64
     suffix = FLOAT64 if finding is not None and " in float64" in finding.objection else ""
     legacy, isolated = (Trace.load(kept.folder / (name + suffix)) for name in (LEGACY, ISOLATED))
+    legacy = in_new_form(legacy, kept.port.mapping)
     source = _Source(verdict, place, kept.job(ISOLATED + suffix), legacy)
     call = enclosing_call(place.record, isolated.records)
     spec = _extracted(kept, suffix, call, out) if call is not None else None

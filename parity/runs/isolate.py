@@ -20,6 +20,7 @@ from legacy_adapters.tasks import made_up, probes
 from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
+from ..comparing.converted import in_new_form
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread
 from ..comparing.pairing import LEGACY, NEW, pair
 from ..sides.settings import SettingsError, Task
@@ -123,7 +124,7 @@ class RunFolder:
         job = replace(self.job(like), trace=trace, status=status, **changes)
 
         def work() -> None:
-            run_side(name, job, self.folder, sys.executable, self.time_limit, isolated=False, called=called)
+            run_side(name, job, self.folder, sys.executable, self.time_limit, other_python=False, called=called)
 
         return recorded_by(work, self.folder / name)
 
@@ -142,8 +143,8 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     folder = kept.folder
-    legacy = Trace.load(folder / LEGACY)
     mapping = kept.port.mapping
+    legacy = in_new_form(Trace.load(folder / LEGACY), mapping)
     if not (folder / DECISIONS).exists():
         save_file(decisions(legacy), str(folder / DECISIONS))
 
@@ -156,12 +157,12 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         force = write_forcing(folder / f"{name}.forced.json", twin, keys)
         return kept.run_new(name, run, force=force, replay=str(folder / DECISIONS), checks=kept.isolable(run))
 
-    progress("running the new side again, every module on what its twin was given")
+    progress("running the new side again, giving each module its twin's inputs")
     isolated = forced(NEW, legacy)
     evidence = None
     if kept.tolerance.name == DERIVED:
         progress("and so in float64")
-        reference = Trace.load(folder / (LEGACY + FLOAT64))
+        reference = in_new_form(Trace.load(folder / (LEGACY + FLOAT64)), mapping)
         twin = forced(NEW + FLOAT64, reference)
         evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
     alone = judge(_isolable(legacy), isolated, mapping, kept.exclusions, kept.tolerance, evidence, keys)

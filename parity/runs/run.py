@@ -73,7 +73,7 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     while verdict.is_too_loose and len(before) < MOST_SEEDS - 1:
         before.append(options.task.seed)
         task = replace(options.task, seed=(options.task.seed + 1) % 2**63)
-        progress(f"rounding is too large to judge by under seed {options.task.seed}, trying seed {task.seed}")
+        progress(f"rounding is too large for a verdict under seed {options.task.seed}, trying seed {task.seed}")
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         options = replace(options, task=task)
@@ -138,11 +138,11 @@ def _unable(sides: Sides, options: RunOptions, prepared: Prepared, progress: Pro
     if found.compared:
         task = replace(options.task, checks=found.compared)
         verdict = _run(replace(options, task=task), prepared, sides.folder, progress)
-        reasons = (found.told, *verdict.reasons)
+        reasons = (found.message, *verdict.reasons)
     else:
-        verdict, reasons = _of_weights(sides, options), (found.told,)
+        verdict, reasons = _of_weights(sides, options), (found.message,)
     outcome = MISMATCH if verdict.outcome == MISMATCH else INCOMPARABLE
-    return replace(verdict, outcome=outcome, reasons=reasons, unable=found)
+    return replace(verdict, outcome=outcome, reasons=reasons, autocast_failure=found)
 
 
 def _of_weights(sides: Sides, options: RunOptions) -> Verdict:

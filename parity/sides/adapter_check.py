@@ -57,7 +57,7 @@ def check_adapters(needs: Needs, sources: Sources, machine: Machine, progress: C
     for side in sides:
         code = codes[side]
         if not is_of_toolkit(str(code.adapter)):
-            progress(f"looking at the adapter ({code.adapter.stem})")
+            progress(f"checking the adapter ({code.adapter.stem})")
             _check(side, code, needs, machine)
 
 
@@ -83,7 +83,7 @@ def _check(side: str, code: Code, needs: Needs, machine: Machine) -> None:
             ranks=needs.ranks,
             layout=_layout(side, needs.port, folder),
         )
-        run_side(side, job, folder, code.python, machine.time_limit, code.apart)
+        run_side(side, job, folder, code.python, machine.time_limit, code.other_python)
 
 
 def _layout(side: str, port: Port, folder: Path) -> str:

@@ -13,7 +13,7 @@ RUN, EVALUATION, SCRIPT = "run.json", "eval.json", "reproduce.py"
 
 
 def check_trace(folder: Path, usual: str = NEW) -> None:
-    """Refuse a path that is no folder of a trace.
+    """Refuse a path that is not a folder of a trace.
 
     Args:
         folder: to be looked at.
@@ -41,7 +41,7 @@ def check_trace(folder: Path, usual: str = NEW) -> None:
 
 
 def check_run(folder: Path) -> None:
-    """Refuse a path that is no folder of a run.
+    """Refuse a path that is not a folder of a run.
 
     Raises:
         OSError: saying what it is instead.

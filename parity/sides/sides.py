@@ -28,10 +28,12 @@ from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import layout_of_side, run_side
 from legacy_adapters.numerics.seeding import seed_of
-from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.recording.trace_writer import Record, TraceWriter
 from legacy_adapters.training.phases import phase_of
+from legacy_adapters.training.states import KINDS as STATE_KINDS
 
-from ..comparing.pairing import LEGACY, NEW
+from ..comparing.converted import in_new_form, twin_name
+from ..comparing.pairing import LEGACY, NEW, translator
 from ..traces.kinds import Kind
 from ..traces.trace import Trace
 from .prepare import seeded_batch, seeded_weights
@@ -89,7 +91,7 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
         layouts = {}
         for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
-            options = Path(made), code.python, machine.time_limit, code.apart
+            options = Path(made), code.python, machine.time_limit, code.other_python
             entries = layout_of_side(side, code.adapter, code.options, *options)
             layouts[side] = Layout.from_entries(port.variant.name, entries)
     return port.with_layouts(layouts)
@@ -133,6 +135,8 @@ def both_layouts(port: Port, seed: int, checkpoint_file: Path | None) -> dict[st
         )
         side = detect.detect_among(source, (port,), port.variant.name).side
     other = NEW if side == LEGACY else LEGACY
+    if checkpoint_file is None:
+        source = engine.with_known_rests(source, mapping)
     converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict
     # what the mapping drops (duplicates of a trained checkpoint) is not loaded on the legacy side either
     both = {side: {key: source[key] for key in targets[side].tensors}, other: converted}
@@ -183,7 +187,7 @@ class Sides:
         return self.sources.new_side(self.task.port.family).title
 
     def legacy(self, run: str = LEGACY, **changes: Any) -> Trace:
-        """Run the legacy side and return its trace ``folder/run``.
+        """Run the legacy side and return its trace ``folder/run``, parameters as the new side has them.
 
         Args:
             run: name of the run.
@@ -196,8 +200,8 @@ class Sides:
         job = self._job(run, LEGACY, code, changes)
         adapter = self.sources.new_side(family).adapter
         job = replace(job, foreign=foreign(family, adapter, self.sources.legacy_repo))
-        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
-        return Trace.load(self.folder / run)
+        run_side(run, job, self.folder, code.python, self.machine.time_limit, code.other_python)
+        return in_new_form(Trace.load(self.folder / run), self.task.port.mapping)
 
     def new(self, run: str = NEW, *, twin: Iterable[Record] = (), **changes: Any) -> Trace:
         """Run the new side; if it crashes while it computes, the trace holds what it recorded until then.
@@ -207,9 +211,13 @@ class Sides:
             twin: the legacy side's records; they tell in which order a training sums the norms of gradients.
             **changes: as in :meth:`legacy`.
         """
-        names = twin_names(twin, self.task.port.mapping)
+        mapping = self.task.port.mapping
+        names = twin_names(twin, mapping)
         changes["clip_names"] = tuple(names[Kind.SETTING]) if self.task.clip_order == TWIN else ()
-        changes["state_names"] = {new: legacy for new, legacy in names[Kind.STATE].items() if new != legacy}
+        if changes.get("states") is not None and mapping.changes_tensors:
+            changes["states"] = str(states_in_new_form(Path(changes["states"]), mapping))
+        else:
+            changes["state_names"] = {new: legacy for new, legacy in names[Kind.STATE].items() if new != legacy}
         return self._run(run, NEW, new_code(self.task.port, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
@@ -256,7 +264,7 @@ class Sides:
         job = self._job(run, side, code, changes)
 
         def work() -> None:
-            run_side(run, job, self.folder, code.python, self.machine.time_limit, code.apart)
+            run_side(run, job, self.folder, code.python, self.machine.time_limit, code.other_python)
 
         return recorded_by(work, self.folder / run)
 
@@ -288,8 +296,25 @@ class Sides:
         return replace(job, **changes)
 
 
+def states_in_new_form(folder: Path, mapping: NameMapping) -> Path:
+    """Write what every step of a legacy training left as the new side has it, beside its trace, and name that folder.
+
+    Weights and states of the optimizer have the names and shapes of the new side's, so a step can start from them.
+    """
+    path = folder.with_name(f"{folder.name}.states")
+    if not path.exists():
+        legacy, name_of = in_new_form(Trace.load(folder), mapping), translator(mapping)
+        writer = TraceWriter(str(path), beside=str(folder))
+        for record in (record for record in legacy.records if record.kind in STATE_KINDS):
+            writer.add(record.phase, record.kind, name_of(record), record.call, record.slot, legacy.tensor(record))
+        writer.finish(provenance=legacy.provenance, coverage={})
+    return path
+
+
 def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dict[str, str]]:
     """Return new name -> legacy name of what the first recorded training step of the legacy side left.
+
+    The records are of :func:`.converted.in_new_form`; one that has no twin in that form is passed over.
 
     Under ``setting`` stand the parameters in the order of its optimizer, under ``state`` all weights and buffers.
     """
@@ -298,7 +323,7 @@ def twin_names(records: Iterable[Record], mapping: NameMapping) -> dict[str, dic
         if record.kind == Kind.SETTING:
             first = first or record.phase
         if record.phase == first and record.kind in found and first is not None:
-            name = mapping.target_of(record.name)
+            name = twin_name(record, mapping)
             if name is not None:
                 found[record.kind][name] = record.name
     return found
@@ -313,14 +338,14 @@ class Code:
         adapter: its file.
         options: given to the adapter.
         python: interpreter.
-        apart: that is not the current one, so that it gets no ``PYTHONPATH``.
+        other_python: that is not the current one, so that it gets no ``PYTHONPATH``.
     """
 
     title: str
     adapter: Path
     options: dict[str, Any]
     python: str
-    apart: bool
+    other_python: bool
 
 
 def legacy_code(port: Port, sources: Sources) -> Code:
@@ -331,7 +356,7 @@ def legacy_code(port: Port, sources: Sources) -> Code:
     # made absolute like the folder; not resolved, for a venv's python is a link
     python = os.path.abspath(sources.legacy_python) if sources.legacy_python else sys.executable
     side = port.family.legacy
-    return Code(side.title, side.adapter, options, python, apart=sources.legacy_python is not None)
+    return Code(side.title, side.adapter, options, python, other_python=sources.legacy_python is not None)
 
 
 def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
@@ -340,7 +365,7 @@ def new_code(port: Port, sources: Sources, amp: str | None = None) -> Code:
     if amp is not None:
         options["amp"] = amp
     side = sources.new_side(port.family)
-    return Code(side.title, side.adapter, options, sys.executable, apart=False)
+    return Code(side.title, side.adapter, options, sys.executable, other_python=False)
 
 
 def default_threads() -> int:

@@ -68,7 +68,6 @@ class Kind(str, Enum):
     # in texts, file formats and keys a kind is its string, under every version of Python
     __str__ = str.__str__
     __repr__ = str.__repr__
-    __format__ = str.__format__
 
     RANDOM = kinds.RANDOM, Subject.GENERATOR, Blame.CALLER, Turn.ANY, "random state of", "random states"
     INIT = kinds.INIT, Subject.PARAMETER, Blame.NAME, Turn.START, "initial value of"

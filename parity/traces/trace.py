@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -65,6 +65,13 @@ class StoredTensor:
             yield from block[:count].split(PIECE)
 
 
+class View(Protocol):
+    """A tensor that is made of stored ones."""
+
+    def made(self, trace: Trace) -> Tensor:
+        """Read those of ``trace``, checked, and return the tensor."""
+
+
 class Recording(Protocol):
     """What one side recorded: a trace, or a golden file."""
 
@@ -91,6 +98,7 @@ class Trace:
         records: in recording order.
         checked: whether every tensor that is read is checked against its digest.
         seal: digest of the index.
+        views: what makes tensors that are not stored, of ones that are, by their digest.
     """
 
     folder: Path
@@ -101,6 +109,7 @@ class Trace:
     _shards: dict[str, str] = field(repr=False)
     _files: dict[str, Shard] = field(repr=False)
     seal: str = ""
+    views: Mapping[str, View] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, folder: Path, checked: bool = False) -> Trace:
@@ -184,7 +193,7 @@ class Trace:
             TraceError: naming the first record whose tensor is not what was recorded.
         """
         first = {r.digest: r for r in reversed(self.records) if kinds is None or r.kind in kinds}
-        stored = sorted(first.values(), key=self._offset)
+        stored = sorted((r for r in first.values() if r.digest in self._shards), key=self._offset)
         for _ in in_order((partial(self.check, record) for record in stored), BUFFERED):
             pass
 
@@ -213,6 +222,17 @@ class Trace:
             pass
         return tensor
 
+    def checked_tensor(self, record: Record) -> Tensor:
+        """Read the whole tensor of ``record`` and check it against its digest.
+
+        Raises:
+            TraceError: if it is not what was recorded, or cannot be read.
+        """
+        tensor = torch.empty(record.shape, dtype=TORCH_DTYPES[record.dtype])
+        for _ in self.read_into(record, tensor.reshape(-1), checked=True):
+            pass
+        return tensor
+
     def stored(self, record: Record) -> StoredTensor:
         """Return the tensor of ``record``, to be read in pieces."""
         return StoredTensor(self, record)
@@ -231,6 +251,9 @@ class Trace:
         Raises:
             TraceError: if its shard cannot be read or, if checked, in the end, if it is not what was recorded.
         """
+        if record.digest in self.views:
+            yield from _pieces_into(self.views[record.digest].made(self), block)
+            return
         shard = self._files[self._shards[record.digest]]
         span = shard.spans[record.digest]
         buffer = tensor_bytes(block)
@@ -243,6 +266,15 @@ class Trace:
             yield len(part) // block.element_size()
         if content is not None and content.hexdigest() != record.digest:
             raise TraceError(f"{self.folder}: the tensor of {record.kind} `{record.name}` is not what was recorded.")
+
+
+def _pieces_into(tensor: Tensor, block: Tensor) -> Iterator[int]:
+    """Copy a tensor into a flat block, from its beginning again each time; yield how many elements were copied."""
+    flat = tensor.reshape(-1)
+    for start in range(0, len(flat), len(block) or 1):
+        part = flat[start : start + len(block)]
+        block[: len(part)].copy_(part)
+        yield len(part)
 
 
 def _opened(folder: Path, shard: str) -> Shard:

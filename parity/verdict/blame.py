@@ -257,19 +257,19 @@ def describe(
 #: What a first difference in a record of each kind shows; see :func:`_sentence` for what the fields are.
 _SENTENCES = {
     Kind.RANDOM: "The code of {scope} leaves another random state: {name}'s generator ({phase} phase).",
-    Kind.INIT: "`{name}` is initialised otherwise.",
+    Kind.INIT: "`{name}` is initialised differently.",
     Kind.PARAM: "The weights differ before anything runs: `{name}`.",
     Kind.MODULE_IN: "The code of {scope} calls `{name}` ({call}) with another `{slot}`.",
     Kind.MODULE_OUT: "`{name}` ({call}{output}) gives another output for equal inputs.",
     Kind.METHOD_IN: "The code of {scope} calls `{method}` ({call}) with another `{item}`.",
     Kind.METHOD_OUT: "`{method}` of {module} ({call}{result}) gives another result for equal arguments.",
     Kind.BASIS: "{Scope} decides on another `{slot}`: tap `{name}` ({call}).",
-    Kind.TAP: "{Scope} decides otherwise: tap `{name}` ({call}).",
+    Kind.TAP: "{Scope} decides differently: tap `{name}` ({call}).",
     Kind.LOSS: "The loss term `{name}` differs; all module calls are equal.",
     Kind.OUT_GRAD: "Backward, the code of {scope} makes another gradient of output{space}{slot} of `{name}` ({call}).",
     Kind.IN_GRAD: "Backward, `{name}` ({call}) makes another gradient of its `{slot}` from equal ones.",
     Kind.GRAD: "The gradient of `{name}` differs; all gradients that flow between modules are equal.",
-    Kind.STATE: "Training leaves `{name}` otherwise; outputs, losses and gradients are equal.",
+    Kind.STATE: "Training leaves `{name}` different; outputs, losses and gradients are equal.",
 }
 _OF_MADE_UP = "Of equal made-up logits and boxes {scope} or what follows makes other `{slot}` ({call})."
 

@@ -11,15 +11,18 @@ from legacy_adapters.recording.trace_writer import Key, Record, zeros_digest
 from legacy_adapters.tasks import probes
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
+from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, cover
 from ..comparing.evidence import Evidence, likeness_of
-from ..comparing.pairing import LEGACY, Exclusion, Pairing, Unpaired, pair
+from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
+from ..comparing.regrouped import changed_modules, regroupings
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
 from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS
 from ..traces.trace import Recording, Trace
 from .blame import NotFinite
 from .draws import comparable, without
 from .echoes import explained
+from .initial import drawn_alike
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,27 @@ def case_of(
     keys: Mapping[Key, Key] | None,
 ) -> Case:
     """Pair and compare what can be judged of two recordings; arguments as of :func:`judge`."""
-    legacy = _as_probed(legacy, new)
+    legacy = in_new_form(_as_probed(legacy, new), mapping)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
     ours, theirs = legacy.records, new.records
     if not comparable(legacy, new):
         ours, theirs = without(ours), without(theirs)
-    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys)
+    regrouped, changed = regroupings(legacy, new, mapping), changed_modules(legacy, mapping)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed)
     if stop is not None:
         pairing = until_stop(pairing, new)
-    comparisons = tuple(compare_all(legacy, new, pairing.pairs, tolerance, evidence))
+    compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
+    comparisons = drawn_alike(compared, legacy.coverage, new.coverage, mapping)
     lone = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = {record.key for record in _cut_off(new, lone, pairing)}
-    unpaired = explained([_confirmed(item) for item in pairing.unpaired], comparisons, cut_off, pairing.keys)
-    coverage = cover(legacy, new, mapping, unpaired)
+    modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}
+    modules[LEGACY] |= changed
+    modules[NEW] |= {mapping.map_module(path) for path in changed}
+    confirmed = [_confirmed(item) for item in pairing.unpaired]
+    unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules)
+    coverage = cover(legacy, new, mapping, unpaired, regrouped)
     if stop is not None:
         coverage = without_rest(coverage)
     case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), ())

@@ -25,11 +25,14 @@ from ..traces.shard import TORCH_DTYPES
 
 #: Values of the way forward.
 _VALUES = frozenset(kind for kind in Kind if kind.turn is Turn.FORWARD) - OF_METHODS
+#: What shows what a module's results become.
+_OUTCOMES = frozenset((Kind.MODULE_OUT, Kind.TAP, Kind.LOSS))
 _COMMON = (0.0, -0.0, 0.5, 1.0, -1.0, 2.0)
 REPEATS = "its values are those of records that are equal on both sides"
 GRADIENTS = "the gradients of all parameters are equal"
 UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
 GROUPED = "the same tensors in another grouping; all that is computed is equal"
+REGROUPED = "of a module whose parameters the rules change; these are compared, and what is computed with its results"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -41,6 +44,7 @@ def explained(
     comparisons: Iterable[Comparison],
     cut_off: Collection[Key] = (),
     keys: Mapping[Key, Key] | None = None,
+    regrouped: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
@@ -56,6 +60,8 @@ def explained(
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
+    - What a module takes and gives whose parameters the rules change, so that it is another number of modules on the
+      other side, or computes in another shape: its parameters are compared, and what is computed with its results.
 
     Whole numbers, some that come up everywhere and tensors of zeros equal others by chance and prove nothing.
 
@@ -64,9 +70,17 @@ def explained(
         comparisons: of all pairs.
         cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
         keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
+        regrouped: by side, paths of the modules whose parameters the rules change; None if there are none.
     """
     comparisons = tuple(comparisons)
     items = _by_content(unpaired, comparisons)
+    of_changed = set(_regrouped(items, comparisons, regrouped or {}))
+    items = tuple(
+        replace(item, explained=REGROUPED)
+        if not item.is_accounted and (item.side, item.record.key) in of_changed
+        else item
+        for item in items
+    )
     if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
         return items
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == Kind.GRAD}
@@ -110,6 +124,17 @@ def _harmless(
         if is_proven and is_output and _call(LEGACY, item.record) in with_outputs:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
     return harmless
+
+
+def _regrouped(
+    unpaired: Iterable[Unpaired], comparisons: Iterable[Comparison], modules: Mapping[str, Collection[str]]
+) -> Iterator[tuple[str, Key]]:
+    """Yield side and key of what ``modules`` take and give in a phase in which outcomes were compared."""
+    phases = {comparison.pair.new.phase for comparison in comparisons if comparison.pair.new.kind in _OUTCOMES}
+    for item in unpaired:
+        record = item.record
+        if record.kind in OF_MODULES and record.name in modules.get(item.side, ()) and record.phase in phases:
+            yield item.side, record.key
 
 
 def _grouped(unpaired: Iterable[Unpaired], keys: Mapping[Key, Key]) -> Iterator[tuple[str, Key]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.tasks.initialising import INIT, TRAINED
 
 from ..comparing.compare import Comparison
+from ..comparing.converted import new_names
 from ..comparing.pairing import LEGACY, NEW
 from ..traces.kinds import Kind
 from .blame import DETECTOR, common_module
@@ -68,18 +69,65 @@ def initial_differences(
     return tuple(differences)
 
 
-def _translated(initial: Mapping[str, Any], rules: NameMapping) -> dict[str, Any]:
-    """Return what the legacy side told, under the names of the new side."""
+def drawn_alike(
+    comparisons: Iterable[Comparison], legacy: Mapping[str, Any], new: Mapping[str, Any], rules: NameMapping
+) -> tuple[Comparison, ...]:
+    """Accept initial values that are drawn by one recipe where a rule splits, joins or turns the tensor.
 
-    def target(name: str) -> str:
-        return rules.target_of(name) or name
+    Draws of other shapes have other values, so there the recipe is compared: kind and bounds of the draw.
+    Arguments as of :func:`initial_differences`.
+    """
+    if INIT not in legacy or INIT not in new or not rules.changes_tensors:
+        return tuple(comparisons)
+    one, two = _translated(legacy[INIT], rules)["recipes"], new[INIT]["recipes"]
+    changed = {
+        target
+        for application in rules.applications(sorted(legacy[INIT]["recipes"]))
+        if application.rule.changes_tensors
+        for target in application.targets
+    }
+    alike = {name for name in changed if one.get(name) is not None and one[name] == two.get(name)}
+
+    def judged(comparison: Comparison) -> Comparison:
+        record = comparison.pair.new
+        is_value = record.kind == Kind.INIT and record.slot != TRAINED
+        return replace(comparison, accepted=True) if is_value and record.name in alike else comparison
+
+    return tuple(map(judged, comparisons))
+
+
+def _translated(initial: Mapping[str, Any], rules: NameMapping) -> dict[str, Any]:
+    """Return what the legacy side told, under the names of the new side.
+
+    What is joined there is made in all ways in which its parts are, and written to as often as the one that is most; it
+    is a copy of another if every part is one of the other's. What has no name there keeps its own.
+    """
+    names = {*initial["recipes"], *initial["written"]}
+    names |= {name for which in ("copies", "shared") for group in initial[which] for name in group}
+    made_of = new_names(sorted(names), rules)
+    kept = names - {source for sources in made_of.values() for source, _ in sources}
+    made_of |= {name: ((name, 0),) for name in kept if name not in made_of}
+
+    def recipe(sources: Sequence[tuple[str, int]]) -> str:
+        return " and ".join(dict.fromkeys(initial["recipes"][name] for name, _ in sources))
+
+    def groups(which: str) -> list[list[str]]:
+        numbers = {name: number for number, group in enumerate(initial[which]) for name in group}
+        found: dict[tuple[tuple[int, int], ...], list[str]] = defaultdict(list)
+        for name, sources in made_of.items():
+            if all(source in numbers for source, _ in sources):
+                found[tuple((numbers[source], part) for source, part in sources)].append(name)
+        return [group for group in found.values() if len(group) > 1]
+
+    def of_all(which: str) -> dict[str, tuple[tuple[str, int], ...]]:
+        return {name: sources for name, sources in made_of.items() if all(one in initial[which] for one, _ in sources)}
 
     return dict(
-        recipes={target(name): recipe for name, recipe in initial["recipes"].items()},
-        written={target(name): count for name, count in initial["written"].items()},
+        recipes={name: recipe(sources) for name, sources in of_all("recipes").items()},
+        written={name: max(initial["written"][one] for one, _ in made) for name, made in of_all("written").items()},
         loaded=[[rules.map_module(module) or module, *rest] for module, *rest in initial["loaded"]],
-        copies=[[target(name) for name in group] for group in initial["copies"]],
-        shared=[[target(name) for name in group] for group in initial["shared"]],
+        copies=groups("copies"),
+        shared=groups("shared"),
     )
 
 
@@ -132,7 +180,7 @@ def _values(
             how = f"{one} on both sides, with other values"
         more = f" ({len(names)} such parameters in `{common_module(names)}`)" if len(names) > 1 else ""
         where = first_module(names) or part
-        differences.append(InitialDifference(where, f"`{first}` is initialised otherwise: {how}{more}."))
+        differences.append(InitialDifference(where, f"`{first}` is initialised differently: {how}{more}."))
     return differences
 
 

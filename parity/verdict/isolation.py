@@ -136,8 +136,8 @@ def culprits_of(
 def count_line(culprits: Sequence[Culprit]) -> str:
     """Say how many places there are."""
     if len(culprits) == 1:
-        return "1 place computes something else by itself"
-    return f"{len(culprits)} places compute something else by themselves"
+        return "1 place differs by itself, given equal inputs"
+    return f"{len(culprits)} places differ by themselves, given equal inputs"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class _Flow:
         #: loss terms that the detector's own methods give: slots are method, term, number
         self._terms = {term for r in records if r.kind == Kind.METHOD_OUT and not r.name for term in _parts(r.slot)[1:]}
         self._differing = {c.pair.new.key for c in isolated if not c.accepted}
-        #: whose code decides otherwise about made-up predictions because it is given others
+        #: whose code decides differently about made-up predictions because it is given others
         self._other_basis = {
             r.scope for r in records if r.key in self._differing and r.key[:2] == (made_up.PHASE, Kind.BASIS)
         }

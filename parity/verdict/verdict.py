@@ -13,7 +13,7 @@ from legacy_adapters.recording.trace_writer import Key, Record
 from ..comparing.compare import Comparison, Tolerance
 from ..comparing.coverage import Coverage, lost_records
 from ..comparing.detections import ImageMatch, matched_images
-from ..comparing.drift import Unable
+from ..comparing.drift import AutocastFailure
 from ..comparing.evidence import Evidence
 from ..comparing.pairing import LEGACY, NEW, Exclusion
 from ..decisions.trials import DecisionDifference
@@ -47,14 +47,15 @@ class Verdict:
         classes: of both sides' modules, by path.
         decisions: how far from a tie the decisions that differ are.
         detections: of each image, how those of both sides pair.
-        initial: what is built or initialised otherwise.
+        initial: what is built or initialised differently.
         isolation: what the new side's modules compute by themselves; None if they were not run so.
         seals: digest of each side's recording, by side.
         is_too_loose: nothing speaks against a match but that the measured rounding is too large to show an error.
         seeds_before: those under which it was, so that the run took another one.
         stop: why a side did not come to its end; None if both did.
         degenerate: why the final outputs prove nothing, one sentence each.
-        unable: why the legacy side could not run under autocast, and what that does to the new side; None if it could.
+        autocast_failure: why the legacy side could not run under autocast, and what that does to the new side; None if it
+            could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
     """
 
@@ -73,7 +74,7 @@ class Verdict:
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
     labels: LabelCoverage = field(default_factory=LabelCoverage)
-    unable: Unable | None = None
+    autocast_failure: AutocastFailure | None = None
     seals: Mapping[str, str] = field(default_factory=dict)
     is_too_loose: bool = False
     seeds_before: tuple[int, ...] = ()
@@ -128,7 +129,7 @@ def judge(
     elif is_other or (divergence and case.stop is not None and case.stop.side == NEW):
         outcome, reasons = MISMATCH, differences
         if not case.rejected and initial:
-            reasons = (f"The model is built or initialised otherwise in {counted(len(initial), 'place')}.",)
+            reasons = (f"The model is built or initialised differently in {counted(len(initial), 'place')}.",)
         elif not case.rejected and touched:
             reasons = (touched.message, *case.stopped)
     elif case.stopped:

@@ -192,8 +192,8 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     [
         ([1, 2], "its top level is of type list, not a dict"),
         ({"state_dict": {}}, "holds no tensors"),
-        ({"epoch": 3}, "is no state dict: `epoch` is of type int, not a plain tensor"),
-        ({"state_dict": {"x": "text"}}, "`state_dict` is no state dict: `x` is of type str, not a plain tensor"),
+        ({"epoch": 3}, "is not a state dict: `epoch` is of type int, not a plain tensor"),
+        ({"state_dict": {"x": "text"}}, "`state_dict` is not a state dict: `x` is of type str, not a plain tensor"),
     ],
 )
 def test_contents_that_are_no_state_dict(tmp_path: Path, content: Any, message: str) -> None:

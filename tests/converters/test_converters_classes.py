@@ -82,17 +82,17 @@ def test_what_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "it is no JSON (Expecting value: line 1 column 1 (char 0))"),
-        ("{", "it is no JSON"),
-        ('[["a", 1]]', "it is no JSON object with classes in it"),
-        ("{}", "it is no JSON object with classes in it"),
-        ("7", "it is no JSON object"),
+        ("", "it is not JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("{", "it is not JSON"),
+        ('[["a", 1]]', "it is not a JSON object with classes in it"),
+        ("{}", "it is not a JSON object with classes in it"),
+        ("7", "it is not a JSON object"),
         ('{"a": 1, "b": 2, "a": 3}', "it names `a` more than once"),
         ('{"a": 1.5}', "it gives class `a` 1.5, expected the index or name of a class of the source, or null"),
         ('{"a": true}', "it gives class `a` true"),
         ('{"a": ["b"]}', 'it gives class `a` ["b"]'),
-        ('{"a": ' + "9" * 5000 + "}", "it is no JSON"),
-        ("[" * 100_000, "it is no JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
     ],
 )
 def test_what_is_no_class_map_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -49,7 +49,7 @@ def _regrouped(saved: dict[str, Any], variant: str, to: str, frozen_groups: bool
     mapping = mapping_of("ddq_detr", variant)
     source = stored_layout(variant, side="new" if to == "legacy" else "legacy")
     rules = mapping if to == "new" else mapping.inverse()
-    return regroup(saved, source, Side(stored_layout(variant, side=to), frozen_groups), rules.target_of)
+    return regroup(saved, source, Side(stored_layout(variant, side=to), frozen_groups), rules)
 
 
 def _owners(saved: dict[str, Any], of: Layout, grouping: str) -> dict[str, str]:
@@ -223,7 +223,7 @@ def _several_optimizers(saved: dict[str, Any]) -> None:
         (lambda saved: saved["param_groups"][1].update(params=[0]), r"do not number their parameters"),
         (lambda saved: saved["param_groups"][1].update(params=["a"]), r"do not number their parameters"),
         (lambda saved: saved["param_groups"][1].pop("params"), r"has no list `params`"),
-        (lambda saved: saved["state"].update({0: 5}), r"state of `level_embed` is no dict"),
+        (lambda saved: saved["state"].update({0: 5}), r"state of `level_embed` is not a dict"),
         (lambda saved: saved.update(param_groups=[]), r"has no group of parameters; pass --keep model"),
     ],
 )

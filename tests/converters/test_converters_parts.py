@@ -278,7 +278,7 @@ def test_config_text_of_the_other_code_does_not_pass_for_the_own_one(
 
 def test_runner_finds_a_message_hub_even_if_the_source_has_none(training: Callable[..., Path], tmp_path: Path) -> None:
     told = _convert(training(message_hub=None), tmp_path / "new.pth", "-v").stderr
-    assert "added message_hub: empty, for a Runner expects one" in told
+    assert "added message_hub: empty, because a Runner expects one" in told
     hub = _loaded(tmp_path / "new.pth")["message_hub"]
     assert {key: hub[key] for key in ("log_scalars", "runtime_info", "resumed_keys")} == dict.fromkeys(
         ("log_scalars", "runtime_info", "resumed_keys"), {}
@@ -334,7 +334,7 @@ def _too_short(parts: dict[str, Any]) -> None:
         (lambda: {"optimizer": _changed(_optimizer(), _with_object)}, "`optimizer.param_groups.3.lr` is an object of"),
         (lambda: {"optimizer": {"head": _optimizer()}}, "The optimizer holds `head`, expected `state` and"),
         (lambda: {"optimizer": Stranger()}, "The optimizer holds nothing, expected `state` and `param_groups`"),
-        (lambda: {"param_schedulers": {"head": _schedules()}}, "`param_schedulers` is no list of schedules"),
+        (lambda: {"param_schedulers": {"head": _schedules()}}, "`param_schedulers` is not a list of schedules"),
         (
             lambda: _changed({"param_schedulers": _schedules()}, _too_short),
             "`_last_value` of a schedule has 247 values, expected 248, one for each of the optimizer's groups",

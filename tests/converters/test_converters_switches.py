@@ -83,7 +83,7 @@ def test_classes_without_a_map_are_all_new_and_that_is_told(tmp_path: Path, name
     result = _run("convert", named_file, tmp_path / "out.pth", "--num-classes", 5)
     assert result.exit_code == 0
     assert " ".join(result.stderr.split()) == (
-        "note: All 5 classes are initialised, for the source has 3 and no --class-map says which of them to take."
+        "note: All 5 classes are initialised, because the source has 3 and no --class-map says which of them to take."
     )
     loaded = checkpoint.read(tmp_path / "out.pth")
     assert loaded.to_torch()[BIAS].unique().numel() == 1 and "dataset_meta" not in loaded.meta
@@ -129,7 +129,7 @@ def test_training_state_of_other_classes_is_refused_or_left_out(
         (["--num-classes", 2], '{"a": "disk", "b": null}', "no class called `disk`, expected one, such as `disc`."),
         (["--num-classes", 2], '{"a": 3, "b": null}', "asks for class 3 of the source, which has 0 to 2."),
         (["--num-classes", 2], '{"a": 1}', "The class map lacks class 1, expected 2"),
-        (["--num-classes", 2], "[]", "it is no JSON object with classes in it, expected one such as"),
+        (["--num-classes", 2], "[]", "it is not a JSON object with classes in it, expected one such as"),
         ([], '{"a": 1}', "A class map needs the number of classes; pass --num-classes, too."),
     ],
 )

@@ -160,15 +160,15 @@ def test_what_stands_beside_the_weights_goes_on(states: dict[str, StateDict], tm
 UNCLEAR: dict[str, tuple[Make, tuple[str, ...]]] = {
     "two keys": (
         lambda s: {"net": s, "best": {k: v + 1 for k, v in s.items()}},
-        ("fit alike", "--key net", "--key best"),
+        ("fit equally well", "--key net", "--key best"),
     ),
     "a student and its teacher": (
         lambda s: {"student": s, "teacher": {k: v + 1 for k, v in s.items()}},
-        ("fit alike", "--key student", "--key teacher"),
+        ("fit equally well", "--key student", "--key teacher"),
     ),
     "two prefixes": (
         lambda s: {**_begin("first.", s), **_begin("second.", {k: v + 1 for k, v in s.items()})},
-        ("fit alike", "--prefix first.", "--prefix second."),
+        ("fit equally well", "--prefix first.", "--prefix second."),
     ),
     "two of no family": (
         lambda s: {"encoder": {"w": torch.ones(1)}, "decoder": {"w": torch.ones(2)}},
@@ -276,7 +276,7 @@ def test_keys_without_the_prefix_are_accounted_for(states: dict[str, StateDict],
     "options, text",
     [
         (["--key", "nothing"], "it holds no dict under `nothing`, the key that was asked for; there are `net`"),
-        (["--prefix", "nothing."], "no key of its state dict begins with `nothing.`; they are such as `level_embed`"),
+        (["--prefix", "nothing."], "no key of its state dict begins with `nothing.`; its keys are `level_embed`"),
         (["--key", "net", "--prefix", "x."], "no key of its state dict begins with `x.`"),
     ],
 )
@@ -325,12 +325,12 @@ class Model(torch.nn.Module):
     """A detector of somebody."""
 
 
-# what is no state dict, and what is said of it
+# what is not a state dict, and what is said of it
 NO_STATE_DICT: dict[str, tuple[Any, str]] = {
     "a whole model under a key": ({"model": Model()}, r"its `model` is a whole object made by .*Model.*state_dict\(\)"),
     "a whole model": (Model(), r"its top level is made by .*Model, not a dict; save the model's state_dict\(\) alone"),
     "arrays of numpy": ({"model": {"x": torch.ones(1).numpy()}}, r"`x` is an array of numpy \(torch.from_numpy makes "),
-    "an empty key": ({"": {"x": torch.ones(1)}}, "its top level is no state dict: `` is of type dict"),
+    "an empty key": ({"": {"x": torch.ones(1)}}, "its top level is not a state dict: `` is of type dict"),
     "fsdp's own parameters": (
         {"model": {"_fsdp_wrapped_module._flat_param": torch.ones(4)}},
         "one process's part of the weights.*get_model_state_dict.*full_state_dict=True",

@@ -315,12 +315,12 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("{", "is no index of shards"),
-        ("[]", "is no index of shards"),
+        ("{", "is not an index of shards"),
+        ("[]", "is not an index of shards"),
         ('{"weight_map": {}}', "lists no tensors"),
-        ('{"weight_map": {"a": "../evil.safetensors"}}', "`../evil.safetensors`, which is no file name"),
-        ('{"weight_map": {"a": 3}}', "`3`, which is no file name"),
-        ('{"weight_map": {"a": ["b"]}}', "is no index of shards"),
+        ('{"weight_map": {"a": "../evil.safetensors"}}', "`../evil.safetensors`, which is not a file name"),
+        ('{"weight_map": {"a": 3}}', "`3`, which is not a file name"),
+        ('{"weight_map": {"a": ["b"]}}', "is not an index of shards"),
         ('{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors"),
         ('{"weight_map": {"a": "s.safetensors", "z": "s.safetensors"}}', "its shards lack `z`"),
         ('{"weight_map": {"b": "s.safetensors"}}', "its shards lack `b`"),

@@ -64,11 +64,11 @@ def test_a_clean_file(checked):
 @pytest.mark.parametrize(
     "text, where, said",
     [
-        ("", "line 1, column 1", "no JSON"),
-        ('{"images": [],\n "annotations": [1,, 2]}', "line 2, column 20", "no JSON"),
+        ("", "line 1, column 1", "not JSON"),
+        ('{"images": [],\n "annotations": [1,, 2]}', "line 2, column 20", "not JSON"),
         ("[1, 2]", "", "expected an object"),
         ("null", "", "expected an object"),
-        ("[" * 100_000, "", "no JSON"),
+        ("[" * 100_000, "", "not JSON"),
     ],
 )
 def test_no_json_object(checked, text, where, said):
@@ -78,7 +78,7 @@ def test_no_json_object(checked, text, where, said):
 
 def test_no_text(tmp_path):
     (tmp_path / "ann.json").write_bytes(b"\x89PNG\r\n\x1a\n")
-    assert "no JSON" in only(check(tmp_path / "ann.json", None, Options(ask_mmdet=False)), "unreadable").text
+    assert "not JSON" in only(check(tmp_path / "ann.json", None, Options(ask_mmdet=False)), "unreadable").text
 
 
 def test_a_file_that_is_not_there(tmp_path):

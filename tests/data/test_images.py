@@ -70,11 +70,11 @@ FILES = {
     "cut png": ("1.png", PNG[:-300], {"unreadable-image": 1}, "the PNG file ends too early or is damaged"),
     "cut webp": ("1.webp", encoded("WEBP")[:-30], {"unreadable-image": 1}, ""),
     "nothing": ("1.png", b"", {"unreadable-image": 1}, "the file is empty"),
-    "text": ("1.png", b"no image", {"unreadable-image": 1}, "this is no image that the loader knows"),
+    "text": ("1.png", b"no image", {"unreadable-image": 1}, "this is not an image that the loader knows"),
     "web page": ("1.png", b"<!DOCTYPE html>", {"unreadable-image": 1}, "it is a web page"),
     "lfs": ("1.png", b"version https://git-lfs.github.com/spec/v1", {"unreadable-image": 1}, "git lfs pull"),
     "heic": ("1.heic", b"\0\0\0\x18ftypheic", {"unreadable-image": 1}, "it is a file in HEIC format"),
-    "pdf": ("1.png", b"%PDF-1.4", {"unreadable-image": 1}, "this is no image that the loader knows"),
+    "pdf": ("1.png", b"%PDF-1.4", {"unreadable-image": 1}, "this is not an image that the loader knows"),
     "another size": ("1.png", encoded("PNG", PIXELS[:40]), {"image-size": 1}, "say 64 x 48, the file has 64 x 40"),
     "exchanged": (
         "1.png", encoded("PNG", PIXELS.transpose(1, 0, 2).copy()), {"image-size": 1}, "width and height are exchanged",

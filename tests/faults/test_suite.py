@@ -27,7 +27,7 @@ SAME = Rewrite("same", "other indexing", "decoder", nothing)
 ROUNDED = Rewrite("rounded", "norm by hand", "decoder.norm", nothing, keeps_bits=False)
 TORN = Fault("torn", "damaged shard", ".safetensors", nothing, place=TRACE, outcome=REFUSED)
 RIGHT = {
-    CODE: Finding(MISMATCH, "decoder", "`decoder` decides otherwise: tap `distinct` (call 2 of the predict phase)."),
+    CODE: Finding(MISMATCH, "decoder", "`decoder` decides differently: tap `distinct` (call 2 of the predict phase)."),
     LOST: Finding(INCOMPARABLE, DETECTOR, "The code of the detector calls `decoder` without `mask`, or not at all."),
     TORN: Finding(REFUSED, "", "/tmp/edited/trace-00001.safetensors is damaged: header too short."),
 }

@@ -37,7 +37,7 @@ def recorded(folder, python, **changes):
         inputs=str(folder / "inputs"), trace=str(folder / "toy"), status=str(folder / "status"), checks=CHECKS, seed=0,
         threads=1, cpu_capability=None, device="cpu", step_inputs=(str(folder / "step"),) * 2, **changes,
     )  # fmt: skip
-    run_side("toy", job, folder, python, 120.0, isolated=True)
+    run_side("toy", job, folder, python, 120.0, other_python=True)
     return Trace.load(folder / "toy", checked=True)
 
 

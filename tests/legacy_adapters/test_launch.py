@@ -30,7 +30,7 @@ def side(tmp_path, monkeypatch):
 
     def call(code, **more):
         worker.write_text(code)
-        run_side("toy", job, tmp_path, sys.executable, 60.0, isolated=False, **more)
+        run_side("toy", job, tmp_path, sys.executable, 60.0, other_python=False, **more)
 
     return call
 

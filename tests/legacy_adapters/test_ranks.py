@@ -91,7 +91,7 @@ def toy(tmp_path):
             str(tmp_path / "inputs.safetensors"), str(tmp_path / "toy"), str(tmp_path / "status.json"), ("train",),
             seed=0, threads=1, cpu_capability=None, device="cpu", step_inputs=files, ranks=2, patience=patience,
         )  # fmt: skip
-        run_side("toy", job, tmp_path, sys.executable, time_limit, isolated=False)
+        run_side("toy", job, tmp_path, sys.executable, time_limit, other_python=False)
         return Trace.load(tmp_path / "toy")
 
     return call

@@ -155,7 +155,7 @@ IMAGE = dict(bboxes=torch.zeros(2, 4), scores=torch.zeros(2), labels=torch.zeros
         ("losses", ({}, torch.zeros(3)), "a Tensor of shape [3] in place of the sum"),
         ("taps", None, "None"),
         ("taps", [1], "a int at 0"),
-        ("taps", [Tap(torch, "no_such_function", str, str)], "one of torch.no_such_function, which is no function"),
+        ("taps", [Tap(torch, "no_such_function", str, str)], "one of torch.no_such_function, which is not a function"),
         ("provenance", "mine", "a str"),
         ("image_detector", None, "None"),
     ],

@@ -148,8 +148,8 @@ def test_option_that_makes_no_sense(parity, arguments):
     [
         (("--check", "train", "--isolate"), "Steps of a training cannot be isolated; check forward, loss or grad"),
         (("--size", "64x64", "--objects", "20000"), "Objects (20000,) are not a number from 0 to 10000"),
-        (("--rtol", "1"), "--rtol is of --tolerance fixed, not exact"),
-        (("--tolerance", "derived", "--atol", "0"), "--atol is of --tolerance fixed, not derived"),
+        (("--rtol", "1"), "--rtol goes with --tolerance fixed, not exact"),
+        (("--tolerance", "derived", "--atol", "0"), "--atol goes with --tolerance fixed, not derived"),
         (("--force",), "--force needs --out"),
         (("--ranks", "2", "--isolate"), "Steps of a training cannot be isolated; leave --isolate or --ranks out."),
         (("--ranks", "2", "--resume-at", "2"), "is not stopped and resumed; leave --resume-at or --ranks out."),
@@ -182,7 +182,7 @@ def test_force_without_a_folder_to_replace(parity, command):
 def test_bounds_of_a_comparison_that_is_exact(parity, tmp_path):
     where = ("--family", "mmdet_ddq", "--variant", "tiny_4scale")
     result = parity("compare", tmp_path, tmp_path, *where, "--atol", "1")
-    assert result.exit_code == 2 and "--atol is of --tolerance fixed, not exact" in one_line(result)
+    assert result.exit_code == 2 and "--atol goes with --tolerance fixed, not exact" in one_line(result)
 
 
 def test_earlier_run_is_kept_without_force(tiny, tmp_path):
@@ -297,7 +297,7 @@ def test_traces_tell_what_they_are_compared_as(parity, kept_run, tmp_path):
     with pytest.raises(commands.TraceError, match="was recorded for ddq_detr tiny_4scale, expected mmdet_ddq tiny"):
         commands._recorded_for(other, one, "mmdet_ddq", None)
     silent = replace(one, provenance={})
-    with pytest.raises(commands.TraceError, match="does not tell what it was recorded for; pass --family and --var"):
+    with pytest.raises(commands.TraceError, match="does not say what it was recorded for; pass --family and --var"):
         commands._recorded_for(silent, silent, None, None)
     assert str(commands._recorded_for(silent, silent, "mmdet_ddq", "tiny_4scale")) == "mmdet_ddq tiny_4scale"
 

@@ -71,9 +71,9 @@ def test_equal_runs_part_nowhere(blamed):
         ((3,), "decoder.layers.0", "code of `decoder.layers.0` calls `decoder.layers.0.norm`"),
         ((4,), "decoder.layers.0.norm", "`decoder.layers.0.norm` (call 0 of the train phase) gives another output"),
         ((5,), "decoder.layers.0", "gives another output for equal inputs"),
-        ((6,), "decoder", "`decoder` decides otherwise: tap `distinct`"),
+        ((6,), "decoder", "`decoder` decides differently: tap `distinct`"),
         ((7,), "decoder", "output 1) gives another output"),
-        ((8,), "the detector", "The detector decides otherwise: tap `result`"),
+        ((8,), "the detector", "The detector decides differently: tap `result`"),
         ((9,), "loss_cls", "loss term `loss_cls` differs"),
         ((10,), "decoder.norm.weight", "differs; all gradients that flow between modules are equal"),
         # an error carries on: the first place counts, and an inner module comes before the one that holds it

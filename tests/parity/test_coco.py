@@ -106,7 +106,7 @@ def test_what_is_missing_is_named(image_set, change, says):
 
 
 def test_what_is_no_data_set(tmp_path):
-    for text, says in (("[]", "has no list `images`"), ("{", "is no JSON")):
+    for text, says in (("[]", "has no list `images`"), ("{", "is not JSON")):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(BadSetError, match=says):
             load(tmp_path / "x.json", tmp_path, None)

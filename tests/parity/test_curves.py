@@ -216,7 +216,7 @@ def test_aps_on_one_side_only(reference, tmp_path):
 
 def test_band_that_is_no_repetition(reference, logs):
     for band in ([reference[0]], [reference[1], load(logs(1, write_mmdet2, 10))]):
-        with pytest.raises(BadLogError, match="tells nothing of noise"):
+        with pytest.raises(BadLogError, match="says nothing about noise"):
             compare(reference[0], load(logs(50)), band)
     with pytest.raises(BadLogError, match="same log"):
         compare(reference[0], reference[0], reference[1:])

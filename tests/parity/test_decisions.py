@@ -180,10 +180,10 @@ def test_decision_on_numbers_that_cannot_be_compared_is_not_tried(differing, leg
 @pytest.mark.parametrize(
     ("legacy", "new", "witness"),
     [
-        (dense([0], [0.5, 0.25]), dense([7], [0.5, 0.25]), "is no list of different indices below 2"),
+        (dense([0], [0.5, 0.25]), dense([7], [0.5, 0.25]), "is not a list of different indices below 2"),
         (dense([[0]], [0.5, 0.25]), dense([[1]], [0.5, 0.25]), "is not a list of indices"),
-        (dense([0], [[0.5, 0.25]]), dense([1], [[0.5, 0.25]]), "is no choice from a list of scores"),
-        (match([0, 1], [1, 0], COST), match([0, 0], [1, 0], COST), "is no matching of 2 rows and columns"),
+        (dense([0], [[0.5, 0.25]]), dense([1], [[0.5, 0.25]]), "is not a choice from a list of scores"),
+        (match([0, 1], [1, 0], COST), match([0, 0], [1, 0], COST), "is not a matching of 2 rows and columns"),
         (
             match([0, 1], [1, 0], [[NAN, 2.0], [0.5, 3.0]]),
             match([0, 1], [0, 1], [[NAN, 2.0], [0.5, 3.0]]),
@@ -219,10 +219,14 @@ def test_what_a_tap_is_follows_from_what_was_recorded_and_not_from_its_name(diff
 
 
 def test_draws_and_decisions_have_rows_of_their_own_in_the_table(tmp_path):
-    draw = [Rec("basis", "rank", [2], "rand.shape"), Rec("tap", "rank", [0.5, 0.25], "draw")]
-    records = [OUT, *dense([0], [0.5, 0.25], name="noise"), *draw, Rec("tap", "result", [1.0], "scores")]
+    draws = [
+        record
+        for call in range(3)
+        for record in (Rec("basis", "rank", [2], "rand.shape", call), Rec("tap", "rank", [0.5, 0.25], "draw", call))
+    ]
+    records = [OUT, *dense([0], [0.5, 0.25], name="noise"), *draws, Rec("tap", "result", [1.0], "scores")]
     rows = {stage.name: stage.records for stage in stages(judged(tmp_path, records, records).comparisons)}
-    assert rows == {"training: m": 1, "training: decisions": 2, "training: random draws": 2, "training: result": 1}
+    assert rows == {"training: m": 1, "training: decisions": 2, "training: random draws": 6, "training: result": 1}
 
 
 def test_decision_whose_numbers_the_legacy_side_has_not_recorded_is_not_tried(tmp_path):
@@ -260,7 +264,7 @@ def test_long_lists_of_decisions_are_cut_with_a_count(tmp_path):
     new = [r for call in range(6) for r in dense([1], [call + 0.5, call + (0.25 if call % 2 else 0.75)], call)]
     verdict = judged(tmp_path, legacy, new)
     lines = decision_lines(verdict.decisions)
-    assert lines[0] == "decided otherwise: 3 explained, 3 no tie" and len(lines) == 5
+    assert lines[0] == "decided differently: 3 explained, 3 no tie" and len(lines) == 5
     assert [line.split(":")[0] for line in lines[1:4]] == ["  train dense#0", "  train dense#1", "  train dense#2"]
     assert lines[-1] == "  and 3 more, see --json"
 

@@ -260,7 +260,7 @@ def test_live_with_the_official_code(tiny_eval):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--score", "0.1"], "is of --tolerance fixed"),
+        (["--score", "0.1"], "goes with --tolerance fixed"),
         (["--scale", "64x64,32x32"], "gives 2 sizes"),
         (["--force"], "--force needs --out"),
         (["--variant", "r50_4scale"], "has 3 categories and the model 80 classes"),

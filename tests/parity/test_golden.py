@@ -155,7 +155,7 @@ def test_file_appears_only_when_it_is_complete(recorded, saved, monkeypatch):
 
     def fail(source, target):
         moved.append((source, target))
-        assert golden.load(source).task == recorded.task
+        assert golden.load(Path(source)).task == recorded.task
         raise OSError("no")
 
     monkeypatch.setattr(files.os, "replace", fail)

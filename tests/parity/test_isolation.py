@@ -56,7 +56,7 @@ def test_two_errors_are_seen_apart_and_nothing_else_is_named(tiny, tmp_path, pla
     assert first["alone"]["max_abs"] == first["accumulated"]["max_abs"] > 0
     lines = result.stdout.splitlines()
     assert any(line.split()[:4] == ["stage", "records", "equal", "alone"] for line in lines)
-    assert "isolated: 2 places compute something else by themselves" in lines
+    assert "isolated: 2 places differ by themselves, given equal inputs" in lines
     assert max(map(len, lines[:-1])) <= 80
 
 

@@ -162,7 +162,7 @@ def test_other_variants(parity, variant):
 
 def test_derived_tolerance_finds_what_exact_finds(tiny, planted):
     adapter = planted("eps_layer_norm")
-    arguments = ("--tolerance", "derived", "--check", "forward,grad", "--new-adapter", adapter, "--json")
+    arguments = ("--tolerance", "derived", "--check", "forward", "--new-adapter", adapter, "--json")
     result = tiny(*arguments, sizes="64x96,96x64")
     assert result.exit_code == 1, result.output
     verdict = json.loads(result.stdout)

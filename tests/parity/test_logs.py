@@ -165,7 +165,7 @@ def test_half_a_line_at_the_end_is_a_training_that_still_runs(tmp_path):
     file.write_text(file.read_text()[:-20])
     assert len(load(file).terms["loss"]) == len(whole.terms["loss"])
     file.write_text(file.read_text() + "\n{}\n")
-    with pytest.raises(BadLogError, match="is no JSON"):
+    with pytest.raises(BadLogError, match="is not JSON"):
         load(file)
 
 
@@ -176,7 +176,7 @@ def test_half_a_line_at_the_end_is_a_training_that_still_runs(tmp_path):
         ("no log at all", "holds no loss"),
         ('{"coco/bbox_mAP": 0.5, "step": 1}\n', "holds no loss"),
         ('{"iter": 1, "lr": 0.1, "step": 1}\n', "has no loss in its entries"),
-        ('{"mode": "train", "epoch": 1, "iter": 5, "loss": 1}\n[1]\n{}\n', "is no JSON object"),
+        ('{"mode": "train", "epoch": 1, "iter": 5, "loss": 1}\n[1]\n{}\n', "is not a JSON object"),
         ('{"mode": "train", "epoch": 1, "loss": 1}\n', "holds no loss"),
         ("\x00\xff\x00", "holds no loss"),
     ],

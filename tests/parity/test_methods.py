@@ -35,7 +35,7 @@ def test_a_result_is_its_owners(tmp_path):
 def test_a_difference_without_effect_is_told_and_no_mismatch(tmp_path):
     verdict = judged(tmp_path, [given("loss.boxes"), OUT], [given("loss.boxes", 2.0), OUT])
     assert (verdict.outcome, verdict.divergence) == (MATCH, None)
-    assert without_effect_lines(verdict)[0].startswith("passed on otherwise between methods, without effect: 1, first:")
+    assert without_effect_lines(verdict)[0].startswith("passed on differently between methods, without effect: 1, first:")
     assert closing_line(verdict) == "MATCH 1 of 2 records bit-identical, 1 between methods differ without effect"
 
 

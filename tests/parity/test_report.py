@@ -221,13 +221,13 @@ OUT = Rec("module_out", "m", phase="predict")
 def test_first_divergence_of_a_decision_is_told_by_its_margin_and_not_by_its_indices(tmp_path):
     verdict = judged(tmp_path, [OUT, *selection([0], [0.875, 0.25])], [OUT, *selection([1], [0.875, 0.25])])
     text = printed(verdict)
-    told = text[text.index("first divergence: `head` decides otherwise") :].splitlines()
+    told = text[text.index("first divergence: `head` decides differently") :].splitlines()
     assert told[2:-1] == [
         "  predict dense#0: score margin 0.62 on equal numbers: no tie: it breaks the",
         "      rule on its own numbers",
         "  the new side leaves out 0 (0.875) and takes 1 (0.25)",
     ]
-    assert "elements differ" not in text and "decided otherwise: 1 no tie" in text
+    assert "elements differ" not in text and "decided differently: 1 no tie" in text
     # how far apart two indices are says nothing
     (row,) = [line for line in text.splitlines() if line.startswith("inference: decisions")]
     assert row.split()[2:5] == ["2", "1", "n/a"]

@@ -39,8 +39,8 @@ def test_the_next_seeds_are_tried_in_an_empty_folder_and_told(tmp_path, monkeypa
     verdict = runs.run(options, prepare(task, sources, machine), folder, told.append)
     assert seen == tried and len(batches) == len(tried) and verdict.is_too_loose == (loose == 9)
     assert told == [
-        f"rounding is too large to judge by under seed {seed - 1}, trying seed {seed}" for seed in tried[1:]
+        f"rounding is too large for a verdict under seed {seed - 1}, trying seed {seed}" for seed in tried[1:]
     ]
     before = ", ".join(map(str, tried[:-1]))
-    assert (f"for under {before} rounding is too large to judge by" in closing_line(verdict)) is bool(before)
+    assert (f"because under {before} rounding is too large for a verdict" in closing_line(verdict)) is bool(before)
     assert as_dict(verdict)["seeds_before"] == tried[:-1]

@@ -109,7 +109,7 @@ def test_equal_trainings_match(tmp_path):
             "head.weight",
             "After step 1 `head.weight` differs; its gradient, settings",
         ),
-        ([(2, "tap", "match", "rows")], "the detector", "decides otherwise: tap `match` (call 0 in step 2)"),
+        ([(2, "tap", "match", "rows")], "the detector", "decides differently: tap `match` (call 0 in step 2)"),
         ([(2, "basis", "match", "cost")], "the detector", "decides on another `cost`: tap `match` (call 0 in step 2)"),
         # the first in time counts, not the first by kind
         ([(2, "loss", "total", ""), (1, "state", "head.weight", "")], "head.weight", "After step 1"),

@@ -309,8 +309,8 @@ def test_isolated_run_that_cannot_be_compared_proves_nothing(tmp_path, isolated,
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["backbone"], "1 place computes something else by itself."),
-        (["backbone", "neck"], "2 places compute something else by themselves."),
+        (["backbone"], "1 place differs by itself, given equal inputs."),
+        (["backbone", "neck"], "2 places differ by themselves, given equal inputs."),
     ],
 )
 def test_reason_tells_how_many_places_differ_by_themselves_in_a_run_that_matched(tmp_path, names, reason):

@@ -89,12 +89,12 @@ def test_which_files_are_read_so(name, mine):
     [
         ("w.safetensors", b"no header", "damaged or no safetensors file"),
         ("w.safetensors.index.json", b"[]", "no index of shards"),
-        ("w.pth", b"no pickle", "is no checkpoint"),
-        ("w.pth", b"PK\x03\x04", "is no checkpoint, or damaged"),
-        ("w.pth", b"(U\xe9\xe9", "is no checkpoint, or damaged"),  # each of these is another exception in torch
-        ("w.pth", b"h\x05", "is no checkpoint, or damaged"),
-        ("w.pth", b"0", "is no checkpoint, or damaged"),
-        ("w.pth", b"\x80\x02J\x00.", "is no checkpoint, or damaged"),
+        ("w.pth", b"no pickle", "is not a checkpoint"),
+        ("w.pth", b"PK\x03\x04", "is not a checkpoint, or damaged"),
+        ("w.pth", b"(U\xe9\xe9", "is not a checkpoint, or damaged"),  # each of these is another exception in torch
+        ("w.pth", b"h\x05", "is not a checkpoint, or damaged"),
+        ("w.pth", b"0", "is not a checkpoint, or damaged"),
+        ("w.pth", b"\x80\x02J\x00.", "is not a checkpoint, or damaged"),
         ("w x.pth", b"no pickle", "`ddq-convert inspect '.*w x.pth'` tells what it is"),
         ("w.pth", b"", "w.pth is empty; copy it again"),
     ],

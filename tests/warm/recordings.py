@@ -49,8 +49,8 @@ def recalled(job_file: str, log: Path, environment: dict[str, str], work: Callab
     Processes that ask at the same time wait for the one that records. Failures are not kept.
     """
     job = json.loads(Path(job_file).read_text())
-    folder = os.environ.get(VARIABLE)
-    if folder is None or not _shareable(job):
+    folder = os.environ.get(VARIABLE, "")
+    if not os.path.isdir(folder) or not _shareable(job):  # no run of tests, or what cleans /tmp has removed it
         return work()
     try:
         place = Path(folder, _key(job, environment))

@@ -103,6 +103,6 @@ def match_with_copies(cost: Tensor, copies: int) -> tuple[Tensor, Tensor]:
         Row indices in ascending order and the column of each, both [min(num_rows, num_cols * copies)].
     """
     repeated = cost.repeat_interleave(copies, dim=1)  # [num_rows, num_cols * copies]
-    pairs = np.stack(linear_sum_assignment(repeated.cpu().numpy()))
+    pairs = np.stack(linear_sum_assignment(repeated.cpu().numpy()))  # [2, num_pairs]: rows, columns
     rows, cols = torch.from_numpy(pairs).to(cost.device)  # in one copy: a GPU is waited for by each
     return rows, cols // max(copies, 1)

@@ -114,6 +114,7 @@ class DDQTransformerDecoder(DeformableDetrTransformerDecoder):
                 survivors, active = self._select(query, reference_points, cls_branches[lid], active, query_layout)
                 mask = _with_matching_block(mask, attention_block(survivors), query_layout)
                 active_masks.append(active)
+        # [num_layers, bs, num_queries_total, dim], [num_layers + 1, bs, num_queries_total, 4] cxcywh in [0, 1]
         return DecoderOutput(torch.stack(hidden_states), torch.stack(references), active_masks)
 
     @staticmethod
@@ -121,6 +122,7 @@ class DDQTransformerDecoder(DeformableDetrTransformerDecoder):
         if layout.num_dense == 0:
             return branch(query)
         sparse, dense = query[:, : layout.num_sparse], query[:, layout.num_sparse :]
+        # [bs, num_sparse, 4] and [bs, num_dense, 4] -> [bs, num_queries_total, 4]
         return torch.cat([branch(sparse), aux_branch(dense)], dim=1)
 
     def _select(
@@ -128,11 +130,11 @@ class DDQTransformerDecoder(DeformableDetrTransformerDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Return survivors and active queries, both [bs, num_matching] bool."""
         with torch.no_grad():
-            scores = cls_branch(layout.matching(query)).sigmoid().max(-1).values
+            scores = cls_branch(layout.matching(query)).sigmoid().max(-1).values  # [bs, num_matching]
             boxes = layout.matching(boxes)
             per_image = [still_distinct(boxes[i], scores[i], candidates[i], self.selection) for i in range(len(query))]
         survivors, active = zip(*per_image)
-        return torch.stack(survivors), torch.stack(active)
+        return torch.stack(survivors), torch.stack(active)  # each [bs, num_matching]
 
 
 def _with_matching_block(mask: Tensor, block: Tensor, layout: QueryLayout) -> Tensor:

@@ -117,7 +117,8 @@ class DDQDETR(DINO):
             dense_coords = head.aux_reg_branches[lid](output_memory) + proposals
 
         distinct, dense, content, dense_content = self._select_tokens(memory, logits, coords, dense_logits)
-        # [bs, num_queries, ...]; short images are padded with zeros, which decode to score 0.5, box (.5, .5, .5, .5)
+        # [bs, num_queries, 4] and [bs, num_queries, dim]; short images are padded with zeros, which decode to score 0.5
+        # and box (.5, .5, .5, .5)
         coords = pad_to([x[inds] for x, inds in zip(coords, distinct)], self.num_queries)
         content = pad_to(content, self.num_queries)
         if not self.training:
@@ -128,21 +129,25 @@ class DDQDETR(DINO):
             )
             return decoder_inputs, {}
 
-        dense_coords = torch.stack([x[inds] for x, inds in zip(dense_coords, dense)])
-        all_coords = torch.cat([coords, dense_coords], dim=1)
+        dense_coords = torch.stack([x[inds] for x, inds in zip(dense_coords, dense)])  # [bs, num_dense, 4]
+        all_coords = torch.cat([coords, dense_coords], dim=1)  # [bs, num_queries + num_dense, 4] logits of cxcywh
         boxes = all_coords.sigmoid()
         dn_content, dn_coords, dn_mask, dn_meta = self.dn_query_generator(batch_data_samples)
         layout = QueryLayout(dn_content.size(1), self.num_queries, dense_coords.size(1))
         decoder_inputs = dict(
+            # [bs, num_denoising + num_queries + num_dense, dim]
             query=torch.cat([dn_content, content, torch.stack(dense_content)], dim=1),
             memory=memory,
+            # [bs, num_denoising + num_queries + num_dense, 4] cxcywh in [0, 1]
             reference_points=torch.cat([dn_coords, all_coords.detach()], dim=1).sigmoid(),
             dn_mask=_with_dense_block(dn_mask, layout.num_dense),
             query_layout=layout,
         )
         head_inputs = dict(
+            # [bs, num_queries, num_classes]
             enc_outputs_class=pad_to([x[inds] for x, inds in zip(logits, distinct)], self.num_queries),
             enc_outputs_coord=boxes[:, : self.num_queries],
+            # [bs, num_dense, num_classes]
             aux_enc_outputs_class=torch.stack([x[inds] for x, inds in zip(dense_logits, dense)]),
             aux_enc_outputs_coord=boxes[:, self.num_queries :],
             dn_meta=dn_meta,
@@ -158,15 +163,15 @@ class DDQDETR(DINO):
             Per image: distinct token indices, dense token indices, content of distinct queries [<= num_queries, dim]
             and of dense queries; the dense lists are empty at inference.
         """
-        boxes = coords.detach().sigmoid()
-        scores = logits.detach().max(-1).values.sigmoid()
+        boxes = coords.detach().sigmoid()  # [bs, num_tokens, 4] cxcywh in [0, 1]
+        scores = logits.detach().max(-1).values.sigmoid()  # [bs, num_tokens]
         dense_scores = None if dense_logits is None else dense_logits.detach().max(-1).values.sigmoid()
         distinct, dense, content, dense_content = [], [], [], []
         for i in range(len(memory)):
             distinct.append(select_distinct(boxes[i], scores[i], self.selection.iou_threshold, self.num_queries))
             if dense_scores is not None:
                 dense.append(select_dense(dense_scores[i], int(self.num_queries * self.dense_topk_ratio)))
-            mapped = self.query_map(memory[i].detach())
+            mapped = self.query_map(memory[i].detach())  # [num_tokens, dim]
             content.append(mapped[distinct[i]])
             if dense_scores is not None:
                 dense_content.append(mapped[dense[i]])

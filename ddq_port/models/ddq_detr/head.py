@@ -82,13 +82,16 @@ class DDQDETRHead(DINOHead):
             else:
                 sparse, dense = hidden[:, : query_layout.num_sparse], hidden[:, query_layout.num_sparse :]
                 logits, delta = self.cls_branches[lid](sparse), self.reg_branches[lid](sparse)
+                # [bs, num_queries_total, num_classes]: sparse queries, then dense ones
                 logits = torch.cat([logits, self.aux_cls_branches[lid](dense)], dim=1)
+                # [bs, num_queries_total, 4]
                 delta = torch.cat([delta, self.aux_reg_branches[lid](dense)], dim=1)
             all_logits.append(logits)
             boxes = delta + anchor
             if not (self.float32_boxes or self.training):
                 boxes = boxes.to(delta.dtype)
             all_boxes.append(boxes.sigmoid())
+        # [num_layers, bs, num_queries_total, num_classes], [num_layers, bs, num_queries_total, 4]
         return torch.stack(all_logits), torch.stack(all_boxes)
 
     def loss(
@@ -143,6 +146,7 @@ class DDQDETRHead(DINOHead):
         per_layer = []
         for layer_logits, layer_boxes, masks in zip(logits, boxes, active_masks):
             active = [places_of(mask) for mask in masks]
+            # per image logits [n_i, num_classes] and boxes [n_i, 4] of its active queries
             of_images = [[x[inds] for x, inds in zip(values, active)] for values in (layer_logits, layer_boxes)]
             per_layer.append(self._matching_loss(*of_images, gts, metas))
         return _layer_losses("", per_layer)
@@ -154,16 +158,18 @@ class DDQDETRHead(DINOHead):
         labels, label_weights, bbox_targets, bbox_weights, num_pos, num_neg = self.get_targets(
             logits, boxes, gts, metas
         )
+        # all images together, N = sum of n_i: [N, num_classes], [N, 4] cxcywh in [0, 1]
         all_logits, all_boxes = torch.cat(logits), torch.cat(boxes)
 
         cls_factor = num_pos * 1.0 + num_neg * self.bg_cls_weight
         if self.sync_cls_avg_factor:
             cls_factor = reduce_mean(all_logits.new_tensor([cls_factor]))
+        # labels and their weights, both [N]
         loss_cls = self.loss_cls(all_logits, torch.cat(labels), torch.cat(label_weights), avg_factor=max(cls_factor, 1))
 
         box_factor = torch.clamp(reduce_mean(loss_cls.new_tensor([num_pos])), min=1).item()
-        targets, weights = torch.cat(bbox_targets), torch.cat(bbox_weights)
-        # the IoU loss is taken in pixels, the L1 loss in normalised coordinates
+        targets, weights = torch.cat(bbox_targets), torch.cat(bbox_weights)  # each [N, 4]
+        # [N, 4] (w, h, w, h): the IoU loss is taken in pixels, the L1 loss in normalised coordinates
         sizes = torch.cat([image_size(meta, box).expand(len(box), 4) for meta, box in zip(metas, boxes)])
         loss_iou = self.loss_iou(
             bbox_cxcywh_to_xyxy(all_boxes) * sizes, bbox_cxcywh_to_xyxy(targets) * sizes, weights, avg_factor=box_factor
@@ -235,11 +241,11 @@ def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: int |
         max_per_img: at most so many detections; fewer where there are fewer pairs. None means one per query.
         rescale: divide the boxes by ``scale_factor``.
     """
-    scores = logits.sigmoid().flatten()
+    scores = logits.sigmoid().flatten()  # [n * num_classes]
     limit = len(logits) if max_per_img is None else max_per_img
-    scores, pair = scores.topk(min(limit, scores.numel()))
+    scores, pair = scores.topk(min(limit, scores.numel()))  # each [num_detections]
     height, width = img_meta["img_shape"][:2]
-    # an image's size need not be a number of half precision
+    # [num_detections, 4] xyxy in pixels; an image's size need not be a number of half precision
     bboxes = bbox_cxcywh_to_xyxy(boxes[pair // logits.size(-1)]) * image_size(img_meta, to_float32(boxes))
     bboxes = bboxes.to(boxes.dtype)
     bboxes[:, 0::2].clamp_(min=0, max=width)

@@ -131,7 +131,7 @@ def places_of(mask: Tensor) -> Tensor:
 
     A mask is counted whenever it is an index, in backward again, and on a GPU the host waits for that.
     """
-    return mask.nonzero().view(-1)
+    return mask.nonzero().view(-1)  # [k, 1] -> [k], the number of True
 
 
 def attention_block(survivors: Tensor) -> Tensor:
@@ -145,4 +145,4 @@ def attention_block(survivors: Tensor) -> Tensor:
 def pad_to(items: Sequence[Tensor], length: int) -> Tensor:
     """Stack tensors [n_i, C] to [len(items), length, C], zero-padded; the zeros are live queries in DDQ-DETR."""
     padded: list[Tensor] = [F.pad(item, (0, 0, 0, length - len(item))) for item in items]
-    return torch.stack(padded)
+    return torch.stack(padded)  # [len(items), length, C]

@@ -202,7 +202,7 @@ def _file_told(data: DataClasses, file: Path, place: str, there: Sequence[str], 
         )
     twice = repeated(there)
     if twice is not None:
-        return f"{what}, `{twice}` twice; expected every name once, for mmdet reads categories by their names."
+        return f"{what}, `{twice}` twice; expected every name once, because mmdet reads categories by their names."
     stated = f"{data.place}.metainfo.classes is {listed(data.names)}"
     if len(here) < len(data.names):
         absent = [name for name in data.names if name not in there]

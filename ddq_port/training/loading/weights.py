@@ -234,7 +234,7 @@ def _refused(file: Path, fault: str, remedy: str) -> str:
     """Say of a pickle that torch refuses which object is in it, or that it is none, and what helps."""
     named = _OBJECT.search(fault)
     if named is None:
-        return f"{file} is no checkpoint, or damaged; {_inspect(file)}."
+        return f"{file} is not a checkpoint, or damaged; {_inspect(file)}."
     way = remedy.format(file=file, quoted=_quoted(file))
     return f"{file} holds objects that torch does not load ({named[1]}); {way}."
 

@@ -51,7 +51,7 @@ class WritablePath(click.Path):
         while not place.exists() and place != place.parent:
             place = place.parent
         if not place.is_dir() and not (self.file_okay and place == Path(os.path.realpath(path))):
-            self.fail(f"{path} cannot be made, for {place} is a file; choose another place.", param, ctx)
+            self.fail(f"{path} cannot be made, because {place} is a file; choose another place.", param, ctx)
         if not os.access(place, os.W_OK):
             self.fail(f"{path} cannot be written: no right to write to {place}; choose another place.", param, ctx)
         return path

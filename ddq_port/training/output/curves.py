@@ -57,7 +57,7 @@ def read(work_dir: str | Path) -> Curves:
 
     Raises:
         FileNotFoundError: if nothing was logged there.
-        ValueError: if a log is no list of JSON objects.
+        ValueError: if a log is not a list of JSON objects.
     """
     logs = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
     if not logs:
@@ -111,7 +111,7 @@ def _entries(log: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
             entries.append(dict(entry, step=int(entry["step"])))
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"Line {number} of `{log}` is no logged step: {error}.") from error
+            raise ValueError(f"Line {number} of `{log}` is not a logged step: {error}.") from error
     return entries
 
 

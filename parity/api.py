@@ -1,0 +1,227 @@
+"""The Python API: what ``ddq-parity run``, ``compare``, ``capture`` and ``check`` do, for scripts and notebooks.
+
+Arguments have the names, values and defaults of the options on the command line, and are checked by the same code. A
+size list may be given as on the command line (``"480x640,384x512"``) or as a sequence of (height, width). Nothing is
+printed and nothing exits: the result is returned, and an error is an exception. Environment variables such as
+``DDQ_PARITY_RUN_SEED`` are not looked at.
+
+Errors of every function here:
+
+* one of ``parity.INPUT_ERRORS``: something that was passed cannot be used (exit code 2 of the command);
+* ``parity.SideError``: a side crashed or ran out of time, and nothing differs before (exit code 4). Its ``details`` are
+  the last lines of the traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddq_port.requirements import RequirementError
+from legacy_adapters.launch import SideError
+
+from .cli import commands
+from .cli.early import bounds_options, excluded, refusals, refuse_early, task_options
+from .cli.main import cli
+from .cli.output import check_new_file
+from .golden.golden import Golden
+from .sides import places
+from .sides.settings import SettingsError
+from .verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
+from .verdict.verdict import Verdict
+
+__all__ = [
+    "INCOMPARABLE", "INPUT_ERRORS", "MATCH", "MISMATCH", "SideError", "Verdict", "capture", "check", "compare", "run",
+]  # fmt: skip
+
+Sizes = str | Sequence[tuple[int, int]]
+Progress = Callable[[str], None]
+
+INPUT_ERRORS = (*commands.INPUT_ERRORS, RequirementError)
+
+
+def run(
+    family: str | Path,
+    variant: str | None = None,
+    *,
+    legacy_repo: str | Path | None = None,
+    legacy_python: str | Path | None = None,
+    require_known_commit: bool = False,
+    checkpoint: str | Path | None = None,
+    new_adapter: str | Path | None = None,
+    size: Sizes | None = None,
+    objects: str | Sequence[int] | None = None,
+    seed: int = 0,
+    check: str | Sequence[str] | None = None,
+    steps: int | None = None,
+    epoch_length: int | None = None,
+    clip_order: str | None = None,
+    resume_at: int | None = None,
+    ranks: int = 1,
+    dtype: str = "float32",
+    amp: str | None = None,
+    tolerance: str = "exact",
+    rtol: float | None = None,
+    atol: float | None = None,
+    replay: bool = False,
+    isolate: bool = False,
+    exclude: Sequence[str] = (),
+    reason: Sequence[str] = (),
+    device: str = "cpu",
+    threads: int | None = None,
+    cpu_capability: str | None = None,
+    time_limit: float = 1800.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Run both sides on the same weights and inputs, compare them, and return the verdict.
+
+    Args:
+        family: name of an installed family, or the folder of one.
+        variant: the model of it; None for its only one.
+        progress: is called with one line for each step.
+
+    The other arguments are the options of ``ddq-parity run``; ``ddq-parity run --help`` describes each of them.
+    """
+    given = {name: value for name, value in locals().items() if name != "progress"}
+    with _as_exceptions():
+        parsed = _parsed("run", given)
+        exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
+        settings = dict(task_options(**bounds_options(**parsed)), exclusions=exclusions)
+        refuse_early(**settings)
+        del settings["force"]
+    return commands.judge_run(tell=_teller(progress), **settings)
+
+
+def compare(
+    legacy: str | Path,
+    new: str | Path,
+    *,
+    family: str | Path | None = None,
+    variant: str | None = None,
+    tolerance: str = "exact",
+    rtol: float | None = None,
+    atol: float | None = None,
+    verify: bool = False,
+    expect_digest: str | None = None,
+    exclude: Sequence[str] = (),
+    reason: Sequence[str] = (),
+) -> Verdict:
+    """Compare two traces that ``run(..., out=RUN)`` kept, RUN/legacy and RUN/new, and return the verdict.
+
+    The arguments are those of ``ddq-parity compare``; ``ddq-parity compare --help`` describes each of them.
+    """
+    given = dict(locals())
+    with _as_exceptions():
+        parsed = _parsed("compare", given)
+        exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
+        settings = dict(bounds_options(**parsed), exclusions=exclusions)
+        with refusals():
+            places.check_trace(settings["legacy"], places.LEGACY)
+            places.check_trace(settings["new"], places.NEW)
+    return commands.judge_traces(**settings)
+
+
+def capture(
+    file: str | Path,
+    family: str | Path,
+    variant: str | None = None,
+    *,
+    legacy_repo: str | Path | None = None,
+    legacy_python: str | Path | None = None,
+    require_known_commit: bool = False,
+    checkpoint: str | Path | None = None,
+    size: Sizes | None = None,
+    objects: str | Sequence[int] | None = None,
+    seed: int = 0,
+    check: str | Sequence[str] = "forward,loss,grad,init",
+    device: str = "cpu",
+    threads: int | None = None,
+    cpu_capability: str | None = None,
+    time_limit: float = 1800.0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Golden:
+    """Record the legacy side into the golden file ``file`` (.npz), and return what it holds.
+
+    The legacy side runs seven times, to measure its own rounding. ``progress`` is called with one line for each step;
+    the other arguments are those of ``ddq-parity capture``, and ``ddq-parity capture --help`` describes each of them.
+    """
+    given = {name: value for name, value in locals().items() if name != "progress"}
+    with _as_exceptions():
+        settings = _parsed("capture", given)
+        replace = settings.pop("force")
+        settings = task_options(**settings)
+        refuse_early(**settings)
+        with refusals():
+            check_new_file(settings["file"], replace)
+    return commands.record_golden(tell=_teller(progress), **settings)
+
+
+def check(
+    file: str | Path,
+    *,
+    family: str | Path | None = None,
+    expect_digest: str | None = None,
+    checkpoint: str | Path | None = None,
+    new_adapter: str | Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    cpu_capability: str | None = None,
+    time_limit: float = 1800.0,
+    out: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Run the new side, compare it with the golden file ``file``, and return the verdict.
+
+    ``progress`` is called with one line for each step; the other arguments are those of ``ddq-parity check``, and
+    ``ddq-parity check --help`` describes each of them.
+    """
+    given = {name: value for name, value in locals().items() if name != "progress"}
+    with _as_exceptions():
+        settings = _parsed("check", given)
+        refuse_early(golden=settings["file"], **settings)
+        del settings["force"]
+    return commands.judge_golden(tell=_teller(progress), **settings)
+
+
+def _parsed(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Convert arguments by the option types of a command, as its own parser would.
+
+    Raises:
+        click.BadParameter: if a value cannot be used.
+    """
+    command = cli.commands[name]
+    context = click.Context(command, info_name=f"parity.{name}")
+    params = {param.name: param for param in command.params}
+    return {argument: _converted(params[argument], context, value) for argument, value in given.items()}
+
+
+def _converted(param: click.Parameter, context: click.Context, value: Any) -> Any:
+    """Convert one argument; sequences and paths become the text that the command line would be given."""
+    if isinstance(value, list | tuple) and not param.multiple:
+        value = ",".join("x".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
+    elif isinstance(value, Path):
+        value = str(value)
+    return param.type_cast_value(context, value)
+
+
+def _teller(progress: Progress | None) -> Progress:
+    return progress if progress is not None else lambda step: None
+
+
+@contextmanager
+def _as_exceptions() -> Iterator[None]:
+    """Turn what would end the command line into the exceptions that caused it."""
+    try:
+        yield
+    except click.ClickException as error:
+        if isinstance(error.__cause__, INPUT_ERRORS):
+            raise error.__cause__ from None
+        raise SettingsError(error.format_message()) from error
