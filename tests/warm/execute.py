@@ -196,6 +196,8 @@ def _kind(job: dict) -> str | None:
         code = Path(job["adapter"]).read_text()
     except (OSError, UnicodeDecodeError):
         return "plain"
+    if "tests.faults" in code:
+        return "faults"
     return "port" if "ddq_port" in code else "mmdet" if "mmdet" in code else "plain"
 
 
