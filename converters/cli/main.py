@@ -163,7 +163,7 @@ def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
     """
     with exit_codes():
         from converters.cli import render
-        from converters.writing import verification
+        from converters.examining import verification
 
         checked = verification.verify_file(dst, source)
     if as_json:
@@ -183,7 +183,7 @@ def inspect(src: str, as_json: bool, **asked: str | None) -> None:
     """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
     with exit_codes():
         from converters.cli import render
-        from converters.reading import inspection
+        from converters.examining import inspection
 
         seen = inspection.inspect_file(src, **asked)
     if as_json:
@@ -228,7 +228,7 @@ def diff(
     """
     with exit_codes():
         from converters.cli import render
-        from converters.reading import diff as differ
+        from converters.examining import diff as differ
 
         found = differ.diff_files(a, b, keys, prefixes, family, variant)
     if as_json:

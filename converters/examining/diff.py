@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 from converters.carrying import parts
 from converters.errors import ConversionError, DetectionError, PartsError
+from converters.examining import gaps
 from converters.formats.stored import StoredTensor
-from converters.reading import checkpoint, gaps
+from converters.reading import checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Weights
 from converters.reading.checkpoint import Checkpoint
 from converters.rules import built, engine
