@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from parity.golden import golden
-from tests.models import GOLDEN
+from tests.models import GOLDENS
 
 from .conftest import PLANTED_ERRORS
 
 FOLDER = Path(__file__).parents[1] / "golden" / "ddq_detr"
-FILES = {path.stem: path for folder in (GOLDEN.parent, FOLDER) for path in sorted(folder.glob("*.npz"))}
+FILES = {path.stem: path for folder in (GOLDENS, FOLDER) for path in sorted(folder.glob("*.npz"))}
 PLACES = {error: where for error, _, where in PLANTED_ERRORS}
 CASES = {
     "above_10000_tokens", "batch_without_objects", "below_10000_tokens", "fewer_tokens_than_queries",
     "image_without_objects", "many_objects", "one_class", "one_image", "one_object", "tall", "wide",
-    "ddq_detr.tiny_4scale", "ddq_detr.tiny_5scale", "ddq_detr.tiny_swinl",
+    "tiny_4scale", "tiny_5scale", "tiny_swinl",
 }  # fmt: skip
 
 
