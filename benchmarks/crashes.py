@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import CheckpointError, VerificationError
-from converters.writing import verification
+from converters.examining import verification
 
 ROOT = Path(__file__).parents[1]
 #: What may be left behind beside the source and the output.

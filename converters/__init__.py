@@ -17,10 +17,10 @@ _SUBMODULES = {
     "checkpoint": "reading.checkpoint",
     "classes": "carrying.classes",
     "detect": "rules.detect",
-    "diff": "reading.diff",
+    "diff": "examining.diff",
     "engine": "rules.engine",
     "errors": "errors",
-    "inspection": "reading.inspection",
+    "inspection": "examining.inspection",
     "layout": "rules.layout",
     "ledger": "rules.ledger",
     "manifest": "writing.manifest",
@@ -30,7 +30,7 @@ _SUBMODULES = {
     "parts": "carrying.parts",
     "ports": "rules.ports",
     "rule_file": "rules.rule_file",
-    "verification": "writing.verification",
+    "verification": "examining.verification",
     "writer": "writing.writer",
 }
 

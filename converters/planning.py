@@ -27,7 +27,6 @@ from converters.reading.averages import EMA, STATE_DICT
 from converters.rules import built, detect, engine, layout, ports
 from converters.rules.ledger import UNMAPPED, Account, Entry, Ledger
 from converters.writing import hashing, manifest
-from legacy_adapters import registry
 from legacy_adapters.ground.names import LEGACY, NEW
 
 
@@ -50,9 +49,9 @@ def plan(
         FamilyError: If there is no such family or variant.
         OSError: If the source cannot be read.
     """
-    candidates = (port,) if port is not None else _candidates(options)
+    candidates = (port,) if port is not None else built.candidates(options.family, options.variant)
     loaded = checkpoint.read(source, options.key, options.prefix)
-    found = _detected(loaded, candidates, options.variant)
+    found = built.detected(loaded.state_dict, candidates, options.variant)
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
@@ -83,32 +82,9 @@ def plan(
     planned = replace(planned, parts=carried.parts, part_lines=(*meta_lines, *carried.lines))
     planned = planned if selection is None else _with_classes(planned, selection)
     planned = planned if options.dtype is None else _cast(planned, casting.DTYPES[options.dtype])
-    changed = planned.changes or planned.meta != meta or options.changes_more_than_names
-    if (
-        not changed
-        and loaded.wrapping.is_plain
-        and _same_weights(planned)
-        and ready.fault(loaded, found.side, suffix) is None
-    ):
+    if planned.meta == meta and not options.changes_more_than_names and _is_idle(planned, suffix):
         raise AlreadyConvertedError(_nothing_to_do(planned, suffix))
     return _stripped(planned) if options.strip else planned
-
-
-def _candidates(options: Options) -> tuple[ports.Port, ...] | None:
-    """Return the models that the source may be of; None for all that are known."""
-    if options.family is None:
-        return None
-    if options.variant is not None:
-        return (ports.port(options.family, options.variant),)
-    return ports.ports(registry.get(options.family))
-
-
-def _detected(
-    loaded: checkpoint.Checkpoint, candidates: tuple[ports.Port, ...] | None, variant: str | None
-) -> detect.Detection:
-    if candidates is None:
-        return detect.detect(loaded.state_dict, variant=variant)
-    return detect.detect_among(loaded.state_dict, tuple(map(built.with_layouts, candidates)), variant)
 
 
 def _resolved(options: Options, loaded: checkpoint.Checkpoint, keep: str) -> Options:
@@ -207,6 +183,17 @@ def _weights_only(options: Options, suffix: str, selection: classes.Selection | 
     if options.dtype is not None:
         return "An output of --dtype"
     return "A .safetensors file" if suffix == ".safetensors" else None
+
+
+def _is_idle(planned: Plan, suffix: str) -> bool:
+    """Tell whether the output would hold what the source holds, in a form that can be loaded as it is."""
+    loaded, side = planned.source, planned.detection.side
+    return (
+        not planned.changes
+        and loaded.wrapping.is_plain
+        and _same_weights(planned)
+        and ready.fault(loaded, side, suffix) is None
+    )
 
 
 def _same_weights(planned: Plan) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -52,8 +53,13 @@ def get(reference: str) -> Family:
 
 
 def every() -> Tuple[Family, ...]:
-    """Return all families that are found by name."""
-    return tuple(map(get, names()))
+    """Return all families that are found by name, but for those of other packages that cannot be loaded."""
+    found = [get(name) for name in own()]
+    for name in names():
+        if name not in own():
+            with suppress(FamilyError):  # told to who asks for it by name; others must not be stopped by it
+                found.append(get(name))
+    return tuple(found)
 
 
 @lru_cache(maxsize=None)
@@ -144,6 +150,21 @@ def with_new_adapter(family: Family, adapter: Optional[Path]) -> Family:
     if adapter is None:
         return family
     return replace(family, new=replace(family.side(NEW), adapter=adapter.resolve()))
+
+
+def called(family: Family, function: str, *args: Any) -> Any:
+    """Call a function of a family's file, ``inputs`` or ``rules``.
+
+    Raises:
+        FamilyError: with file and line, if it raises an error.
+    """
+    try:
+        return getattr(family, function)(*args)
+    except FamilyError:
+        raise
+    except Exception as error:
+        file = (family.folder or Path()) / FILE
+        raise FamilyError(f"{_line_of(error, file)} {function} of family {family.name} raised {_one_line(error)}.") from error
 
 
 def _line_of(error: BaseException, file: Path) -> str:

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import platform
 import sys
-from typing import Any, Dict, Optional, Sequence, Set
+from typing import Any, Dict, Set
 
 PACKAGE = "legacy_adapters"
 
@@ -103,24 +103,14 @@ def _record(
     from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
     from legacy_adapters.provenance import executed
-    from legacy_adapters.recording import kinds
-    from legacy_adapters.recording.extract import Target
-    from legacy_adapters.recording.forcing import Forcing
-    from legacy_adapters.recording.recorder import Recorder
     from legacy_adapters.recording.untouched import Untouched
-    from legacy_adapters.training import phases, steps
+    from legacy_adapters.tasks.checking import Checks
+    from legacy_adapters.training import steps
 
     given = load_file(job.inputs)
     inputs = {phase: placed(of_phase(given, phase), job.device, dtype) for phase in (PREDICT, TRAIN)}
     replay = load_file(job.replay) if job.replay else None
-
-    forcing = Forcing(job.force) if job.force else None
-    target = Target(**job.target) if job.target else None
-    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model), adapter.methods)
-    recorder.attach(model)
-    with recorder.in_phase(phases.on_rank("weights", job.rank)):
-        for name, tensor in sorted(model.state_dict().items()):
-            recorder.add(kinds.PARAM, name, 0, tensor)
+    recorder = _recorder(job, adapter, model, writer)
     if job.perturb is not None:
         changed = [tensor for tensors in inputs.values() for tensor in adapter.perturbed(tensors)]
         perturb([*model.parameters(), *model.buffers(), *changed], job.perturb, job.amp)
@@ -131,8 +121,9 @@ def _record(
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = contract.result(adapter, "taps", model)
+            provenance["detects"] = adapter.result_keys is not None
             provenance["probed"] = any(tap.probe is not None for tap in taps)
-            _run_checks(job, adapter, model, inputs, recorder, replay, loop, taps, untouched)
+            Checks(job, adapter, model, inputs, recorder, replay, loop, taps, untouched).run()
     except BaseException as error:
         provenance["stopped"] = report(error)
         raise
@@ -143,6 +134,24 @@ def _record(
         coverage = dict(recorder.coverage(), **_gradient_coverage(parameters, reached), **more)
         coverage["changed_inputs"] = untouched.changed
         recorder.writer.finish(provenance, coverage)
+
+
+def _recorder(job: Any, adapter: Any, model: Any, writer: Any) -> Any:
+    """Let a recorder watch the model, whose weights it records first."""
+    from legacy_adapters.recording import kinds
+    from legacy_adapters.recording.extract import Target
+    from legacy_adapters.recording.forcing import Forcing
+    from legacy_adapters.recording.recorder import Recorder
+    from legacy_adapters.training import phases
+
+    forcing = Forcing(job.force) if job.force else None
+    target = Target(**job.target) if job.target else None
+    recorder = Recorder(writer, _records_flow(job), forcing, target, adapter.aside(model), adapter.methods)
+    recorder.attach(model)
+    with recorder.in_phase(phases.on_rank("weights", job.rank)):
+        for name, tensor in sorted(model.state_dict().items()):
+            recorder.add(kinds.PARAM, name, 0, tensor)
+    return recorder
 
 
 def _records_flow(job: Any) -> bool:
@@ -159,121 +168,6 @@ def _load_weights(model: Any, weights: Dict[str, Any]) -> None:
     """
     constants = {key: value for key, value in model.state_dict().items() if not value.is_floating_point()}
     model.load_state_dict({**constants, **weights}, strict=True)
-
-
-def _run_checks(
-    job: Any,
-    adapter: Any,
-    model: Any,
-    inputs: Dict[str, Dict[str, Any]],
-    recorder: Any,
-    replay: Optional[Dict[str, Any]],
-    loop: Optional[Any],
-    taps: Sequence[Any],
-    untouched: Any,
-) -> None:
-    import torch
-
-    from legacy_adapters import contract
-    from legacy_adapters.inputs import PREDICT, TRAIN
-    from legacy_adapters.numerics.precision import autocasting
-    from legacy_adapters.numerics.seeding import seed_all
-    from legacy_adapters.recording import kinds
-    from legacy_adapters.recording.taps import installed
-    from legacy_adapters.tasks import probes
-    from legacy_adapters.training import steps
-
-    def step_losses(step: int) -> Any:
-        phase, tensors = loop.plan.phase(step), steps.inputs_of(job, adapter, step)
-        with untouched.given(phase, tensors, adapter.batch) as batch:
-            loop.objects[phase] = adapter.objects(batch)
-            return contract.result(adapter, "losses", loop.trained, batch)
-
-    loaded = sorted(model.state_dict())
-    with installed(taps, recorder, replay, job.decide):
-        if "forward" in job.checks:
-            model.eval()
-            seed_all(job.seed, PREDICT)
-            with torch.no_grad(), recorder.in_phase(PREDICT, draws=True):
-                with untouched.given(PREDICT, inputs[PREDICT], adapter.batch) as batch, autocasting(job.device, job.amp):
-                    results = contract.result(adapter, "predict", model, batch)
-                for index, result in enumerate(adapter.results(results)):
-                    recorder.add(kinds.TAP, kinds.RESULT, index, result)
-            if not job.force:  # module by module nothing is new in these
-                _run_variants(job, adapter, model, inputs[PREDICT], recorder, untouched)
-            _infer_made_up(job, adapter, model, adapter.batch(inputs[PREDICT]), recorder)
-        if "loss" in job.checks or "grad" in job.checks:
-            model.train()
-            seed_all(job.seed, TRAIN)
-            with recorder.in_phase(TRAIN, draws=True):
-                # backward is outside, as torch asks: it computes in the types of the forward pass
-                with untouched.given(TRAIN, inputs[TRAIN], adapter.batch) as batch, autocasting(job.device, job.amp):
-                    terms, total = contract.result(adapter, "losses", model, batch)
-                for name, value in terms.items():
-                    recorder.add(kinds.LOSS, name, 0, value)
-                recorder.add(kinds.LOSS, "total", 0, total)
-                if "grad" in job.checks:
-                    total.backward()
-                    for name, param in sorted(model.named_parameters()):
-                        if param.grad is not None:
-                            recorder.add(kinds.GRAD, name, 0, param.grad)
-                # loaded names only: what a training step sets as an attribute may be in the state dict a second time
-                after = model.state_dict()
-                for name in loaded:
-                    recorder.add(kinds.STATE, name, 0, after[name])
-        if loop is not None:
-            loop.run(step_losses)
-        if "forward" in job.checks:
-            model.eval()
-            with torch.no_grad(), recorder.in_phase(probes.PHASE):
-                for tap in taps:
-                    for arguments in tap.probe() if tap.probe is not None else ():
-                        getattr(tap.owner, tap.attribute)(*arguments)
-
-
-def _infer_made_up(job: Any, adapter: Any, model: Any, batch: Any, recorder: Any) -> None:
-    """Run inference on made-up predictions, where the model is known to have such."""
-    import torch
-
-    from legacy_adapters.numerics.precision import autocasting
-    from legacy_adapters.numerics.seeding import seed_all
-    from legacy_adapters.recording import kinds
-    from legacy_adapters.tasks import made_up
-
-    name = adapter.predictor(model)
-    if name is None:
-        return
-    seed_all(job.seed, made_up.PHASE)
-    with torch.no_grad(), recorder.in_phase(made_up.PHASE, calls=False), autocasting(job.device, job.amp):
-        results = made_up.run(lambda: adapter.predict(model, batch), model.get_submodule(name))
-        for index, result in enumerate(results):
-            recorder.add(kinds.TAP, made_up.NAME, index, result, scope=name)
-
-
-def _run_variants(
-    job: Any, adapter: Any, model: Any, inputs: Dict[str, Any], recorder: Any, untouched: Any
-) -> None:
-    """Run the other forms of inference that the adapter names, each on the samples in another order.
-
-    So every batch of images is padded to one size and holds other sizes in it: what code keeps for a padded size, or for
-    a place in the batch, is wrong in the next. Where the job asks for that, module calls are recorded in the first of
-    them, so that this is seen where it happens.
-    """
-    import torch
-
-    from legacy_adapters.numerics.precision import autocasting
-    from legacy_adapters.numerics.seeding import seed_all
-    from legacy_adapters.recording import kinds
-
-    for number, (name, run) in enumerate(adapter.variants(model).items(), 1):
-        seed_all(job.seed, name)
-        calls = job.variant_calls and number == 1
-        with torch.no_grad(), recorder.in_phase(name, calls=calls, methods=True):
-            with untouched.given(name, adapter.rotated(inputs, number), adapter.batch) as batch:
-                with autocasting(job.device, job.amp):
-                    results = run(batch)
-            for index, result in enumerate(results):
-                recorder.add(kinds.TAP, kinds.RESULT, index, result)
 
 
 def _gradient_coverage(parameters: Dict[str, Any], reached: Set[str]) -> dict:

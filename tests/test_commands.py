@@ -14,6 +14,7 @@ from ddq_port import requirements
 from ddq_port.training.cli import cli as train
 from ddq_port.training.eval_cli import cli as evaluate
 from parity.cli.main import cli as parity
+from tests.models import GOLDEN
 
 ROOT = Path(__file__).parents[1]
 WHAT = ["--family", "mmdet_ddq", "--variant", "tiny_4scale"]
@@ -75,7 +76,7 @@ NEEDY = [
     (evaluate, ["ddq-detr-4scale_tiny_shapes", "x.pth"]),
     (parity, ["demo"]),
     (parity, ["run", *WHAT]),
-    (parity, ["check", str(ROOT / "parity" / "goldens" / "ddq_detr.tiny_4scale.npz")]),
+    (parity, ["check", str(GOLDEN)]),
     (parity, ["capture", "new.npz", *WHAT]),
     (parity, ["bisect", "RUN"]),
     (parity, ["eval", "--ann", "a.json", "--images", ".", *WHAT]),

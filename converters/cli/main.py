@@ -50,13 +50,27 @@ def _wrapping(command: Callable[..., Any]) -> Callable[..., Any]:
     return key(prefix(command))
 
 
+def _of_model(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what adds the options that say which model a file, or both of two, is of."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        family = click.option(
+            "--family",
+            metavar="NAME|FOLDER",
+            help=f"Family of {what}: a name, or the folder of one. [default: detected]",
+        )
+        variant = click.option("--variant", metavar="NAME", help=f"Variant of {what}. [default: detected]")
+        return family(variant(command))
+
+    return add
+
+
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
 @click.argument("dst", type=click.Path())
 @click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout of DST.")
 @_wrapping
-@click.option("--family", metavar="NAME", help="Family of SRC. [default: detected]")
-@click.option("--variant", metavar="NAME", help="Variant of SRC. [default: detected]")
+@_of_model("SRC")
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches, instead of refusing SRC.")
 @click.option(
     "--keep",
@@ -149,7 +163,7 @@ def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
     """
     with exit_codes():
         from converters.cli import render
-        from converters.writing import verification
+        from converters.examining import verification
 
         checked = verification.verify_file(dst, source)
     if as_json:
@@ -161,16 +175,17 @@ def verify(dst: str, source: str | None, as_json: bool, quiet: bool) -> None:
 @cli.command(epilog=_EXIT_CODES)
 @click.argument("src", type=click.Path())
 @_wrapping
+@_of_model("SRC")
 @click.option(
     "--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_INSPECT_JSON", help="Print the description as JSON."
 )
-def inspect(src: str, key: str | None, prefix: str | None, as_json: bool) -> None:
+def inspect(src: str, as_json: bool, **asked: str | None) -> None:
     """Describe checkpoint SRC: tensors, layout, classes, duplicates."""
     with exit_codes():
         from converters.cli import render
-        from converters.reading import inspection
+        from converters.examining import inspection
 
-        seen = inspection.inspect_file(src, key, prefix)
+        seen = inspection.inspect_file(src, **asked)
     if as_json:
         click.echo(json.dumps(seen.as_dict(), indent=2, sort_keys=True))
     else:
@@ -189,6 +204,7 @@ Exit codes:
 @click.argument("b", type=click.Path())
 @click.option("--key", "keys", metavar="K", multiple=True, help="Key of the state dict in A; give it again for B.")
 @click.option("--prefix", "prefixes", metavar="P", multiple=True, help="Prefix of its keys in A; give it again for B.")
+@_of_model("A and B")
 @click.option("--json", "as_json", is_flag=True, envvar="DDQ_CONVERT_DIFF_JSON", help="Print all differences as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors (and JSON with --json).")
 @click.option("-v", "--verbose", is_flag=True, help="List every key that differs.")
@@ -199,6 +215,8 @@ def diff(
     b: str,
     keys: tuple[str, ...],
     prefixes: tuple[str, ...],
+    family: str | None,
+    variant: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -210,9 +228,9 @@ def diff(
     """
     with exit_codes():
         from converters.cli import render
-        from converters.reading import diff as differ
+        from converters.examining import diff as differ
 
-        found = differ.diff_files(a, b, keys, prefixes)
+        found = differ.diff_files(a, b, keys, prefixes, family, variant)
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
     elif not quiet:

@@ -15,10 +15,10 @@ from converters.rules.ledger import CHANGED, DROP, DROP_DUPLICATE, KEEP, RENAME,
 if TYPE_CHECKING:
     from converters.carrying.parts import Line
     from converters.carrying.plans import Plan
-    from converters.reading.diff import Diff, Difference, Side
-    from converters.reading.inspection import Inspection, WeightSet
+    from converters.examining.diff import Diff, Difference, Side
+    from converters.examining.inspection import Inspection, WeightSet
+    from converters.examining.verification import Verification
     from converters.writing.conversion import FileConversion
-    from converters.writing.verification import Verification
 
 _LABEL, _WIDTH = 14, 79
 _SHOWN = 6  # keys of a kind, unless all are asked for

@@ -1,1 +1,1 @@
-"""Find out what a checkpoint holds: state dict, averages, layout, differences."""
+"""Find out what a checkpoint holds: state dict and averages, whatever they are wrapped in."""

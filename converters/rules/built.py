@@ -1,15 +1,19 @@
-"""Layouts of a family that has none stored: the model of the new side is built for them, in a process of its own."""
+"""Models of families that have no stored layouts: the new side is built for them, in a process of its own."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from converters.errors import ConversionError
+from converters.rules import detect, ports
 from converters.rules.layout import Layout
 from converters.rules.ports import Port
+from converters.rules.values import AnyTensor
+from legacy_adapters import registry
 from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.launch import RefusedError, SideError, layout_of_side
 
@@ -34,3 +38,32 @@ def with_layouts(port: Port) -> Port:
             raise ConversionError(f"The layout of {port} is taken from its model, which cannot be built: {error}") from error
     new = Layout.from_entries(port.variant.name, entries)
     return port.with_layouts({NEW: new, LEGACY: new.mapped(port.mapping.inverse())})
+
+
+def candidates(family: str | None, variant: str | None) -> tuple[Port, ...] | None:
+    """Return the models that a checkpoint may be of; None for all that are known by their keys.
+
+    Args:
+        family: By name or folder; None for every one.
+        variant: Of the family; None for every one.
+
+    Raises:
+        FamilyError: If there is no such family or variant.
+    """
+    if family is None:
+        return None
+    return ports.ports(registry.get(family)) if variant is None else (ports.port(family, variant),)
+
+
+def detected(
+    state_dict: Mapping[str, AnyTensor], among: tuple[Port, ...] | None, variant: str | None
+) -> detect.Detection:
+    """Find the model among candidates, and the side, that a state dict is of.
+
+    Raises:
+        ConversionError: If the model of the new side is needed and cannot be built.
+        DetectionError: If none fits.
+    """
+    if among is None:
+        return detect.detect(state_dict, variant=variant)
+    return detect.detect_among(state_dict, tuple(map(with_layouts, among)), variant)

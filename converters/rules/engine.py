@@ -286,7 +286,7 @@ def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     if unexpected:
         raise errors.UnexpectedKeyError(
             f"{len(unexpected)} key(s) of the result are not in the layout of "
-            f"`{layout.variant}`: {listed(unexpected)}; check the variant."
+            f"`{layout.variant}`: {listed(unexpected)}; check the rules and the variant."
         )
     missing = sorted(layout.tensors.keys() - produced.keys())
     if missing:

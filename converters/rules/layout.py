@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import DtypeMismatchError, MissingKeyError, ShapeMismatchError, listed
-from converters.rules.kinds import UnfitShapeError
+from converters.rules.changing import UnfitShapeError
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.rules.pattern import Pattern

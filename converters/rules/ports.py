@@ -97,7 +97,7 @@ def same_layout(family: Family) -> tuple[Family, ...]:
 
 
 def _rules(family: Family, variant: Variant) -> tuple[Rule, ...]:
-    rules = family.rules(variant) if callable(family.rules) else family.rules
+    rules = registry.called(family, "rules", variant) if callable(family.rules) else family.rules
     if isinstance(rules, (str, Path)):
         return rule_file.load((family.folder or Path()) / rules)
     if not isinstance(rules, Sequence):

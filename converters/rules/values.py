@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from converters.errors import RestDiffersError
 from converters.formats.stored import CHUNK, ITEM_SIZES, Storage, StoredTensor
-from converters.rules.kinds import Concat, Pad, Permute, Reshape, Rule, Shape, Slice, Split
+from converters.rules.changing import Concat, Pad, Permute, Reshape, Slice, Split
+from converters.rules.kinds import Rule
+from converters.rules.renaming import Shape
 
 if TYPE_CHECKING:
     import numpy as np

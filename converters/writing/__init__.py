@@ -1,1 +1,1 @@
-"""Write a converted file with its manifest, and verify one."""
+"""Write a converted file with its manifest."""

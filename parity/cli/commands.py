@@ -36,7 +36,7 @@ from ..sides.settings import Machine, RunOptions, SettingsError, Sources, Task, 
 from ..sides.sides import default_threads, prepare
 from ..traces.trace import Trace, TraceError
 from ..verdict.verdict import Verdict, judge
-from .console import OpenConsole, done, progress, written
+from .console import OpenConsole, done, progress, renamed, written
 from .output import whole_folder
 
 Progress = Callable[[str], None]
@@ -258,17 +258,26 @@ def _judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
 def _told(verdict: Verdict, as_json: bool, quiet: bool, script: Path | None = None) -> int:
     """Print a verdict and return its exit code."""
 
+    words = _words(verdict)
+
     def render() -> None:
         if as_json:
-            shown = report_json.as_dict(verdict)
+            shown = renamed(report_json.as_dict(verdict), words)
             if script is not None:
                 shown["script"] = str(script)
             sys.stdout.write(json.dumps(shown, indent=1) + "\n")
         else:
-            report.print_verdict(verdict, OpenConsole(), quiet, script)
+            report.print_verdict(verdict, OpenConsole(words), quiet, script)
 
     written(render)
     return verdict.exit_code
+
+
+def _words(verdict: Verdict) -> dict[str, str]:
+    """Return what a model that is no detector is called in place of ``the detector``."""
+    if verdict.provenance[NEW].get("detects", True):
+        return {}
+    return {"the detector": "the model", "The detector": "The model", ": detector": ": model"}
 
 
 def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:
@@ -286,4 +295,5 @@ def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
 
 
 def _write_report(path: Path, verdict: Verdict) -> None:
-    path.write_text(json.dumps(report_json.as_dict(verdict), indent=1, sort_keys=True))
+    shown = renamed(report_json.as_dict(verdict), _words(verdict))
+    path.write_text(json.dumps(shown, indent=1, sort_keys=True))

@@ -7,9 +7,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from safetensors import SafetensorError
@@ -24,6 +24,17 @@ T = TypeVar("T")
 SIDE_CRASHED = 4
 _FREE_SPACE = "Make room there, or choose another place with --out or, for temporary files, TMPDIR."
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors, in Rust, ends the message of an error of the system
+
+
+def renamed(value: Any, words: Mapping[str, str]) -> Any:
+    """Return text, or the texts in lists and dicts, with other words in place of those that are keys of ``words``."""
+    if isinstance(value, str):
+        for word, other in words.items():
+            value = value.replace(word, other)
+        return value
+    if isinstance(value, list):
+        return [renamed(item, words) for item in value]
+    return {key: renamed(item, words) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def written(render: Callable[[], None]) -> None:
@@ -64,7 +75,19 @@ def done(work: Callable[[], T], bad_input: tuple[type[Exception], ...]) -> tuple
 
 
 class OpenConsole(Console):
-    """A console that leaves a closed pipe to its caller; rich would exit with 1, which means mismatch here."""
+    """A console that leaves a closed pipe to its caller; rich would exit with 1, which means mismatch here.
+
+    Args:
+        words: what text is printed with in place of what, by what stands there.
+    """
+
+    def __init__(self, words: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._words = dict(words or {})
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, with other words where there are some."""
+        super().print(*(renamed(item, self._words) for item in objects), **options)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

@@ -15,13 +15,12 @@ from ddq_port import __version__, requirements
 from legacy_adapters import registry
 
 from ..sides import places
+from . import curves_options, eval_options
 from .early import bounds_options, excluded, needs_out, refusals, refuse_early, resolved, task_options
 from .options import (
     BOUNDS,
     CHECK,
     CHECKPOINT,
-    CURVES_EXIT_CODES,
-    EVAL_EXIT_CODES,
     EXCLUSIONS,
     EXIT_CODES,
     EXPECT_DIGEST,
@@ -39,7 +38,7 @@ from .options import (
     having,
 )  # fmt: skip
 from .output import check_new_file, check_script_folder
-from .params import AT_RISK_ULPS, NamePair, NotNegative, Positive, SizeList
+from .params import AT_RISK_ULPS, NotNegative
 
 _INTERNAL_ERROR = 70
 
@@ -239,46 +238,10 @@ def audit(json: bool, **arguments: Any) -> None:
     sys.exit(commands.audit(as_json=json, **arguments))
 
 
-@cli.command(epilog=CURVES_EXIT_CODES)
+@cli.command(epilog=curves_options.EXIT_CODES)
 @click.argument("log_a", type=click.Path(path_type=Path))
 @click.argument("log_b", type=click.Path(path_type=Path))
-@click.option(
-    "--band",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="LOG",
-    help="Log of a repetition of A's training with another seed; may be repeated.",
-)
-@click.option(
-    "--rename", type=NamePair(), multiple=True, help="Name of a loss term in B and its name in A; may be repeated."
-)
-@click.option("--exclude", multiple=True, metavar="TERM", help="Loss term to leave out; may be repeated.")
-@click.option(
-    "--until",
-    type=Positive(),
-    help="Compare only up to this epoch, or iteration if the logs have no epochs. [default: all]",
-)
-@click.option(
-    "--level",
-    type=Positive(0.5),
-    default=0.05,
-    show_default=True,
-    help="Highest chance that a training equal to A's is called a mismatch.",
-)
-@click.option(
-    "--resolve",
-    type=Positive(),
-    default=0.1,
-    show_default=True,
-    help="A match requires that a loss term or AP that differs by this share would lie outside the noise.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder in which to write curves.png and curves.json.",
-)
-@click.option("--force", is_flag=True, help="Replace the files of an earlier comparison in --out.")
-@having(*OUTPUT)
+@having(*curves_options.CURVES, *OUTPUT)
 def curves(json: bool, **arguments: Any) -> None:
     """Compare the loss terms and APs of two trainings by their logs.
 
@@ -293,61 +256,9 @@ def curves(json: bool, **arguments: Any) -> None:
     sys.exit(curves_command.run(as_json=json, **arguments))
 
 
-@cli.command("eval", epilog=EVAL_EXIT_CODES)
-@click.option(
-    "--ann", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Annotation file in COCO format."
-)
-@click.option("--images", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of its images.")
-@click.option("--limit", type=click.IntRange(1), help="How many images to take, from the first on. [default: all]")
-@having(*FAMILY, *LEGACY)
-@click.option(
-    "--checkpoint",
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="Weights of either layout, .pth or .safetensors. [default: seeded weights]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Seed of the weights, without --checkpoint.",
-)
-@having(*NEW)
-@click.option(
-    "--scale",
-    type=SizeList(),
-    help="Resize images to fit into this size (shorter x longer side) in place of that of the configs.",
-)
-@click.option(
-    "--tolerance",
-    type=click.Choice(["exact", "fixed"]),
-    default="exact",
-    show_default=True,
-    help="What counts as equal. exact: the same bits; fixed: within --score, --box and --ap.",
-)
-@click.option("--score", type=Positive(), help="Largest difference of scores, with --tolerance fixed. [default: 0.001]")
-@click.option(
-    "--box", type=Positive(), help="Largest difference of coordinates in pixels, with --tolerance fixed. [default: 0.5]"
-)
-@click.option(
-    "--ap", type=Positive(), help="Largest difference of an AP (0 to 1), with --tolerance fixed. [default: 0.001]"
-)
-@having(*MACHINE)
-@click.option(
-    "--worst",
-    type=click.IntRange(1),
-    default=4,
-    show_default=True,
-    help="How many of the images that differ most to draw into --out.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder in which to keep detections, logs, report.json and drawings. [default: nothing is kept]",
-)
-@click.option("--force", is_flag=True, help="Replace an earlier evaluation in --out.")
-@having(*OUTPUT)
+@cli.command("eval", epilog=eval_options.EXIT_CODES)
+@having(*eval_options.DATA_SET, *FAMILY, *LEGACY, *eval_options.WEIGHTS, *NEW, *eval_options.DETECTIONS)
+@having(*MACHINE, *eval_options.KEPT, *OUTPUT)
 def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
     """Detect objects in a data set with both sides and compare.
 

@@ -23,24 +23,6 @@ Exit codes:
   4  a side crashed or ran out of time
   70 a bug in ddq-parity itself"""
 
-EVAL_EXIT_CODES = """\b
-Exit codes:
-  0  match
-  1  mismatch
-  2  usage or bad input
-  3  not comparable: neither side detected anything; with exact tolerance also
-     if threads, CPU kernels, device or torch differ
-  4  a side crashed or ran out of time
-  70 a bug in ddq-parity itself"""
-CURVES_EXIT_CODES = """\b
-Exit codes:
-  0  match: B within the noise of repeated runs, or the same numbers
-  1  mismatch
-  2  usage or bad input
-  3  not comparable: there are no repeated runs, their noise is too large to
-     tell, a loss term is in one log only, or logs are incomplete
-  70 a bug in ddq-parity itself"""
-
 _FAMILIES = f"{', '.join(registry.own())}, another installed family, or the folder of a family"
 
 FAMILY = (

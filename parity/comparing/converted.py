@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from converters.errors import ConversionError
-from converters.rules.kinds import UnfitShapeError
+from converters.rules.changing import UnfitShapeError
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.values import applied

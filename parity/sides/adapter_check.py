@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.rules.ports import Port
+from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.job import Job
 from legacy_adapters.launch import run_side
 from legacy_adapters.provenance.executed import is_of_toolkit
 
-from ..comparing.pairing import LEGACY, NEW
 from .settings import Machine, Sources, Task
 from .sides import Code, legacy_code, new_code
 

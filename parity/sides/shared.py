@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from legacy_adapters.family import Family
-from legacy_adapters.ground.names import TOOLKIT
+from legacy_adapters.ground.names import LEGACY, NEW, TOOLKIT
 from legacy_adapters.ground.words import counted
 from legacy_adapters.provenance.executed import is_installed, is_of_toolkit
 from legacy_adapters.registry import FILE
-
-from ..comparing.pairing import LEGACY, NEW
 
 _RECORDER = "legacy_adapters"
 #: Packages that either side has a version of, or uses as it is; a port may import them from anywhere.

@@ -24,6 +24,7 @@ from converters.rules import detect, engine
 from converters.rules.layout import Layout, class_counts
 from converters.rules.mapping import Mapping as NameMapping
 from converters.rules.ports import Port
+from legacy_adapters import registry
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
 from legacy_adapters.launch import layout_of_side, run_side
@@ -117,7 +118,7 @@ def inputs_of(task: Task, phase: str) -> Mapping[str, Tensor]:
     if family.inputs is None:
         classes = num_classes(task.port)
         return seeded_batch(task.sizes_of(phase), seed, classes, task.objects_of(phase)).to_tensors()
-    made = family.inputs(phase, seed)
+    made = registry.called(family, "inputs", phase, seed)
     if not isinstance(made, dict) or not made or not all(isinstance(value, Tensor) for value in made.values()):
         raise SettingsError(f"inputs(phase, seed) of family {family.name} must return named tensors, a dict of at least one.")
     return {name: value.detach().contiguous() for name, value in made.items()}

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from converters import api  # noqa: F401
 from converters.cli import render  # noqa: F401
 from converters.cli.main import cli
-from converters.reading import inspection  # noqa: F401
+from converters.examining import inspection  # noqa: F401
 
 MEMORY, SECONDS = 1 << 30, 20  # far beyond what is asserted, so that nothing harms the machine
 

@@ -222,7 +222,7 @@ BAD: dict[str, tuple[Callable[[StateDict], bytes], int, str]] = {
     "number": (lambda s: _saved(3), 2, "its top level is of type int"),
     "tensor": (lambda s: _saved(torch.ones(2)), 2, "its top level is a single tensor"),
     "no tensors": (lambda s: _saved({"state_dict": {}}), 2, "holds no tensors"),
-    "optimizer only": (lambda s: _saved({"optimizer": {"state": {}}}), 2, "no state dict: `optimizer` is of type dict"),
+    "optimizer only": (lambda s: _saved({"optimizer": {"state": {}}}), 2, "not a state dict: `optimizer` is of type dict"),
     "nested": (lambda s: _saved({"state_dict": {"a": {"b": torch.ones(1)}}}), 1, "fit no known layout"),
     "None": (_weight(None), 2, f"`{_SQUARE}` is of type NoneType"),
     "sparse": (_weight(torch.eye(3).to_sparse()), 2, "is a sparse tensor (to_dense() makes a plain one)"),

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from converters.cli.main import cli
-from converters.reading import diff
-from converters.reading.diff import DTYPE, SHAPE, VALUE, Diff
+from converters.examining import diff
+from converters.examining.diff import DTYPE, SHAPE, VALUE, Diff
 from converters.rules.layout import TensorSpec
 
 REPO = Path(__file__).resolve().parents[2]

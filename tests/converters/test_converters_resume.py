@@ -21,10 +21,9 @@ pytest.importorskip("ddq_port")
 pytest.importorskip("mmdet")
 
 from converters import api
+from converters.examining import diff, inspection, verification
 from converters.options import Options
-from converters.reading import diff, inspection
 from converters.rules import engine
-from converters.writing import verification
 from ddq_port import configs
 from legacy_adapters import mmdet3, registry
 from parity.sides.prepare import seeded_batch

@@ -297,7 +297,7 @@ def test_a_source_in_shards_is_never_replaced(tmp_path: Path, legacy_file: Path,
 
 @pytest.mark.parametrize(
     "size, message",
-    [("0", "is no size"), ("5 apples", "is no size"), ("-1", "is no size"), ("2MB", "is a .pth, which --shard-size")],
+    [("0", "is not a size"), ("5 apples", "is not a size"), ("-1", "is not a size"), ("2MB", "is a .pth, which --shard-size")],
 )
 def test_sizes_and_formats_that_cannot_be_split(tmp_path: Path, legacy_file: Path, size: str, message: str) -> None:
     result = _convert(legacy_file, tmp_path / "n.pth", "--shard-size", size)

@@ -43,7 +43,7 @@ LIVE: dict[str, dict[str, Any]] = {
 SETTINGS = {
     "plain": GOLDEN,
     "few": GOLDENS / "fewer_tokens_than_queries.npz",
-    "swin": GOLDEN.with_name("ddq_detr.tiny_swinl.npz"),
+    "swin": GOLDEN.with_name("tiny_swinl.npz"),
 }
 
 

@@ -23,7 +23,7 @@ from .synthetic import MODULES
 
 PLANTED = Path(__file__).parent / "planted"
 #: The port with faults of the fault suite.
-FAULTY = Path(__file__).parents[1] / "faults" / "adapter.py"
+FAULTY = PLANTED / "fault.py"
 
 #: Fault of the fault suite, or file in ``planted``, the check that shows it, the place that must be named.
 PLANTED_ERRORS = [

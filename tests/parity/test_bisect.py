@@ -1,5 +1,6 @@
 """What bisect says and leaves behind; what it finds is tested with models in ``test_isolation.py``."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,11 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from converters.rules.ports import port
 from legacy_adapters.job import Job
 from legacy_adapters.training.phases import phase_of
 from parity.cli import commands
+from parity.comparing.compare import Tolerance
 from parity.runs.bisect import MAY_HAVE_CHANGED, Bisection, told_if_changed
 from parity.runs.reproducer import Reproducer, write
+from parity.sides.settings import Machine, RunOptions, Sources, Task
 from parity.verdict.verdict import with_isolation
 
 from .synthetic import Rec, judged
@@ -50,7 +54,9 @@ def test_nothing_is_said_of_changed_code_where_something_else_explains_it(tmp_pa
 def kept_run(folder, *checks):
     """Make the files of a run by hand, without traces."""
     folder.mkdir()
-    (folder / "run.json").write_text('{"tolerance": {"name": "exact"}, "machine": {"time_limit": 60}}')
+    task = Task(port("mmdet_ddq", "tiny_1class"), ((64, 64),), None, 0, ("forward",))
+    options = RunOptions(task, Sources(), Machine("cpu", 1, None, 60.0), "float32", Tolerance("exact"), replay=False)
+    (folder / "run.json").write_text(json.dumps(options.as_dict()))
     job(checks=checks).save(str(folder / "new.job.json"))
     return folder
 

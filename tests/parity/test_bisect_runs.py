@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.models import NEW_ADAPTER
+
 from ..warm.execute import python
 from .test_isolation import places
 
@@ -28,7 +30,7 @@ def ran(script, right=False):
     if right:
         text = script.read_text()
         adapter = next(line for line in text.splitlines() if line.startswith("adapter"))
-        mended = "import parity.adapters.ddq_port as port\nadapter = vars(port)"
+        mended = f"adapter = load_adapter({str(NEW_ADAPTER)!r})"
         script = script.with_name("mended.py")
         script.write_text(text.replace(adapter, mended))
     done = python(script)
@@ -40,7 +42,7 @@ def ran(script, right=False):
     [
         ("gradient_doubled", ["encoder.layers.1.ffn"], "encoder.layers.1.ffn"),
         ("eps_inverse_sigmoid", ["decoder"], "decoder"),
-        ("no_padding_mask_in_decoder", ["the detector"], 'adapter["predict"](model, batch)'),
+        ("no_padding_mask_in_decoder", ["the detector"], "adapter.predict(model, batch)"),
         ("changed_state", ["level_embed"], ""),
     ],
 )

@@ -183,7 +183,7 @@ def test_a_shorter_log_is_compared_and_matches_only_if_asked_for(reference, tmp_
     early = compare(reference[0], b, reference[1:], until=1)
     assert {quantity.end for quantity in early.quantities if quantity.kind == AP} == {1}
     assert compare(reference[0], stopped(53, ap_shift=-0.2), reference[1:]).outcome == MISMATCH
-    with pytest.raises(BadLogError, match="behind the end"):
+    with pytest.raises(BadLogError, match="beyond the end"):
         compare(reference[0], b, until=7)
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from legacy_adapters.bases.detection import DetectionAdapter
 from legacy_adapters.launch import SideError
 from legacy_adapters.tasks import detecting
 from parity.comparing.pairing import LEGACY, NEW
@@ -185,7 +186,9 @@ def test_worker_keeps_every_bit_and_names_the_image_it_cannot_process(tmp_path):
                           detections=str(tmp_path / "out"))  # fmt: skip
     model = torch.nn.Identity()
     with pytest.raises(RuntimeError, match=r"image 8 \(b.png\): broken file"):
-        detecting.run(job, SimpleNamespace(image_detector=image_detector), model, {})
+        adapter = DetectionAdapter()
+        adapter.image_detector = image_detector
+        detecting.run(job, adapter, model, {})
     row = json.loads((tmp_path / "out").read_text().splitlines()[1])
     for name, value in found.items():
         assert torch.equal(torch.tensor(row[name], dtype=value.dtype), value)

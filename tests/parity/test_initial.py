@@ -9,14 +9,14 @@ from parity.verdict.initial import initial_differences
 from .synthetic import SAME_NAMES
 
 NAMED = {
-    "init_level_embed_std": ("level_embed", "normal(0, 1) on the legacy side, normal(0, 0.9) on the new one"),
-    "init_uniform_level_embed": ("level_embed", "normal(0, 1) on the legacy side, uniform(-1.73205, 1.73205) on the new one"),
+    "init_level_embed_std": ("level_embed", "normal(0, 1) on the legacy side, normal(0, 0.02) on the new one"),
+    "init_uniform_level_embed": ("level_embed", "normal(0, 1) on the legacy side, uniform(0, 1) on the new one"),
     "init_class_prior": ("bbox_head", "constant -4.59512 on the legacy side, constant -2.19722 on the new one"),
     "init_head_left_out": ("bbox_head", "`init_weights` leaves `bbox_head` as built"),
     "init_missing": ("the detector", "`init_weights` leaves `backbone`, `bbox_head`, `decoder`, `encoder`"),
     "init_twice": ("the detector", "more than once: it writes to"),
     "init_backbone_checkpoint": ("backbone", "asks for weights torchvision://resnet101; the legacy side's asks for no"),
-    "init_class_branches_anew": ("bbox_head", "are drawn each for itself on the new side and copies on the legacy one"),
+    "init_class_branches_anew": ("bbox_head.aux_cls_branches", "are drawn each for itself on the new side and copies on the legacy one"),
     "init_encoder_layers_copied": ("encoder.layers", "are copies on the new side and drawn each for itself on the legacy one"),
     "init_shared": ("bbox_head", "are one parameter on the new side and parameters of their own on the legacy one"),
 }
@@ -25,6 +25,7 @@ NAMED = {
 @pytest.mark.parametrize("error", NAMED)
 def test_a_planted_error_is_named(tiny, error, planted):
     result = tiny("--check", "init", "--new-adapter", planted(error), "--json")
+    assert result.stdout, result.stderr
     told = json.loads(result.stdout)
     where, message = NAMED[error]
     assert result.exit_code == 1
@@ -34,6 +35,7 @@ def test_a_planted_error_is_named(tiny, error, planted):
 
 def test_the_port_initialises_as_the_legacy_code_does(tiny):
     result = tiny("--check", "init", "--json")
+    assert result.stdout, result.stderr
     told = json.loads(result.stdout)
     assert (result.exit_code, told["initial"]) == (0, [])
     assert {"init: backbone", "init: bbox_head"} <= {stage["name"] for stage in told["stages"]}

@@ -21,7 +21,7 @@ from tests.models import mapping as mapping_of
 ADAPTER = Path(__file__).parents[1] / "faults" / "adapter.py"
 
 #: Faults that are planted together, and their places.
-BOTH, TWO = "swapped_norms_encoder+gradient_doubled", ["encoder.layers.0", "encoder.layers.1.ffn"]
+BOTH, TWO = "eps_layer_norm+gradient_doubled", ["decoder.norm", "encoder.layers.1.ffn"]
 
 
 def places(result):

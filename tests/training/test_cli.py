@@ -161,7 +161,7 @@ def test_help_documents_exit_codes_and_imports_nothing_heavy(command):
 
 def test_a_bug_is_no_verdict():
     code = (
-        "import click\nfrom ddq_port.training import console\n"
+        "import click\nfrom ddq_port.training.output import console\n"
         "@click.command(cls=console.Command)\ndef broken(): raise ZeroDivisionError\n"
         "console.run_main(broken, 'x')"
     )

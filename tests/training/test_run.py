@@ -193,7 +193,7 @@ def test_refused_preflight_trains_nothing(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(preflight, "run", mismatch)
     result = call(train, config, "--work-dir", tmp_path / "work", code=1)
-    assert "error: ddq_detr.tiny_4scale.npz on cpu" in result.stderr and not (tmp_path / "work").exists()
+    assert "error: tiny_4scale.npz on cpu" in result.stderr and not (tmp_path / "work").exists()
 
 
 def test_two_processes_train_together(config, tmp_path):

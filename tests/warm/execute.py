@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from legacy_adapters import launch, registry
+from legacy_adapters import launch
 from parity.runs import reproducer
 
 from . import recordings
@@ -188,14 +188,14 @@ def _kind(job: dict) -> str | None:
     """Name the kind of a job's code base; None for a code base of which there is no warm process."""
     if job["options"].get("repo") or job["device"] != "cpu":  # a fork of a process that asked for GPUs can use none
         return None
-    if Path(job["adapter"]) == registry.get("mmdet_ddq").legacy.adapter:
-        return "mmdet"
     if _FAULTS in Path(job["adapter"]).parents:
         return "faults"
     try:
         code = Path(job["adapter"]).read_text()
     except (OSError, UnicodeDecodeError):
         return "plain"
+    if "tests.faults" in code:
+        return "faults"
     return "port" if "ddq_port" in code else "mmdet" if "mmdet" in code else "plain"
 
 

@@ -94,7 +94,7 @@ def plan(model: Mapping[str, Any], asked: bool | None) -> Plan:
             raise NotRecordedError(f"--preflight: {why}; leave it out.")
         return Plan(None, f"preflight off: {why}")
     variant = variant_of(model)
-    golden = goldens() / f"{family}.{variant}.npz"
+    golden = goldens(family) / f"{variant}.npz"
     if not golden.is_file():
         raise NotRecordedError(f"{golden} is missing; install ddq-port again or pass --no-preflight.")
     return Plan(golden, f"preflight on: {family}, checked with {variant} against what the legacy code computed")
@@ -107,11 +107,11 @@ def variant_of(model: Mapping[str, Any]) -> str:
     return "tiny_5scale" if model.get("num_feature_levels") == 5 else "tiny_4scale"
 
 
-def goldens() -> Path:
-    """Return the folder of the golden files, without importing the package that they belong to."""
-    found = importlib.util.find_spec("parity")
+def goldens(family: str) -> Path:
+    """Return the folder of a family's golden files, without importing the package that they belong to."""
+    found = importlib.util.find_spec("legacy_adapters")
     locations = (found and found.submodule_search_locations) or [""]
-    return Path(next(iter(locations)), "goldens")
+    return Path(next(iter(locations)), "families", family, "goldens")
 
 
 def run(golden: Path, device: str, command: tuple[str, ...] = (sys.executable, "-m", "parity")) -> Passed:

@@ -6,27 +6,25 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from converters.carrying import parts
 from converters.errors import ConversionError, DetectionError, PartsError
+from converters.examining import gaps
 from converters.formats.stored import StoredTensor
 from converters.reading import checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Weights
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import engine
-from converters.rules.detect import Detection, detect
+from converters.rules import built, engine
+from converters.rules.detect import Detection
 from converters.rules.layout import TensorSpec, spec_of
 from converters.rules.ledger import CHANGED, DROP_DUPLICATE
 from converters.rules.mapping import Mapping as KeyMapping
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from converters.rules.ports import Port
 
 SHAPE, DTYPE, VALUE = "shape", "dtype", "value"
 Tensors: TypeAlias = Mapping[str, StoredTensor]
 _ONLY = "weights"  # of a file with one set
-_PIECE = 1 << 20  # elements that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,14 @@ class Diff:
         return plain
 
 
-def diff_files(a: str | Path, b: str | Path, keys: Sequence[str] = (), prefixes: Sequence[str] = ()) -> Diff:
+def diff_files(
+    a: str | Path,
+    b: str | Path,
+    keys: Sequence[str] = (),
+    prefixes: Sequence[str] = (),
+    family: str | None = None,
+    variant: str | None = None,
+) -> Diff:
     """Compare the weights of two files: their state dicts and, where both hold averaged and training weights, both.
 
     Where one of them alone holds both, those are compared that its state dict gives to a model; if these differ and the
@@ -135,13 +140,17 @@ def diff_files(a: str | Path, b: str | Path, keys: Sequence[str] = (), prefixes:
         a, b: The files.
         keys: The key that the state dict stands under, of the first file, then of the second; none finds it.
         prefixes: What the keys of the state dict begin with, likewise.
+        family: That both are of, by name or folder; None finds it among those that are known by their keys.
+        variant: Of the family.
 
     Raises:
         CheckpointError: If one of them cannot be read as a checkpoint.
+        DetectionError: If one of them is not of the family or variant that is named.
+        FamilyError: If there is no such family or variant.
         OSError: If one of them cannot be read at all.
     """
     (key_a, key_b), (prefix_a, prefix_b) = _of_each(keys), _of_each(prefixes)
-    return diff(checkpoint.read(a, key_a, prefix_a), checkpoint.read(b, key_b, prefix_b))
+    return diff(checkpoint.read(a, key_a, prefix_a), checkpoint.read(b, key_b, prefix_b), family, variant)
 
 
 def _of_each(given: Sequence[str]) -> tuple[str | None, str | None]:
@@ -150,9 +159,10 @@ def _of_each(given: Sequence[str]) -> tuple[str | None, str | None]:
     return one, two
 
 
-def diff(a: Checkpoint, b: Checkpoint) -> Diff:
+def diff(a: Checkpoint, b: Checkpoint, family: str | None = None, variant: str | None = None) -> Diff:
     """Compare two checkpoints that were opened; see `diff_files`."""
-    one, two = _File.of(a), _File.of(b)
+    among = built.candidates(family, variant)
+    one, two = (_File.of(loaded, _detected(loaded, among, variant)) for loaded in (a, b))
     if one.other is not None and two.other is not None:
         return _diff(one, two, (AVERAGED, TRAINING), (AVERAGED, TRAINING))
     choices = [([first], [second]) for first in one.sets for second in two.sets]
@@ -178,17 +188,16 @@ class _File:
     held: Weights
 
     @classmethod
-    def of(cls, loaded: Checkpoint) -> _File:
+    def of(cls, loaded: Checkpoint, detection: Detection | None) -> _File:
         try:
             held = parts.weights(loaded)
         except PartsError as error:
             held = Weights(loaded.state_dict, notes=(str(error),))
-        found = _detected(loaded)
         if held.averaged is None:
-            return cls(loaded, found, {_ONLY: held.training}, held)
+            return cls(loaded, detection, {_ONLY: held.training}, held)
         both = {AVERAGED: {**held.averaged, **held.late}, TRAINING: held.training}
         first = AVERAGED if held.places[1] == held.own else TRAINING
-        return cls(loaded, found, {first: both[first], **both}, held)
+        return cls(loaded, detection, {first: both[first], **both}, held)
 
     @property
     def other(self) -> str | None:
@@ -291,10 +300,12 @@ class _Names:
         return tuple(sorted(set(self.tensors) - set(self.duplicates) - set(paired)))
 
 
-def _detected(loaded: Checkpoint) -> Detection | None:
+def _detected(loaded: Checkpoint, among: tuple[Port, ...] | None, variant: str | None) -> Detection | None:
     try:
-        return detect(loaded.state_dict)
-    except DetectionError:
+        return built.detected(loaded.state_dict, among, variant)
+    except DetectionError as error:
+        if among is not None or variant is not None:
+            raise DetectionError(f"`{loaded.path}`: {error}") from error
         return None
 
 
@@ -350,51 +361,10 @@ def _compared(a: str, one: StoredTensor, b: str, two: StoredTensor) -> Differenc
         return Difference(a, b, SHAPE, *specs)
     if engine.same_bits(one, two):
         return None
-    return Difference(a, b, VALUE if one.dtype == two.dtype else DTYPE, *specs, *_numbers(one, two))
+    return Difference(a, b, VALUE if one.dtype == two.dtype else DTYPE, *specs, *gaps.numbers(one, two))
 
 
 def _importance(difference: Difference) -> tuple[int, float, str]:
     largest = difference.max_abs or 0.0
     kinds = (SHAPE, DTYPE, VALUE)
     return kinds.index(difference.kind), -math.inf if math.isnan(largest) else -largest, difference.a
-
-
-def _numbers(one: StoredTensor, two: StoredTensor) -> tuple[int, float]:
-    """Return how many elements differ, and by how much at most."""
-    import torch
-
-    count, largest = 0, 0.0
-    if one.numel() == 0:
-        return count, largest
-    pieces = zip(one.to_torch().reshape(-1).split(_PIECE), two.to_torch().reshape(-1).split(_PIECE))
-    for x, y in pieces:
-        gap = _gaps(x, y)
-        if x.dtype == y.dtype:
-            bits = x.view(torch.uint8).reshape(len(x), -1) != y.view(torch.uint8).reshape(len(y), -1)
-            count += int(bits.any(dim=1).sum())
-        else:
-            count += int((gap != 0).sum())
-        largest = math.nan if gap.isnan().any() or math.isnan(largest) else max(largest, float(gap.max()))
-    return count, largest
-
-
-def _gaps(x: Tensor, y: Tensor) -> Tensor:
-    """Return the absolute differences of [n] elements in float64; nan where one side alone is not a number."""
-    import torch
-
-    a, b = _wide(x), _wide(y)
-    gap = (a - b).abs()
-    same = (a == b) | ((a != a) & (b != b))
-    if not (x.is_floating_point() or x.is_complex() or y.is_floating_point() or y.is_complex()):
-        near = gap < 2.0**62  # whole numbers this close are subtracted exactly
-        gap = torch.where(near, (x.to(torch.int64) - y.to(torch.int64)).abs().to(torch.float64), gap)
-        same = torch.zeros_like(same)
-    return torch.where(same, 0.0, gap)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    import torch
-
-    if tensor.is_complex():
-        return tensor.to(torch.complex128)
-    return (tensor if tensor.dtype.itemsize > 2 else tensor.to(torch.float32)).to(torch.float64)

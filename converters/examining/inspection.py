@@ -15,8 +15,8 @@ from converters.formats.stored import StoredTensor
 from converters.reading import averages, checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import ports
-from converters.rules.detect import Detection, detect
+from converters.rules import built, ports
+from converters.rules.detect import Detection
 from converters.rules.engine import classes_of, rules_between, same_bits
 from converters.rules.layout import spec_of
 from converters.rules.ledger import DROP_DUPLICATE
@@ -98,18 +98,33 @@ class Inspection:
         return {**asdict(replace(self, detection=None)), "path": str(self.path), "detection": known}
 
 
-def inspect_file(path: str | Path, key: str | None = None, prefix: str | None = None) -> Inspection:
-    """Read and describe a checkpoint; for `key` and `prefix` see `checkpoint.read`.
+def inspect_file(
+    path: str | Path,
+    key: str | None = None,
+    prefix: str | None = None,
+    family: str | None = None,
+    variant: str | None = None,
+) -> Inspection:
+    """Read and describe a checkpoint.
+
+    Args:
+        path: The file.
+        key: As of `checkpoint.read`, like the next one.
+        prefix: See there.
+        family: That the checkpoint is of, by name or folder; None finds it among those that are known by their keys.
+        variant: Of the family.
 
     Raises:
         CheckpointError: If the file cannot be read as one.
+        DetectionError: If it is not of the family or variant that is named.
+        FamilyError: If there is no such family or variant.
         OSError: If it cannot be read at all.
     """
-    return inspect_checkpoint(checkpoint.read(path, key, prefix))
+    return inspect_checkpoint(checkpoint.read(path, key, prefix), family, variant)
 
 
-def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
-    """Describe a checkpoint that was read, after a look at its check sums.
+def inspect_checkpoint(loaded: Checkpoint, family: str | None = None, variant: str | None = None) -> Inspection:
+    """Describe a checkpoint that was read, after a look at its check sums; for the others see `inspect_file`.
 
     Raises:
         CheckpointError: If the file is damaged.
@@ -119,7 +134,7 @@ def inspect_checkpoint(loaded: Checkpoint) -> Inspection:
     counts = hashing.not_finite(_in_file(loaded, held))
     loaded.check()
     specs = {key: spec_of(tensor) for key, tensor in loaded.state_dict.items()}
-    found = _detected(loaded)
+    found = _detected(loaded, family, variant)
     twins = {} if found is None else _twins(loaded.state_dict, found)
     counted = [
         tensor.numel()
@@ -166,10 +181,12 @@ def _rules(found: Detection) -> KeyMapping:
     return rules_between(found.port.mapping, found.side, NEW)
 
 
-def _detected(loaded: Checkpoint) -> Detection | None:
+def _detected(loaded: Checkpoint, family: str | None, variant: str | None) -> Detection | None:
     try:
-        return detect(loaded.state_dict)
+        return built.detected(loaded.state_dict, built.candidates(family, variant), variant)
     except DetectionError:
+        if family is not None or variant is not None:
+            raise
         return None
 
 
