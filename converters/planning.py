@@ -252,7 +252,7 @@ def _regrouping(
     """
     frozen_groups = to == LEGACY and found.port.family.legacy.frozen_groups
     source = _layout(found, found.side, num_classes)
-    if found.port.family.name not in registry.own():
+    if not found.port.has_tested_order:
         if to == LEGACY:
             return _order_unknown
         source = source.ordered(keys)

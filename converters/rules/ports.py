@@ -51,6 +51,11 @@ class Port:
         """Whether the layouts are known without building the models."""
         return self.layouts is not None or self.family.layouts is not None
 
+    @property
+    def has_tested_order(self) -> bool:
+        """Whether the legacy layout is known to be in the order in which the legacy model makes its parameters."""
+        return self.family.name in registry.own()
+
     def layout(self, side: str) -> Layout:
         """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.
 
