@@ -56,9 +56,9 @@ def test_finite_training_is_not_touched(tmp_path: Path) -> None:
 
 def test_averages_that_no_step_has_written_yet_are_not_looked_at(tmp_path: Path) -> None:
     class Unwritten(Hook):
-        priority = "VERY_HIGH"
+        priority = "LOWEST"
 
-        def before_train(self, runner: Runner) -> None:
+        def before_run(self, runner: Runner) -> None:
             average = next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model
             assert not average.steps
             next(average.module.parameters()).data.fill_(float("nan"))  # as memory may be that was never written
