@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from converters.errors import (
     ClassMapError,
     ConversionError,
     MissingKeyError,
+    OptimizerError,
     UnmappedKeyError,
     listed,
 )
@@ -65,7 +66,7 @@ def plan(
         loaded,
         chosen,
         lambda tensors: _converted(counters.mended(tensors, source_layout).tensors, found, options, classes_held),
-        None if found.side == options.to else _regrouping(found, options.to, classes_held),
+        None if found.side == options.to else _regrouping(found, options.to, classes_held, chosen.state_dict),
     )
     asked = _resolved(options, loaded, chosen.keep)
     meta = _meta(loaded.meta, found, asked)
@@ -241,14 +242,30 @@ def _converted(
 
 
 def _regrouping(
-    found: detect.Detection, to: str, num_classes: int | None
+    found: detect.Detection, to: str, num_classes: int | None, keys: Iterable[str]
 ) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
-    """Return what carries an optimizer's state to the other side."""
+    """Return what carries an optimizer's state to the other side.
+
+    A legacy layout follows from the new one, and an optimizer numbers parameters by the order in which the model makes
+    them. Of the families of this package these orders are tested to agree. Of others the order is that of the source's
+    `keys`; for a legacy target nothing tells it.
+    """
     frozen_groups = to == LEGACY and found.port.family.legacy.frozen_groups
     source = _layout(found, found.side, num_classes)
+    if found.port.family.name not in registry.own():
+        if to == LEGACY:
+            return _order_unknown
+        source = source.ordered(keys)
     target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
     rules = engine.rules_between(found.port.mapping, found.side, to)
     return lambda saved: optimizer.regroup(saved, source, target, rules)
+
+
+def _order_unknown(saved: Mapping[str, Any]) -> optimizer.Regrouped:
+    raise OptimizerError(
+        "The order in which the legacy model makes its parameters is not known, and an optimizer numbers them by it; "
+        "pass --keep model to convert the weights alone."
+    )
 
 
 def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:

@@ -69,6 +69,11 @@ class Layout:
         ordered = {key: named[key] for key in model_order(named)}
         return Layout(self.variant, ordered, frozenset(buffers), frozenset(frozen))
 
+    def ordered(self, keys: Iterable[str]) -> Layout:
+        """Return the layout in the order of a state dict's `keys`; tensors that it lacks come last."""
+        known = [key for key in keys if key in self.tensors]
+        return replace(self, tensors={key: self.tensors[key] for key in (*known, *self.tensors)})
+
     def with_classes(self, class_keys: Iterable[str], count: int) -> Layout:
         """Return the layout of the same model with another number of classes."""
         keys = {key for same in class_counts(self.tensors, class_keys).values() for key in same}

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from converters.carrying.optimizer import BASE, Regrouped, Side, regroup
 from converters.errors import OptimizerError
 from converters.formats.stored import StoredTensor
-from converters.rules.layout import Layout
+from converters.options import Options
+from converters.planning import plan
+from converters.rules.layout import Layout, TensorSpec
+from converters.rules.mapping import Rename
+from converters.rules.ports import Port
+from legacy_adapters.family import Family, Variant
+from legacy_adapters.family import Side as FamilySide
 from tests.models import layout_of as stored_layout
 from tests.models import mapping as mapping_of
 from tests.models import variants as variants_of
@@ -233,3 +241,41 @@ def test_what_does_not_fit_is_refused_in_one_line(damage: Any, message: str) -> 
     with pytest.raises(OptimizerError, match=message) as refused:
         _regrouped(saved, "tiny_r18", "new")
     assert "\n" not in str(refused.value) and str(refused.value).endswith("--keep model to convert the weights alone.")
+
+
+def _port_in_another_order() -> Port:
+    """Make a port whose new model makes the two layers in the other order."""
+    family = Family(
+        "two", (Variant("small"),), FamilySide("old", Path("o.py")), FamilySide("new", Path("n.py")),
+        (Rename("a", "first"), Rename("b", "second")),
+    )  # fmt: skip
+    port = Port(family, family.variants[0])
+    new = Layout("small", {name: TensorSpec("float32", (2,)) for name in ("second", "first")})
+    return port.with_layouts({"new": new, "legacy": new.mapped(port.mapping.inverse())})
+
+
+def _trained_file(path: Path, names: Iterable[str]) -> Path:
+    """Save a checkpoint of an optimizer that has seen the gradient 1 of the first parameter and 2 of the second."""
+    parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in names}
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
+    for gradient, parameter in enumerate(parameters.values(), 1):
+        parameter.grad = torch.full((2,), float(gradient))
+    optimizer.step()
+    weights = {name: parameter.detach() for name, parameter in parameters.items()}
+    torch.save({"state_dict": weights, "optimizer": optimizer.state_dict()}, path)
+    return path
+
+
+def test_states_of_parameters_of_one_shape_are_not_swapped_where_the_models_make_them_in_another_order(tmp_path):
+    source = _trained_file(tmp_path / "old.pth", ("a", "b"))
+    states = plan(source, Options(), port=_port_in_another_order()).parts["optimizer"]["state"]
+    held = {name: states[number]["momentum_buffer"] for number, name in enumerate(("second", "first"))}
+    assert torch.equal(held["first"].to_torch(), torch.full((2,), 1.0))
+    assert torch.equal(held["second"].to_torch(), torch.full((2,), 2.0))
+
+
+def test_an_optimizer_is_not_carried_to_a_legacy_model_whose_order_is_not_known(tmp_path):
+    source = _trained_file(tmp_path / "new.pth", ("second", "first"))
+    with pytest.raises(OptimizerError, match="order in which the legacy model makes its parameters is not known"):
+        plan(source, Options(to="legacy"), port=_port_in_another_order())
+    assert plan(source, Options(to="legacy", keep="model"), port=_port_in_another_order()).state_dict.keys() == {"a", "b"}
