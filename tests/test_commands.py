@@ -24,7 +24,7 @@ USAGE = [
     ("converters.cli.main", ["convrt", "a"], "did you mean `convert`?"),
     ("ddq_port.training.cli", ["demo", "--steps", "0"], "--steps"),
     ("ddq_port.training.cli", ["run"], "Missing argument 'CONFIG'"),
-    ("ddq_port.training.cli", ["demo", "--work-dir", "pyproject.toml/x"], "for " + str(ROOT / "pyproject.toml")),
+    ("ddq_port.training.cli", ["demo", "--work-dir", "pyproject.toml/x"], "because " + str(ROOT / "pyproject.toml")),
     ("ddq_port.training.eval_cli", ["config"], "Missing argument 'CHECKPOINT'"),
     ("ddq_port.training.eval_cli", ["c", "w", "--show-dir", "pyproject.toml/x"], "is a file; choose another place"),
     ("ddq_port.training.eval_cli", ["c", "w", "--out", "pyproject.toml/x.json"], "is a file; choose another place"),

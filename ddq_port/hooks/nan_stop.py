@@ -260,10 +260,14 @@ class StopOnNonFiniteLossHook(Hook):
 
 
 def _models(runner: Runner) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the model and its running averages, each with what messages call its weights."""
+    """Yield the model and its running averages, each with what messages call its weights.
+
+    mmengine makes the averages before it initialises the model, and the first step writes them: until then they hold
+    whatever the memory held.
+    """
     yield "Weights", _unwrapped(runner.model)
     for hook in runner.hooks:
-        if isinstance(hook, EMAHook) and hasattr(hook, "ema_model"):
+        if isinstance(hook, EMAHook) and hasattr(hook, "ema_model") and hook.ema_model.steps:
             yield "Averaged weights", hook.ema_model.module
 
 

@@ -344,7 +344,7 @@ def seed_remark(verdict: Verdict) -> str:
     if not verdict.seeds_before:
         return ""
     before = ", ".join(map(str, verdict.seeds_before))
-    return f"under seed {verdict.provenance[LEGACY].get('seed')}, for under {before} rounding is too large to judge by"
+    return f"under seed {verdict.provenance[LEGACY].get('seed')}, because under {before} rounding is too large for a verdict"
 
 
 def _place_of(divergence: Divergence) -> str:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from converters.rules.ports import port
 from ddq_port import configs
 from parity.adapters import ddq_port as adapter
 from parity.sides.prepare import seeded_batch
@@ -17,11 +18,12 @@ def detected():
     def classes(variant, seed, sizes):
         if variant not in models:
             models[variant] = adapter.build({"config": str(configs.path(configs.VARIANTS[variant]))}, "cpu").eval()
-        weights = both_layouts("ddq_detr", variant, seed, None)["new"]
+        weights = both_layouts(port("ddq_detr", variant), seed, None)["new"]
         kept = {key: value for key, value in models[variant].state_dict().items() if not value.is_floating_point()}
         models[variant].load_state_dict({**kept, **weights})
         with torch.no_grad():
-            found = adapter.predict(models[variant], seeded_batch(sizes, seed, num_classes("ddq_detr", variant)))
+            classes = num_classes(port("ddq_detr", variant))
+            found = adapter.predict(models[variant], seeded_batch(sizes, seed, classes))
         return {label for image in found for label in image["labels"].tolist()}
 
     return classes

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
 
 from ddq_port.hooks import NonFiniteLossError
 from ddq_port.hooks.nan_stop import image_names
@@ -50,6 +52,21 @@ def test_finite_training_is_not_touched(tmp_path: Path) -> None:
     toy.losses_of(toy.runner(tmp_path / "without", without, by_epoch=True), without)
     assert with_hook.losses == without.losses
     assert "parse_losses" not in vars(run.model)
+
+
+def test_averages_that_no_step_has_written_yet_are_not_looked_at(tmp_path: Path) -> None:
+    class Unwritten(Hook):
+        priority = "LOWEST"
+
+        def before_run(self, runner: Runner) -> None:
+            average = next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model
+            assert not average.steps
+            next(average.module.parameters()).data.fill_(float("nan"))  # as memory may be that was never written
+
+    record = toy.Record()
+    run = toy.runner(tmp_path / "run", record, by_epoch=True, hooks=[STOP, dict(type="EMAHook"), Unwritten()])
+    toy.losses_of(run, record)
+    assert record.losses
 
 
 def test_images_without_a_path_are_named_by_id() -> None:

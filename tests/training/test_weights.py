@@ -88,7 +88,7 @@ def test_which_files_are_read_so(name, mine):
     "name, content, text",
     [
         ("w.safetensors", b"no header", "damaged or no safetensors file"),
-        ("w.safetensors.index.json", b"[]", "no index of shards"),
+        ("w.safetensors.index.json", b"[]", "not an index of shards"),
         ("w.pth", b"no pickle", "is not a checkpoint"),
         ("w.pth", b"PK\x03\x04", "is not a checkpoint, or damaged"),
         ("w.pth", b"(U\xe9\xe9", "is not a checkpoint, or damaged"),  # each of these is another exception in torch
