@@ -11,13 +11,13 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from .origin import PlainError
+from .contract import AdapterError
 from .recording.methods import Aside, nothing_aside, plain
 from .recording.taps import Tap, random_taps, rankings
 from .training.steps import Training
 
 
-class UnableError(PlainError):
+class UnableError(AdapterError):
     """An adapter was asked for what it cannot do; the message is one line."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -168,10 +169,13 @@ def called(family: Family, function: str, *args: Any) -> Any:
 
 
 def _line_of(error: BaseException, file: Path) -> str:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        lines.append(error.lineno)
-    return f"{file}, line {lines[-1]}," if lines else str(file)
+    """Return the place in a family's folder that raised an error: of this file or of one beside it."""
+    folder = str(file.parent)
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        frames.append((error.filename, error.lineno))
+    own = [(name, line) for name, line in frames if os.path.dirname(name) == folder]
+    return f"{own[-1][0]}, line {own[-1][1]}," if own else str(file)
 
 
 def _one_line(error: BaseException) -> str:

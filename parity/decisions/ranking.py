@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,10 @@ from .rule import INFINITE, Alternative, Margin, Rule, is_choice, unchosen
 
 
 class Ranking(Rule):
-    """The k best of a list of scores, best first: ``topk``, ``sort``, ``argsort``."""
+    """The k best of a list of scores, best first: ``topk``, ``sort``, ``argsort``.
+
+    One call may rank several lists, along the last axis: each is a decision of its own, and the worst one counts.
+    """
 
     quantity = "score"
     basis = ("scores",)
@@ -30,10 +34,39 @@ class Ranking(Rule):
         if not len(one) == len(two) == 1:
             return one, two
         (first,), (second,) = one.values(), two.values()
-        if first.dim() != 1 or second.dim() != 1 or max(len(first), len(second)) != basis["scores"].numel():
+        if not first.dim() or first.shape[:-1] != second.shape[:-1]:
             return one, two
-        shorter = min(len(first), len(second))
-        return {slot: t[:shorter] for slot, t in one.items()}, {slot: t[:shorter] for slot, t in two.items()}
+        lengths = first.size(-1), second.size(-1)
+        if not basis["scores"].dim() or max(lengths) != basis["scores"].size(-1):
+            return one, two
+        shorter = min(lengths)
+        return {slot: t[..., :shorter] for slot, t in one.items()}, {slot: t[..., :shorter] for slot, t in two.items()}
+
+    def margin(
+        self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], errors: Mapping[str, float]
+    ) -> Margin:
+        """Try ``decision`` on ``basis``; of several lists return the margin of the worst."""
+        lists = _lists(decision, basis)
+        if lists is None:
+            return super().margin(decision, basis, errors)
+        margins = [super(Ranking, self).margin(*one, errors) for one in lists]
+        worst = max(range(len(margins)), key=lambda number: margins[number].value)
+        found = margins[worst]
+        return replace(found, witness=f"in list {worst} {found.witness}") if found.witness else found
+
+    def alternatives(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> list[Alternative]:
+        """Return the ways in which a decision could have fallen otherwise; of several lists the closest of each way."""
+        lists = _lists(decision, basis)
+        if lists is None:
+            return super().alternatives(decision, basis)
+        closest_of: dict[str, Alternative] = {}
+        for number, one in enumerate(lists):
+            for way in super().alternatives(*one):
+                here = replace(way, where=f"list {number}: {way.where}")
+                known = closest_of.setdefault(way.name, replace(here, exact=0))
+                nearer = here if here.ulps < known.ulps else known
+                closest_of[way.name] = replace(nearer, exact=known.exact + way.exact)
+        return list(closest_of.values())
 
     def _misfit(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> str:
         fits = len(decision) == 1 and basis["scores"].dim() == 1
@@ -65,6 +98,20 @@ class Ranking(Rule):
         scores = basis["scores"]
         left = unchosen(chosen, len(scores))
         return [*order(chosen, scores), *cut(chosen, left[scores[left].argsort(descending=True)], scores)]
+
+
+def _lists(
+    decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]] | None:
+    """Return decision and basis of each list that a call ranks; None if it ranks one, or the two do not fit."""
+    if len(decision) != 1:
+        return None
+    ((slot, chosen),) = decision.items()
+    scores = basis["scores"]
+    if scores.dim() < 2 or chosen.shape[:-1] != scores.shape[:-1] or not chosen.shape[:-1].numel():
+        return None
+    rows = zip(chosen.reshape(-1, chosen.size(-1)), scores.reshape(-1, scores.size(-1)), strict=True)
+    return [({slot: one}, {"scores": two}) for one, two in rows]
 
 
 def rise_witness(chosen: Tensor, scores: Tensor, rises: Tensor) -> str:

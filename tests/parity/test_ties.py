@@ -423,3 +423,22 @@ def test_decision_of_another_length_is_no_tie(decision, expected, value):
     found = rule_of(["scores"]).length_margin(one, two)
     assert found == (None if value is None else Margin("length", value, 0)) and (value is None or not found.is_tie)
     assert rule_of(["scores", "boxes"]).length_margin(one, two) is None
+
+
+def test_each_list_of_a_ranking_along_the_last_axis_is_a_decision_of_its_own():
+    scores = f64([[0.5, 0.25, 0.75], [1.0, 3.0, 2.0]])
+    right = scores.topk(2).indices
+    assert ranking_margin(right, scores, ERROR) == Margin("score", 0.0, 2 * ERROR)
+    wrong = right.clone()
+    wrong[1] = wrong[1].flip(0)
+    found = ranking_margin(wrong, scores, ERROR)
+    assert found.value == 1.0 and found.witness == "in list 1 lists 2 (2) before 1 (3)" and not found.is_tie
+    assert ranking_margin(right[:1], scores, ERROR).value == INF  # of other lists
+
+
+def test_of_several_lists_the_closest_is_told():
+    scores = f64([[0.5, 0.25, 0.75], [1.0, 3.0, 3.0 - 2.0**-20]])
+    rule = rule_of({"scores": scores})
+    ways = {way.name: way for way in rule.alternatives({"indices": scores.topk(2).indices}, {"scores": scores})}
+    assert ways["order"].where == "list 1: 1 before 2" and ways["order"].gap == 2.0**-20
+    assert ways["cut"].where == "list 0: 0 in, 1 out"
