@@ -11,9 +11,9 @@ import sys
 def main(repo: str, config: str, overrides: str, checkpoint: str, out: str) -> None:
     import torch
 
-    from legacy_adapters.adapters import ddq_detr
+    from legacy_adapters.families.ddq_detr.legacy import ADAPTER
 
-    model = ddq_detr.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
+    model = ADAPTER.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"], strict=True)
     files = {name: sys.modules[name].__file__ for name in ("mmdet", "mmcv", "mmengine", "projects")}
     torch.save({"files": files, "state_dict": model.state_dict()}, out)

@@ -75,9 +75,9 @@ def official(repo: str, config: str, overrides: str, weights: str, **how: Any) -
     from safetensors.torch import load_file
 
     from legacy_adapters import mmdet3
-    from legacy_adapters.adapters import ddq_detr
+    from legacy_adapters.families.ddq_detr.legacy import ADAPTER
 
-    model = ddq_detr.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
+    model = ADAPTER.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
     import mmengine.config.config as config_module  # the repo's own, on the path since the model was built
 
     formatted = config_module.FormatCode

@@ -13,11 +13,11 @@ def main(repo: str, overrides: str, weights: str, inputs: str, out: str) -> None
     from safetensors.torch import load_file
 
     from legacy_adapters import mmdet3
-    from legacy_adapters.adapters import ddq_detr
+    from legacy_adapters.families.ddq_detr.legacy import ADAPTER
     from legacy_adapters.inputs import Batch
 
     config = "projects/configs/ddq_detr/ddq-detr-4scale_r50_8xb2-12e_coco.py"
-    model = ddq_detr.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
+    model = ADAPTER.build(dict(repo=repo, config=config, overrides=overrides), "cpu")
     model.load_state_dict(load_file(weights), strict=True)
 
     from mmengine.logging import MessageHub
