@@ -25,11 +25,13 @@ class Port:
         family: that it is of.
         variant: of the family.
         layouts: of both sides, where they were taken from the models; None for the stored ones.
+        from_both_models: each side's layout was taken from its own model.
     """
 
     family: Family
     variant: Variant
     layouts: AnyMapping[str, Layout] | None = field(default=None, compare=False, repr=False)
+    from_both_models: bool = field(default=False, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.family.name} {self.variant.name}"
@@ -54,7 +56,7 @@ class Port:
     @property
     def has_tested_order(self) -> bool:
         """Whether the legacy layout is known to be in the order in which the legacy model makes its parameters."""
-        return self.family.name in registry.own()
+        return self.from_both_models or self.family.name in registry.own()
 
     def layout(self, side: str) -> Layout:
         """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.
@@ -66,9 +68,9 @@ class Port:
             return self.layouts[side]
         return _stored(self, side)
 
-    def with_layouts(self, layouts: AnyMapping[str, Layout]) -> Port:
-        """Return the same model with layouts taken from the models."""
-        return replace(self, layouts=layouts)
+    def with_layouts(self, layouts: AnyMapping[str, Layout], from_both_models: bool = False) -> Port:
+        """Return the same model with layouts taken from the models, or from that of the new side alone."""
+        return replace(self, layouts=layouts, from_both_models=from_both_models)
 
 
 @cache

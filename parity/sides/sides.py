@@ -95,7 +95,7 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
             options = Path(made), code.python, machine.time_limit, code.other_python
             entries = layout_of_side(side, code.adapter, code.options, *options)
             layouts[side] = Layout.from_entries(port.variant.name, entries)
-    return port.with_layouts(layouts)
+    return port.with_layouts(layouts, from_both_models=True)
 
 
 def check_device(machine: Machine) -> None:

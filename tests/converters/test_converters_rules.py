@@ -378,6 +378,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         class_rows={"classes.weight": LINEAR, "classes.bias": PRIOR}, markers=("places", "block.order"),
     )  # fmt: skip
     monkeypatch.setattr(registry, "names", lambda: ("fused",))
+    monkeypatch.setattr(registry, "own", lambda: ("fused",))  # the order of its parameters is tested here
     monkeypatch.setattr(registry, "get", lambda _: fused)
     ports.port.cache_clear()
     weights = legacy_weights()
