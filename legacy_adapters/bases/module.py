@@ -7,6 +7,7 @@ from typing import Any, Callable, Mapping, Optional
 import torch
 
 from legacy_adapters.adapter import Adapter, UnableError, left_open
+from legacy_adapters.numerics.precision import as_stored
 from legacy_adapters.training.steps import Training
 
 
@@ -81,7 +82,8 @@ class ModuleTraining(Training):
         torch.save(parts, path)
 
     def resume(self, path: str, step: int) -> None:
-        parts = torch.load(path, map_location="cpu")
+        with as_stored():
+            parts = torch.load(path, map_location="cpu")
         if parts["meta"]["iter"] != step:
             raise ValueError("{} was written after step {}, expected {}".format(path, parts["meta"]["iter"], step))
         self.model.load_state_dict(parts["state_dict"])
