@@ -1,0 +1,43 @@
+"""The base of adapters of any torch module: its training is saved and resumed."""
+
+import pytest
+import torch
+
+from legacy_adapters.bases.module import ModuleTraining
+from legacy_adapters.numerics.precision import computing_in
+
+
+def trained(seed):
+    torch.manual_seed(seed)
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    return model, ModuleTraining(model, optimizer, scheduler, max_norm=1.0)
+
+
+def step(model, training):
+    training.update(model(torch.ones(4, 3, dtype=next(model.parameters()).dtype)).square().sum())
+    training.advance(False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_resumed_training_takes_the_step_that_the_stopped_one_would_have_taken(tmp_path, dtype):
+    model, training = trained(0)
+    step(model, training)
+    training.save(str(tmp_path / "stopped.pth"), 1)
+    other, resumed = trained(1)
+    with computing_in(dtype):
+        other.to(getattr(torch, dtype))
+        resumed.resume(str(tmp_path / "stopped.pth"), 1)
+        step(other, resumed)
+    step(model, training)
+    for one, two in zip(model.parameters(), other.parameters()):
+        assert two.dtype == getattr(torch, dtype) and torch.allclose(one, two.float(), atol=1e-6)
+    assert training.scheduler.get_last_lr() == resumed.scheduler.get_last_lr() == [0.025]
+
+
+def test_a_checkpoint_of_another_step_is_refused(tmp_path):
+    model, training = trained(0)
+    training.save(str(tmp_path / "stopped.pth"), 2)
+    with pytest.raises(ValueError, match="was written after step 2, expected 1"):
+        training.resume(str(tmp_path / "stopped.pth"), 1)
