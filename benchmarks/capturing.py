@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from legacy_adapters import worker
 from legacy_adapters.bases.detection import METHODS
-from legacy_adapters.inputs import PREDICT, Batch
+from legacy_adapters.inputs import PREDICT, Batch, of_phase, placed
 from legacy_adapters.job import Job
 from legacy_adapters.loading import load_adapter
 from legacy_adapters.recording.recorder import Recorder
@@ -35,7 +35,7 @@ def main(job_path: str, rounds: int) -> None:
     job = Job.load(job_path)
     torch.set_num_threads(job.threads)
     adapter = load_adapter(job.adapter)
-    batch = Batch.of_phase(load_file(job.inputs), PREDICT, job.device, torch.float32)
+    batch = adapter.batch(placed(of_phase(load_file(job.inputs), PREDICT), job.device, torch.float32))
     plain = _model(adapter, job)
     _seconds(partial(_predict, adapter, plain, batch))
     found: dict[str, list[float]] = dict(plain=[], captured=[], written=[])

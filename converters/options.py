@@ -21,7 +21,7 @@ class Options:
         family: Take the source for this family instead of detecting it.
         variant: Take the source for this variant instead of detecting it.
         allow_unmapped: Leave out source keys that no rule matches.
-        keep: Which parts to write, one of `parts.KEEPS`; None means everything, or the weights alone where nothing
+        keep: Which parts to write, `model`, `ema` or `all`; None means everything, or the weights alone where nothing
             else can be written.
         num_classes: Number of classes of the output; None means those of the variant, which the source must have.
         class_map: Text of the JSON object that says where the classes come from, as `classes.read_map` returns it.

@@ -75,11 +75,6 @@ class Batch:
             gt_labels=[tensors["gt_labels.{}".format(i)].to(device) for i in range(len(sizes))],
         )
 
-    @classmethod
-    def of_phase(cls, tensors: Dict[str, torch.Tensor], phase: str, device: str, dtype: torch.dtype) -> "Batch":
-        """Read the batch of ``predict`` or ``train`` out of a file that holds one for each."""
-        return cls.from_tensors(of_phase(tensors, phase), device, dtype)
-
 
 def rotated(batch: Batch, by: int) -> Batch:
     """Return the batch with its images in another order: number ``by`` comes first, padded as it was."""

@@ -17,9 +17,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Tuple
 
-from .family import NEW, SIDES, Family, FamilyError
+from .family import SIDES, Family, FamilyError
 
 GROUP = "ddq_port.families"
 FOLDER = Path(__file__).with_name("families")
@@ -144,13 +144,6 @@ def _checked(family: Any, folder: Path, installed: bool, where: str) -> Family:
             raise FamilyError(f"{where}: the adapter of the {name} side, {side.adapter}, does not exist.")
     layouts, demo = (None if path is None else folder / path for path in (family.layouts, family.demo))
     return replace(family, folder=folder, installed=installed, layouts=layouts, demo=demo, **sides)
-
-
-def with_new_adapter(family: Family, adapter: Optional[Path]) -> Family:
-    """Return a family whose new side is run by another adapter file; None for its own."""
-    if adapter is None:
-        return family
-    return replace(family, new=replace(family.side(NEW), adapter=adapter.resolve()))
 
 
 def called(family: Family, function: str, *args: Any) -> Any:

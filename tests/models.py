@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping
 from converters.rules.ports import port, ports
 from legacy_adapters import registry
 from legacy_adapters.family import Exclusion
+from legacy_adapters.tasks.describing import entries
 
 NEW_ADAPTER = registry.get("ddq_detr").new.adapter
 LAYOUTS = registry.get("ddq_detr").layouts
@@ -34,6 +37,11 @@ def mapping(family: str, variant: str) -> Mapping:
 def layout_of(variant: str, family: str = "ddq_detr", side: str = "new") -> Layout:
     """Return the layout of a side of a variant."""
     return port(family, variant).layout(side)
+
+
+def described(model: torch.nn.Module, variant: str) -> Layout:
+    """Return the layout of a model, as it is taken from one on the spot."""
+    return Layout.from_entries(variant, entries(model))
 
 
 def exclusions(family: str) -> tuple[Exclusion, ...]:

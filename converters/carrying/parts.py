@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from converters.rules.engine import Conversion
 
 MODEL, EMA, ALL = "model", "ema", "all"
-KEEPS = (MODEL, EMA, ALL)
 KEPT, REBUILT, LEFT_OUT = "kept", "rebuilt", "left out"
 
 _EMA, _MODULE, _STEPS = averages.EMA, averages.MODULE, averages.STEPS

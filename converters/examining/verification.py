@@ -184,7 +184,7 @@ def _check_files(path: Path, found: list[FileDigest], recorded: tuple[FileDigest
 
 def _port(recorded: Manifest) -> ports.Port:
     """Return the model that a file was converted as; of a family that is not installed the options name the folder."""
-    return built.with_layouts(ports.port(recorded.options.get("family") or recorded.family, recorded.variant))
+    return built.with_new_layout(ports.port(recorded.options.get("family") or recorded.family, recorded.variant))
 
 
 def _check_names(path: Path, side: SideManifest) -> None:

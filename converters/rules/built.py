@@ -21,7 +21,7 @@ _TIME_LIMIT = 600.0  # seconds
 
 
 @cache
-def with_layouts(port: Port) -> Port:
+def with_new_layout(port: Port) -> Port:
     """Return a model whose layouts are known; the legacy one follows from the new one by the inverse mapping.
 
     Raises:
@@ -30,14 +30,23 @@ def with_layouts(port: Port) -> Port:
     """
     if port.has_layouts:
         return port
+    new = layout_of_new_model(port)
+    return port.with_layouts({NEW: new, LEGACY: new.mapped(port.mapping.inverse())})
+
+
+def layout_of_new_model(port: Port) -> Layout:
+    """Build the model of the new side, in a process of its own, and return its layout.
+
+    Raises:
+        ConversionError: If it cannot be built.
+    """
     with tempfile.TemporaryDirectory(prefix="ddq-convert-") as made:
         adapter = port.family.new.adapter
         try:
             entries = layout_of_side(NEW, adapter, port.variant.new, Path(made), sys.executable, _TIME_LIMIT, False)
         except (RefusedError, SideError) as error:
             raise ConversionError(f"The layout of {port} is taken from its model, which cannot be built: {error}") from error
-    new = Layout.from_entries(port.variant.name, entries)
-    return port.with_layouts({NEW: new, LEGACY: new.mapped(port.mapping.inverse())})
+    return Layout.from_entries(port.variant.name, entries)
 
 
 def candidates(family: str | None, variant: str | None) -> tuple[Port, ...] | None:
@@ -66,4 +75,4 @@ def detected(
     """
     if among is None:
         return detect.detect(state_dict, variant=variant)
-    return detect.detect_among(state_dict, tuple(map(with_layouts, among)), variant)
+    return detect.detect_among(state_dict, tuple(map(with_new_layout, among)), variant)

@@ -14,7 +14,7 @@ from converters.rules.mapping import Mapping as KeyMapping
 from converters.rules.pattern import Pattern
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from converters.formats.stored import StoredTensor
 
@@ -146,18 +146,6 @@ def fitting_specs(one: Application, specs: Mapping[str, TensorSpec]) -> dict[str
 def spec_of(tensor: StoredTensor | Tensor) -> TensorSpec:
     """Describe one tensor."""
     return TensorSpec(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-
-
-def layout_of(model: nn.Module, variant: str) -> Layout:
-    """Describe the state dict of `model`, which may live on the meta device."""
-    tensors = {key: spec_of(tensor) for key, tensor in model.state_dict().items()}
-    trained = {key: parameter.requires_grad for key, parameter in model.named_parameters(remove_duplicate=False)}
-    return Layout(
-        variant,
-        tensors,
-        frozenset(key for key in tensors if key not in trained),
-        frozenset(key for key, is_trained in trained.items() if not is_trained),
-    )
 
 
 def model_order(keys: Iterable[str]) -> tuple[str, ...]:

@@ -6,28 +6,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from converters.errors import RuleFileError, listed, one_line
-from converters.rules.kinds import (
-    Concat,
-    Drop,
-    DropDuplicateOf,
-    Keep,
-    Pad,
-    Permute,
-    Rename,
-    Reshape,
-    Rule,
-    Slice,
-    Split,
-    fault_of,
-)
+from converters.rules.kinds import Rule, fault_of
 
 #: What a rule is called in JSON, and its kind.
-KINDS: Mapping[str, type[Rule]] = {
-    kind.action: kind for kind in (Keep, Rename, Drop, DropDuplicateOf, Split, Concat, Permute, Reshape, Slice, Pad)
-}
+KINDS: Mapping[str, type[Rule]] = {kind.action: kind for kind in get_args(Rule)}
 _NAME, _VARIABLE = "rule", "RULES"
 #: Fields that are no text, and what their values are in JSON.
 _LISTS = {

@@ -39,5 +39,5 @@ FAMILY = Family(
     # What one side records and the other has no twin for, each with its reason: side, kind, name, slot, reason.
     exclusions=(Exclusion("new", "*", "stem", "*", "a module of the port; the old model calls its parts"),),
     # class_rows={"head.*": LINEAR}, for `ddq-convert --num-classes`
-    # markers=("stem.conv.weight",) and layouts=Path("layouts"), so that `ddq-convert` knows a checkpoint without --family
+    # layouts=Path("layouts"), which `python -m converters.layouts FOLDER` writes, so that `ddq-convert` builds no model
 )

@@ -5,11 +5,10 @@ A file that begins with ``from parity.adapters.ddq_port import *`` and defines s
 
 from __future__ import annotations
 
-from legacy_adapters.targets.ddq_detr import new as _new
 from legacy_adapters.targets.ddq_detr.new import *  # noqa: F403
 from legacy_adapters.targets.ddq_detr.new import ADAPTER as _ADAPTER
 
 build, training, distributed = _ADAPTER.build, _ADAPTER.training, _ADAPTER.distributed
 predict, losses, variants, image_detector = _ADAPTER.predict, _ADAPTER.losses, _ADAPTER.variants, _ADAPTER.image_detector
-taps, provenance = _new.taps, _new.provenance
+taps, provenance = _ADAPTER.taps, _ADAPTER.provenance
 del ADAPTER  # noqa: F821  (a file that has it is not a file of functions)

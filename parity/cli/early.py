@@ -24,6 +24,8 @@ from ..sides.settings import SettingsError, check_options
 from .options import DEFAULT_BOUNDS
 from .output import check_run_folder
 
+#: What is compared if nothing else is asked for: everything but a training.
+_DEFAULT_CHECKS = tuple(check for check in CHECKS if check != "train")
 #: Of a variant that names none. No image is the largest, the first neither the highest nor the widest.
 DEFAULT_SIZES = ((93, 115), (131, 121), (77, 157))
 
@@ -74,7 +76,7 @@ def task_options(
 ) -> dict[str, Any]:  # fmt: skip
     """Find the model, fill in the default sizes and checks, and rename what has another name on the command line."""
     of = settings["port"] = resolved(family, variant)
-    check = check or (("train",) if ranks > 1 else _default_checks(of))
+    check = check or (("train",) if ranks > 1 else _DEFAULT_CHECKS)
     sizes = size or (() if of.family.inputs is not None else of.variant.sizes or DEFAULT_SIZES)
     objects = settings["objects"]
     if objects is not None and sizes and len(objects) != len(sizes):
@@ -114,11 +116,6 @@ def refuse_early(
         if port is not None:
             port.family.check_repo(legacy_repo)
         check_run_folder(out, force, marker)
-
-
-def _default_checks(of: Port) -> tuple[str, ...]:
-    """Return what is compared if nothing else is asked for: everything but a training."""
-    return tuple(check for check in CHECKS if check != "train")
 
 
 @contextmanager

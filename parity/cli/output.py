@@ -41,7 +41,7 @@ def whole_folder(out: Path | None) -> Iterator[Path]:
             yield Path(folder)
         return
     target = Path(os.path.realpath(out))
-    with _workplace(target, inside=_must_stay(target)) as (made, old):
+    with _work_folder(target, inside=_must_stay(target)) as (made, old):
         yield made
         _rename_inside(made, target)
         if made.parent == target:  # a folder that cannot be renamed gets other content
@@ -61,7 +61,7 @@ def whole_files(out: Path, names: Collection[str]) -> Iterator[Path]:
         OSError: if something cannot be made or moved.
     """
     target = Path(os.path.realpath(out))
-    with _workplace(target, inside=target.is_dir()) as (made, old):
+    with _work_folder(target, inside=target.is_dir()) as (made, old):
         yield made
         target.mkdir(exist_ok=True)
         old.mkdir()
@@ -159,7 +159,7 @@ def check_writable(out: Path) -> None:
 
 
 @contextmanager
-def _workplace(target: Path, inside: bool) -> Iterator[tuple[Path, Path]]:
+def _work_folder(target: Path, inside: bool) -> Iterator[tuple[Path, Path]]:
     """Give a new folder to work in and the name of one for what is replaced; remove both in the end.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Any
 
@@ -27,15 +26,6 @@ class _CommaList(click.ParamType):
     def item(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value of one item, or fail."""
         raise NotImplementedError
-
-
-class Name(click.Choice):
-    """One of some names; of another one it is told which was probably meant."""
-
-    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        near = difflib.get_close_matches(str(value), self.choices, n=1)
-        meant = f"; did you mean {near[0]}?" if near else "."
-        return f"{value!r} is none of {', '.join(self.choices)}{meant}"
 
 
 class SizeList(_CommaList):

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from converters.errors import FamilyError
-from converters.rules import layout
 from converters.rules.layout import Layout, TensorSpec, model_order
 from legacy_adapters import registry
-from tests.models import LAYOUTS
+from tests.models import LAYOUTS, described
 from tests.models import layout_of as stored_layout
 from tests.models import mapping as mapping_of
 from tests.models import variants as variants_of
@@ -85,7 +84,7 @@ def test_layout_file_is_what_the_code_writes(variant: str) -> None:
 def test_layout_of_a_module() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(2, 3).requires_grad_(False), nn.BatchNorm1d(3))
-    found = layout.layout_of(model, "toy")
+    found = described(model, "toy")
     assert found.tensors["0.weight"] == TensorSpec("float32", (3, 2))
     assert found.tensors["1.num_batches_tracked"] == TensorSpec("int64", ())
     assert found.parameters == ("0.weight", "0.bias", "1.weight", "1.bias")

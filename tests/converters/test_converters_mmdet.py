@@ -21,13 +21,12 @@ from converters.cli.main import cli
 from converters.reading import checkpoint
 from converters.rules import engine
 from converters.rules.detect import Detection, detect
-from converters.rules.layout import layout_of
 from converters.rules.ports import port
 from converters.writing import manifest
+from tests.models import described, weights_of
 from tests.models import layout_of as stored_layout
 from tests.models import mapping as mapping_of
 from tests.models import variants as variants_of
-from tests.models import weights_of
 
 from . import mmdet_models
 
@@ -66,7 +65,7 @@ class Built:
 def built(request: pytest.FixtureRequest) -> Built:
     """Build mmdet's model of each variant."""
     model = mmdet_models.build(request.param)
-    model.load_state_dict(mmdet_models.random_bits(layout_of(model, request.param)), strict=True)
+    model.load_state_dict(mmdet_models.random_bits(described(model, request.param)), strict=True)
     trained = {key: tensor.clone() for key, tensor in mmdet_models.trained_state(model).items()}
     return Built(request.param, model, trained)
 
@@ -93,7 +92,7 @@ def _converted(*args: object) -> dict[str, Any]:
 
 
 def test_mmdet_has_the_legacy_layout(built: Built) -> None:
-    found, derived = layout_of(built.model, built.variant), stored_layout(built.variant, "mmdet_ddq", "legacy")
+    found, derived = described(built.model, built.variant), stored_layout(built.variant, "mmdet_ddq", "legacy")
     assert found == derived
     assert found.to_json() == derived.to_json()  # in the order of the model, too
     assert detect(built.trained) == Detection(port("ddq_detr", built.variant), "legacy")

@@ -24,6 +24,7 @@ from converters.rules.ledger import CONCAT, SPLIT, Entry, Ledger
 from converters.rules.mapping import Concat, Drop, Keep, Mapping, Pad, Permute, Rename, Reshape, Slice, Split
 from legacy_adapters import registry
 from legacy_adapters.family import LINEAR, PRIOR, Family, FamilyError, Side, Variant
+from tests.models import described
 
 from ..fused import MAPPING, RULES, Legacy, New, image, legacy_weights
 
@@ -292,7 +293,7 @@ def test_two_forms_of_one_model_compute_the_same_from_converted_weights() -> Non
 
 
 def model_layouts() -> tuple[Layout, Layout]:
-    return layout.layout_of(Legacy(), "tiny"), layout.layout_of(New(), "tiny")
+    return described(Legacy(), "tiny"), described(New(), "tiny")
 
 
 def trained(model: torch.nn.Module, weights: dict[str, Tensor], per_parameter: bool, steps: int = 1) -> dict[str, Any]:
@@ -371,7 +372,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Make the two forms the only family there is; give a folder with a legacy checkpoint in it."""
     folder = tmp_path / "layouts"
     folder.mkdir()
-    (folder / "tiny.json").write_text(layout.layout_of(New(), "tiny").to_json())
+    (folder / "tiny.json").write_text(described(New(), "tiny").to_json())
     side = Side("the fused code", Path("adapter.py"))
     fused = Family(
         name="fused", variants=(Variant("tiny"),), legacy=side, new=side, rules=RULES, layouts=folder, installed=True,

@@ -5,18 +5,18 @@ import dataclasses
 import pytest
 import torch
 
-from converters.rules import layout
 from ddq_port import configs
 from ddq_port.models.ddq_detr.head import detections
 from ddq_port.models.ddq_detr.queries import DistinctSelection, QueryLayout, attention_block, pad_to, still_distinct
 from legacy_adapters import mmdet3
 from parity.sides.prepare import seeded_batch
+from tests.models import described
 from tests.models import layout_of as stored_layout
 
 
 @pytest.mark.parametrize("variant", configs.VARIANTS)
 def test_stored_layout_is_that_of_the_real_model(variant):
-    built = layout.layout_of(mmdet3.build_model(str(configs.path(configs.VARIANTS[variant]))), variant)
+    built = described(mmdet3.build_model(str(configs.path(configs.VARIANTS[variant]))), variant)
     assert stored_layout(variant) == built
     assert stored_layout(variant).to_json() == built.to_json()  # in the order of the model, too
 

@@ -6,9 +6,9 @@ import mmdet.models  # noqa: F401  (registers mmdet's detectors)
 import pytest
 from mmengine.registry import DefaultScope
 
-from converters.rules import layout
 from ddq_port import configs
 from legacy_adapters import mmdet3, registry
+from tests.models import described
 from tests.models import layout_of as stored_layout
 
 TINY = [name for name in configs.VARIANTS if name.startswith("tiny")]
@@ -19,7 +19,7 @@ def test_mmdets_own_config_becomes_tiny_by_ours(variant):
     base = mmdet3.packaged_config(registry.get("mmdet_ddq").variant(variant).legacy["config"])
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = mmdet3.build_model(base, str(configs.path(configs.VARIANTS[variant])))
-    assert layout.layout_of(model, variant) == stored_layout(variant, "mmdet_ddq", "legacy")
+    assert described(model, variant) == stored_layout(variant, "mmdet_ddq", "legacy")
     assert type(model).__module__.startswith("mmdet.")
 
 

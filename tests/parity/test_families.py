@@ -117,7 +117,7 @@ class Kept:
 
     def weights(self, file: Path) -> Path:
         """Write a checkpoint of the legacy layout."""
-        port = built.with_layouts(ports.port(str(self.family), self.model[3] if len(self.model) > 2 else None))
+        port = built.with_new_layout(ports.port(str(self.family), self.model[3] if len(self.model) > 2 else None))
         torch.save({"state_dict": seeded_weights(port.layout("legacy"), 0, port.family.seeding)}, file)
         return file
 

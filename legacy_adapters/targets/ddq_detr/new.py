@@ -35,36 +35,43 @@ class PortedDDQDETR(mmdet3.MMDet3Adapter):
 
     def taps(self, model: torch.nn.Module) -> list[Tap]:
         """Watch query selection, both matchings, the noise and the final top-k."""
-        return taps(model)
+
+        def distinct_basis(boxes: Tensor, scores: Tensor, iou_threshold: float, max_num: int) -> dict[str, Any]:
+            xyxy = bbox_cxcywh_to_xyxy(boxes)
+            return {"boxes": xyxy, "scores": scores, "iou_threshold": iou_threshold, "max_num": model.num_queries}
+
+        def dense_basis(scores: Tensor, max_num: int) -> dict[str, Any]:
+            return {"scores": scores}
+
+        def distinct_probe() -> Iterator[tuple]:
+            threshold, like = model.selection.iou_threshold, next(model.parameters())
+            for boxes, scores in probes.boxes_at_threshold(threshold, model.num_queries, like):
+                yield bbox_xyxy_to_cxcywh(boxes), scores, threshold, model.num_queries
+
+        return [
+            _selection(detector, "select_distinct", "distinct", distinct_basis, distinct_probe),
+            _selection(queries, "select_distinct", "distinct", distinct_basis),
+            _selection(detector, "select_dense", "dense", dense_basis),
+            *tap_lib.matchings({hungarian_assigner: "match", assigner: "dense_match"}),
+            *tap_lib.random_taps(),
+            *tap_lib.rankings(),
+        ]
 
     def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Tell which code ran."""
-        return provenance(options)
+        import mmcv
+        import mmdet
+        import mmengine
 
+        import ddq_port
 
-def taps(model: torch.nn.Module) -> list[Tap]:
-    """Watch query selection, both matchings, the noise and the final top-k."""
-
-    def distinct_basis(boxes: Tensor, scores: Tensor, iou_threshold: float, max_num: int) -> dict[str, Any]:
-        xyxy = bbox_cxcywh_to_xyxy(boxes)
-        return {"boxes": xyxy, "scores": scores, "iou_threshold": iou_threshold, "max_num": model.num_queries}
-
-    def dense_basis(scores: Tensor, max_num: int) -> dict[str, Any]:
-        return {"scores": scores}
-
-    def distinct_probe() -> Iterator[tuple]:
-        threshold, like = model.selection.iou_threshold, next(model.parameters())
-        for boxes, scores in probes.boxes_at_threshold(threshold, model.num_queries, like):
-            yield bbox_xyxy_to_cxcywh(boxes), scores, threshold, model.num_queries
-
-    return [
-        _selection(detector, "select_distinct", "distinct", distinct_basis, distinct_probe),
-        _selection(queries, "select_distinct", "distinct", distinct_basis),
-        _selection(detector, "select_dense", "dense", dense_basis),
-        *tap_lib.matchings({hungarian_assigner: "match", assigner: "dense_match"}),
-        *tap_lib.random_taps(),
-        *tap_lib.rankings(),
-    ]
+        return dict(
+            code_base="ddq_port",
+            config=options["config"],
+            **(dict(switch=AUTOCAST_SWITCH) if "amp" in options else {}),
+            mmcv_ops=mmdet3.mmcv_ops(),
+            modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
+        )
 
 
 def _selection(
@@ -80,23 +87,6 @@ def _selection(
         return {"keep": result}
 
     return Tap(owner, attribute, lambda *args, **kwargs: name, read, write, basis=basis, probe=probe, first=first)
-
-
-def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell which code ran."""
-    import mmcv
-    import mmdet
-    import mmengine
-
-    import ddq_port
-
-    return dict(
-        code_base="ddq_port",
-        config=options["config"],
-        **(dict(switch=AUTOCAST_SWITCH) if "amp" in options else {}),
-        mmcv_ops=mmdet3.mmcv_ops(),
-        modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
-    )
 
 
 ADAPTER = PortedDDQDETR()
