@@ -12,7 +12,7 @@ from converters.rules.changing import Concat, Pad, Permute, Reshape, Slice, Spli
 from converters.rules.pattern import Pattern
 from converters.rules.renaming import Drop, DropDuplicateOf, Keep, Rename
 
-Rule = Rename | Keep | Drop | DropDuplicateOf | Split | Concat | Permute | Reshape | Slice | Pad
+Rule = Keep | Rename | Drop | DropDuplicateOf | Split | Concat | Permute | Reshape | Slice | Pad
 
 
 def fault_of(rule: Rule, index: int) -> str | None:
