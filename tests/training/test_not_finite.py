@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from mmengine.hooks import EMAHook
 from mmengine.logging import MessageHub
+from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -271,7 +272,8 @@ def test_what_is_not_finite_is_not_saved(built, averaged):
     training = Training(built, clip_grad=None)
     if averaged:
         ema = EMAHook()
-        ema.ema_model = SimpleNamespace(module=copy.deepcopy(training.model))
+        ema.ema_model = ExponentialMovingAverage(training.model)
+        ema.ema_model.update_parameters(training.model)
         training.hooks.append(ema)
 
     def plant(training):
@@ -284,6 +286,15 @@ def test_what_is_not_finite_is_not_saved(built, averaged):
     what = "Averaged weights" if averaged else "Weights"
     assert str(error).startswith(f"{what} are not finite after iteration 2: the parameter `level_embed`")
     assert training.saved == 0 and list(error.images) == image_names(training.batches[1])
+
+
+def test_averages_that_no_step_has_written_yet_may_hold_anything(built):
+    training = Training(built)
+    ema = EMAHook()
+    ema.ema_model = ExponentialMovingAverage(training.model)
+    value("level_embed", NAN)(SimpleNamespace(model=ema.ema_model.module))
+    training.hooks.append(ema)
+    training.hook.before_train(training)
 
 
 @pytest.mark.parametrize("name", ["bbox_head.reg_branches.0.4", "memory_trans_norm"])
