@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from legacy_adapters.family import Checkout, Family, Side, Variant
+from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
 from .rules import rules
 
 
 def configured(legacy: str, new: str) -> Variant:
     """Return the model of two configs."""
-    return Variant("{}={}".format(legacy, new), legacy=dict(config=legacy), new=dict(config=new))
+    title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
+    return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
+
+
+def _own(name: str) -> dict:
+    folder = Path(__file__).parent / "configs"
+    return {side: dict(config=str(folder / side / f"{name}.py")) for side in SIDES}
 
 
 FAMILY = Family(
     name="mmdet2",
-    variants=(configured("retinanet/retinanet_r50_fpn_1x_coco.py", "retinanet/retinanet_r50_fpn_1x_coco.py"),),
+    variants=(Variant("tiny_retinanet", **_own("tiny_retinanet")),),
     legacy=Side(
         "mmdet 2.x",
         Path("legacy.py"),
-        checkout=Checkout(files=("mmdet/__init__.py",), hint="a folder with the package mmdet 2.x", code=("mmdet",)),
+        checkout=Checkout(
+            files=("mmdet/__init__.py",),
+            hint="a folder with the packages mmdet 2.x and mmcv 1.x",
+            code=("mmdet",),
+            or_installed=True,
+        ),
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
+    configured=configured,
 )
