@@ -15,6 +15,16 @@ def configured(legacy: str, new: str) -> Variant:
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
 
 
+#: Of this folder, to try the family and in its tests.
+_SMALL = (
+    "tiny_retinanet",
+    "tiny_detr",
+    "tiny_deformable",
+    "tiny_deformable_refine",
+    "tiny_deformable_two_stage",
+)
+
+
 def _own(name: str) -> dict:
     folder = Path(__file__).parent / "configs"
     return {side: dict(config=str(folder / side / f"{name}.py")) for side in SIDES}
@@ -22,7 +32,7 @@ def _own(name: str) -> dict:
 
 FAMILY = Family(
     name="mmdet2",
-    variants=(Variant("tiny_retinanet", **_own("tiny_retinanet")),),
+    variants=tuple(Variant(name, **_own(name)) for name in _SMALL),
     legacy=Side(
         "mmdet 2.x",
         Path("legacy.py"),
