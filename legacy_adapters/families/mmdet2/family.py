@@ -15,24 +15,21 @@ def configured(legacy: str, new: str) -> Variant:
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
 
 
-#: Of this folder, to try the family and in its tests.
-_SMALL = (
-    "tiny_retinanet",
-    "tiny_detr",
-    "tiny_deformable",
-    "tiny_deformable_refine",
-    "tiny_deformable_two_stage",
-)
+#: Small models, to try the family and in its tests.
+_TRANSFORMERS = ("tiny_detr", "tiny_deformable", "tiny_deformable_refine", "tiny_deformable_two_stage")
+_SMALL = ("tiny_retinanet", *_TRANSFORMERS)
 
 
-def _own(name: str) -> dict:
+def _own(name: str, legacy: str = "") -> Variant:
+    """Return a model of two configs of this folder; the legacy one may have another name."""
     folder = Path(__file__).parent / "configs"
-    return {side: dict(config=str(folder / side / f"{name}.py")) for side in SIDES}
+    configs = {side: dict(config=str(folder / side / f"{config}.py")) for side, config in zip(SIDES, (legacy or name, name))}
+    return Variant(name, **configs)
 
 
 FAMILY = Family(
     name="mmdet2",
-    variants=tuple(Variant(name, **_own(name)) for name in _SMALL),
+    variants=(*(_own(name) for name in _SMALL), *(_own(f"{name}_sequence_first", name) for name in _TRANSFORMERS)),
     legacy=Side(
         "mmdet 2.x",
         Path("legacy.py"),
