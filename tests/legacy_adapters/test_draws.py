@@ -37,7 +37,7 @@ def drawn(folder: Path, call, seed: int):
     recorder = Recorder(TraceWriter(str(folder)))
     with taps.installed(taps.random_taps(), recorder, None), recorder.in_phase("train"):
         result = call()
-    recorder.writer.finish(provenance={}, coverage=recorder.coverage())
+    recorder.writer.finish({}, dict(recorder.coverage(), without_gradient=[]))
     return result, decisions(Trace.load(folder))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
-from .rules import rules
+from .rules import aliases, rules
+from .rules_detr import EXCLUSIONS
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -42,5 +43,7 @@ FAMILY = Family(
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
+    aliases=aliases,
+    exclusions=EXCLUSIONS,
     configured=configured,
 )

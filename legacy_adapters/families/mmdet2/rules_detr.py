@@ -7,6 +7,7 @@ To read beside a state_dict listing.
 from __future__ import annotations
 
 from converters.rules.mapping import Keep, Rename, Rule
+from legacy_adapters.family import LEGACY, Alias, Exclusion
 
 _TRANSFORMER = "bbox_head.transformer"
 #: Encoder and decoder, the same in both.
@@ -51,3 +52,17 @@ TABLES = {
     "DeformableDETR": DEFORMABLE_DETR,
     "DeformableDETRHead": DEFORMABLE_DETR,
 }
+
+#: Modules without parameters. In 2.x a feed-forward network holds its activation twice, and is asked for the first.
+ALIASES = (
+    Alias("bbox_head.positional_encoding", "positional_encoding"),
+    Alias("bbox_head.reg_ffn.activate", "bbox_head.reg_ffn.layers.0.1"),
+    Alias(f"{_TRANSFORMER}.*.layers.*.ffns.0.activate", "*.layers.*.ffn.layers.0.1"),
+)
+_WHOLE = "the whole transformer is a module in 2.x only; what it is given and gives is recorded where it is used"
+_IN_THE_HEAD = "the transformer is within the head in 2.x, and the detector's in 3.x, whose head is given hidden states"
+EXCLUSIONS = (
+    Exclusion(LEGACY, "*", _TRANSFORMER, "*", _WHOLE),
+    Exclusion(LEGACY, "module_in", "bbox_head", "*", _IN_THE_HEAD),
+    Exclusion(LEGACY, "in_grad", "bbox_head", "*", _IN_THE_HEAD),
+)
