@@ -7,6 +7,7 @@ from pathlib import Path
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
 from .rules import rules
+from .seeding import SEEDING
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -18,6 +19,13 @@ def configured(legacy: str, new: str) -> Variant:
 #: Of this folder, to try the family and in its tests.
 _SMALL = (
     "tiny_retinanet",
+    "tiny_fcos",
+    "tiny_atss",
+    "tiny_yolox",
+    "tiny_faster_rcnn",
+    "tiny_mask_rcnn",
+    "tiny_cascade_rcnn",
+    "tiny_sparse_rcnn",
     "tiny_detr",
     "tiny_deformable",
     "tiny_deformable_refine",
@@ -32,7 +40,7 @@ def _own(name: str) -> dict:
 
 FAMILY = Family(
     name="mmdet2",
-    variants=tuple(Variant(name, **_own(name)) for name in _SMALL),
+    variants=tuple(Variant(name, classes=7, **_own(name)) for name in _SMALL),
     legacy=Side(
         "mmdet 2.x",
         Path("legacy.py"),
@@ -45,5 +53,6 @@ FAMILY = Family(
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
+    seeding=SEEDING,
     configured=configured,
 )
