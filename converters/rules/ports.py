@@ -13,7 +13,7 @@ from converters.rules import rule_file
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
-from legacy_adapters.family import Family, FamilyError, Variant
+from legacy_adapters.family import Alias, Family, FamilyError, Variant
 from legacy_adapters.ground.names import NEW
 
 
@@ -46,7 +46,8 @@ class Port:
             FamilyError: if the rules cannot be used.
         """
         try:
-            return Mapping(self.family.name, _rules(self.family, self.variant), self.family.class_keys)
+            rules, aliases = _rules(self.family, self.variant), _aliases(self.family, self.variant)
+            return Mapping(self.family.name, rules, self.family.class_keys, aliases)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
 
@@ -131,6 +132,13 @@ def _file(of: Port) -> Path | None:
         return None
     file = of.family.layouts / f"{name}.json"
     return file if file.is_file() else None
+
+
+def _aliases(family: Family, variant: Variant) -> tuple[Alias, ...]:
+    aliases = registry.called(family, "aliases", variant) if callable(family.aliases) else family.aliases
+    if not isinstance(aliases, Sequence):
+        raise MappingError(f"expected a tuple of aliases, found a {type(aliases).__name__}.")
+    return tuple(aliases)
 
 
 @cache

@@ -117,7 +117,8 @@ def inputs_of(task: Task, phase: str) -> Mapping[str, Tensor]:
     seed, family = seed_of(task.seed, f"batch of {phase}"), task.port.family
     if family.inputs is None:
         classes = num_classes(task.port)
-        return seeded_batch(task.sizes_of(phase), seed, classes, task.objects_of(phase)).to_tensors()
+        sizes, objects = task.sizes_of(phase), task.objects_of(phase)
+        return seeded_batch(sizes, seed, classes, objects, family.batch_divisor).to_tensors()
     made = registry.called(family, "inputs", phase, seed)
     if not isinstance(made, dict) or not made or not all(isinstance(value, Tensor) for value in made.values()):
         raise SettingsError(f"inputs(phase, seed) of family {family.name} must return named tensors, a dict of at least one.")

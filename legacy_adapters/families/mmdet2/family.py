@@ -54,5 +54,6 @@ FAMILY = Family(
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
     seeding=SEEDING,
+    batch_divisor=32,
     configured=configured,
 )
