@@ -7,6 +7,7 @@ from pathlib import Path
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
 from .rules import rules
+from .aliases import ALIASES
 from .seeding import SEEDING
 
 
@@ -54,6 +55,7 @@ FAMILY = Family(
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
     seeding=SEEDING,
+    aliases=ALIASES,
     batch_divisor=32,
     configured=configured,
 )
