@@ -250,6 +250,7 @@ class Family:
         seeding: of weights.
         inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
             objects.
+        batch_divisor: of the height and width that images of a batch are padded to, in pixels.
         configured: makes a model of two configs, ``configured(legacy, new)``, each a path or a name among those of its code
             base, for a family of any number of models; None for one whose models are all listed.
         layouts: folder of stored layouts; None if they are taken from the models.
@@ -269,6 +270,7 @@ class Family:
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
+    batch_divisor: int = 1
     configured: Optional[Callable[[str, str], Variant]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -11,7 +12,7 @@ import torch
 
 from . import shims, standin
 from .bases.detection import DetectionAdapter
-from .inputs import UNSCALED, Batch
+from .inputs import UNSCALED, Batch, masks_of
 from .origin import PlainError
 
 
@@ -51,7 +52,10 @@ class MMDet2Adapter(DetectionAdapter):
 
     def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
         """Return the loss terms as the model names them and their sum."""
-        terms = model.forward_train(batch.images, metas(batch), gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
+        objects = dict(gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
+        if "gt_masks" in inspect.signature(model.forward_train).parameters:
+            objects["gt_masks"] = bitmaps(batch)
+        terms = model.forward_train(batch.images, metas(batch), **objects)
         return terms, model._parse_losses(terms)[0]
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
@@ -130,13 +134,34 @@ def metas(batch: Batch) -> List[Dict[str, Any]]:
     ]
 
 
+def bitmaps(batch: Batch) -> List[Any]:
+    """Return the masks of a batch's objects as the code base has them."""
+    from mmdet.core import BitmapMasks
+
+    sizes = zip(masks_of(batch), batch.image_sizes)
+    return [BitmapMasks(masks.cpu().numpy(), *size) for masks, size in sizes]
+
+
 def detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
-    """Flatten what ``simple_test`` gives: for each image a list of [n, 5] arrays, one for each class."""
+    """Flatten what ``simple_test`` gives.
+
+    For each image that is a list of [n, 5] arrays, one for each class; with masks a pair of it and of a list that has for
+    each class a list of [h, w] arrays; of a model that segments in several ways a dict of these.
+    """
     return [_flat(result) for result in results]
 
 
-def _flat(result: Sequence[numpy.ndarray]) -> Dict[str, torch.Tensor]:
-    rows = [torch.as_tensor(numpy.asarray(of_class)) for of_class in result]
+def _flat(result: Any) -> Dict[str, torch.Tensor]:
+    result = result["ins_results"] if isinstance(result, dict) else result
+    boxes, masks = result if isinstance(result, tuple) else (result, None)
+    rows = [torch.as_tensor(numpy.asarray(of_class)) for of_class in boxes]
     whole = torch.cat(rows)
     labels = torch.cat([torch.full((len(of_class),), label, dtype=torch.long) for label, of_class in enumerate(rows)])
-    return dict(bboxes=whole[:, :4], scores=whole[:, 4], labels=labels)
+    flat = dict(bboxes=whole[:, :4], scores=whole[:, 4], labels=labels)
+    if masks is not None:
+        flat["masks"] = _stacked([torch.as_tensor(numpy.asarray(mask)) for of_class in masks for mask in of_class])
+    return flat
+
+
+def _stacked(masks: List[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(masks) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)

@@ -26,12 +26,14 @@ class Port:
         variant: of the family.
         layouts: of both sides, where they were taken from the models; None for the stored ones.
         from_both_models: each side's layout was taken from its own model.
+        told_classes: how many classes that model tells apart, as far as it says so.
     """
 
     family: Family
     variant: Variant
     layouts: AnyMapping[str, Layout] | None = field(default=None, compare=False, repr=False)
     from_both_models: bool = field(default=False, compare=False, repr=False)
+    told_classes: int | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.family.name} {self.variant.title or self.variant.name}"
@@ -48,6 +50,11 @@ class Port:
             return Mapping(self.family.name, rules, self.family.class_keys, aliases)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart; None if only its tensors say so."""
+        return self.told_classes if self.variant.classes is None else self.variant.classes
 
     @property
     def has_layouts(self) -> bool:
@@ -69,9 +76,11 @@ class Port:
             return self.layouts[side]
         return _stored(self, side)
 
-    def with_layouts(self, layouts: AnyMapping[str, Layout], from_both_models: bool = False) -> Port:
-        """Return the same model with layouts taken from the models, or from that of the new side alone."""
-        return replace(self, layouts=layouts, from_both_models=from_both_models)
+    def with_layouts(
+        self, layouts: AnyMapping[str, Layout], from_both_models: bool = False, classes: int | None = None
+    ) -> Port:
+        """Return the same model with layouts, and classes, taken from the models, or from that of the new side alone."""
+        return replace(self, layouts=layouts, from_both_models=from_both_models, told_classes=classes)
 
 
 @cache

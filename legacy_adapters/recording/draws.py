@@ -22,7 +22,7 @@ def random_taps() -> Sequence[Tap]:
         Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand, first="size"),
         Tap(torch, "rand_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_rand_like),
         Tap(torch, "randint_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_randint_like),
-        Tap(torch, "randperm", _permutation, _read_draw, _write_permutation, random=True, basis=_asked_randperm, first="n"),
+        Tap(torch, "randperm", _noise, _read_draw, _write_randperm, random=True, basis=_asked_randperm, first="n"),
         Tap(torch, "bernoulli", _bernoulli, _read_draw, _write_draw, random=True, basis=_asked_bernoulli),
         Tap(torch.Tensor, "bernoulli_", _bernoulli, _read_draw, _write_in_place, random=True, basis=_asked_bernoulli_),
         *everywhere(
@@ -73,18 +73,14 @@ def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any =
     return _fitting(decision[kinds.DRAWN], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
 
 
-def _permutation(*args: Any, **kwargs: Any) -> str:
-    return "permutation"
+def _asked_randperm(n: int, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+    return {"randperm.n": int(n)}
 
 
-def _asked_randperm(n: int, **kwargs: Any) -> Dict[str, Any]:
-    return {"randperm.n": n}
-
-
-def _write_permutation(decision: Decision, n: int, **kwargs: Any) -> Optional[torch.Tensor]:
-    """Return the permutation; one of another length cannot be taken."""
+def _write_randperm(decision: Decision, n: int, *args: Any, device: Any = None, **kwargs: Any) -> Optional[torch.Tensor]:
+    """Return the permutation; None if it is one of another number of things, of which no part is one of these."""
     drawn = decision[kinds.DRAWN]
-    return drawn.to(device=kwargs.get("device"), dtype=kwargs.get("dtype")) if drawn.numel() == n else None
+    return drawn.to(device=device) if drawn.shape == (int(n),) else None
 
 
 def _bernoulli(*args: Any, **kwargs: Any) -> str:

@@ -106,5 +106,5 @@ def test_dropout_under_gradient_checkpointing_keeps_the_forced_elements_in_both_
 
 
 def test_permutation_of_another_length_is_not_forced(tmp_path):
-    result, _, _ = recorded(tmp_path, lambda: torch.randperm(4), {"train/permutation/0/draw": torch.tensor([1, 0])})
+    result, _, _ = recorded(tmp_path, lambda: torch.randperm(4), {"train/noise/0/draw": torch.tensor([1, 0])})
     assert sorted(result.tolist()) == [0, 1, 2, 3]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
-from .rules import aliases, rules
-from .rules_detr import EXCLUSIONS
+from . import rules_detr
+from .aliases import ALIASES
+from .rules import rules
+from .seeding import SEEDING
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -18,14 +20,24 @@ def configured(legacy: str, new: str) -> Variant:
 
 #: Small models, to try the family and in its tests.
 _TRANSFORMERS = ("tiny_detr", "tiny_deformable", "tiny_deformable_refine", "tiny_deformable_two_stage")
-_SMALL = ("tiny_retinanet", *_TRANSFORMERS)
+_SMALL = (
+    "tiny_retinanet",
+    "tiny_fcos",
+    "tiny_atss",
+    "tiny_yolox",
+    "tiny_faster_rcnn",
+    "tiny_mask_rcnn",
+    "tiny_cascade_rcnn",
+    "tiny_sparse_rcnn",
+    *_TRANSFORMERS,
+)
 
 
 def _own(name: str, legacy: str = "") -> Variant:
     """Return a model of two configs of this folder; the legacy one may have another name."""
     folder = Path(__file__).parent / "configs"
-    configs = {side: dict(config=str(folder / side / f"{config}.py")) for side, config in zip(SIDES, (legacy or name, name))}
-    return Variant(name, **configs)
+    names = zip(SIDES, (legacy or name, name))
+    return Variant(name, classes=7, **{side: dict(config=str(folder / side / f"{own}.py")) for side, own in names})
 
 
 FAMILY = Family(
@@ -43,7 +55,9 @@ FAMILY = Family(
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
-    aliases=aliases,
-    exclusions=EXCLUSIONS,
+    seeding=SEEDING,
+    aliases=(*ALIASES, *rules_detr.ALIASES),
+    exclusions=rules_detr.EXCLUSIONS,
+    batch_divisor=32,
     configured=configured,
 )

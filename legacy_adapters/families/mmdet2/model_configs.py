@@ -1,4 +1,4 @@
-"""What the configs of MMDetection 3.x say about a model, read without building it; imports mmengine when it is asked."""
+"""What configs of MMDetection 3.x say about a model, read without building it; imports mmengine when it is asked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def packaged(name: str) -> Path:
     """
     spec = importlib.util.find_spec("mmdet")
     if spec is None or spec.origin is None:
-        raise FamilyError(f"Config {name} is no file, and there is no mmdet whose configs it could be among; install mmdet.")
+        raise FamilyError(f"Config {name} is no file, and no mmdet is installed that could have it; install mmdet 3.x.")
     return Path(spec.origin).parent / ".mim" / "configs" / name
 
 

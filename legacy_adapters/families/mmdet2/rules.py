@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from converters.rules.mapping import Keep, Rule
-from legacy_adapters.family import Alias, Variant
+from legacy_adapters.family import Variant
 
 from .model_configs import kinds
-from .rules_detr import ALIASES, TABLES
+from .rules_detr import TABLES
 
 
 def rules(variant: Variant) -> tuple[Rule, ...]:
     """Return the rules of a detector, by what its new config is of."""
     return next((TABLES[kind] for kind in kinds(variant) if kind in TABLES), (Keep("**"),))
-
-
-def aliases(variant: Variant) -> tuple[Alias, ...]:
-    """Return what modules without parameters are called in 3.x, by what the new config is of."""
-    return ALIASES if any(kind in TABLES for kind in kinds(variant)) else ()

@@ -7,7 +7,7 @@ To read beside a state_dict listing.
 from __future__ import annotations
 
 from converters.rules.mapping import Keep, Rename, Rule
-from legacy_adapters.family import LEGACY, Alias, Exclusion
+from legacy_adapters.family import LEGACY, NEW, Alias, Exclusion
 
 _TRANSFORMER = "bbox_head.transformer"
 #: Encoder and decoder, the same in both.
@@ -59,10 +59,13 @@ ALIASES = (
     Alias("bbox_head.reg_ffn.activate", "bbox_head.reg_ffn.layers.0.1"),
     Alias(f"{_TRANSFORMER}.*.layers.*.ffns.0.activate", "*.layers.*.ffn.layers.0.1"),
 )
-_WHOLE = "the whole transformer is a module in 2.x only; what it is given and gives is recorded where it is used"
 _IN_THE_HEAD = "the transformer is within the head in 2.x, and the detector's in 3.x, whose head is given hidden states"
+_WHOLE = "the transformer is one module in 2.x only; its parts are compared, and the memory as an image has no use"
 EXCLUSIONS = (
-    Exclusion(LEGACY, "*", _TRANSFORMER, "*", _WHOLE),
-    Exclusion(LEGACY, "module_in", "bbox_head", "*", _IN_THE_HEAD),
-    Exclusion(LEGACY, "in_grad", "bbox_head", "*", _IN_THE_HEAD),
+    *(Exclusion(LEGACY, "*", _TRANSFORMER, slot, _WHOLE) for slot in ("x", "mask", "query_embed", "pos_embed", "0", "1")),
+    Exclusion(LEGACY, "*", "bbox_head", "feats.*", _IN_THE_HEAD),
+    Exclusion(LEGACY, "*", "bbox_head", "mlvl_feats.*", _IN_THE_HEAD),
+    Exclusion(NEW, "*", "bbox_head", "hidden_states", _IN_THE_HEAD),
+    Exclusion(LEGACY, "module_in", "bbox_head", "img_metas.*.scale_factor", "a head gets it with the data samples in 3.x"),
+    Exclusion(LEGACY, "module_in", f"{_TRANSFORMER}.encoder", "reference_points", "the encoder makes them itself in 3.x"),
 )
