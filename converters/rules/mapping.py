@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain, combinations
 
 from converters.errors import MappingError, NotOneToOneError, UnmappedKeyError
-from converters.rules.aliases import Aliases
+from converters.rules.aliases import Aliases, checked_forms
 from converters.rules.kinds import (
     Concat,
     Drop,
@@ -24,7 +24,7 @@ from converters.rules.kinds import (
     fault_of,
 )
 from converters.rules.pattern import Cut, Pattern, fill_segments, intersect
-from legacy_adapters.family import MODULE, Alias
+from legacy_adapters.family import MODULE, Alias, Form
 
 __all__ = [
     "Application", "Concat", "Drop", "DropDuplicateOf", "Keep", "Mapping", "Match", "Pad", "Permute", "Rename",
@@ -88,16 +88,18 @@ class Mapping:
         rules: The rules; no two of them may match, or produce, the same key.
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
         aliases: Names of what has no key, from the legacy side to the new one.
+        forms: Of what the legacy side records in another form.
 
     Raises:
-        MappingError: If a pattern is malformed, wildcards differ, rules or aliases repeat or overlap, a rule's numbers
-            contradict each other, or a duplicate is dropped together with its twin.
+        MappingError: If a pattern is malformed, wildcards differ, rules or aliases repeat or overlap, the numbers of a
+            rule or form contradict each other, or a duplicate is dropped together with its twin.
     """
 
     family: str
     rules: tuple[Rule, ...]
     class_keys: tuple[str, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    forms: tuple[Form, ...] = ()
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
@@ -108,6 +110,7 @@ class Mapping:
         _check_overlaps("target", [(index, text) for index, rule in enumerate(self.rules) for text in rule.targets])
         _check_twins(self.rules)
         _ = self.other_names
+        checked_forms(self.forms)
 
     @cached_property
     def other_names(self) -> Aliases:

@@ -22,7 +22,7 @@ def random_taps() -> Sequence[Tap]:
         Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand, first="size"),
         Tap(torch, "rand_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_rand_like),
         Tap(torch, "randint_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_randint_like),
-        Tap(torch, "randperm", _noise, _read_draw, _write_randperm, random=True, basis=_asked_randperm, first="n"),
+        Tap(torch, "randperm", _noise, _read_draw, _write_order, random=True, basis=_asked_randperm, first="n"),
         Tap(torch, "bernoulli", _bernoulli, _read_draw, _write_draw, random=True, basis=_asked_bernoulli),
         Tap(torch.Tensor, "bernoulli_", _bernoulli, _read_draw, _write_in_place, random=True, basis=_asked_bernoulli_),
         *everywhere(
@@ -77,7 +77,7 @@ def _asked_randperm(n: int, *args: Any, **kwargs: Any) -> Dict[str, Any]:
     return {"randperm.n": int(n)}
 
 
-def _write_randperm(decision: Decision, n: int, *args: Any, device: Any = None, **kwargs: Any) -> Optional[torch.Tensor]:
+def _write_order(decision: Decision, n: int, *args: Any, device: Any = None, **kwargs: Any) -> Optional[torch.Tensor]:
     """Return the permutation; None if it is one of another number of things, of which no part is one of these."""
     drawn = decision[kinds.DRAWN]
     return drawn.to(device=device) if drawn.shape == (int(n),) else None

@@ -21,7 +21,8 @@ class Tap:
         read: takes the result and the call's arguments and gives the decision in it, as named tensors.
         write: takes a decision and the call's arguments and gives the result the function would have returned, or
             None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
-        random: a draw, not a decision: a replayed one is taken as it is; what the function draws only moves the generator.
+        random: a draw, not a decision: a replayed one is taken as it is; what the function draws only moves the
+            generator.
         ahead: the draw does not stand in the result: ``read`` takes None in its place, before the function runs, and
             leaves the generator as it was; of a replayed draw it takes that.
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of

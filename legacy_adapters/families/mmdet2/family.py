@@ -8,6 +8,7 @@ from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
 from . import rules_detr
 from .aliases import ALIASES
+from .forms import forms
 from .rules import rules
 from .seeding import SEEDING
 
@@ -57,6 +58,7 @@ FAMILY = Family(
     rules=rules,
     seeding=SEEDING,
     aliases=(*ALIASES, *rules_detr.ALIASES),
+    forms=forms,
     exclusions=rules_detr.EXCLUSIONS,
     batch_divisor=32,
     configured=configured,

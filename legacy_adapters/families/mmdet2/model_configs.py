@@ -13,9 +13,18 @@ from legacy_adapters.family import FamilyError, Variant
 
 def kinds(variant: Variant) -> tuple[str, ...]:
     """Return the types of a model's detector and of its head, as the new config names them, without a scope."""
-    model = _model(variant.new["config"])
+    model = of_new(variant)
     types = (model.get("type"), (model.get("bbox_head") or {}).get("type"))
     return tuple(_name(of) for of in types if of is not None)
+
+
+def of_new(variant: Variant) -> dict[str, Any]:
+    """Return what a model is made of on the new side.
+
+    Raises:
+        FamilyError: if its config cannot be read.
+    """
+    return _model(variant.new["config"])
 
 
 def packaged(name: str) -> Path:

@@ -9,23 +9,24 @@ from __future__ import annotations
 from converters.rules.mapping import Keep, Rename, Rule
 from legacy_adapters.family import LEGACY, NEW, Alias, Exclusion
 
-_TRANSFORMER = "bbox_head.transformer"
+#: Where the transformer stands in 2.x.
+TRANSFORMER = "bbox_head.transformer"
 #: Encoder and decoder, the same in both.
 _LAYERS = (
-    Rename(f"{_TRANSFORMER}.encoder.layers.*.attentions.0.**", "encoder.layers.*.self_attn.**"),
-    Rename(f"{_TRANSFORMER}.encoder.layers.*.ffns.0.**", "encoder.layers.*.ffn.**"),
-    Rename(f"{_TRANSFORMER}.encoder.layers.*.norms.*.*", "encoder.layers.*.norms.*.*"),
-    Rename(f"{_TRANSFORMER}.decoder.layers.*.attentions.0.**", "decoder.layers.*.self_attn.**"),
-    Rename(f"{_TRANSFORMER}.decoder.layers.*.attentions.1.**", "decoder.layers.*.cross_attn.**"),
-    Rename(f"{_TRANSFORMER}.decoder.layers.*.ffns.0.**", "decoder.layers.*.ffn.**"),
-    Rename(f"{_TRANSFORMER}.decoder.layers.*.norms.*.*", "decoder.layers.*.norms.*.*"),
+    Rename(f"{TRANSFORMER}.encoder.layers.*.attentions.0.**", "encoder.layers.*.self_attn.**"),
+    Rename(f"{TRANSFORMER}.encoder.layers.*.ffns.0.**", "encoder.layers.*.ffn.**"),
+    Rename(f"{TRANSFORMER}.encoder.layers.*.norms.*.*", "encoder.layers.*.norms.*.*"),
+    Rename(f"{TRANSFORMER}.decoder.layers.*.attentions.0.**", "decoder.layers.*.self_attn.**"),
+    Rename(f"{TRANSFORMER}.decoder.layers.*.attentions.1.**", "decoder.layers.*.cross_attn.**"),
+    Rename(f"{TRANSFORMER}.decoder.layers.*.ffns.0.**", "decoder.layers.*.ffn.**"),
+    Rename(f"{TRANSFORMER}.decoder.layers.*.norms.*.*", "decoder.layers.*.norms.*.*"),
 )
 DETR: tuple[Rule, ...] = (
     Keep("backbone.**"),
     Rename("bbox_head.input_proj.*", "neck.convs.0.conv.*"),
     Rename("bbox_head.query_embedding.weight", "query_embedding.weight"),
     *_LAYERS,
-    Rename(f"{_TRANSFORMER}.decoder.post_norm.*", "decoder.post_norm.*"),
+    Rename(f"{TRANSFORMER}.decoder.post_norm.*", "decoder.post_norm.*"),
     Keep("bbox_head.fc_cls.*"),
     Keep("bbox_head.reg_ffn.**"),
     Keep("bbox_head.fc_reg.*"),
@@ -35,12 +36,12 @@ DEFORMABLE_DETR: tuple[Rule, ...] = (
     Keep("backbone.**"),
     Keep("neck.**"),
     Rename("bbox_head.query_embedding.weight", "query_embedding.weight"),
-    Rename(f"{_TRANSFORMER}.level_embeds", "level_embed"),
-    Rename(f"{_TRANSFORMER}.reference_points.*", "reference_points_fc.*"),
-    Rename(f"{_TRANSFORMER}.enc_output.*", "memory_trans_fc.*"),
-    Rename(f"{_TRANSFORMER}.enc_output_norm.*", "memory_trans_norm.*"),
-    Rename(f"{_TRANSFORMER}.pos_trans.*", "pos_trans_fc.*"),
-    Rename(f"{_TRANSFORMER}.pos_trans_norm.*", "pos_trans_norm.*"),
+    Rename(f"{TRANSFORMER}.level_embeds", "level_embed"),
+    Rename(f"{TRANSFORMER}.reference_points.*", "reference_points_fc.*"),
+    Rename(f"{TRANSFORMER}.enc_output.*", "memory_trans_fc.*"),
+    Rename(f"{TRANSFORMER}.enc_output_norm.*", "memory_trans_norm.*"),
+    Rename(f"{TRANSFORMER}.pos_trans.*", "pos_trans_fc.*"),
+    Rename(f"{TRANSFORMER}.pos_trans_norm.*", "pos_trans_norm.*"),
     *_LAYERS,
     Keep("bbox_head.cls_branches.*.*"),
     Keep("bbox_head.reg_branches.*.*.*"),
@@ -57,15 +58,17 @@ TABLES = {
 ALIASES = (
     Alias("bbox_head.positional_encoding", "positional_encoding"),
     Alias("bbox_head.reg_ffn.activate", "bbox_head.reg_ffn.layers.0.1"),
-    Alias(f"{_TRANSFORMER}.*.layers.*.ffns.0.activate", "*.layers.*.ffn.layers.0.1"),
+    Alias(f"{TRANSFORMER}.*.layers.*.ffns.0.activate", "*.layers.*.ffn.layers.0.1"),
 )
 _IN_THE_HEAD = "the transformer is within the head in 2.x, and the detector's in 3.x, whose head is given hidden states"
 _WHOLE = "the transformer is one module in 2.x only; its parts are compared, and the memory as an image has no use"
+_METAS = "a head gets it with the data samples in 3.x"
+_REFERENCES = "the encoder makes them itself in 3.x"
 EXCLUSIONS = (
-    *(Exclusion(LEGACY, "*", _TRANSFORMER, slot, _WHOLE) for slot in ("x", "mask", "query_embed", "pos_embed", "0", "1")),
+    *(Exclusion(LEGACY, "*", TRANSFORMER, slot, _WHOLE) for slot in ("x", "mask", "*_embed", "0", "1")),
     Exclusion(LEGACY, "*", "bbox_head", "feats.*", _IN_THE_HEAD),
     Exclusion(LEGACY, "*", "bbox_head", "mlvl_feats.*", _IN_THE_HEAD),
     Exclusion(NEW, "*", "bbox_head", "hidden_states", _IN_THE_HEAD),
-    Exclusion(LEGACY, "module_in", "bbox_head", "img_metas.*.scale_factor", "a head gets it with the data samples in 3.x"),
-    Exclusion(LEGACY, "module_in", f"{_TRANSFORMER}.encoder", "reference_points", "the encoder makes them itself in 3.x"),
+    Exclusion(LEGACY, "module_in", "bbox_head", "img_metas.*.scale_factor", _METAS),
+    Exclusion(LEGACY, "module_in", f"{TRANSFORMER}.encoder", "reference_points", _REFERENCES),
 )
