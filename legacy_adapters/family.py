@@ -300,6 +300,8 @@ class Family:
         aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
             variant.
         forms: of what the legacy side records in another form; or a function that makes them for a variant.
+        former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
+            them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
         markers: keys that every checkpoint of the family has, and that no related model has together.
         seeding: of weights.
@@ -322,6 +324,7 @@ class Family:
     exclusions: Tuple[Exclusion, ...] = ()
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
+    former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)

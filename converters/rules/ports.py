@@ -48,8 +48,8 @@ class Port:
         """
         try:
             rules = _rules(self.family, self.variant)
-            aliases, forms = (_listed(self.family, name, self.variant) for name in ("aliases", "forms"))
-            return Mapping(self.family.name, rules, self.family.class_keys, aliases, forms)
+            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former")}
+            return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
 
@@ -137,7 +137,7 @@ def _file(of: Port) -> Path | None:
 
 
 def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
-    """Return the aliases or forms of a variant, which the mapping checks."""
+    """Return the aliases, forms or former names of a variant, which the mapping checks."""
     listed = getattr(family, name)
     listed = registry.called(family, name, variant) if callable(listed) else listed
     if not isinstance(listed, Sequence):

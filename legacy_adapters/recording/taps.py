@@ -128,12 +128,6 @@ def _moved(function: Callable, *args: Any, **kwargs: Any) -> None:
         function(*(arg.detach().clone() if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs)
 
 
-def _write_randperm(decision: Decision, n: int, *args: Any, device: Any = None, **kwargs: Any) -> Optional[torch.Tensor]:
-    """Return the permutation; None if it is one of another number of things, of which no part is one of these."""
-    drawn = decision[kinds.DRAWN]
-    return drawn.to(device=device) if drawn.shape == (int(n),) else None
-
-
 def within(indices: torch.Tensor, length: int) -> bool:
     """Tell whether all ``indices`` point into something that long."""
     return not indices.numel() or int(indices.max()) < length

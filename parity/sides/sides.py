@@ -137,6 +137,8 @@ def both_layouts(port: Port, seed: int, checkpoint_file: Path | None) -> dict[st
         )
         side = detect.detect_among(source, (port,), port.variant.name).side
     other = NEW if side == LEGACY else LEGACY
+    if side == LEGACY:
+        source = {mapping.current(key): tensor for key, tensor in source.items()}
     if checkpoint_file is None:
         source = engine.with_known_rests(source, mapping)
     converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict

@@ -9,7 +9,7 @@ from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 from . import rules_detr
 from .aliases import ALIASES
 from .forms import forms
-from .rules import rules
+from .rules import former, rules
 from .seeding import SEEDING
 
 
@@ -56,6 +56,7 @@ FAMILY = Family(
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
+    former=former,
     seeding=SEEDING,
     aliases=(*ALIASES, *rules_detr.ALIASES),
     forms=forms,

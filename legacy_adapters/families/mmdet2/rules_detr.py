@@ -31,6 +31,13 @@ DETR: tuple[Rule, ...] = (
     Keep("bbox_head.reg_ffn.**"),
     Keep("bbox_head.fc_reg.*"),
 )
+#: Before version 2 of its state dict; the version itself stands where most files lose it.
+DETR_FORMER: tuple[Rename, ...] = (
+    Rename(f"{TRANSFORMER}.*.layers.*.self_attn.**", f"{TRANSFORMER}.*.layers.*.attentions.0.**"),
+    Rename(f"{TRANSFORMER}.*.layers.*.multihead_attn.**", f"{TRANSFORMER}.*.layers.*.attentions.1.**"),
+    Rename(f"{TRANSFORMER}.*.layers.*.ffn.**", f"{TRANSFORMER}.*.layers.*.ffns.0.**"),
+    Rename(f"{TRANSFORMER}.decoder.norm.*", f"{TRANSFORMER}.decoder.post_norm.*"),
+)
 #: Of all three forms: one without refinement saves its only branch once for each layer, on both sides.
 DEFORMABLE_DETR: tuple[Rule, ...] = (
     Keep("backbone.**"),
