@@ -63,4 +63,5 @@ FAMILY = Family(
     exclusions=rules_detr.EXCLUSIONS,
     batch_divisor=32,
     configured=configured,
+    layouts=Path("layouts"),
 )

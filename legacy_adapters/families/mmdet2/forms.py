@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from legacy_adapters.family import Form, Variant
 
-from .model_configs import kinds, of_new
-from .rules_detr import TABLES, TRANSFORMER
+from .model_configs import of_new
+from .rules_detr import DETR, TRANSFORMER, table_of
 
 _TURNED, _STACKED_AND_TURNED = (1, 0, 2), (0, 2, 1, 3)
 #: What has its images first on both sides, within encoder and decoder: torch's attention has them second on both, and
@@ -33,11 +33,10 @@ _INFERENCE = ("predict", "unscaled")
 def forms(variant: Variant) -> tuple[Form, ...]:
     """Return what the legacy side records in another form than a model of 3.x, by what its config says."""
     model = of_new(variant)
-    if not any(kind in TABLES for kind in kinds(variant)) or model.get("layout") == "sequence_first":
+    table = table_of(model)
+    if not table or model.get("layout") == "sequence_first":
         return ()
-    if model["type"].endswith("DeformableDETR"):
-        return _LAYOUT
-    return (*_LAYOUT, *_last_layer(model["decoder"]["num_layers"]))
+    return (*_LAYOUT, *_last_layer(model["decoder"]["num_layers"])) if table is DETR else _LAYOUT
 
 
 def _last_layer(layers: int) -> tuple[Form, ...]:

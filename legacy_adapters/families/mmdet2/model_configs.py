@@ -11,13 +11,6 @@ from typing import Any
 from legacy_adapters.family import FamilyError, Variant
 
 
-def kinds(variant: Variant) -> tuple[str, ...]:
-    """Return the types of a model's detector and of its head, as the new config names them, without a scope."""
-    model = of_new(variant)
-    types = (model.get("type"), (model.get("bbox_head") or {}).get("type"))
-    return tuple(_name(of) for of in types if of is not None)
-
-
 def of_new(variant: Variant) -> dict[str, Any]:
     """Return what a model is made of on the new side.
 
@@ -48,8 +41,3 @@ def _model(config: str) -> dict[str, Any]:
         return Config.fromfile(str(path), import_custom_modules=False).model
     except (OSError, AttributeError) as error:
         raise FamilyError(f"Config {config} of the new side cannot be read: {error}") from error
-
-
-def _name(of: Any) -> str:
-    """Return the name of a type that a config names by a string, or imports."""
-    return (of if isinstance(of, str) else of.__name__).rpartition(".")[2]

@@ -6,6 +6,9 @@ To read beside a state_dict listing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from converters.rules.mapping import Keep, Rename, Rule
 from legacy_adapters.family import LEGACY, NEW, Alias, Exclusion
 
@@ -38,28 +41,37 @@ DETR_FORMER: tuple[Rename, ...] = (
     Rename(f"{TRANSFORMER}.*.layers.*.ffn.**", f"{TRANSFORMER}.*.layers.*.ffns.0.**"),
     Rename(f"{TRANSFORMER}.decoder.norm.*", f"{TRANSFORMER}.decoder.post_norm.*"),
 )
-#: Of all three forms: one without refinement saves its only branch once for each layer, on both sides.
-DEFORMABLE_DETR: tuple[Rule, ...] = (
+_DEFORMABLE = (
     Keep("backbone.**"),
     Keep("neck.**"),
-    Rename("bbox_head.query_embedding.weight", "query_embedding.weight"),
     Rename(f"{TRANSFORMER}.level_embeds", "level_embed"),
+    *_LAYERS,
+    # without refinement there is one branch, saved once for each layer, on both sides
+    Keep("bbox_head.cls_branches.*.*"),
+    Keep("bbox_head.reg_branches.*.*.*"),
+)
+DEFORMABLE_DETR: tuple[Rule, ...] = (
+    *_DEFORMABLE,
+    Rename("bbox_head.query_embedding.weight", "query_embedding.weight"),
     Rename(f"{TRANSFORMER}.reference_points.*", "reference_points_fc.*"),
+)
+TWO_STAGE: tuple[Rule, ...] = (
+    *_DEFORMABLE,
     Rename(f"{TRANSFORMER}.enc_output.*", "memory_trans_fc.*"),
     Rename(f"{TRANSFORMER}.enc_output_norm.*", "memory_trans_norm.*"),
     Rename(f"{TRANSFORMER}.pos_trans.*", "pos_trans_fc.*"),
     Rename(f"{TRANSFORMER}.pos_trans_norm.*", "pos_trans_norm.*"),
-    *_LAYERS,
-    Keep("bbox_head.cls_branches.*.*"),
-    Keep("bbox_head.reg_branches.*.*.*"),
 )
-#: Rules by what the new config calls the detector, or its head.
-TABLES = {
-    "DETR": DETR,
-    "DETRHead": DETR,
-    "DeformableDETR": DEFORMABLE_DETR,
-    "DeformableDETRHead": DEFORMABLE_DETR,
-}
+
+
+def table_of(model: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """Return the rules of a model by its config of 3.x; none if it is neither DETR nor Deformable DETR."""
+    kind = model.get("type")
+    kind = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
+    if kind == "DeformableDETR":
+        return TWO_STAGE if model.get("as_two_stage") else DEFORMABLE_DETR
+    return DETR if kind == "DETR" else ()
+
 
 #: Modules without parameters. In 2.x a feed-forward network holds its activation twice, and is asked for the first.
 ALIASES = (
