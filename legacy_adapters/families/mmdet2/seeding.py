@@ -13,4 +13,9 @@ SEEDING = Seeding(
         # boxes (centre, size) as shares of the image, which no refinement makes smaller than nothing
         Draw("*init_proposal_bboxes.weight", 0.12, (0.5, 0.5, 0.5, 0.5)),
     ),
+    # Swish halves what is given to it, a ReLU of a residual branch does not
+    gains={
+        **dict.fromkeys(("backbone.stem.*", "backbone.stage*", "bbox_head.multi_level_*"), 2.0),
+        **{f"neck.{part}*": 2.0 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
+    },
 )
