@@ -1,4 +1,4 @@
-"""What the configs of MMDetection 3.x say about a model, read without building it; imports mmengine when it is asked."""
+"""What configs of MMDetection 3.x say about a model, read without building it; imports mmengine when it is asked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 from legacy_adapters.family import FamilyError, Variant
 
 
-def kinds(variant: Variant) -> tuple[str, ...]:
-    """Return the types of a model's detector and of its head, as the new config names them, without a scope."""
-    model = _model(variant.new["config"])
-    types = (model.get("type"), (model.get("bbox_head") or {}).get("type"))
-    return tuple(_name(of) for of in types if of is not None)
+def of_new(variant: Variant) -> dict[str, Any]:
+    """Return what a model is made of on the new side.
+
+    Raises:
+        FamilyError: if its config cannot be read.
+    """
+    return _model(variant.new["config"])
 
 
 def packaged(name: str) -> Path:
@@ -26,7 +28,7 @@ def packaged(name: str) -> Path:
     """
     spec = importlib.util.find_spec("mmdet")
     if spec is None or spec.origin is None:
-        raise FamilyError(f"Config {name} is no file, and there is no mmdet whose configs it could be among; install mmdet.")
+        raise FamilyError(f"Config {name} is no file, and no mmdet is installed that could have it; install mmdet 3.x.")
     return Path(spec.origin).parent / ".mim" / "configs" / name
 
 
@@ -39,8 +41,3 @@ def _model(config: str) -> dict[str, Any]:
         return Config.fromfile(str(path), import_custom_modules=False).model
     except (OSError, AttributeError) as error:
         raise FamilyError(f"Config {config} of the new side cannot be read: {error}") from error
-
-
-def _name(of: Any) -> str:
-    """Return the name of a type that a config names by a string, or imports."""
-    return (of if isinstance(of, str) else of.__name__).rpartition(".")[2]
