@@ -26,3 +26,8 @@ model = dict(
         nms_pre=200, min_bbox_size=0, score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100
     ),
 )  # fmt: skip
+
+optimizer = dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0001, paramwise_cfg=dict(norm_decay_mult=0.0))
+optimizer_config = dict(grad_clip=dict(max_norm=35, norm_type=2))
+lr_config = dict(policy="step", warmup="linear", warmup_iters=2, warmup_ratio=0.001, step=[8, 11])
+runner = dict(type="EpochBasedRunner", max_epochs=12)
