@@ -20,6 +20,8 @@ from .provenance import originals
 SIDES = (LEGACY, NEW)
 #: How a model initialises the rows of a tensor that has one per class; ``converters.carrying.classes`` knows each.
 LINEAR, PRIOR, NORMAL = "linear", "prior", "normal"
+#: What names are of that an :class:`Alias` gives.
+MODULE, LOSS, TAP = "module", "loss", "tap"
 
 
 class FamilyError(Exception):
@@ -173,6 +175,33 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class Alias:
+    """What is called otherwise on the new side, and holds no parameters by which the rules would tell it.
+
+    An alias only says what pairs; pairs are compared like all others.
+
+    Attributes:
+        legacy: pattern of names on the legacy side: ``*`` is one part of a dotted name, ``**`` one part or more.
+        new: pattern of the names on the new side, with the same wildcards.
+        of: what the names are of: ``module``, ``loss`` (terms) or ``tap``. What a module holds goes with it. Of modules
+            either side may have several patterns: the calls of all of them together pair, by what they are given and
+            then by their order.
+    """
+
+    legacy: Union[str, Tuple[str, ...]]
+    new: Union[str, Tuple[str, ...]]
+    of: str = MODULE
+
+    @property
+    def patterns(self) -> Dict[str, Tuple[str, ...]]:
+        """The patterns of each side."""
+        return {
+            side: (names,) if isinstance(names, str) else tuple(names)
+            for side, names in ((LEGACY, self.legacy), (NEW, self.new))
+        }
+
+
+@dataclass(frozen=True)
 class Draw:
     """How seeded weights of some names are drawn: uniform noise of unit variance times ``spread``, plus ``mean``.
 
@@ -214,11 +243,14 @@ class Family:
         rules: how weights are renamed: a table of ``converters.rules.mapping``, a function that makes one for a variant,
             or the path of a file of rules.
         exclusions: records that one side has and the other has no use for.
+        aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
+            variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
         markers: keys that every checkpoint of the family has, and that no related model has together.
         seeding: of weights.
         inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
             objects.
+        batch_divisor: of the height and width that images of a batch are padded to, in pixels.
         configured: makes a model of two configs, ``configured(legacy, new)``, each a path or a name among those of its code
             base, for a family of any number of models; None for one whose models are all listed.
         layouts: folder of stored layouts; None if they are taken from the models.
@@ -233,10 +265,12 @@ class Family:
     new: Side
     rules: Union[Sequence[Any], Callable[[Variant], Sequence[Any]], str, Path]
     exclusions: Tuple[Exclusion, ...] = ()
+    aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
+    batch_divisor: int = 1
     configured: Optional[Callable[[str, str], Variant]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 import os
 import sys
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy
 import torch
 
 from . import shims, standin
 from .bases.detection import DetectionAdapter
-from .inputs import UNSCALED, Batch
+from .inputs import UNSCALED, Batch, masks_of
 from .origin import PlainError
-from .training.steps import Training, kind_of
+from .training.hooked import HookTraining, training
 
 
 class MMDet2Adapter(DetectionAdapter):
@@ -54,10 +53,13 @@ class MMDet2Adapter(DetectionAdapter):
 
     def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
         """Return the loss terms as the model names them and their sum."""
-        terms = model.forward_train(batch.images, metas(batch), gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
+        objects = dict(gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
+        if "gt_masks" in inspect.signature(model.forward_train).parameters:
+            objects["gt_masks"] = bitmaps(batch)
+        terms = model.forward_train(batch.images, metas(batch), **objects)
         return terms, model._parse_losses(terms)[0]
 
-    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> "HookTraining":
+    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> HookTraining:
         """Make optimizer, clipping and schedule of the config, with the mmcv of the running process."""
         return training(model, load_config(self.config(options)), epoch_length)
 
@@ -137,108 +139,34 @@ def metas(batch: Batch) -> List[Dict[str, Any]]:
     ]
 
 
+def bitmaps(batch: Batch) -> List[Any]:
+    """Return the masks of a batch's objects as the code base has them."""
+    from mmdet.core import BitmapMasks
+
+    sizes = zip(masks_of(batch), batch.image_sizes)
+    return [BitmapMasks(masks.cpu().numpy(), *size) for masks, size in sizes]
+
+
 def detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
-    """Flatten what ``simple_test`` gives: for each image a list of [n, 5] arrays, one for each class."""
+    """Flatten what ``simple_test`` gives.
+
+    For each image that is a list of [n, 5] arrays, one for each class; with masks a pair of it and of a list that has for
+    each class a list of [h, w] arrays; of a model that segments in several ways a dict of these.
+    """
     return [_flat(result) for result in results]
 
 
-def _flat(result: Sequence[numpy.ndarray]) -> Dict[str, torch.Tensor]:
-    rows = [torch.as_tensor(numpy.asarray(of_class)) for of_class in result]
+def _flat(result: Any) -> Dict[str, torch.Tensor]:
+    result = result["ins_results"] if isinstance(result, dict) else result
+    boxes, masks = result if isinstance(result, tuple) else (result, None)
+    rows = [torch.as_tensor(numpy.asarray(of_class)) for of_class in boxes]
     whole = torch.cat(rows)
     labels = torch.cat([torch.full((len(of_class),), label, dtype=torch.long) for label, of_class in enumerate(rows)])
-    return dict(bboxes=whole[:, :4], scores=whole[:, 4], labels=labels)
+    flat = dict(bboxes=whole[:, :4], scores=whole[:, 4], labels=labels)
+    if masks is not None:
+        flat["masks"] = _stacked([torch.as_tensor(numpy.asarray(mask)) for of_class in masks for mask in of_class])
+    return flat
 
 
-#: What mmengine calls the hooks of mmcv 1.x that do the same; the number of steps whose gradients add up is told beside.
-_WRAPPERS = {"OptimizerHook": "OptimWrapper", "GradientCumulativeOptimizerHook": "OptimWrapper"}
-
-
-class HookTraining(Training):
-    """Train as a runner of mmcv 1.x does: hooks set learning rates before a step, and clip and step behind the losses.
-
-    Args:
-        runner: with the hooks that the config asks for; runs nothing by itself.
-        hook: the one of ``runner`` that propagates back, clips and steps.
-    """
-
-    def __init__(self, runner: Any, hook: Any) -> None:
-        self.runner, self.hook = runner, hook
-        self.optimizer, self.by_epoch = runner.optimizer, runner.max_epochs is not None
-        self._backward_done = self._clip = None  # type: Optional[Callable]
-
-    def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
-        self._backward_done, self._clip = backward_done, clip
-
-    def wrapper_options(self) -> Dict[str, Any]:
-        kind = kind_of(self.hook)
-        counts = getattr(self.hook, "cumulative_iters", 1)
-        return {"class": _WRAPPERS.get(kind, kind), "accumulative_counts": counts}
-
-    def update(self, total: torch.Tensor) -> None:
-        clipping, backward, backward_done = torch.nn.utils.clip_grad, torch.Tensor.backward, self._backward_done
-
-        def watched(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-            backward(tensor, *args, **kwargs)
-            backward_done()
-
-        self.runner.outputs = dict(loss=total, num_samples=1)
-        clip = self._clip(clipping.clip_grad_norm_)
-        with _replaced(torch.Tensor, "backward", watched), _replaced(clipping, "clip_grad_norm_", clip):
-            self.runner.call_hook("after_train_iter")
-        self.runner.log_buffer.clear()
-
-    def advance(self, epoch_ended: bool) -> None:
-        runner = self.runner
-        runner._iter += 1
-        runner._inner_iter = 0 if epoch_ended else runner._inner_iter + 1
-        runner._epoch += epoch_ended
-        if epoch_ended and self.by_epoch:
-            runner.call_hook("before_train_epoch")
-        runner.call_hook("before_train_iter")
-
-
-def training(model: Any, config: Any, epoch_length: Optional[int]) -> HookTraining:
-    """Build optimizer, clipping and schedule as the running process's mmcv 1.x makes them of a config.
-
-    Args:
-        model: before its first run.
-        config: a config with ``optimizer``; with ``optimizer_config``, ``lr_config`` and ``momentum_config``, if any.
-        epoch_length: steps of an epoch; None if no epoch ends.
-
-    Raises:
-        PlainError: if it cannot train, or trains in half precision, which mmcv 1.x does on GPUs only.
-    """
-    from mmcv.runner import OptimizerHook, build_optimizer, build_runner
-
-    if config.get("optimizer") is None:
-        raise PlainError("The config has no `optimizer`, which a training needs; name a config that trains.")
-    if config.get("fp16") is not None:
-        raise PlainError("The config has `fp16`, which mmcv 1.x trains with on a GPU only; take `fp16` out of it.")
-    given = config.get("runner") or dict(type="EpochBasedRunner", max_epochs=config.get("total_epochs", 12))
-    quiet = logging.getLogger("legacy training")
-    quiet.setLevel(logging.ERROR)
-    own = dict(model=model, optimizer=build_optimizer(model, config.optimizer), logger=quiet)
-    runner = build_runner(dict(given), default_args=own)
-    runner.data_loader = range(epoch_length or 0)  # hooks ask how long it is
-    if epoch_length is not None and runner.max_iters is None:
-        runner._max_iters = runner.max_epochs * epoch_length
-    runner.register_optimizer_hook(dict(config.get("optimizer_config") or {}))
-    by_epoch = runner.max_epochs is not None  # else the runner makes its schedules count steps
-    for section, register in (("lr_config", runner.register_lr_hook), ("momentum_config", runner.register_momentum_hook)):
-        if config.get(section) is not None:
-            register(dict({} if by_epoch else dict(by_epoch=False), **config[section]))
-    hook = [hook for hook in runner.hooks if isinstance(hook, OptimizerHook)][0]
-    for moment in ("before_run", "before_train_epoch", "before_train_iter") if by_epoch else ("before_run", "before_train_iter"):
-        runner.call_hook(moment)
-    return HookTraining(runner, hook)
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Put ``value`` in the place of an attribute within."""
-    own = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, own)
+def _stacked(masks: List[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(masks) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)

@@ -122,6 +122,7 @@ def _record(
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = contract.result(adapter, "taps", model)
             provenance["detects"] = adapter.result_keys is not None
+            provenance["classes"] = adapter.classes(model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
             Checks(job, adapter, model, inputs, recorder, replay, loop, taps, untouched).run()
     except BaseException as error:

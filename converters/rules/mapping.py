@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import chain, combinations
 
 from converters.errors import MappingError, NotOneToOneError, UnmappedKeyError
+from converters.rules.aliases import Aliases
 from converters.rules.kinds import (
     Concat,
     Drop,
@@ -23,6 +24,7 @@ from converters.rules.kinds import (
     fault_of,
 )
 from converters.rules.pattern import Cut, Pattern, fill_segments, intersect
+from legacy_adapters.family import MODULE, Alias
 
 __all__ = [
     "Application", "Concat", "Drop", "DropDuplicateOf", "Keep", "Mapping", "Match", "Pad", "Permute", "Rename",
@@ -85,15 +87,17 @@ class Mapping:
         family: The family's name, for messages.
         rules: The rules; no two of them may match, or produce, the same key.
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
+        aliases: Names of what has no key, from the legacy side to the new one.
 
     Raises:
-        MappingError: If a pattern is malformed, wildcards differ, rules repeat or overlap, a rule's numbers contradict
-            each other, or a duplicate is dropped together with its twin.
+        MappingError: If a pattern is malformed, wildcards differ, rules or aliases repeat or overlap, a rule's numbers
+            contradict each other, or a duplicate is dropped together with its twin.
     """
 
     family: str
     rules: tuple[Rule, ...]
     class_keys: tuple[str, ...] = ()
+    aliases: tuple[Alias, ...] = ()
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
@@ -103,6 +107,12 @@ class Mapping:
         _check_overlaps("source", [(index, text) for index, rule in enumerate(self.rules) for text in rule.sources])
         _check_overlaps("target", [(index, text) for index, rule in enumerate(self.rules) for text in rule.targets])
         _check_twins(self.rules)
+        _ = self.other_names
+
+    @cached_property
+    def other_names(self) -> Aliases:
+        """The aliases, by which names are looked up."""
+        return Aliases(self.aliases)
 
     @cached_property
     def changes_tensors(self) -> bool:
@@ -209,7 +219,8 @@ class Mapping:
     def map_module(self, path: str) -> str | None:
         """Name a module as the other side does, by the same rules that rename its keys.
 
-        A module with no keys of its own (an activation, a loss) follows the module that holds it.
+        A module with no keys of its own (an activation, a loss) follows the module that holds it, unless an alias names
+        it.
 
         Returns:
             The other side's module path, or None where the module's keys are all dropped or go to several
@@ -225,6 +236,9 @@ class Mapping:
         return {"": ""}
 
     def _map_module(self, path: str) -> str | None:
+        alias = self.other_names.new_name(MODULE, path)
+        if alias is not None:
+            return alias
         places = [
             place
             for index, pattern in self._sources

@@ -13,7 +13,7 @@ from converters.rules import rule_file
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
-from legacy_adapters.family import Family, FamilyError, Variant
+from legacy_adapters.family import Alias, Family, FamilyError, Variant
 from legacy_adapters.ground.names import NEW
 
 
@@ -26,12 +26,14 @@ class Port:
         variant: of the family.
         layouts: of both sides, where they were taken from the models; None for the stored ones.
         from_both_models: each side's layout was taken from its own model.
+        told_classes: how many classes that model tells apart, as far as it says so.
     """
 
     family: Family
     variant: Variant
     layouts: AnyMapping[str, Layout] | None = field(default=None, compare=False, repr=False)
     from_both_models: bool = field(default=False, compare=False, repr=False)
+    told_classes: int | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.family.name} {self.variant.title or self.variant.name}"
@@ -44,9 +46,15 @@ class Port:
             FamilyError: if the rules cannot be used.
         """
         try:
-            return Mapping(self.family.name, _rules(self.family, self.variant), self.family.class_keys)
+            rules, aliases = _rules(self.family, self.variant), _aliases(self.family, self.variant)
+            return Mapping(self.family.name, rules, self.family.class_keys, aliases)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart; None if only its tensors say so."""
+        return self.told_classes if self.variant.classes is None else self.variant.classes
 
     @property
     def has_layouts(self) -> bool:
@@ -68,9 +76,11 @@ class Port:
             return self.layouts[side]
         return _stored(self, side)
 
-    def with_layouts(self, layouts: AnyMapping[str, Layout], from_both_models: bool = False) -> Port:
-        """Return the same model with layouts taken from the models, or from that of the new side alone."""
-        return replace(self, layouts=layouts, from_both_models=from_both_models)
+    def with_layouts(
+        self, layouts: AnyMapping[str, Layout], from_both_models: bool = False, classes: int | None = None
+    ) -> Port:
+        """Return the same model with layouts, and classes, taken from the models, or from that of the new side alone."""
+        return replace(self, layouts=layouts, from_both_models=from_both_models, told_classes=classes)
 
 
 @cache
@@ -122,6 +132,13 @@ def _file(of: Port) -> Path | None:
         return None
     file = of.family.layouts / f"{name}.json"
     return file if file.is_file() else None
+
+
+def _aliases(family: Family, variant: Variant) -> tuple[Alias, ...]:
+    aliases = registry.called(family, "aliases", variant) if callable(family.aliases) else family.aliases
+    if not isinstance(aliases, Sequence):
+        raise MappingError(f"expected a tuple of aliases, found a {type(aliases).__name__}.")
+    return tuple(aliases)
 
 
 @cache

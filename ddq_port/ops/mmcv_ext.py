@@ -22,6 +22,7 @@ from ddq_port.ops.continuous import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
 )
+from ddq_port.ops.roi_align import roi_align_backward, roi_align_forward
 
 __all__ = [
     "get_compiler_version",
@@ -29,6 +30,8 @@ __all__ = [
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
     "nms",
+    "roi_align_backward",
+    "roi_align_forward",
     "sigmoid_focal_loss_backward",
     "sigmoid_focal_loss_forward",
 ]

@@ -121,21 +121,21 @@ def check_apart(foreign: List[str]) -> None:
 
     Args:
         foreign: names of modules, whose submodules count as well, and paths of files and folders, which are told by
-            being absolute. One file is excepted, which is loaded by its path to serve both sides.
+            being absolute. Files that are loaded by their paths to serve both sides are excepted.
 
     Raises:
         SharedCodeError: naming the first module, its file and what it belongs to.
     """
-    from ..standin import CONTINUOUS
+    from ..standin import SHARED
 
-    allowed = os.path.realpath(CONTINUOUS)
+    allowed = {os.path.realpath(path) for path in SHARED}
     places = tuple(os.path.realpath(entry) for entry in foreign if os.path.isabs(entry))
     names = tuple(entry for entry in foreign if not os.path.isabs(entry))
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
         path = _resolved(file) if isinstance(file, str) else ""
         by_name = any(name == entry or name.startswith(entry + ".") for entry in names)
-        by_place = path != allowed and any(path == place or path.startswith(place + os.sep) for place in places)
+        by_place = path not in allowed and any(path == place or path.startswith(place + os.sep) for place in places)
         if by_name or by_place:
             raise SharedCodeError(
                 "the legacy process holds module `{}` of the new side ({}), expected none: a comparison would not see "

@@ -149,7 +149,7 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
 
 
 def random_taps() -> Sequence[Tap]:
-    """Return the taps of torch's random draws in use by contrastive denoising (``*_like``) and DropPath (``rand``).
+    """Return the taps of torch's random draws: of contrastive denoising (``*_like``), DropPath (``rand``), samplers.
 
     All draws of a phase are numbered in one sequence, and what each asked for is recorded: a replayed draw is taken as
     it is, so another order, shape or range would not show otherwise.
@@ -158,6 +158,7 @@ def random_taps() -> Sequence[Tap]:
         Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand, first="size"),
         Tap(torch, "rand_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_rand_like),
         Tap(torch, "randint_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_randint_like),
+        Tap(torch, "randperm", _noise, _read_draw, _write_randperm, random=True, basis=_asked_randperm, first="n"),
     ]
 
 
@@ -182,6 +183,10 @@ def _asked_randint_like(like: torch.Tensor, *bounds: int, **kwargs: Any) -> Dict
     return {"randint_like.shape": shape, "randint_like.low": low, "randint_like.high": high}
 
 
+def _asked_randperm(n: int, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+    return {"randperm.n": int(n)}
+
+
 def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
     return {kinds.DRAWN: result}
 
@@ -201,6 +206,12 @@ def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
     shape = _asked_rand(*size)["rand.shape"].tolist()
     return _fitting(decision[kinds.DRAWN], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
+
+
+def _write_randperm(decision: Decision, n: int, *args: Any, device: Any = None, **kwargs: Any) -> Optional[torch.Tensor]:
+    """Return the permutation; None if it is one of another number of things, of which no part is one of these."""
+    drawn = decision[kinds.DRAWN]
+    return drawn.to(device=device) if drawn.shape == (int(n),) else None
 
 
 def within(indices: torch.Tensor, length: int) -> bool:
@@ -226,7 +237,8 @@ def everywhere(tap: Tap) -> List[Tap]:
 def rankings(name: str = "detections") -> List[Tap]:
     """Return the taps of torch's functions that rank scores: ``topk``, ``sort`` and ``argsort``, however called.
 
-    They are one decision: the indices of scores, best first. One that ranks from the lowest on ranks negated scores.
+    They are one decision: the indices of scores, best first, along the last axis of what is recorded. One that ranks
+    from the lowest on ranks negated scores.
     In mmdet's heads of queries it picks the final detections.
     """
     topk, sort = torch.return_types.topk, torch.return_types.sort
@@ -253,17 +265,21 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
         return int(given["dim"]), bool(given["largest" if attribute == "topk" else "descending"])
 
     def named(scores: Any, *args: Any, **kwargs: Any) -> Optional[str]:
-        is_ranking = isinstance(scores, torch.Tensor) and scores.is_floating_point() and scores.dim() > 0
-        return name if is_ranking and asked(scores, *args, **kwargs)[0] in (-1, scores.dim() - 1) else None
+        return name if isinstance(scores, torch.Tensor) and scores.is_floating_point() and scores.dim() > 0 else None
 
-    def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
-        return {"indices": result if give is None else result[1]}
+    def read(result: Any, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
+        indices = result if give is None else result[1]
+        return {"indices": indices.movedim(asked(scores, *args, **kwargs)[0], -1)}
 
     def basis(scores: torch.Tensor, *args: Any, **kwargs: Any) -> Dict[str, Any]:
-        return {"scores": scores if asked(scores, *args, **kwargs)[1] else -scores}
+        axis, largest_first = asked(scores, *args, **kwargs)
+        along = scores.movedim(axis, -1)
+        in_order = attribute != "topk" or (args[3] if len(args) > 3 else kwargs.get("sorted", True))
+        return dict(scores=along if largest_first else -along, **({} if in_order else dict(sorted=False)))
 
     def write(decision: Decision, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        forced = the_only(decision)
+        axis, forced = asked(scores, *args, **kwargs)[0], the_only(decision)
+        given, scores = scores, scores.movedim(axis, -1)
         if forced is None or forced.shape[:-1] != scores.shape[:-1] or not within(forced, scores.size(-1)):
             return None
         forced = forced.to(scores.device)
@@ -273,9 +289,9 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
         if forced.size(-1) < length:
             if forced.dim() != 1:
                 return None
-            forced = _completed(forced, basis(scores, *args, **kwargs)["scores"])
-        indices = forced[..., :length]
-        return indices if give is None else give((scores.gather(-1, indices), indices))
+            forced = _completed(forced, basis(given, *args, **kwargs)["scores"])
+        indices = forced[..., :length].movedim(-1, axis)
+        return indices if give is None else give((given.gather(axis, indices), indices))
 
     return Tap(owner, attribute, named, read, write, basis=basis)
 

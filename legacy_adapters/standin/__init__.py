@@ -5,8 +5,9 @@ appends one finder to the *end* of ``sys.meta_path``: Python asks it only after 
 ``mmcv._ext``, so a compiled extension always wins.
 
 What is discrete is implemented a second time (:mod:`.nms`), as plainly as possible: an error in the port's own version
-must not be on both sides. What is continuous would round otherwise in a second implementation; it is one file,
-:data:`CONTINUOUS`, which is loaded by its path under a private name, so that nothing else of its package is imported.
+must not be on both sides. What is continuous would round otherwise in a second implementation; these are the files
+:data:`SHARED`, each of which is loaded by its path, under a private name, when one of its operators is first called.
+So nothing else of their package is imported, and what a side did not use is not among the files that it executed.
 """
 
 from __future__ import annotations
@@ -21,12 +22,19 @@ from typing import Any, Callable, Optional
 from . import nms as reference
 
 EXTENSION_NAME = "mmcv._ext"
-#: The file that serves both sides of a comparison, beside this package.
-CONTINUOUS = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "ddq_port", "ops", "continuous.py"
-)
-#: The name it is loaded under; no module of the package it lies in is imported with it.
-PRIVATE_NAME = "legacy_adapters.standin._continuous"
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "ddq_port", "ops")
+#: Path of each file that serves both sides of a comparison -> its operators.
+SHARED = {
+    os.path.join(_FOLDER, "continuous.py"): (
+        "ms_deform_attn_backward",
+        "ms_deform_attn_forward",
+        "sigmoid_focal_loss_backward",
+        "sigmoid_focal_loss_forward",
+    ),
+    os.path.join(_FOLDER, "roi_align.py"): ("roi_align_backward", "roi_align_forward"),
+}
+#: What the names they are loaded under begin with; no module of the package they lie in is imported with them.
+PRIVATE_NAME = "legacy_adapters.standin._"
 MARKER = "__legacy_standin__"
 
 
@@ -39,8 +47,7 @@ class StandinLoader:
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the operators, and a ``__getattr__`` that answers for absent ones, into ``module``."""
-        continuous = load_continuous()
-        operators = {name: getattr(continuous, name) for name in continuous.__all__}
+        operators = {name: _shared_operator(path, name) for path, names in SHARED.items() for name in names}
         operators["nms"] = reference.nms
         for name, operator in operators.items():
             setattr(module, name, operator)
@@ -66,16 +73,27 @@ def install() -> None:
         sys.meta_path.append(StandinFinder())
 
 
-def load_continuous() -> ModuleType:
-    """Load the continuous operators by the path of their file."""
-    if PRIVATE_NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(PRIVATE_NAME, CONTINUOUS)
+def load_shared(path: str) -> ModuleType:
+    """Load one of the files :data:`SHARED` by its path, once."""
+    name = PRIVATE_NAME + os.path.splitext(os.path.basename(path))[0]
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ImportError("cannot load {}".format(CONTINUOUS))
+            raise ImportError("cannot load {}".format(path))
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        sys.modules[PRIVATE_NAME] = module
-    return sys.modules[PRIVATE_NAME]
+        sys.modules[name] = module
+    return sys.modules[name]
+
+
+def _shared_operator(path: str, name: str) -> Callable:
+    """Return an operator whose file is loaded when it is first called."""
+
+    def operator(*args: Any, **kwargs: Any) -> Any:
+        return getattr(load_shared(path), name)(*args, **kwargs)
+
+    operator.__name__ = operator.__qualname__ = name
+    return operator
 
 
 def _absent(present: list) -> Callable[[str], Callable]:

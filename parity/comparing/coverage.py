@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.training.phases import step_of
@@ -97,9 +98,12 @@ def cover(
         unpaired: the records without a twin.
         regrouped: modules whose calls pair with those of several others.
     """
-    calls = {LEGACY: _calls(legacy), NEW: _calls(new)}
+    one_name = {side: partial(rules.other_names.joined, side) for side in SIDES}
+    calls = {side: _calls(of, one_name[side]) for side, of in ((LEGACY, legacy), (NEW, new))}
     # what is a leaf here may be wrapped or have children there
-    any_calls = {side: calls[side] + _calls(of, "inner_calls") for side, of in ((LEGACY, legacy), (NEW, new))}
+    any_calls = {
+        side: calls[side] + _calls(of, one_name[side], "inner_calls") for side, of in ((LEGACY, legacy), (NEW, new))
+    }
     twins = {(phase, name): (phase, rules.map_module(name) or name) for phase, name in any_calls[LEGACY]}
     of_new = Counter({twin: any_calls[LEGACY][own] for own, twin in twins.items()})
     paired = {
@@ -110,7 +114,8 @@ def cover(
         own = calls[side][phase, path]
         paired[side][phase, path] = min(own, max(count, paired[side].get((phase, path), 0)))
     excluded, accounted = (
-        {side: _calls_with(side, unpaired, covers) for side in SIDES} for covers in (_is_excluded, _is_accounted)
+        {side: _calls_with(side, unpaired, covers, one_name[side]) for side in SIDES}
+        for covers in (_is_excluded, _is_accounted)
     )
     lone = [
         *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], _with_weights(legacy)),
@@ -160,8 +165,12 @@ def lost_records(recording: Recording, side: str) -> list[str]:
     ]
 
 
-def _calls(side: Recording, which: str = "leaf_calls") -> Calls:
-    return Counter({(entry["phase"], entry["name"]): entry["count"] for entry in side.coverage.get(which, ())})
+def _calls(side: Recording, one_name: Callable[[str], str], which: str = "leaf_calls") -> Calls:
+    """Count the calls of modules; of those whose calls pair together under the name that ``one_name`` gives."""
+    calls: Calls = Counter()
+    for entry in side.coverage.get(which, ()):
+        calls[entry["phase"], one_name(entry["name"])] += entry["count"]
+    return calls
 
 
 def _is_excluded(item: Unpaired) -> bool:
@@ -172,14 +181,16 @@ def _is_accounted(item: Unpaired) -> bool:
     return item.is_accounted
 
 
-def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpaired], bool]) -> Calls:
+def _calls_with(
+    side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpaired], bool], one_name: Callable[[str], str]
+) -> Calls:
     """Count the calls of a module of which an output is covered and no output is not."""
     outputs: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
     for item in unpaired:
         record = item.record
         if item.side == side and record.kind == Kind.MODULE_OUT:
             outputs[record.phase, record.name, record.call].append(covers(item))
-    return Counter((phase, name) for (phase, name, _), covered in outputs.items() if all(covered))
+    return Counter((phase, one_name(name)) for (phase, name, _), covered in outputs.items() if all(covered))
 
 
 def _with_weights(side: Recording) -> set[str]:
@@ -206,7 +217,11 @@ def _lone_modules(
 ) -> dict[str, tuple[str, ...]]:
     ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
     theirs = set(new.coverage.get("classes", {}))
-    lone = {LEGACY: {name for name, twin in ours.items() if twin not in theirs}, NEW: theirs - set(ours.values())}
+    twins, one_name = set(ours.values()), partial(rules.other_names.joined, NEW)
+    lone = {
+        LEGACY: {name for name, twin in ours.items() if twin not in theirs},
+        NEW: {name for name in theirs if one_name(name) not in twins},
+    }
     for one in regrouped:
         if set(one.members[LEGACY]) <= set(ours) and set(one.members[NEW]) <= theirs:
             lone = {side: names - set(one.lone[side]) for side, names in lone.items()}

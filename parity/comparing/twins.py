@@ -47,16 +47,23 @@ class _Event:
         return self.slots[Kind.MODULE_IN] or self.slots[Kind.BASIS]
 
 
-def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likeness | None = None) -> dict[Key, Key]:
+def new_keys(
+    legacy: dict[Key, Record],
+    new: dict[Key, Record],
+    likeness: Likeness | None = None,
+    joined: Callable[[str], str] = str,
+) -> dict[Key, Key]:
     """Return for every legacy record the key that its twin on the new side has, or would have.
 
     Args:
         legacy: records by key, under the names of the new side.
         new: records by key.
         likeness: tells calls apart whose contents are no two the same; None if only equal bits count.
+        joined: gives for a module of the new side the name under which its calls are looked for: that of the first of
+            the modules whose calls pair together.
     """
     keys = {key: key for key in legacy}
-    ours, theirs = _events(legacy), _events(new)
+    ours, theirs = _events(legacy, str), _events(new, joined)
     lone: dict[tuple[str, Subject], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
     for place in ours:
         pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)
@@ -81,15 +88,20 @@ def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likene
     return keys
 
 
-def _events(records: dict[Key, Record]) -> dict[tuple[str, Subject, str], list[_Event]]:
+def _events(
+    records: dict[Key, Record], joined: Callable[[str], str]
+) -> dict[tuple[str, Subject, str], list[_Event]]:
     """Group the records of module calls and of decisions by phase, subject and name; random draws are a sequence."""
-    groups: dict[tuple[str, Subject, str], dict[int, _Event]] = defaultdict(dict)
+    groups: dict[tuple[str, Subject, str], dict[tuple[str, int], _Event]] = defaultdict(dict)
     for (phase, kind, name, call, slot), record in records.items():
         if kind in _SUBJECTS:
-            event = groups[phase, _SUBJECTS[kind], name].setdefault(call, _Event(name, call))
+            subject = _SUBJECTS[kind]
+            place = (phase, subject, joined(name) if subject is Subject.MODULE else name)
+            event = groups[place].setdefault((name, call), _Event(name, call))
             event.slots[kind][slot] = record
     return {
-        place: sorted(events.values(), key=lambda event: event.call)
+        # calls of several modules are in the order of their records
+        place: sorted(events.values(), key=lambda event: event.call if len({name for name, _ in events}) == 1 else 0)
         for place, events in groups.items()
         if place[1] is Subject.MODULE or all(rule_of(event.slots[Kind.BASIS]) is not None for event in events.values())
     }

@@ -7,12 +7,31 @@ from pathlib import Path
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
 from .rules import rules
+from .aliases import ALIASES
+from .seeding import SEEDING
 
 
 def configured(legacy: str, new: str) -> Variant:
     """Return the model of two configs."""
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
+
+
+#: Of this folder, to try the family and in its tests.
+_SMALL = (
+    "tiny_retinanet",
+    "tiny_fcos",
+    "tiny_atss",
+    "tiny_yolox",
+    "tiny_faster_rcnn",
+    "tiny_mask_rcnn",
+    "tiny_cascade_rcnn",
+    "tiny_sparse_rcnn",
+    "tiny_detr",
+    "tiny_deformable",
+    "tiny_deformable_refine",
+    "tiny_deformable_two_stage",
+)
 
 
 def _own(name: str) -> dict:
@@ -22,7 +41,7 @@ def _own(name: str) -> dict:
 
 FAMILY = Family(
     name="mmdet2",
-    variants=(Variant("tiny_retinanet", **_own("tiny_retinanet")),),
+    variants=tuple(Variant(name, classes=7, **_own(name)) for name in _SMALL),
     legacy=Side(
         "mmdet 2.x",
         Path("legacy.py"),
@@ -35,5 +54,8 @@ FAMILY = Family(
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
+    seeding=SEEDING,
+    aliases=ALIASES,
+    batch_divisor=32,
     configured=configured,
 )

@@ -15,6 +15,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from legacy_adapters import mmdet3  # noqa: E402
+from legacy_adapters.bases import operators  # noqa: E402
 from legacy_adapters.inputs import UNSCALED, Batch  # noqa: E402
 from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings  # noqa: E402
 
@@ -37,6 +38,10 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
         """Run inference; return what 2.x does: class by class."""
         return [_by_class(found) for found in super().predict(model, batch)]
 
+    def losses(self, model: Any, batch: Batch) -> tuple[dict[str, Any], Tensor]:
+        """Return the loss terms as the model names them and their sum; objects have masks."""
+        return mmdet3.losses(model, batch, with_masks=True)
+
     def variants(self, model: Any) -> dict[str, Callable[[Batch], list[Any]]]:
         """Return inference with boxes of the resized images."""
         unscaled = super().variants(model)[UNSCALED]
@@ -44,7 +49,7 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
 
     def taps(self, model: Any) -> list[Tap]:
         """Watch what is discrete or drawn."""
-        return [*matchings({}), *random_taps(), *rankings()]
+        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
 
     def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Tell which code ran."""

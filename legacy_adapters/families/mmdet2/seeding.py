@@ -1,0 +1,16 @@
+"""What seeded weights of MMDetection's detectors need beyond the general rules; imports no torch."""
+
+from __future__ import annotations
+
+from legacy_adapters.family import Draw, Seeding
+
+SEEDING = Seeding(
+    draws=(
+        # factors of distances that are exponents
+        Draw("*.scale", 0.1, 1.0, shape=()),
+        # exponents of distances in pixels: boxes of about 20 pixels
+        Draw("bbox_head.conv_reg.bias", 0.3, 3.0),
+        # boxes (centre, size) as shares of the image, which no refinement makes smaller than nothing
+        Draw("*init_proposal_bboxes.weight", 0.12, (0.5, 0.5, 0.5, 0.5)),
+    ),
+)
