@@ -6,8 +6,8 @@ from pathlib import Path
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
-from .rules import rules
 from .aliases import ALIASES
+from .rules import rules
 from .seeding import SEEDING
 
 
