@@ -202,6 +202,60 @@ class Alias:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What the legacy side records in another form than the new one: other dimensions first, or more of it.
+
+    Such a record is brought to the new side's form and compared then. The report counts these records, and one of which
+    a part is left out counts as excluded. The first form that fits a record decides; one that neither permutes nor
+    selects leaves the record as it is.
+
+    Attributes:
+        name: glob of names on the legacy side, of modules and taps.
+        slot: glob of slots.
+        kind: glob of kinds.
+        phase: glob of phases.
+        scope: glob of the modules whose code was running, which tells the draws of one module from those of others.
+        permute: which dimension of the legacy side each of the new side's is, as ``torch.permute`` has it; it fits
+            tensors of as many dimensions only, and goes for the shape that a draw was asked for, too.
+        select: ``(dim, index)`` for one element of a dimension, which is then gone, or ``(dim, start, stop)`` for
+            some; after ``permute``. It fits tensors that have these elements only.
+        reason: why the new side does without what a selection leaves out.
+    """
+
+    name: str
+    slot: str = "*"
+    kind: str = "*"
+    phase: str = "*"
+    scope: str = "*"
+    permute: Tuple[int, ...] = ()
+    select: Tuple[int, ...] = ()
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is compared, in words."""
+        parts = []
+        if self.permute:
+            parts.append("dimensions in the order {}".format(", ".join(map(str, self.permute))))
+        if self.select:
+            dim, first, *stop = self.select
+            several = bool(stop) and stop[0] > first + 1
+            which = "elements {} to {}".format(first, stop[0] - 1) if several else "element {}".format(first)
+            parts.append("only {} of dimension {} ({})".format(which, dim, self.reason))
+        return " and ".join(parts)
+
+    def covers(self, record: Any) -> bool:
+        """Tell whether a record of the legacy side has the names this form is for."""
+        return (
+            fnmatchcase(record.name, self.name)
+            and fnmatchcase(record.slot, self.slot)
+            and fnmatchcase(record.kind, self.kind)
+            and fnmatchcase(record.phase, self.phase)
+            and fnmatchcase(record.scope, self.scope)
+        )
+
+
+@dataclass(frozen=True)
 class Draw:
     """How seeded weights of some names are drawn: uniform noise of unit variance times ``spread``, plus ``mean``.
 
@@ -245,6 +299,9 @@ class Family:
         exclusions: records that one side has and the other has no use for.
         aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
             variant.
+        forms: of what the legacy side records in another form; or a function that makes them for a variant.
+        former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
+            them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
         markers: keys that every checkpoint of the family has, and that no related model has together.
         seeding: of weights.
@@ -266,6 +323,8 @@ class Family:
     rules: Union[Sequence[Any], Callable[[Variant], Sequence[Any]], str, Path]
     exclusions: Tuple[Exclusion, ...] = ()
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
+    forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
+    former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
@@ -368,7 +427,7 @@ def variant_of_configs(family: Family, variant: Optional[str], legacy: str = "",
         FamilyError: if the family has no models of configs, or a variant is given as well.
     """
     if family.configured is None:
-        raise FamilyError(f"Family {family.name} has no models that are made of configs; name one of its models with --variant.")
+        raise FamilyError(f"Family {family.name} has no models of configs; name one of its models with --variant.")
     if variant is not None:
         raise FamilyError(f"Both --variant {variant} and configs are given; leave one of them out.")
     return of_configs(legacy, new)

@@ -1,4 +1,4 @@
-"""Names on the new side of what the rules of weights do not name: modules without parameters, loss terms and taps."""
+"""What a family says of records beside the rules: names of what has no key, and other forms of what is computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import combinations
 
 from converters.errors import MappingError
 from converters.rules.pattern import Pattern, intersect
-from legacy_adapters.family import LOSS, MODULE, SIDES, TAP, Alias
+from legacy_adapters.family import LOSS, MODULE, SIDES, TAP, Alias, Form
 from legacy_adapters.ground.names import LEGACY, NEW
 
 
@@ -114,4 +114,30 @@ def _fault_of(alias: Alias) -> str | None:
             return f"has a name that cannot be used: `{text}` {problem}"
         if Pattern(text).wildcards != Pattern(texts[0]).wildcards:
             return f"has other wildcards in `{texts[0]}` than in `{text}`"
+    return None
+
+
+def checked_forms(forms: Sequence[Form]) -> None:
+    """Refuse a form that cannot be used.
+
+    Raises:
+        MappingError: Saying what is wrong with the first.
+    """
+    for index, form in enumerate(forms):
+        fault = _fault_of_form(form)
+        if fault is not None:
+            raise MappingError(f"Form {index} {fault}.")
+
+
+def _fault_of_form(form: Form) -> str | None:
+    if not isinstance(form, Form):
+        return f"is {form!r:.60}, expected a legacy_adapters.family.Form"
+    if sorted(form.permute) != list(range(len(form.permute))):
+        return f"permutes {form.permute}, expected every dimension from 0 on once"
+    if form.select and (len(form.select) not in (2, 3) or min(form.select) < 0):
+        return f"selects {form.select}, expected (dim, index) or (dim, start, stop), whole numbers from 0 on"
+    if len(form.select) == 3 and form.select[1] >= form.select[2]:
+        return f"selects {form.select}, which is nothing; expected a stop behind the start"
+    if form.select and not form.reason.strip():
+        return f"leaves out a part of `{form.name}` without a reason; write one"
     return None

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from converters.errors import MappingError
 from converters.rules import rule_file
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
-from legacy_adapters.family import Alias, Family, FamilyError, Variant
+from legacy_adapters.family import Family, FamilyError, Variant
 from legacy_adapters.ground.names import NEW
 
 
@@ -46,8 +47,9 @@ class Port:
             FamilyError: if the rules cannot be used.
         """
         try:
-            rules, aliases = _rules(self.family, self.variant), _aliases(self.family, self.variant)
-            return Mapping(self.family.name, rules, self.family.class_keys, aliases)
+            rules = _rules(self.family, self.variant)
+            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former")}
+            return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
 
@@ -64,7 +66,7 @@ class Port:
     @property
     def has_tested_order(self) -> bool:
         """Whether the legacy layout is known to be in the order in which the legacy model makes its parameters."""
-        return self.from_both_models or (self.family.name in registry.own() and self.family.layouts is not None)
+        return self.from_both_models or (self.family.name in registry.own() and _file(self) is not None)
 
     def layout(self, side: str) -> Layout:
         """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.
@@ -134,11 +136,13 @@ def _file(of: Port) -> Path | None:
     return file if file.is_file() else None
 
 
-def _aliases(family: Family, variant: Variant) -> tuple[Alias, ...]:
-    aliases = registry.called(family, "aliases", variant) if callable(family.aliases) else family.aliases
-    if not isinstance(aliases, Sequence):
-        raise MappingError(f"expected a tuple of aliases, found a {type(aliases).__name__}.")
-    return tuple(aliases)
+def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
+    """Return the aliases, forms or former names of a variant, which the mapping checks."""
+    listed = getattr(family, name)
+    listed = registry.called(family, name, variant) if callable(listed) else listed
+    if not isinstance(listed, Sequence):
+        raise MappingError(f"expected a tuple of {name}, found a {type(listed).__name__}.")
+    return tuple(listed)
 
 
 @cache

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.recording.trace_writer import Key
 from legacy_adapters.training.phases import step_of
 
 from ..traces.kinds import Kind
 from ..traces.trace import Recording
 from .converted import new_names, own_names
+from .forms import PERMUTED, SELECTED
 from .pairing import LEGACY, NEW, Unpaired
 from .regrouped import Regrouping
 
@@ -53,6 +55,8 @@ class Coverage:
         never_executed: leaf modules of either side that never ran, by side, as the new side names them.
         lone_modules: modules of either side that the other does not have, run or not, by side.
         gradient_only_on: parameters that got a gradient on this side only, by side, as the new side names them.
+        permuted: how many records were compared with their dimensions in another order, by that.
+        selected: of how many records a part was compared, by which and why.
     """
 
     legacy_leaf_calls: int
@@ -65,6 +69,8 @@ class Coverage:
     never_executed: Mapping[str, tuple[str, ...]]
     lone_modules: Mapping[str, tuple[str, ...]]
     gradient_only_on: Mapping[str, tuple[str, ...]]
+    permuted: Mapping[str, int]
+    selected: Mapping[str, int]
 
     @property
     def gradients_on_one_side(self) -> tuple[str, ...]:
@@ -88,6 +94,7 @@ def cover(
     rules: NameMapping,
     unpaired: tuple[Unpaired, ...],
     regrouped: tuple[Regrouping, ...] = (),
+    compared: Collection[Key] = (),
 ) -> Coverage:
     """Account for two recordings.
 
@@ -97,6 +104,7 @@ def cover(
         rules: give legacy modules and parameters their new names.
         unpaired: the records without a twin.
         regrouped: modules whose calls pair with those of several others.
+        compared: keys of the legacy side's records that have a twin.
     """
     one_name = {side: partial(rules.other_names.joined, side) for side in SIDES}
     calls = {side: _calls(of, one_name[side]) for side, of in ((LEGACY, legacy), (NEW, new))}
@@ -113,6 +121,10 @@ def cover(
     for side, path, phase, count in _regrouped_calls(any_calls, regrouped):
         own = calls[side][phase, path]
         paired[side][phase, path] = min(own, max(count, paired[side].get((phase, path), 0)))
+    permuted, selected = (
+        Counter(text for *key, text in legacy.coverage.get(kind, ()) if tuple(key) in compared)
+        for kind in (PERMUTED, SELECTED)
+    )
     excluded, accounted = (
         {side: _calls_with(side, unpaired, covers, one_name[side]) for side in SIDES}
         for covers in (_is_excluded, _is_accounted)
@@ -135,6 +147,8 @@ def cover(
         },
         lone_modules=_lone_modules(legacy, new, rules, regrouped),
         gradient_only_on=_gradients(legacy, new, rules),
+        permuted=permuted,
+        selected=selected,
     )
 
 

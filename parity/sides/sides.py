@@ -33,10 +33,10 @@ from legacy_adapters.recording.trace_writer import Record, TraceWriter
 from legacy_adapters.training.phases import phase_of
 from legacy_adapters.training.states import KINDS as STATE_KINDS
 
-from ..comparing.converted import in_new_form, twin_name
+from ..comparing.converted import decisions_for_new_side, in_new_form, twin_name
 from ..comparing.pairing import LEGACY, NEW, translator
 from ..traces.kinds import Kind
-from ..traces.trace import Trace
+from ..traces.trace import Trace, decisions
 from .prepare import seeded_batch, seeded_weights
 from .settings import TWIN, Machine, SettingsError, Sources, Task
 from .shared import foreign
@@ -94,7 +94,7 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
         for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
             options = Path(made), code.python, machine.time_limit, code.other_python
             described[side] = describe_side(side, code.adapter, code.options, *options)
-    layouts = {side: Layout.from_entries(port.variant.name, one.layout) for side, one in described.items()}
+    layouts = {side: Layout.from_entries(port.variant.title or port.variant.name, one.layout) for side, one in described.items()}
     return port.with_layouts(layouts, from_both_models=True, classes=described[NEW].classes)
 
 
@@ -137,6 +137,8 @@ def both_layouts(port: Port, seed: int, checkpoint_file: Path | None) -> dict[st
         )
         side = detect.detect_among(source, (port,), port.variant.name).side
     other = NEW if side == LEGACY else LEGACY
+    if side == LEGACY:
+        source = {mapping.current(key): tensor for key, tensor in source.items()}
     if checkpoint_file is None:
         source = engine.with_known_rests(source, mapping)
     converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict
@@ -225,9 +227,19 @@ class Sides:
         return self._run(run, NEW, new_code(self.task.port, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
-        """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
+        """Write a decisions bundle for replay by the new side and return its path, a value for the job's ``replay``."""
         path = self.folder / DECISIONS
         save_file(dict(bundle), str(path))
+        return str(path)
+
+    def decisions_of(self, legacy: Trace) -> str:
+        """Return the path of the decisions of a legacy run for the new side, in its form and under its names."""
+        return self.write_decisions(decisions_for_new_side(decisions(legacy), self.task.port.mapping))
+
+    def own_decisions_of(self, legacy: Trace) -> str:
+        """Return the path of the decisions of a legacy run for the legacy side, as it took them."""
+        path = self.folder / f"{LEGACY}.{DECISIONS}"
+        save_file(decisions(Trace.load(legacy.folder)), str(path))
         return str(path)
 
     @property

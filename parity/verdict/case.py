@@ -93,8 +93,8 @@ def case_of(
     pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed)
     if stop is not None:
         pairing = until_stop(pairing, new)
-    compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
-    comparisons = drawn_alike(compared, legacy.coverage, new.coverage, mapping)
+    comparisons = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
+    comparisons = drawn_alike(comparisons, legacy.coverage, new.coverage, mapping)
     lone = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = {record.key for record in _cut_off(new, lone, pairing)}
     modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}
@@ -102,7 +102,8 @@ def case_of(
     modules[NEW] |= {mapping.map_module(path) for path in changed}
     confirmed = [_confirmed(item) for item in pairing.unpaired]
     unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules)
-    coverage = cover(legacy, new, mapping, unpaired, regrouped)
+    compared = {pair.legacy.key for pair in pairing.pairs}
+    coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
     case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), ())

@@ -1,4 +1,4 @@
-"""What the configs of MMDetection 3.x say about a model, read without building it; imports mmengine when it is asked."""
+"""What configs of MMDetection 3.x say about a model, read without building it; imports mmengine when it is asked."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from legacy_adapters.bases.configs import fault
 from legacy_adapters.family import FamilyError, Variant
 
 
-def kinds(variant: Variant) -> tuple[str, ...]:
-    """Return the types of a model's detector and of its head, as the new config names them, without a scope."""
-    model = _model(variant.new["config"])
-    types = (model.get("type"), (model.get("bbox_head") or {}).get("type"))
-    return tuple(_name(of) for of in types if of is not None)
+def of_new(variant: Variant) -> dict[str, Any]:
+    """Return what a model is made of on the new side.
+
+    Raises:
+        FamilyError: if its config cannot be read.
+    """
+    return _model(variant.new["config"])
 
 
 def packaged(name: str) -> Path:
@@ -27,19 +29,30 @@ def packaged(name: str) -> Path:
     """
     spec = importlib.util.find_spec("mmdet")
     if spec is None or spec.origin is None:
-        raise FamilyError(f"Config {name} is no file, and there is no mmdet whose configs it could be among; install mmdet.")
+        raise FamilyError(f"Config {name} is no file, and no mmdet is installed that could have it; install mmdet 3.x.")
     return Path(spec.origin).parent / ".mim" / "configs" / name
+
+
+def path_of(config: str) -> Path:
+    """Return the path of a config of the new side, a file or a name among those of mmdet.
+
+    Raises:
+        FamilyError: if there is none.
+    """
+    path = Path(config) if os.path.isfile(config) else packaged(config)
+    if not path.is_file():
+        raise FamilyError(f"There is no config {config} of the new side, neither as a file nor among those of mmdet: {path}.")
+    return path
 
 
 @cache
 def _model(config: str) -> dict[str, Any]:
     from mmengine.config import Config
 
-    path = Path(config) if os.path.isfile(config) else packaged(config)
-    if not path.is_file():
-        raise FamilyError(f"There is no config {config} of the new side; it is no file, and none of mmdet's in {path}.")
     try:
-        read = Config.fromfile(str(path), import_custom_modules=False)
+        read = Config.fromfile(str(path_of(config)), import_custom_modules=False)
+    except FamilyError:
+        raise
     except Exception as error:  # a config is code, which raises anything
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise FamilyError(f"Config {config} of the new side cannot be read: {told}") from error
@@ -47,8 +60,3 @@ def _model(config: str) -> dict[str, Any]:
     if wrong is not None:
         raise FamilyError(f"Config {config} of the new side {wrong}.")
     return read.model
-
-
-def _name(of: Any) -> str:
-    """Return the name of a type that a config names by a string, or imports."""
-    return (of if isinstance(of, str) else of.__name__).rpartition(".")[2]

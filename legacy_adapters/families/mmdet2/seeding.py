@@ -12,5 +12,10 @@ SEEDING = Seeding(
         Draw("bbox_head.conv_reg.bias", 0.3, 3.0),
         # boxes (centre, size) as shares of the image, which no refinement makes smaller than nothing
         Draw("*init_proposal_bboxes.weight", 0.12, (0.5, 0.5, 0.5, 0.5)),
+        # of attention that samples: places apart from each other, in cells
+        Draw("*sampling_offsets.bias", 2.0),
+        Draw("bbox_head.cls_branches*.bias", 0.1, -2.0),
     ),
+    # what ends a branch of a transformer is damped
+    gains={"*output_proj.weight": 0.5, "*ffns.0.layers.1.weight": 0.5},
 )

@@ -1,4 +1,4 @@
-"""Deformable DETR of MMDetection 2.x in two stages, small, but for the 256 channels its embedding of proposals needs."""
+"""Deformable DETR of MMDetection 2.x in two stages, small, but for 256 channels that embedding proposals needs."""
 _base_ = "tiny_deformable_refine.py"
 sampling = dict(type="MultiScaleDeformableAttention", embed_dims=256, num_heads=8)
 ffn = dict(embed_dims=256)

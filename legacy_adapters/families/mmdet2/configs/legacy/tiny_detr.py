@@ -1,4 +1,4 @@
-"""DETR of MMDetection 2.x, small."""
+"""DETR of MMDetection 2.x, narrow, but as deep as it is."""
 attention = dict(type="MultiheadAttention", embed_dims=32, num_heads=4, dropout=0.1)
 ffn = dict(
     type="FFN", embed_dims=32, feedforward_channels=64, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type="ReLU", inplace=True)
@@ -6,15 +6,15 @@ ffn = dict(
 model = dict(
     type="DETR",
     backbone=dict(
-        type="ResNet", depth=18, base_channels=8, num_stages=4, out_indices=(3,), frozen_stages=1,
+        type="ResNet", depth=50, base_channels=8, num_stages=4, out_indices=(3,), frozen_stages=1,
         norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True, style="pytorch",
     ),
     bbox_head=dict(
-        type="DETRHead", num_classes=7, in_channels=64, num_query=20,
+        type="DETRHead", num_classes=7, in_channels=256, num_query=20,
         transformer=dict(
             type="Transformer",
             encoder=dict(
-                type="DetrTransformerEncoder", num_layers=2,
+                type="DetrTransformerEncoder", num_layers=6,
                 transformerlayers=dict(
                     type="BaseTransformerLayer", attn_cfgs=[attention],
                     feedforward_channels=64, ffn_dropout=0.1, ffn_cfgs=ffn,
@@ -22,7 +22,7 @@ model = dict(
                 ),
             ),
             decoder=dict(
-                type="DetrTransformerDecoder", return_intermediate=True, num_layers=3,
+                type="DetrTransformerDecoder", return_intermediate=True, num_layers=6,
                 transformerlayers=dict(
                     type="DetrTransformerDecoderLayer", attn_cfgs=attention,
                     feedforward_channels=64, ffn_dropout=0.1, ffn_cfgs=ffn,

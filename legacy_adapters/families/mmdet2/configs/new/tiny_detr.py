@@ -1,19 +1,19 @@
-"""DETR of MMDetection 3.x, small."""
+"""DETR of MMDetection 3.x, narrow, but as deep as it is."""
 attention = dict(embed_dims=32, num_heads=4, dropout=0.1, batch_first=True)
 ffn = dict(embed_dims=32, feedforward_channels=64, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type="ReLU", inplace=True))
 model = dict(
     type="DETR",
     num_queries=20,
     backbone=dict(
-        type="ResNet", depth=18, base_channels=8, num_stages=4, out_indices=(3,), frozen_stages=1,
+        type="ResNet", depth=50, base_channels=8, num_stages=4, out_indices=(3,), frozen_stages=1,
         norm_cfg=dict(type="BN", requires_grad=False), norm_eval=True, style="pytorch",
     ),
     neck=dict(
-        type="ChannelMapper", in_channels=[64], kernel_size=1, out_channels=32, act_cfg=None, norm_cfg=None, num_outs=1
+        type="ChannelMapper", in_channels=[256], kernel_size=1, out_channels=32, act_cfg=None, norm_cfg=None, num_outs=1
     ),
-    encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
+    encoder=dict(num_layers=6, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
     decoder=dict(
-        num_layers=3,
+        num_layers=6,
         layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn),
         return_intermediate=True,
     ),
