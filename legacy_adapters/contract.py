@@ -11,7 +11,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
-from .origin import PlainError
+from .origin import PlainError, UnusableInputError
 
 #: Function -> names of its parameters.
 FUNCTIONS = {
@@ -46,7 +46,7 @@ OF_ALL = ("variants", "aside", "predictor", "classes", "initialise")
 _SHOWN = 3
 
 
-class AdapterError(PlainError):
+class AdapterError(UnusableInputError):
     """An adapter cannot be used; the message is one line."""
 
 

@@ -414,6 +414,25 @@ class Family:
             )
 
 
+def variant_of_configs(family: Family, variant: Optional[str], legacy: str = "", new: str = "") -> str:
+    """Return the name of the variant that two configs make, see :func:`of_configs`.
+
+    Args:
+        family: that the model is of.
+        variant: that was named as well, which is one thing too many.
+        legacy: as in :func:`of_configs`, like the next one.
+        new: see there.
+
+    Raises:
+        FamilyError: if the family has no models of configs, or a variant is given as well.
+    """
+    if family.configured is None:
+        raise FamilyError(f"Family {family.name} has no models of configs; name one of its models with --variant.")
+    if variant is not None:
+        raise FamilyError(f"Both --variant {variant} and configs are given; leave one of them out.")
+    return of_configs(legacy, new)
+
+
 def _altered(packages: Tuple[str, ...], python: Optional[str]) -> Dict[str, List[str]]:
     if python is None:
         return originals.altered(packages)

@@ -46,7 +46,7 @@ def layout_of_new_model(port: Port) -> Layout:
             described = describe_side(NEW, adapter, port.variant.new, Path(made), sys.executable, _TIME_LIMIT, False)
         except (RefusedError, SideError) as error:
             raise ConversionError(f"The layout of {port} is taken from its model, which cannot be built: {error}") from error
-    return Layout.from_entries(port.variant.name, described.layout)
+    return Layout.from_entries(port.variant.title or port.variant.name, described.layout)
 
 
 def candidates(family: str | None, variant: str | None) -> tuple[Port, ...] | None:

@@ -66,7 +66,7 @@ class Port:
     @property
     def has_tested_order(self) -> bool:
         """Whether the legacy layout is known to be in the order in which the legacy model makes its parameters."""
-        return self.from_both_models or self.family.name in registry.own()
+        return self.from_both_models or (self.family.name in registry.own() and _file(self) is not None)
 
     def layout(self, side: str) -> Layout:
         """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
-from . import rules_detr
+from . import model_configs, rules_detr
 from .aliases import ALIASES
 from .forms import forms
 from .rules import former, rules
@@ -14,7 +14,13 @@ from .seeding import SEEDING
 
 
 def configured(legacy: str, new: str) -> Variant:
-    """Return the model of two configs."""
+    """Return the model of two configs.
+
+    Raises:
+        FamilyError: if there is no such config of the new side.
+    """
+    if new:
+        model_configs.path_of(new)
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from legacy_adapters.bases.configs import fault
 from legacy_adapters.family import FamilyError, Variant
 
 
@@ -32,12 +33,30 @@ def packaged(name: str) -> Path:
     return Path(spec.origin).parent / ".mim" / "configs" / name
 
 
+def path_of(config: str) -> Path:
+    """Return the path of a config of the new side, a file or a name among those of mmdet.
+
+    Raises:
+        FamilyError: if there is none.
+    """
+    path = Path(config) if os.path.isfile(config) else packaged(config)
+    if not path.is_file():
+        raise FamilyError(f"There is no config {config} of the new side, neither as a file nor among those of mmdet: {path}.")
+    return path
+
+
 @cache
 def _model(config: str) -> dict[str, Any]:
     from mmengine.config import Config
 
-    path = config if os.path.isfile(config) else packaged(config)
     try:
-        return Config.fromfile(str(path), import_custom_modules=False).model
-    except (OSError, AttributeError) as error:
-        raise FamilyError(f"Config {config} of the new side cannot be read: {error}") from error
+        read = Config.fromfile(str(path_of(config)), import_custom_modules=False)
+    except FamilyError:
+        raise
+    except Exception as error:  # a config is code, which raises anything
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise FamilyError(f"Config {config} of the new side cannot be read: {told}") from error
+    wrong = fault(read, "3.x")
+    if wrong is not None:
+        raise FamilyError(f"Config {config} of the new side {wrong}.")
+    return read.model

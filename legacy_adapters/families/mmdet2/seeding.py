@@ -24,5 +24,8 @@ SEEDING = Seeding(
         "*ffns.0.layers.1.weight": 0.5,
         "bbox_head.fc_reg.weight": 8.0,
         "bbox_head.fc_cls.weight": 3.0,
+        # Swish halves what is given to it, a ReLU of a residual branch does not
+        **dict.fromkeys(("backbone.stem.*", "backbone.stage*", "bbox_head.multi_level_*"), 2.0),
+        **{f"neck.{part}*": 2.0 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
     },
 )
