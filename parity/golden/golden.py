@@ -209,12 +209,18 @@ class GoldenEvidence:
             sketched=True,
         )
 
-    def likeness(self, legacy: Record, new: Record) -> float:
+    def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:
         values = self.golden.values.get(legacy.key)
-        return 0.0 if values is None else relative_gap(values.legacy, self._sketch(self.new, new))
+        if values is None:
+            return 0.0
+        sketched = sketch(self.new.tensor(new).permute(*order)) if order else self._sketch(self.new, new)
+        return relative_gap(values.legacy, sketched)
 
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.golden.values_of(*record.key[:4])
+
+    def gradient(self, pair: Pair) -> Sample | None:
+        return None  # a golden file holds no training
 
     def before(self, record: Record) -> Tensor | None:
         return None  # a golden file holds no training
