@@ -7,8 +7,9 @@ old code bases read their checkout's description with the interpreter of that co
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -40,12 +41,14 @@ class Checkout:
         hint: what to check out.
         code: folders of a checkout whose Python files tell its commit.
         commits: known commits by the fingerprint of that code, for checkouts without git's own folder.
+        or_installed: the code base may be installed in the interpreter of ``--legacy-python`` instead.
     """
 
     files: Tuple[str, ...]
     hint: str
     code: Tuple[str, ...] = ()
     commits: Mapping[str, str] = field(default_factory=dict)
+    or_installed: bool = False
 
     def check(self, repo: Path) -> None:
         """Refuse a path that is not a checkout of this code base.
@@ -108,6 +111,8 @@ class Variant:
         new: options that the new adapter builds it from.
         sizes: (h, w) in pixels of each image of the default batch; none for the smallest.
         settings: what the family's own rules want to know of it.
+        title: what it is called in messages; empty for its name.
+        classes: how many classes a detector tells apart; None to count the rows of the family's ``class_rows``.
     """
 
     name: str
@@ -115,10 +120,26 @@ class Variant:
     new: Mapping[str, Any] = field(default_factory=dict)
     sizes: Tuple[Tuple[int, int], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    classes: Optional[int] = None
 
     def options(self, side: str) -> Mapping[str, Any]:
         """Return the options of a side's adapter."""
         return self.legacy if side == LEGACY else self.new
+
+
+#: Stands between the two configs that a model is made of, in its name.
+_BETWEEN = "="
+
+
+def of_configs(legacy: str, new: str) -> str:
+    """Return the name that a model of two configs has in a family with ``configured``.
+
+    Args:
+        legacy: path of the legacy side's config, or its name among those of the code base; empty if it is not needed.
+        new: the same of the new side.
+    """
+    return _BETWEEN.join(os.path.abspath(path) if os.path.isfile(path) else path for path in (legacy, new))
 
 
 @dataclass(frozen=True)
@@ -284,6 +305,8 @@ class Family:
         seeding: of weights.
         inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
             objects.
+        configured: makes a model of two configs, ``configured(legacy, new)``, each a path or a name among those of its code
+            base, for a family of any number of models; None for one whose models are all listed.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
         folder: that it was read from.
@@ -302,6 +325,7 @@ class Family:
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
+    configured: Optional[Callable[[str, str], Variant]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
     folder: Optional[Path] = None
@@ -322,7 +346,7 @@ class Family:
         return self.legacy if name == LEGACY else self.new
 
     def variant(self, name: Optional[str] = None) -> Variant:
-        """Return a variant by its name; the first without one.
+        """Return a variant by its name, which may be that of two configs, see :func:`of_configs`; the first without one.
 
         Raises:
             FamilyError: if there is none.
@@ -330,11 +354,18 @@ class Family:
         for variant in self.variants:
             if name in (None, variant.name):
                 return variant
+        legacy, between, new = (name or "").partition(_BETWEEN)
+        if self.configured is not None and between:
+            return replace(self.configured(legacy, new), name=name)
         known = ", ".join(variant.name for variant in self.variants)
         raise FamilyError(f"Family `{self.name}` has no variant `{name}`; known are {known}.")
 
-    def check_repo(self, repo: Optional[Path]) -> None:
+    def check_repo(self, repo: Optional[Path], python: Optional[str] = None) -> None:
         """Refuse a path that is not a checkout of the legacy code, or none where one is needed.
+
+        Args:
+            repo: the path.
+            python: interpreter that may have the code base installed; None for the current one.
 
         Raises:
             RepoError: saying what is expected.
@@ -343,6 +374,9 @@ class Family:
         if checkout is None:
             if repo is not None:
                 raise RepoError(f"Family {self.name} needs no checkout; leave --legacy-repo out.")
+        elif repo is None and checkout.or_installed:
+            if python is None:
+                raise RepoError(f"Family {self.name} needs --legacy-repo, {checkout.hint}, or --legacy-python.")
         elif repo is None:
             raise RepoError(f"Family {self.name} needs --legacy-repo: {checkout.hint}.")
         else:

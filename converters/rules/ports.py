@@ -35,7 +35,7 @@ class Port:
     from_both_models: bool = field(default=False, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.family.name} {self.variant.name}"
+        return f"{self.family.name} {self.variant.title or self.variant.name}"
 
     @cached_property
     def mapping(self) -> Mapping:
@@ -54,7 +54,7 @@ class Port:
     @property
     def has_layouts(self) -> bool:
         """Whether the layouts are known without building the models."""
-        return self.layouts is not None or self.family.layouts is not None
+        return self.layouts is not None or _file(self) is not None
 
     @property
     def has_tested_order(self) -> bool:
@@ -127,12 +127,20 @@ def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
     return tuple(listed)
 
 
+def _file(of: Port) -> Path | None:
+    """Return the file of a model's stored layout, None if there is none."""
+    name = of.variant.name
+    if of.family.layouts is None or Path(name).name != name:
+        return None
+    file = of.family.layouts / f"{name}.json"
+    return file if file.is_file() else None
+
+
 @cache
 def _stored(of: Port, side: str) -> Layout:
     if side != NEW:
         return _stored(of, NEW).mapped(of.mapping.inverse())
-    folder, name = of.family.layouts, of.variant.name
-    file = None if folder is None else folder / f"{name}.json"
-    if file is None or not file.is_file():
-        raise FamilyError(f"Family `{of.family.name}` has no stored layout of variant `{name}`.")
-    return Layout.from_json(name, file.read_text(encoding="utf-8"))
+    file = _file(of)
+    if file is None:
+        raise FamilyError(f"Family `{of.family.name}` has no stored layout of variant `{of.variant.name}`.")
+    return Layout.from_json(of.variant.name, file.read_text(encoding="utf-8"))

@@ -28,6 +28,12 @@ _FAMILIES = f"{', '.join(registry.own())}, another installed family, or the fold
 FAMILY = (
     click.option("--family", metavar="NAME|FOLDER", required=True, help=f"Which port to check: {_FAMILIES}."),
     click.option("--variant", metavar="NAME", help="Which model of the family. [default: its only one]"),
+    click.option(
+        "--legacy-config",
+        metavar="FILE|NAME",
+        help="Of a family whose models are made of configs (mmdet2): the legacy side's, a file or a name in the code base.",
+    ),
+    click.option("--new-config", metavar="FILE|NAME", help="The new side's config of the same model."),
 )
 RECORDED_FAMILY = (
     click.option(

@@ -46,7 +46,7 @@ def check_legacy(family: Family, sources: Sources) -> None:
     Raises:
         legacy_adapters.family.RepoError: if the legacy repo is not one, or is not as published.
     """
-    family.check_repo(sources.legacy_repo)
+    family.check_repo(sources.legacy_repo, sources.legacy_python)
     if sources.require_known_commit:
         family.check_known(sources.legacy_repo, sources.legacy_python)
 
