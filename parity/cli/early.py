@@ -48,6 +48,22 @@ def resolved(family: str, variant: str | None) -> Port:
         return port(family, variant)
 
 
+def needs_detector(context: click.Context, option: click.Parameter, family: str | None) -> str | None:
+    """Refuse a family that is no detector, before images are asked for.
+
+    Raises:
+        converters.cli.console.Failure: if the family makes inputs of its own, or there is none of that name.
+    """
+    if family is not None:
+        with refusals():
+            if registry.get(family).inputs is not None:
+                raise FamilyError(
+                    f"Family {family} has no detector: its family.py makes `inputs` of its own, so there are no images to "
+                    "detect objects in; use `ddq-parity run`."
+                )
+    return family
+
+
 def excluded(exclude: tuple[str, ...], reason: tuple[str, ...]) -> tuple[Exclusion, ...]:
     """Make exclusions of patterns ``[SIDE:][KIND:]NAME[#SLOT]`` and as many reasons.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,10 +26,17 @@ Exit codes:
 
 _FAMILIES = f"{', '.join(registry.own())}, another installed family, or the folder of a family"
 
-FAMILY = (
-    click.option("--family", metavar="NAME|FOLDER", required=True, help=f"Which port to check: {_FAMILIES}."),
-    click.option("--variant", metavar="NAME", help="Which model of the family. [default: its only one]"),
-)
+
+def of_family(**more: Any) -> tuple[Callable, ...]:
+    """Return the options that choose a model; ``more`` is for that of the family."""
+    help_text = f"Which port to check: {_FAMILIES}."
+    return (
+        click.option("--family", metavar="NAME|FOLDER", required=True, help=help_text, **more),
+        click.option("--variant", metavar="NAME", help="Which model of the family. [default: its only one]"),
+    )
+
+
+FAMILY = of_family()
 RECORDED_FAMILY = (
     click.option(
         "--family", metavar="NAME|FOLDER", help=f"{_FAMILIES}. [default: the one that the traces were recorded for]"

@@ -14,6 +14,7 @@ from rich.text import Text
 from legacy_adapters.ground.words import counted
 from legacy_adapters.provenance import originals
 from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.registry import shown_path
 from legacy_adapters.training.phases import rank_of
 
 from ..comparing import derived
@@ -315,8 +316,8 @@ def class_lines(verdict: Verdict) -> list[str]:
     divergence = verdict.divergence
     if divergence is None or divergence.modules is None:
         return []
-    sides = zip((LEGACY, NEW), divergence.modules)
-    return [f"{side} code: {verdict.classes[side][path]}" for side, path in sides if path in verdict.classes[side]]
+    sides = [(side, path) for side, path in zip((LEGACY, NEW), divergence.modules) if path in verdict.classes[side]]
+    return [f"{side} code: {shown_path(verdict.classes[side][path])}" for side, path in sides]
 
 
 def closing_line(verdict: Verdict) -> str:

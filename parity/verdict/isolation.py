@@ -22,6 +22,7 @@ from ..comparing.compare import Comparison
 from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, Kind
 from ..traces.trace import Trace
 from .blame import DETECTOR, Divergence, describe, describe_missing
+from .counterparts import Counterparts
 
 #: Phases in which no module is recorded.
 _NOT_FORCED = (made_up.PHASE, probes.PHASE)
@@ -90,6 +91,7 @@ def culprits_of(
     order: Sequence[Record],
     forced: Iterable[Sequence] = (),
     lone: Iterable[Record] = (),
+    counterparts: Counterparts | None = None,
 ) -> tuple[Culprit, ...]:
     """Group what differs by itself by the place to blame, in the order of the first difference of each.
 
@@ -103,9 +105,12 @@ def culprits_of(
         order: all legacy records, in recording order.
         forced: keys of the isolated run's records in whose stead the twin's value was gone on with.
         lone: records of the new side that have no twin.
+        counterparts: give what is missing its names on the new side; None if they are the same.
     """
     position = {record.key: index for index, record in enumerate(order)}
-    wrong = [_Wrong(position[record.key], record, None) for record in missing if record.kind == Kind.MODULE_IN]
+    calls = [record for record in missing if record.kind == Kind.MODULE_IN]
+    renamed = [record if counterparts is None else counterparts.renamed(record) for record in calls]
+    wrong = [_Wrong(position[call.key], record, None) for call, record in zip(calls, renamed)]
     isolated = tuple(isolated)
     wrong += [_Wrong(position[c.pair.legacy.key], c.pair.new, c) for c in isolated if not c.accepted]
     flow = _Flow(isolated, forced, lone)

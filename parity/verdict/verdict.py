@@ -23,6 +23,7 @@ from ..traces.trace import Recording, Trace
 from . import degenerate
 from .blame import Divergence, first_divergence
 from .case import Case, case_of
+from .counterparts import Counterparts
 from .draws import first_strayed
 from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, count_line, culprits_of
@@ -156,12 +157,18 @@ def _divergence(case: Case, initial: Sequence[InitialDifference]) -> Divergence 
     if initial:  # before anything runs
         first = next((c for c in case.telling if c.pair.new.kind == Kind.INIT and not c.accepted), None)
         return Divergence(initial[0].where, None, initial[0].message, first)
-    missing, added = case.lone(LEGACY), case.lone(NEW)
+    # what the rules drop has no twin, so it is not where the sides part
+    missing = [record for record in case.lone(LEGACY) if not case.counterparts.is_dropped(record)]
+    # and a module without a counterpart tells of code that is divided otherwise, unless nothing else differs
+    of_both = [record for record in missing if not case.counterparts.is_lone(record)]
+    missing = of_both if of_both or case.rejected else missing
+    added = case.lone(NEW)
     if not (missing or added or case.not_finite or case.rejected):
         return None
     optimizers = tuple(side.provenance.get("optimizer", "") for side in (case.legacy, case.new))
     return first_strayed(*case.orders, case.telling) or first_divergence(
-        case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers
+        case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers,
+        case.counterparts,
     )
 
 
@@ -186,7 +193,8 @@ def ended(verdict: Verdict) -> Verdict:
 
 
 def with_isolation(
-    verdict: Verdict, isolated: Verdict, order: Sequence[Record], forced: Sequence[Sequence] = ()
+    verdict: Verdict, isolated: Verdict, order: Sequence[Record], forced: Sequence[Sequence] = (),
+    counterparts: Counterparts | None = None,
 ) -> Verdict:
     """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
 
@@ -198,6 +206,7 @@ def with_isolation(
         isolated: of the run in which every module was given its twin's inputs.
         order: all legacy records, in recording order.
         forced: keys of what was replaced in that run, see :func:`.isolation.culprits_of`.
+        counterparts: see there.
     """
     reasons = isolated.reasons if isolated.outcome == INCOMPARABLE else ()
     other_conditions = reasons and not all(comparison.accepted for comparison in isolated.comparisons)
@@ -205,7 +214,7 @@ def with_isolation(
     lone = [item.record for item in isolated.coverage.excluded_records if item.side == NEW]
     culprits = ()
     if not other_conditions:
-        culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone)
+        culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone, counterparts)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, culprits, reasons))
     if culprits:
         merged = replace(merged, divergence=isolated.divergence)
