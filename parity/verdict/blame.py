@@ -11,7 +11,7 @@ from legacy_adapters.tasks import made_up
 from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
-from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
+from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
 from .counterparts import Counterparts
 
 DETECTOR = "the detector"
@@ -101,7 +101,7 @@ def first_divergence(
     if options and (not rejected or _follows(rejected[0].pair.new, options[0])):
         return _describe_lone_setting(options[0], added, {c.pair.new.key[:3] for c in comparisons}, "new")
     if not rejected:
-        return _describe_added(_cause(added)) if added else None
+        return _describe_added(_cause(added), counterparts) if added else None
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", Kind.GRAD):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
@@ -205,9 +205,13 @@ def _cause(added: Sequence[Record]) -> Record:
     return next((record for record in added if record.kind == Kind.GRAD), added[0])
 
 
-def _describe_added(record: Record) -> Divergence:
+def _describe_added(record: Record, counterparts: Counterparts | None = None) -> Divergence:
     """Describe a record of the new side without a twin."""
     call = f"call {record.call} of the {record.phase} phase"
+    if counterparts is not None and record.kind in OF_MODULES and not counterparts.is_of_both(record.name):
+        text = f"Nothing on the legacy side stands for `{record.name}` ({call}), which the code of "
+        modules = (record.scope, record.scope)
+        return Divergence(record.scope or DETECTOR, modules, f"{text}{_quoted(record.scope)} calls.", None)
     if record.kind == Kind.MODULE_IN:
         text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)

@@ -40,6 +40,10 @@ class Counterparts:
         name = self.mapping.map_module(path)
         return name if not name or not self.new or name in self.new else None
 
+    def is_of_both(self, path: str) -> bool:
+        """Tell whether a module of the new side is there on the legacy side, as far as that is known."""
+        return not self.of_legacy or path in self.of_legacy
+
     def around(self, path: str) -> str:
         """Return the innermost module around ``path`` of the legacy side that is there on the new side, or itself."""
         while (name := self.of_module(path)) is None:

@@ -188,7 +188,7 @@ class _Flow:
         for record in records:
             if record.kind == Kind.METHOD_IN:
                 self._callers.setdefault(record.name, set()).add(record.scope)
-        called = {record.name for record in records if record.kind == Kind.MODULE_OUT}
+        called = self._called = {record.name for record in records if record.kind == Kind.MODULE_OUT}
         #: modules that go on with values which are not forced: what comes of them reaches the loss terms
         self._open = {"", *self._callers} - (called - set(self._callers))
         #: loss terms that the detector's own methods give: slots are method, term, number
@@ -309,7 +309,9 @@ class _Flow:
         if record.kind == Kind.IN_GRAD:
             return self._of_gradient(record.name, record.scope, culprits)
         if record.kind == Kind.OUT_GRAD:
-            return self._given_on[1] if record.digest == self._given_on[0] else self._backward.get(where)
+            if record.digest == self._given_on[0]:
+                return self._given_on[1]
+            return self._backward.get(where) or self._around(record.scope, culprits)
         if record.kind == Kind.TAP and not self._basis_differs(record):
             return self._decided.get(record.name)
         if record.kind == Kind.RANDOM:
@@ -325,6 +327,12 @@ class _Flow:
         losses = [w for w, culprit in culprits.items() if culprit.record.kind == Kind.LOSS]
         code = [w for w, culprit in culprits.items() if self._is_open(w) and culprit.record.phase == item.record.phase]
         return next(iter((*reversed(code), *losses)), None)
+
+    def _around(self, scope: str, culprits: Mapping[str, Culprit]) -> str | None:
+        """Name who gives a wrong gradient to a module that has no twin, which is none that could be forced."""
+        if not scope or scope in self._called:
+            return None
+        return next((place for place in (*_paths(_owner(scope)), DETECTOR) if place in culprits), None)
 
     def _is_open(self, where: str) -> bool:
         return ("" if where == DETECTOR else where) in self._open

@@ -58,27 +58,29 @@ class Verdict:
         autocast_failure: why the legacy side could not run under autocast, and what that does to the new side; None if it
             could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
+        idle_exclusions: those that were asked for and cover no record.
     """
 
     outcome: str
     reasons: tuple[str, ...]
     tolerance: Tolerance
-    comparisons: tuple[Comparison, ...]
-    coverage: Coverage
+    comparisons: tuple[Comparison, ...] = field(repr=False)
+    coverage: Coverage = field(repr=False)
     divergence: Divergence | None
-    provenance: dict[str, dict[str, Any]]
-    classes: dict[str, dict[str, str]]
-    decisions: tuple[DecisionDifference, ...] = ()
-    detections: tuple[ImageMatch, ...] = ()
-    isolation: Isolation | None = None
-    initial: tuple[InitialDifference, ...] = ()
+    provenance: dict[str, dict[str, Any]] = field(repr=False)
+    classes: dict[str, dict[str, str]] = field(repr=False)
+    decisions: tuple[DecisionDifference, ...] = field(default=(), repr=False)
+    detections: tuple[ImageMatch, ...] = field(default=(), repr=False)
+    isolation: Isolation | None = field(default=None, repr=False)
+    initial: tuple[InitialDifference, ...] = field(default=(), repr=False)
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
-    labels: LabelCoverage = field(default_factory=LabelCoverage)
+    labels: LabelCoverage = field(default_factory=LabelCoverage, repr=False)
     autocast_failure: AutocastFailure | None = None
     seals: Mapping[str, str] = field(default_factory=dict)
     is_too_loose: bool = False
     seeds_before: tuple[int, ...] = ()
+    idle_exclusions: tuple[Exclusion, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -179,6 +181,16 @@ def _differing_decisions(comparisons: Sequence[Comparison]) -> tuple[DecisionDif
         if comparison.decision is not None:
             slots.setdefault(comparison.decision.call_key, []).append(comparison)
     return tuple(replace(group[0].decision, accepted=all(c.accepted for c in group)) for group in slots.values())
+
+
+def with_asked(verdict: Verdict, exclusions: Sequence[Exclusion]) -> Verdict:
+    """Note which exclusions that a user asked for cover nothing; one pattern for both sides may cover one alone."""
+
+    def pattern(exclusion: Exclusion) -> Exclusion:
+        return replace(exclusion, side="")
+
+    used = {pattern(item.exclusion) for item in verdict.coverage.excluded_records if item.exclusion is not None}
+    return replace(verdict, idle_exclusions=tuple(one for one in exclusions if pattern(one) not in used))
 
 
 def ended(verdict: Verdict) -> Verdict:
