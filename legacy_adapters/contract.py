@@ -11,6 +11,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, List, Sequence
 
+from .named_inputs import MissingInputError
 from .origin import PlainError
 
 #: Function -> names of its parameters.
@@ -47,13 +48,6 @@ _SHOWN = 3
 
 class AdapterError(PlainError):
     """An adapter cannot be used; the message is one line."""
-
-
-class MissingInputError(AdapterError, KeyError):
-    """An adapter asks for an input that its phase does not have; the message goes on after the adapter's place."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class WrongResultError(PlainError):

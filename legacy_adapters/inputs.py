@@ -7,35 +7,12 @@ from typing import Dict, List, Mapping, Tuple
 
 import torch
 
-from .contract import MissingInputError
-
 #: Phases for which a file of inputs has a batch: inference, and losses and gradients.
 PREDICT, TRAIN = "predict", "train"
 
 #: Phases of inference with boxes of the resized image, and without post-processing.
 UNSCALED, TENSOR = "unscaled", "tensor"
 VARIANTS = (UNSCALED, TENSOR)
-
-
-class NamedInputs(Dict[str, torch.Tensor]):
-    """The inputs of a phase by name; to ask for another name is an error that lists those that there are.
-
-    Args:
-        phase: of a run.
-        tensors: by name.
-    """
-
-    def __init__(self, phase: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(tensors)
-        self.phase = phase
-
-    def __missing__(self, name: str) -> torch.Tensor:
-        raise MissingInputError("asks for the input `{}`, but {}".format(name, self.described))
-
-    @property
-    def described(self) -> str:
-        """Say which inputs there are, for a message."""
-        return "phase {} has {}".format(self.phase, ", ".join("`{}`".format(name) for name in sorted(self)))
 
 
 def of_phase(tensors: Mapping[str, torch.Tensor], phase: str) -> Dict[str, torch.Tensor]:

@@ -99,7 +99,8 @@ def _record(
     from safetensors.torch import load_file
 
     from legacy_adapters import contract
-    from legacy_adapters.inputs import PREDICT, TRAIN, NamedInputs, of_phase, placed
+    from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
+    from legacy_adapters.named_inputs import NamedInputs
     from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
     from legacy_adapters.provenance import executed

@@ -9,8 +9,9 @@ import torch
 
 from .. import contract
 from ..adapter import Adapter
-from ..inputs import PREDICT, TRAIN, NamedInputs
+from ..inputs import PREDICT, TRAIN
 from ..job import Job
+from ..named_inputs import NamedInputs
 from ..numerics.precision import autocasting
 from ..numerics.seeding import seed_all
 from ..recording import kinds

@@ -6,7 +6,7 @@ import torch
 from legacy_adapters import contract
 from legacy_adapters.bases.detection import DetectionAdapter
 from legacy_adapters.bases.module import ModuleAdapter, ModuleTraining
-from legacy_adapters.inputs import NamedInputs
+from legacy_adapters.named_inputs import NamedInputs
 from legacy_adapters.numerics.precision import computing_in
 
 
