@@ -53,6 +53,13 @@ class Broken(torch.nn.Module):
         raise TypeError("forward() got an unexpected keyword argument")
 
 
+class Choosing(ModuleAdapter):
+    """Gives the model some of the inputs."""
+
+    def predict(self, model, batch):
+        return model(batch["images"])
+
+
 def test_inputs_that_the_model_does_not_take_are_told_from_errors_of_the_model():
     one = torch.ones(1, 3)
     adapter = ModuleAdapter()
@@ -60,8 +67,10 @@ def test_inputs_that_the_model_does_not_take_are_told_from_errors_of_the_model()
     names = "calls Linear, whose forward takes `input`, but phase predict has `image`, `labels`"
     with pytest.raises(contract.AdapterError, match=names):
         contract.result(adapter, "predict", torch.nn.Linear(3, 2), NamedInputs("predict", dict(image=one, labels=one)))
-    with pytest.raises(TypeError, match="an unexpected keyword argument$"):
-        contract.result(adapter, "predict", Broken(), NamedInputs("predict", dict(images=one)))
+    choosing = Choosing()
+    for right, inputs in ((adapter, dict(images=one)), (choosing, dict(images=one, labels=one))):
+        with pytest.raises(TypeError, match="an unexpected keyword argument$"):
+            contract.result(right, "predict", Broken(), NamedInputs("predict", inputs))
 
 
 def test_a_detector_that_is_given_other_inputs_than_images_is_told_so():
