@@ -233,6 +233,19 @@ class Mapping:
             self._modules[path] = self._map_module(path)
         return self._modules[path]
 
+    def drops_module(self, path: str) -> bool:
+        """Tell whether rules drop all keys of the module `path`; not so of one that has no keys."""
+        if path not in self._dropped:
+            taking = (self.rules[index] for index, pattern in self._sources if any(True for _ in pattern.cuts(path)))
+            targets = [rule.targets for rule in taking]
+            self._dropped[path] = bool(path and targets) and not any(targets)
+        return self._dropped[path]
+
+    @cached_property
+    def _dropped(self) -> dict[str, bool]:
+        """What `drops_module` found, by path."""
+        return {}
+
     @cached_property
     def _modules(self) -> dict[str, str | None]:
         """What `map_module` found, by path; many records have the same."""

@@ -334,8 +334,14 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         if name.startswith(_DECISION)
     }
     _check_decisions(path, records, decisions)
+    task = Task.from_dict({**header["task"], "family": family or header["task"]["family"]})
+    if task.port.family.name != header["task"]["family"]:
+        raise GoldenError(
+            f"{path} was recorded for family {header['task']['family']}, and --family {family} is family "
+            f"{task.port.family.name}; pass the folder of the first."
+        )
     return Golden(
-        task=Task.from_dict({**header["task"], "family": family or header["task"]["family"]}),
+        task=task,
         sources=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],
