@@ -22,13 +22,25 @@ from ddq_port.ops.continuous import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
 )
+from ddq_port.ops.deform_conv import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+)
 from ddq_port.ops.roi_align import roi_align_backward, roi_align_forward
 
 __all__ = [
+    "deform_conv_backward_input",
+    "deform_conv_backward_parameters",
+    "deform_conv_forward",
     "get_compiler_version",
     "get_compiling_cuda_version",
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
+    "modulated_deform_conv_backward",
+    "modulated_deform_conv_forward",
     "nms",
     "roi_align_backward",
     "roi_align_forward",
