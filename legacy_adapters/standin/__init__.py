@@ -4,7 +4,7 @@
 appends one finder to the *end* of ``sys.meta_path``: Python asks it only after the regular search has found no
 ``mmcv._ext``, so a compiled extension always wins.
 
-What is discrete is implemented a second time (:mod:`.nms`), as plainly as possible: an error in the port's own version
+What is discrete is implemented a second time (:mod:`.nms`, :mod:`.softnms`), as plainly as possible: an error in the port's own version
 must not be on both sides. What is continuous would round otherwise in a second implementation; these are the files and
 folders :data:`SHARED`, each of which is loaded by its path, under a private name, when one of its operators is first
 called. So nothing else of their package is imported, and what a side did not use is not among what it executed.
@@ -19,7 +19,7 @@ import sys
 from types import ModuleType
 from typing import Any, Callable, Optional
 
-from . import nms as reference
+from . import nms, softnms
 
 EXTENSION_NAME = "mmcv._ext"
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "ddq_port", "ops")
@@ -55,7 +55,7 @@ class StandinLoader:
     def exec_module(self, module: ModuleType) -> None:
         """Put the operators, and a ``__getattr__`` that answers for absent ones, into ``module``."""
         operators = {name: _shared_operator(path, name) for path, names in SHARED.items() for name in names}
-        operators["nms"] = reference.nms
+        operators.update(nms=nms.nms, nms_match=softnms.nms_match, softnms=softnms.softnms)
         for name, operator in operators.items():
             setattr(module, name, operator)
         setattr(module, "get_compiler_version", lambda: "none (stand-in for mmcv._ext)")
