@@ -142,6 +142,16 @@ class Mapping:
 
     def match(self, key: str) -> Match | None:
         """Find the rule that takes `key`; None where no rule does."""
+        if key not in self._matches:
+            self._matches[key] = self._matched(key)
+        return self._matches[key]
+
+    @cached_property
+    def _matches(self) -> dict[str, Match | None]:
+        """What was asked for before: a conversion asks for every key several times."""
+        return {}
+
+    def _matched(self, key: str) -> Match | None:
         segments = tuple(key.split(".", _HEAD)[:_HEAD])
         heads = (segments[:length] for length in range(len(segments) + 1))
         for index, pattern in (entry for head in heads for entry in self._by_head.get(head, ())):
