@@ -300,11 +300,14 @@ class Family:
         aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
             variant.
         forms: of what the legacy side records in another form; or a function that makes them for a variant.
+        former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
+            them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
         markers: keys that every checkpoint of the family has, and that no related model has together.
         seeding: of weights.
         inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
             objects.
+        batch_divisor: of the height and width that images of a batch are padded to, in pixels.
         configured: makes a model of two configs, ``configured(legacy, new)``, each a path or a name among those of its code
             base, for a family of any number of models; None for one whose models are all listed.
         layouts: folder of stored layouts; None if they are taken from the models.
@@ -321,10 +324,12 @@ class Family:
     exclusions: Tuple[Exclusion, ...] = ()
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
+    former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
+    batch_divisor: int = 1
     configured: Optional[Callable[[str, str], Variant]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
@@ -407,6 +412,25 @@ class Family:
                 f"Installed {', '.join(changed)}: {files} published, the first is {first}; install anew, or leave "
                 "--require-known-commit out."
             )
+
+
+def variant_of_configs(family: Family, variant: Optional[str], legacy: str = "", new: str = "") -> str:
+    """Return the name of the variant that two configs make, see :func:`of_configs`.
+
+    Args:
+        family: that the model is of.
+        variant: that was named as well, which is one thing too many.
+        legacy: as in :func:`of_configs`, like the next one.
+        new: see there.
+
+    Raises:
+        FamilyError: if the family has no models of configs, or a variant is given as well.
+    """
+    if family.configured is None:
+        raise FamilyError(f"Family {family.name} has no models of configs; name one of its models with --variant.")
+    if variant is not None:
+        raise FamilyError(f"Both --variant {variant} and configs are given; leave one of them out.")
+    return of_configs(legacy, new)
 
 
 def _altered(packages: Tuple[str, ...], python: Optional[str]) -> Dict[str, List[str]]:

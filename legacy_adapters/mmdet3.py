@@ -10,7 +10,7 @@ from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional,
 import torch
 
 from .bases.detection import DetectionAdapter
-from .inputs import TENSOR, UNSCALED, Batch
+from .inputs import TENSOR, UNSCALED, Batch, masks_of
 from .numerics.precision import as_stored
 from .origin import PlainError
 from .recording.methods import plain
@@ -52,9 +52,10 @@ def load_config(path: str) -> Any:
     return Config.fromfile(path)
 
 
-def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
+def data_samples(batch: Batch, with_gt: bool, with_masks: bool = False) -> List[Any]:
     """Return the batch as mmdet data samples."""
     from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
 
     whole = tuple(batch.images.shape[-2:])
@@ -73,6 +74,9 @@ def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
         if with_gt:
             sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
         samples.append(sample)
+    if with_gt and with_masks:
+        for sample, masks, size in zip(samples, masks_of(batch), batch.image_sizes):
+            sample.gt_instances.masks = BitmapMasks(masks.cpu().numpy(), *size)
     return samples
 
 
@@ -97,8 +101,9 @@ def variants(model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
 
 
 def _detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
-    keys = ("bboxes", "scores", "labels")
-    return [{key: getattr(result.pred_instances, key) for key in keys} for result in results]
+    found = [result.pred_instances for result in results]
+    keys = ["bboxes", "scores", "labels", *(["masks"] if all("masks" in instances for instances in found) else [])]
+    return [{key: getattr(instances, key) for key in keys} for instances in found]
 
 
 class Detector:
@@ -136,11 +141,11 @@ class Detector:
         return dict(input=batch["inputs"], meta=meta, **found)
 
 
-def losses(model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
+def losses(model: Any, batch: Batch, with_masks: bool = False) -> Tuple[Dict[str, Any], torch.Tensor]:
     """Return the loss terms as the model names them and their sum; ``model`` may be wrapped for several ranks."""
     from mmengine.model import is_model_wrapper
 
-    samples = data_samples(batch, with_gt=True)
+    samples = data_samples(batch, with_gt=True, with_masks=with_masks)
     if not is_model_wrapper(model):
         terms = model.loss(batch.images, samples)
         return terms, model.parse_losses(terms)[0]

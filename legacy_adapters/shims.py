@@ -7,26 +7,74 @@ finds nothing missing does nothing. What was put in place is told in the trace's
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, List
+from typing import Any, Iterator, List, Optional
 
 import torch
 
 #: numpy < 1.24 had these names for Python's own types.
 _NUMPY_ALIASES = {"int": int, "bool": bool, "float": float, "object": object, "str": str, "complex": complex}
 
+#: Names of what was put in place in this process.
+IN_PLACE = []  # type: List[str]
+#: How an mmdet names the newest mmcv it accepts, in the message with which it refuses another one.
+_NEWEST = re.compile(r"<(=?)\s*(\d+(?:\.\d+)*)")
+_OLDEST = re.compile(r">=\s*(\d+(?:\.\d+)*)")
 
-def install(device: str) -> List[str]:
-    """Put in place what this interpreter lacks, and return its names.
+
+def install(device: str) -> None:
+    """Put in place what this interpreter lacks, and note the names in :data:`IN_PLACE`.
 
     Args:
         device: where the model will run; on the CPU ``.cuda()`` and ``.to("cuda")`` of the code base do nothing.
     """
-    done = [*_numpy_aliases(), *_torchvision()]
+    IN_PLACE.extend([*_numpy_aliases(), *_torchvision()])
     if not device.startswith("cuda"):
-        done += _no_cuda()
-    return done
+        IN_PLACE.extend(_no_cuda())
+
+
+@contextmanager
+def accepted_mmcv() -> Iterator[None]:
+    """Let an mmdet be imported within that refuses this mmcv 1.x because it is newer than any it knew.
+
+    It looks at the version alone, when it is imported. So it is imported once to learn whether it refuses, and which
+    versions it accepts; within, the version is the oldest one of these, and behind it the true one again.
+    """
+    import mmcv
+
+    own, accepted = mmcv.__version__, _accepted(mmcv.__version__)
+    if accepted is None:
+        yield
+        return
+    mmcv.__version__ = accepted
+    try:
+        yield
+    finally:
+        mmcv.__version__ = own
+    IN_PLACE.append("mmcv {} for mmdet, which refuses {}".format(accepted, own))
+
+
+def _accepted(version: str) -> Optional[str]:
+    """Return a version of mmcv that mmdet accepts; None if it accepts this one, or refuses it for being too old."""
+    try:
+        importlib.import_module("mmdet")
+        return None
+    except AssertionError as error:
+        text = str(error)
+    except ModuleNotFoundError:
+        return None
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mmdet"]:
+        del sys.modules[name]
+    newest, oldest = _NEWEST.search(text), _OLDEST.search(text)
+    is_newer = newest is not None and _numbers(version) >= _numbers(newest.group(2))
+    return oldest.group(1) if is_newer and oldest is not None else None
+
+
+def _numbers(version: str) -> List[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def _numpy_aliases() -> List[str]:

@@ -27,12 +27,14 @@ class Port:
         variant: of the family.
         layouts: of both sides, where they were taken from the models; None for the stored ones.
         from_both_models: each side's layout was taken from its own model.
+        told_classes: how many classes that model tells apart, as far as it says so.
     """
 
     family: Family
     variant: Variant
     layouts: AnyMapping[str, Layout] | None = field(default=None, compare=False, repr=False)
     from_both_models: bool = field(default=False, compare=False, repr=False)
+    told_classes: int | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.family.name} {self.variant.title or self.variant.name}"
@@ -46,10 +48,15 @@ class Port:
         """
         try:
             rules = _rules(self.family, self.variant)
-            aliases, forms = (_listed(self.family, name, self.variant) for name in ("aliases", "forms"))
-            return Mapping(self.family.name, rules, self.family.class_keys, aliases, forms)
+            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former")}
+            return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart; None if only its tensors say so."""
+        return self.told_classes if self.variant.classes is None else self.variant.classes
 
     @property
     def has_layouts(self) -> bool:
@@ -59,7 +66,7 @@ class Port:
     @property
     def has_tested_order(self) -> bool:
         """Whether the legacy layout is known to be in the order in which the legacy model makes its parameters."""
-        return self.from_both_models or self.family.name in registry.own()
+        return self.from_both_models or (self.family.name in registry.own() and _file(self) is not None)
 
     def layout(self, side: str) -> Layout:
         """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.
@@ -71,9 +78,11 @@ class Port:
             return self.layouts[side]
         return _stored(self, side)
 
-    def with_layouts(self, layouts: AnyMapping[str, Layout], from_both_models: bool = False) -> Port:
-        """Return the same model with layouts taken from the models, or from that of the new side alone."""
-        return replace(self, layouts=layouts, from_both_models=from_both_models)
+    def with_layouts(
+        self, layouts: AnyMapping[str, Layout], from_both_models: bool = False, classes: int | None = None
+    ) -> Port:
+        """Return the same model with layouts, and classes, taken from the models, or from that of the new side alone."""
+        return replace(self, layouts=layouts, from_both_models=from_both_models, told_classes=classes)
 
 
 @cache
@@ -118,15 +127,6 @@ def _rules(family: Family, variant: Variant) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
-    """Return the aliases or forms of a variant, which the mapping checks."""
-    listed = getattr(family, name)
-    listed = registry.called(family, name, variant) if callable(listed) else listed
-    if not isinstance(listed, Sequence):
-        raise MappingError(f"expected a tuple of {name}, found a {type(listed).__name__}.")
-    return tuple(listed)
-
-
 def _file(of: Port) -> Path | None:
     """Return the file of a model's stored layout, None if there is none."""
     name = of.variant.name
@@ -134,6 +134,15 @@ def _file(of: Port) -> Path | None:
         return None
     file = of.family.layouts / f"{name}.json"
     return file if file.is_file() else None
+
+
+def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
+    """Return the aliases, forms or former names of a variant, which the mapping checks."""
+    listed = getattr(family, name)
+    listed = registry.called(family, name, variant) if callable(listed) else listed
+    if not isinstance(listed, Sequence):
+        raise MappingError(f"expected a tuple of {name}, found a {type(listed).__name__}.")
+    return tuple(listed)
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 
 Decision = Dict[str, torch.Tensor]
 #: Slots of a basis whose numbers tell which decision is meant.
-TELLING = ("scores", "boxes", "cost")
+TELLING = ("scores", "boxes", "cost", "heights")
 _SKETCH = "basis/"
 _PROJECTIONS = 6
 _DIMENSIONS = 4

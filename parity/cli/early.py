@@ -15,7 +15,7 @@ from converters.cli.console import of_system
 from converters.rules.ports import Port, port
 from ddq_port import requirements
 from legacy_adapters import registry
-from legacy_adapters.family import LEGACY, NEW, Exclusion, Family, FamilyError, RepoError, of_configs
+from legacy_adapters.family import LEGACY, NEW, Exclusion, Family, FamilyError, RepoError, variant_of_configs
 from legacy_adapters.ground.console import BAD_INPUT, Failure
 from legacy_adapters.ground.words import counted
 from legacy_adapters.job import CHECKS
@@ -59,14 +59,10 @@ def resolved(
 
 def _of_configs(family: Family, variant: str | None, legacy: str | None, new: str | None) -> str:
     """Return the name of the model of two configs."""
-    if family.configured is None:
-        raise FamilyError(f"Family {family.name} has no models of configs; leave --legacy-config and --new-config out.")
-    if legacy is None or new is None:
+    if family.configured is not None and (legacy is None or new is None):
         missing = "--legacy-config" if legacy is None else "--new-config"
         raise FamilyError(f"A model of family {family.name} is made of two configs, one of each side; pass {missing}, too.")
-    if variant is not None:
-        raise FamilyError(f"Both --variant {variant} and configs are given; leave one of them out.")
-    return of_configs(legacy, new)
+    return variant_of_configs(family, variant, legacy or "", new or "")
 
 
 def needs_detector(context: click.Context, option: click.Parameter, family: str | None) -> str | None:

@@ -6,23 +6,50 @@ from pathlib import Path
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
-from .rules import rules
+from . import model_configs, rules_detr
+from .aliases import ALIASES
+from .forms import forms
+from .rules import former, rules
+from .seeding import SEEDING
 
 
 def configured(legacy: str, new: str) -> Variant:
-    """Return the model of two configs."""
+    """Return the model of two configs.
+
+    Raises:
+        FamilyError: if there is no such config of the new side.
+    """
+    if new:
+        model_configs.path_of(new)
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
 
 
-def _own(name: str) -> dict:
+#: Small models, to try the family and in its tests.
+_TRANSFORMERS = ("tiny_detr", "tiny_deformable", "tiny_deformable_refine", "tiny_deformable_two_stage")
+_SMALL = (
+    "tiny_retinanet",
+    "tiny_fcos",
+    "tiny_atss",
+    "tiny_yolox",
+    "tiny_faster_rcnn",
+    "tiny_mask_rcnn",
+    "tiny_cascade_rcnn",
+    "tiny_sparse_rcnn",
+    *_TRANSFORMERS,
+)
+
+
+def _own(name: str, legacy: str = "") -> Variant:
+    """Return a model of two configs of this folder; the legacy one may have another name."""
     folder = Path(__file__).parent / "configs"
-    return {side: dict(config=str(folder / side / f"{name}.py")) for side in SIDES}
+    names = zip(SIDES, (legacy or name, name))
+    return Variant(name, classes=7, **{side: dict(config=str(folder / side / f"{own}.py")) for side, own in names})
 
 
 FAMILY = Family(
     name="mmdet2",
-    variants=(Variant("tiny_retinanet", **_own("tiny_retinanet")),),
+    variants=(*(_own(name) for name in _SMALL), *(_own(f"{name}_sequence_first", name) for name in _TRANSFORMERS)),
     legacy=Side(
         "mmdet 2.x",
         Path("legacy.py"),
@@ -35,5 +62,12 @@ FAMILY = Family(
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
     rules=rules,
+    former=former,
+    seeding=SEEDING,
+    aliases=(*ALIASES, *rules_detr.ALIASES),
+    forms=forms,
+    exclusions=rules_detr.EXCLUSIONS,
+    batch_divisor=32,
     configured=configured,
+    layouts=Path("layouts"),
 )

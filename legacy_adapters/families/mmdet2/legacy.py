@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List
 
+from legacy_adapters.bases import operators
 from legacy_adapters.mmdet2 import MMDet2Adapter
 from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
 
@@ -13,7 +14,7 @@ class MMDet2Detector(MMDet2Adapter):
 
     def taps(self, model: Any) -> List[Tap]:
         """Watch what is discrete or drawn."""
-        return [*matchings({}), *random_taps(), *rankings()]
+        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
 
 
 ADAPTER = MMDet2Detector()

@@ -15,6 +15,8 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from legacy_adapters import mmdet3  # noqa: E402
+from legacy_adapters.bases import operators  # noqa: E402
+from legacy_adapters.bases.configs import refused_types  # noqa: E402
 from legacy_adapters.inputs import UNSCALED, Batch  # noqa: E402
 from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings  # noqa: E402
 
@@ -31,20 +33,36 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
-        return mmdet3.build_model(self.config(options))
+        path = self.config(options)
+        with refused_types(path):
+            return mmdet3.build_model(path)
 
     def predict(self, model: Any, batch: Batch) -> list[dict[str, Tensor]]:
         """Run inference; return what 2.x does: class by class."""
         return [_by_class(found) for found in super().predict(model, batch)]
+
+    def losses(self, model: Any, batch: Batch) -> tuple[dict[str, Any], Tensor]:
+        """Return the loss terms as the model names them and their sum; objects have masks."""
+        return mmdet3.losses(model, batch, with_masks=True)
 
     def variants(self, model: Any) -> dict[str, Callable[[Batch], list[Any]]]:
         """Return inference with boxes of the resized images."""
         unscaled = super().variants(model)[UNSCALED]
         return {UNSCALED: lambda batch: [_by_class(found) for found in unscaled(batch)]}
 
+    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Callable[[str, int], dict[str, Any]]:
+        """Take the test pipeline of the config; return what 2.x does: class by class."""
+        detect = super().image_detector(model, options)
+
+        def by_class(path: str, image_id: int) -> dict[str, Any]:
+            found = detect(path, image_id)
+            return {**found, **_by_class({name: found[name] for name in ("bboxes", "scores", "labels")})}
+
+        return by_class
+
     def taps(self, model: Any) -> list[Tap]:
         """Watch what is discrete or drawn."""
-        return [*matchings({}), *random_taps(), *rankings()]
+        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
 
     def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Tell which code ran."""
