@@ -168,6 +168,7 @@ def metas(batch: Batch) -> List[Dict[str, Any]]:
             pad_shape=(*padded, 3),
             batch_input_shape=whole,
             scale_factor=numpy.array([*scale, *scale], dtype=numpy.float32),
+            border=(0, size[0], 0, size[1]),
             flip=False,
             flip_direction=None,
             filename="image{}".format(number),
