@@ -142,14 +142,17 @@ class Evidence(Protocol):
 def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
 
-    Each run is read once and then let go, so an iterable may make and remove traces on the way.
+    Each run is read once and then let go, so an iterable may make and remove traces on the way. What has another shape
+    in a run says nothing of rounding: there a score fell on the other side of a threshold.
     """
     largest: dict[Key, Norms] = {}
     for run in runs:
         twins = [
             (record, reference.by_key[record.key])
             for record in run.records
-            if record.is_float and record.key in reference.by_key
+            if record.is_float
+            and record.key in reference.by_key
+            and record.shape == reference.by_key[record.key].shape
         ]
         # a module's input is often another's output: measured once
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}

@@ -11,6 +11,8 @@ _TERMS = ("loss_cls", "loss_bbox", "loss_iou", "loss_mask", "acc", "pos_acc")
 #: More than any config has.
 _STAGES = range(10)
 
-ALIASES = tuple(
-    Alias(f"stage{stage}_{term}", f"s{stage}.{term}", of="loss") for stage, term in product(_STAGES, _TERMS)
+ALIASES = (
+    *(Alias(f"stage{stage}_{term}", f"s{stage}.{term}", of="loss") for stage, term in product(_STAGES, _TERMS)),
+    # one module, which mmcv 1.x reaches under this name first
+    Alias("roi_head.bbox_head.*.ffn.activate", "roi_head.bbox_head.*.ffn.layers.0.1"),
 )

@@ -16,6 +16,12 @@ SEEDING = Seeding(
         Draw("*sampling_offsets.bias", 2.0),
         Draw("bbox_head.cls_branches*.bias", 0.1, -2.0),
     ),
-    # what ends a branch of a transformer is damped
-    gains={"*output_proj.weight": 0.5, "*ffns.0.layers.1.weight": 0.5},
+    gains={
+        # what ends a branch of a transformer is damped
+        "*output_proj.weight": 0.5,
+        "*ffns.0.layers.1.weight": 0.5,
+        # Swish halves what is given to it, a ReLU of a residual branch does not
+        **dict.fromkeys(("backbone.stem.*", "backbone.stage*", "bbox_head.multi_level_*"), 2.0),
+        **{f"neck.{part}*": 2.0 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
+    },
 )
