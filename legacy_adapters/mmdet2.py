@@ -29,7 +29,8 @@ class MMDet2Adapter(DetectionAdapter):
 
     #: Those of one name on both sides are compared; the others, of heads, tell whose code is running.
     methods = (
-        "extract_feat", "get_anchors", "forward_train", "simple_test", "simple_test_rpn", "simple_test_bboxes", "get_bboxes",
+        "get_anchors", "forward_train", "simple_test", "simple_test_rpn", "simple_test_bboxes", "get_bboxes",
+        "_bbox_post_process",
     )  # fmt: skip
 
     def config(self, options: Mapping[str, Any]) -> str:

@@ -26,8 +26,8 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
 
     #: Those of one name on both sides are compared; the others, of heads, tell whose code is running.
     methods = (
-        "extract_feat", "get_anchors", "loss", "predict", "loss_and_predict", "loss_by_feat", "predict_by_feat",
-        "predict_bbox", "bbox_loss",
+        "get_anchors", "loss", "predict", "loss_and_predict", "loss_by_feat", "predict_by_feat",
+        "predict_bbox", "bbox_loss", "_bbox_post_process",
     )  # fmt: skip
 
     def config(self, options: Mapping[str, Any]) -> str:
