@@ -164,9 +164,19 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         reference: the trace in float64.
         spread: rounding errors of sketches.
         decisions: of ``legacy``.
+
+    Raises:
+        GoldenError: if the run in float64 computed other things.
     """
     sketch_of = sketches()
     weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
+    lone = next((r for r in legacy.records if r.is_float and r.kind != Kind.INIT and r.key not in reference.by_key), None)
+    if lone is not None:
+        place = f"{lone.phase} {lone.kind} {lone.name}#{lone.call} {lone.slot}".strip()
+        raise GoldenError(
+            f"The legacy side records {place} in float32 and not in float64, where a number fell on the other side of a "
+            "threshold; record with another --seed, --size or --objects."
+        )
     values = {
         record.key: GoldenValues(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]

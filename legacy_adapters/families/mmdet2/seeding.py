@@ -21,7 +21,8 @@ SEEDING = Seeding(
         "*output_proj.weight": 0.5,
         "*ffns.0.layers.1.weight": 0.5,
         # Swish halves what is given to it, a ReLU of a residual branch does not
-        **dict.fromkeys(("backbone.stem.*", "backbone.stage*", "bbox_head.multi_level_*"), 2.0),
-        **{f"neck.{part}*": 2.0 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
+        **dict.fromkeys(("backbone.*.conv.weight", "bbox_head.multi_level_*_convs*"), 1.5),
+        **{f"neck.{part}*": 1.5 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
+        "bbox_head.multi_level_conv_cls*": 2.0,
     },
 )
