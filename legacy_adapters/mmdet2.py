@@ -27,7 +27,11 @@ class MMDet2Adapter(DetectionAdapter):
     that holds the code base, unless it is installed.
     """
 
-    methods = ("extract_feat",)
+    #: Those of one name on both sides are compared; the others, of heads, tell whose code is running.
+    methods = (
+        "get_anchors", "forward_train", "simple_test", "simple_test_rpn", "simple_test_bboxes", "get_bboxes",
+        "_bbox_post_process",
+    )  # fmt: skip
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of the config."""
@@ -168,6 +172,7 @@ def metas(batch: Batch) -> List[Dict[str, Any]]:
             pad_shape=(*padded, 3),
             batch_input_shape=whole,
             scale_factor=numpy.array([*scale, *scale], dtype=numpy.float32),
+            border=(0, size[0], 0, size[1]),
             flip=False,
             flip_direction=None,
             filename="image{}".format(number),

@@ -8,6 +8,7 @@ from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 
 from . import model_configs, rules_detr
 from .aliases import ALIASES
+from .exclusions import EXCLUSIONS
 from .forms import forms
 from .rules import former, rules
 from .seeding import SEEDING
@@ -66,7 +67,7 @@ FAMILY = Family(
     seeding=SEEDING,
     aliases=(*ALIASES, *rules_detr.ALIASES),
     forms=forms,
-    exclusions=rules_detr.EXCLUSIONS,
+    exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
     batch_divisor=32,
     configured=configured,
     layouts=Path("layouts"),

@@ -24,7 +24,12 @@ from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
 class MMDet3Detector(mmdet3.MMDet3Adapter):
     """Build and run any detector of a config."""
 
-    methods = ("extract_feat",)
+    samples = staticmethod(mmdet3.detailed_samples)
+    #: Those of one name on both sides are compared; the others, of heads, tell whose code is running.
+    methods = (
+        "get_anchors", "loss", "predict", "loss_and_predict", "loss_by_feat", "predict_by_feat",
+        "predict_bbox", "bbox_loss", "_bbox_post_process",
+    )  # fmt: skip
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of a config: a file, or a name among those of mmdet's package."""
@@ -40,10 +45,6 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
     def predict(self, model: Any, batch: Batch) -> list[dict[str, Tensor]]:
         """Run inference; return what 2.x does: class by class."""
         return [_by_class(found) for found in super().predict(model, batch)]
-
-    def losses(self, model: Any, batch: Batch) -> tuple[dict[str, Any], Tensor]:
-        """Return the loss terms as the model names them and their sum; objects have masks."""
-        return mmdet3.losses(model, batch, with_masks=True)
 
     def variants(self, model: Any) -> dict[str, Callable[[Batch], list[Any]]]:
         """Return inference with boxes of the resized images."""

@@ -8,8 +8,8 @@ SEEDING = Seeding(
     draws=(
         # factors of distances that are exponents
         Draw("*.scale", 0.1, 1.0, shape=()),
-        # exponents of distances in pixels: boxes of about 20 pixels
-        Draw("bbox_head.conv_reg.bias", 0.3, 3.0),
+        # exponents of distances in pixels, or in multiples of some: boxes of 10 pixels or a few times as large
+        Draw("bbox_head.conv_reg.bias", 0.3, 1.5),
         # boxes (centre, size) as shares of the image, which no refinement makes smaller than nothing
         Draw("*init_proposal_bboxes.weight", 0.12, (0.5, 0.5, 0.5, 0.5)),
         # of attention that samples: places apart from each other, in cells
@@ -25,7 +25,10 @@ SEEDING = Seeding(
         "bbox_head.fc_reg.weight": 8.0,
         "bbox_head.fc_cls.weight": 3.0,
         # Swish halves what is given to it, a ReLU of a residual branch does not
-        **dict.fromkeys(("backbone.stem.*", "backbone.stage*", "bbox_head.multi_level_*"), 2.0),
-        **{f"neck.{part}*": 2.0 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
+        **dict.fromkeys(("backbone.*.conv.weight", "bbox_head.multi_level_*_convs*"), 1.5),
+        **{f"neck.{part}*": 1.5 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
+        "bbox_head.multi_level_conv_cls*": 2.0,
+        # a softmax over many classes, of which some must have a score to be detected
+        "roi_head.bbox_head*.fc_cls.weight": 5.0,
     },
 )
