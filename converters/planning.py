@@ -62,7 +62,7 @@ def plan(
     try:
         result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
     except ConversionError as error:
-        raise chosen.told(_with_prefix(error, loaded, found)) from error
+        raise chosen.told(_with_variant(_with_prefix(error, loaded, found), found, options)) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
@@ -100,6 +100,17 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     """Add the keys that are left out because they lack the prefix that was asked for."""
     outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _with_variant(error: ConversionError, found: detect.Detection, options: Options) -> ConversionError:
+    """Say of a source that does not fit which variant it was taken for, if that was not said and there are others."""
+    variants = [variant.name for variant in found.port.family.variants]
+    if options.variant is not None or len(variants) == 1:
+        return error
+    return type(error)(
+        f"{str(error).rstrip('.')} (the source was taken for variant `{found.variant}`, {found.side} side; if that is "
+        f"wrong, pass --variant, one of {', '.join(variants)})."
+    )
 
 
 def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> ConversionError:

@@ -27,7 +27,11 @@ class MMDet2Adapter(DetectionAdapter):
     that holds the code base, unless it is installed.
     """
 
-    methods = ("extract_feat",)
+    #: Those of one name on both sides are compared; the others, of heads, tell whose code is running.
+    methods = (
+        "get_anchors", "forward_train", "simple_test", "simple_test_rpn", "simple_test_bboxes", "get_bboxes",
+        "_bbox_post_process",
+    )  # fmt: skip
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of the config."""

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -98,6 +99,11 @@ def _read(folder: str, installed: bool) -> Family:
     except Exception as error:
         raise FamilyError(f"{_line_of(error, file)} cannot be loaded: {_one_line(error)}.") from error
     return _checked(getattr(module, "FAMILY", None), Path(folder), installed, str(file))
+
+
+def shown_path(dotted: str) -> str:
+    """Return the dotted path of a class for a message: as in its file's folder, not as :func:`load_beside` has it."""
+    return re.sub(r"^(\w+)_[0-9a-f]{8}\.", r"\1.", dotted)
 
 
 def load_beside(file: Path, name: str) -> ModuleType:

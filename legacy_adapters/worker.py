@@ -100,6 +100,7 @@ def _record(
 
     from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
+    from legacy_adapters.named_inputs import NamedInputs
     from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
     from legacy_adapters.provenance import executed
@@ -108,7 +109,9 @@ def _record(
     from legacy_adapters.training import steps
 
     given = load_file(job.inputs)
-    inputs = {phase: placed(of_phase(given, phase), job.device, dtype) for phase in (PREDICT, TRAIN)}
+    inputs = {
+        phase: NamedInputs(phase, placed(of_phase(given, phase), job.device, dtype)) for phase in (PREDICT, TRAIN)
+    }
     replay = load_file(job.replay) if job.replay else None
     recorder = _recorder(job, adapter, model, writer)
     if job.perturb is not None:
@@ -116,7 +119,7 @@ def _record(
         perturb([*model.parameters(), *model.buffers(), *changed], job.perturb, job.amp)
     parameters = dict(model.named_parameters())  # training may add names
     loop, untouched = None, Untouched()
-    provenance["batch_sizes"] = {phase: adapter.sizes(adapter.batch(tensors)) for phase, tensors in inputs.items()}
+    provenance["batch_sizes"] = {phase: adapter.sizes(contract.batch(adapter, tensors)) for phase, tensors in inputs.items()}
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from converters.carrying.parts import LEFT_OUT
+from converters.errors import listed
 from converters.formats import finite
 from converters.reading.averages import WEIGHTS
 from converters.rules import ledger
@@ -204,6 +205,9 @@ def _compared(found: Diff) -> list[tuple[str, str]]:
         f"{len(side.duplicates)} duplicates in {name}, equal to {side.repeated}"
         for name, side in sides
         if side.duplicates
+    ]
+    left += [
+        f"{len(side.dropped)} in {name} that the rules drop, {listed(side.dropped)}" for name, side in sides if side.dropped
     ]
     unseen = [f"{', '.join(side.not_compared)} of {name}" for name, side in sides if side.not_compared]
     sets = [f"{', '.join(side.compared)} of {name}" for name, side in sides if side.compared]

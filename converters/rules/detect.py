@@ -103,7 +103,7 @@ def _best(
     share, best = max(((share, found) for found, share in agreements), key=lambda pair: pair[0], default=(0.0, None))
     forced = family is not None and variant is not None
     if best is None or share < _ENOUGH and not forced:
-        raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant))
+        raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant, agreements))
     return best
 
 
@@ -146,12 +146,14 @@ def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
     return hits / len(wanted.tensors)
 
 
-def _unknown(specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None) -> str:
+def _unknown(
+    specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None, tried: Sequence[tuple[Detection, float]]
+) -> str:
     """Say what the keys are, and what a known layout would have."""
     markers = sorted({marker for family in known for marker in family.markers})
     missing = [marker for marker in markers if marker not in specs]
     hints = [*(["--family"] if len(known) > 1 else []), *(["--variant"] if variant is None else [])]
-    lack = f"missing are {listed(missing)}" if missing else _nearest(specs, known, variant)
+    lack = f"missing are {listed(missing)}" if missing else _nearest(tried)
     return (
         f"The {len(specs)} keys of the source, such as {listed(_examples(specs))}, fit no known layout of "
         f"{', '.join(family.name for family in known)}: {lack}; pass {' and '.join(hints)} to see what does not fit."
@@ -164,9 +166,8 @@ def _examples(keys: Mapping[str, TensorSpec]) -> list[str]:
     return [ordered[at] for at in sorted({0, len(ordered) // 2, len(ordered) - 1})]
 
 
-def _nearest(specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None) -> str:
-    candidates = [port for family in known for port in _chosen(family, variant)]
-    best, share = max(_agreements(specs, candidates), key=lambda pair: pair[1])
+def _nearest(tried: Sequence[tuple[Detection, float]]) -> str:
+    best, share = max(tried, key=lambda pair: pair[1])
     return (
         f"the nearest, {best.port} on its {best.side} side, has {share:.0%} of its tensors there with the same shape"
     )

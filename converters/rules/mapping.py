@@ -145,6 +145,16 @@ class Mapping:
 
     def match(self, key: str) -> Match | None:
         """Find the rule that takes `key`, or what that is called now; None where no rule does."""
+        if key not in self._matches:
+            self._matches[key] = self._matched(key)
+        return self._matches[key]
+
+    @cached_property
+    def _matches(self) -> dict[str, Match | None]:
+        """What was asked for before: a conversion asks for every key several times."""
+        return {}
+
+    def _matched(self, key: str) -> Match | None:
         current = self.current(key)
         segments = tuple(current.split(".", _HEAD)[:_HEAD])
         heads = (segments[:length] for length in range(len(segments) + 1))
@@ -249,6 +259,19 @@ class Mapping:
         if path not in self._modules:
             self._modules[path] = self._map_module(path)
         return self._modules[path]
+
+    def drops_module(self, path: str) -> bool:
+        """Tell whether rules drop all keys of the module `path`; not so of one that has no keys."""
+        if path not in self._dropped:
+            taking = (self.rules[index] for index, pattern in self._sources if any(True for _ in pattern.cuts(path)))
+            targets = [rule.targets for rule in taking]
+            self._dropped[path] = bool(path and targets) and not any(targets)
+        return self._dropped[path]
+
+    @cached_property
+    def _dropped(self) -> dict[str, bool]:
+        """What `drops_module` found, by path."""
+        return {}
 
     @cached_property
     def _modules(self) -> dict[str, str | None]:

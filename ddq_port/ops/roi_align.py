@@ -206,7 +206,7 @@ class _Samples(NamedTuple):
         table.index_add_(0, self.places[used].view(-1), shares.view(-1, table.shape[1]))
 
     def _rounds(self) -> Iterator[tuple[Tensor | None, Tensor]]:
-        """Give the bins that have a first sample, and these samples, then a second one, and so on; None for all bins."""
+        """Give the bins with a first sample, and these samples; then those with a second; None for all bins."""
         starts = self.counts.cumsum(0) - self.counts
         for number in range(int(self.counts.max()) if self.counts.numel() else 0):
             more = self.counts > number

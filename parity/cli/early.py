@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from legacy_adapters.job import CHECKS
 
 from ..sides.places import RUN, check_file
 from ..sides.settings import SettingsError, check_options
+from ..traces.kinds import Kind
 from .options import DEFAULT_BOUNDS
 from .output import check_run_folder
 
@@ -63,6 +65,22 @@ def _of_configs(family: Family, variant: str | None, legacy: str | None, new: st
     return variant_of_configs(family, variant, legacy or "", new or "")
 
 
+def needs_detector(context: click.Context, option: click.Parameter, family: str | None) -> str | None:
+    """Refuse a family that is no detector, before images are asked for.
+
+    Raises:
+        converters.cli.console.Failure: if the family makes inputs of its own, or there is none of that name.
+    """
+    if family is not None:
+        with refusals():
+            if registry.get(family).inputs is not None:
+                raise FamilyError(
+                    f"Family {family} has no detector: its family.py makes `inputs` of its own, so there are no images to "
+                    "detect objects in; use `ddq-parity run`."
+                )
+    return family
+
+
 def excluded(exclude: tuple[str, ...], reason: tuple[str, ...]) -> tuple[Exclusion, ...]:
     """Make exclusions of patterns ``[SIDE:][KIND:]NAME[#SLOT]`` and as many reasons.
 
@@ -80,6 +98,11 @@ def excluded(exclude: tuple[str, ...], reason: tuple[str, ...]) -> tuple[Exclusi
         if len(before) > 1 or not name or not why.strip():
             raise click.BadParameter(
                 f"--exclude {pattern!r} with --reason {why!r}; expected [legacy:|new:][KIND:]NAME[#SLOT] and a reason."
+            )
+        if before and not any(fnmatchcase(kind, before[0]) for kind in Kind):
+            raise click.BadParameter(
+                f"--exclude {pattern!r}: {before[0]!r} is no side and no kind of records; expected legacy, new, or one of "
+                f"{', '.join(Kind)}."
             )
         made += [Exclusion(side, *(before or ["*"]), name, slot or "*", why) for side in sides]
     return tuple(made)

@@ -16,7 +16,7 @@ from legacy_adapters import registry
 
 from ..sides import places
 from . import curves_options, eval_options
-from .early import bounds_options, excluded, needs_out, refusals, refuse_early, resolved, task_options
+from .early import bounds_options, excluded, needs_detector, needs_out, refusals, refuse_early, resolved, task_options
 from .options import (
     BOUNDS,
     CHECK,
@@ -36,6 +36,7 @@ from .options import (
     TASK,
     TRAINING,
     having,
+    of_family,
 )  # fmt: skip
 from .output import check_new_file, check_script_folder
 from .params import AT_RISK_ULPS, NotNegative
@@ -257,8 +258,8 @@ def curves(json: bool, **arguments: Any) -> None:
 
 
 @cli.command("eval", epilog=eval_options.EXIT_CODES)
-@having(*eval_options.DATA_SET, *FAMILY, *LEGACY, *eval_options.WEIGHTS, *NEW, *eval_options.DETECTIONS)
-@having(*MACHINE, *eval_options.KEPT, *OUTPUT)
+@having(*eval_options.DATA_SET, *of_family(is_eager=True, callback=needs_detector), *LEGACY, *eval_options.WEIGHTS)
+@having(*NEW, *eval_options.DETECTIONS, *MACHINE, *eval_options.KEPT, *OUTPUT)
 def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
     """Detect objects in a data set with both sides and compare.
 

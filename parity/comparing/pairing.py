@@ -83,6 +83,7 @@ def pair(
     likeness: Likeness | None = None,
     keys: Mapping[Key, Key] | None = None,
     changed: Collection[str] = (),
+    is_turned: Callable[[Record, Record], bool] = lambda one, two: False,
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
@@ -102,6 +103,8 @@ def pair(
         keys: of another pairing, to be kept, as :attr:`Pairing.keys`; None to pair by content.
         changed: legacy modules that may compute in another shape, for a rule changes their parameters: what has
             another shape has no twin.
+        is_turned: tells of what such a module takes or gives whether it is laid out otherwise in the same shape; then it
+            has no twin, either.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
@@ -117,7 +120,8 @@ def pair(
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     other = [
         one for one in pairs
-        if one.legacy.kind in OF_MODULES and one.legacy.name in changed and one.legacy.shape != one.new.shape
+        if one.legacy.kind in OF_MODULES and one.legacy.name in changed
+        and (one.legacy.shape != one.new.shape or is_turned(one.legacy, one.new))
     ]  # fmt: skip
     pairs = tuple(one for one in pairs if not any(one is two for two in other)) if other else pairs
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]

@@ -21,10 +21,11 @@ from ..traces.kinds import INPUTS, OF_TAPS, OUTPUTS, Kind, Subject
 
 #: What the records of one event are about: a call of a module, or a decision.
 _SUBJECTS = {kind: Kind(kind).subject for kind in (*INPUTS, *OUTPUTS, *OF_TAPS)}
-#: Tells how far two records of one form are apart, as a share of their size.
-Likeness = Callable[[Record, Record], float]
+#: Tells how far two records of one form are apart, as a share of their size; also with the second one's dimensions in
+#: another order.
+Likeness = Callable[..., float]
 #: What is given differs by less than this between the sides, unless something is wrong.
-_NEAR = 0.01
+NEAR = 0.01
 
 
 @dataclass
@@ -165,14 +166,14 @@ def _by_likeness(
     """Bring two groups of events of one form into one order: the nearest first, the rest as they come."""
     if len(ours) < 2 and len(theirs) < 2:
         return list(ours), list(theirs)
-    if len(ours) == len(theirs) and all(_distance(one, two, likeness) < _NEAR for one, two in zip(ours, theirs)):
+    if len(ours) == len(theirs) and all(_distance(one, two, likeness) < NEAR for one, two in zip(ours, theirs)):
         return list(ours), list(theirs)
     gaps = sorted(
         (_distance(one, two, likeness), i, j) for i, one in enumerate(ours) for j, two in enumerate(theirs)
     )
     first, second = {}, {}
     for gap, i, j in gaps:
-        if gap < _NEAR and i not in first and j not in second:
+        if gap < NEAR and i not in first and j not in second:
             first[i], second[j] = j, i
     left = [i for i in range(len(ours)) if i not in first], [j for j in range(len(theirs)) if j not in second]
     order = [*first.items(), *zip(*left)]

@@ -29,6 +29,7 @@ from ..sides.sides import DECISIONS
 from ..sides.stopped import recorded_by
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
+from ..verdict.counterparts import Counterparts
 from ..verdict.isolation import write_forcing
 from ..verdict.verdict import MATCH, Verdict, ended, judge, with_isolation
 
@@ -169,7 +170,8 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     alone = judge(_isolable(legacy), isolated, mapping, kept.exclusions, kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
-    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
+    counterparts = Counterparts.of(legacy, isolated, mapping)
+    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()), counterparts)
 
 
 def _isolable(legacy: Trace) -> Trace:

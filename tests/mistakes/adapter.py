@@ -1,4 +1,4 @@
-"""The new side, on the operators of ddq_port, with the mistake that the environment variable ``DDQ_MISTAKE`` names."""
+"""The new side, on the operators of ddq_port and computing as 2.x does, with the mistake that the environment variable ``DDQ_MISTAKE`` names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from legacy_adapters import mmdet3  # noqa: E402
-from legacy_adapters.families.mmdet2.new import MMDet3Detector  # noqa: E402
+from legacy_adapters.families.mmdet2.as_2x import As2xDetector  # noqa: E402
 from tests.mistakes.catalogue import MISTAKES  # noqa: E402
 from tests.mistakes.mistake import VARIABLE  # noqa: E402
 
 MISTAKE = MISTAKES.get(os.environ.get(VARIABLE, ""))
-ADAPTER = MMDet3Detector()
+ADAPTER = As2xDetector()
 _right = mmdet3.load_config
 
 

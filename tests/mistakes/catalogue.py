@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .mistake import IMAGES, REFUSED, STEPS, Mistake, setting
+from .mistake import IMAGES, INCOMPARABLE, REFUSED, STEPS, Mistake, setting
 
 _RETINA, _FASTER = "tiny_retinanet", "tiny_faster_rcnn"
 _ALL_PARAMETERS, _SCHEDULE, _CLIPPING = "the optimizer", "the schedule", "gradient clipping"
@@ -29,14 +29,28 @@ def _images(name: str, path: str, value: Any) -> Mistake:
     return Mistake(name, _RETINA, _INPUTS, setting(path, value), setting=IMAGES)
 
 
-def _batches(change: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """Return what changes the batches that an adapter gives its model to learn from."""
+def _objects(change: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return what changes the objects of each image, in place, that the head learns from."""
 
-    def adapt(adapter: Any) -> None:
-        right = type(adapter).losses
-        adapter.losses = lambda model, batch: right(adapter, model, change(batch))
+    def apply(model: Any) -> None:
+        right = model.bbox_head.loss
 
-    return adapt
+        def loss(x: Any, batch_data_samples: Any) -> Any:
+            for sample in batch_data_samples:
+                change(sample.gt_instances)
+            return right(x, batch_data_samples)
+
+        model.bbox_head.loss = loss
+
+    return _built(apply)
+
+
+def _labels_from_one(objects: Any) -> None:
+    objects.labels = (objects.labels + 1) % 7
+
+
+def _boxes_in_original_size(objects: Any) -> None:
+    objects.bboxes = objects.bboxes / 2
 
 
 def _results(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Any], None]:
@@ -89,27 +103,27 @@ def _adapted(name: str, detector: str, where: str, adapt: Callable[[Any], None],
 _HEAD, _RPN, _ROI = "bbox_head", "rpn_head", "roi_head"
 _ANCHORS = "bbox_head.anchor_generator"
 _PASS = (
-    _adapted("labels_from_one", _RETINA, "the detector",
-             _batches(lambda batch: replace(batch, gt_labels=[(labels + 1) % 7 for labels in batch.gt_labels]))),
-    _adapted("boxes_in_original_size", _RETINA, "the detector",
-             _batches(lambda batch: replace(batch, gt_bboxes=[boxes / 2 for boxes in batch.gt_bboxes]))),
+    _adapted("labels_from_one", _RETINA, _HEAD, _objects(_labels_from_one), "`target`"),
+    _adapted("boxes_in_original_size", _RETINA, _HEAD, _objects(_boxes_in_original_size)),
     _adapted("detected_labels_from_one", _RETINA, "the detector",
-             _results(lambda found: dict(found, labels=found["labels"] + 1)), "labels"),
+             _results(lambda found: dict(found, labels=found["labels"] + 1)), "`result`"),
     _adapted("averaged_by_one_more", _RETINA, "bbox_head.loss_bbox", _built(_averaged_by_one_more)),
     _retina("nms_threshold", _HEAD, "test_cfg.nms.iou_threshold", 0.6, "nms"),
     _retina("score_threshold", _HEAD, "test_cfg.score_thr", 0.6),
     _retina("fewer_before_nms", _HEAD, "test_cfg.nms_pre", 100),
-    _retina("fewer_detections", _HEAD, "test_cfg.max_per_img", 50),
+    _retina("fewer_detections", _HEAD, "test_cfg.max_per_img", 50, "max_per_img"),
     _retina("coder_stds", _HEAD, "bbox_head.bbox_coder.target_stds", [0.1, 0.1, 0.2, 0.2]),
     _retina("coder_means", _HEAD, "bbox_head.bbox_coder.target_means", [0.0, 0.0, 0.1, 0.1]),
     _retina("anchor_scale", _HEAD, f"{_ANCHORS}.octave_base_scale", 3),
     _retina("anchor_ratios_backwards", _HEAD, f"{_ANCHORS}.ratios", [2.0, 1.0, 0.5]),
-    _retina("anchor_strides", _HEAD, f"{_ANCHORS}.strides", [8, 16, 32, 64, 64]),
+    _retina("anchor_strides", _HEAD, f"{_ANCHORS}.strides", [4, 8, 16, 32, 64]),
     _retina("anchors_at_centres", _HEAD, f"{_ANCHORS}.center_offset", 0.5),
     _retina("norm_eps", "backbone.bn1", "backbone.norm_cfg", dict(type="BN", requires_grad=True, eps=1e-3)),
-    _retina("norm_learns_statistics", "backbone.bn1", "backbone.norm_eval", False),
-    _retina("stage_not_frozen", "backbone", "backbone.frozen_stages", 0),
-    _retina("one_stage_more_frozen", "backbone", "backbone.frozen_stages", 2),
+    _retina("norm_learns_statistics", "backbone.layer2.0.bn1", "backbone.norm_eval", False),
+    replace(_retina("stage_not_frozen", "backbone.layer1.0.bn1.bias", "backbone.frozen_stages", 0),
+            outcome=INCOMPARABLE),
+    replace(_retina("one_stage_more_frozen", "backbone.layer2.0.conv1", "backbone.frozen_stages", 2, "cut off"),
+            outcome=INCOMPARABLE),
     _retina("loss_weight_of_classes", "bbox_head.loss_cls", "bbox_head.loss_cls.loss_weight", 2.0),
     _retina("loss_weight_of_boxes", "bbox_head.loss_bbox", "bbox_head.loss_bbox.loss_weight", 0.5),
     _retina("focal_alpha", "bbox_head.loss_cls", "bbox_head.loss_cls.alpha", 0.75),
@@ -133,7 +147,7 @@ _PASS = (
     _adapted("roi_levels_swapped", _FASTER, "roi_head.bbox_roi_extractor", _built(_levels_swapped)),
     _faster("roi_coder_stds", "roi_head.bbox_head", "roi_head.bbox_head.bbox_coder.target_stds", [1.0] * 4),
     _faster("proposal_nms", _RPN, "test_cfg.rpn.nms.iou_threshold", 0.9, "nms"),
-    _faster("fewer_proposals", _RPN, "test_cfg.rpn.max_per_img", 50),
+    _faster("fewer_proposals", _RPN, "test_cfg.rpn.max_per_img", 50, "max_per_img"),
     _faster("fewer_proposals_in_training", _RPN, "train_cfg.rpn_proposal.max_per_img", 50),
     _faster("proposal_threshold", _RPN, "train_cfg.rpn.assigner.pos_iou_thr", 0.5),
     _faster("sampler_of_proposals", _RPN, "train_cfg.rpn.sampler.num", 32),

@@ -8,8 +8,8 @@ from typing import Any
 
 #: Where it shows: in one forward and backward pass, in steps of a training, from image files on.
 PASS, STEPS, IMAGES = "pass", "steps", "images"
-#: What it must end in.
-MISMATCH, REFUSED = "MISMATCH", "REFUSED"
+#: What it must end in; what only one side trains is not comparable.
+MISMATCH, INCOMPARABLE, REFUSED = "MISMATCH", "INCOMPARABLE", "REFUSED"
 #: Environment variable that tells ``adapter.py`` which mistake to make.
 VARIABLE = "DDQ_MISTAKE"
 

@@ -26,8 +26,8 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """Return features of 2 images of 28x36 pixels at stride 4, and RoIs inside, across the border, flat and outside."""
     features = torch.randn(2, 3, 7, 9, generator=torch.Generator().manual_seed(0), dtype=dtype)
     rois = [
-        [0, 3.3, 2.2, 20.1, 25.7], [1, -5.0, -4.0, 50.0, 40.0], [1, 10.0, 10.0, 10.0, 10.0], [0, 30.0, 20.0, 35.5, 27.0],
-        [1, 60.0, 50.0, 70.0, 80.0], [0, 0.0, 0.0, 35.9, 27.9],
+        [0, 3.3, 2.2, 20.1, 25.7], [1, -5.0, -4.0, 50.0, 40.0], [1, 10.0, 10.0, 10.0, 10.0],
+        [0, 30.0, 20.0, 35.5, 27.0], [1, 60.0, 50.0, 70.0, 80.0], [0, 0.0, 0.0, 35.9, 27.9],
     ]  # fmt: skip
     return features, torch.tensor(rois, dtype=dtype)
 
@@ -79,7 +79,11 @@ def test_equals_the_kernels_loop(mode: str, ratio: int, aligned: bool) -> None:
 def test_gradient_is_that_of_the_forward_function(mode: str, ratio: int, aligned: bool) -> None:
     features, rois = inputs()
     leaf = features.requires_grad_()
-    assert torch.autograd.gradcheck(lambda maps: roi_align(maps, rois, (2, 3), 0.25, ratio, mode, aligned), (leaf,))
+
+    def pool(maps: Tensor) -> Tensor:
+        return roi_align(maps, rois, (2, 3), 0.25, ratio, mode, aligned)
+
+    assert torch.autograd.gradcheck(pool, (leaf,), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -101,8 +105,8 @@ def test_many_rois_are_pooled_as_one_by_one() -> None:
     images = torch.randint(0, 2, (400, 1), generator=generator).float()
     rois = torch.cat([images, corners, corners + sizes], 1)
     pooled = roi_align(features, rois, 7, 0.25, 0, "avg", True)  # more than one part
-    for place in range(0, 400, 37):
-        assert torch.equal(pooled[place : place + 1], roi_align(features, rois[place : place + 1], 7, 0.25, 0, "avg", True))
+    for one in (slice(place, place + 1) for place in range(0, 400, 37)):
+        assert torch.equal(pooled[one], roi_align(features, rois[one], 7, 0.25, 0, "avg", True))
     (gradient,) = torch.autograd.grad(pooled.sum(), features)
     # samples of a RoI weigh as much as a bin together, if they lie on the map
     assert float(gradient.double().sum()) <= 400 * 64 * 49
@@ -120,14 +124,14 @@ def test_no_rois_give_no_features() -> None:
 def test_negative_sizes_are_refused_if_aligned() -> None:
     features, rois = inputs()
     rois[3] = torch.tensor([0, 8.0, 4.0, 7.5, 9.0])
-    with pytest.raises(RuntimeError, match=r"no RoI may have a negative size, found 1 of 6, first RoI 3 with .* \(8.0, 4"):
+    with pytest.raises(RuntimeError, match=r"may have a negative size, found 1 of 6, first RoI 3 with .* = \(8.0, 4.0"):
         roi_align(features, rois, (2, 3), 0.25, 2, "avg", True)
     assert roi_align(features, rois, (2, 3), 0.25, 2, "avg", False).isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("place", "value", "said"),
-    [((2, 3), math.nan, "found 1 of 6 that are not"), ((2, 0), 2.0, "images 0 to 1, found 0 to 2"), ((2, 0), -1.0, "found -1")],
+    [((2, 3), math.nan, "found 1 of 6 that"), ((2, 0), 2.0, "images 0 to 1, found 0 to 2"), ((2, 0), -1.0, "found -1")],
 )
 def test_rois_of_nowhere_are_refused(place: tuple[int, int], value: float, said: str) -> None:
     features, rois = inputs()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def path_of(config: str) -> Path:
     return path
 
 
-@cache
+@lru_cache(maxsize=None)
 def _model(config: str) -> dict[str, Any]:
     from mmengine.config import Config
 

@@ -24,8 +24,12 @@ from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
 class MMDet3Detector(mmdet3.MMDet3Adapter):
     """Build and run any detector of a config."""
 
-    methods = ("extract_feat",)
     samples = staticmethod(mmdet3.detailed_samples)
+    #: Those of one name on both sides are compared; the others, of heads, tell whose code is running.
+    methods = (
+        "get_anchors", "loss", "predict", "loss_and_predict", "loss_by_feat", "predict_by_feat",
+        "predict_bbox", "bbox_loss", "_bbox_post_process",
+    )  # fmt: skip
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of a config: a file, or a name among those of mmdet's package."""

@@ -57,3 +57,10 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
     ),
 )  # fmt: skip
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001))
+train_cfg = dict(max_epochs=12)
+param_scheduler = [
+    # mmengine arrives at the full rate in the last step before `end`, mmcv 1.x in the first one behind `warmup_iters`
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=501),
+    dict(type="MultiStepLR", begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1),
+]
