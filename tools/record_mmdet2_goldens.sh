@@ -8,7 +8,7 @@ repo=$1
 shift
 here=$(cd "$(dirname "$0")/.." && pwd)
 [ $# -gt 0 ] || set -- retinanet fcos atss yolox faster_rcnn mask_rcnn cascade_rcnn sparse_rcnn \
-    detr deformable deformable_refine deformable_two_stage
+    detr deformable deformable_refine
 mkdir -p "$here/tests/golden/mmdet2"
 for name in "$@"; do
     seed=0

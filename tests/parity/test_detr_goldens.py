@@ -11,7 +11,7 @@ from parity.golden import golden
 
 from .test_mmdet2_goldens import FILES
 
-CASES = ["deformable", "deformable_refine", "deformable_two_stage", "detr"]
+CASES = ["deformable", "deformable_refine", "detr"]
 
 
 @pytest.mark.parametrize("case", CASES)
