@@ -15,8 +15,8 @@ from . import shims, standin
 from .bases.configs import check_form, refused_types
 from .bases.detection import DetectionAdapter
 from .inputs import UNSCALED, Batch, masks_of
-from .mmdet3 import mmcv_ops
 from .origin import UnusableInputError
+from .standin import mmcv_ops
 from .training.hooked import HookTraining, training
 
 

@@ -123,3 +123,10 @@ def _absent(present: list) -> Callable[[str], Callable]:
         return missing
 
     return answer
+
+
+def mmcv_ops() -> str:
+    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
+    extension = sys.modules.get("mmcv._ext")
+    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
+    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
