@@ -76,6 +76,7 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
     made = _Made(adapter, path, job)
     model = made.by("build", job.options, job.device)
     _check_weights(model, job.layout, made.place("build"))
+    check_operators(model, path)
     made.by("provenance", job.options)
     if "eval" in checks:
         made.by("image_detector", model, job.options)
@@ -83,6 +84,30 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
     made.by("taps", model)
     if "train" in checks:
         made.by("training", model, job.options, job.epoch_length)
+
+
+def check_operators(model: Any, side: str) -> None:
+    """Refuse a model that calls an operator which a stand-in for a compiled extension lacks.
+
+    Args:
+        model: that was built.
+        side: what it is called in the message.
+
+    Raises:
+        AdapterError: with the class that calls it, the operator and what to install.
+    """
+    from .operators import first_lacking
+
+    told = first_lacking(model)
+    if told is not None:
+        raise AdapterError("The model of {} cannot be run, for its {}".format(side, told))
+
+
+def refusal(error: BaseException) -> BaseException:
+    """Return what to report of an error: one that a lacking operator raised when it was called is a refusal, too."""
+    from .operators import OPERATOR
+
+    return AdapterError(str(error)) if hasattr(error, OPERATOR) else error
 
 
 def result(adapter: Any, name: str, *args: Any) -> Any:

@@ -88,7 +88,7 @@ def run_side(
 
 def layout_of_side(
     side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float,
-    other_python: bool,
+    other_python: bool, runs: bool = False,
 ) -> Dict[str, List[Any]]:
     """Build the model of a side and return its layout: key -> dtype, shape and role, in the model's order.
 
@@ -100,6 +100,7 @@ def layout_of_side(
         python: see there.
         time_limit: see there.
         other_python: see there.
+        runs: the model will be run, so refuse one whose operators are lacking; a conversion needs none.
 
     Raises:
         SideError: if the model cannot be built.
@@ -122,6 +123,7 @@ def layout_of_side(
         cpu_capability=None,
         device="cpu",
         describe=str(path),
+        runs=runs,
     )
     run_side(name, job, folder, python, time_limit, other_python, called=side)
     return dict(json.loads(path.read_text()))

@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 
 import torch
 
+from legacy_adapters import contract
 from legacy_adapters.job import write_json
 
 from .initialising import every_parameter
@@ -14,8 +15,11 @@ BUFFER, FROZEN = "buffer", "frozen"
 
 
 def describe(job: Any, adapter: Any) -> None:
-    """Build the model and write its layout to ``job.describe``."""
-    write_json(job.describe, list(entries(adapter.build(job.options, job.device)).items()))
+    """Build the model and write its layout to ``job.describe``; a model that is to run must find its operators."""
+    model = adapter.build(job.options, job.device)
+    if job.runs:
+        contract.check_operators(model, job.adapter)
+    write_json(job.describe, list(entries(model).items()))
 
 
 def entries(model: torch.nn.Module) -> Dict[str, List[Any]]:

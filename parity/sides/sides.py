@@ -93,7 +93,7 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
         layouts = {}
         for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
             options = Path(made), code.python, machine.time_limit, code.other_python
-            entries = layout_of_side(side, code.adapter, code.options, *options)
+            entries = layout_of_side(side, code.adapter, code.options, *options, runs=True)
             layouts[side] = Layout.from_entries(port.variant.name, entries)
     return port.with_layouts(layouts, from_both_models=True)
 
