@@ -92,7 +92,7 @@ class LackingOperatorError(NotImplementedError):
         self.lacking_operator = name
 
 
-#: The operators that were asked for and are lacking, each with what to do: see ``legacy_adapters.operators``.
+#: The operators that were asked for and are lacking, each with what to do: see ``legacy_adapters.lacking``.
 __lacking_operators__: dict[str, str] = {}
 
 

@@ -44,7 +44,7 @@ SHARED = {
 #: What the names they are loaded under begin with; no module of the package they lie in is imported with them.
 PRIVATE_NAME = "legacy_adapters.standin._"
 MARKER = "__legacy_standin__"
-#: Under this name stand the operators that were asked for and are lacking, see :mod:`legacy_adapters.operators`.
+#: Under this name stand the operators that were asked for and are lacking, see :mod:`legacy_adapters.lacking`.
 LACKING = "__lacking_operators__"
 
 

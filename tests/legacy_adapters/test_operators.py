@@ -1,157 +1,75 @@
-"""Operators that a stand-in lacks are found in a model's code before it is run, and refused when they are called."""
-
-from __future__ import annotations
-
-import sys
-from types import ModuleType
+"""Taps of mmcv's NMS, for several classes at once, and of the level that a region is pooled from."""
 
 import pytest
 import torch
+from mmcv.ops import batched_nms
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
-from ddq_port.ops import mmcv_ext
-from legacy_adapters import contract, operators, standin
-from legacy_adapters.launch import RefusedError, layout_of_side
+from legacy_adapters.bases import operators
+from legacy_adapters.recording import taps
+from legacy_adapters.recording.recorder import Recorder
+from legacy_adapters.recording.trace_writer import TraceWriter
+from parity.decisions.kinds import rule_of
+from parity.traces.trace import Trace
 
-#: A file of a code base that uses an extension, as mmcv's files of operators do.
-CLIENT = """
-import extension
-import torch
+BOX = [10.0, 10.0, 20.0, 20.0]
+BOXES = torch.tensor([BOX, BOX, BOX, [11.0, 10.0, 20.0, 20.0], [50.0, 50.0, 60.0, 60.0]])
+SCORES = torch.tensor([0.5, 0.9, 0.4, 0.8, 0.3])
+LABELS = torch.tensor([0, 0, 1, 1, 1])
 
-class Function(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return extension.bend(x)
 
-bend = Function.apply
+def watched(tmp_path, call, replay=None):
+    """Return what a call gives and the trace of its taps."""
+    recorder = Recorder(TraceWriter(str(tmp_path)))
+    with taps.installed(operators.taps(), recorder, replay), recorder.in_phase("predict"):
+        result = call()
+    recorder.writer.finish({}, dict(recorder.coverage(), without_gradient=[], frozen=[]))
+    return result, Trace.load(tmp_path)
 
-def stretch(x):
-    return extension.stretch(x)
 
-def present(x):
-    return extension.present(x)
+def test_nms_of_two_classes_is_one_decision_that_follows_its_rule(tmp_path):
+    (_, keep), trace = watched(tmp_path, lambda: batched_nms(BOXES, SCORES, LABELS, dict(type="nms", iou_threshold=0.5)))
+    assert keep.tolist() == [1, 3, 4]  # of one class the best covers the other; boxes of two classes never do
+    decision, basis = (trace.values_of("predict", kind, operators.SUPPRESSION, 0) for kind in ("tap", "basis"))
+    assert decision["keep"].tolist() == [1, 3, 4] and int(basis["max_num"]) == len(BOXES)
+    rule, none = rule_of(basis), dict.fromkeys(basis, 0.0)
+    assert rule.margin(decision, basis, none).is_tie
+    assert not rule.margin({"keep": torch.tensor([1, 3])}, basis, none).is_tie
+    assert {way.name for way in rule.alternatives(decision, basis)} >= {"order", "overlap", "rival"}
 
-class Bend(torch.nn.Module):
-    def forward(self, x):
-        return bend(x)
-"""
-#: A code base's own file.
-OWN = """
-import client
-import torch
-from client import Bend, present, stretch
 
-class Plain(torch.nn.Module):
-    def forward(self, x):
-        return present(x) if isinstance(x, Bend) else x
-
-class Direct(torch.nn.Module):
-    def forward(self, x):
-        return [stretch(one) for one in x]
-
-class ByModule(torch.nn.Module):
-    def forward(self, x):
-        return client.stretch(x)
-
-class Derived(Direct):
-    pass
-
-class Sampler:
-    def sample(self, x):
-        return stretch(x)
-
-class Holder(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.parts = dict(samplers=[Sampler()])
-"""
+def test_replayed_nms_is_what_the_caller_gets_unless_it_does_not_fit(tmp_path):
+    cfg = dict(type="nms", iou_threshold=0.5)
+    for keep, given in (([3, 2], [3, 2]), ([3, 7], [1, 3, 4])):
+        forced = {"predict/nms/0/keep": torch.tensor(keep)}
+        (_, kept), _ = watched(tmp_path / str(keep), lambda: batched_nms(BOXES, SCORES, LABELS, cfg), forced)
+        assert kept.tolist() == given
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A code base whose extension has ``present`` and lacks ``bend`` and ``stretch``."""
-    extension = ModuleType("extension")
-    extension.present = abs
-    extension.__dict__[operators.LACKING] = {name: f"`{name}` is not there; get it." for name in ("bend", "stretch")}
-    monkeypatch.setitem(sys.modules, "extension", extension)
-    for name, code in (("client", CLIENT), ("own", OWN)):
-        module = ModuleType(name)
-        monkeypatch.setitem(sys.modules, name, module)
-        exec(code, module.__dict__)
-    return module
+def extractor():
+    layer = dict(type="RoIAlign", output_size=7, sampling_ratio=0)
+    return SingleRoIExtractor(layer, out_channels=4, featmap_strides=[4, 8, 16, 32])
 
 
-@pytest.mark.parametrize("name", ["Direct", "ByModule", "Derived", "Holder"])
-def test_operator_that_code_calls_is_found(own: ModuleType, name: str) -> None:
-    model = torch.nn.Sequential(torch.nn.ReLU(), getattr(own, name)())
-    caller = "Sampler" if name == "Holder" else name
-    assert operators.first_lacking(model) == f"{caller} calls what is lacking: `stretch` is not there; get it."
+def test_level_of_a_region_is_a_rounding_with_limits(tmp_path, extractor):
+    sides = torch.tensor([1.0, 111.0, 112.0, 113.0, 900.0])
+    rois = torch.stack([torch.zeros(5), torch.zeros(5), torch.zeros(5), sides, sides], 1)
+    levels, trace = watched(tmp_path, lambda: extractor.map_roi_levels(rois, 4))
+    assert levels.tolist() == [0, 0, 1, 1, 3]
+    decision, basis = (trace.values_of("predict", kind, operators.LEVELS, 0) for kind in ("tap", "basis"))
+    rule, none = rule_of(basis), dict.fromkeys(basis, 0.0)
+    assert rule.margin(decision, basis, none).is_tie
+    # 112 pixels are 2 to the power of 1, and 1e-6 more
+    near, far = torch.tensor([0, 0, 0, 1, 3]), torch.tensor([0, 0, 1, 2, 3])
+    assert rule.margin({"levels": near}, basis, {**none, "heights": 2e-6}).is_tie
+    assert not rule.margin({"levels": near}, basis, none).is_tie
+    assert rule.margin({"levels": far}, basis, {**none, "heights": 0.5}).value > 0.9
+    (way,) = rule.alternatives(decision, basis)
+    assert way.name == "rounding" and way.where == "2 to 1" and way.gap < 2e-6
 
 
-def test_operator_of_an_autograd_function_is_found(own: ModuleType) -> None:
-    assert operators.first_lacking(own.Bend()) == "Bend calls what is lacking: `bend` is not there; get it."
-
-
-def test_class_that_is_only_named_calls_nothing(own: ModuleType) -> None:
-    assert operators.first_lacking(torch.nn.Sequential(own.Plain(), torch.nn.Linear(2, 2))) is None
-
-
-def legacy_extension() -> ModuleType:
-    module = ModuleType(standin.EXTENSION_NAME)
-    standin.StandinLoader().exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("extension", [mmcv_ext, legacy_extension()], ids=["new", "legacy"])
-def test_lacking_operator_is_noted_and_its_call_is_a_refusal(extension: ModuleType) -> None:
-    operator = extension.furthest_point_sampling_forward
-    advice = extension.__dict__[operators.LACKING]["furthest_point_sampling_forward"]
-    assert "`furthest_point_sampling_forward`" in advice and "[mmcv]" in advice
-    with pytest.raises(NotImplementedError) as caught:
-        operator(1)
-    refused = contract.refusal(caught.value)
-    assert isinstance(refused, contract.AdapterError) and str(refused) == advice
-
-
-def test_other_errors_are_no_refusals() -> None:
-    error = NotImplementedError("of the model's own")
-    assert contract.refusal(error) is error
-
-
-def test_detectors_of_the_installed_code_base_lack_nothing() -> None:
-    # those whose modules are operators themselves apart, which count by their instances
-    import mmdet.models  # noqa: F401
-
-    extension = sys.modules[standin.EXTENSION_NAME]
-    if operators.LACKING not in extension.__dict__:
-        pytest.skip("mmcv is compiled here")
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("mmdet.models.")]
-    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
-    classes = {one for one in classes if one.__module__.startswith("mmdet.")}
-    assert len(classes) > 300
-    assert [one for one in classes if operators._Search([extension]).of_class(one)] == []
-
-
-ADAPTER = """
-import ddq_port
-import torch
-from legacy_adapters.bases.module import ModuleAdapter
-from mmcv.ops import RoIAlignRotated
-
-class Pooled(ModuleAdapter):
-    def build(self, options, device):
-        return torch.nn.Sequential(torch.nn.Linear(2, 2), RoIAlignRotated(2, 1.0))
-
-ADAPTER = Pooled()
-"""
-
-
-def test_model_that_will_run_is_refused_and_one_that_is_converted_is_not(tmp_path) -> None:
-    adapter = tmp_path / "pooled.py"
-    adapter.write_text(ADAPTER)
-    where = tmp_path, sys.executable, 120.0, False
-    assert list(layout_of_side("new", adapter, {}, *where)) == ["0.weight", "0.bias"]
-    with pytest.raises(RefusedError) as caught:
-        layout_of_side("new", adapter, {}, *where, runs=True)
-    said = str(caught.value)
-    assert said.startswith(f"The model of {adapter} cannot be run, for its RoIAlignRotated calls what is lacking: ")
-    assert "`roi_align_rotated_forward`" in said and "[mmcv]" in said and "\n" not in said
+def test_replayed_levels_are_what_the_caller_gets(tmp_path, extractor):
+    forced = {"predict/levels/0/levels": torch.tensor([2, 0])}
+    rois = torch.tensor([[0.0, 0.0, 0.0, 9.0, 9.0]] * 2)
+    assert watched(tmp_path, lambda: extractor.map_roi_levels(rois, 4), forced)[0].tolist() == [2, 0]

@@ -16,8 +16,6 @@ from typing import Any, Dict, Iterator, List, Optional, Set
 import torch
 
 LACKING = "__lacking_operators__"
-#: Attribute of the error that a call of such an operator raises.
-OPERATOR = "lacking_operator"
 
 _FOREIGN = ("torch", "numpy", "builtins", "collections")
 _DEPTH = 3  # of what a module holds: a list of objects, each with one of its own
