@@ -51,7 +51,9 @@ def plan(
     """
     candidates = (port,) if port is not None else built.candidates(options.family, options.variant)
     loaded = checkpoint.read(source, options.key, options.prefix)
-    found = built.detected(loaded.state_dict, candidates, options.variant)
+    detected = built.detected(loaded.state_dict, candidates, options.variant)
+    # where the keys are those of both sides a conversion is asked for all the same, of what it did not write itself
+    found = detected.taken_for(loaded.meta.get("layout") or (LEGACY if options.to == NEW else NEW))
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
@@ -73,7 +75,7 @@ def plan(
     accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
     others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
     taken = ({**counted.tensors, **loaded.outside}, *others)
-    notes = (*_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
+    notes = (*_side_notes(found), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
     planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
     done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
     planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
@@ -147,6 +149,11 @@ def _before(strays: list[str], rules: engine.Rules) -> str | None:
     return next(fitting, None)
 
 
+def _side_notes(found: detect.Detection) -> tuple[str, ...]:
+    """Say for which side a source was taken that its keys do not tell."""
+    return (f"Both sides have these keys; the source is taken for one of the {found.side} side.",) * found.is_of_either_side
+
+
 def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
     """Say what was taken away of what the state dict was wrapped in."""
     facts = "; ".join(loaded.wrapping.facts())
@@ -201,6 +208,7 @@ def _is_idle(planned: Plan, suffix: str) -> bool:
     loaded, side = planned.source, planned.detection.side
     return (
         not planned.changes
+        and side == planned.options.to
         and loaded.wrapping.is_plain
         and _same_weights(planned)
         and ready.fault(loaded, side, suffix) is None
@@ -341,7 +349,7 @@ def _nothing_to_do(planned: Plan, suffix: str) -> str:
     counts = hashing.not_finite({dotted(key): tensor for key, tensor in tensors.items()})
     weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
-        f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"
+        f"The source `{planned.source.path}` already has the {found.side} layout of {found.port}"
         f"{weights}; {loading}."
     )
 

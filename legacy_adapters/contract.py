@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, List, Sequence
 
 from .named_inputs import MissingInputError
-from .origin import PlainError
+from .origin import PlainError, UnusableInputError
 
 #: Function -> names of its parameters.
 FUNCTIONS = {
@@ -27,6 +27,7 @@ FUNCTIONS = {
     "variants": ("model",),
     "aside": ("model",),
     "predictor": ("model",),
+    "classes": ("model",),
     "initialise": ("model",),
 }
 #: Check -> functions that it needs; a job without checks is of ``eval``.
@@ -42,11 +43,11 @@ NEEDED = {
 #: Of those that are no checks, how they are called.
 _OTHER = {"eval": "eval", "ranks": "--ranks"}
 #: Those that every adapter has; in a file of functions None in place of one means none.
-OF_ALL = ("variants", "aside", "predictor", "initialise")
+OF_ALL = ("variants", "aside", "predictor", "classes", "initialise")
 _SHOWN = 3
 
 
-class AdapterError(PlainError):
+class AdapterError(UnusableInputError):
     """An adapter cannot be used; the message is one line."""
 
 
@@ -258,7 +259,7 @@ def _not_of_images(value: Any, keys: Sequence[str]) -> str:
         where = " for image {}".format(index)
         if not isinstance(image, dict):
             return _kind(image) + where
-        if set(image) != set(keys):
+        if not set(image) >= set(keys):
             return "the keys {}{}".format(_listed([str(key) for key in image]), where)
         for key, tensor in image.items():
             if not _is_tensor(tensor):

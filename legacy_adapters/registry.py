@@ -153,7 +153,7 @@ def _checked(family: Any, folder: Path, installed: bool, where: str) -> Family:
 
 
 def called(family: Family, function: str, *args: Any) -> Any:
-    """Call a function of a family's file, ``inputs`` or ``rules``.
+    """Call a function of a family's file, such as ``inputs`` or ``rules``.
 
     Raises:
         FamilyError: with file and line, if it raises an error.

@@ -23,7 +23,7 @@ def main(job_path: str) -> int:
     _load_package()
     from legacy_adapters import contract
     from legacy_adapters.job import Job, write_json
-    from legacy_adapters.origin import report
+    from legacy_adapters.origin import UnusableInputError, report
     from legacy_adapters.provenance import executed
 
     executed.watch()
@@ -46,7 +46,7 @@ def main(job_path: str) -> int:
                 run(job)
         executed.check_apart(list(job.foreign))
     except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
-        write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, contract.AdapterError)))
+        write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, UnusableInputError)))
         return 1
     write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0
@@ -125,6 +125,7 @@ def _record(
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = contract.result(adapter, "taps", model)
             provenance["detects"] = adapter.result_keys is not None
+            provenance["classes"] = adapter.classes(model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
             Checks(job, adapter, model, inputs, recorder, replay, loop, taps, untouched).run()
     except BaseException as error:

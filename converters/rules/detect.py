@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.errors import DetectionError, listed
@@ -41,6 +41,18 @@ class Detection:
     def variant(self) -> str:
         """The variant's name."""
         return self.port.variant.name
+
+    @property
+    def is_of_either_side(self) -> bool:
+        """Whether both sides have the same keys and shapes, so that a checkpoint of one looks like one of the other."""
+        return self.port.layout(LEGACY).tensors == self.port.layout(NEW).tensors
+
+    def __str__(self) -> str:
+        return f"{self.port}, {'either' if self.is_of_either_side else self.side} side"
+
+    def taken_for(self, side: str) -> Detection:
+        """Return the same model's `side`, where the keys do not tell which side a checkpoint is of."""
+        return replace(self, side=side) if self.is_of_either_side else self
 
     def as_dict(self) -> dict[str, str]:
         """Return plain data for JSON."""

@@ -22,16 +22,35 @@ from ddq_port.ops.continuous import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
 )
+from ddq_port.ops.deform_conv import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+)
+from ddq_port.ops.roi_align import roi_align_backward, roi_align_forward
+from ddq_port.ops.softnms import nms_match, softnms
 
 __all__ = [
+    "deform_conv_backward_input",
+    "deform_conv_backward_parameters",
+    "deform_conv_forward",
     "get_compiler_version",
     "get_compiling_cuda_version",
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
+    "modulated_deform_conv_backward",
+    "modulated_deform_conv_forward",
     "nms",
+    "nms_match",
+    "roi_align_backward",
+    "roi_align_forward",
     "sigmoid_focal_loss_backward",
     "sigmoid_focal_loss_forward",
+    "softnms",
 ]
+
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Return the indices that greedy NMS keeps; see :func:`ddq_port.ops.nms.nms`.

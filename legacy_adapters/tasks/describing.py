@@ -1,4 +1,4 @@
-"""Take the layout of a side's model from the model: the keys of its state dict, in order, with dtype and shape."""
+"""Describe a side's model: the keys of its state dict, in order, with dtype and shape, and its number of classes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ BUFFER, FROZEN = "buffer", "frozen"
 
 
 def describe(job: Any, adapter: Any) -> None:
-    """Build the model and write its layout to ``job.describe``."""
-    write_json(job.describe, list(entries(adapter.build(job.options, job.device)).items()))
+    """Build the model and write its layout and how many classes it has to ``job.describe``."""
+    model = adapter.build(job.options, job.device)
+    write_json(job.describe, dict(layout=list(entries(model).items()), classes=adapter.classes(model)))
 
 
 def entries(model: torch.nn.Module) -> Dict[str, List[Any]]:

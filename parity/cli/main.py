@@ -270,7 +270,8 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     asked = [name for name, value in given.items() if value is not None]
     if asked and tolerance == "exact":
         raise click.BadParameter(f"--{asked[0]} goes with --tolerance fixed; pass that.")
-    arguments["port"] = resolved(arguments.pop("family"), arguments.pop("variant"))
+    names = ("family", "variant", "legacy_config", "new_config")
+    arguments["port"] = resolved(*(arguments.pop(name) for name in names))
     if scale is not None and len(scale) != 1:
         raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
     refuse_early(marker=places.EVALUATION, **arguments)

@@ -33,6 +33,13 @@ def of_family(**more: Any) -> tuple[Callable, ...]:
     return (
         click.option("--family", metavar="NAME|FOLDER", required=True, help=help_text, **more),
         click.option("--variant", metavar="NAME", help="Which model of the family. [default: its only one]"),
+        click.option(
+            "--legacy-config",
+            metavar="FILE|NAME",
+            help="Of a family whose models are made of configs (mmdet2): the legacy side's, a file or a name in the code "
+            "base.",
+        ),
+        click.option("--new-config", metavar="FILE|NAME", help="The new side's config of the same model."),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.ground.words import capital, sentence
@@ -15,7 +16,7 @@ from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, cover
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
-from ..comparing.regrouped import changed_modules, regroupings
+from ..comparing.regrouped import changed_modules, is_turned, regroupings
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
 from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS
 from ..traces.trace import Recording, Trace
@@ -91,12 +92,14 @@ def case_of(
     legacy = in_new_form(_as_probed(legacy, new), mapping)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
-    likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
+    near = likeness_of(legacy, new, evidence)
+    likeness = None if tolerance.name == EXACT else near
     ours, theirs = legacy.records, new.records
     if not comparable(legacy, new):
         ours, theirs = without(ours), without(theirs)
     regrouped, changed = regroupings(legacy, new, mapping), changed_modules(legacy, mapping)
-    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed)
+    turned = (lambda one, two: False) if near is None else partial(is_turned, likeness=near)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed, turned)
     if stop is not None:
         pairing = until_stop(pairing, new)
     compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
@@ -109,7 +112,8 @@ def case_of(
     modules[NEW] |= {mapping.map_module(path) for path in changed}
     confirmed = [_confirmed(item) for item in pairing.unpaired]
     unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules)
-    coverage = cover(legacy, new, mapping, unpaired, regrouped)
+    compared = {pair.legacy.key for pair in pairing.pairs}
+    coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
     case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts)

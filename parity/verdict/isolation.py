@@ -8,13 +8,14 @@ module, or by the code that calls it; several errors are seen apart from each ot
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from legacy_adapters.inputs import TRAIN
-from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import INDEX_NAME, Key, Record, TraceWriter
 from legacy_adapters.tasks import made_up, probes
 from legacy_adapters.training.phases import step_of
 
@@ -79,9 +80,22 @@ def write_forcing(path: Path, legacy: Trace, keys: Mapping[Key, Key]) -> str:
     records = [
         (*keys.get(record.key, record.key), record.digest) for record in legacy.records if record.kind in OF_MODULES
     ]
-    shards = {digest: legacy.shard_of(digest) for *_, digest in records}
+    made = _written(path.with_suffix(".views"), legacy, {digest for *_, digest in records if not legacy.stores(digest)})
+    shards = {digest: made.get(digest) or legacy.shard_of(digest) for *_, digest in records}
     path.write_text(json.dumps(dict(folder=str(legacy.folder), shards=shards, records=records)))
     return str(path)
+
+
+def _written(folder: Path, legacy: Trace, digests: set[str]) -> dict[str, str]:
+    """Write what is made of stored tensors; return the file of each digest, from the trace's folder."""
+    if not digests:
+        return {}
+    writer = TraceWriter(str(folder))
+    for record in {record.digest: record for record in legacy.records if record.digest in digests}.values():
+        writer.add(*record.key, legacy.tensor(record))
+    writer.finish(provenance={}, coverage={})
+    shards = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))["shards"]
+    return {digest: os.path.relpath(folder / shard, legacy.folder) for digest, shard in shards.items()}
 
 
 def culprits_of(
