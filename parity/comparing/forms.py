@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from legacy_adapters.family import Form
+from legacy_adapters.counterparts import Form
 from legacy_adapters.recording.trace_writer import Record, content_digest
 
 from ..traces.kinds import OF_MODULES, OF_TAPS, Kind
