@@ -15,8 +15,8 @@ FOLDER = Path(__file__).parents[1] / "golden" / "mmdet2"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
 CASES = {"retinanet", "fcos", "atss", "yolox", "faster_rcnn", "mask_rcnn", "cascade_rcnn", "sparse_rcnn"}
 AS_2X = registry.get("mmdet2").folder / "as_2x.py"
-#: That 3.x computes so much otherwise that rounding does not explain it, and where this shows first.
-DEVIATING = {"mask_rcnn": "nms"}
+#: That 3.x computes so much otherwise that rounding does not explain it (deviation D31).
+DEVIATING = {"mask_rcnn"}
 
 
 def test_every_detector_has_its_file_and_all_are_small():
@@ -56,10 +56,3 @@ def test_detector_matches_and_all_of_it_is_exercised(check, case):
     assert len(images) == 3 and all(image["legacy"] == image["new"] > 0 for image in images)
     # boxes without area overlap none, not even those that differ in the last bit
     assert all(image["matched"] >= 0.9 * image["legacy"] for image in images)
-
-
-@pytest.mark.parametrize("case", sorted(DEVIATING))
-def test_deviation_is_a_mismatch_named_where_it_is_made(check, case):
-    verdict = check(case, exit_code=1)
-    decision = verdict["first_divergence"]["record"]
-    assert (decision["name"], decision["slot"]) == (DEVIATING[case], "boxes")
