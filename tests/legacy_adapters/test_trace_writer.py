@@ -27,6 +27,7 @@ def finished(folder, *tensors, beside=None):
     [
         torch.randn(3, 4),
         torch.randn(3, 4).double(),
+        torch.randn(1, 5)[:, 4],  # one element, with a stride
         torch.randn(5).half(),
         torch.randn(5).bfloat16(),
         torch.arange(6).reshape(2, 3),
