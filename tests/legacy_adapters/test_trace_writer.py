@@ -27,7 +27,6 @@ def finished(folder, *tensors, beside=None):
     [
         torch.randn(3, 4),
         torch.randn(3, 4).double(),
-        torch.randn(1, 5)[:, 4],  # one element, with a stride
         torch.randn(5).half(),
         torch.randn(5).bfloat16(),
         torch.arange(6).reshape(2, 3),
@@ -47,6 +46,11 @@ def test_tensor_comes_back_bit_for_bit(tmp_path, tensor):
     assert bytes(back.contiguous().reshape(-1).view(torch.uint8).numpy()) == bytes(
         tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     )
+
+
+def test_one_element_is_recorded_whatever_its_stride(tmp_path):
+    trace = finished(tmp_path / "t", torch.arange(5.0).reshape(1, 5)[:, 4])
+    assert trace.tensor(trace.records[0]).tolist() == [4.0]
 
 
 def test_equal_tensors_are_stored_once_and_share_a_digest(tmp_path):
