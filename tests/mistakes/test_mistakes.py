@@ -12,8 +12,8 @@ from unittest import mock
 
 import pytest
 
-from parity.runs import capture as golden_runs
 from parity.golden import golden
+from parity.runs import capture as golden_runs
 from parity.sides.settings import Sources
 from parity.sides.sides import prepare
 
