@@ -8,7 +8,8 @@ from itertools import combinations
 
 from converters.errors import MappingError
 from converters.rules.pattern import Pattern, intersect
-from legacy_adapters.family import LOSS, MODULE, SIDES, TAP, Alias, Form
+from legacy_adapters.correspondence import LOSS, MODULE, TAP, Alias, Form
+from legacy_adapters.family import SIDES
 from legacy_adapters.ground.names import LEGACY, NEW
 
 

@@ -24,7 +24,7 @@ from converters.rules.kinds import (
     fault_of,
 )
 from converters.rules.pattern import Cut, Pattern, fill_segments, intersect
-from legacy_adapters.family import MODULE, Alias, Form
+from legacy_adapters.correspondence import MODULE, Alias, Form
 
 __all__ = [
     "Application", "Concat", "Drop", "DropDuplicateOf", "Keep", "Mapping", "Match", "Pad", "Permute", "Rename",

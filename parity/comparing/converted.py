@@ -24,7 +24,7 @@ from converters.rules.changing import UnfitShapeError
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.values import applied
-from legacy_adapters.family import TAP
+from legacy_adapters.correspondence import TAP
 from legacy_adapters.recording.replay import renamed_decision
 from legacy_adapters.recording.trace_writer import DTYPES, Record, content_digest
 from legacy_adapters.tasks.initialising import TRAINED

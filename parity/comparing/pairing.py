@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters.family import LOSS, TAP, Exclusion
+from legacy_adapters.correspondence import LOSS, TAP, Exclusion
 from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.recording.trace_writer import Key, Record
 
