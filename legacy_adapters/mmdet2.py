@@ -14,6 +14,7 @@ import torch
 from . import shims, standin
 from .bases.configs import check_form, refused_types
 from .bases.detection import DetectionAdapter
+from .bases.operators import mmcv_ops
 from .inputs import UNSCALED, Batch, masks_of
 from .origin import UnusableInputError
 from .standin import mmcv_ops
