@@ -17,7 +17,6 @@ from .bases.detection import DetectionAdapter
 from .bases.operators import mmcv_ops
 from .inputs import UNSCALED, Batch, masks_of
 from .origin import UnusableInputError
-from .standin import mmcv_ops
 from .training.hooked import HookTraining, training
 
 

@@ -13,7 +13,6 @@ from .inputs import TENSOR, UNSCALED, Batch, masks_of
 from .numerics.precision import as_stored
 from .origin import PlainError
 from .recording.methods import plain
-from .standin import mmcv_ops as mmcv_ops  # adapters look for it here
 from .training.steps import Training, kind_of
 
 

@@ -144,13 +144,6 @@ def _absent(lacking: Dict[str, str]) -> Callable[[str], Callable]:
     return answer
 
 
-def mmcv_ops() -> str:
-    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
-    extension = sys.modules.get("mmcv._ext")
-    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
-    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
-
-
 def _advice(name: str) -> str:
     return (
         "mmcv operator `{}` is not in the legacy side's stand-in for mmcv._ext; install the compiled mmcv in place of "
