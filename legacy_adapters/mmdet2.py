@@ -14,8 +14,8 @@ import torch
 from . import shims, standin
 from .bases.configs import check_form, refused_types
 from .bases.detection import DetectionAdapter
+from .bases.operators import mmcv_ops
 from .inputs import UNSCALED, Batch, masks_of
-from .mmdet3 import mmcv_ops
 from .origin import UnusableInputError
 from .training.hooked import HookTraining, training
 

@@ -77,7 +77,7 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
 
         return dict(
             code_base="mmdet " + mmdet.__version__,
-            mmcv_ops=mmdet3.mmcv_ops(),
+            mmcv_ops=operators.mmcv_ops(),
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
         )
 
