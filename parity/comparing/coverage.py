@@ -131,7 +131,7 @@ def cover(
     )
     lone = [
         *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], _with_weights(legacy)),
-        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new)),
+        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new), of_new),
     ]
     return Coverage(
         legacy_leaf_calls=calls[LEGACY].total(),
@@ -214,14 +214,20 @@ def _with_weights(side: Recording) -> set[str]:
 
 
 def _lone(
-    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str]
-) -> list[LoneCalls]:
+    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str],
+    others: Mapping[tuple[str, str], int] | None = None,
+) -> list[LoneCalls]:  # fmt: skip
+    """Count the calls without a twin; ``others`` tells which modules the other side calls in a phase, too.
+
+    Steps of a training record no calls. What a module without weights does is seen in losses, gradients and state, and
+    so is one call more of a module that both sides call.
+    """
     lone_calls = []
     for (phase, name), count in calls.items():
         missing = count - paired.get((phase, name), 0)
         left = missing - min(missing, covered[phase, name])
-        # steps of a training record no calls; what one without weights does is seen in losses, gradients and state
-        if left and (step_of(phase) is None or name in with_weights):
+        is_seen = step_of(phase) is not None and (name not in with_weights or bool((others or {}).get((phase, name))))
+        if left and not is_seen:
             lone_calls.append(LoneCalls(side, phase, name, left))
     return lone_calls
 

@@ -36,7 +36,10 @@ def forms(variant: Variant) -> tuple[Form, ...]:
     table = table_of(model)
     if not table or model.get("layout") == "sequence_first":
         return ()
-    return (*_LAYOUT, *_last_layer(model["decoder"]["num_layers"])) if table is DETR else _LAYOUT
+    if table is DETR:
+        return (*_LAYOUT, *_last_layer(model["decoder"]["num_layers"]))
+    # Deformable DETR's transformer hands on what its decoder gives; that of DETR turns it
+    return (Form(TRANSFORMER, slot="0", permute=_STACKED_AND_TURNED), *_LAYOUT)
 
 
 def _last_layer(layers: int) -> tuple[Form, ...]:
