@@ -51,7 +51,9 @@ def plan(
     """
     candidates = (port,) if port is not None else built.candidates(options.family, options.variant)
     loaded = checkpoint.read(source, options.key, options.prefix)
-    found = built.detected(loaded.state_dict, candidates, options.variant)
+    detected = built.detected(loaded.state_dict, candidates, options.variant)
+    # where the keys are those of both sides a conversion is asked for all the same, of what it did not write itself
+    found = detected.taken_for(loaded.meta.get("layout") or (LEGACY if options.to == NEW else NEW))
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
@@ -60,7 +62,7 @@ def plan(
     try:
         result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
     except ConversionError as error:
-        raise chosen.told(_with_prefix(error, loaded, found)) from error
+        raise chosen.told(_with_variant(_with_prefix(error, loaded, found), found, options)) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
@@ -73,7 +75,7 @@ def plan(
     accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
     others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
     taken = ({**counted.tensors, **loaded.outside}, *others)
-    notes = (*_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
+    notes = (*_side_notes(found), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
     planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
     done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
     planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
@@ -98,6 +100,17 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     """Add the keys that are left out because they lack the prefix that was asked for."""
     outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
+
+
+def _with_variant(error: ConversionError, found: detect.Detection, options: Options) -> ConversionError:
+    """Say of a source that does not fit which variant it was taken for, if that was not said and there are others."""
+    variants = [variant.name for variant in found.port.family.variants]
+    if options.variant is not None or len(variants) == 1:
+        return error
+    return type(error)(
+        f"{str(error).rstrip('.')} (the source was taken for variant `{found.variant}`, {found.side} side; if that is "
+        f"wrong, pass --variant, one of {', '.join(variants)})."
+    )
 
 
 def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> ConversionError:
@@ -134,6 +147,11 @@ def _before(strays: list[str], rules: engine.Rules) -> str | None:
     begins = [first[:end] for end in ends if all(key.startswith(first[:end]) for key in strays)]
     fitting = (begin for begin in begins if all(rules.match(key.removeprefix(begin)) for key in strays))
     return next(fitting, None)
+
+
+def _side_notes(found: detect.Detection) -> tuple[str, ...]:
+    """Say for which side a source was taken that its keys do not tell."""
+    return (f"Both sides have these keys; the source is taken for one of the {found.side} side.",) * found.is_of_either_side
 
 
 def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
@@ -190,6 +208,7 @@ def _is_idle(planned: Plan, suffix: str) -> bool:
     loaded, side = planned.source, planned.detection.side
     return (
         not planned.changes
+        and side == planned.options.to
         and loaded.wrapping.is_plain
         and _same_weights(planned)
         and ready.fault(loaded, side, suffix) is None
@@ -330,7 +349,7 @@ def _nothing_to_do(planned: Plan, suffix: str) -> str:
     counts = hashing.not_finite({dotted(key): tensor for key, tensor in tensors.items()})
     weights += f" ({finite.listed_counts(counts)})" if counts else ""
     return (
-        f"The source `{planned.source.path}` already has the {found.side} layout of {found.family} {found.variant}"
+        f"The source `{planned.source.path}` already has the {found.side} layout of {found.port}"
         f"{weights}; {loading}."
     )
 

@@ -33,7 +33,7 @@ class Adapter:
     A batch is what :meth:`batch` makes of named tensors; without that method it is the dict of them.
 
     Attributes:
-        result_keys: what :meth:`predict` tells of each image of a batch; None if it returns tensors in any form.
+        result_keys: what :meth:`predict` tells of each image of a batch, at least; None if it returns tensors in any form.
         methods: names of methods that are recorded beside the calls of modules, in the model and in its submodules.
         label: of the file it was read from, for messages.
     """
@@ -105,6 +105,13 @@ class Adapter:
         """Name the module that gives first class logits [..., n, classes], then boxes [..., n, 4] cxcywh in [0, 1].
 
         None means that there is no such module, and that the mapping of labels is not looked at.
+        """
+        return None
+
+    def classes(self, model: torch.nn.Module) -> Optional[int]:
+        """Return how many classes a detector tells apart.
+
+        None if the model does not say; then the rows of the family's ``class_rows`` are counted.
         """
         return None
 

@@ -9,9 +9,10 @@ import inspect
 import json
 import traceback
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, List, Sequence
 
-from .origin import PlainError
+from .named_inputs import MissingInputError
+from .origin import PlainError, UnusableInputError
 
 #: Function -> names of its parameters.
 FUNCTIONS = {
@@ -26,6 +27,7 @@ FUNCTIONS = {
     "variants": ("model",),
     "aside": ("model",),
     "predictor": ("model",),
+    "classes": ("model",),
     "initialise": ("model",),
 }
 #: Check -> functions that it needs; a job without checks is of ``eval``.
@@ -41,11 +43,13 @@ NEEDED = {
 #: Of those that are no checks, how they are called.
 _OTHER = {"eval": "eval", "ranks": "--ranks"}
 #: Those that every adapter has; in a file of functions None in place of one means none.
-OF_ALL = ("variants", "aside", "predictor", "initialise")
+OF_ALL = ("variants", "aside", "predictor", "classes", "initialise")
 _SHOWN = 3
+#: Attribute of the error that a call of an operator raises which a stand-in lacks, see :mod:`.lacking`.
+LACKING_OPERATOR = "lacking_operator"
 
 
-class AdapterError(PlainError):
+class AdapterError(UnusableInputError):
     """An adapter cannot be used; the message is one line."""
 
 
@@ -76,6 +80,7 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
     made = _Made(adapter, path, job)
     model = made.by("build", job.options, job.device)
     _check_weights(model, job.layout, made.place("build"))
+    check_operators(model, path)
     made.by("provenance", job.options)
     if "eval" in checks:
         made.by("image_detector", model, job.options)
@@ -85,17 +90,84 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
         made.by("training", model, job.options, job.epoch_length)
 
 
+def check_operators(model: Any, side: str) -> None:
+    """Refuse a model that calls an operator which a stand-in for a compiled extension lacks.
+
+    Args:
+        model: that was built.
+        side: what it is called in the message.
+
+    Raises:
+        AdapterError: with the class that calls it, the operator and what to install.
+    """
+    from .lacking import first_lacking
+
+    told = first_lacking(model)
+    if told is not None:
+        raise AdapterError("The model of {} cannot be run, for its {}".format(side, told))
+
+
+def refusal(error: BaseException) -> BaseException:
+    """Return what to report of an error: one that a lacking operator raised when it was called is a refusal, too."""
+    return AdapterError(str(error)) if hasattr(error, LACKING_OPERATOR) else error
+
+
 def result(adapter: Any, name: str, *args: Any) -> Any:
     """Call a function of an adapter and return its result.
 
     Raises:
+        AdapterError: if it or the model takes other inputs than there are.
         WrongResultError: if the result has another form than it must.
     """
-    value = getattr(adapter, name)(*args)
+    try:
+        value = getattr(adapter, name)(*args)
+    except (MissingInputError, TypeError) as error:
+        unfit = str(error) if isinstance(error, MissingInputError) else _unfit(error, *args[:2])
+        if not unfit:
+            raise
+        raise _misfit(error, adapter, _call(name), unfit) from error
     wrong = _wrong(adapter, name, value)
     if wrong:
         raise WrongResultError("{} {}".format(_place(adapter, adapter.label, name), wrong))
     return value
+
+
+def batch(adapter: Any, tensors: Any) -> Any:
+    """Return the batch that an adapter makes of named tensors.
+
+    Raises:
+        AdapterError: if it takes other inputs than there are.
+    """
+    try:
+        return adapter.batch(tensors)
+    except MissingInputError as error:
+        raise _misfit(error, adapter, "batch(tensors)", str(error)) from error
+
+
+def _misfit(error: BaseException, adapter: Any, call: str, unfit: str) -> AdapterError:
+    """Return the error that says where an adapter takes other inputs than there are."""
+    place = _line_of(error, adapter.label)
+    return AdapterError("{}: {} {}; correct the names in `inputs` of family.py or here.".format(place, call, unfit))
+
+
+def _unfit(error: TypeError, model: Any, batch: Any = None) -> str:
+    """Say which inputs a model takes and which there are, if that is why its call failed; empty if not."""
+    described = getattr(batch, "described", None)
+    code = getattr(type(model).forward, "__code__", None) if described else None
+    if code is None or "forward() " not in str(error) or code in _codes(error):
+        return ""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(**batch)
+    except TypeError:
+        taken = ", ".join("`{}`".format(name) for name in signature.parameters)
+        return "calls {}, whose forward takes {}, but {}".format(type(model).__name__, taken or "nothing", described)
+    return ""
+
+
+def _codes(error: BaseException) -> List[Any]:
+    """Return the code that was running when an error was raised, the outermost first."""
+    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def loaded(path: str, load: Callable[[str], Any]) -> Any:
@@ -212,7 +284,7 @@ def _not_of_images(value: Any, keys: Sequence[str]) -> str:
         where = " for image {}".format(index)
         if not isinstance(image, dict):
             return _kind(image) + where
-        if set(image) != set(keys):
+        if not set(image) >= set(keys):
             return "the keys {}{}".format(_listed([str(key) for key in image]), where)
         for key, tensor in image.items():
             if not _is_tensor(tensor):

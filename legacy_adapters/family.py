@@ -7,12 +7,13 @@ old code bases read their checkout's description with the interpreter of that co
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from .correspondence import Alias, Exclusion, Form
 from .ground.names import LEGACY, NEW
 from .provenance import originals
 
@@ -38,12 +39,14 @@ class Checkout:
         hint: what to check out.
         code: folders of a checkout whose Python files tell its commit.
         commits: known commits by the fingerprint of that code, for checkouts without git's own folder.
+        or_installed: the code base may be installed in the interpreter of ``--legacy-python`` instead.
     """
 
     files: Tuple[str, ...]
     hint: str
     code: Tuple[str, ...] = ()
     commits: Mapping[str, str] = field(default_factory=dict)
+    or_installed: bool = False
 
     def check(self, repo: Path) -> None:
         """Refuse a path that is not a checkout of this code base.
@@ -106,6 +109,8 @@ class Variant:
         new: options that the new adapter builds it from.
         sizes: (h, w) in pixels of each image of the default batch; none for the smallest.
         settings: what the family's own rules want to know of it.
+        title: what it is called in messages; empty for its name.
+        classes: how many classes a detector tells apart; None to count the rows of the family's ``class_rows``.
     """
 
     name: str
@@ -113,42 +118,26 @@ class Variant:
     new: Mapping[str, Any] = field(default_factory=dict)
     sizes: Tuple[Tuple[int, int], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    classes: Optional[int] = None
 
     def options(self, side: str) -> Mapping[str, Any]:
         """Return the options of a side's adapter."""
         return self.legacy if side == LEGACY else self.new
 
 
-@dataclass(frozen=True)
-class Exclusion:
-    """A kind of record that one side has and the other has no use for.
+#: Stands between the two configs that a model is made of, in its name.
+_BETWEEN = "="
 
-    A pair is always compared: an exclusion only accounts for records that have no twin.
 
-    Attributes:
-        side: ``legacy`` or ``new``.
-        kind: glob of kinds.
-        name: glob of names.
-        slot: glob of slots.
-        reason: for the report.
-        zeros_only: exclude only what is zero or False everywhere.
+def of_configs(legacy: str, new: str) -> str:
+    """Return the name that a model of two configs has in a family with ``configured``.
+
+    Args:
+        legacy: path of the legacy side's config, or its name among those of the code base; empty if it is not needed.
+        new: the same of the new side.
     """
-
-    side: str
-    kind: str
-    name: str
-    slot: str
-    reason: str
-    zeros_only: bool = False
-
-    def covers(self, side: str, record: Any) -> bool:
-        """Tell whether a record of a side is of this kind."""
-        return (
-            side == self.side
-            and fnmatchcase(record.kind, self.kind)
-            and fnmatchcase(record.name, self.name)
-            and fnmatchcase(record.slot, self.slot)
-        )
+    return _BETWEEN.join(os.path.abspath(path) if os.path.isfile(path) else path for path in (legacy, new))
 
 
 @dataclass(frozen=True)
@@ -193,11 +182,19 @@ class Family:
         rules: how weights are renamed: a table of ``converters.rules.mapping``, a function that makes one for a variant,
             or the path of a file of rules.
         exclusions: records that one side has and the other has no use for.
+        aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
+            variant.
+        forms: of what the legacy side records in another form; or a function that makes them for a variant.
+        former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
+            them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
         markers: keys that every checkpoint of the family has, and that no related model has together.
         seeding: of weights.
         inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
             objects.
+        batch_divisor: of the height and width that images of a batch are padded to, in pixels.
+        configured: makes a model of two configs, ``configured(legacy, new)``, each a path or a name among those of its code
+            base, for a family of any number of models; None for one whose models are all listed.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
         folder: that it was read from.
@@ -210,10 +207,15 @@ class Family:
     new: Side
     rules: Union[Sequence[Any], Callable[[Variant], Sequence[Any]], str, Path]
     exclusions: Tuple[Exclusion, ...] = ()
+    aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
+    forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
+    former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
+    batch_divisor: int = 1
+    configured: Optional[Callable[[str, str], Variant]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
     folder: Optional[Path] = None
@@ -234,7 +236,7 @@ class Family:
         return self.legacy if name == LEGACY else self.new
 
     def variant(self, name: Optional[str] = None) -> Variant:
-        """Return a variant by its name; the first without one.
+        """Return a variant by its name, which may be that of two configs, see :func:`of_configs`; the first without one.
 
         Raises:
             FamilyError: if there is none.
@@ -242,11 +244,18 @@ class Family:
         for variant in self.variants:
             if name in (None, variant.name):
                 return variant
+        legacy, between, new = (name or "").partition(_BETWEEN)
+        if self.configured is not None and between:
+            return replace(self.configured(legacy, new), name=name)
         known = ", ".join(variant.name for variant in self.variants)
         raise FamilyError(f"Family `{self.name}` has no variant `{name}`; known are {known}.")
 
-    def check_repo(self, repo: Optional[Path]) -> None:
+    def check_repo(self, repo: Optional[Path], python: Optional[str] = None) -> None:
         """Refuse a path that is not a checkout of the legacy code, or none where one is needed.
+
+        Args:
+            repo: the path.
+            python: interpreter that may have the code base installed; None for the current one.
 
         Raises:
             RepoError: saying what is expected.
@@ -255,6 +264,9 @@ class Family:
         if checkout is None:
             if repo is not None:
                 raise RepoError(f"Family {self.name} needs no checkout; leave --legacy-repo out.")
+        elif repo is None and checkout.or_installed:
+            if python is None:
+                raise RepoError(f"Family {self.name} needs --legacy-repo, {checkout.hint}, or --legacy-python.")
         elif repo is None:
             raise RepoError(f"Family {self.name} needs --legacy-repo: {checkout.hint}.")
         else:
@@ -285,6 +297,25 @@ class Family:
                 f"Installed {', '.join(changed)}: {files} published, the first is {first}; install anew, or leave "
                 "--require-known-commit out."
             )
+
+
+def variant_of_configs(family: Family, variant: Optional[str], legacy: str = "", new: str = "") -> str:
+    """Return the name of the variant that two configs make, see :func:`of_configs`.
+
+    Args:
+        family: that the model is of.
+        variant: that was named as well, which is one thing too many.
+        legacy: as in :func:`of_configs`, like the next one.
+        new: see there.
+
+    Raises:
+        FamilyError: if the family has no models of configs, or a variant is given as well.
+    """
+    if family.configured is None:
+        raise FamilyError(f"Family {family.name} has no models of configs; name one of its models with --variant.")
+    if variant is not None:
+        raise FamilyError(f"Both --variant {variant} and configs are given; leave one of them out.")
+    return of_configs(legacy, new)
 
 
 def _altered(packages: Tuple[str, ...], python: Optional[str]) -> Dict[str, List[str]]:

@@ -76,6 +76,23 @@ class Batch:
         )
 
 
+def masks_of(batch: Batch) -> List[torch.Tensor]:
+    """Return a mask of every object, [n, h, w] uint8 of the unpadded image: the ellipse that its box bounds.
+
+    A pixel is of it if its centre is. Additions and products in float64 decide that, which round alike everywhere.
+    """
+    return [_ellipses(boxes.double(), size) for boxes, size in zip(batch.gt_bboxes, batch.image_sizes)]
+
+
+def _ellipses(boxes: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:
+    rows, columns = (torch.arange(extent, dtype=torch.float64, device=boxes.device) + 0.5 for extent in size)
+    left, top, right, bottom = (side[:, None, None] for side in boxes.unbind(1))
+    x = (columns[None, None] * 2.0 - (left + right)) * (bottom - top)  # [n, 1, w]
+    y = (rows[None, :, None] * 2.0 - (top + bottom)) * (right - left)  # [n, h, 1]
+    extent = (right - left) * (bottom - top)
+    return (x * x + y * y <= extent * extent).to(torch.uint8)
+
+
 def rotated(batch: Batch, by: int) -> Batch:
     """Return the batch with its images in another order: number ``by`` comes first, padded as it was."""
     by %= len(batch.images)

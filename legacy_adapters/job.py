@@ -66,8 +66,9 @@ class Job:
         rank: which of several this process is; None for the one that starts them.
         meeting: file by which they find each other; must not exist; None for one rank.
         patience: seconds that a rank waits for another one.
-        describe: file to write the layout of the adapter's model to, see :mod:`legacy_adapters.tasks.describing`, in place of
+        describe: file to describe the adapter's model in, see :mod:`legacy_adapters.tasks.describing`, in place of
             everything else; None for a trace.
+        runs: the model whose layout is described will be run, so no operator of its code may be lacking.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -113,6 +114,7 @@ class Job:
     meeting: Optional[str] = None
     patience: float = 600.0
     describe: Optional[str] = None
+    runs: bool = False
     layout: Optional[str] = None
 
     @property

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
@@ -86,11 +87,24 @@ def run_side(
         )
 
 
-def layout_of_side(
+@dataclass(frozen=True)
+class Description:
+    """What a side's model is.
+
+    Attributes:
+        layout: key -> dtype, shape and role, in the model's order.
+        classes: how many classes a detector tells apart; None if it does not say.
+    """
+
+    layout: Dict[str, List[Any]]
+    classes: Optional[int]
+
+
+def describe_side(
     side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float,
-    other_python: bool,
-) -> Dict[str, List[Any]]:
-    """Build the model of a side and return its layout: key -> dtype, shape and role, in the model's order.
+    other_python: bool, runs: bool = False,
+) -> Description:
+    """Build the model of a side and describe it.
 
     Args:
         side: as in :func:`run_side`, like the last four.
@@ -100,6 +114,7 @@ def layout_of_side(
         python: see there.
         time_limit: see there.
         other_python: see there.
+        runs: the model will be run, so refuse one whose operators are lacking; a conversion needs none.
 
     Raises:
         SideError: if the model cannot be built.
@@ -122,9 +137,11 @@ def layout_of_side(
         cpu_capability=None,
         device="cpu",
         describe=str(path),
+        runs=runs,
     )
     run_side(name, job, folder, python, time_limit, other_python, called=side)
-    return dict(json.loads(path.read_text()))
+    told = json.loads(path.read_text())
+    return Description(dict(told["layout"]), told["classes"])
 
 
 def execute(command: List[str], log_file: Path, environment: Dict[str, str], time_limit: float) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import runpy
-import sys
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
 from .bases.detection import DetectionAdapter
-from .inputs import TENSOR, UNSCALED, Batch
+from .inputs import TENSOR, UNSCALED, Batch, masks_of
 from .numerics.precision import as_stored
 from .origin import PlainError
 from .recording.methods import plain
+from .standin import mmcv_ops as mmcv_ops  # adapters look for it here
 from .training.steps import Training, kind_of
 
 
@@ -76,29 +76,46 @@ def data_samples(batch: Batch, with_gt: bool) -> List[Any]:
     return samples
 
 
-def predict(model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
+def detailed_samples(batch: Batch, with_gt: bool) -> List[Any]:
+    """Return the data samples with what only some detectors ask for: masks of objects, borders of images."""
+    from mmdet.structures.mask import BitmapMasks
+
+    samples = data_samples(batch, with_gt)
+    for sample, masks, size in zip(samples, masks_of(batch), batch.image_sizes):
+        sample.set_metainfo(dict(border=(0, size[0], 0, size[1])))
+        if with_gt:
+            sample.gt_instances.masks = BitmapMasks(masks.cpu().numpy(), *size)
+    return samples
+
+
+#: Makes data samples of a batch, with ground truth or without.
+Samples = Callable[[Batch, bool], List[Any]]
+
+
+def predict(model: Any, batch: Batch, samples: Samples = data_samples) -> List[Dict[str, torch.Tensor]]:
     """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
-    return _detections(model.predict(batch.images, data_samples(batch, with_gt=False)))
+    return _detections(model.predict(batch.images, samples(batch, False)))
 
 
-def variants(model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
+def variants(model: Any, samples: Samples = data_samples) -> Dict[str, Callable[[Batch], List[Any]]]:
     """Return the other forms of inference by the phase they are recorded in; boxes of resized images come first.
 
     A code base in which one of them does not work leaves it out, in an adapter's method of this name.
     """
 
     def unscaled(batch: Batch) -> List[Dict[str, torch.Tensor]]:
-        return _detections(model.predict(batch.images, data_samples(batch, with_gt=False), rescale=False))
+        return _detections(model.predict(batch.images, samples(batch, False), rescale=False))
 
     def tensor(batch: Batch) -> List[Any]:
-        return [plain(model(batch.images, data_samples(batch, with_gt=False), mode="tensor"))]
+        return [plain(model(batch.images, samples(batch, False), mode="tensor"))]
 
     return {UNSCALED: unscaled, TENSOR: tensor}
 
 
 def _detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
-    keys = ("bboxes", "scores", "labels")
-    return [{key: getattr(result.pred_instances, key) for key in keys} for result in results]
+    found = [result.pred_instances for result in results]
+    keys = ["bboxes", "scores", "labels", *(["masks"] if all("masks" in instances for instances in found) else [])]
+    return [{key: getattr(instances, key) for key in keys} for instances in found]
 
 
 class Detector:
@@ -136,15 +153,15 @@ class Detector:
         return dict(input=batch["inputs"], meta=meta, **found)
 
 
-def losses(model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
+def losses(model: Any, batch: Batch, samples: Samples = data_samples) -> Tuple[Dict[str, Any], torch.Tensor]:
     """Return the loss terms as the model names them and their sum; ``model`` may be wrapped for several ranks."""
     from mmengine.model import is_model_wrapper
 
-    samples = data_samples(batch, with_gt=True)
+    given = samples(batch, True)
     if not is_model_wrapper(model):
-        terms = model.loss(batch.images, samples)
+        terms = model.loss(batch.images, given)
         return terms, model.parse_losses(terms)[0]
-    terms = model(batch.images, samples, mode="loss")  # only a call of the wrapper makes it average gradients
+    terms = model(batch.images, given, mode="loss")  # only a call of the wrapper makes it average gradients
     return terms, model.module.parse_losses(terms)[0]
 
 
@@ -282,13 +299,6 @@ def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
     return {m.__name__: dict(file=str(m.__file__), version=str(getattr(m, "__version__", ""))) for m in modules}
 
 
-def mmcv_ops() -> str:
-    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
-    extension = sys.modules.get("mmcv._ext")
-    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
-    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
-
-
 def packaged_config(name: str) -> str:
     """Return the path of a config that comes with the installed mmdet package."""
     import mmdet
@@ -300,7 +310,12 @@ class MMDet3Adapter(DetectionAdapter):
     """Build and run a detector of a code base in the form of MMDetection 3.x.
 
     A subclass says which config its options name, builds the model and tells which code ran.
+
+    Attributes:
+        samples: what makes the data samples of a batch.
     """
+
+    samples: Samples = staticmethod(data_samples)
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of the config."""
@@ -308,15 +323,15 @@ class MMDet3Adapter(DetectionAdapter):
 
     def predict(self, model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
         """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
-        return predict(model, batch)
+        return predict(model, batch, self.samples)
 
     def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
         """Return the loss terms as the model names them and their sum."""
-        return losses(model, batch)
+        return losses(model, batch, self.samples)
 
     def variants(self, model: Any) -> Dict[str, Callable[[Batch], List[Any]]]:
         """Return the other forms of inference by the phase they are recorded in."""
-        return variants(model)
+        return variants(model, self.samples)
 
     def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> EngineTraining:
         """Make optimizer and schedulers of the config, with the mmengine of the running process."""

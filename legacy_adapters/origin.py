@@ -17,6 +17,10 @@ class PlainError(Exception):
     """An error that a user can mend: its message, one line, tells all, and a traceback would say nothing more."""
 
 
+class UnusableInputError(PlainError):
+    """What a user named cannot be used: a code base, a config, an adapter. Nothing was computed with it."""
+
+
 def note(error: BaseException, what: str, value: str) -> None:
     """Keep with an error the module or the phase that it passes through, if it has passed through none yet."""
     if not hasattr(error, _NOTE + what):

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -100,6 +101,11 @@ def _read(folder: str, installed: bool) -> Family:
     return _checked(getattr(module, "FAMILY", None), Path(folder), installed, str(file))
 
 
+def shown_path(dotted: str) -> str:
+    """Return the dotted path of a class for a message: as in its file's folder, not as :func:`load_beside` has it."""
+    return re.sub(r"^(\w+)_[0-9a-f]{8}\.", r"\1.", dotted)
+
+
 def load_beside(file: Path, name: str) -> ModuleType:
     """Execute a Python file so that it can import the files beside it: ``from .rules import RULES``.
 
@@ -147,7 +153,7 @@ def _checked(family: Any, folder: Path, installed: bool, where: str) -> Family:
 
 
 def called(family: Family, function: str, *args: Any) -> Any:
-    """Call a function of a family's file, ``inputs`` or ``rules``.
+    """Call a function of a family's file, such as ``inputs`` or ``rules``.
 
     Raises:
         FamilyError: with file and line, if it raises an error.

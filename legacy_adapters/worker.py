@@ -23,7 +23,7 @@ def main(job_path: str) -> int:
     _load_package()
     from legacy_adapters import contract
     from legacy_adapters.job import Job, write_json
-    from legacy_adapters.origin import report
+    from legacy_adapters.origin import UnusableInputError, report
     from legacy_adapters.provenance import executed
 
     executed.watch()
@@ -45,8 +45,9 @@ def main(job_path: str) -> int:
             with ranks.joined(job):
                 run(job)
         executed.check_apart(list(job.foreign))
-    except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
-        write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, contract.AdapterError)))
+    except BaseException as raised:  # the parent must learn of anything at all, SystemExit of a code base included
+        error = contract.refusal(raised)
+        write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, UnusableInputError)))
         return 1
     write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0
@@ -57,6 +58,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
+    from legacy_adapters import contract
     from legacy_adapters.loading import load_adapter
     from legacy_adapters.numerics.seeding import seed_all
     from legacy_adapters.provenance import executed
@@ -69,6 +71,7 @@ def run(job: Any) -> None:
     initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)
+    contract.check_operators(model, job.adapter)
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)
@@ -100,6 +103,7 @@ def _record(
 
     from legacy_adapters import contract
     from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
+    from legacy_adapters.named_inputs import NamedInputs
     from legacy_adapters.numerics.precision import computing_in, perturb
     from legacy_adapters.origin import report
     from legacy_adapters.provenance import executed
@@ -108,7 +112,9 @@ def _record(
     from legacy_adapters.training import steps
 
     given = load_file(job.inputs)
-    inputs = {phase: placed(of_phase(given, phase), job.device, dtype) for phase in (PREDICT, TRAIN)}
+    inputs = {
+        phase: NamedInputs(phase, placed(of_phase(given, phase), job.device, dtype)) for phase in (PREDICT, TRAIN)
+    }
     replay = load_file(job.replay) if job.replay else None
     recorder = _recorder(job, adapter, model, writer)
     if job.perturb is not None:
@@ -116,12 +122,13 @@ def _record(
         perturb([*model.parameters(), *model.buffers(), *changed], job.perturb, job.amp)
     parameters = dict(model.named_parameters())  # training may add names
     loop, untouched = None, Untouched()
-    provenance["batch_sizes"] = {phase: adapter.sizes(adapter.batch(tensors)) for phase, tensors in inputs.items()}
+    provenance["batch_sizes"] = {phase: adapter.sizes(contract.batch(adapter, tensors)) for phase, tensors in inputs.items()}
     try:
         with computing_in(job.dtype):
             loop = steps.prepare(job, adapter, model, recorder) if "train" in job.checks else None
             taps = contract.result(adapter, "taps", model)
             provenance["detects"] = adapter.result_keys is not None
+            provenance["classes"] = adapter.classes(model)
             provenance["probed"] = any(tap.probe is not None for tap in taps)
             Checks(job, adapter, model, inputs, recorder, replay, loop, taps, untouched).run()
     except BaseException as error:

@@ -48,6 +48,8 @@ def run(
     family: str | Path,
     variant: str | None = None,
     *,
+    legacy_config: str | Path | None = None,
+    new_config: str | Path | None = None,
     legacy_repo: str | Path | None = None,
     legacy_python: str | Path | None = None,
     require_known_commit: bool = False,
@@ -69,8 +71,8 @@ def run(
     atol: float | None = None,
     replay: bool = False,
     isolate: bool = False,
-    exclude: Sequence[str] = (),
-    reason: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    reason: str | Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
     cpu_capability: str | None = None,
@@ -95,7 +97,7 @@ def run(
         settings = dict(task_options(**bounds_options(**parsed)), exclusions=exclusions)
         refuse_early(**settings)
         del settings["force"]
-    return commands.judge_run(tell=_teller(progress), **settings)
+    return commands.in_own_words(commands.judge_run(tell=_teller(progress), **settings))
 
 
 def compare(
@@ -109,8 +111,8 @@ def compare(
     atol: float | None = None,
     verify: bool = False,
     expect_digest: str | None = None,
-    exclude: Sequence[str] = (),
-    reason: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    reason: str | Sequence[str] = (),
 ) -> Verdict:
     """Compare two traces that ``run(..., out=RUN)`` kept, RUN/legacy and RUN/new, and return the verdict.
 
@@ -124,7 +126,7 @@ def compare(
         with refusals():
             places.check_trace(settings["legacy"], places.LEGACY)
             places.check_trace(settings["new"], places.NEW)
-    return commands.judge_traces(**settings)
+    return commands.in_own_words(commands.judge_traces(**settings))
 
 
 def capture(
@@ -132,6 +134,8 @@ def capture(
     family: str | Path,
     variant: str | None = None,
     *,
+    legacy_config: str | Path | None = None,
+    new_config: str | Path | None = None,
     legacy_repo: str | Path | None = None,
     legacy_python: str | Path | None = None,
     require_known_commit: bool = False,
@@ -188,7 +192,7 @@ def check(
         settings = _parsed("check", given)
         refuse_early(golden=settings["file"], **settings)
         del settings["force"]
-    return commands.judge_golden(tell=_teller(progress), **settings)
+    return commands.in_own_words(commands.judge_golden(tell=_teller(progress), **settings))
 
 
 def _parsed(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -209,6 +213,8 @@ def _converted(param: click.Parameter, context: click.Context, value: Any) -> An
         value = ",".join("x".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
     elif isinstance(value, Path):
         value = str(value)
+    elif isinstance(value, str) and param.multiple:
+        value = (value,)
     return param.type_cast_value(context, value)
 
 

@@ -21,7 +21,7 @@ ALONE = ("distinct", "dense")
 PACKAGES = ("parity", "converters", "legacy_adapters")
 APART = (
     "parity/adapters/", "legacy_adapters/families/", "legacy_adapters/targets/", "legacy_adapters/bases/",
-    "legacy_adapters/template/", "legacy_adapters/standin/", "legacy_adapters/mmdet3.py",
+    "legacy_adapters/template/", "legacy_adapters/standin/", "legacy_adapters/mmdet2.py", "legacy_adapters/mmdet3.py",
 )  # fmt: skip
 #: What the toolkit itself is called: its commands, its package, its environment variables, its manifest.
 OWN = r"ddq[-_](?:convert|parity|train|eval|port|manifest)\w*"

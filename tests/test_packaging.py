@@ -97,3 +97,14 @@ def test_legacy_side_compiles_for_python_3_8():
 
     for path in sorted((ROOT / "legacy_adapters").rglob("*.py")):
         ast.parse(path.read_text(), filename=str(path), feature_version=(3, 8))
+
+
+def test_legacy_side_asks_for_nothing_newer_than_python_3_8():
+    vermin = Path(sys.executable).with_name("vermin")
+    if not vermin.is_file():
+        pytest.skip("vermin is not installed")
+    shared = [ROOT / "ddq_port" / "ops" / name for name in ("continuous.py", "roi_align.py")]
+    # `long` is a method of tensors here, not Python 2's type
+    command = [vermin, "-t=3.8-", "--no-tips", "--violations", "--exclude", "long", ROOT / "legacy_adapters", *shared]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stdout

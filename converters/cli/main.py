@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import click
 from converters import __version__
 from converters.cli.console import UNFIT, ByteSize, OneLineGroup, exit_codes
 from converters.options import Options
+from legacy_adapters import registry
+from legacy_adapters.family import FamilyError, variant_of_configs
 from legacy_adapters.ground.console import DONE, message
 
 _EXIT_CODES = """\b
@@ -60,9 +63,35 @@ def _of_model(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             help=f"Family of {what}: a name, or the folder of one. [default: detected]",
         )
         variant = click.option("--variant", metavar="NAME", help=f"Variant of {what}. [default: detected]")
-        return family(variant(command))
+        config = click.option(
+            "--new-config",
+            metavar="FILE|NAME",
+            help=f"Config of the new model of {what}, in place of a variant, for a family whose models are made of configs "
+            "(mmdet2); a file or a name in the code base.",
+        )
+
+        @functools.wraps(command)
+        def of_model(*args: Any, new_config: str | None, **options: Any) -> Any:
+            with exit_codes():
+                options["variant"] = _variant(options["family"], options["variant"], new_config)
+            return command(*args, **options)
+
+        return family(variant(config(of_model)))
 
     return add
+
+
+def _variant(family: str | None, variant: str | None, new_config: str | None) -> str | None:
+    """Return the name of the variant that is asked for, be it by a config.
+
+    Raises:
+        FamilyError: If the family has no models of configs, or both a variant and a config are given.
+    """
+    if new_config is None:
+        return variant
+    if family is None:
+        raise FamilyError("--new-config says which model of a family it is; pass --family, too.")
+    return variant_of_configs(registry.get(family), variant, new=new_config)
 
 
 @cli.command(epilog=_EXIT_CODES)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from converters.carrying.parts import LEFT_OUT
+from converters.errors import listed
 from converters.formats import finite
 from converters.reading.averages import WEIGHTS
 from converters.rules import ledger
@@ -51,7 +52,7 @@ def plan_lines(done: FileConversion) -> list[str]:
             rows += [_row("", "", "", note) for note in _notes(plan, entry, number)]
     total = sum(tensor.nbytes for tensor in plan.state_dict.values())
     return [
-        f"{found.family} {found.variant}, {found.side} -> {plan.options.to}",
+        f"{found.port}, {found.side} -> {plan.options.to}",
         *(line for row in rows for line in row),
         *part_lines(plan.part_lines),
         f"PLANNED {_counts(done)}, {total / 1e6:.1f} MB -> {done.destination}{_parts(done)}; nothing written",
@@ -193,7 +194,7 @@ def diff_lines(found: Diff, verbose: bool) -> list[str]:
 
 def _side_lines(name: str, side: Side) -> list[str]:
     known = side.detection
-    what = "unknown layout" if known is None else f"{known.family} {known.variant}, {known.side} side"
+    what = "unknown layout" if known is None else str(known)
     wrapped = "".join(f"; {fact}" for fact in side.wrapping)
     return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}{wrapped}")]
 
@@ -204,6 +205,9 @@ def _compared(found: Diff) -> list[tuple[str, str]]:
         f"{len(side.duplicates)} duplicates in {name}, equal to {side.repeated}"
         for name, side in sides
         if side.duplicates
+    ]
+    left += [
+        f"{len(side.dropped)} in {name} that the rules drop, {listed(side.dropped)}" for name, side in sides if side.dropped
     ]
     unseen = [f"{', '.join(side.not_compared)} of {name}" for name, side in sides if side.not_compared]
     sets = [f"{', '.join(side.compared)} of {name}" for name, side in sides if side.compared]
@@ -264,7 +268,7 @@ def _layout(seen: Inspection) -> str:
     if seen.detection is None:
         return "unknown"
     same = f" (same layout as {', '.join(seen.same_layout_as)})" if seen.same_layout_as else ""
-    return f"{seen.detection.family} {seen.detection.variant}, {seen.detection.side} side{same}"
+    return f"{seen.detection}{same}"
 
 
 def _classes(seen: Inspection) -> str:

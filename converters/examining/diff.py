@@ -18,7 +18,7 @@ from converters.reading.checkpoint import Checkpoint
 from converters.rules import built, engine
 from converters.rules.detect import Detection
 from converters.rules.layout import TensorSpec, spec_of
-from converters.rules.ledger import CHANGED, DROP_DUPLICATE
+from converters.rules.ledger import CHANGED, DROP, DROP_DUPLICATE
 from converters.rules.mapping import Mapping as KeyMapping
 from converters.rules.ports import Port
 
@@ -41,6 +41,7 @@ class Side:
         compared: The sets of weights that were, with their places; empty where there is one set only.
         notes: What the user should know about averages, in sentences.
         wrapping: What the state dict is wrapped in, in phrases.
+        dropped: Keys that were left out because a rule drops them and the other file has none of that name.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Side:
     compared: tuple[str, ...]
     notes: tuple[str, ...]
     wrapping: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def diff_files(
 
     Where one of them alone holds both, those are compared that its state dict gives to a model; if these differ and the
     others are equal to the other file's, it is the others. If both have a known layout, keys of the first are
-    translated to the layout of the second. What training saves twice is left out where it repeats its twin.
+    translated to the layout of the second. What training saves twice is left out where it repeats its twin, and what a
+    rule drops where the other file does not have it.
 
     Args:
         a, b: The files.
@@ -216,7 +219,7 @@ class _File:
         """Return the weights that duplicates of a set have to repeat."""
         return self.held.training if self.held.late else self.sets[name]
 
-    def side(self, duplicates: tuple[str, ...], names: Sequence[str]) -> Side:
+    def side(self, duplicates: tuple[str, ...], dropped: tuple[str, ...], names: Sequence[str]) -> Side:
         """Say what was compared of it."""
         unseen = [f"{self._told(name)}" for name in self.sets if name not in names]
         unseen += [key for key in self.loaded.other_keys if key not in self.held.held_by]
@@ -233,6 +236,7 @@ class _File:
             compared,
             self.held.notes,
             tuple(self.loaded.wrapping.facts()),
+            dropped,
         )
 
     def _told(self, name: str) -> str:
@@ -247,11 +251,13 @@ def _diff(one: _File, two: _File, sets_a: Sequence[str], sets_b: Sequence[str]) 
     pairs = [(names_a.keys[name], names_b.keys[name]) for name in sorted(names_a.keys.keys() & names_b.keys.keys())]
     compared = [_compared(one, names_a.tensors[one], two, names_b.tensors[two]) for one, two in pairs]
     differences = sorted((found for found in compared if found is not None), key=_importance)
+    only_a, dropped_a = names_a.alone(one for one, _ in pairs)
+    only_b, dropped_b = names_b.alone(two for _, two in pairs)
     return Diff(
-        a=one.side(names_a.duplicates, sets_a),
-        b=two.side(names_b.duplicates, sets_b),
-        only_a=names_a.without(one for one, _ in pairs),
-        only_b=names_b.without(two for _, two in pairs),
+        a=one.side(names_a.duplicates, dropped_a, sets_a),
+        b=two.side(names_b.duplicates, dropped_b, sets_b),
+        only_a=only_a,
+        only_b=only_b,
         differences=tuple(differences),
         equal=compared.count(None),
         renamed=sum(names_a.bare[one] != names_b.bare[two] for one, two in pairs),
@@ -267,12 +273,14 @@ class _Names:
         keys: Own keys by the name under which they are compared: which set, and the name there.
         bare: Keys in the set, without its place, by own keys.
         duplicates: Own keys that are not compared, for they repeat another one.
+        dropped: Own keys that a rule drops.
     """
 
     tensors: Mapping[str, StoredTensor]
     keys: Mapping[tuple[int, str], str]
     bare: Mapping[str, str]
     duplicates: tuple[str, ...]
+    dropped: frozenset[str]
 
     @classmethod
     def of(cls, file: _File, names: Iterable[str], rules: KeyMapping | None) -> _Names:
@@ -293,11 +301,13 @@ class _Names:
             bare |= {f"{prefix}{key}": key for key in held}
             keys |= {(number, target): f"{prefix}{key}" for target, key in own.items()}
             duplicates += [f"{prefix}{key}" for key in repeated]
-        return cls(tensors, keys, bare, tuple(duplicates))
+        dropped = frozenset(own for own, key in bare.items() if rules is not None and _is_dropped(key, rules))
+        return cls(tensors, keys, bare, tuple(duplicates), dropped)
 
-    def without(self, paired: Iterable[str]) -> tuple[str, ...]:
-        """Return the own keys that have no counterpart."""
-        return tuple(sorted(set(self.tensors) - set(self.duplicates) - set(paired)))
+    def alone(self, paired: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the own keys that have no counterpart: those that need one, and those that a rule drops."""
+        left = sorted(set(self.tensors) - set(self.duplicates) - set(paired))
+        return tuple(k for k in left if k not in self.dropped), tuple(k for k in left if k in self.dropped)
 
 
 def _detected(loaded: Checkpoint, among: tuple[Port, ...] | None, variant: str | None) -> Detection | None:
@@ -307,6 +317,11 @@ def _detected(loaded: Checkpoint, among: tuple[Port, ...] | None, variant: str |
         if among is not None or variant is not None:
             raise DetectionError(f"`{loaded.path}`: {error}") from error
         return None
+
+
+def _is_dropped(key: str, rules: KeyMapping) -> bool:
+    match = rules.match(key)
+    return match is not None and match.action == DROP
 
 
 def _rules(found: Detection, to: str) -> KeyMapping:

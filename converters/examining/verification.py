@@ -200,7 +200,7 @@ def _check_names(path: Path, side: SideManifest) -> None:
     for key, line in lines.items():
         if (line.dtype, line.shape) != (wanted[key].dtype, wanted[key].shape):
             raise VerificationError(
-                f"Tensor `{key}` of `{path}` is {line.dtype} {list(line.shape)}, the layout of {recorded.variant} has "
+                f"Tensor `{key}` of `{path}` is {line.dtype} {list(line.shape)}, the layout of {_port(recorded)} has "
                 f"{wanted[key].dtype} {list(wanted[key].shape)}."
             )
 

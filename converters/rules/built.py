@@ -15,7 +15,7 @@ from converters.rules.ports import Port
 from converters.rules.values import AnyTensor
 from legacy_adapters import registry
 from legacy_adapters.ground.names import LEGACY, NEW
-from legacy_adapters.launch import RefusedError, SideError, layout_of_side
+from legacy_adapters.launch import RefusedError, SideError, describe_side
 
 _TIME_LIMIT = 600.0  # seconds
 
@@ -43,10 +43,10 @@ def layout_of_new_model(port: Port) -> Layout:
     with tempfile.TemporaryDirectory(prefix="ddq-convert-") as made:
         adapter = port.family.new.adapter
         try:
-            entries = layout_of_side(NEW, adapter, port.variant.new, Path(made), sys.executable, _TIME_LIMIT, False)
+            described = describe_side(NEW, adapter, port.variant.new, Path(made), sys.executable, _TIME_LIMIT, False)
         except (RefusedError, SideError) as error:
             raise ConversionError(f"The layout of {port} is taken from its model, which cannot be built: {error}") from error
-    return Layout.from_entries(port.variant.name, entries)
+    return Layout.from_entries(port.variant.title or port.variant.name, described.layout)
 
 
 def candidates(family: str | None, variant: str | None) -> tuple[Port, ...] | None:

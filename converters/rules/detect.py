@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from converters.errors import DetectionError, listed
@@ -41,6 +41,18 @@ class Detection:
     def variant(self) -> str:
         """The variant's name."""
         return self.port.variant.name
+
+    @property
+    def is_of_either_side(self) -> bool:
+        """Whether both sides have the same keys and shapes, so that a checkpoint of one looks like one of the other."""
+        return self.port.layout(LEGACY).tensors == self.port.layout(NEW).tensors
+
+    def __str__(self) -> str:
+        return f"{self.port}, {'either' if self.is_of_either_side else self.side} side"
+
+    def taken_for(self, side: str) -> Detection:
+        """Return the same model's `side`, where the keys do not tell which side a checkpoint is of."""
+        return replace(self, side=side) if self.is_of_either_side else self
 
     def as_dict(self) -> dict[str, str]:
         """Return plain data for JSON."""
@@ -91,7 +103,7 @@ def _best(
     share, best = max(((share, found) for found, share in agreements), key=lambda pair: pair[0], default=(0.0, None))
     forced = family is not None and variant is not None
     if best is None or share < _ENOUGH and not forced:
-        raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant))
+        raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant, agreements))
     return best
 
 
@@ -134,12 +146,14 @@ def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:
     return hits / len(wanted.tensors)
 
 
-def _unknown(specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None) -> str:
+def _unknown(
+    specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None, tried: Sequence[tuple[Detection, float]]
+) -> str:
     """Say what the keys are, and what a known layout would have."""
     markers = sorted({marker for family in known for marker in family.markers})
     missing = [marker for marker in markers if marker not in specs]
     hints = [*(["--family"] if len(known) > 1 else []), *(["--variant"] if variant is None else [])]
-    lack = f"missing are {listed(missing)}" if missing else _nearest(specs, known, variant)
+    lack = f"missing are {listed(missing)}" if missing else _nearest(tried)
     return (
         f"The {len(specs)} keys of the source, such as {listed(_examples(specs))}, fit no known layout of "
         f"{', '.join(family.name for family in known)}: {lack}; pass {' and '.join(hints)} to see what does not fit."
@@ -152,9 +166,8 @@ def _examples(keys: Mapping[str, TensorSpec]) -> list[str]:
     return [ordered[at] for at in sorted({0, len(ordered) // 2, len(ordered) - 1})]
 
 
-def _nearest(specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None) -> str:
-    candidates = [port for family in known for port in _chosen(family, variant)]
-    best, share = max(_agreements(specs, candidates), key=lambda pair: pair[1])
+def _nearest(tried: Sequence[tuple[Detection, float]]) -> str:
+    best, share = max(tried, key=lambda pair: pair[1])
     return (
         f"the nearest, {best.port} on its {best.side} side, has {share:.0%} of its tensors there with the same shape"
     )

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import chain, combinations
 
 from converters.errors import MappingError, NotOneToOneError, UnmappedKeyError
+from converters.rules.aliases import Aliases, checked_forms
 from converters.rules.kinds import (
     Concat,
     Drop,
@@ -23,6 +24,7 @@ from converters.rules.kinds import (
     fault_of,
 )
 from converters.rules.pattern import Cut, Pattern, fill_segments, intersect
+from legacy_adapters.correspondence import MODULE, Alias, Form
 
 __all__ = [
     "Application", "Concat", "Drop", "DropDuplicateOf", "Keep", "Mapping", "Match", "Pad", "Permute", "Rename",
@@ -85,24 +87,38 @@ class Mapping:
         family: The family's name, for messages.
         rules: The rules; no two of them may match, or produce, the same key.
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
+        aliases: Names of what has no key, from the legacy side to the new one.
+        forms: Of what the legacy side records in another form.
+        former: From names that the legacy code base has given up to those that it has now.
 
     Raises:
-        MappingError: If a pattern is malformed, wildcards differ, rules repeat or overlap, a rule's numbers contradict
-            each other, or a duplicate is dropped together with its twin.
+        MappingError: If a pattern is malformed, wildcards differ, rules, former names or aliases repeat or overlap, the
+            numbers of a rule or form contradict each other, or a duplicate is dropped together with its twin.
     """
 
     family: str
     rules: tuple[Rule, ...]
     class_keys: tuple[str, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    forms: tuple[Form, ...] = ()
+    former: tuple[Rename, ...] = ()
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
             fault = fault_of(rule, index)
             if fault is not None:
                 raise MappingError(fault)
-        _check_overlaps("source", [(index, text) for index, rule in enumerate(self.rules) for text in rule.sources])
+        known = (*self.rules, *self.former)
+        _check_overlaps("source", [(index, text) for index, rule in enumerate(known) for text in rule.sources])
         _check_overlaps("target", [(index, text) for index, rule in enumerate(self.rules) for text in rule.targets])
         _check_twins(self.rules)
+        _ = self.other_names
+        checked_forms(self.forms)
+
+    @cached_property
+    def other_names(self) -> Aliases:
+        """The aliases, by which names are looked up."""
+        return Aliases(self.aliases)
 
     @cached_property
     def changes_tensors(self) -> bool:
@@ -128,18 +144,39 @@ class Mapping:
         return found
 
     def match(self, key: str) -> Match | None:
-        """Find the rule that takes `key`; None where no rule does."""
-        segments = tuple(key.split(".", _HEAD)[:_HEAD])
+        """Find the rule that takes `key`, or what that is called now; None where no rule does."""
+        if key not in self._matches:
+            self._matches[key] = self._matched(key)
+        return self._matches[key]
+
+    @cached_property
+    def _matches(self) -> dict[str, Match | None]:
+        """What was asked for before: a conversion asks for every key several times."""
+        return {}
+
+    def _matched(self, key: str) -> Match | None:
+        current = self.current(key)
+        segments = tuple(current.split(".", _HEAD)[:_HEAD])
         heads = (segments[:length] for length in range(len(segments) + 1))
         for index, pattern in (entry for head in heads for entry in self._by_head.get(head, ())):
-            bindings = pattern.match(key)
+            bindings = pattern.match(current)
             if bindings is not None:
                 rule = self.rules[index]
+                action = Rename.action if current != key and isinstance(rule, Keep) else rule.action
                 sources, targets = self._patterns[index]
                 twin = Pattern(rule.twin).fill(bindings) if isinstance(rule, DropDuplicateOf) else None
                 together = (key,) if len(sources) == 1 else tuple(pattern.fill(bindings) for pattern in sources)
-                return Match(index, rule.action, tuple(target.fill(bindings) for target in targets), twin, together)
+                return Match(index, action, tuple(target.fill(bindings) for target in targets), twin, together)
         return None
+
+    def current(self, key: str) -> str:
+        """Name a key of the source as the code base does now; most have had no other name."""
+        match = self._former.match(key) if self.former else None
+        return key if match is None else match.targets[0]
+
+    @cached_property
+    def _former(self) -> Mapping:
+        return Mapping(self.family, self.former)
 
     def applications(self, keys: Iterable[str]) -> Iterator[Application]:
         """Yield every rule that takes some of `keys`, once for those it takes together, in the order of the first.
@@ -202,14 +239,18 @@ class Mapping:
         return Mapping(self.family, tuple(rule for rule in turned if rule is not None), self.class_keys)
 
     def canonical(self) -> Mapping:
-        """Return the mapping from the source's layout to itself: it drops what this one drops and renames nothing."""
+        """Return the mapping from the source's layout to itself: it drops what this one drops.
+
+        It renames former names only.
+        """
         rules = ([rule] if not rule.targets else map(Keep, rule.sources) for rule in self.rules)
-        return Mapping(self.family, tuple(chain.from_iterable(rules)), self.class_keys)
+        return Mapping(self.family, tuple(chain.from_iterable(rules)), self.class_keys, former=self.former)
 
     def map_module(self, path: str) -> str | None:
         """Name a module as the other side does, by the same rules that rename its keys.
 
-        A module with no keys of its own (an activation, a loss) follows the module that holds it.
+        A module with no keys of its own (an activation, a loss) follows the module that holds it, unless an alias names
+        it.
 
         Returns:
             The other side's module path, or None where the module's keys are all dropped or go to several
@@ -219,12 +260,28 @@ class Mapping:
             self._modules[path] = self._map_module(path)
         return self._modules[path]
 
+    def drops_module(self, path: str) -> bool:
+        """Tell whether rules drop all keys of the module `path`; not so of one that has no keys."""
+        if path not in self._dropped:
+            taking = (self.rules[index] for index, pattern in self._sources if any(True for _ in pattern.cuts(path)))
+            targets = [rule.targets for rule in taking]
+            self._dropped[path] = bool(path and targets) and not any(targets)
+        return self._dropped[path]
+
+    @cached_property
+    def _dropped(self) -> dict[str, bool]:
+        """What `drops_module` found, by path."""
+        return {}
+
     @cached_property
     def _modules(self) -> dict[str, str | None]:
         """What `map_module` found, by path; many records have the same."""
         return {"": ""}
 
     def _map_module(self, path: str) -> str | None:
+        alias = self.other_names.new_name(MODULE, path)
+        if alias is not None:
+            return alias
         places = [
             place
             for index, pattern in self._sources

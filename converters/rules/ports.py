@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from converters.errors import MappingError
 from converters.rules import rule_file
@@ -26,15 +27,17 @@ class Port:
         variant: of the family.
         layouts: of both sides, where they were taken from the models; None for the stored ones.
         from_both_models: each side's layout was taken from its own model.
+        told_classes: how many classes that model tells apart, as far as it says so.
     """
 
     family: Family
     variant: Variant
     layouts: AnyMapping[str, Layout] | None = field(default=None, compare=False, repr=False)
     from_both_models: bool = field(default=False, compare=False, repr=False)
+    told_classes: int | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.family.name} {self.variant.name}"
+        return f"{self.family.name} {self.variant.title or self.variant.name}"
 
     @cached_property
     def mapping(self) -> Mapping:
@@ -44,19 +47,26 @@ class Port:
             FamilyError: if the rules cannot be used.
         """
         try:
-            return Mapping(self.family.name, _rules(self.family, self.variant), self.family.class_keys)
+            rules = _rules(self.family, self.variant)
+            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former")}
+            return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
 
     @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart; None if only its tensors say so."""
+        return self.told_classes if self.variant.classes is None else self.variant.classes
+
+    @property
     def has_layouts(self) -> bool:
         """Whether the layouts are known without building the models."""
-        return self.layouts is not None or self.family.layouts is not None
+        return self.layouts is not None or _file(self) is not None
 
     @property
     def has_tested_order(self) -> bool:
         """Whether the legacy layout is known to be in the order in which the legacy model makes its parameters."""
-        return self.from_both_models or self.family.name in registry.own()
+        return self.from_both_models or (self.family.name in registry.own() and _file(self) is not None)
 
     def layout(self, side: str) -> Layout:
         """Return the layout of a side. Of stored ones the legacy layout follows from the new one by the inverse mapping.
@@ -68,9 +78,11 @@ class Port:
             return self.layouts[side]
         return _stored(self, side)
 
-    def with_layouts(self, layouts: AnyMapping[str, Layout], from_both_models: bool = False) -> Port:
-        """Return the same model with layouts taken from the models, or from that of the new side alone."""
-        return replace(self, layouts=layouts, from_both_models=from_both_models)
+    def with_layouts(
+        self, layouts: AnyMapping[str, Layout], from_both_models: bool = False, classes: int | None = None
+    ) -> Port:
+        """Return the same model with layouts, and classes, taken from the models, or from that of the new side alone."""
+        return replace(self, layouts=layouts, from_both_models=from_both_models, told_classes=classes)
 
 
 @cache
@@ -115,12 +127,29 @@ def _rules(family: Family, variant: Variant) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _file(of: Port) -> Path | None:
+    """Return the file of a model's stored layout, None if there is none."""
+    name = of.variant.name
+    if of.family.layouts is None or Path(name).name != name:
+        return None
+    file = of.family.layouts / f"{name}.json"
+    return file if file.is_file() else None
+
+
+def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
+    """Return the aliases, forms or former names of a variant, which the mapping checks."""
+    listed = getattr(family, name)
+    listed = registry.called(family, name, variant) if callable(listed) else listed
+    if not isinstance(listed, Sequence):
+        raise MappingError(f"expected a tuple of {name}, found a {type(listed).__name__}.")
+    return tuple(listed)
+
+
 @cache
 def _stored(of: Port, side: str) -> Layout:
     if side != NEW:
         return _stored(of, NEW).mapped(of.mapping.inverse())
-    folder, name = of.family.layouts, of.variant.name
-    file = None if folder is None else folder / f"{name}.json"
-    if file is None or not file.is_file():
-        raise FamilyError(f"Family `{of.family.name}` has no stored layout of variant `{name}`.")
-    return Layout.from_json(name, file.read_text(encoding="utf-8"))
+    file = _file(of)
+    if file is None:
+        raise FamilyError(f"Family `{of.family.name}` has no stored layout of variant `{of.variant.name}`.")
+    return Layout.from_json(of.variant.name, file.read_text(encoding="utf-8"))

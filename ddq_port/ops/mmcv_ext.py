@@ -5,7 +5,7 @@ Names, argument names and argument order are those of the C++ bindings (github `
 are in :mod:`ddq_port.ops.continuous`.
 
 This module is loaded as ``mmcv._ext`` by :mod:`ddq_port.ops.standin`. mmcv asserts at import that every operator
-exists, so any other name yields a function that raises NotImplementedError when called.
+exists, so any other name yields a function that raises LackingOperatorError when called.
 """
 
 from __future__ import annotations
@@ -22,16 +22,35 @@ from ddq_port.ops.continuous import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
 )
+from ddq_port.ops.deform_conv import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+)
+from ddq_port.ops.roi_align import roi_align_backward, roi_align_forward
+from ddq_port.ops.softnms import nms_match, softnms
 
 __all__ = [
+    "deform_conv_backward_input",
+    "deform_conv_backward_parameters",
+    "deform_conv_forward",
     "get_compiler_version",
     "get_compiling_cuda_version",
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
+    "modulated_deform_conv_backward",
+    "modulated_deform_conv_forward",
     "nms",
+    "nms_match",
+    "roi_align_backward",
+    "roi_align_forward",
     "sigmoid_focal_loss_backward",
     "sigmoid_focal_loss_forward",
+    "softnms",
 ]
+
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Return the indices that greedy NMS keeps; see :func:`ddq_port.ops.nms.nms`.
@@ -61,16 +80,37 @@ def get_compiling_cuda_version() -> str:
     return "not available"
 
 
+class LackingOperatorError(NotImplementedError):
+    """An operator was called that this stand-in lacks; the message, one line, says what to install.
+
+    Attributes:
+        lacking_operator: its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_advice(name))
+        self.lacking_operator = name
+
+
+#: The operators that were asked for and are lacking, each with what to do: see ``legacy_adapters.lacking``.
+__lacking_operators__: dict[str, str] = {}
+
+
 def __getattr__(name: str) -> Callable[..., NoReturn]:
-    """Return, for any other operator name, a function that raises NotImplementedError when called."""
+    """Return, for any other operator name, a function that raises LackingOperatorError when called."""
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def missing(*args: object, **kwargs: object) -> NoReturn:
-        raise NotImplementedError(
-            f"mmcv operator `{name}` is not in ddq_port's stand-in for mmcv._ext, which has only "
-            f"{', '.join(n for n in __all__ if not n.startswith('get_'))}; install the compiled `mmcv` for the others."
-        )
+    def lacking(*args: object, **kwargs: object) -> NoReturn:
+        raise LackingOperatorError(name)
 
-    missing.__name__ = missing.__qualname__ = name
-    return missing
+    __lacking_operators__[name] = _advice(name)
+    lacking.__name__ = lacking.__qualname__ = name
+    return lacking
+
+
+def _advice(name: str) -> str:
+    return (
+        f"mmcv operator `{name}` is not in ddq_port's stand-in for mmcv._ext; install the compiled mmcv in place of "
+        "mmcv-lite, extra [mmcv]; some operators it has on a GPU only."
+    )

@@ -53,6 +53,13 @@ class DetectionAdapter(Adapter):
         """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
         raise UnableError("{} has no method predict(model, batch).".format(self.label))
 
+    def classes(self, model: torch.nn.Module) -> Optional[int]:
+        """Return the ``num_classes`` of the head of boxes; if none says so, the largest of any module."""
+        counts = [(name, getattr(module, "num_classes", None)) for name, module in model.named_modules()]
+        known = [(name, count) for name, count in counts if isinstance(count, int)]
+        of_boxes = [count for name, count in known if _HEAD in name.split(".")]
+        return max(of_boxes or [count for _, count in known], default=None)
+
     def predictor(self, model: torch.nn.Module) -> Optional[str]:
         """Name the head, if it has its usual name."""
         return _HEAD if isinstance(getattr(model, _HEAD, None), torch.nn.Module) else None

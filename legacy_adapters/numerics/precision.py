@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
+
+from ..origin import UnusableInputError
 
 DTYPES = ("float32", "float64")
 #: What autocast computes in, by the names of ``--amp``.
@@ -29,16 +33,17 @@ def computing_in(dtype: str) -> Iterator[None]:
     and must not be another one in the reference.
 
     Raises:
-        RuntimeError: for ``float64`` on a torch older than 1.13.
+        UnusableInputError: for ``float64`` on a torch older than 1.13.
     """
     if dtype == "float32":
         yield
         return
-    try:
-        from torch.overrides import TorchFunctionMode
-    except ImportError:
-        message = "float64 runs need torch 1.13 or newer on this side; it has {}".format(torch.__version__)
-        raise RuntimeError(message) from None
+    if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < (1, 13):
+        raise UnusableInputError(
+            "Derived tolerance runs each side in float64, too, which needs torch 1.13 or newer; {} has torch {}, so use "
+            "--tolerance fixed.".format(sys.executable, torch.__version__)
+        )
+    from torch.overrides import TorchFunctionMode
 
     class Widen(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

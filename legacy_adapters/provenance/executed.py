@@ -116,26 +116,31 @@ class SharedCodeError(RuntimeError):
     """The legacy process holds a module of the new side; the message is one line."""
 
 
+def _lies_in(path: str, places: Tuple[str, ...]) -> bool:
+    """Tell whether a file is one of ``places`` or lies in such a folder."""
+    return any(path == place or path.startswith(place + os.sep) for place in places)
+
+
 def check_apart(foreign: List[str]) -> None:
     """Refuse modules of the new side in this process.
 
     Args:
         foreign: names of modules, whose submodules count as well, and paths of files and folders, which are told by
-            being absolute. One file is excepted, which is loaded by its path to serve both sides.
+            being absolute. Files and folders that are loaded by their paths to serve both sides are excepted.
 
     Raises:
         SharedCodeError: naming the first module, its file and what it belongs to.
     """
-    from ..standin import CONTINUOUS
+    from ..standin import SHARED
 
-    allowed = os.path.realpath(CONTINUOUS)
+    allowed = tuple(map(os.path.realpath, SHARED))
     places = tuple(os.path.realpath(entry) for entry in foreign if os.path.isabs(entry))
     names = tuple(entry for entry in foreign if not os.path.isabs(entry))
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
         path = _resolved(file) if isinstance(file, str) else ""
         by_name = any(name == entry or name.startswith(entry + ".") for entry in names)
-        by_place = path != allowed and any(path == place or path.startswith(place + os.sep) for place in places)
+        by_place = _lies_in(path, places) and not _lies_in(path, allowed)
         if by_name or by_place:
             raise SharedCodeError(
                 "the legacy process holds module `{}` of the new side ({}), expected none: a comparison would not see "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
 Decision = Dict[str, torch.Tensor]
 #: Slots of a basis whose numbers tell which decision is meant.
-TELLING = ("scores", "boxes", "cost")
+TELLING = ("scores", "boxes", "cost", "heights")
 _SKETCH = "basis/"
 _PROJECTIONS = 6
 _DIMENSIONS = 4
@@ -28,6 +28,13 @@ def decision_key(phase: str, name: str, call: int, slot: str) -> str:
 def sketch_key(phase: str, name: str, call: int) -> str:
     """Name the sketch of what a decision rests on, in the same bundle."""
     return _SKETCH + decision_key(phase, name, call, "")
+
+
+def renamed_decision(key: str, name_of: Callable[[str], Optional[str]]) -> str:
+    """Return a key of a decisions bundle with another name of the tap; ``name_of`` gives it, or None for the same."""
+    head = _SKETCH if key.startswith(_SKETCH) else ""
+    phase, name, rest = key[len(head) :].split("/", 2)
+    return "{}{}/{}/{}".format(head, phase, name_of(name) or name, rest)
 
 
 def sketch(basis: Mapping[str, Any]) -> Optional[torch.Tensor]:

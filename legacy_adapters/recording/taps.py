@@ -9,50 +9,20 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import AbstractSet, Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
 from . import kinds
+from .draws import random_taps
 from .recomputing import digests, in_backward
 from .recorder import Recorder
 from .replay import Decision, Replay, ReplayError, decision_key
+from .tap import Tap, everywhere
 from .values import flatten
 
-__all__ = ["Decision", "ReplayError", "Tap", "decision_key", "everywhere", "installed", "within"]
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A function to watch.
-
-    Attributes:
-        owner: module or class that holds the function under ``attribute``.
-        attribute: name of the function there.
-        name: gives the tap's name from the call's arguments, e.g. ``match``; None means "do not record this call".
-        read: takes the result and the call's arguments and gives the decision in it, as named tensors.
-        write: takes a decision and the call's arguments and gives the result the function would have returned, or
-            None if the decision does not fit the arguments, as that of more queries; None if the tap is only watched.
-        random: a draw, not a decision: a replayed one is taken as it is; what the function draws only moves the generator.
-        basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
-            a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
-            matching. It is recorded too, so that a decision that differs can be told from a tie.
-        probe: gives arguments of further calls, which the worker makes after an inference, in the phase
-            :data:`legacy_adapters.tasks.probes.PHASE`; None for none.
-        first: name of the function's first parameter: a call that passes it by name is taken as one that does not.
-    """
-
-    owner: Any
-    attribute: str
-    name: Callable[..., Optional[str]]
-    read: Callable[..., Decision]
-    write: Optional[Callable[..., Any]] = None
-    random: bool = False
-    basis: Optional[Callable[..., Dict[str, Any]]] = None
-    probe: Optional[Callable[[], Iterable[Tuple[Any, ...]]]] = None
-    first: str = "input"
+__all__ = ["Decision", "ReplayError", "Tap", "decision_key", "everywhere", "installed", "random_taps", "within"]
 
 
 @contextmanager
@@ -86,13 +56,13 @@ class _Watch:
         replay: hands out decisions, or None.
         decide: under replay, every function decides itself as well.
         running: a tapped function is; what it calls on the way is no decision of the model's.
-        made: forced results by what they rest on, for code that gradient checkpointing runs again.
+        made: decisions that were forced, by what they rest on, for code that gradient checkpointing runs again.
     """
 
     def __init__(self, recorder: Recorder, replay: Optional[Replay], decide: bool) -> None:
         self.recorder, self.replay, self.decide = recorder, replay, decide
         self.running = False
-        self.made: Dict[Tuple[str, ...], Any] = {}
+        self.made: Dict[Tuple[str, ...], Decision] = {}
 
 
 def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
@@ -125,21 +95,25 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
         # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
         skip = forced is not None and (tap.random or not watch.decide)
         if forced is not None:
-            watch.made[place(name, basis)] = forced
+            watch.made[place(name, basis)] = decision
             if tap.random:
-                original(*args, **kwargs)  # for the state of the generator, by which a repeated draw is known
+                _moved(original, *args, **kwargs)  # for the state of the generator, by which a repeated draw is known
+        read = tap.read(None if forced is None else decision, *args, **kwargs) if tap.ahead else None
         own = forced if skip else original(*args, **kwargs)
-        recorder.add(kinds.TAP, name, call, tap.read(own, *args, **kwargs))
+        recorder.add(kinds.TAP, name, call, tap.read(own, *args, **kwargs) if read is None else read)
         if tap.random:
             recorder.note_random()
         return own if forced is None else forced
 
     def repeated(name: str, *args: Any, **kwargs: Any) -> Any:
         basis = tap.basis(*args, **kwargs) if tap.basis is not None else None
-        forced = watch.made.get(place(name, basis)) if watch.made else None
-        if forced is None or tap.random:
-            own = original(*args, **kwargs)
-        return own if forced is None else forced
+        decision = watch.made.get(place(name, basis)) if watch.made else None
+        if decision is None:
+            return original(*args, **kwargs)
+        forced = tap.write(decision, *args, **kwargs)
+        if tap.random:
+            _moved(original, *args, **kwargs)
+        return forced
 
     def place(name: str, basis: Optional[Dict[str, Any]]) -> Tuple[str, ...]:
         state = digests([("", torch.get_rng_state())]) if tap.random else ()
@@ -148,59 +122,10 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
     return tapped
 
 
-def random_taps() -> Sequence[Tap]:
-    """Return the taps of torch's random draws in use by contrastive denoising (``*_like``) and DropPath (``rand``).
-
-    All draws of a phase are numbered in one sequence, and what each asked for is recorded: a replayed draw is taken as
-    it is, so another order, shape or range would not show otherwise.
-    """
-    return [
-        Tap(torch, "rand", _noise, _read_draw, _write_rand, random=True, basis=_asked_rand, first="size"),
-        Tap(torch, "rand_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_rand_like),
-        Tap(torch, "randint_like", _noise, _read_draw, _write_draw, random=True, basis=_asked_randint_like),
-    ]
-
-
-def _noise(*args: Any, **kwargs: Any) -> str:
-    return "noise"
-
-
-def _asked_rand(*size: Any, **kwargs: Any) -> Dict[str, Any]:
-    shape = size[0] if size and isinstance(size[0], (tuple, list)) else size
-    return {"rand.shape": torch.tensor([int(extent) for extent in shape], dtype=torch.int64)}
-
-
-def _asked_rand_like(like: torch.Tensor, **kwargs: Any) -> Dict[str, Any]:
-    return {"rand_like.shape": torch.tensor(like.shape, dtype=torch.int64)}
-
-
-def _asked_randint_like(like: torch.Tensor, *bounds: int, **kwargs: Any) -> Dict[str, Any]:
-    if "high" in kwargs:
-        bounds = (*(bounds or (kwargs.get("low", 0),)), kwargs["high"])
-    low, high = bounds if len(bounds) == 2 else (kwargs.get("low", 0), bounds[0])
-    shape = torch.tensor(like.shape, dtype=torch.int64)
-    return {"randint_like.shape": shape, "randint_like.low": low, "randint_like.high": high}
-
-
-def _read_draw(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
-    return {kinds.DRAWN: result}
-
-
-def _write_draw(decision: Decision, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return _fitting(decision[kinds.DRAWN], like.shape).to(device=like.device, dtype=kwargs.get("dtype") or like.dtype)
-
-
-def _fitting(draw: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Return the draw, in its first part or repeated where another shape is asked for; the difference is on record."""
-    if tuple(draw.shape) == tuple(shape) or not draw.numel():
-        return draw
-    numel = int(torch.Size(shape).numel())
-    return draw.reshape(-1).repeat(numel // draw.numel() + 1)[:numel].reshape(tuple(shape))
-
-
-def _write_rand(decision: Decision, *size: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> torch.Tensor:
-    shape = _asked_rand(*size)["rand.shape"].tolist()
-    return _fitting(decision[kinds.DRAWN], shape).to(device=device, dtype=dtype or torch.get_default_dtype())
+def _moved(function: Callable, *args: Any, **kwargs: Any) -> None:
+    """Let a function draw for nothing; what it would change in place stays as it is."""
+    with torch.no_grad():
+        function(*(arg.detach().clone() if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs)
 
 
 def within(indices: torch.Tensor, length: int) -> bool:
@@ -208,33 +133,11 @@ def within(indices: torch.Tensor, length: int) -> bool:
     return not indices.numel() or int(indices.max()) < length
 
 
-def holds(module: ModuleType, ids: AbstractSet[int]) -> bool:
-    """Tell whether a module holds, under any name, an object whose ``id`` is among ``ids``.
-
-    Of the thousands of modules in a process few do, so this must be quick: it runs no Python code per name.
-    """
-    return not ids.isdisjoint(map(id, list(vars(module).values())))
-
-
-def everywhere(tap: Tap) -> List[Tap]:
-    """Return the tap for every name under which any imported module holds its function, its own first.
-
-    Code may import the function under another name, or from where it comes from.
-    """
-    function = getattr(tap.owner, tap.attribute)
-    found = [tap]
-    for module in list(sys.modules.values()):
-        names = vars(module) if isinstance(module, ModuleType) and holds(module, {id(function)}) else {}
-        for attribute, value in list(names.items()):
-            if value is function and not (module is tap.owner and attribute == tap.attribute):
-                found.append(replace(tap, owner=module, attribute=attribute))
-    return found
-
-
 def rankings(name: str = "detections") -> List[Tap]:
     """Return the taps of torch's functions that rank scores: ``topk``, ``sort`` and ``argsort``, however called.
 
-    They are one decision: the indices of scores, best first. One that ranks from the lowest on ranks negated scores.
+    They are one decision: the indices of scores, best first, along the last axis of what is recorded. One that ranks
+    from the lowest on ranks negated scores.
     In mmdet's heads of queries it picks the final detections.
     """
     topk, sort = torch.return_types.topk, torch.return_types.sort
@@ -261,17 +164,21 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
         return int(given["dim"]), bool(given["largest" if attribute == "topk" else "descending"])
 
     def named(scores: Any, *args: Any, **kwargs: Any) -> Optional[str]:
-        is_ranking = isinstance(scores, torch.Tensor) and scores.is_floating_point() and scores.dim() > 0
-        return name if is_ranking and asked(scores, *args, **kwargs)[0] in (-1, scores.dim() - 1) else None
+        return name if isinstance(scores, torch.Tensor) and scores.is_floating_point() and scores.dim() > 0 else None
 
-    def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
-        return {"indices": result if give is None else result[1]}
+    def read(result: Any, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
+        indices = result if give is None else result[1]
+        return {"indices": indices.movedim(asked(scores, *args, **kwargs)[0], -1)}
 
     def basis(scores: torch.Tensor, *args: Any, **kwargs: Any) -> Dict[str, Any]:
-        return {"scores": scores if asked(scores, *args, **kwargs)[1] else -scores}
+        axis, largest_first = asked(scores, *args, **kwargs)
+        along = scores.movedim(axis, -1)
+        in_order = attribute != "topk" or (args[3] if len(args) > 3 else kwargs.get("sorted", True))
+        return dict(scores=along if largest_first else -along, **({} if in_order else dict(sorted=False)))
 
     def write(decision: Decision, scores: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        forced = the_only(decision)
+        axis, forced = asked(scores, *args, **kwargs)[0], the_only(decision)
+        given, scores = scores, scores.movedim(axis, -1)
         if forced is None or forced.shape[:-1] != scores.shape[:-1] or not within(forced, scores.size(-1)):
             return None
         forced = forced.to(scores.device)
@@ -281,9 +188,9 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
         if forced.size(-1) < length:
             if forced.dim() != 1:
                 return None
-            forced = _completed(forced, basis(scores, *args, **kwargs)["scores"])
-        indices = forced[..., :length]
-        return indices if give is None else give((scores.gather(-1, indices), indices))
+            forced = _completed(forced, basis(given, *args, **kwargs)["scores"])
+        indices = forced[..., :length].movedim(-1, axis)
+        return indices if give is None else give((given.gather(axis, indices), indices))
 
     return Tap(owner, attribute, named, read, write, basis=basis)
 

@@ -315,4 +315,5 @@ def _digest(dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of ``tensor`` in row-major order, copied to the CPU where needed."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = flat.as_strided(flat.shape, (1,))  # one element counts as contiguous whatever its stride
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")

@@ -4,9 +4,11 @@
 appends one finder to the *end* of ``sys.meta_path``: Python asks it only after the regular search has found no
 ``mmcv._ext``, so a compiled extension always wins.
 
-What is discrete is implemented a second time (:mod:`.nms`), as plainly as possible: an error in the port's own version
-must not be on both sides. What is continuous would round otherwise in a second implementation; it is one file,
-:data:`CONTINUOUS`, which is loaded by its path under a private name, so that nothing else of its package is imported.
+What is discrete is implemented a second time (:mod:`.nms`, :mod:`.softnms`), as plainly as possible: an error in the
+port's own version must not be on both sides. What is continuous would round otherwise in a second implementation; these
+are the files and folders :data:`SHARED`, each of which is loaded by its path, under a private name, when one of its
+operators is first called. So nothing else of their package is imported, and what a side did not use is not among what
+it executed.
 """
 
 from __future__ import annotations
@@ -16,18 +18,34 @@ import importlib.util
 import os
 import sys
 from types import ModuleType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
-from . import nms as reference
+from . import nms, softnms
 
 EXTENSION_NAME = "mmcv._ext"
-#: The file that serves both sides of a comparison, beside this package.
-CONTINUOUS = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "ddq_port", "ops", "continuous.py"
-)
-#: The name it is loaded under; no module of the package it lies in is imported with it.
-PRIVATE_NAME = "legacy_adapters.standin._continuous"
+_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "ddq_port", "ops")
+#: Path of each file or folder that serves both sides of a comparison -> its operators.
+SHARED = {
+    os.path.join(_FOLDER, "continuous.py"): (
+        "ms_deform_attn_backward",
+        "ms_deform_attn_forward",
+        "sigmoid_focal_loss_backward",
+        "sigmoid_focal_loss_forward",
+    ),
+    os.path.join(_FOLDER, "deform_conv"): (
+        "deform_conv_backward_input",
+        "deform_conv_backward_parameters",
+        "deform_conv_forward",
+        "modulated_deform_conv_backward",
+        "modulated_deform_conv_forward",
+    ),
+    os.path.join(_FOLDER, "roi_align.py"): ("roi_align_backward", "roi_align_forward"),
+}
+#: What the names they are loaded under begin with; no module of the package they lie in is imported with them.
+PRIVATE_NAME = "legacy_adapters.standin._"
 MARKER = "__legacy_standin__"
+#: Under this name stand the operators that were asked for and are lacking, see :mod:`legacy_adapters.lacking`.
+LACKING = "__lacking_operators__"
 
 
 class StandinLoader:
@@ -39,14 +57,15 @@ class StandinLoader:
 
     def exec_module(self, module: ModuleType) -> None:
         """Put the operators, and a ``__getattr__`` that answers for absent ones, into ``module``."""
-        continuous = load_continuous()
-        operators = {name: getattr(continuous, name) for name in continuous.__all__}
-        operators["nms"] = reference.nms
+        operators = {name: _shared_operator(path, name) for path, names in SHARED.items() for name in names}
+        operators.update(nms=nms.nms, nms_match=softnms.nms_match, softnms=softnms.softnms)
         for name, operator in operators.items():
             setattr(module, name, operator)
         setattr(module, "get_compiler_version", lambda: "none (stand-in for mmcv._ext)")
         setattr(module, "get_compiling_cuda_version", lambda: "not available")
-        setattr(module, "__getattr__", _absent(sorted(operators)))
+        lacking: Dict[str, str] = {}
+        setattr(module, LACKING, lacking)
+        setattr(module, "__getattr__", _absent(lacking))
         setattr(module, MARKER, True)
 
 
@@ -66,32 +85,75 @@ def install() -> None:
         sys.meta_path.append(StandinFinder())
 
 
-def load_continuous() -> ModuleType:
-    """Load the continuous operators by the path of their file."""
-    if PRIVATE_NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(PRIVATE_NAME, CONTINUOUS)
+def load_shared(path: str) -> ModuleType:
+    """Load one of :data:`SHARED` by its path, once."""
+    name = PRIVATE_NAME + os.path.splitext(os.path.basename(path))[0]
+    if name not in sys.modules:
+        folder = os.path.isdir(path)
+        file = os.path.join(path, "__init__.py") if folder else path
+        spec = importlib.util.spec_from_file_location(
+            name, file, submodule_search_locations=[path] if folder else None
+        )
         if spec is None or spec.loader is None:
-            raise ImportError("cannot load {}".format(CONTINUOUS))
-        module = importlib.util.module_from_spec(spec)
+            raise ImportError("cannot load {}".format(path))
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        sys.modules[PRIVATE_NAME] = module
-    return sys.modules[PRIVATE_NAME]
+    return sys.modules[name]
 
 
-def _absent(present: list) -> Callable[[str], Callable]:
-    """Return a module's ``__getattr__``: mmcv asserts at import that every operator exists; calling one is an error."""
+def _shared_operator(path: str, name: str) -> Callable:
+    """Return an operator whose file is loaded when it is first called."""
+
+    def operator(*args: Any, **kwargs: Any) -> Any:
+        return getattr(load_shared(path), name)(*args, **kwargs)
+
+    operator.__name__ = operator.__qualname__ = name
+    return operator
+
+
+class LackingOperatorError(NotImplementedError):
+    """An operator was called that the stand-in lacks; the message, one line, says what to install.
+
+    Attributes:
+        lacking_operator: its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_advice(name))
+        self.lacking_operator = name
+
+
+def _absent(lacking: Dict[str, str]) -> Callable[[str], Callable]:
+    """Return a module's ``__getattr__``: mmcv asserts at import that every operator exists; calling one is an error.
+
+    Args:
+        lacking: is filled with what is asked for, and what to do about each.
+    """
 
     def answer(name: str) -> Callable:
         if name.startswith("__"):
             raise AttributeError("module {!r} has no attribute {!r}".format(EXTENSION_NAME, name))
 
-        def missing(*args: Any, **kwargs: Any) -> None:
-            raise NotImplementedError(
-                "mmcv operator `{}` is not in the legacy side's stand-in for mmcv._ext, which has only {}; give "
-                "--legacy-python an interpreter with the compiled `mmcv`.".format(name, ", ".join(present))
-            )
+        def operator(*args: Any, **kwargs: Any) -> None:
+            raise LackingOperatorError(name)
 
-        missing.__name__ = missing.__qualname__ = name
-        return missing
+        lacking[name] = _advice(name)
+        operator.__name__ = operator.__qualname__ = name
+        return operator
 
     return answer
+
+
+def mmcv_ops() -> str:
+    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
+    extension = sys.modules.get("mmcv._ext")
+    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
+    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
+
+
+def _advice(name: str) -> str:
+    return (
+        "mmcv operator `{}` is not in the legacy side's stand-in for mmcv._ext; install the compiled mmcv in place of "
+        "mmcv-lite, extra [mmcv], or give --legacy-python an interpreter with it; some operators it has on a GPU "
+        "only.".format(name)
+    )

@@ -11,6 +11,7 @@ from .. import contract
 from ..adapter import Adapter
 from ..inputs import PREDICT, TRAIN
 from ..job import Job
+from ..named_inputs import NamedInputs
 from ..numerics.precision import autocasting
 from ..numerics.seeding import seed_all
 from ..recording import kinds
@@ -124,7 +125,8 @@ class Checks:
                 self.recorder.add(kinds.STATE, name, 0, after[name])
 
     def _step_losses(self, step: int) -> Any:
-        phase, tensors = self.loop.plan.phase(step), steps.inputs_of(self.job, self.adapter, step)
+        phase = self.loop.plan.phase(step)
+        tensors = NamedInputs(phase, steps.inputs_of(self.job, self.adapter, step))
         with self.untouched.given(phase, tensors, self.adapter.batch) as batch:
             self.loop.objects[phase] = self.adapter.objects(batch)
             return contract.result(self.adapter, "losses", self.loop.trained, batch)

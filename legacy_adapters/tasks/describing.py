@@ -1,4 +1,4 @@
-"""Take the layout of a side's model from the model: the keys of its state dict, in order, with dtype and shape."""
+"""Describe a side's model: the keys of its state dict, in order, with dtype and shape, and its number of classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 
 import torch
 
+from legacy_adapters import contract
 from legacy_adapters.job import write_json
 
 from .initialising import every_parameter
@@ -14,8 +15,14 @@ BUFFER, FROZEN = "buffer", "frozen"
 
 
 def describe(job: Any, adapter: Any) -> None:
-    """Build the model and write its layout to ``job.describe``."""
-    write_json(job.describe, list(entries(adapter.build(job.options, job.device)).items()))
+    """Build the model and write its layout and how many classes it has to ``job.describe``.
+
+    A model that will be run is refused if an operator that its code calls is lacking.
+    """
+    model = adapter.build(job.options, job.device)
+    if job.runs:
+        contract.check_operators(model, job.adapter)
+    write_json(job.describe, dict(layout=list(entries(model).items()), classes=adapter.classes(model)))
 
 
 def entries(model: torch.nn.Module) -> Dict[str, List[Any]]:

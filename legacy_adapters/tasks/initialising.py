@@ -31,7 +31,7 @@ from torch import nn
 
 from ..numerics.drawing import Drawing, by_recipe
 from ..origin import ReportedError, report
-from ..recording.taps import holds
+from ..recording.tap import holds
 from ..recording.trace_writer import TraceWriter, content_digest
 
 #: Phase and kind of the records.

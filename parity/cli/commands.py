@@ -35,7 +35,7 @@ from ..sides.places import RUN, SCRIPT
 from ..sides.settings import Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
 from ..sides.sides import default_threads, prepare
 from ..traces.trace import Trace, TraceError
-from ..verdict.verdict import Verdict, judge
+from ..verdict.verdict import Verdict, judge, with_asked
 from .console import OpenConsole, done, progress, renamed, written
 from .output import whole_folder
 
@@ -93,7 +93,7 @@ def judge_run(
     prepared = prepare(task, sources, machine)
     check_adapters(Needs.of(task, prepared.port), sources, machine, tell)
     with whole_folder(out) as folder:
-        verdict = run_parity(options, prepared, folder, tell)
+        verdict = with_asked(run_parity(options, prepared, folder, tell), exclusions)
         _write_report(folder / REPORT_NAME, verdict)
     return verdict
 
@@ -167,7 +167,7 @@ def judge_traces(
         raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
     try:
         excluded = (*port.family.exclusions, *exclusions)
-        return judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol))
+        return with_asked(judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol)), exclusions)
     except errors.UnmappedKeyError as error:
         raise TraceError(
             f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
@@ -278,6 +278,29 @@ def _words(verdict: Verdict) -> dict[str, str]:
     if verdict.provenance[NEW].get("detects", True):
         return {}
     return {"the detector": "the model", "The detector": "The model", ": detector": ": model"}
+
+
+def in_own_words(verdict: Verdict) -> Verdict:
+    """Return a verdict for who reads its fields; of a model that is no detector it says so."""
+    words = _words(verdict)
+    if not words:
+        return verdict
+    divergence, isolation = verdict.divergence, verdict.isolation
+    if divergence is not None:
+        divergence = replace(
+            divergence, where=renamed(divergence.where, words), message=renamed(divergence.message, words)
+        )
+    if isolation is not None:
+        culprits = tuple(
+            replace(
+                culprit, where=renamed(culprit.where, words), message=renamed(culprit.message, words),
+                follows=tuple(renamed(list(culprit.follows), words)),
+            )
+            for culprit in isolation.culprits
+        )  # fmt: skip
+        isolation = replace(isolation, culprits=culprits)
+    reasons = tuple(renamed(list(verdict.reasons), words))
+    return replace(verdict, divergence=divergence, isolation=isolation, reasons=reasons)
 
 
 def _settings(settings: dict[str, Any]) -> tuple[Task, Sources, Machine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from converters.cli.console import of_system
 from converters.rules.ports import Port, port
 from ddq_port import requirements
 from legacy_adapters import registry
-from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoError
+from legacy_adapters.family import LEGACY, NEW, Exclusion, Family, FamilyError, RepoError, variant_of_configs
 from legacy_adapters.ground.console import BAD_INPUT, Failure
 from legacy_adapters.ground.words import counted
 from legacy_adapters.job import CHECKS
 
 from ..sides.places import RUN, check_file
 from ..sides.settings import SettingsError, check_options
+from ..traces.kinds import Kind
 from .options import DEFAULT_BOUNDS
 from .output import check_run_folder
 
@@ -30,8 +32,10 @@ _DEFAULT_CHECKS = tuple(check for check in CHECKS if check != "train")
 DEFAULT_SIZES = ((93, 115), (131, 121), (77, 157))
 
 
-def resolved(family: str, variant: str | None) -> Port:
-    """Return the model that a family, by name or folder, and a variant name.
+def resolved(
+    family: str, variant: str | None, legacy_config: str | None = None, new_config: str | None = None
+) -> Port:
+    """Return the model that a family, by name or folder, and a variant name, or two configs in place of a variant.
 
     Raises:
         converters.cli.console.Failure: if there is no such one, or no variant was named of several.
@@ -39,13 +43,42 @@ def resolved(family: str, variant: str | None) -> Port:
     with refusals():
         found = registry.get(family)
         names = [known.name for known in found.variants]
+        if legacy_config is not None or new_config is not None:
+            return port(family, _of_configs(found, variant, legacy_config, new_config))
         if variant is None and len(names) > 1:
-            raise FamilyError(f"Family {found.name} has several variants; pass --variant, one of {', '.join(names)}.")
+            configs = "--legacy-config and --new-config, or " if found.configured is not None else ""
+            raise FamilyError(
+                f"Family {found.name} has several variants; pass {configs}--variant, one of {', '.join(names)}."
+            )
         if variant is not None and variant not in names:
             near = difflib.get_close_matches(variant, names, n=1)
             meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
             raise FamilyError(f"--variant {variant} is none of family {found.name}; {meant}")
         return port(family, variant)
+
+
+def _of_configs(family: Family, variant: str | None, legacy: str | None, new: str | None) -> str:
+    """Return the name of the model of two configs."""
+    if family.configured is not None and (legacy is None or new is None):
+        missing = "--legacy-config" if legacy is None else "--new-config"
+        raise FamilyError(f"A model of family {family.name} is made of two configs, one of each side; pass {missing}, too.")
+    return variant_of_configs(family, variant, legacy or "", new or "")
+
+
+def needs_detector(context: click.Context, option: click.Parameter, family: str | None) -> str | None:
+    """Refuse a family that is no detector, before images are asked for.
+
+    Raises:
+        converters.cli.console.Failure: if the family makes inputs of its own, or there is none of that name.
+    """
+    if family is not None:
+        with refusals():
+            if registry.get(family).inputs is not None:
+                raise FamilyError(
+                    f"Family {family} has no detector: its family.py makes `inputs` of its own, so there are no images to "
+                    "detect objects in; use `ddq-parity run`."
+                )
+    return family
 
 
 def excluded(exclude: tuple[str, ...], reason: tuple[str, ...]) -> tuple[Exclusion, ...]:
@@ -66,16 +99,21 @@ def excluded(exclude: tuple[str, ...], reason: tuple[str, ...]) -> tuple[Exclusi
             raise click.BadParameter(
                 f"--exclude {pattern!r} with --reason {why!r}; expected [legacy:|new:][KIND:]NAME[#SLOT] and a reason."
             )
+        if before and not any(fnmatchcase(kind, before[0]) for kind in Kind):
+            raise click.BadParameter(
+                f"--exclude {pattern!r}: {before[0]!r} is no side and no kind of records; expected legacy, new, or one of "
+                f"{', '.join(Kind)}."
+            )
         made += [Exclusion(side, *(before or ["*"]), name, slot or "*", why) for side in sides]
     return tuple(made)
 
 
 def task_options(
     size: tuple[tuple[int, int], ...] | None, check: tuple[str, ...] | None, family: str, variant: str | None,
-    ranks: int = 1, **settings: Any,
+    ranks: int = 1, legacy_config: str | None = None, new_config: str | None = None, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Find the model, fill in the default sizes and checks, and rename what has another name on the command line."""
-    of = settings["port"] = resolved(family, variant)
+    of = settings["port"] = resolved(family, variant, legacy_config, new_config)
     check = check or (("train",) if ranks > 1 else _DEFAULT_CHECKS)
     sizes = size or (() if of.family.inputs is not None else of.variant.sizes or DEFAULT_SIZES)
     objects = settings["objects"]
@@ -90,7 +128,8 @@ def task_options(
 
 def refuse_early(
     *, out: Path | None = None, force: bool = False, marker: str = RUN, golden: Path | None = None,
-    checkpoint: Path | None = None, port: Port | None = None, legacy_repo: Path | None = None, **settings: Any,
+    checkpoint: Path | None = None, port: Port | None = None, legacy_repo: Path | None = None,
+    legacy_python: str | None = None, **settings: Any,
 ) -> None:  # fmt: skip
     """Refuse what can be seen to be wrong before anything heavy is loaded, and before anything is made.
 
@@ -102,6 +141,7 @@ def refuse_early(
         checkpoint: of the weights.
         port: the model, where a legacy side is run.
         legacy_repo: its checkout.
+        legacy_python: interpreter of the legacy side.
         **settings: the others; the fields of :class:`Task` may be among them.
     """
     needs_out(out, force)
@@ -114,7 +154,7 @@ def refuse_early(
         if checkpoint is not None:
             check_file(checkpoint, "a checkpoint", "a .pth or .safetensors file")
         if port is not None:
-            port.family.check_repo(legacy_repo)
+            port.family.check_repo(legacy_repo, legacy_python)
         check_run_folder(out, force, marker)
 
 

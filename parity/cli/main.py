@@ -16,7 +16,7 @@ from legacy_adapters import registry
 
 from ..sides import places
 from . import curves_options, eval_options
-from .early import bounds_options, excluded, needs_out, refusals, refuse_early, resolved, task_options
+from .early import bounds_options, excluded, needs_detector, needs_out, refusals, refuse_early, resolved, task_options
 from .options import (
     BOUNDS,
     CHECK,
@@ -36,6 +36,7 @@ from .options import (
     TASK,
     TRAINING,
     having,
+    of_family,
 )  # fmt: skip
 from .output import check_new_file, check_script_folder
 from .params import AT_RISK_ULPS, NotNegative
@@ -257,8 +258,8 @@ def curves(json: bool, **arguments: Any) -> None:
 
 
 @cli.command("eval", epilog=eval_options.EXIT_CODES)
-@having(*eval_options.DATA_SET, *FAMILY, *LEGACY, *eval_options.WEIGHTS, *NEW, *eval_options.DETECTIONS)
-@having(*MACHINE, *eval_options.KEPT, *OUTPUT)
+@having(*eval_options.DATA_SET, *of_family(is_eager=True, callback=needs_detector), *LEGACY, *eval_options.WEIGHTS)
+@having(*NEW, *eval_options.DETECTIONS, *MACHINE, *eval_options.KEPT, *OUTPUT)
 def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: str, **arguments: Any) -> None:
     """Detect objects in a data set with both sides and compare.
 
@@ -269,7 +270,8 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     asked = [name for name, value in given.items() if value is not None]
     if asked and tolerance == "exact":
         raise click.BadParameter(f"--{asked[0]} goes with --tolerance fixed; pass that.")
-    arguments["port"] = resolved(arguments.pop("family"), arguments.pop("variant"))
+    names = ("family", "variant", "legacy_config", "new_config")
+    arguments["port"] = resolved(*(arguments.pop(name) for name in names))
     if scale is not None and len(scale) != 1:
         raise click.BadParameter(f"--scale gives {len(scale)} sizes; give one, such as 480x640.")
     refuse_early(marker=places.EVALUATION, **arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,10 +26,24 @@ Exit codes:
 
 _FAMILIES = f"{', '.join(registry.own())}, another installed family, or the folder of a family"
 
-FAMILY = (
-    click.option("--family", metavar="NAME|FOLDER", required=True, help=f"Which port to check: {_FAMILIES}."),
-    click.option("--variant", metavar="NAME", help="Which model of the family. [default: its only one]"),
-)
+
+def of_family(**more: Any) -> tuple[Callable, ...]:
+    """Return the options that choose a model; ``more`` is for that of the family."""
+    help_text = f"Which port to check: {_FAMILIES}."
+    return (
+        click.option("--family", metavar="NAME|FOLDER", required=True, help=help_text, **more),
+        click.option("--variant", metavar="NAME", help="Which model of the family. [default: its only one]"),
+        click.option(
+            "--legacy-config",
+            metavar="FILE|NAME",
+            help="Of a family whose models are made of configs (mmdet2): the legacy side's, a file or a name in the code "
+            "base.",
+        ),
+        click.option("--new-config", metavar="FILE|NAME", help="The new side's config of the same model."),
+    )
+
+
+FAMILY = of_family()
 RECORDED_FAMILY = (
     click.option(
         "--family", metavar="NAME|FOLDER", help=f"{_FAMILIES}. [default: the one that the traces were recorded for]"

@@ -21,7 +21,7 @@ from ..traces.pieces import Numbers, together
 from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Recording, Trace, TraceError
 from .deciding import Decisions
-from .derived import Finding, examine, follows_gradients, training_slack
+from .derived import Finding, judged_in_training
 from .evidence import Evidence, norms
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
@@ -235,7 +235,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         return _compare(pair, sample.legacy, sample.new, _SETTINGS)
     if record.kind == Kind.INIT:
         return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
-    finding = examine(sample, follows_gradients(record), training_slack(sample, record, evidence))
+    finding = judged_in_training(sample, pair, evidence)
     difference = measure(sample.legacy, sample.new)
     if sample.sketched:
         difference = replace(difference, metrics=replace(difference.metrics, ulps=None))

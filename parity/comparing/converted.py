@@ -24,11 +24,14 @@ from converters.rules.changing import UnfitShapeError
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.values import applied
+from legacy_adapters.correspondence import TAP
+from legacy_adapters.recording.replay import renamed_decision
 from legacy_adapters.recording.trace_writer import DTYPES, Record, content_digest
 from legacy_adapters.tasks.initialising import TRAINED
 
 from ..traces.kinds import OF_PARAMETERS, Kind
 from ..traces.trace import Recording, Trace
+from .forms import PERMUTED, SELECTED, formed
 
 _ARROW, _PLUS = " -> ", " + "
 _VALUES = frozenset((Kind.PARAM, Kind.STATE, Kind.INIT))
@@ -56,15 +59,35 @@ class View:
 
 
 def in_new_form(legacy: Recording, rules: Rules) -> Recording:
-    """Return a recording of the legacy side with its parameters as the new side has them.
+    """Return a recording of the legacy side with its parameters, and what the family's forms name, as the new side has it.
 
     A golden file has been recorded so, and a recording of that form is returned as it is.
 
     Raises:
         parity.traces.trace.TraceError: if a tensor that a rule changes cannot be read or is not what was recorded.
     """
-    if not isinstance(legacy, Trace) or not rules.changes_tensors or legacy.views:
+    if not isinstance(legacy, Trace) or not (rules.changes_tensors or rules.forms) or legacy.views:
         return legacy
+    return _with_forms(_with_parameters(legacy, rules) if rules.changes_tensors else legacy, rules)
+
+
+def _with_forms(legacy: Trace, rules: Rules) -> Trace:
+    made = {one.view.source: one for one in formed(legacy, legacy.records, rules.forms)}
+    if not made:
+        return legacy
+    views = {one.record.digest: one.view for one in made.values()}
+    entries = {
+        kind: [one.entry for one in made.values() if one.kind == kind] for kind in (PERMUTED, SELECTED)
+    }
+    return replace(
+        legacy,
+        records=tuple(made[record].record if record in made else record for record in legacy.records),
+        views={**views, **legacy.views},
+        coverage={**legacy.coverage, **entries},
+    )
+
+
+def _with_parameters(legacy: Trace, rules: Rules) -> Trace:
     shapes = {record.name: record.shape for record in legacy.records if record.kind in _VALUES and not record.slot}
     making = _Making(legacy, shapes)
     made: dict[Record, Sequence[Record]] = {}
@@ -85,6 +108,11 @@ def _counts(legacy: Trace, new: Sequence[Record]) -> dict[str, list[dict[str, An
     if counted is None:
         return {}
     return {"records": [dict(one, count=one["count"] + more[one["phase"], one["kind"]]) for one in counted]}
+
+
+def decisions_for_new_side(bundle: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Return the legacy side's decisions and draws, which are in the new side's form, under the new side's names."""
+    return {renamed_decision(key, lambda name: rules.other_names.new_name(TAP, name)): bundle[key] for key in bundle}
 
 
 def twin_name(record: Record, rules: Rules) -> str | None:

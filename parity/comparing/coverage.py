@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.recording.trace_writer import Key
 from legacy_adapters.training.phases import step_of
 
 from ..traces.kinds import Kind
 from ..traces.trace import Recording
 from .converted import new_names, own_names
+from .forms import PERMUTED, SELECTED
 from .pairing import LEGACY, NEW, Unpaired
 from .regrouped import Regrouping
 
@@ -52,6 +55,8 @@ class Coverage:
         never_executed: leaf modules of either side that never ran, by side, as the new side names them.
         lone_modules: modules of either side that the other does not have, run or not, by side.
         gradient_only_on: parameters that got a gradient on this side only, by side, as the new side names them.
+        permuted: how many records were compared with their dimensions in another order, by that.
+        selected: of how many records a part was compared, by which and why.
     """
 
     legacy_leaf_calls: int
@@ -64,6 +69,8 @@ class Coverage:
     never_executed: Mapping[str, tuple[str, ...]]
     lone_modules: Mapping[str, tuple[str, ...]]
     gradient_only_on: Mapping[str, tuple[str, ...]]
+    permuted: Mapping[str, int]
+    selected: Mapping[str, int]
 
     @property
     def gradients_on_one_side(self) -> tuple[str, ...]:
@@ -87,6 +94,7 @@ def cover(
     rules: NameMapping,
     unpaired: tuple[Unpaired, ...],
     regrouped: tuple[Regrouping, ...] = (),
+    compared: Collection[Key] = (),
 ) -> Coverage:
     """Account for two recordings.
 
@@ -96,10 +104,14 @@ def cover(
         rules: give legacy modules and parameters their new names.
         unpaired: the records without a twin.
         regrouped: modules whose calls pair with those of several others.
+        compared: keys of the legacy side's records that have a twin.
     """
-    calls = {LEGACY: _calls(legacy), NEW: _calls(new)}
+    one_name = {side: partial(rules.other_names.joined, side) for side in SIDES}
+    calls = {side: _calls(of, one_name[side]) for side, of in ((LEGACY, legacy), (NEW, new))}
     # what is a leaf here may be wrapped or have children there
-    any_calls = {side: calls[side] + _calls(of, "inner_calls") for side, of in ((LEGACY, legacy), (NEW, new))}
+    any_calls = {
+        side: calls[side] + _calls(of, one_name[side], "inner_calls") for side, of in ((LEGACY, legacy), (NEW, new))
+    }
     twins = {(phase, name): (phase, rules.map_module(name) or name) for phase, name in any_calls[LEGACY]}
     of_new = Counter({twin: any_calls[LEGACY][own] for own, twin in twins.items()})
     paired = {
@@ -109,12 +121,17 @@ def cover(
     for side, path, phase, count in _regrouped_calls(any_calls, regrouped):
         own = calls[side][phase, path]
         paired[side][phase, path] = min(own, max(count, paired[side].get((phase, path), 0)))
+    permuted, selected = (
+        Counter(text for *key, text in legacy.coverage.get(kind, ()) if tuple(key) in compared)
+        for kind in (PERMUTED, SELECTED)
+    )
     excluded, accounted = (
-        {side: _calls_with(side, unpaired, covers) for side in SIDES} for covers in (_is_excluded, _is_accounted)
+        {side: _calls_with(side, unpaired, covers, one_name[side]) for side in SIDES}
+        for covers in (_is_excluded, _is_accounted)
     )
     lone = [
         *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], _with_weights(legacy)),
-        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new)),
+        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new), of_new),
     ]
     return Coverage(
         legacy_leaf_calls=calls[LEGACY].total(),
@@ -130,6 +147,8 @@ def cover(
         },
         lone_modules=_lone_modules(legacy, new, rules, regrouped),
         gradient_only_on=_gradients(legacy, new, rules),
+        permuted=permuted,
+        selected=selected,
     )
 
 
@@ -160,8 +179,12 @@ def lost_records(recording: Recording, side: str) -> list[str]:
     ]
 
 
-def _calls(side: Recording, which: str = "leaf_calls") -> Calls:
-    return Counter({(entry["phase"], entry["name"]): entry["count"] for entry in side.coverage.get(which, ())})
+def _calls(side: Recording, one_name: Callable[[str], str], which: str = "leaf_calls") -> Calls:
+    """Count the calls of modules; of those whose calls pair together under the name that ``one_name`` gives."""
+    calls: Calls = Counter()
+    for entry in side.coverage.get(which, ()):
+        calls[entry["phase"], one_name(entry["name"])] += entry["count"]
+    return calls
 
 
 def _is_excluded(item: Unpaired) -> bool:
@@ -172,14 +195,16 @@ def _is_accounted(item: Unpaired) -> bool:
     return item.is_accounted
 
 
-def _calls_with(side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpaired], bool]) -> Calls:
+def _calls_with(
+    side: str, unpaired: Iterable[Unpaired], covers: Callable[[Unpaired], bool], one_name: Callable[[str], str]
+) -> Calls:
     """Count the calls of a module of which an output is covered and no output is not."""
     outputs: dict[tuple[str, str, int], list[bool]] = defaultdict(list)
     for item in unpaired:
         record = item.record
         if item.side == side and record.kind == Kind.MODULE_OUT:
             outputs[record.phase, record.name, record.call].append(covers(item))
-    return Counter((phase, name) for (phase, name, _), covered in outputs.items() if all(covered))
+    return Counter((phase, one_name(name)) for (phase, name, _), covered in outputs.items() if all(covered))
 
 
 def _with_weights(side: Recording) -> set[str]:
@@ -189,14 +214,20 @@ def _with_weights(side: Recording) -> set[str]:
 
 
 def _lone(
-    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str]
-) -> list[LoneCalls]:
+    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str],
+    others: Mapping[tuple[str, str], int] | None = None,
+) -> list[LoneCalls]:  # fmt: skip
+    """Count the calls without a twin; ``others`` tells which modules the other side calls in a phase, too.
+
+    Steps of a training record no calls. What a module without weights does is seen in losses, gradients and state, and
+    so is one call more of a module that both sides call.
+    """
     lone_calls = []
     for (phase, name), count in calls.items():
         missing = count - paired.get((phase, name), 0)
         left = missing - min(missing, covered[phase, name])
-        # steps of a training record no calls; what one without weights does is seen in losses, gradients and state
-        if left and (step_of(phase) is None or name in with_weights):
+        is_seen = step_of(phase) is not None and (name not in with_weights or bool((others or {}).get((phase, name))))
+        if left and not is_seen:
             lone_calls.append(LoneCalls(side, phase, name, left))
     return lone_calls
 
@@ -206,7 +237,11 @@ def _lone_modules(
 ) -> dict[str, tuple[str, ...]]:
     ours = {name: rules.map_module(name) or name for name in legacy.coverage.get("classes", {})}
     theirs = set(new.coverage.get("classes", {}))
-    lone = {LEGACY: {name for name, twin in ours.items() if twin not in theirs}, NEW: theirs - set(ours.values())}
+    twins, one_name = set(ours.values()), partial(rules.other_names.joined, NEW)
+    lone = {
+        LEGACY: {name for name, twin in ours.items() if twin not in theirs},
+        NEW: {name for name in theirs if one_name(name) not in twins},
+    }
     for one in regrouped:
         if set(one.members[LEGACY]) <= set(ours) and set(one.members[NEW]) <= theirs:
             lone = {side: names - set(one.lone[side]) for side, names in lone.items()}

@@ -20,6 +20,11 @@ sign: an element whose gradient is hardly more than rounding may go the other wa
 parameter may be off by twice the way that its tensor goes in that step (``MOVES``). In float64 such gradients are far
 below AdamW's eps and move nothing.
 
+A gradient may be nothing but rounding: of a bias that the next layer takes away again. In float64 it is then zero as far
+as its own bound tells (:func:`only_rounding`), and AdamW divides rounding by rounding. So the step of such a parameter
+proves nothing and is held to ``FACTOR`` times what the legacy code's own steps differ, in either precision. That the new
+side's gradient is zero, too, is demanded by the bounds of the gradient.
+
 Under autocast a run rounds to half precision, while the references stay in float64 without it. The bounds then follow
 from the bits of that precision (:func:`limits_of`). What a model computes is held to a bound in float64 that is as
 sharp as ever, and the bound in half precision tells whether it rounds where the legacy code does not.
@@ -29,7 +34,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +44,7 @@ from legacy_adapters.recording.trace_writer import Record
 from ..traces.kinds import GRADIENTS, Kind
 from ..traces.pieces import doubles, together
 from .evidence import ZERO, Evidence, Norms, Sample, Size, distance, gap, norms
+from .pairing import Pair
 
 FACTOR = 8.0
 LAST_PLACES = 4 * 2.0**-23
@@ -124,6 +130,16 @@ def _bound(size: Norms, sample: Sample, gradient: bool, slack: Norms) -> Norms:
     return allowed | Norms(2 * spread.max, 2 * spread.rms) | slack
 
 
+def _allowed64(size: Norms, sample: Sample) -> Norms:
+    return _rounding(size, sample.spread, FLOAT64_SHARE * LAST_PLACES, limits_of(sample.amp).float64_share)
+
+
+def only_rounding(gradient: Sample) -> bool:
+    """Tell whether a gradient is zero but for rounding: in float64 it is no larger than the error allowed there."""
+    size = norms(gradient.reference)
+    return 0.0 < gradient.spread.max and size.max <= _allowed64(size, gradient).max
+
+
 @dataclass(frozen=True)
 class Finding:
     """How far a record of the new side is from the reference, and how far it may be.
@@ -138,6 +154,7 @@ class Finding:
         size: largest value of the reference.
         share: largest share of a size that rounding may explain here.
         slack: what may be explained beyond that.
+        only_rounding: of a training: the parameter's gradient is zero but for rounding, so its step shows nothing.
     """
 
     error: Norms
@@ -149,15 +166,17 @@ class Finding:
     size: float = 0.0
     share: float = LOOSE
     slack: float = 0.0
+    only_rounding: bool = False
 
 
-def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Finding:
+def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO, slack64: Norms = ZERO) -> Finding:
     """Measure the new values against the reference and judge them, piece by piece.
 
     Args:
         sample: the values.
         gradient: they jump where a gradient does.
         slack: least error that is accepted in the precision of the run.
+        slack64: least error that is accepted in float64.
     """
     size, error, error64 = Size(), Size(), Size()
     moved = moved64 = False
@@ -171,7 +190,7 @@ def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO) -> Find
     limits = limits_of(sample.amp)
     allowed = _bound(size.norms(), sample, gradient, slack)
     explained = _rounding(size.norms(), sample.spread, _last_places(sample))
-    allowed64 = _rounding(size.norms(), sample.spread, FLOAT64_SHARE * LAST_PLACES, limits.float64_share)
+    allowed64 = _allowed64(size.norms(), sample) | slack64
     said = _objection("", moved, error.norms(), allowed) or _objection(
         " in float64", moved64, error64.norms(), allowed64
     )
@@ -189,6 +208,8 @@ def too_loose(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
     ``JUMP`` of their size, so their float32 bound is for sanity only; what counts is that in float64, a
     ``FLOAT64_SHARE`` of what is explained: it stays sharp as long as that is at most ``FACTOR`` times such a jump.
 
+    What a step makes of a gradient that is only rounding is told by itself and does not count.
+
     Args:
         findings: of the records of each phase.
     """
@@ -198,7 +219,7 @@ def too_loose(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
         usual = statistics.median(one.size for one in ones)
         for one in ones:
             size = usual if one.size < noise else one.size
-            if one.explained > one.share * size + one.slack:
+            if one.explained > one.share * size + one.slack and not one.only_rounding:
                 loose.append(one)
     return loose
 
@@ -249,3 +270,18 @@ def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
         return ZERO
     moved = distance(sample.reference, start)
     return Norms(MOVES * moved.max, MOVES * moved.rms)
+
+
+def judged_in_training(sample: Sample, pair: Pair, evidence: Evidence) -> Finding:
+    """Measure and judge like :func:`examine`, with the room that jumps and rounding of gradients take in a training."""
+    record = pair.legacy
+    slack, gradient = training_slack(sample, record, evidence), follows_gradients(record)
+    of_parameter = evidence.gradient(pair)
+    if of_parameter is None or not only_rounding(of_parameter):
+        return examine(sample, gradient, slack)
+    # squares of gradients are off by the square of what these are
+    factor = FACTOR**2 if record.kind == Kind.OPTIM_STATE else FACTOR
+    room = Norms(factor * sample.spread.max, factor * sample.spread.rms)
+    is_step = record.kind == Kind.STATE
+    finding = examine(sample, gradient, slack | room, room if is_step else ZERO)
+    return replace(finding, only_rounding=record.kind != Kind.GRAD)

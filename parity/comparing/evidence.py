@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,11 +129,17 @@ class Evidence(Protocol):
     def sample(self, pair: Pair) -> Sample | None:
         """Return the values of a pair of float records; None if one has no twin in float64."""
 
-    def likeness(self, legacy: Record, new: Record) -> float:
-        """Return the root mean square of the difference of two float records of one shape, as a share of their size."""
+    def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:
+        """Return the root mean square of the difference of two float records of one shape, as a share of their size.
+
+        With ``order`` the new one's dimensions come in that order.
+        """
 
     def decision(self, record: Record) -> dict[str, Tensor]:
         """Return the whole decision of the legacy side that ``record`` is a slot of."""
+
+    def gradient(self, pair: Pair) -> Sample | None:
+        """Return the values of the gradient with which a step was made, for what it is of; None for other pairs."""
 
     def before(self, record: Record) -> Numbers | None:
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
@@ -142,14 +148,17 @@ class Evidence(Protocol):
 def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
 
-    Each run is read once and then let go, so an iterable may make and remove traces on the way.
+    Each run is read once and then let go, so an iterable may make and remove traces on the way. What has another shape
+    in a run says nothing of rounding: there a score fell on the other side of a threshold.
     """
     largest: dict[Key, Norms] = {}
     for run in runs:
         twins = [
             (record, reference.by_key[record.key])
             for record in run.records
-            if record.is_float and record.key in reference.by_key
+            if record.is_float
+            and record.key in reference.by_key
+            and record.shape == reference.by_key[record.key].shape
         ]
         # a module's input is often another's output: measured once
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
@@ -216,11 +225,18 @@ class TraceEvidence:
             amp=self.legacy.provenance.get("amp"),
         )
 
-    def likeness(self, legacy: Record, new: Record) -> float:
-        return _likeness(self.legacy, self.new, legacy, new)
+    def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:
+        return _likeness(self.legacy, self.new, legacy, new, order)
 
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.legacy.values_of(*record.key[:4])
+
+    def gradient(self, pair: Pair) -> Sample | None:
+        if step_of(pair.legacy.phase) is None or pair.legacy.kind not in (Kind.GRAD, Kind.OPTIM_STATE, Kind.STATE):
+            return None
+        keys = ((record.phase, Kind.GRAD, record.name, 0, "") for record in (pair.legacy, pair.new))
+        one, two = (side.by_key.get(key) for side, key in zip((self.legacy, self.new), keys))
+        return None if one is None or two is None else self.sample(Pair(one, two))
 
     def before(self, record: Record) -> StoredTensor | None:
         step = step_of(record.phase)
@@ -239,9 +255,12 @@ def likeness_of(legacy: Recording, new: Trace, evidence: Evidence | None) -> Lik
     return partial(_likeness, legacy, new) if isinstance(legacy, Trace) else None
 
 
-def _likeness(legacy: Trace, new: Trace, one: Record, two: Record) -> float:
+def _likeness(legacy: Trace, new: Trace, one: Record, two: Record, order: Sequence[int] = ()) -> float:
     """Compare the beginning of two tensors; enough to tell which of several is meant."""
-    return relative_gap(*(next(iter(side.stored(r).pieces())) for side, r in ((legacy, one), (new, two))))
+    first = next(iter(legacy.stored(one).pieces()))
+    if not order:
+        return relative_gap(first, next(iter(new.stored(two).pieces())))
+    return relative_gap(first, new.tensor(two).permute(*order).reshape(-1)[: len(first)])
 
 
 def relative_gap(one: Tensor, two: Tensor) -> float:

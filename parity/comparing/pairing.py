@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
-from legacy_adapters.family import Exclusion
+from legacy_adapters.correspondence import LOSS, TAP, Exclusion
 from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.recording.trace_writer import Key, Record
 
-from ..traces.kinds import OF_METHODS, OF_MODULES, OF_PARAMETERS, Kind
+from ..traces.kinds import OF_METHODS, OF_MODULES, Kind, Subject
 from .converted import twin_name
 from .twins import Likeness, new_keys
+
+#: What an alias may name, by what it calls that; modules are looked up together with the rules.
+_ALIASED = {Subject.TERM: LOSS, Subject.TAP: TAP}
 
 
 class DuplicateRecordError(ValueError):
@@ -78,11 +83,13 @@ def pair(
     likeness: Likeness | None = None,
     keys: Mapping[Key, Key] | None = None,
     changed: Collection[str] = (),
+    is_turned: Callable[[Record, Record], bool] = lambda one, two: False,
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
-    Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps and
-    loss terms have the same names on both sides. Parameters that a rule splits, joins or changes otherwise pair in a
+    Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps, loss
+    terms and modules without parameters by the family's aliases, without one they have the same names on both sides.
+    Calls of modules that an alias joins pair as if they were calls of one module. Parameters that a rule splits, joins or changes otherwise pair in a
     recording that :func:`.converted.in_new_form` gives, and their modules only if each is one on the other side, too.
     How code is divided into methods is nobody's business: their records pair where both sides have them, and are left
     out otherwise.
@@ -96,22 +103,25 @@ def pair(
         keys: of another pairing, to be kept, as :attr:`Pairing.keys`; None to pair by content.
         changed: legacy modules that may compute in another shape, for a rule changes their parameters: what has
             another shape has no twin.
+        is_turned: tells of what such a module takes or gives whether it is laid out otherwise in the same shape; then it
+            has no twin, either.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
     """
     translate = translator(mapping)
-    twins = _by_key(new, lambda record: record.name)
-    translated = _by_key(legacy, translate)
+    twins = _by_key(new, lambda record: (record.name, record.call))
+    translated = _by_key(legacy, _renumbered(legacy, translate, mapping))
     if keys is None:
-        by_content = new_keys(translated, twins, likeness)
+        by_content = new_keys(translated, twins, likeness, partial(mapping.other_names.joined, NEW))
         keys = {record.key: by_content[key] for key, record in translated.items()}
     ours = {keys.get(record.key, key): record for key, record in translated.items()}
     scopes = {scope: mapping.map_module(scope) or scope for scope in {record.scope for record in legacy}}
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     other = [
         one for one in pairs
-        if one.legacy.kind in OF_MODULES and one.legacy.name in changed and one.legacy.shape != one.new.shape
+        if one.legacy.kind in OF_MODULES and one.legacy.name in changed
+        and (one.legacy.shape != one.new.shape or is_turned(one.legacy, one.new))
     ]  # fmt: skip
     pairs = tuple(one for one in pairs if not any(one is two for two in other)) if other else pairs
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
@@ -150,27 +160,62 @@ def _by_position(
     ]
 
 
+def _renumbered(
+    legacy: tuple[Record, ...], name_of: Callable[[Record], str], mapping: NameMapping
+) -> Callable[[Record], tuple[str, int]]:
+    """Return a function that gives a legacy record's name on the new side and its call, so that no two calls are one.
+
+    Calls of modules that an alias joins are numbered through, in the order in which they were made.
+    """
+    numbers: dict[tuple[str, str, str, int], int] = {}
+    calls: Counter[tuple[str, str]] = Counter()
+    joined: dict[str, bool] = {}
+    for record in legacy:
+        if record.kind not in OF_MODULES:
+            continue
+        if record.name not in joined:
+            joined[record.name] = mapping.other_names.joins(LEGACY, record.name)
+        place = (record.phase, name_of(record), record.name, record.call)
+        if joined[record.name] and place not in numbers:
+            numbers[place] = calls[place[:2]]
+            calls[place[:2]] += 1
+
+    def renumbered(record: Record) -> tuple[str, int]:
+        name = name_of(record)
+        is_joined = record.kind in OF_MODULES and joined[record.name]
+        return name, numbers[record.phase, name, record.name, record.call] if is_joined else record.call
+
+    return renumbered
+
+
 def translator(mapping: NameMapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
-    cache: dict[tuple[bool, str], str] = {}
+    cache: dict[tuple[Subject, str], str] = {}
 
     def translate(record: Record) -> str:
-        of_module = record.kind in OF_MODULES
-        if not of_module and record.kind not in OF_PARAMETERS:
-            return record.name
-        key = (of_module, record.name)
+        subject = Kind(record.kind).subject
+        key = (subject, record.name)
         if key not in cache:
-            name = mapping.map_module(record.name) if of_module else twin_name(record, mapping)
+            name = _new_name(subject, record, mapping)
             cache[key] = record.name if name is None else name
         return cache[key]
 
     return translate
 
 
-def _by_key(records: tuple[Record, ...], name_of: Callable[[Record], str]) -> dict[Key, Record]:
+def _new_name(subject: Subject, record: Record, mapping: NameMapping) -> str | None:
+    """Return the name of a legacy record on the new side; None if nothing gives it another."""
+    if subject is Subject.MODULE:
+        return mapping.map_module(record.name)
+    if subject is Subject.PARAMETER:
+        return twin_name(record, mapping)
+    return mapping.other_names.new_name(_ALIASED[subject], record.name) if subject in _ALIASED else None
+
+
+def _by_key(records: tuple[Record, ...], place_of: Callable[[Record], tuple[str, int]]) -> dict[Key, Record]:
     by_key: dict[Key, Record] = {}
     for record in records:
-        key = (record.phase, record.kind, name_of(record), record.call, record.slot)
+        key = (record.phase, record.kind, *place_of(record), record.slot)
         if key in by_key:
             raise DuplicateRecordError(f"Two records of one side have the key {key}; the trace is damaged.")
         by_key[key] = record

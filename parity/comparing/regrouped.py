@@ -2,20 +2,29 @@
 
 What a module computes that is split or joined has no twin. Its weights are compared element by element, and so is
 everything that is computed of its results; its calls pair with those of its counterparts. A module whose parameters are
-permuted, reshaped or cut has a twin, and what both take and give in one shape is compared.
+permuted, reshaped or cut has a twin, and what both take and give in one shape and layout is compared.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import permutations
 
 from converters.rules.mapping import Mapping as Rules
 from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import Kind
 from ..traces.trace import Recording
 from .converted import own_names
+from .twins import NEAR, Likeness
+
+#: A value fits another order of dimensions if it is so many times nearer in that.
+_NEARER = 8.0
+#: Of more, not every order is tried.
+_MOST_DIMENSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,27 @@ def changed_modules(legacy: Recording, rules: Rules) -> frozenset[str]:
         for name in one.sources
     )
     return frozenset(found) - {""}
+
+
+def is_turned(one: Record, two: Record, likeness: Likeness) -> bool:
+    """Tell whether a value of a changed module is laid out otherwise on the new side, though it has the same shape.
+
+    That is known by its numbers: with dimensions of equal length exchanged they are the same, and else they are not.
+
+    Args:
+        one: record of the legacy side.
+        two: its twin by name.
+        likeness: tells how far they are apart.
+    """
+    if one.shape != two.shape or one.digest == two.digest or not one.is_float or len(one.shape) > _MOST_DIMENSIONS:
+        return False
+    orders = (
+        order
+        for order in permutations(range(len(one.shape)))
+        if tuple(one.shape[dim] for dim in order) == one.shape and any(dim != order[dim] for dim in order)
+    )
+    gap = min((likeness(one, two, order) for order in orders), default=math.inf)
+    return gap < NEAR and gap < likeness(one, two) / _NEARER
 
 
 def _modules(parameters: Iterable[str]) -> tuple[str, ...]:

@@ -21,10 +21,11 @@ from ..traces.kinds import INPUTS, OF_TAPS, OUTPUTS, Kind, Subject
 
 #: What the records of one event are about: a call of a module, or a decision.
 _SUBJECTS = {kind: Kind(kind).subject for kind in (*INPUTS, *OUTPUTS, *OF_TAPS)}
-#: Tells how far two records of one form are apart, as a share of their size.
-Likeness = Callable[[Record, Record], float]
+#: Tells how far two records of one form are apart, as a share of their size; also with the second one's dimensions in
+#: another order.
+Likeness = Callable[..., float]
 #: What is given differs by less than this between the sides, unless something is wrong.
-_NEAR = 0.01
+NEAR = 0.01
 
 
 @dataclass
@@ -47,16 +48,23 @@ class _Event:
         return self.slots[Kind.MODULE_IN] or self.slots[Kind.BASIS]
 
 
-def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likeness | None = None) -> dict[Key, Key]:
+def new_keys(
+    legacy: dict[Key, Record],
+    new: dict[Key, Record],
+    likeness: Likeness | None = None,
+    joined: Callable[[str], str] = str,
+) -> dict[Key, Key]:
     """Return for every legacy record the key that its twin on the new side has, or would have.
 
     Args:
         legacy: records by key, under the names of the new side.
         new: records by key.
         likeness: tells calls apart whose contents are no two the same; None if only equal bits count.
+        joined: gives for a module of the new side the name under which its calls are looked for: that of the first of
+            the modules whose calls pair together.
     """
     keys = {key: key for key in legacy}
-    ours, theirs = _events(legacy), _events(new)
+    ours, theirs = _events(legacy, str), _events(new, joined)
     lone: dict[tuple[str, Subject], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
     for place in ours:
         pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)
@@ -81,15 +89,20 @@ def new_keys(legacy: dict[Key, Record], new: dict[Key, Record], likeness: Likene
     return keys
 
 
-def _events(records: dict[Key, Record]) -> dict[tuple[str, Subject, str], list[_Event]]:
+def _events(
+    records: dict[Key, Record], joined: Callable[[str], str]
+) -> dict[tuple[str, Subject, str], list[_Event]]:
     """Group the records of module calls and of decisions by phase, subject and name; random draws are a sequence."""
-    groups: dict[tuple[str, Subject, str], dict[int, _Event]] = defaultdict(dict)
+    groups: dict[tuple[str, Subject, str], dict[tuple[str, int], _Event]] = defaultdict(dict)
     for (phase, kind, name, call, slot), record in records.items():
         if kind in _SUBJECTS:
-            event = groups[phase, _SUBJECTS[kind], name].setdefault(call, _Event(name, call))
+            subject = _SUBJECTS[kind]
+            place = (phase, subject, joined(name) if subject is Subject.MODULE else name)
+            event = groups[place].setdefault((name, call), _Event(name, call))
             event.slots[kind][slot] = record
     return {
-        place: sorted(events.values(), key=lambda event: event.call)
+        # calls of several modules are in the order of their records
+        place: sorted(events.values(), key=lambda event: event.call if len({name for name, _ in events}) == 1 else 0)
         for place, events in groups.items()
         if place[1] is Subject.MODULE or all(rule_of(event.slots[Kind.BASIS]) is not None for event in events.values())
     }
@@ -153,14 +166,14 @@ def _by_likeness(
     """Bring two groups of events of one form into one order: the nearest first, the rest as they come."""
     if len(ours) < 2 and len(theirs) < 2:
         return list(ours), list(theirs)
-    if len(ours) == len(theirs) and all(_distance(one, two, likeness) < _NEAR for one, two in zip(ours, theirs)):
+    if len(ours) == len(theirs) and all(_distance(one, two, likeness) < NEAR for one, two in zip(ours, theirs)):
         return list(ours), list(theirs)
     gaps = sorted(
         (_distance(one, two, likeness), i, j) for i, one in enumerate(ours) for j, two in enumerate(theirs)
     )
     first, second = {}, {}
     for gap, i, j in gaps:
-        if gap < _NEAR and i not in first and j not in second:
+        if gap < NEAR and i not in first and j not in second:
             first[i], second[j] = j, i
     left = [i for i in range(len(ours)) if i not in first], [j for j in range(len(theirs)) if j not in second]
     order = [*first.items(), *zip(*left)]

@@ -9,14 +9,15 @@ from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import Kind
 from .draw import Draw
+from .flooring import Flooring
 from .matching import Matching
 from .ranking import Ranking
 from .rule import DecisionKind, Rule
 from .suppression import Suppression
 
 #: The first that a basis is one of counts; what is none of a rule says what a random draw asked for.
-KINDS: tuple[DecisionKind, ...] = (Matching(), Suppression(), Ranking(), Draw())
-_NUMBERS = frozenset(slot for kind in KINDS if isinstance(kind, Rule) for slot in kind.basis)
+KINDS: tuple[DecisionKind, ...] = (Matching(), Suppression(), Ranking(), Flooring(), Draw())
+_NUMBERS = frozenset(slot for kind in KINDS if isinstance(kind, Rule) for slot in (*kind.basis, *kind.options))
 
 
 def kind_of(basis: Iterable[str]) -> DecisionKind | None:

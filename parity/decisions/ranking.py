@@ -13,13 +13,14 @@ from .rule import INFINITE, Alternative, Margin, Rule, is_choice, unchosen
 
 
 class Ranking(Rule):
-    """The k best of a list of scores, best first: ``topk``, ``sort``, ``argsort``.
+    """The k best of a list of scores, best first unless ``sorted`` is false: ``topk``, ``sort``, ``argsort``.
 
     One call may rank several lists, along the last axis: each is a decision of its own, and the worst one counts.
     """
 
     quantity = "score"
     basis = ("scores",)
+    options = ("sorted",)
 
     def rests_on(self, slots: Collection[str]) -> bool:
         return "scores" in slots and "boxes" not in slots
@@ -84,6 +85,7 @@ class Ranking(Rule):
             return Margin(self.quantity, 0.0, allowed)
         picked, rest = scores[chosen], unchosen(chosen, len(scores))
         rises, missed = picked[1:] - picked[:-1], scores[rest] - picked.min()
+        rises = rises if _is_sorted(basis) else rises[:0]
         worst = torch.cat([rises, missed, torch.zeros(1)]).max().item()
         if not worst > 0.0:
             return Margin(self.quantity, worst, allowed)
@@ -97,7 +99,14 @@ class Ranking(Rule):
         (chosen,) = decision.values()
         scores = basis["scores"]
         left = unchosen(chosen, len(scores))
-        return [*order(chosen, scores), *cut(chosen, left[scores[left].argsort(descending=True)], scores)]
+        if not _is_sorted(basis):
+            chosen = chosen[scores[chosen].argsort(descending=True)]
+        return [*(order(chosen, scores) if _is_sorted(basis) else []), *cut(chosen, left[scores[left].argsort(descending=True)], scores)]
+
+
+def _is_sorted(basis: Mapping[str, Tensor]) -> bool:
+    """Tell whether the best come first; else the k best may come in any order, as those of ``topk(sorted=False)``."""
+    return "sorted" not in basis or bool(basis["sorted"])
 
 
 def _lists(
@@ -111,7 +120,7 @@ def _lists(
     if scores.dim() < 2 or chosen.shape[:-1] != scores.shape[:-1] or not chosen.shape[:-1].numel():
         return None
     rows = zip(chosen.reshape(-1, chosen.size(-1)), scores.reshape(-1, scores.size(-1)), strict=True)
-    return [({slot: one}, {"scores": two}) for one, two in rows]
+    return [({slot: one}, {**basis, "scores": two}) for one, two in rows]
 
 
 def rise_witness(chosen: Tensor, scores: Tensor, rises: Tensor) -> str:

@@ -23,7 +23,7 @@ class Margin:
     """How far a decision is from being right.
 
     Attributes:
-        quantity: what it was decided on: ``score``, ``IoU`` or ``cost``; ``length`` if it is as long as it may not be.
+        quantity: what it was decided on: ``score``, ``IoU``, ``cost`` or ``height``; ``length`` if it is as long as it may not be.
         value: by how much the decision breaks its rule, in units of that quantity; 0 if it does not.
         allowed: how much of that its basis' errors explain.
         witness: where it breaks the rule most, for a person, e.g. ``lists 3 (0.25) before 7 (0.5)``; else empty.
@@ -49,9 +49,9 @@ class Alternative:
 
     Attributes:
         name: ``order`` (two neighbours in the list swap), ``cut`` (the last one in the list and the best one out of
-            it), ``overlap`` (a box is suppressed or not), ``rival`` (which of two overlapping boxes is kept) or
-            ``matching`` (another assignment).
-        quantity: what decides: ``score``, ``IoU`` or ``cost``.
+            it), ``overlap`` (a box is suppressed or not), ``rival`` (which of two overlapping boxes is kept),
+            ``matching`` (another assignment) or ``rounding`` (to the next whole number).
+        quantity: what decides: ``score``, ``IoU``, ``cost`` or ``height``.
         gap: smallest gap above 0, in units of the quantity; infinite if there is none.
         ulps: by how many units in the last place (float32) each number that decided would have to be off to close the
             gap: the scores of the two, the costs of all pairs that change; of an overlap at least so many, of every
@@ -89,12 +89,14 @@ class Rule(DecisionKind):
         quantity: what it is decided on.
         basis: slots of the numbers and settings that it rests on.
         settings: those slots of the basis that are part of the rule, not numbers it is applied to.
+        options: further slots that a basis may have.
     """
 
     title = "decisions"
     quantity: ClassVar[str]
     basis: ClassVar[tuple[str, ...]]
     settings: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
 
     def margin(
         self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor], errors: Mapping[str, float]

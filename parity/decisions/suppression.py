@@ -24,6 +24,7 @@ class Suppression(Rule):
     quantity = "score"
     basis = ("boxes", "scores", "iou_threshold", "max_num")
     settings = ("iou_threshold", "max_num")
+    options = ("offset",)
 
     def rests_on(self, slots: Collection[str]) -> bool:
         return "boxes" in slots and "scores" in slots

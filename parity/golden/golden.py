@@ -164,9 +164,19 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         reference: the trace in float64.
         spread: rounding errors of sketches.
         decisions: of ``legacy``.
+
+    Raises:
+        GoldenError: if the run in float64 computed other things.
     """
     sketch_of = sketches()
     weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
+    lone = next((r for r in legacy.records if r.is_float and r.kind != Kind.INIT and r.key not in reference.by_key), None)
+    if lone is not None:
+        place = f"{lone.phase} {lone.kind} {lone.name}#{lone.call} {lone.slot}".strip()
+        raise GoldenError(
+            f"The legacy side records {place} in float32 and not in float64, where a number fell on the other side of a "
+            "threshold; record with another --seed, --size or --objects."
+        )
     values = {
         record.key: GoldenValues(
             sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
@@ -209,12 +219,18 @@ class GoldenEvidence:
             sketched=True,
         )
 
-    def likeness(self, legacy: Record, new: Record) -> float:
+    def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:
         values = self.golden.values.get(legacy.key)
-        return 0.0 if values is None else relative_gap(values.legacy, self._sketch(self.new, new))
+        if values is None:
+            return 0.0
+        sketched = sketch(self.new.tensor(new).permute(*order)) if order else self._sketch(self.new, new)
+        return relative_gap(values.legacy, sketched)
 
     def decision(self, record: Record) -> dict[str, Tensor]:
         return self.golden.values_of(*record.key[:4])
+
+    def gradient(self, pair: Pair) -> Sample | None:
+        return None  # a golden file holds no training
 
     def before(self, record: Record) -> Tensor | None:
         return None  # a golden file holds no training
@@ -328,8 +344,14 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         if name.startswith(_DECISION)
     }
     _check_decisions(path, records, decisions)
+    task = Task.from_dict({**header["task"], "family": family or header["task"]["family"]})
+    if task.port.family.name != header["task"]["family"]:
+        raise GoldenError(
+            f"{path} was recorded for family {header['task']['family']}, and --family {family} is family "
+            f"{task.port.family.name}; pass the folder of the first."
+        )
     return Golden(
-        task=Task.from_dict({**header["task"], "family": family or header["task"]["family"]}),
+        task=task,
         sources=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],

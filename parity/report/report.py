@@ -14,6 +14,7 @@ from rich.text import Text
 from legacy_adapters.ground.words import counted
 from legacy_adapters.provenance import originals
 from legacy_adapters.recording.kinds import RESULT
+from legacy_adapters.registry import shown_path
 from legacy_adapters.training.phases import rank_of
 
 from ..comparing import derived
@@ -209,8 +210,9 @@ def tie_lines(verdict: Verdict) -> list[str]:
 
 
 def exclusion_lines(verdict: Verdict) -> list[str]:
-    """Return one line per exclusion in use: count, side, record pattern, reason."""
+    """Return one line per exclusion that is in use or was asked for: count, side, record pattern, reason."""
     counts = Counter(item.exclusion for item in verdict.coverage.excluded_records)
+    counts.update(dict.fromkeys(verdict.idle_exclusions, 0))
     return [
         f"{count} x {exclusion.side} {exclusion.kind} {exclusion.name} {exclusion.slot}: {exclusion.reason}"
         for exclusion, count in counts.items()
@@ -315,8 +317,8 @@ def class_lines(verdict: Verdict) -> list[str]:
     divergence = verdict.divergence
     if divergence is None or divergence.modules is None:
         return []
-    sides = zip((LEGACY, NEW), divergence.modules)
-    return [f"{side} code: {verdict.classes[side][path]}" for side, path in sides if path in verdict.classes[side]]
+    sides = [(side, path) for side, path in zip((LEGACY, NEW), divergence.modules) if path in verdict.classes[side]]
+    return [f"{side} code: {shown_path(verdict.classes[side][path])}" for side, path in sides]
 
 
 def closing_line(verdict: Verdict) -> str:
@@ -360,11 +362,11 @@ def as_sentence(remark: str) -> str:
 
 def golden_line(golden: Golden, file: Path) -> str:
     """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of a_family a_variant -> FILE, 0.4 MB``."""
-    megabytes = file.stat().st_size / 1e6
+    size = file.stat().st_size
     task = golden.task
     remark = originals.remark(golden.provenance)
     said = (
         f"CAPTURED {counted(len(golden.records), 'record')} of {task.port} -> {file}, "
-        f"{megabytes:.1f} MB, digest {golden.seal[:SEAL_DIGITS]}"
+        f"{f'{size / 1e6:.1f} MB' if size >= 1e5 else f'{size / 1e3:.0f} kB'}, digest {golden.seal[:SEAL_DIGITS]}"
     )
     return f"{said}, {remark}" if remark else said

@@ -23,6 +23,7 @@ from . import sections
 from .printing import finite
 from .report import class_lines, closing_line, decision_at, exclusion_lines, tie_lines
 from .stages import drift_stages, record_name, stage_of, stages
+from .training import rounding_only
 
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         ],
         "initial": [asdict(item) for item in verdict.initial],
         "steps": _steps(verdict.comparisons),
+        "only_rounding": list(rounding_only(verdict)),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),

@@ -132,6 +132,11 @@ def coverage_lines(coverage: Coverage) -> list[str]:
             (f"gradient on the {side} side only", coverage.gradient_only_on[side]),
             (f"losses of the {side} side only", coverage.losses_only_on[side]),
         ]
+    lists += [
+        (f"compared {what}", [f"{count} x {text}"])
+        for what, texts in (("permuted", coverage.permuted), ("in part", coverage.selected))
+        for text, count in texts.items()
+    ]
     lists.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
     lists.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
     return [cut_list(f"{_INDENT}{what}: ", names) for what, names in lists if names]
@@ -187,6 +192,8 @@ def coverage_dict(coverage: Coverage) -> dict[str, Any]:
         "lone_calls": [asdict(lone) for lone in coverage.lone_calls],
         "lone_modules": {side: list(names) for side, names in coverage.lone_modules.items()},
         "gradients_on_one_side": list(coverage.gradients_on_one_side),
+        "permuted": dict(coverage.permuted),
+        "in_part": dict(coverage.selected),
         "gradient_only_on": {side: list(names) for side, names in coverage.gradient_only_on.items()},
         "losses_only_on": {side: list(names) for side, names in coverage.losses_only_on.items()},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from legacy_adapters.ground.words import counted
@@ -10,7 +10,9 @@ from legacy_adapters.training.phases import phase_of
 
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import OWN, TWIN
+from ..traces.kinds import Kind
 from ..verdict.verdict import Verdict
+from .sections import cut_list
 
 _SHOWN_STEPS = 10
 
@@ -36,7 +38,24 @@ def training_lines(verdict: Verdict) -> list[str]:
         f"{orders[first['clip_order']]}",
         f"  {'; '.join(groups)}: of those only the state afterwards is compared",
         *_rank_lines(provenances),
+        *_rounding_lines(rounding_only(verdict)),
     ]
+
+
+def rounding_only(verdict: Verdict) -> tuple[str, ...]:
+    """Return the parameters whose steps show nothing because their gradients are zero but for rounding."""
+    findings = ((c.pair.new, c.finding) for c in verdict.comparisons if c.finding is not None)
+    return tuple(
+        dict.fromkeys(record.name for record, finding in findings if finding.only_rounding and record.kind == Kind.STATE)
+    )
+
+
+def _rounding_lines(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    have = "has a gradient that is" if len(names) == 1 else "have gradients that are"
+    whose = "its step is" if len(names) == 1 else "their steps are"
+    return [cut_list(f"  {counted(len(names), 'parameter')} {have} only rounding, so {whose} not compared: ", names)]
 
 
 def _rank_lines(provenances: Mapping[str, dict[str, Any]]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
+from ..comparing.converted import decisions_for_new_side
 from ..comparing.pairing import NEW
 from ..golden.golden import Golden, GoldenEvidence, distil, sketches
 from ..sides.settings import Machine, Sources, Task
@@ -30,9 +31,8 @@ def capture(
     sides = Sides(task, sources, machine, prepared, folder, variant_calls=False)  # a golden file is to stay small
     progress(f"running the legacy side ({task.port})")
     legacy = sides.legacy()
-    bundle = decisions(legacy)
-    measured = measure_legacy(sides, legacy, sides.write_decisions(bundle), progress, sketches())
-    return distil(task, prepared, legacy, measured.reference, measured.spread, bundle)
+    measured = measure_legacy(sides, legacy, progress, sketches())
+    return distil(task, prepared, legacy, measured.reference, measured.spread, decisions(legacy))
 
 
 def check(
@@ -48,7 +48,7 @@ def check(
     settings = dict(task=golden.task.as_dict(), sources=asdict(sources), machine=asdict(machine))
     (folder / "run.json").write_text(json.dumps(settings, indent=1, sort_keys=True, default=str))
     sides = Sides(golden.task, sources, machine, prepared, folder, variant_calls=False)
-    replay = sides.write_decisions(golden.decisions)
+    replay = sides.write_decisions(decisions_for_new_side(golden.decisions, golden.task.port.mapping))
     progress(f"running the new side ({sides.new_title})")
     given = dict(replay=replay, gradient_flow=golden.provenance.get("gradient_flow", False))
     new = sides.new(**given)

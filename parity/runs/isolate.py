@@ -20,14 +20,16 @@ from legacy_adapters.tasks import made_up, probes
 from legacy_adapters.tasks.initialising import INIT
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
-from ..comparing.converted import in_new_form
+from ..comparing.converted import decisions_for_new_side, in_new_form
 from ..comparing.evidence import TraceEvidence, likeness_of, load_spread
+from ..comparing.forms import PERMUTED, SELECTED
 from ..comparing.pairing import LEGACY, NEW, pair
 from ..sides.settings import SettingsError, Task
 from ..sides.sides import DECISIONS
 from ..sides.stopped import recorded_by
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
+from ..verdict.counterparts import Counterparts
 from ..verdict.isolation import write_forcing
 from ..verdict.verdict import MATCH, Verdict, ended, judge, with_isolation
 
@@ -146,7 +148,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     mapping = kept.port.mapping
     legacy = in_new_form(Trace.load(folder / LEGACY), mapping)
     if not (folder / DECISIONS).exists():
-        save_file(decisions(legacy), str(folder / DECISIONS))
+        save_file(decisions_for_new_side(decisions(legacy), mapping), str(folder / DECISIONS))
 
     new = Trace.load(folder / NEW)
     likeness = None if kept.tolerance.name == EXACT else likeness_of(legacy, new, None)
@@ -168,7 +170,8 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     alone = judge(_isolable(legacy), isolated, mapping, kept.exclusions, kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)
-    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()))
+    counterparts = Counterparts.of(legacy, isolated, mapping)
+    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()), counterparts)
 
 
 def _isolable(legacy: Trace) -> Trace:
@@ -178,7 +181,7 @@ def _isolable(legacy: Trace) -> Trace:
     coverage.pop(INIT, None)
     for name in ("leaf_calls", "inner_calls", "records"):
         coverage[name] = [entry for entry in coverage.get(name, ()) if is_isolable(entry["phase"])]
-    for name in ("changed_inputs", "cut_off", "not_finite"):
+    for name in ("changed_inputs", "cut_off", "not_finite", PERMUTED, SELECTED):
         coverage[name] = [entry for entry in coverage.get(name, ()) if is_isolable(entry[0])]
     kept = tuple(record for record in legacy.records if is_isolable(record.phase))
     lost = {record.name for record in legacy.records if record.kind == Kind.GRAD}

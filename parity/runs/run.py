@@ -19,7 +19,7 @@ from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import RunOptions, Sources
 from ..sides.sides import Prepared, Sides, prepare
 from ..traces.kinds import Kind
-from ..traces.trace import Trace, TraceError, decisions
+from ..traces.trace import Trace, TraceError
 from ..verdict import degenerate
 from ..verdict.outcome import INCOMPARABLE, MISMATCH
 from ..verdict.verdict import Verdict, ended, judge
@@ -46,7 +46,7 @@ def check_legacy(family: Family, sources: Sources) -> None:
     Raises:
         legacy_adapters.family.RepoError: if the legacy repo is not one, or is not as published.
     """
-    family.check_repo(sources.legacy_repo)
+    family.check_repo(sources.legacy_repo, sources.legacy_python)
     if sources.require_known_commit:
         family.check_known(sources.legacy_repo, sources.legacy_python)
 
@@ -95,9 +95,9 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
         if verdict is None:
             raise
         return verdict
-    bundle = sides.write_decisions(decisions(legacy)) if options.replay or derived else None
+    bundle = sides.decisions_of(legacy) if options.replay or derived else None
     states = str(legacy.folder) if derived and task.steps else None
-    measured = measure_legacy(sides, legacy, bundle, progress, states=states) if derived else None
+    measured = measure_legacy(sides, legacy, progress, states=states) if derived else None
     flow = legacy.provenance.get("gradient_flow", False)
     resumed = sides.resumed(NEW)
     given = dict(replay=bundle, gradient_flow=flow, states=states, twin=legacy.records, checkpoint_from=resumed)
@@ -168,7 +168,7 @@ class Measured:
 
 
 def measure_legacy(
-    sides: Sides, legacy: Trace, replay: str, progress: Progress, values: ValuesOf = whole, states: str | None = None
+    sides: Sides, legacy: Trace, progress: Progress, values: ValuesOf = whole, states: str | None = None
 ) -> Measured:
     """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run.
 
@@ -177,8 +177,9 @@ def measure_legacy(
     """
     progress("running the legacy side in float64")
     given = dict(
-        replay=replay, states=states, checkpoint_from=sides.resumed(LEGACY), checks=without_init(sides.task.checks)
-    )
+        replay=sides.own_decisions_of(legacy), states=states, checkpoint_from=sides.resumed(LEGACY),
+        checks=without_init(sides.task.checks),
+    )  # fmt: skip
     reference = sides.legacy(LEGACY + FLOAT64, dtype="float64", amp=None, decide=False, **given)
 
     def runs() -> Iterator[Trace]:

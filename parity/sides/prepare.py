@@ -26,7 +26,8 @@ _KINDS = ("plain", "twin", "small", "border")
 
 
 def seeded_batch(
-    sizes: Sequence[tuple[int, int]], seed: int, num_classes: int, objects: Sequence[int] | None = None
+    sizes: Sequence[tuple[int, int]], seed: int, num_classes: int, objects: Sequence[int] | None = None,
+    divisor: int = 1,
 ) -> Batch:
     """Make a batch of blob images with random objects, in which nothing is alike that differs in real use.
 
@@ -40,6 +41,7 @@ def seeded_batch(
         num_classes: labels lie in [0, num_classes).
         objects: number of objects of each image, 0 allowed; None draws 4 to 7 for each, 4 or 5 for the
             first of several and at least 2 more for the second.
+        divisor: of the height and width that images are padded to.
 
     Returns:
         Images with about zero mean and unit variance, as after mmdet's preprocessor.
@@ -51,7 +53,7 @@ def seeded_batch(
         told = counted(len(objects), "image")
         raise ValueError(f"Objects are given for {told}; expected {len(sizes)}, one number per image.")
     generator = Generator().manual_seed(seed)
-    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+    height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes))
     images = torch.zeros(len(sizes), 3, height, width)
     bboxes, labels = [], []
     for i, (h, w) in enumerate(sizes):

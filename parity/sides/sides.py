@@ -27,16 +27,16 @@ from converters.rules.ports import Port
 from legacy_adapters import registry
 from legacy_adapters.inputs import PREDICT, TRAIN
 from legacy_adapters.job import Job
-from legacy_adapters.launch import layout_of_side, run_side
+from legacy_adapters.launch import describe_side, run_side
 from legacy_adapters.numerics.seeding import seed_of
 from legacy_adapters.recording.trace_writer import Record, TraceWriter
 from legacy_adapters.training.phases import phase_of
 from legacy_adapters.training.states import KINDS as STATE_KINDS
 
-from ..comparing.converted import in_new_form, twin_name
+from ..comparing.converted import decisions_for_new_side, in_new_form, twin_name
 from ..comparing.pairing import LEGACY, NEW, translator
 from ..traces.kinds import Kind
-from ..traces.trace import Trace
+from ..traces.trace import Trace, decisions
 from .prepare import seeded_batch, seeded_weights
 from .settings import TWIN, Machine, SettingsError, Sources, Task
 from .shared import foreign
@@ -90,12 +90,13 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
     if port.has_layouts:
         return port
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
-        layouts = {}
+        described = {}
         for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
             options = Path(made), code.python, machine.time_limit, code.other_python
-            entries = layout_of_side(side, code.adapter, code.options, *options)
-            layouts[side] = Layout.from_entries(port.variant.name, entries)
-    return port.with_layouts(layouts, from_both_models=True)
+            described[side] = describe_side(side, code.adapter, code.options, *options, runs=True)
+    name = port.variant.title or port.variant.name
+    layouts = {side: Layout.from_entries(name, one.layout) for side, one in described.items()}
+    return port.with_layouts(layouts, from_both_models=True, classes=described[NEW].classes)
 
 
 def check_device(machine: Machine) -> None:
@@ -117,7 +118,8 @@ def inputs_of(task: Task, phase: str) -> Mapping[str, Tensor]:
     seed, family = seed_of(task.seed, f"batch of {phase}"), task.port.family
     if family.inputs is None:
         classes = num_classes(task.port)
-        return seeded_batch(task.sizes_of(phase), seed, classes, task.objects_of(phase)).to_tensors()
+        sizes, objects = task.sizes_of(phase), task.objects_of(phase)
+        return seeded_batch(sizes, seed, classes, objects, family.batch_divisor).to_tensors()
     made = registry.called(family, "inputs", phase, seed)
     if not isinstance(made, dict) or not made or not all(isinstance(value, Tensor) for value in made.values()):
         raise SettingsError(f"inputs(phase, seed) of family {family.name} must return named tensors, a dict of at least one.")
@@ -136,6 +138,8 @@ def both_layouts(port: Port, seed: int, checkpoint_file: Path | None) -> dict[st
         )
         side = detect.detect_among(source, (port,), port.variant.name).side
     other = NEW if side == LEGACY else LEGACY
+    if side == LEGACY:
+        source = {mapping.current(key): tensor for key, tensor in source.items()}
     if checkpoint_file is None:
         source = engine.with_known_rests(source, mapping)
     converted = engine.convert(source, mapping, other, targets[other], originals=originals).state_dict
@@ -153,6 +157,8 @@ def _floating(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def num_classes(port: Port) -> int:
     """Return how many classes a model tells apart; 1 if nothing says so."""
+    if port.classes is not None:
+        return port.classes
     return min(class_counts(port.layout(NEW).tensors, port.family.class_keys), default=1)
 
 
@@ -222,9 +228,19 @@ class Sides:
         return self._run(run, NEW, new_code(self.task.port, self.sources, self.task.amp), changes)
 
     def write_decisions(self, bundle: Mapping[str, Tensor]) -> str:
-        """Write a decisions bundle for replay and return its path, a value for the job's field ``replay``."""
+        """Write a decisions bundle for replay by the new side and return its path, a value for the job's ``replay``."""
         path = self.folder / DECISIONS
         save_file(dict(bundle), str(path))
+        return str(path)
+
+    def decisions_of(self, legacy: Trace) -> str:
+        """Return the path of the decisions of a legacy run for the new side, in its form and under its names."""
+        return self.write_decisions(decisions_for_new_side(decisions(legacy), self.task.port.mapping))
+
+    def own_decisions_of(self, legacy: Trace) -> str:
+        """Return the path of the decisions of a legacy run for the legacy side, as it took them."""
+        path = self.folder / f"{LEGACY}.{DECISIONS}"
+        save_file(decisions(Trace.load(legacy.folder)), str(path))
         return str(path)
 
     @property

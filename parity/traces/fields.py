@@ -14,7 +14,7 @@ _RECORD = {
 _COVERAGE = {
     "leaf_calls": list, "never_executed": list, "without_gradient": list, "frozen?": list, "cut_off?": list,
     "not_finite?": list, "classes": dict, "inner_calls?": list, "records?": list, "init?": dict,
-    "changed_inputs?": list,
+    "changed_inputs?": list, "permuted?": list, "selected?": list,
 }  # fmt: skip
 _PROVENANCE = {"family?": str, "variant?": str, "checks?": list, "steps?": int, "modules?": dict}
 _COUNT = {"phase": str, "kind": str, "count": int}
@@ -24,6 +24,8 @@ _ENTRIES = {
     "cut_off": ((str, str, str, int, str), "phase, kind, name, call and slot"),
     "not_finite": ((str, str, str, int, str), "phase, module, name, call and a word"),
     "changed_inputs": ((str, str), "phase and name"),
+    "permuted": ((str, str, str, int, str, str), "phase, kind, name, call, slot and a text"),
+    "selected": ((str, str, str, int, str, str), "phase, kind, name, call, slot and a text"),
 }
 _NAMED = {str: "a string", int: "a number from 0 on", list: "a list", dict: "an object"}
 _NAMES = ("never_executed", "without_gradient", "frozen")

@@ -98,7 +98,7 @@ class Trace:
         records: in recording order.
         checked: whether every tensor that is read is checked against its digest.
         seal: digest of the index.
-        views: what makes tensors that are not stored, of ones that are, by their digest.
+        views: what makes tensors of stored ones, by their digest; one that is stored, too, is read.
     """
 
     folder: Path
@@ -182,6 +182,10 @@ class Trace:
             by_value.setdefault(record.key[:4], {})[record.slot] = record
         return by_value
 
+    def stores(self, digest: str) -> bool:
+        """Tell whether the tensor of this digest is stored; others are made of stored ones."""
+        return digest in self._shards
+
     def shard_of(self, digest: str) -> str:
         """Return the name of the file that holds the tensor of this digest."""
         return self._shards[digest]
@@ -251,7 +255,7 @@ class Trace:
         Raises:
             TraceError: if its shard cannot be read or, if checked, in the end, if it is not what was recorded.
         """
-        if record.digest in self.views:
+        if record.digest in self.views and record.digest not in self._shards:
             yield from _pieces_into(self.views[record.digest].made(self), block)
             return
         shard = self._files[self._shards[record.digest]]

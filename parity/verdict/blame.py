@@ -11,7 +11,8 @@ from legacy_adapters.tasks import made_up
 from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
-from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
+from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
+from .counterparts import Counterparts
 
 DETECTOR = "the detector"
 OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
@@ -65,6 +66,7 @@ def first_divergence(
     cut_off: Sequence[Record] = (),
     not_finite: Sequence[NotFinite] = (),
     optimizers: tuple[str, str] = ("", ""),
+    counterparts: Counterparts | None = None,
 ) -> Divergence | None:
     """Find the first rejected comparison or missing record, in the order the legacy side made its records.
 
@@ -80,14 +82,18 @@ def first_divergence(
         cut_off: gradients in ``missing`` whose tensors need none on the new side, in forward order.
         not_finite: results of the new side alone that are NaN or infinite, of module calls that are not recorded.
         optimizers: classes of the legacy and the new side's optimizer; empty where nothing is trained.
+        counterparts: give what is missing its names on the new side; None if they are the same.
     """
     rejected = [comparison for comparison in comparisons if not comparison.accepted]
     position = {id(record): index for index, record in enumerate(order)}
     lost = min(missing, key=lambda record: position[id(record)], default=None)
     if lost is not None and (not rejected or position[id(lost)] < position[id(rejected[0].pair.legacy)]):
         if lost.kind in OF_OPTIMIZERS:
-            return _describe_lone_setting(lost, missing, {c.pair.legacy.key[:3] for c in comparisons}, "legacy")
-        return _describe_cut(cut_off[0]) if cut_off and lost.kind in FLOW else describe_missing(lost)
+            of_both = {c.pair.legacy.key[:3] for c in comparisons}
+            return _describe_lone_setting(lost, missing, of_both, "legacy", counterparts)
+        if cut_off and lost.kind in FLOW:
+            return _describe_cut(cut_off[0], counterparts)
+        return describe_missing(lost, counterparts)
     strange = _strange(rejected[0].pair.new if rejected else None, not_finite)
     if strange is not None:
         return _describe_not_finite(strange, rejected[0] if rejected else None)
@@ -95,7 +101,7 @@ def first_divergence(
     if options and (not rejected or _follows(rejected[0].pair.new, options[0])):
         return _describe_lone_setting(options[0], added, {c.pair.new.key[:3] for c in comparisons}, "new")
     if not rejected:
-        return _describe_added(_cause(added)) if added else None
+        return _describe_added(_cause(added), counterparts) if added else None
     first = rejected[0]
     if (first.pair.new.phase, first.pair.new.kind) == ("train", Kind.GRAD):
         first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
@@ -108,17 +114,20 @@ def _follows(record: Record, setting: Record) -> bool:
     return one > two or (one == two and Kind(record.kind).turn > Turn.SETTINGS)
 
 
-def _describe_lone_setting(first: Record, lone: Sequence[Record], both: set[tuple], side: str) -> Divergence:
+def _describe_lone_setting(
+    first: Record, lone: Sequence[Record], both: set[tuple], side: str, counterparts: Counterparts | None = None
+) -> Divergence:
     """Tell an option that one side alone sets from a parameter that it alone trains; ``both`` are settings of both."""
     if first.key[:3] not in both:
-        return describe_missing(first) if side == "legacy" else _describe_added(first)
+        return describe_missing(first, counterparts) if side == "legacy" else _describe_added(first)
     step = first.phase
     if first.kind == Kind.CLIP:
         return Divergence(CLIPPING, None, f"In {step} clipping has `{first.slot}` on the {side} side only.", None)
     if first.kind == Kind.UPDATE:
         text = f"In {step} the {first.name} has `{first.slot}` on the {side} side only."
         return Divergence(f"the {first.name}", None, text, None)
-    names = [record.name for record in lone if (*record.key[:2], record.slot) == (*first.key[:2], first.slot)]
+    alike = [record for record in lone if (*record.key[:2], record.slot) == (*first.key[:2], first.slot)]
+    names = [(record if counterparts is None else counterparts.renamed(record)).name for record in alike]
     trained = sum(key[:2] == first.key[:2] for key in both)
     everywhere = len(names) == trained
     where = OPTIMIZER if everywhere else common_module(names) or OPTIMIZER
@@ -148,17 +157,25 @@ def _describe_not_finite(strange: NotFinite, comparison: Comparison | None) -> D
     return Divergence(strange.where or DETECTOR, (strange.where, strange.where), text, comparison)
 
 
-def describe_missing(record: Record) -> Divergence:
-    """Describe a legacy record without a twin; module paths are the legacy side's."""
+def describe_missing(record: Record, counterparts: Counterparts | None = None) -> Divergence:
+    """Describe a legacy record without a twin; the place is the new side's, as far as it has one."""
+    legacy = record
+    is_lone = False
+    if counterparts is not None:
+        is_lone = counterparts.is_lone(record)
+        record = counterparts.renamed(record)
     caller = record.scope or DETECTOR
     call = _call(record)
+    if is_lone:
+        text = f"Nothing on the new side stands for `{record.name}` ({call}), which the legacy side's code of "
+        return Divergence(caller, (legacy.scope, record.scope), f"{text}{_quoted(legacy.scope)} calls.", None)
     if record.kind == Kind.MODULE_IN:
         quoted = _quoted(record.scope)
         text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
-        return Divergence(caller, (record.scope, record.scope), text, None)
+        return Divergence(caller, (legacy.scope, record.scope), text, None)
     if record.kind == Kind.OUT_GRAD:
         text = f"Backward, no gradient comes from the code of {_quoted(record.scope)} to `{record.name}` ({call})."
-        return Divergence(caller, (record.scope, record.scope), text, None)
+        return Divergence(caller, (legacy.scope, record.scope), text, None)
     if record.kind in (Kind.SETTING, Kind.CLIP):
         without = "clip gradients" if record.kind == Kind.CLIP else f"train `{record.name}`"
         text = f"In {record.phase} the new side's optimizer does not {without} as the legacy side's does."
@@ -167,17 +184,18 @@ def describe_missing(record: Record) -> Divergence:
     return Divergence(_owner(record), None, text, None)
 
 
-def _describe_cut(record: Record) -> Divergence:
-    """Describe where a tensor lost its way back; module paths are the legacy side's."""
+def _describe_cut(legacy: Record, counterparts: Counterparts | None) -> Divergence:
+    """Describe where a tensor lost its way back; the place is the new side's."""
+    record = legacy if counterparts is None else counterparts.renamed(legacy)
     call = _call(record)
     if record.kind == Kind.IN_GRAD:
         text = f"The code of {_quoted(record.scope)} gives `{record.name}` ({call}) a `{record.slot}` that is cut off"
-        where, module = record.scope or DETECTOR, record.scope
+        where, modules = record.scope or DETECTOR, (legacy.scope, record.scope)
     else:
         slot = f" {record.slot}" if record.slot else ""
         text = f"`{record.name}` ({call}) gives an output{slot} that is cut off"
-        where, module = record.name, record.name
-    return Divergence(where, (module, module), f"{text}: no gradient can come back through it.", None)
+        where, modules = record.name, (legacy.name, record.name)
+    return Divergence(where, modules, f"{text}: no gradient can come back through it.", None)
 
 
 def _cause(added: Sequence[Record]) -> Record:
@@ -187,9 +205,13 @@ def _cause(added: Sequence[Record]) -> Record:
     return next((record for record in added if record.kind == Kind.GRAD), added[0])
 
 
-def _describe_added(record: Record) -> Divergence:
+def _describe_added(record: Record, counterparts: Counterparts | None = None) -> Divergence:
     """Describe a record of the new side without a twin."""
     call = f"call {record.call} of the {record.phase} phase"
+    if counterparts is not None and record.kind in OF_MODULES and not counterparts.is_of_both(record.name):
+        text = f"Nothing on the legacy side stands for `{record.name}` ({call}), which the code of "
+        modules = (record.scope, record.scope)
+        return Divergence(record.scope or DETECTOR, modules, f"{text}{_quoted(record.scope)} calls.", None)
     if record.kind == Kind.MODULE_IN:
         text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
@@ -242,7 +264,9 @@ def describe(
     call, is_foreign = _call(record), comparison.pair.scope != record.scope
     if (kind is Kind.MODULE_IN or kind in OF_TAPS) and is_foreign:
         expected, actual = comparison.pair.scope, _quoted(record.scope)
-        text = f"{capital(_quoted(expected))} does not come to `{record.name}` ({call}); {actual} does."
+        what = "Tap `{}` ({}) is reached" if kind in OF_TAPS else "`{}` ({}) is called"
+        text = f"{what.format(record.name, call)} by the code of {actual}, on the legacy side by that of "
+        text += f"{_quoted(expected)}."
         return Divergence(expected or DETECTOR, (legacy.scope, expected), text, comparison)
     text = _sentence(kind, record)
     if kind.blame is Blame.NAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.ground.words import capital, sentence
@@ -15,11 +16,12 @@ from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, cover
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
-from ..comparing.regrouped import changed_modules, regroupings
+from ..comparing.regrouped import changed_modules, is_turned, regroupings
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
 from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS
 from ..traces.trace import Recording, Trace
 from .blame import NotFinite
+from .counterparts import Counterparts
 from .draws import comparable, without
 from .echoes import explained
 from .initial import drawn_alike
@@ -38,6 +40,7 @@ class Case:
         stop: why a side did not come to its end; None if both did.
         cut_off: missing gradients whose tensors need none on the new side.
         not_finite: results that are not finite on the new side alone, where that says anything.
+        counterparts: what the modules of one side are on the other.
     """
 
     legacy: Recording
@@ -48,6 +51,7 @@ class Case:
     stop: Stop | None
     cut_off: Sequence[Record]
     not_finite: Sequence[NotFinite]
+    counterparts: Counterparts
 
     @property
     def telling(self) -> list[Comparison]:
@@ -65,7 +69,10 @@ class Case:
     @property
     def lone_options(self) -> bool:
         """Tell whether one side alone sets something of a training."""
-        return any(item.record.kind in OF_OPTIMIZERS for item in self.coverage.unaccounted)
+        return any(
+            item.record.kind in OF_OPTIMIZERS and not (item.side == LEGACY and self.counterparts.is_dropped(item.record))
+            for item in self.coverage.unaccounted
+        )
 
     @property
     def stopped(self) -> tuple[str, ...]:
@@ -85,16 +92,19 @@ def case_of(
     legacy = in_new_form(_as_probed(legacy, new), mapping)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
-    likeness = None if tolerance.name == EXACT else likeness_of(legacy, new, evidence)
+    near = likeness_of(legacy, new, evidence)
+    likeness = None if tolerance.name == EXACT else near
     ours, theirs = legacy.records, new.records
     if not comparable(legacy, new):
         ours, theirs = without(ours), without(theirs)
     regrouped, changed = regroupings(legacy, new, mapping), changed_modules(legacy, mapping)
-    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed)
+    turned = (lambda one, two: False) if near is None else partial(is_turned, likeness=near)
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed, turned)
     if stop is not None:
         pairing = until_stop(pairing, new)
     compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
-    comparisons = drawn_alike(compared, legacy.coverage, new.coverage, mapping)
+    counterparts = Counterparts.of(legacy, new, mapping)
+    comparisons = counterparts.with_own_scopes(drawn_alike(compared, legacy.coverage, new.coverage, mapping))
     lone = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = {record.key for record in _cut_off(new, lone, pairing)}
     modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}
@@ -102,10 +112,11 @@ def case_of(
     modules[NEW] |= {mapping.map_module(path) for path in changed}
     confirmed = [_confirmed(item) for item in pairing.unpaired]
     unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules)
-    coverage = cover(legacy, new, mapping, unpaired, regrouped)
+    compared = {pair.legacy.key for pair in pairing.pairs}
+    coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
-    case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), ())
+    case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts)
     not_finite = _not_finite(legacy, new, mapping) if case.rejected or stop is not None else ()
     return replace(case, cut_off=_cut_off(new, case.lone(LEGACY), pairing), not_finite=not_finite)
 

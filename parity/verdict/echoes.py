@@ -49,7 +49,7 @@ def explained(
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
     - A call that only one side makes, of which every output is a value that was compared and accepted elsewhere in the
-      same phase; a decision likewise, with what it rests on.
+      same phase, or is excluded with a reason while others are such values; a decision likewise, with what it rests on.
     - An argument that only one side gives a module that both call: a number; on the new side also a tensor that was
       compared elsewhere. An argument that the new side leaves out stays unaccounted for.
     - An output that only the new side returns, if it was compared elsewhere.
@@ -101,7 +101,8 @@ def _by_content(unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison])
     known, paired = _known(comparisons)
     calls: dict[_Call, list[Record]] = defaultdict(list)
     for item in unpaired:
-        calls[_call(item.side, item.record)].append(item.record)
+        if item.exclusion is None:
+            calls[_call(item.side, item.record)].append(item.record)
     reasons = {
         (call[0], record.key): _reason(call, record, records, known[call[0]], call in paired)
         for call, records in calls.items()

@@ -8,13 +8,14 @@ module, or by the code that calls it; several errors are seen apart from each ot
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from legacy_adapters.inputs import TRAIN
-from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import INDEX_NAME, Key, Record, TraceWriter
 from legacy_adapters.tasks import made_up, probes
 from legacy_adapters.training.phases import step_of
 
@@ -22,6 +23,7 @@ from ..comparing.compare import Comparison
 from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, Kind
 from ..traces.trace import Trace
 from .blame import DETECTOR, Divergence, describe, describe_missing
+from .counterparts import Counterparts
 
 #: Phases in which no module is recorded.
 _NOT_FORCED = (made_up.PHASE, probes.PHASE)
@@ -78,9 +80,22 @@ def write_forcing(path: Path, legacy: Trace, keys: Mapping[Key, Key]) -> str:
     records = [
         (*keys.get(record.key, record.key), record.digest) for record in legacy.records if record.kind in OF_MODULES
     ]
-    shards = {digest: legacy.shard_of(digest) for *_, digest in records}
+    made = _written(path.with_suffix(".views"), legacy, {digest for *_, digest in records if not legacy.stores(digest)})
+    shards = {digest: made.get(digest) or legacy.shard_of(digest) for *_, digest in records}
     path.write_text(json.dumps(dict(folder=str(legacy.folder), shards=shards, records=records)))
     return str(path)
+
+
+def _written(folder: Path, legacy: Trace, digests: set[str]) -> dict[str, str]:
+    """Write what is made of stored tensors; return the file of each digest, from the trace's folder."""
+    if not digests:
+        return {}
+    writer = TraceWriter(str(folder))
+    for record in {record.digest: record for record in legacy.records if record.digest in digests}.values():
+        writer.add(*record.key, legacy.tensor(record))
+    writer.finish(provenance={}, coverage={})
+    shards = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))["shards"]
+    return {digest: os.path.relpath(folder / shard, legacy.folder) for digest, shard in shards.items()}
 
 
 def culprits_of(
@@ -90,6 +105,7 @@ def culprits_of(
     order: Sequence[Record],
     forced: Iterable[Sequence] = (),
     lone: Iterable[Record] = (),
+    counterparts: Counterparts | None = None,
 ) -> tuple[Culprit, ...]:
     """Group what differs by itself by the place to blame, in the order of the first difference of each.
 
@@ -103,9 +119,12 @@ def culprits_of(
         order: all legacy records, in recording order.
         forced: keys of the isolated run's records in whose stead the twin's value was gone on with.
         lone: records of the new side that have no twin.
+        counterparts: give what is missing its names on the new side; None if they are the same.
     """
     position = {record.key: index for index, record in enumerate(order)}
-    wrong = [_Wrong(position[record.key], record, None) for record in missing if record.kind == Kind.MODULE_IN]
+    calls = [record for record in missing if record.kind == Kind.MODULE_IN]
+    renamed = [record if counterparts is None else counterparts.renamed(record) for record in calls]
+    wrong = [_Wrong(position[call.key], record, None) for call, record in zip(calls, renamed)]
     isolated = tuple(isolated)
     wrong += [_Wrong(position[c.pair.legacy.key], c.pair.new, c) for c in isolated if not c.accepted]
     flow = _Flow(isolated, forced, lone)
@@ -183,7 +202,7 @@ class _Flow:
         for record in records:
             if record.kind == Kind.METHOD_IN:
                 self._callers.setdefault(record.name, set()).add(record.scope)
-        called = {record.name for record in records if record.kind == Kind.MODULE_OUT}
+        called = self._called = {record.name for record in records if record.kind == Kind.MODULE_OUT}
         #: modules that go on with values which are not forced: what comes of them reaches the loss terms
         self._open = {"", *self._callers} - (called - set(self._callers))
         #: loss terms that the detector's own methods give: slots are method, term, number
@@ -304,7 +323,9 @@ class _Flow:
         if record.kind == Kind.IN_GRAD:
             return self._of_gradient(record.name, record.scope, culprits)
         if record.kind == Kind.OUT_GRAD:
-            return self._given_on[1] if record.digest == self._given_on[0] else self._backward.get(where)
+            if record.digest == self._given_on[0]:
+                return self._given_on[1]
+            return self._backward.get(where) or self._around(record.scope, culprits)
         if record.kind == Kind.TAP and not self._basis_differs(record):
             return self._decided.get(record.name)
         if record.kind == Kind.RANDOM:
@@ -320,6 +341,12 @@ class _Flow:
         losses = [w for w, culprit in culprits.items() if culprit.record.kind == Kind.LOSS]
         code = [w for w, culprit in culprits.items() if self._is_open(w) and culprit.record.phase == item.record.phase]
         return next(iter((*reversed(code), *losses)), None)
+
+    def _around(self, scope: str, culprits: Mapping[str, Culprit]) -> str | None:
+        """Name who gives a wrong gradient to a module that has no twin, which is none that could be forced."""
+        if not scope or scope in self._called:
+            return None
+        return next((place for place in (*_paths(_owner(scope)), DETECTOR) if place in culprits), None)
 
     def _is_open(self, where: str) -> bool:
         return ("" if where == DETECTOR else where) in self._open

@@ -89,18 +89,25 @@ def label_coverage(legacy: Recording, new: Trace, rules: NameMapping) -> LabelCo
     """Count the classes that both sides' detections show."""
     detected = {side: results(of) for side, of in ((LEGACY, legacy), (NEW, new))}
     of_made_up = {side: results(of, made_up.PHASE, made_up.NAME) for side, of in ((LEGACY, legacy), (NEW, new))}
-    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == Kind.PARAM}
-    counts = layout.class_counts(weights, rules.class_keys)
+    classes = _classes(new, rules)
     if not all(detected.values()):
-        return LabelCoverage(classes=min(counts, default=None))
+        return LabelCoverage(classes=classes)
     return LabelCoverage(
-        classes=min(counts, default=None),
+        classes=classes,
         detections={side: sum(map(len, images.values())) for side, images in detected.items()},
         images=len(detected[LEGACY]),
         detected={side: _labels(images) for side, images in detected.items()},
         of_made_up={side: _labels(images) for side, images in of_made_up.items()},
         relabelled=_relabelled(of_made_up[LEGACY], of_made_up[NEW]),
     )
+
+
+def _classes(new: Trace, rules: NameMapping) -> int | None:
+    """Return how many classes the model tells apart: as it says itself, or as many as its tensors have rows."""
+    if new.provenance.get("classes") is not None:
+        return new.provenance["classes"]
+    weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == Kind.PARAM}
+    return min(layout.class_counts(weights, rules.class_keys), default=None)
 
 
 def _labels(images: Mapping[int, Detections]) -> tuple[int, ...]:

@@ -114,14 +114,16 @@ def coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, pr
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
     excluded = sum(item.side == LEGACY for item in coverage.excluded_records)
+    in_part = sum(coverage.selected.values())
     shares = (
-        ("records", excluded, excluded + len(comparisons)),
+        ("records", excluded + in_part, excluded + len(comparisons)),
         ("leaf calls", coverage.excluded_leaf_calls, coverage.legacy_leaf_calls),
     )
     for what, part, whole in shares:
         share = part / max(1, whole)
         if share > MAX_EXCLUDED_SHARE:
-            reasons.append(f"{share:.1%} of the legacy {what} are excluded; at most {MAX_EXCLUDED_SHARE:.0%} may be.")
+            left_out = "excluded or compared in part" if what == "records" and in_part else "excluded"
+            reasons.append(f"{share:.1%} of the legacy {what} are {left_out}; at most {MAX_EXCLUDED_SHARE:.0%} may be.")
     if coverage.missing_calls(LEGACY):
         missing = coverage.missing_calls(LEGACY)
         of = counted(coverage.legacy_leaf_calls, "leaf call")

@@ -23,6 +23,7 @@ from ..traces.trace import Recording, Trace
 from . import degenerate
 from .blame import Divergence, first_divergence
 from .case import Case, case_of
+from .counterparts import Counterparts
 from .draws import first_strayed
 from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, count_line, culprits_of
@@ -57,27 +58,29 @@ class Verdict:
         autocast_failure: why the legacy side could not run under autocast, and what that does to the new side; None if it
             could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
+        idle_exclusions: those that were asked for and cover no record.
     """
 
     outcome: str
     reasons: tuple[str, ...]
     tolerance: Tolerance
-    comparisons: tuple[Comparison, ...]
-    coverage: Coverage
+    comparisons: tuple[Comparison, ...] = field(repr=False)
+    coverage: Coverage = field(repr=False)
     divergence: Divergence | None
-    provenance: dict[str, dict[str, Any]]
-    classes: dict[str, dict[str, str]]
-    decisions: tuple[DecisionDifference, ...] = ()
-    detections: tuple[ImageMatch, ...] = ()
-    isolation: Isolation | None = None
-    initial: tuple[InitialDifference, ...] = ()
+    provenance: dict[str, dict[str, Any]] = field(repr=False)
+    classes: dict[str, dict[str, str]] = field(repr=False)
+    decisions: tuple[DecisionDifference, ...] = field(default=(), repr=False)
+    detections: tuple[ImageMatch, ...] = field(default=(), repr=False)
+    isolation: Isolation | None = field(default=None, repr=False)
+    initial: tuple[InitialDifference, ...] = field(default=(), repr=False)
     stop: Stop | None = None
     degenerate: tuple[str, ...] = ()
-    labels: LabelCoverage = field(default_factory=LabelCoverage)
+    labels: LabelCoverage = field(default_factory=LabelCoverage, repr=False)
     autocast_failure: AutocastFailure | None = None
     seals: Mapping[str, str] = field(default_factory=dict)
     is_too_loose: bool = False
     seeds_before: tuple[int, ...] = ()
+    idle_exclusions: tuple[Exclusion, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -156,12 +159,18 @@ def _divergence(case: Case, initial: Sequence[InitialDifference]) -> Divergence 
     if initial:  # before anything runs
         first = next((c for c in case.telling if c.pair.new.kind == Kind.INIT and not c.accepted), None)
         return Divergence(initial[0].where, None, initial[0].message, first)
-    missing, added = case.lone(LEGACY), case.lone(NEW)
+    # what the rules drop has no twin, so it is not where the sides part
+    missing = [record for record in case.lone(LEGACY) if not case.counterparts.is_dropped(record)]
+    # and a module without a counterpart tells of code that is divided otherwise, unless nothing else differs
+    of_both = [record for record in missing if not case.counterparts.is_lone(record)]
+    missing = of_both if of_both or case.rejected else missing
+    added = case.lone(NEW)
     if not (missing or added or case.not_finite or case.rejected):
         return None
     optimizers = tuple(side.provenance.get("optimizer", "") for side in (case.legacy, case.new))
     return first_strayed(*case.orders, case.telling) or first_divergence(
-        case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers
+        case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers,
+        case.counterparts,
     )
 
 
@@ -172,6 +181,16 @@ def _differing_decisions(comparisons: Sequence[Comparison]) -> tuple[DecisionDif
         if comparison.decision is not None:
             slots.setdefault(comparison.decision.call_key, []).append(comparison)
     return tuple(replace(group[0].decision, accepted=all(c.accepted for c in group)) for group in slots.values())
+
+
+def with_asked(verdict: Verdict, exclusions: Sequence[Exclusion]) -> Verdict:
+    """Note which exclusions that a user asked for cover nothing; one pattern for both sides may cover one alone."""
+
+    def pattern(exclusion: Exclusion) -> Exclusion:
+        return replace(exclusion, side="")
+
+    used = {pattern(item.exclusion) for item in verdict.coverage.excluded_records if item.exclusion is not None}
+    return replace(verdict, idle_exclusions=tuple(one for one in exclusions if pattern(one) not in used))
 
 
 def ended(verdict: Verdict) -> Verdict:
@@ -186,7 +205,8 @@ def ended(verdict: Verdict) -> Verdict:
 
 
 def with_isolation(
-    verdict: Verdict, isolated: Verdict, order: Sequence[Record], forced: Sequence[Sequence] = ()
+    verdict: Verdict, isolated: Verdict, order: Sequence[Record], forced: Sequence[Sequence] = (),
+    counterparts: Counterparts | None = None,
 ) -> Verdict:
     """Add what an isolated run showed: what differs there is a mismatch and is blamed first.
 
@@ -198,6 +218,7 @@ def with_isolation(
         isolated: of the run in which every module was given its twin's inputs.
         order: all legacy records, in recording order.
         forced: keys of what was replaced in that run, see :func:`.isolation.culprits_of`.
+        counterparts: see there.
     """
     reasons = isolated.reasons if isolated.outcome == INCOMPARABLE else ()
     other_conditions = reasons and not all(comparison.accepted for comparison in isolated.comparisons)
@@ -205,7 +226,7 @@ def with_isolation(
     lone = [item.record for item in isolated.coverage.excluded_records if item.side == NEW]
     culprits = ()
     if not other_conditions:
-        culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone)
+        culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone, counterparts)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, culprits, reasons))
     if culprits:
         merged = replace(merged, divergence=isolated.divergence)

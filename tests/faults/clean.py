@@ -69,7 +69,7 @@ class LiveCase:
         sides = Sides(task, Sources(), MACHINE, prepare(task, Sources(), MACHINE), folder)
         legacy = sides.legacy()
         replay = sides.write_decisions(decisions(legacy))
-        measured = measure_legacy(sides, legacy, replay, progress=lambda step: None)
+        measured = measure_legacy(sides, legacy, progress=lambda step: None)
         mapping, exclusions = task.port.mapping, task.port.family.exclusions
         for number, machine in tuple(machines.items()):
             new = sides.new(f"new{number}", replay=replay, **machine)

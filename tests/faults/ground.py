@@ -91,7 +91,7 @@ class Ground:
         if tolerance == EXACT:
             return cls(task, legacy, sides, given=given)
         given |= dict(replay=sides.write_decisions(decisions(legacy)), states=str(legacy.folder))
-        measured = measure_legacy(sides, legacy, given["replay"], lambda step: None, states=given["states"])
+        measured = measure_legacy(sides, legacy, lambda step: None, states=given["states"])
         return cls(task, legacy, sides, measured, given)
 
     @cached_property

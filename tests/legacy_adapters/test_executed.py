@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from legacy_adapters.provenance.executed import SharedCodeError, check_apart
-from legacy_adapters.standin import CONTINUOUS
+from legacy_adapters.standin import SHARED
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,10 +90,11 @@ def test_module_of_the_new_side_is_refused(tmp_path, monkeypatch, module, foreig
             del sys.modules[name]
 
 
-def test_file_that_serves_both_sides_is_allowed(tmp_path):
+def test_files_that_serve_both_sides_are_allowed(tmp_path):
+    port = str(Path(next(iter(SHARED))).parents[1])
     code = (
         "import json; from legacy_adapters import standin; from legacy_adapters.provenance import executed\n"
-        f"standin.load_continuous(); executed.check_apart(['ddq_port', {str(Path(CONTINUOUS).parents[1])!r}])\n"
+        f"[standin.load_shared(path) for path in standin.SHARED]; executed.check_apart(['ddq_port', {port!r}])\n"
         "print(json.dumps('ddq_port' in sys.modules))"
     )
     assert run_python(code, tmp_path) is False

@@ -11,6 +11,7 @@ from torch import nn
 
 from legacy_adapters.numerics import precision
 from legacy_adapters.numerics.precision import as_stored, computing_in, perturb
+from legacy_adapters.origin import UnusableInputError
 from legacy_adapters.recording import taps
 from legacy_adapters.recording.recorder import Recorder
 from legacy_adapters.recording.trace_writer import TraceWriter
@@ -151,9 +152,9 @@ def test_everything_is_as_before_also_after_an_exception(dtype):
     assert torch.zeros(1, dtype=F32).dtype == HALVES.float().dtype == torch.zeros(1).dtype == F32
 
 
-def test_torch_without_function_modes_says_what_is_needed(monkeypatch):
-    monkeypatch.delattr(torch.overrides, "TorchFunctionMode")
-    with pytest.raises(RuntimeError, match="need torch 1.13 or newer on this side; it has "), computing_in("float64"):
+def test_an_old_torch_says_what_is_needed(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.12.1+cu102")
+    with pytest.raises(UnusableInputError, match="needs torch 1.13 or newer; .* has torch 1.12.1"), computing_in("float64"):
         pass
     assert torch.get_default_dtype() == F32
     with computing_in("float32"):

@@ -129,3 +129,27 @@ def test_arguments_may_be_given_by_name(tmp_path, call):
     records = use(tmp_path, [*taps.rankings(), *taps.random_taps()], lambda: call(torch.tensor([0.3, 0.1, 0.2])))[1]
     shapes = [record.shape for record in records if record.kind == "tap"]
     assert len(shapes) == 1 and len(shapes[0]) == 1
+
+
+DISTANCES = torch.tensor([[3.0, 1.0], [1.0, 2.0], [2.0, 0.0]])
+
+
+@pytest.mark.parametrize("rank", [
+    lambda x: x.topk(2, dim=0, largest=False)[1], lambda x: x.sort(0)[1][:2], lambda x: x.argsort(dim=-2)[:2],
+])  # fmt: skip
+def test_ranking_along_another_axis_is_a_decision_along_the_last(tmp_path, rank):
+    free, records = use(tmp_path, taps.rankings(), lambda: rank(DISTANCES))
+    assert free.tolist() == [[1, 2], [2, 0]]
+    basis, tap = records
+    assert (basis.kind, basis.shape, tap.kind) == ("basis", (2, 3), "tap")
+    forced = {"train/detections/0/indices": torch.tensor([[0, 2, 1], [1, 0, 2]])[:, : tap.shape[-1]]}
+    assert use(tmp_path / "forced", taps.rankings(), lambda: rank(DISTANCES), forced)[0].tolist() == [[0, 1], [2, 0]]
+
+
+def test_ranking_in_any_order_says_so(tmp_path):
+    scores = torch.tensor([0.1, 0.3, 0.2])
+    for call in (lambda: scores.topk(2, sorted=False), lambda: torch.topk(scores, 2, -1, True, False)):
+        _, records = use(tmp_path / str(id(call)), taps.rankings(), call)
+        assert [record.slot for record in records if record.kind == "basis"] == ["scores", "sorted"]
+    _, records = use(tmp_path / "in order", taps.rankings(), lambda: scores.topk(2))
+    assert [record.slot for record in records if record.kind == "basis"] == ["scores"]

@@ -57,14 +57,15 @@ class Rec:
 def write_trace(
     folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
     never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (),
-    cut_off: tuple[list, ...] = (), not_finite: tuple[list, ...] = (), **provenance: Any,
+    cut_off: tuple[list, ...] = (), not_finite: tuple[list, ...] = (), modules: tuple[str, ...] = (),
+    called_in: str = "train", **provenance: Any,
 ) -> Trace:  # fmt: skip
-    """Write and load a trace; ``leaf_calls`` counts calls in the training phase, ``provenance`` overrides."""
+    """Write and load a trace; ``leaf_calls`` counts calls in phase ``called_in``, ``provenance`` overrides."""
     provenance = {"checks": checks_of(records), **provenance}
     writer = TraceWriter(str(folder))
     for record in records:
         writer.add(record.phase, record.kind, record.name, record.call, record.slot, record.tensor, record.scope)
-    calls = [dict(phase="train", name=name, count=count) for name, count in (leaf_calls or {}).items()]
+    calls = [dict(phase=called_in, name=name, count=count) for name, count in (leaf_calls or {}).items()]
     coverage = dict(
         leaf_calls=calls,
         never_executed=list(never_executed),
@@ -72,7 +73,7 @@ def write_trace(
         frozen=list(frozen),
         cut_off=list(cut_off),
         not_finite=list(not_finite),
-        classes={},
+        classes={name: f"toy.{name.title()}" for name in modules},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)
     return Trace.load(folder)

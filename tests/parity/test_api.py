@@ -58,6 +58,7 @@ def test_every_public_name_can_be_used():
         ("run", ("mmdet_dqd", "tiny_4scale"), {}, "FamilyError", "There is no family `mmdet_dqd`"),
         ("run", ("mmdet_ddq",), {}, "FamilyError", "has several variants; pass --variant"),
         ("run", WHAT, dict(exclude=["decoder*"]), "SettingsError", "give a --reason with each --exclude"),
+        ("run", WHAT, dict(exclude="decoder*", reason=("a", "b")), "SettingsError", "found 1 pattern and 2 reasons"),
         ("run", WHAT, dict(check=["loss", "los"]), "SettingsError", "'los' is not a check"),
         ("run", WHAT, dict(steps=3), "SettingsError", "--steps needs check train"),
         ("run", WHAT, dict(size=[(3, 64)]), "SettingsError", "'3x64' is not between 32 and 8192 pixels"),

@@ -55,7 +55,7 @@ class Ground:
 
     def measure(self):
         self.bundle = self.sides.write_decisions(decisions(self.legacy))
-        self.measured = parity_run.measure_legacy(self.sides, self.legacy, self.bundle, lambda step: None)
+        self.measured = parity_run.measure_legacy(self.sides, self.legacy, lambda step: None)
 
     def judged(self, error, derived=False):
         sources = Sources(new_adapter=PLANTED / f"{error}.py") if error else Sources()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from converters.rules import engine, layout
 from converters.rules.layout import Layout
-from converters.rules.mapping import Concat, Keep, Mapping, Slice, Split
+from converters.rules.mapping import Concat, Keep, Mapping, Reshape, Slice, Split
 from legacy_adapters.training.states import RecordedStates
 from parity.cli.main import cli
 from parity.comparing.compare import DERIVED, Tolerance
@@ -327,3 +327,39 @@ THEIRS = dict.fromkeys([f"{i}.{name}" for i in (0, 1) for name in ("q", "k", "ga
 def test_copies_of_parts_and_wholes_are_compared(legacy, new, differ):
     found = initial_differences(initial(legacy, recipes=OURS), initial(new, recipes=THEIRS), JOINED, ())
     assert bool(found) is differ
+
+
+#: A convolution of [rows, channels, places] with a kernel of one place, and a layer of [rows, places, channels].
+POINTWISE = Mapping("f", (Reshape("mix.weight", "mix.weight", (3, 3), source_shape=(3, 3, 1)), Keep("out.*")))
+CONVOLVED = torch.arange(18.0).reshape(2, 3, 3).cos()
+
+
+def pointwise(value, kind="module_out", weight=(3, 3, 1)):
+    return [
+        Rec("param", "mix.weight", torch.arange(9.0).reshape(weight), phase="weights"),
+        Rec("module_out", "before", [0.25, 0.75]), Rec(kind, "mix", value), Rec("module_out", "out", [0.5, 1.5]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("tolerance", [Tolerance(), Tolerance("fixed", rtol=1e-4, atol=1e-6)], ids=lambda one: one.name)
+@pytest.mark.parametrize("kind", ["module_in", "module_out", "in_grad", "out_grad"])
+def test_a_value_of_a_changed_module_that_is_turned_in_the_same_shape_has_no_twin(tmp_path, kind, tolerance):
+    noise = 0.0 if tolerance.name == "exact" else 1e-6
+    new = pointwise(CONVOLVED.transpose(1, 2).contiguous() + noise, kind, (3, 3))
+    verdict = judged(tmp_path, pointwise(CONVOLVED, kind), new, mapping=POINTWISE, tolerance=tolerance)
+    assert verdict.outcome == MATCH, verdict.reasons
+    assert {item.record.name for item in verdict.coverage.explained_records} == {"mix"}
+
+
+@pytest.mark.parametrize(
+    "new", [CONVOLVED + 1e-6, CONVOLVED.roll(1, 0), CONVOLVED.transpose(1, 2).contiguous() * 1.5], ids=["near", "rows", "turned"]
+)
+def test_a_wrong_value_of_a_changed_module_is_found_in_a_shape_that_could_be_turned(tmp_path, new):
+    verdict = judged(tmp_path, pointwise(CONVOLVED), pointwise(new, weight=(3, 3)), mapping=POINTWISE)
+    assert verdict.outcome == MISMATCH and verdict.divergence.where == "mix"
+
+
+def test_a_turned_value_of_a_module_that_no_rule_changes_is_wrong(tmp_path):
+    turned = CONVOLVED.transpose(1, 2).contiguous()
+    sides = [Rec("module_out", "out", CONVOLVED)], [Rec("module_out", "out", turned)]
+    assert judged(tmp_path, *sides, mapping=POINTWISE).outcome == MISMATCH

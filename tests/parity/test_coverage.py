@@ -58,6 +58,18 @@ def test_call_more_than_the_twin_made_is_a_lone_one(tmp_path):
     assert [(lone.side, lone.calls) for lone in verdict.coverage.lone_calls] == [(NEW, 2)]
 
 
+@pytest.mark.parametrize(("legacy", "new", "outcome"), [
+    ({"norm": 3}, {"norm": 4}, MATCH),  # losses, gradients and state show what it does
+    ({"norm": 4}, {"norm": 3}, INCOMPARABLE),
+    ({"other": 1}, {"other": 1, "norm": 1}, INCOMPARABLE),
+])  # fmt: skip
+def test_call_more_in_a_step_of_training_is_seen_in_what_it_leaves(tmp_path, legacy, new, outcome):
+    records = [OUT, Rec("param", "norm.weight", [1.0], phase="weights")]
+    records += [Rec(kind, "norm.weight", [1.0], phase="step 1") for kind in ("grad", "state")]
+    sides = {f"on_{side}": dict(called_in="step 1", leaf_calls=calls) for side, calls in ((LEGACY, legacy), (NEW, new))}
+    assert judged(tmp_path, records, records, **sides).outcome == outcome
+
+
 def test_calls_of_a_renamed_module_pair(tmp_path):
     mapping = Mapping("toy", (Keep("backbone.**"), Rename("old.*", "new.*")))
     sides = dict(on_legacy=dict(leaf_calls={"old.fc": 3}), on_new=dict(leaf_calls={"new.fc": 3}))

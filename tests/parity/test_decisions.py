@@ -273,3 +273,30 @@ def test_sides_of_other_seeds_are_still_incomparable(tmp_path):
     legacy, new = dense([0], [0.5, 0.25]), dense([1], [0.5, 0.25])
     verdict = judged(tmp_path, [OUT, *legacy], [OUT, *new], on_new=dict(seed=1))
     assert verdict.outcome == INCOMPARABLE and len(verdict.decisions) == 1
+
+
+def test_rounding_within_the_difference_of_its_heights_is_explained(differing):
+    def levels(floors, heights):
+        numbers = dict(heights=heights, lowest=0, highest=3)
+        return [*(Rec("basis", "levels", value, slot) for slot, value in numbers.items()), Rec("tap", "levels", floors)]
+
+    (found,) = differing(levels([0, 1], [0.5, 1.0]), levels([0, 0], [0.5, 1.0 - 2.0**-20]))
+    assert found.is_explained and found.worst.margin.quantity == "height"
+    (found,) = differing(levels([0, 1], [0.5, 1.25]), levels([0, 2], [0.5, 1.25]))
+    assert not found.is_explained
+    assert witness_line(found) == "the new side rounds number 1 (1.25) to 2"
+    (found,) = differing(levels([3, 1], [7.5, 1.25]), levels([4, 1], [7.5, 1.25]))
+    assert not found.is_explained  # no number above the highest fits
+
+
+def test_order_of_a_ranking_counts_only_where_it_was_asked_for(differing):
+    def best(keep, *more):
+        return [*dense(keep, [0.5, 0.75, 0.25]), *more]
+
+    (found,) = differing(best([1, 0]), best([0, 1]))
+    assert not found.is_explained
+    unsorted = Rec("basis", "dense", False, "sorted")
+    (found,) = differing(best([1, 0], unsorted), best([0, 1], unsorted))
+    assert found.is_explained
+    (found,) = differing(best([1, 0], unsorted), best([2, 1], unsorted))
+    assert not found.is_explained

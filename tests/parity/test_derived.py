@@ -196,7 +196,8 @@ def test_spread_is_the_largest_error_of_all_runs(tmp_path):
     reference = trace("reference", f64([1.0, 1.0]), f64([2.0]), torch.tensor([1]))
     one = trace("one", [1.5, 1.0], [2.0], torch.tensor([2]))
     two = trace("two", [1.25, 1.25], [1.0], torch.tensor([3]))
-    three = trace("three", [1.0, 1.0], [2.5], torch.tensor([4]), [7.0])
+    # of another shape, as what has a score on the other side of a threshold: it says nothing
+    three = trace("three", [1.0, 1.0, 9.0], [2.5], torch.tensor([4]), [7.0])
     found = spreads(iter([one, two, three]), reference)
     assert found == {
         ("train", "module_out", "m0", 0, ""): Norms(0.5, math.sqrt(0.125)),  # of two the rms is 0.25

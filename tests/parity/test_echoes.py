@@ -2,6 +2,7 @@
 
 import pytest
 
+from legacy_adapters.family import Exclusion
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import Rec, judged
@@ -42,3 +43,19 @@ RESULT = Rec("module_out", "head", [5.0], "")
 ])  # fmt: skip
 def test_a_list_of_tensors_may_be_passed_as_one_tensor(tmp_path, legacy, new, outcome):
     assert judged(tmp_path, legacy, new).outcome == outcome
+
+
+WHOLE = [Rec("module_in", "whole", [1.0, 2.0]), Rec("module_out", "whole", [3.0, 4.0], "0")]
+UNKNOWN = Rec("module_out", "whole", [7.0, 8.0], "1")
+UNUSED = Exclusion("legacy", "module_out", "whole", "1", "nothing is computed with it")
+
+
+@pytest.mark.parametrize(("legacy", "exclusions", "outcome"), [
+    ([*CALL, *WHOLE], (), MATCH),
+    ([*CALL, *WHOLE, UNKNOWN], (), INCOMPARABLE),
+    ([*CALL, *WHOLE, UNKNOWN], (UNUSED,), MATCH),
+    ([*CALL, WHOLE[0], UNKNOWN], (UNUSED,), INCOMPARABLE),  # what it gives is not compared anywhere
+])  # fmt: skip
+def test_of_a_call_of_one_side_what_is_not_excluded_must_be_known(tmp_path, legacy, exclusions, outcome):
+    more = [Rec("module_out", "layer", [float(i), 0.25], call=i) for i in range(60)]  # 2 % may be excluded
+    assert judged(tmp_path, [*legacy, *more], [*CALL, *more], exclusions=exclusions).outcome == outcome

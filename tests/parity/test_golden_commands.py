@@ -234,3 +234,9 @@ def test_capture_that_crashes_keeps_the_earlier_file(parity, untouched, saved, m
     result = untouched(lambda: parity("capture", saved, *CAPTURE, "--force", "-q"))
     assert result.exit_code == 4 and not result.stdout
     assert result.stderr == "error: The legacy side crashed: RuntimeError: the old code broke\n"
+
+
+def test_recording_of_another_family_is_refused(parity, saved):
+    result = parity("check", saved, "--family", "ddq_detr")
+    assert result.exit_code == 2
+    assert "was recorded for family mmdet_ddq, and --family ddq_detr is family ddq_detr" in result.stderr

@@ -1,11 +1,14 @@
 """Seeded inputs and weights: the same bits every time, and nothing in them that would hide an error."""
 
+import math
+
 import pytest
 import torch
 
 from converters.rules import layout
 from converters.rules.layout import Layout, TensorSpec
 from legacy_adapters import registry
+from legacy_adapters.inputs import masks_of
 from parity.cli import early
 from parity.sides.prepare import seeded_batch, seeded_weights
 from parity.sides.sizes import varied
@@ -236,3 +239,23 @@ def test_wide_layers_keep_the_scale_of_what_they_are_given():
 def test_counters_are_zero(weights):
     counters = [value for name, value in weights.items() if name.endswith("num_batches_tracked")]
     assert counters and all(value.dtype == torch.int64 and value.item() == 0 for value in counters)
+
+
+def test_batch_is_padded_to_a_multiple_and_what_else_it_holds_is_the_same():
+    plain, padded = (seeded_batch(SIZES, 0, CLASSES, divisor=divisor) for divisor in (1, 32))
+    assert plain.images.shape[-2:] == (64, 80) and padded.images.shape[-2:] == (64, 96)
+    assert torch.equal(padded.images[..., :80], plain.images) and not padded.images[..., 80:].any()
+    assert padded.image_sizes == plain.image_sizes
+    assert all(map(torch.equal, padded.gt_bboxes, plain.gt_bboxes))
+
+
+def test_masks_are_ellipses_inside_of_their_boxes():
+    batch = seeded_batch(SIZES, 0, CLASSES)
+    for masks, boxes, (h, w) in zip(masks_of(batch), batch.gt_bboxes, SIZES):
+        assert masks.dtype == torch.uint8 and masks.shape == (len(boxes), h, w)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.tolist()):
+            rows, columns = mask.nonzero().unbind(1)
+            assert left <= columns.min() + 0.5 <= columns.max() + 0.5 <= right
+            assert top <= rows.min() + 0.5 <= rows.max() + 0.5 <= bottom
+            area = math.pi / 4 * (right - left) * (bottom - top)
+            assert abs(int(mask.sum()) - area) < 2 * (right - left + bottom - top)

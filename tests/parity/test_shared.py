@@ -139,7 +139,7 @@ def test_what_both_sides_execute_is_told(copy):
     told = json.loads(done.stdout)
     assert done.returncode == 0 and told["verdict"] == "MATCH"
     files = told["shared"]["files"]
-    assert set(files) == {"ddq_port/configs/ddq-detr-4scale_tiny.py", "ddq_port/ops/continuous.py"}
+    assert set(files) == {"ddq_port/configs/ddq-detr-4scale_tiny.py"}  # on the CPU it calls no operator of both sides
     assert all(len(digest) == 64 for digest in files.values())
     assert "legacy_adapters/recording/recorder.py" in told["shared"]["recorder"]
     assert {"mmdet", "mmcv", "mmengine", "torch"} <= told["shared"]["packages"].keys()

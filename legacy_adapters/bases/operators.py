@@ -1,0 +1,74 @@
+"""What detectors of MMDetection, 2.x and 3.x, decide with mmcv's operators and in their RoI heads; whose operators run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from legacy_adapters.recording.taps import Decision, Tap, the_only, within
+
+#: How the taps are called in reports.
+SUPPRESSION, LEVELS = "nms", "levels"
+
+
+def suppressions() -> List[Tap]:
+    """Return the tap of mmcv's NMS operator, which all its functions and all heads come down to.
+
+    The operator is given boxes that were moved apart class by class, so that one plain NMS does for all classes; what
+    it keeps is recorded uncut.
+    """
+    from mmcv.ops.nms import ext_module
+
+    def read(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
+        return {"keep": result}
+
+    def write(decision: Decision, boxes: torch.Tensor, *args: Any, **kwargs: Any) -> Optional[torch.Tensor]:
+        keep = the_only(decision)
+        return keep.to(boxes.device) if keep is not None and within(keep, len(boxes)) else None
+
+    def basis(
+        boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int, **kwargs: Any
+    ) -> Dict[str, Any]:
+        numbers = dict(iou_threshold=iou_threshold, max_num=len(boxes))
+        return dict(numbers, boxes=boxes, scores=scores, **(dict(offset=offset) if offset else {}))
+
+    return [Tap(ext_module, "nms", lambda *args, **kwargs: SUPPRESSION, read, write, basis=basis, first="boxes")]
+
+
+def roi_levels(extractor: Any) -> List[Tap]:
+    """Return the tap of the level of the pyramid that each region is pooled from.
+
+    Args:
+        extractor: the code base's class ``SingleRoIExtractor``.
+    """
+
+    def read(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
+        return {"levels": result}
+
+    def write(decision: Decision, own: Any, rois: torch.Tensor, num_levels: int) -> Optional[torch.Tensor]:
+        levels = the_only(decision)
+        fits = levels is not None and levels.shape == rois.shape[:1] and within(levels, num_levels)
+        return levels.to(rois.device) if fits else None
+
+    def basis(own: Any, rois: torch.Tensor, num_levels: int) -> Dict[str, Any]:
+        scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        heights = torch.log2(scale / own.finest_scale + 1e-6)
+        return dict(heights=heights, lowest=0, highest=num_levels - 1)
+
+    return [Tap(extractor, "map_roi_levels", lambda *args, **kwargs: LEVELS, read, write, basis=basis, first="self")]
+
+
+def taps() -> List[Tap]:
+    """Return all of them, of the mmcv and the mmdet of the running process."""
+    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+
+    return [*suppressions(), *roi_levels(SingleRoIExtractor)]
+
+
+def mmcv_ops() -> str:
+    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
+    extension = sys.modules.get("mmcv._ext")
+    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
+    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))

@@ -1,0 +1,128 @@
+"""What a family says of records that its rules do not tell: what else is called otherwise, or laid out otherwise, or lone.
+
+Plain data; imports the standard library only, as :mod:`.family` does, which has these names, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Dict, Tuple, Union
+
+from .ground.names import LEGACY, NEW
+
+#: What names are of that an :class:`Alias` gives.
+MODULE, LOSS, TAP = "module", "loss", "tap"
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A kind of record that one side has and the other has no use for.
+
+    A pair is always compared: an exclusion only accounts for records that have no twin.
+
+    Attributes:
+        side: ``legacy`` or ``new``.
+        kind: glob of kinds.
+        name: glob of names.
+        slot: glob of slots.
+        reason: for the report.
+        zeros_only: exclude only what is zero or False everywhere.
+    """
+
+    side: str
+    kind: str
+    name: str
+    slot: str
+    reason: str
+    zeros_only: bool = False
+
+    def covers(self, side: str, record: Any) -> bool:
+        """Tell whether a record of a side is of this kind."""
+        return (
+            side == self.side
+            and fnmatchcase(record.kind, self.kind)
+            and fnmatchcase(record.name, self.name)
+            and fnmatchcase(record.slot, self.slot)
+        )
+
+
+@dataclass(frozen=True)
+class Alias:
+    """What is called otherwise on the new side, and holds no parameters by which the rules would tell it.
+
+    An alias only says what pairs; pairs are compared like all others.
+
+    Attributes:
+        legacy: pattern of names on the legacy side: ``*`` is one part of a dotted name, ``**`` one part or more.
+        new: pattern of the names on the new side, with the same wildcards.
+        of: what the names are of: ``module``, ``loss`` (terms) or ``tap``. What a module holds goes with it. Of modules
+            either side may have several patterns: the calls of all of them together pair, by what they are given and
+            then by their order.
+    """
+
+    legacy: Union[str, Tuple[str, ...]]
+    new: Union[str, Tuple[str, ...]]
+    of: str = MODULE
+
+    @property
+    def patterns(self) -> Dict[str, Tuple[str, ...]]:
+        """The patterns of each side."""
+        return {
+            side: (names,) if isinstance(names, str) else tuple(names)
+            for side, names in ((LEGACY, self.legacy), (NEW, self.new))
+        }
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the legacy side records in another form than the new one: other dimensions first, or more of it.
+
+    Such a record is brought to the new side's form and compared then. The report counts these records, and one of which
+    a part is left out counts as excluded. The first form that fits a record decides; one that neither permutes nor
+    selects leaves the record as it is.
+
+    Attributes:
+        name: glob of names on the legacy side, of modules and taps.
+        slot: glob of slots.
+        kind: glob of kinds.
+        phase: glob of phases.
+        scope: glob of the modules whose code was running, which tells the draws of one module from those of others.
+        permute: which dimension of the legacy side each of the new side's is, as ``torch.permute`` has it; it fits
+            tensors of as many dimensions only, and goes for the shape that a draw was asked for, too.
+        select: ``(dim, index)`` for one element of a dimension, which is then gone, or ``(dim, start, stop)`` for
+            some; after ``permute``. It fits tensors that have these elements only.
+        reason: why the new side does without what a selection leaves out.
+    """
+
+    name: str
+    slot: str = "*"
+    kind: str = "*"
+    phase: str = "*"
+    scope: str = "*"
+    permute: Tuple[int, ...] = ()
+    select: Tuple[int, ...] = ()
+    reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is compared, in words."""
+        parts = []
+        if self.permute:
+            parts.append("dimensions in the order {}".format(", ".join(map(str, self.permute))))
+        if self.select:
+            dim, first, *stop = self.select
+            several = bool(stop) and stop[0] > first + 1
+            which = "elements {} to {}".format(first, stop[0] - 1) if several else "element {}".format(first)
+            parts.append("only {} of dimension {} ({})".format(which, dim, self.reason))
+        return " and ".join(parts)
+
+    def covers(self, record: Any) -> bool:
+        """Tell whether a record of the legacy side has the names this form is for."""
+        return (
+            fnmatchcase(record.name, self.name)
+            and fnmatchcase(record.slot, self.slot)
+            and fnmatchcase(record.kind, self.kind)
+            and fnmatchcase(record.phase, self.phase)
+            and fnmatchcase(record.scope, self.scope)
+        )

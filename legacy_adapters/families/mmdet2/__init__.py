@@ -1,0 +1,1 @@
+"""Detectors of MMDetection 2.x, carried to MMDetection 3.x."""

@@ -1,0 +1,125 @@
+"""MMDetection 3.x with what it computes otherwise than 2.x undone, to show that nothing else differs.
+
+Give this file to ``--new-adapter``. Each change undoes a deviation of ``docs/deviations.md``, whose number it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from legacy_adapters.families.mmdet2.new import MMDet3Detector
+
+
+class As2xDetector(MMDet3Detector):
+    """Build any detector of a config and let it compute as 2.x does."""
+
+    def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
+        """Build the detector of the config."""
+        model = super().build(options, device)
+        _divide_by_scale_factors()
+        _losses_of_no_positives()
+        for module in model.modules():
+            _keep_boxes_without_area(module)
+            if getattr(module, "with_bbox", False) and getattr(module, "with_mask", False) and hasattr(module, "predict_mask"):
+                _rescale_before_nms(module)
+            for assigner in _matching_assigners(module):
+                assigner.match_costs = [_cost_of_shares(cost) for cost in assigner.match_costs]
+        return model
+
+
+def _keep_boxes_without_area(module: torch.nn.Module) -> None:
+    """D28: no dense head drops boxes without width or height; a head of proposals does in 2.x, too."""
+    from mmdet.models.dense_heads import RPNHead
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    config = getattr(module, "test_cfg", None)
+    if isinstance(module, BaseDenseHead) and not isinstance(module, RPNHead) and config and "min_bbox_size" in config:
+        config.min_bbox_size = -1
+
+
+def _divide_by_scale_factors() -> None:
+    """D29: boxes are divided by the scale factors; 3.x multiplies them by the reciprocals, and asks for that here."""
+    from mmdet.models.dense_heads import base_dense_head
+    from mmdet.models.roi_heads.bbox_heads import bbox_head
+
+    def scale_boxes(boxes: Tensor, reciprocals: list[float]) -> Tensor:
+        factors = boxes.new_tensor([1.0 / reciprocal for reciprocal in reciprocals])
+        return boxes / factors.repeat((1, boxes.size(-1) // 2))
+
+    base_dense_head.scale_boxes = bbox_head.scale_boxes = scale_boxes
+
+
+def _losses_of_no_positives() -> None:
+    """D30: the loss of a level without positives is that of any other level, with weights of 0."""
+    from mmdet.models.losses import L1Loss, SmoothL1Loss
+    from mmdet.models.losses.smooth_l1_loss import l1_loss, smooth_l1_loss
+
+    def forward(
+        self: Any, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: Any = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:  # fmt: skip
+        function, more = (l1_loss, {}) if isinstance(self, L1Loss) else (smooth_l1_loss, dict(beta=self.beta))
+        reduction = reduction_override or self.reduction
+        return self.loss_weight * function(
+            pred, target, weight, reduction=reduction, avg_factor=avg_factor, **more
+        )
+
+    L1Loss.forward = SmoothL1Loss.forward = forward
+
+
+def _rescale_before_nms(head: Any) -> None:
+    """D31: with masks, too, boxes have the size of the original image before the NMS; masks are pooled from resized ones."""
+    predict, predict_bbox, predict_mask, asked = head.predict, head.predict_bbox, head.predict_mask, {}
+
+    def predicted(*args: Any, rescale: bool = False, **kwargs: Any) -> Any:
+        asked.update(rescale=rescale)
+        return predict(*args, rescale=rescale, **kwargs)
+
+    def boxes(*args: Any, rescale: bool = False, **kwargs: Any) -> Any:
+        return predict_bbox(*args, **{**kwargs, **asked})
+
+    def masks(x: Any, metas: list[dict], results: list[Any], rescale: bool = False) -> Any:
+        if not rescale:
+            return predict_mask(x, metas, results, rescale=rescale)
+        own = [result.bboxes for result in results]
+        for result, meta in zip(results, metas):
+            result.bboxes = result.bboxes * result.bboxes.new_tensor(meta["scale_factor"]).repeat((1, 2))
+        pasted = predict_mask(x, metas, results, rescale=rescale)
+        for result, bboxes in zip(pasted, own):
+            result.bboxes = bboxes
+        return pasted
+
+    head.predict, head.predict_bbox, head.predict_mask = predicted, boxes, masks
+
+
+def _matching_assigners(module: torch.nn.Module) -> list[Any]:
+    """Return the assigners of a head of stages that match queries to objects."""
+    found = getattr(module, "bbox_assigner", None)
+    return [one for one in found if hasattr(one, "match_costs")] if isinstance(found, list) else []
+
+
+def _cost_of_shares(cost: Any) -> Callable[..., Tensor]:
+    """D32: boxes are shares of the image in the cost, and go back to pixels for the IoU."""
+    from mmdet.models.task_modules.assigners.match_cost import BBoxL1Cost, IoUCost
+    from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+    from mmengine.structures import InstanceData
+
+    def costs(pred_instances: Any, gt_instances: Any, img_meta: dict) -> Tensor:
+        height, width = img_meta["img_shape"]
+        objects = gt_instances.bboxes
+        factor = objects.new_tensor([width, height, width, height])[None]
+        shares = bbox_xyxy_to_cxcywh(pred_instances.bboxes / factor)
+        if isinstance(cost, IoUCost):
+            return cost(InstanceData(bboxes=bbox_cxcywh_to_xyxy(shares) * factor), gt_instances, img_meta)
+        if cost.box_format == "xywh":
+            return torch.cdist(shares, bbox_xyxy_to_cxcywh(objects / factor), p=1) * cost.weight
+        return torch.cdist(bbox_cxcywh_to_xyxy(shares), objects / factor, p=1) * cost.weight
+
+    return costs if isinstance(cost, (BBoxL1Cost, IoUCost)) else cost
+
+
+ADAPTER = As2xDetector()

@@ -1,0 +1,74 @@
+"""Detectors of MMDetection 2.x, carried to MMDetection 3.x by their two configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
+
+from . import model_configs, rules_detr
+from .aliases import ALIASES
+from .exclusions import EXCLUSIONS
+from .forms import forms
+from .rules import former, rules
+from .seeding import SEEDING
+
+
+def configured(legacy: str, new: str) -> Variant:
+    """Return the model of two configs.
+
+    Raises:
+        FamilyError: if there is no such config of the new side.
+    """
+    if new:
+        model_configs.path_of(new)
+    title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
+    return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
+
+
+#: Small models, to try the family and in its tests.
+_TRANSFORMERS = ("tiny_detr", "tiny_deformable", "tiny_deformable_refine", "tiny_deformable_two_stage")
+_SMALL = (
+    "tiny_retinanet",
+    "tiny_fcos",
+    "tiny_atss",
+    "tiny_yolox",
+    "tiny_faster_rcnn",
+    "tiny_mask_rcnn",
+    "tiny_cascade_rcnn",
+    "tiny_sparse_rcnn",
+    *_TRANSFORMERS,
+)
+
+
+def _own(name: str, legacy: str = "") -> Variant:
+    """Return a model of two configs of this folder; the legacy one may have another name."""
+    folder = Path(__file__).parent / "configs"
+    names = zip(SIDES, (legacy or name, name))
+    return Variant(name, classes=7, **{side: dict(config=str(folder / side / f"{own}.py")) for side, own in names})
+
+
+FAMILY = Family(
+    name="mmdet2",
+    variants=(*(_own(name) for name in _SMALL), *(_own(f"{name}_sequence_first", name) for name in _TRANSFORMERS)),
+    legacy=Side(
+        "mmdet 2.x",
+        Path("legacy.py"),
+        checkout=Checkout(
+            files=("mmdet/__init__.py",),
+            hint="a folder with the packages mmdet 2.x and mmcv 1.x",
+            code=("mmdet",),
+            or_installed=True,
+        ),
+    ),
+    new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
+    rules=rules,
+    former=former,
+    seeding=SEEDING,
+    aliases=(*ALIASES, *rules_detr.ALIASES),
+    forms=forms,
+    exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
+    batch_divisor=32,
+    configured=configured,
+    layouts=Path("layouts"),
+)

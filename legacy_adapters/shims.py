@@ -1,0 +1,127 @@
+"""What code written for older libraries asks for and today's libraries lack, each put there only where it is missing.
+
+Runs in the legacy process, before the code base is imported, with whatever interpreter that process has: a function that
+finds nothing missing does nothing. What was put in place is told in the trace's provenance.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Iterator, List, Optional
+
+import torch
+
+#: numpy < 1.24 had these names for Python's own types.
+_NUMPY_ALIASES = {"int": int, "bool": bool, "float": float, "object": object, "str": str, "complex": complex}
+
+#: Names of what was put in place in this process.
+IN_PLACE = []  # type: List[str]
+#: How an mmdet names the newest mmcv it accepts, in the message with which it refuses another one.
+_NEWEST = re.compile(r"<(=?)\s*(\d+(?:\.\d+)*)")
+_OLDEST = re.compile(r">=\s*(\d+(?:\.\d+)*)")
+
+
+def install(device: str) -> None:
+    """Put in place what this interpreter lacks, and note the names in :data:`IN_PLACE`.
+
+    Args:
+        device: where the model will run; on the CPU ``.cuda()`` and ``.to("cuda")`` of the code base do nothing.
+    """
+    IN_PLACE.extend([*_numpy_aliases(), *_torchvision()])
+    if not device.startswith("cuda"):
+        IN_PLACE.extend(_no_cuda())
+
+
+@contextmanager
+def accepted_mmcv() -> Iterator[None]:
+    """Let an mmdet be imported within that refuses this mmcv 1.x because it is newer than any it knew.
+
+    It looks at the version alone, when it is imported. So it is imported once to learn whether it refuses, and which
+    versions it accepts; within, the version is the oldest one of these, and behind it the true one again.
+    """
+    import mmcv
+
+    own, accepted = mmcv.__version__, _accepted(mmcv.__version__)
+    if accepted is None:
+        yield
+        return
+    mmcv.__version__ = accepted
+    try:
+        yield
+    finally:
+        mmcv.__version__ = own
+    IN_PLACE.append("mmcv {} for mmdet, which refuses {}".format(accepted, own))
+
+
+def _accepted(version: str) -> Optional[str]:
+    """Return a version of mmcv that mmdet accepts; None if it accepts this one, or refuses it for being too old."""
+    try:
+        importlib.import_module("mmdet")
+        return None
+    except AssertionError as error:
+        text = str(error)
+    except ModuleNotFoundError:
+        return None
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mmdet"]:
+        del sys.modules[name]
+    newest, oldest = _NEWEST.search(text), _OLDEST.search(text)
+    is_newer = newest is not None and _numbers(version) >= _numbers(newest.group(2))
+    return oldest.group(1) if is_newer and oldest is not None else None
+
+
+def _numbers(version: str) -> List[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def _numpy_aliases() -> List[str]:
+    import numpy
+
+    # looked up in the module's dict: asking numpy itself ends in a warning or an error
+    missing = [name for name in _NUMPY_ALIASES if name not in vars(numpy)]
+    for name in missing:
+        setattr(numpy, name, _NUMPY_ALIASES[name])
+    return ["numpy.{}".format(name) for name in missing]
+
+
+def _torchvision() -> List[str]:
+    """Put an empty torchvision where there is none that can be imported, beside a torch it was not built for e.g."""
+    try:
+        importlib.import_module("torchvision")
+        return []
+    except Exception:  # an import that fails half way raises anything
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    stub = ModuleType("torchvision")
+    stub.__version__ = "0.0.0"
+    stub.__path__ = []  # a package, of which nothing more is there
+    sys.modules["torchvision"] = stub
+    models = ModuleType("torchvision.models")
+    sys.modules["torchvision.models"] = stub.models = models
+    return ["torchvision"]
+
+
+def _no_cuda() -> List[str]:
+    to = torch.Tensor.to
+    if getattr(to, "is_shim", False):
+        return []
+
+    def on_the_cpu(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        args = tuple("cpu" if _is_cuda(arg) else arg for arg in args)
+        kwargs = {name: "cpu" if _is_cuda(value) else value for name, value in kwargs.items()}
+        return to(tensor, *args, **kwargs)
+
+    on_the_cpu.is_shim = True
+    torch.Tensor.to = on_the_cpu
+    torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor
+    torch.nn.Module.cuda = lambda module, *args, **kwargs: module
+    return ["Tensor.cuda", "Module.cuda"]
+
+
+def _is_cuda(value: Any) -> bool:
+    return (isinstance(value, str) and value.startswith("cuda")) or (
+        isinstance(value, torch.device) and value.type == "cuda"
+    )
