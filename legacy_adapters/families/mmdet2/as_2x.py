@@ -5,6 +5,7 @@ Give this file to ``--new-adapter``. Each change undoes a deviation of ``docs/de
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,13 +83,17 @@ def _rescale_before_nms(head: Any) -> None:
     def boxes(*args: Any, rescale: bool = False, **kwargs: Any) -> Any:
         return predict_bbox(*args, **{**kwargs, **asked})
 
-    def masks(x: Any, metas: list[dict], results: list[Any], rescale: bool = False) -> Any:
-        if not rescale:
-            return predict_mask(x, metas, results, rescale=rescale)
+    parameters = inspect.signature(predict_mask)
+
+    def masks(*args: Any, **kwargs: Any) -> Any:
+        told = parameters.bind(*args, **kwargs).arguments  # some heads have more than these
+        metas, results = told["batch_img_metas"], told["results_list"]
+        if not told.get("rescale"):
+            return predict_mask(*args, **kwargs)
         own = [result.bboxes for result in results]
         for result, meta in zip(results, metas):
             result.bboxes = result.bboxes * result.bboxes.new_tensor(meta["scale_factor"]).repeat((1, 2))
-        pasted = predict_mask(x, metas, results, rescale=rescale)
+        pasted = predict_mask(*args, **kwargs)
         for result, bboxes in zip(pasted, own):
             result.bboxes = bboxes
         return pasted
