@@ -45,6 +45,8 @@ _OTHER = {"eval": "eval", "ranks": "--ranks"}
 #: Those that every adapter has; in a file of functions None in place of one means none.
 OF_ALL = ("variants", "aside", "predictor", "classes", "initialise")
 _SHOWN = 3
+#: Attribute of the error that a call of an operator raises which a stand-in lacks, see :mod:`.lacking`.
+LACKING_OPERATOR = "lacking_operator"
 
 
 class AdapterError(UnusableInputError):
@@ -78,6 +80,7 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
     made = _Made(adapter, path, job)
     model = made.by("build", job.options, job.device)
     _check_weights(model, job.layout, made.place("build"))
+    check_operators(model, path)
     made.by("provenance", job.options)
     if "eval" in checks:
         made.by("image_detector", model, job.options)
@@ -85,6 +88,28 @@ def look(job: Any, load: Callable[[str], Any]) -> None:
     made.by("taps", model)
     if "train" in checks:
         made.by("training", model, job.options, job.epoch_length)
+
+
+def check_operators(model: Any, side: str) -> None:
+    """Refuse a model that calls an operator which a stand-in for a compiled extension lacks.
+
+    Args:
+        model: that was built.
+        side: what it is called in the message.
+
+    Raises:
+        AdapterError: with the class that calls it, the operator and what to install.
+    """
+    from .lacking import first_lacking
+
+    told = first_lacking(model)
+    if told is not None:
+        raise AdapterError("The model of {} cannot be run, for its {}".format(side, told))
+
+
+def refusal(error: BaseException) -> BaseException:
+    """Return what to report of an error: one that a lacking operator raised when it was called is a refusal, too."""
+    return AdapterError(str(error)) if hasattr(error, LACKING_OPERATOR) else error
 
 
 def result(adapter: Any, name: str, *args: Any) -> Any:

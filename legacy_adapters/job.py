@@ -68,6 +68,7 @@ class Job:
         patience: seconds that a rank waits for another one.
         describe: file to describe the adapter's model in, see :mod:`legacy_adapters.tasks.describing`, in place of
             everything else; None for a trace.
+        runs: the model whose layout is described will be run, so no operator of its code may be lacking.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -113,6 +114,7 @@ class Job:
     meeting: Optional[str] = None
     patience: float = 600.0
     describe: Optional[str] = None
+    runs: bool = False
     layout: Optional[str] = None
 
     @property

@@ -102,7 +102,7 @@ class Description:
 
 def describe_side(
     side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float,
-    other_python: bool,
+    other_python: bool, runs: bool = False,
 ) -> Description:
     """Build the model of a side and describe it.
 
@@ -114,6 +114,7 @@ def describe_side(
         python: see there.
         time_limit: see there.
         other_python: see there.
+        runs: the model will be run, so refuse one whose operators are lacking; a conversion needs none.
 
     Raises:
         SideError: if the model cannot be built.
@@ -136,6 +137,7 @@ def describe_side(
         cpu_capability=None,
         device="cpu",
         describe=str(path),
+        runs=runs,
     )
     run_side(name, job, folder, python, time_limit, other_python, called=side)
     told = json.loads(path.read_text())

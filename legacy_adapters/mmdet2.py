@@ -14,8 +14,8 @@ import torch
 from . import shims, standin
 from .bases.configs import check_form, refused_types
 from .bases.detection import DetectionAdapter
+from .bases.operators import mmcv_ops
 from .inputs import UNSCALED, Batch, masks_of
-from .mmdet3 import mmcv_ops
 from .origin import UnusableInputError
 from .training.hooked import HookTraining, training
 
@@ -64,7 +64,7 @@ class MMDet2Adapter(DetectionAdapter):
     def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
         """Return the loss terms as the model names them and their sum."""
         objects = dict(gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
-        if "gt_masks" in inspect.signature(model.forward_train).parameters:
+        if "gt_masks" in inspect.signature(type(model).forward_train).parameters:
             objects["gt_masks"] = bitmaps(batch)
         terms = model.forward_train(batch.images, metas(batch), **objects)
         return terms, model._parse_losses(terms)[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import sys
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -297,13 +296,6 @@ def _training_length(config: Any, epoch_length: Optional[int]) -> Tuple[Optional
 def module_provenance(*modules: Any) -> Dict[str, Dict[str, str]]:
     """Tell which files a run really imported: ``__file__`` and version of each module."""
     return {m.__name__: dict(file=str(m.__file__), version=str(getattr(m, "__version__", ""))) for m in modules}
-
-
-def mmcv_ops() -> str:
-    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
-    extension = sys.modules.get("mmcv._ext")
-    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
-    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))
 
 
 def packaged_config(name: str) -> str:

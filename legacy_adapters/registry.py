@@ -7,6 +7,7 @@ a family if it has a ``family.py`` with a ``FAMILY``.
 from __future__ import annotations
 
 import difflib
+import glob
 import hashlib
 import importlib.util
 import os
@@ -72,12 +73,26 @@ def own() -> Tuple[str, ...]:
 
 @lru_cache(maxsize=None)
 def _installed() -> Dict[str, Any]:
+    if not _announced():
+        return {}
     from importlib.metadata import entry_points
 
     found = entry_points()
     # from Python 3.10 on it selects; before, it is a dict
     points = found.select(group=GROUP) if hasattr(found, "select") else found.get(GROUP, ())
     return {point.name: point for point in points}
+
+
+def _announced() -> bool:
+    """Tell whether what is installed names the group anywhere; quicker than to parse what every package announces."""
+    for entry in sys.path:
+        if os.path.isfile(entry):
+            return True  # an archive, in which only the library looks
+        for file in glob.iglob(os.path.join(glob.escape(entry or os.curdir), "*-info", "entry_points.txt")):
+            with open(file, "rb") as announced:
+                if GROUP.encode() in announced.read():
+                    return True
+    return False
 
 
 @lru_cache(maxsize=None)

@@ -6,12 +6,13 @@ finds nothing missing does nothing. What was put in place is told in the trace's
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import sys
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 import torch
 
@@ -118,7 +119,23 @@ def _no_cuda() -> List[str]:
     torch.Tensor.to = on_the_cpu
     torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor
     torch.nn.Module.cuda = lambda module, *args, **kwargs: module
-    return ["Tensor.cuda", "Module.cuda"]
+    for name in _FACTORIES:
+        setattr(torch, name, _made_on_the_cpu(getattr(torch, name)))
+    return ["Tensor.cuda", "Module.cuda", "device=cuda"]
+
+
+#: Functions that make tensors, of which some code asks for a GPU by default.
+_FACTORIES = ("zeros", "ones", "full", "empty", "arange", "linspace", "tensor")
+
+
+def _made_on_the_cpu(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if _is_cuda(kwargs.get("device")):
+            kwargs["device"] = "cpu"
+        return make(*args, **kwargs)
+
+    return made
 
 
 def _is_cuda(value: Any) -> bool:

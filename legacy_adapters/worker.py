@@ -45,7 +45,8 @@ def main(job_path: str) -> int:
             with ranks.joined(job):
                 run(job)
         executed.check_apart(list(job.foreign))
-    except BaseException as error:  # the parent must learn of anything at all, SystemExit of a code base included
+    except BaseException as raised:  # the parent must learn of anything at all, SystemExit of a code base included
+        error = contract.refusal(raised)
         write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, UnusableInputError)))
         return 1
     write_json(job.status, dict(ok=True, error="", place="", traceback=""))
@@ -57,6 +58,7 @@ def run(job: Any) -> None:
     import torch
     from safetensors.torch import load_file
 
+    from legacy_adapters import contract
     from legacy_adapters.loading import load_adapter
     from legacy_adapters.numerics.seeding import seed_all
     from legacy_adapters.provenance import executed
@@ -69,6 +71,7 @@ def run(job: Any) -> None:
     initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)
+    contract.check_operators(model, job.adapter)
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
     model.to(job.device, dtype)

@@ -27,7 +27,7 @@ COMMANDS = {"ddq-convert": convert, "ddq-parity": parity, "ddq-train": train, "d
 MODULES = {"parity": parity, "converters": convert, "ddq_port.training": train}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
 #: Programs of others; what they are given is theirs.
-FOREIGN = {"cd", "eval", "git"}
+FOREIGN = {"cd", "eval", "export", "git"}
 #: Options of other programs that the pages name alone.
 FOREIGN_OPTIONS = {"--nnodes", "--node-rank", "--master-addr"}
 

@@ -247,6 +247,7 @@ class StoredTensor:
         import torch
 
         flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        flat = flat.as_strided(flat.shape, (1,))  # one element counts as contiguous whatever its stride
         dtype = str(tensor.dtype).removeprefix("torch.")
         return cls.of(dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes())
 

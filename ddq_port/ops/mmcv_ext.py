@@ -5,7 +5,7 @@ Names, argument names and argument order are those of the C++ bindings (github `
 are in :mod:`ddq_port.ops.continuous`.
 
 This module is loaded as ``mmcv._ext`` by :mod:`ddq_port.ops.standin`. mmcv asserts at import that every operator
-exists, so any other name yields a function that raises NotImplementedError when called.
+exists, so any other name yields a function that raises LackingOperatorError when called.
 """
 
 from __future__ import annotations
@@ -80,16 +80,37 @@ def get_compiling_cuda_version() -> str:
     return "not available"
 
 
+class LackingOperatorError(NotImplementedError):
+    """An operator was called that this stand-in lacks; the message, one line, says what to install.
+
+    Attributes:
+        lacking_operator: its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_advice(name))
+        self.lacking_operator = name
+
+
+#: The operators that were asked for and are lacking, each with what to do: see ``legacy_adapters.lacking``.
+__lacking_operators__: dict[str, str] = {}
+
+
 def __getattr__(name: str) -> Callable[..., NoReturn]:
-    """Return, for any other operator name, a function that raises NotImplementedError when called."""
+    """Return, for any other operator name, a function that raises LackingOperatorError when called."""
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    def missing(*args: object, **kwargs: object) -> NoReturn:
-        raise NotImplementedError(
-            f"mmcv operator `{name}` is not in ddq_port's stand-in for mmcv._ext, which has only "
-            f"{', '.join(n for n in __all__ if not n.startswith('get_'))}; install the compiled `mmcv` for the others."
-        )
+    def lacking(*args: object, **kwargs: object) -> NoReturn:
+        raise LackingOperatorError(name)
 
-    missing.__name__ = missing.__qualname__ = name
-    return missing
+    __lacking_operators__[name] = _advice(name)
+    lacking.__name__ = lacking.__qualname__ = name
+    return lacking
+
+
+def _advice(name: str) -> str:
+    return (
+        f"mmcv operator `{name}` is not in ddq_port's stand-in for mmcv._ext; install the compiled mmcv in place of "
+        "mmcv-lite, extra [mmcv]; some operators it has on a GPU only."
+    )

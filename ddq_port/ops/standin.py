@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXTENSION_NAME = "mmcv._ext"
 _IMPLEMENTATION = "ddq_port.ops.mmcv_ext"
 _MARKER = "__ddq_port_standin__"
+_LACKING = "__lacking_operators__"
 
 
 class StandinLoader:
@@ -38,6 +39,7 @@ class StandinLoader:
             setattr(module, name, getattr(implementation, name))
         module.__doc__ = implementation.__doc__
         module.__getattr__ = implementation.__getattr__  # type: ignore[method-assign]
+        module.__dict__[_LACKING] = implementation.__dict__[_LACKING]
         setattr(module, _MARKER, True)
 
 

@@ -1,7 +1,8 @@
-"""Taps of what detectors of MMDetection, 2.x and 3.x, decide with mmcv's operators and in their RoI heads."""
+"""What detectors of MMDetection, 2.x and 3.x, decide with mmcv's operators and in their RoI heads; whose operators run."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -64,3 +65,10 @@ def taps() -> List[Tap]:
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
     return [*suppressions(), *roi_levels(SingleRoIExtractor)]
+
+
+def mmcv_ops() -> str:
+    """Tell where mmcv's operators come from: the compiled file, or which stand-in for it."""
+    extension = sys.modules.get("mmcv._ext")
+    origin = getattr(getattr(extension, "__spec__", None), "origin", None)
+    return str(getattr(extension, "__file__", None) or "stand-in {}".format(origin))

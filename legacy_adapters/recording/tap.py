@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from .replay import Decision
 
@@ -45,6 +45,14 @@ class Tap:
     first: str = "input"
 
 
+def holds(module: ModuleType, ids: AbstractSet[int]) -> bool:
+    """Tell whether a module holds, under any name, an object whose ``id`` is among ``ids``.
+
+    Of the thousands of modules in a process few do, so this must be quick: it runs no Python code per name.
+    """
+    return not ids.isdisjoint(map(id, list(vars(module).values())))
+
+
 def everywhere(tap: Tap) -> List[Tap]:
     """Return the tap for every name under which any imported module holds its function, its own first.
 
@@ -53,7 +61,7 @@ def everywhere(tap: Tap) -> List[Tap]:
     function = getattr(tap.owner, tap.attribute)
     found = [tap]
     for module in list(sys.modules.values()):
-        names = vars(module) if isinstance(module, ModuleType) else {}
+        names = vars(module) if isinstance(module, ModuleType) and holds(module, {id(function)}) else {}
         for attribute, value in list(names.items()):
             if value is function and not (module is tap.owner and attribute == tap.attribute):
                 found.append(replace(tap, owner=module, attribute=attribute))

@@ -280,9 +280,14 @@ def _shards_beside(folder: str, beside: str) -> Dict[str, str]:
 
 def sealed(index: dict) -> dict:
     """Return ``index`` with a ``seal``: a SHA-256 over all else in it, as JSON has it."""
-    text = json.dumps({name: value for name, value in index.items() if name != "seal"})
-    plain = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
-    return dict(index, seal=hashlib.sha256(plain.encode()).hexdigest())
+    return dict(index, seal=seal_of(json.loads(json.dumps(index))))
+
+
+def seal_of(index: dict) -> str:
+    """Return the seal of an index that was read from JSON, whatever it says of its seal itself."""
+    unsealed = {name: value for name, value in index.items() if name != "seal"}
+    plain = json.dumps(unsealed, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def content_digest(tensor: torch.Tensor) -> str:
@@ -310,4 +315,5 @@ def _digest(dtype: str, shape: Tuple[int, ...], data: memoryview) -> str:
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of ``tensor`` in row-major order, copied to the CPU where needed."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = flat.as_strided(flat.shape, (1,))  # one element counts as contiguous whatever its stride
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")

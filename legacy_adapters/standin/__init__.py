@@ -4,10 +4,11 @@
 appends one finder to the *end* of ``sys.meta_path``: Python asks it only after the regular search has found no
 ``mmcv._ext``, so a compiled extension always wins.
 
-What is discrete is implemented a second time (:mod:`.nms`, :mod:`.softnms`), as plainly as possible: an error in the port's own version
-must not be on both sides. What is continuous would round otherwise in a second implementation; these are the files and
-folders :data:`SHARED`, each of which is loaded by its path, under a private name, when one of its operators is first
-called. So nothing else of their package is imported, and what a side did not use is not among what it executed.
+What is discrete is implemented a second time (:mod:`.nms`, :mod:`.softnms`), as plainly as possible: an error in the
+port's own version must not be on both sides. What is continuous would round otherwise in a second implementation; these
+are the files and folders :data:`SHARED`, each of which is loaded by its path, under a private name, when one of its
+operators is first called. So nothing else of their package is imported, and what a side did not use is not among what
+it executed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import importlib.util
 import os
 import sys
 from types import ModuleType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 from . import nms, softnms
 
@@ -43,6 +44,8 @@ SHARED = {
 #: What the names they are loaded under begin with; no module of the package they lie in is imported with them.
 PRIVATE_NAME = "legacy_adapters.standin._"
 MARKER = "__legacy_standin__"
+#: Under this name stand the operators that were asked for and are lacking, see :mod:`legacy_adapters.lacking`.
+LACKING = "__lacking_operators__"
 
 
 class StandinLoader:
@@ -60,7 +63,9 @@ class StandinLoader:
             setattr(module, name, operator)
         setattr(module, "get_compiler_version", lambda: "none (stand-in for mmcv._ext)")
         setattr(module, "get_compiling_cuda_version", lambda: "not available")
-        setattr(module, "__getattr__", _absent(sorted(operators)))
+        lacking: Dict[str, str] = {}
+        setattr(module, LACKING, lacking)
+        setattr(module, "__getattr__", _absent(lacking))
         setattr(module, MARKER, True)
 
 
@@ -106,20 +111,42 @@ def _shared_operator(path: str, name: str) -> Callable:
     return operator
 
 
-def _absent(present: list) -> Callable[[str], Callable]:
-    """Return a module's ``__getattr__``: mmcv asserts at import that every operator exists; calling one is an error."""
+class LackingOperatorError(NotImplementedError):
+    """An operator was called that the stand-in lacks; the message, one line, says what to install.
+
+    Attributes:
+        lacking_operator: its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_advice(name))
+        self.lacking_operator = name
+
+
+def _absent(lacking: Dict[str, str]) -> Callable[[str], Callable]:
+    """Return a module's ``__getattr__``: mmcv asserts at import that every operator exists; calling one is an error.
+
+    Args:
+        lacking: is filled with what is asked for, and what to do about each.
+    """
 
     def answer(name: str) -> Callable:
         if name.startswith("__"):
             raise AttributeError("module {!r} has no attribute {!r}".format(EXTENSION_NAME, name))
 
-        def missing(*args: Any, **kwargs: Any) -> None:
-            raise NotImplementedError(
-                "mmcv operator `{}` is not in the legacy side's stand-in for mmcv._ext, which has only {}; give "
-                "--legacy-python an interpreter with the compiled `mmcv`.".format(name, ", ".join(present))
-            )
+        def operator(*args: Any, **kwargs: Any) -> None:
+            raise LackingOperatorError(name)
 
-        missing.__name__ = missing.__qualname__ = name
-        return missing
+        lacking[name] = _advice(name)
+        operator.__name__ = operator.__qualname__ = name
+        return operator
 
     return answer
+
+
+def _advice(name: str) -> str:
+    return (
+        "mmcv operator `{}` is not in the legacy side's stand-in for mmcv._ext; install the compiled mmcv in place of "
+        "mmcv-lite, extra [mmcv], or give --legacy-python an interpreter with it; some operators it has on a GPU "
+        "only.".format(name)
+    )

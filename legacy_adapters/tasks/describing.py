@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 
 import torch
 
+from legacy_adapters import contract
 from legacy_adapters.job import write_json
 
 from .initialising import every_parameter
@@ -14,8 +15,13 @@ BUFFER, FROZEN = "buffer", "frozen"
 
 
 def describe(job: Any, adapter: Any) -> None:
-    """Build the model and write its layout and how many classes it has to ``job.describe``."""
+    """Build the model and write its layout and how many classes it has to ``job.describe``.
+
+    A model that will be run is refused if an operator that its code calls is lacking.
+    """
     model = adapter.build(job.options, job.device)
+    if job.runs:
+        contract.check_operators(model, job.adapter)
     write_json(job.describe, dict(layout=list(entries(model).items()), classes=adapter.classes(model)))
 
 

@@ -31,6 +31,7 @@ from torch import nn
 
 from ..numerics.drawing import Drawing, by_recipe
 from ..origin import ReportedError, report
+from ..recording.tap import holds
 from ..recording.trace_writer import TraceWriter, content_digest
 
 #: Phase and kind of the records.
@@ -241,7 +242,8 @@ class _Unloaded(dict):
 def _held(functions: Dict[int, Callable]) -> List[Tuple[ModuleType, str, Callable]]:
     """Return which modules hold a function, of those whose ``id`` is given, and by which name."""
     modules = [module for module in list(sys.modules.values()) if isinstance(module, ModuleType)]
-    names = ((module, name, value) for module in modules for name, value in list(vars(module).items()))
+    holders = (module for module in modules if holds(module, functions.keys()))
+    names = ((module, name, value) for module in holders for name, value in list(vars(module).items()))
     return [found for found in names if id(found[2]) in functions]
 
 

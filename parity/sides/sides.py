@@ -93,7 +93,7 @@ def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
         described = {}
         for side, code in ((LEGACY, legacy_code(port, sources)), (NEW, new_code(port, sources))):
             options = Path(made), code.python, machine.time_limit, code.other_python
-            described[side] = describe_side(side, code.adapter, code.options, *options)
+            described[side] = describe_side(side, code.adapter, code.options, *options, runs=True)
     name = port.variant.title or port.variant.name
     layouts = {side: Layout.from_entries(name, one.layout) for side, one in described.items()}
     return port.with_layouts(layouts, from_both_models=True, classes=described[NEW].classes)

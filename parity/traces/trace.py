@@ -21,7 +21,7 @@ from legacy_adapters.recording.trace_writer import (
     Key,
     Record,
     content_hash,
-    sealed,
+    seal_of,
     tensor_bytes,
 )
 
@@ -150,7 +150,7 @@ class Trace:
                     f"{folder} is damaged: {shards[record.digest]} has no {record.dtype}{list(record.shape)} of "
                     f"{record.kind} `{record.name}`."
                 )
-        seal = sealed(index)["seal"]
+        seal = seal_of(index)
         if index.get("seal") != seal:
             raise TraceError(
                 f"{path} has been changed since it was recorded: its digest is {seal[:16]}, its seal "

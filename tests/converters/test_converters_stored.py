@@ -44,6 +44,10 @@ def test_dtypes_there_and_back(dtype: str) -> None:
     assert back.dtype == tensor.dtype and back.shape == tensor.shape and _raw(back) == _raw(tensor)
 
 
+def test_one_element_is_copied_whatever_its_stride() -> None:
+    assert StoredTensor.from_torch(torch.arange(5.0).reshape(1, 5)[:, 4]).to_torch().tolist() == [4.0]
+
+
 @pytest.mark.parametrize("dtype", [dtype for dtype in ITEM_SIZES if not dtype.startswith("float8")])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 1, 2), (0,), (2, 0), (0, 2)])
 def test_numbers_are_read_out(dtype: str, shape: tuple[int, ...]) -> None:

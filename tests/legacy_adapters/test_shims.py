@@ -104,3 +104,10 @@ def test_a_torchvision_that_is_broken_gives_way_to_an_empty_one(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom legacy_adapters import shims\nshims.install('cpu')\n"
     ran = python("-c", code + "import torchvision; print('torchvision' in shims.IN_PLACE, torchvision.__version__)", kind="plain")
     assert ran.stdout == "True 0.0.0\n", ran.stderr
+
+
+def test_tensors_that_are_asked_for_on_a_gpu_are_made_on_the_cpu():
+    code = "from legacy_adapters import shims\nshims.install('cpu')\nimport torch\n"
+    made = "torch.zeros(2, device='cuda'), torch.arange(3, device=torch.device('cuda:0')), torch.tensor([1.0], device='cuda')"
+    ran = python("-c", code + f"print([tensor.device.type for tensor in ({made})])", kind="plain")
+    assert ran.stdout == "['cpu', 'cpu', 'cpu']\n", ran.stderr

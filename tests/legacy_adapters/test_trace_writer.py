@@ -48,6 +48,11 @@ def test_tensor_comes_back_bit_for_bit(tmp_path, tensor):
     )
 
 
+def test_one_element_is_recorded_whatever_its_stride(tmp_path):
+    trace = finished(tmp_path / "t", torch.arange(5.0).reshape(1, 5)[:, 4])
+    assert trace.tensor(trace.records[0]).tolist() == [4.0]
+
+
 def test_equal_tensors_are_stored_once_and_share_a_digest(tmp_path):
     trace = finished(tmp_path / "t", torch.ones(1000), torch.ones(1000), torch.ones(10, 100))
     first, second, other_shape = trace.records

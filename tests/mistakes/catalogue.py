@@ -164,7 +164,7 @@ _OF_STEPS = (
     _steps("learning_rate", _ALL_PARAMETERS, "optim_wrapper.optimizer.lr", 0.02, "lr`"),
     _steps("momentum", _ALL_PARAMETERS, "optim_wrapper.optimizer.momentum", 0.8, "`momentum`"),
     _steps("weight_decay", _ALL_PARAMETERS, "optim_wrapper.optimizer.weight_decay", 1e-3, "`weight_decay`"),
-    _steps("norms_decay", _ALL_PARAMETERS, "optim_wrapper.paramwise_cfg", None, "`weight_decay`"),
+    _steps("norms_decay", "backbone", "optim_wrapper.paramwise_cfg", None, "`weight_decay`"),
     _steps("backbone_slower", "backbone", "optim_wrapper.paramwise_cfg",
            dict(norm_decay_mult=0.0, custom_keys=dict(backbone=dict(lr_mult=0.1))), "lr`"),
     _steps("not_clipped", _CLIPPING, "optim_wrapper.clip_grad", None),
@@ -181,7 +181,7 @@ _OF_IMAGES = (
     _images("not_padded", f"{_PREPROCESSOR}.pad_size_divisor", 1),
     _images("other_mean", f"{_PREPROCESSOR}.mean", [103.53, 116.28, 123.675]),
     _images("other_deviation", f"{_PREPROCESSOR}.std", [1.0, 1.0, 1.0]),
-    _images("other_scale", f"{_PIPELINE}.1.scale", (128, 160)),
+    _images("other_scale", f"{_PIPELINE}.1.scale", (160, 96)),
     _images("ratio_not_kept", f"{_PIPELINE}.1.keep_ratio", False),
     _images("other_interpolation", f"{_PIPELINE}.1.interpolation", "nearest"),
 )

@@ -118,6 +118,9 @@ def test_adapter_that_is_wrong(refused, code, says):
          "line 4: training(model, options, epoch_length) must return a legacy_adapters.training.steps.Training, found a SGD"),
         ("def build(options, device):\n    model = right(options, device)\n    del model.level_embed\n"
          "    return model\n", "forward", "line 4: build(options, device) makes a model that lacks level_embed;"),
+        ("from mmcv.ops import RoIAlignRotated\ndef build(options, device):\n    model = right(options, device)\n"
+         "    model.pooling = RoIAlignRotated(2, 1.0)\n    return model\n", "forward",
+         "RoIAlignRotated calls what is lacking: mmcv operator `roi_align_rotated_forward` is not in ddq_port's stand-in"),
     ],
 )  # fmt: skip
 def test_what_it_makes_is_wrong(refused, code, check, says):

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from parity.traces.trace import Trace
 from tests.models import weights_of
 
+from ..warm.execute import Warm
 from .conftest import PLANTED_ERRORS
 
 
@@ -137,6 +139,14 @@ def test_replay_does_not_hide_a_wrong_decision_or_request(tiny, error, planted):
 def test_edge_case(tiny, arguments):
     result = tiny(*arguments, "-q")
     assert result.exit_code == 0, result.output
+
+
+def test_legacy_side_is_recorded_once_for_all_tests_whatever_is_compared_with_it(tiny, planted, monkeypatch):
+    jobs, run = [], Warm.run
+    monkeypatch.setattr(Warm, "run", lambda warm, *args: (jobs.append(Path(args[0][-1]).name), run(warm, *args))[1])
+    for adapter in ((), ("--new-adapter", planted("changed_state")), ("--new-adapter", planted("eps_layer_norm"))):
+        tiny("--check", "loss", *adapter, sizes="64x64")
+    assert Counter(jobs)["legacy.job.json"] <= 1 < Counter(jobs)["new.job.json"]
 
 
 def test_fixed_tolerance_accepts_what_it_says(tiny, planted):

@@ -31,7 +31,7 @@ def main(modules: list[str]) -> None:
         if function:
             getattr(imported, function)()
     if executed := sys.modules.get("legacy_adapters.provenance.executed"):
-        executed.packages()  # resolves thousands of paths, once for all forks
+        executed.packages(), executed.files()  # resolve thousands of paths, once for all forks
     gc.freeze()  # a fork that looked at what is here would copy it
     os.write(answers, b"ready\n")
     for line in sys.stdin:

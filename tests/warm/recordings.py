@@ -30,6 +30,8 @@ _WRITTEN = ("trace", "status", "checkpoint_to")
 _OTHERS = ("images", "detections", "target", "meeting", "describe", "layout", "rank")
 #: Variables that say which test is running, not what it computes.
 _OF_PYTEST = ("PYTEST_", VARIABLE)
+#: Variable that names the fault that an adapter of the fault suite plants.
+FAULT = "DDQ_FAULT"
 
 
 def begin() -> str:
@@ -93,8 +95,14 @@ def _key(job: dict[str, Any], environment: dict[str, str]) -> str:
     if job["beside"] is not None:
         index = Path(job["beside"], "index.json")
         content["beside"] = os.path.relpath(job["beside"], job["trace"]), _digest(index)
-    variables = {name: value for name, value in environment.items() if not name.startswith(_OF_PYTEST)}
+    ignored = _OF_PYTEST if _plants(job) else (*_OF_PYTEST, FAULT)
+    variables = {name: value for name, value in environment.items() if not name.startswith(ignored)}
     return hashlib.sha256(json.dumps([content, variables], sort_keys=True).encode()).hexdigest()
+
+
+def _plants(job: dict[str, Any]) -> bool:
+    """Tell whether a job's adapter plants the fault that the environment names; no other job looks at that."""
+    return b"tests.faults" in Path(job["adapter"]).read_bytes()
 
 
 def _digest(file: Path) -> str:
@@ -103,14 +111,16 @@ def _digest(file: Path) -> str:
 
 
 def _holds_foreign(job: dict[str, Any], place: Path) -> bool:
-    """Tell whether the recorded process had executed what this job must not: then the job must say so itself."""
+    """Tell whether the recorded process may hold what this job must not: then the job must say so itself.
+
+    What the recorded job must not hold either, it has checked, with the exceptions that are made there.
+    """
+    unchecked = set(job["foreign"]) - set(json.loads((place / "foreign.json").read_text()))
+    if not all(map(os.path.isabs, unchecked)):
+        return True
     provenance = json.loads((place / "trace" / "index.json").read_text())["provenance"]
-    places = [Path(os.path.realpath(entry)) for entry in job["foreign"] if os.path.isabs(entry)]
-    names = {entry for entry in job["foreign"] if not os.path.isabs(entry)}
-    checked = set(json.loads((place / "foreign.json").read_text()))
-    return not names <= checked or any(
-        Path(file).is_relative_to(one) for file in provenance["files"] for one in places
-    )
+    files, places = [[Path(os.path.realpath(path)) for path in paths] for paths in (provenance["files"], unchecked)]
+    return any(file.is_relative_to(one) for file in files for one in places)
 
 
 def _store(job: dict[str, Any], log: Path, place: Path) -> None:

@@ -89,6 +89,22 @@ def test_what_the_recorded_process_holds_of_the_other_side_is_for_the_job_to_say
     assert side("four", foreign=["port", "more"]) == (3, "four")
 
 
+def test_what_the_recorded_process_has_checked_itself_is_not_looked_for_again(side):
+    """It may hold a file of the port that is excepted there, which its provenance lists."""
+    foreign = ["port", str(recordings._ROOT / "tests")]
+    side("one", foreign=foreign)
+    assert side("two", foreign=foreign) == (1, "one")
+    assert side("three", foreign=[*foreign, __file__]) == (1, "one")
+
+
+def test_fault_that_the_environment_names_matters_to_who_plants_it(side):
+    side("one", variables={recordings.FAULT: "a"})
+    assert side("two", variables={recordings.FAULT: "b"}) == (1, "one")
+    planting = dict(adapter=str(recordings._ROOT / "tests" / "parity" / "planted" / "fault.py"))
+    side("three", variables={recordings.FAULT: "a"}, **planting)
+    assert side("four", variables={recordings.FAULT: "b"}, **planting) == (3, "four")
+
+
 def test_change_in_place_is_told(side, tmp_path):
     side("one")
     side("two")

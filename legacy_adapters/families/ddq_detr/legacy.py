@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 
 from legacy_adapters import mmdet3, standin
-from legacy_adapters.bases import ddq
+from legacy_adapters.bases import ddq, operators
 from legacy_adapters.provenance import originals
 from legacy_adapters.recording import taps as tap_lib
 from legacy_adapters.recording.methods import Aside
@@ -77,7 +77,7 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
             code_sha256=code,
             commit=CHECKOUT.commit(code),
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
-            mmcv_ops=mmdet3.mmcv_ops(),
+            mmcv_ops=operators.mmcv_ops(),
         )
 
 

@@ -5,7 +5,8 @@ Give this file to ``--new-adapter``. Each change undoes a deviation of ``docs/de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ class As2xDetector(MMDet3Detector):
             _keep_boxes_without_area(module)
             if getattr(module, "with_bbox", False) and getattr(module, "with_mask", False) and hasattr(module, "predict_mask"):
                 _rescale_before_nms(module)
+            for assigner in _matching_assigners(module):
+                assigner.match_costs = [_cost_of_shares(cost) for cost in assigner.match_costs]
         return model
 
 
@@ -80,18 +83,48 @@ def _rescale_before_nms(head: Any) -> None:
     def boxes(*args: Any, rescale: bool = False, **kwargs: Any) -> Any:
         return predict_bbox(*args, **{**kwargs, **asked})
 
-    def masks(x: Any, metas: list[dict], results: list[Any], rescale: bool = False) -> Any:
-        if not rescale:
-            return predict_mask(x, metas, results, rescale=rescale)
+    parameters = inspect.signature(predict_mask)
+
+    def masks(*args: Any, **kwargs: Any) -> Any:
+        told = parameters.bind(*args, **kwargs).arguments  # some heads have more than these
+        metas, results = told["batch_img_metas"], told["results_list"]
+        if not told.get("rescale"):
+            return predict_mask(*args, **kwargs)
         own = [result.bboxes for result in results]
         for result, meta in zip(results, metas):
             result.bboxes = result.bboxes * result.bboxes.new_tensor(meta["scale_factor"]).repeat((1, 2))
-        pasted = predict_mask(x, metas, results, rescale=rescale)
+        pasted = predict_mask(*args, **kwargs)
         for result, bboxes in zip(pasted, own):
             result.bboxes = bboxes
         return pasted
 
     head.predict, head.predict_bbox, head.predict_mask = predicted, boxes, masks
+
+
+def _matching_assigners(module: torch.nn.Module) -> list[Any]:
+    """Return the assigners of a head of stages that match queries to objects."""
+    found = getattr(module, "bbox_assigner", None)
+    return [one for one in found if hasattr(one, "match_costs")] if isinstance(found, list) else []
+
+
+def _cost_of_shares(cost: Any) -> Callable[..., Tensor]:
+    """D32: boxes are shares of the image in the cost, and go back to pixels for the IoU."""
+    from mmdet.models.task_modules.assigners.match_cost import BBoxL1Cost, IoUCost
+    from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+    from mmengine.structures import InstanceData
+
+    def costs(pred_instances: Any, gt_instances: Any, img_meta: dict) -> Tensor:
+        height, width = img_meta["img_shape"]
+        objects = gt_instances.bboxes
+        factor = objects.new_tensor([width, height, width, height])[None]
+        shares = bbox_xyxy_to_cxcywh(pred_instances.bboxes / factor)
+        if isinstance(cost, IoUCost):
+            return cost(InstanceData(bboxes=bbox_cxcywh_to_xyxy(shares) * factor), gt_instances, img_meta)
+        if cost.box_format == "xywh":
+            return torch.cdist(shares, bbox_xyxy_to_cxcywh(objects / factor), p=1) * cost.weight
+        return torch.cdist(bbox_cxcywh_to_xyxy(shares), objects / factor, p=1) * cost.weight
+
+    return costs if isinstance(cost, (BBoxL1Cost, IoUCost)) else cost
 
 
 ADAPTER = As2xDetector()

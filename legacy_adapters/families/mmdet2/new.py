@@ -38,6 +38,10 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
+        from mmengine.logging import MessageHub
+
+        # some heads ask for the epoch, which a runner would tell
+        MessageHub.get_instance("ddq_port_worker").update_info("epoch", 0)
         path = self.config(options)
         with refused_types(path):
             return mmdet3.build_model(path)
@@ -73,7 +77,7 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
 
         return dict(
             code_base="mmdet " + mmdet.__version__,
-            mmcv_ops=mmdet3.mmcv_ops(),
+            mmcv_ops=operators.mmcv_ops(),
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
         )
 

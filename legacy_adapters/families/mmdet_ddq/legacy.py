@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping
 import torch
 
 from legacy_adapters import mmdet3, standin
-from legacy_adapters.bases import ddq
+from legacy_adapters.bases import ddq, operators
 from legacy_adapters.provenance import originals
 from legacy_adapters.recording import taps as tap_lib
 from legacy_adapters.recording.methods import Aside
@@ -58,7 +58,7 @@ class MMDetDDQDETR(mmdet3.MMDet3Adapter):
             code_base="mmdet " + mmdet.__version__,
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
             altered=originals.altered(PACKAGES),
-            mmcv_ops=mmdet3.mmcv_ops(),
+            mmcv_ops=operators.mmcv_ops(),
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddq_port.models.ddq_detr import assigner, detector, queries
 from legacy_adapters import mmdet3
+from legacy_adapters.bases import operators
 from legacy_adapters.recording import taps as tap_lib
 from legacy_adapters.recording.taps import Tap
 from legacy_adapters.tasks import probes
@@ -69,7 +70,7 @@ class PortedDDQDETR(mmdet3.MMDet3Adapter):
             code_base="ddq_port",
             config=options["config"],
             **(dict(switch=AUTOCAST_SWITCH) if "amp" in options else {}),
-            mmcv_ops=mmdet3.mmcv_ops(),
+            mmcv_ops=operators.mmcv_ops(),
             modules=mmdet3.module_provenance(ddq_port, mmdet, mmcv, mmengine),
         )
 
