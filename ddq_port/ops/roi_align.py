@@ -123,6 +123,7 @@ def roi_align_backward(
             _add_at_maxima(table, rows, y, x, bins.images(first, last), shape)
         else:
             bins.samples(first, last).add_shares(table, rows)
+    # [B, H, W, C] -> [B, C, H, W]
     grad_input.copy_(table.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2))
 
 
@@ -199,11 +200,11 @@ class _Samples(NamedTuple):
 
     def add_shares(self, table: Tensor, gradient: Tensor) -> None:
         """Add to each neighbour of each sample its share of the bin's gradient, [bins, C], in the kernel's order."""
-        used = self.inside.nonzero().view(-1)
+        used = self.inside.nonzero().view(-1)  # [n]
         bins = self.bins[used]
         shares = gradient.index_select(0, bins)[:, None] * self.weights[used][:, :, None]  # [S, 4, C]
         shares.div_(self.counts[bins].to(shares.dtype)[:, None, None])
-        table.index_add_(0, self.places[used].view(-1), shares.view(-1, table.shape[1]))
+        table.index_add_(0, self.places[used].view(-1), shares.view(-1, table.shape[1]))  # [4*S], [4*S, C]
 
     def _rounds(self) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Give the bins with a first sample, and these samples; then those with a second; None for all bins."""
@@ -213,7 +214,7 @@ class _Samples(NamedTuple):
             if bool(more.all()):
                 yield None, starts + number
             else:
-                rows = more.nonzero().view(-1)
+                rows = more.nonzero().view(-1)  # [bins that have one]
                 yield rows, starts[rows] + number
 
 
@@ -259,7 +260,7 @@ class _Bins(NamedTuple):
         """Cut the RoIs, in their order, into parts whose samples hold about a million numbers, ``width`` each."""
         work = (self.grid.prod(1).clamp(min=1) * (self.pooled[0] * self.pooled[1] * width)).cumsum(0)
         numbers = torch.div(work - 1, _PART, rounding_mode="floor")  # [R], of the part in which a RoI ends
-        ends = (numbers[1:] != numbers[:-1]).nonzero().view(-1) + 1
+        ends = (numbers[1:] != numbers[:-1]).nonzero().view(-1) + 1  # [parts - 1]
         edges = [0, *ends.tolist(), len(numbers)]
         return [(first, last) for first, last in zip(edges, edges[1:]) if last > first]
 
@@ -290,9 +291,9 @@ def _neighbours(y: Tensor, x: Tensor, image: Tensor, shape: torch.Size) -> tuple
     rows, columns = _Axis.of(y, height), _Axis.of(x, width)
     inside = rows.inside & columns.inside
     pairs = [(row, column) for row in (rows.low, rows.high) for column in (columns.low, columns.high)]
-    places = torch.stack([row * width + column for row, column in pairs], -1)
+    places = torch.stack([row * width + column for row, column in pairs], -1)  # [..., 4]
     shares = [(row, column) for row in (rows.to_low, rows.to_high) for column in (columns.to_low, columns.to_high)]
-    weights = torch.stack([row * column for row, column in shares], -1)
+    weights = torch.stack([row * column for row, column in shares], -1)  # [..., 4]
     off = ~inside[..., None]
     base = (image * (height * width))[..., None]
     return places.masked_fill(off, 0) + base, weights.masked_fill(off, 0.0), inside
@@ -304,11 +305,11 @@ def _add_at_maxima(
     """Add the gradient of each maximum to its neighbours; all but ``images`` [bins] are [bins, C]."""
     channels = gradient.shape[1]
     places, weights, inside = _neighbours(y, x, images[:, None].expand_as(y), shape)  # [bins, C, 4]
-    used = (inside & (y != _NOWHERE)).view(-1).nonzero().view(-1)
-    shares = (gradient[..., None] * weights).view(-1, 4)[used]
-    channel = torch.arange(channels, device=table.device).expand_as(y).reshape(-1)[used]
-    flat = places.view(-1, 4)[used] * channels + channel[:, None]
-    table.view(-1).index_add_(0, flat.view(-1), shares.view(-1))
+    used = (inside & (y != _NOWHERE)).view(-1).nonzero().view(-1)  # [n] of bins*C
+    shares = (gradient[..., None] * weights).view(-1, 4)[used]  # [n, 4]
+    channel = torch.arange(channels, device=table.device).expand_as(y).reshape(-1)[used]  # [bins, C] -> [n]
+    flat = places.view(-1, 4)[used] * channels + channel[:, None]  # [n, 4]
+    table.view(-1).index_add_(0, flat.view(-1), shares.view(-1))  # [4*n]
 
 
 def _divided(number: Tensor, by: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -318,7 +319,7 @@ def _divided(number: Tensor, by: Tensor | int) -> tuple[Tensor, Tensor]:
 
 def _as_rows(maps: Tensor) -> Tensor:
     """[n, C, h, w] -> [n*h*w, C]"""
-    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])  # [n, h, w, C] -> [n*h*w, C]
 
 
 def _computable(tensor: Tensor) -> Tensor:
@@ -345,7 +346,7 @@ def _check_rois(rois: Tensor, images: int) -> None:
 
 def _check_sizes(rois: Tensor, extent: Tensor) -> None:
     """Refuse RoIs [R, 5] whose ``extent`` [R, 2] is negative; the compiled operator raises the same kind of error."""
-    negative = (extent < 0).any(1).nonzero().view(-1)
+    negative = (extent < 0).any(1).nonzero().view(-1)  # [RoIs that are]
     if negative.numel():
         raise RuntimeError(
             "roi_align: with aligned=True no RoI may have a negative size, found {} of {}, first RoI {} with (x1, y1, "

@@ -60,8 +60,8 @@ def softnms(
         stays = ~(score[taken:count] < least)
         left = int(stays.sum())
         if left < count - taken:
-            holes = taken + (~stays[:left]).nonzero().view(-1)
-            movers = taken + left + stays[left:].nonzero().view(-1).flip(0)
+            holes = taken + (~stays[:left]).nonzero().view(-1)  # [holes]
+            movers = taken + left + stays[left:].nonzero().view(-1).flip(0)  # [holes]
             for values in (columns, score, index):
                 values[..., holes] = values[..., movers]
             count = taken + left
@@ -81,7 +81,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     threshold = torch.tensor(iou_threshold, dtype=torch.float32).to(dets)
     groups = []
     while order.numel():
-        removed = torch.cat([order.new_ones(1).bool(), _overlaps(columns[:, 0], columns[:, 1:], 0) >= threshold])
+        removed = torch.cat([order.new_ones(1).bool(), _overlaps(columns[:, 0], columns[:, 1:], 0) >= threshold])  # [n]
         groups.append(order[removed].tolist())
         order, columns = order[~removed], columns[:, ~removed]
     return groups

@@ -113,7 +113,9 @@ def coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, pr
             "exclusion, the first is "
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
-    excluded = sum(item.side == LEGACY for item in coverage.excluded_records)
+    # what must be zero everywhere to be excluded was looked at
+    unseen = (item for item in coverage.excluded_records if item.exclusion is None or not item.exclusion.zeros_only)
+    excluded = sum(item.side == LEGACY for item in unseen)
     in_part = sum(coverage.selected.values())
     shares = (
         ("records", excluded + in_part, excluded + len(comparisons)),

@@ -48,8 +48,9 @@ class _Laid(nn.Module):
         """Run the encoder on features [n, tokens, dim]; its ``memory`` is [n, tokens, dim], too."""
         if not self.is_sequence_first:
             return super().forward_encoder(feat=feat, feat_pos=feat_pos, **inputs)
+        # [n, tokens, dim] -> [tokens, n, dim], and back
         outputs = super().forward_encoder(feat=feat.transpose(0, 1), feat_pos=feat_pos.transpose(0, 1), **inputs)
-        return dict(outputs, memory=outputs["memory"].transpose(0, 1))
+        return dict(outputs, memory=outputs["memory"].transpose(0, 1))  # [tokens, n, dim] -> [n, tokens, dim]
 
 
 @MODELS.register_module()
@@ -72,6 +73,7 @@ class DETR(_Laid, detectors.DETR):
         # repeated along the images here, and not turned behind it: gradients of the embedding are summed in that order
         query_pos = self.query_embedding.weight[:, None].repeat(1, len(memory), 1)  # [queries, n, dim]
         query = torch.zeros_like(query_pos)
+        # [n, queries, dim]
         return dict(query=query.transpose(0, 1), query_pos=query_pos.transpose(0, 1), memory=memory), {}
 
     def forward_decoder(
@@ -81,8 +83,9 @@ class DETR(_Laid, detectors.DETR):
         given = dict(query=query, query_pos=query_pos, memory=memory, memory_pos=memory_pos)
         if not self.is_sequence_first:
             return super().forward_decoder(**given, memory_mask=memory_mask)
-        turned = {name: tensor.transpose(0, 1) for name, tensor in given.items()}
+        turned = {name: tensor.transpose(0, 1) for name, tensor in given.items()}  # [n, ..., dim] -> [..., n, dim]
         outputs = super().forward_decoder(**turned, memory_mask=memory_mask)
+        # [layers, queries, n, dim] -> [layers, n, queries, dim]
         return dict(outputs, hidden_states=outputs["hidden_states"].transpose(1, 2))
 
 
@@ -95,7 +98,7 @@ class DeformableDETR(_Laid, detectors.DeformableDETR):
         if not self.is_sequence_first:
             return super().forward_decoder(query=query, query_pos=query_pos, memory=memory, **inputs)
         references = inputs.pop("reference_points")
-        states, inner = self.decoder(
+        states, inner = self.decoder(  # queries [n, queries, dim] -> [queries, n, dim], memory likewise
             query=query.transpose(0, 1),
             query_pos=query_pos.transpose(0, 1),
             value=memory.transpose(0, 1),
@@ -104,7 +107,7 @@ class DeformableDETR(_Laid, detectors.DeformableDETR):
             reg_branches=_BatchFirst(self.bbox_head.reg_branches) if self.with_box_refine else None,
             **inputs,
         )
-        return dict(hidden_states=states.transpose(1, 2), references=[references, *inner])
+        return dict(hidden_states=states.transpose(1, 2), references=[references, *inner])  # [layers, n, queries, dim]
 
 
 class _BatchFirst:
@@ -114,4 +117,4 @@ class _BatchFirst:
         self.branches = branches
 
     def __getitem__(self, index: int) -> Any:
-        return lambda x: self.branches[index](x.transpose(0, 1))
+        return lambda x: self.branches[index](x.transpose(0, 1))  # [n, queries, ...]

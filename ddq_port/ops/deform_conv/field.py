@@ -36,11 +36,11 @@ class Form(NamedTuple):
 
     def product(self, kernel: Tensor, columns: Tensor) -> Tensor:
         """Multiply a kernel [C', C/groups, kh, kw] by columns [C*kh*kw, N]: [C', N]."""
-        parts = columns.view(self.groups, -1, columns.shape[1])
+        parts = columns.view(self.groups, -1, columns.shape[1])  # [groups, C/groups*kh*kw, N]
         result = columns.new_zeros(self.groups, len(kernel) // self.groups, columns.shape[1])
         for number, part in enumerate(self._grouped(kernel)):
             result[number].addmm_(part, parts[number])
-        return result.view(len(kernel), -1)
+        return result.view(len(kernel), -1)  # [C', N]
 
     def transposed_product(self, kernel: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient by the columns, [C*kh*kw, n*H'*W'], from that by the output, [n, C', H', W']."""
@@ -48,14 +48,16 @@ class Form(NamedTuple):
         parts = self._grouped(kernel)
         result = gradient.new_zeros(self.groups, parts[0].shape[1], outputs.shape[2])
         for number, part in enumerate(parts):
+            # [C/groups*kh*kw, C'/groups]
             result[number].addmm_(part.transpose(0, 1), outputs[number], beta=0.0, alpha=1.0)
-        return result.view(-1, outputs.shape[2])
+        return result.view(-1, outputs.shape[2])  # [C*kh*kw, n*H'*W']
 
     def add_weight_gradient(self, total: Tensor, gradient: Tensor, columns: Tensor, scale: float) -> None:
         """Add to ``total``, of the kernel's shape, what the output's gradient [n, C', H', W'] gives."""
+        # [groups, C'/groups, N], [groups, C/groups*kh*kw, N]
         outputs, parts = self._by_channel(gradient), columns.view(self.groups, -1, columns.shape[1])
         for number, part in enumerate(self._grouped(total)):
-            part.addmm_(outputs[number], parts[number].transpose(0, 1), beta=1.0, alpha=scale)
+            part.addmm_(outputs[number], parts[number].transpose(0, 1), beta=1.0, alpha=scale)  # [N, C/groups*kh*kw]
 
     def add_bias_gradient(self, total: Tensor, gradient: Tensor) -> None:
         """Add to ``total`` [C'] the sums over the output's gradient, [1, C', H', W']."""
@@ -66,11 +68,13 @@ class Form(NamedTuple):
 
     def _grouped(self, kernel: Tensor) -> list[Tensor]:
         """Return the kernel of each group as a matrix [C'/groups, C/groups*kh*kw] that shares its memory."""
+        # [groups, C'/groups, C/groups*kh*kw]
         return list(kernel.view(self.groups, len(kernel) // self.groups, -1).unbind(0))
 
     def _by_channel(self, gradient: Tensor) -> Tensor:
         """[n, C', H', W'] -> [groups, C'/groups, n*H'*W']"""
         channels = gradient.shape[1]
+        # [groups, C'/groups, n*H'*W']
         return gradient.transpose(0, 1).reshape(self.groups, channels // self.groups, -1)
 
 
@@ -114,32 +118,33 @@ class Field(NamedTuple):
         _check_shape("offset", offsets, (count, groups * 2 * taps, *size))
         if masks is not None:
             _check_shape("mask", masks, (count, groups * taps, *size))
-        moved = offsets.reshape(count, groups, taps, 2, *size)
+        moved = offsets.reshape(count, groups, taps, 2, *size)  # [n, groups, taps, 2, H', W']
         y, x = (_grid(form, axis, size, images) + moved[:, :, :, axis] for axis in (0, 1))  # [n, groups, taps, H', W']
-        y, x = y.reshape(-1), x.reshape(-1)
+        y, x = y.reshape(-1), x.reshape(-1)  # [R]
         inside = (y > -1) & (x > -1) & (y < height) & (x < width)
         y, x = (at.masked_fill(~inside, -2.0) for at in (y, x))
         # the kernel for masks takes `floorf`, which is of float32
         low_y, low_x = ((at if masks is None else at.float()).floor().to(at.dtype) for at in (y, x))
+        # [n*groups*H*W, Ci]
         table = images.view(count * groups, channels // groups, -1).transpose(1, 2).reshape(-1, channels // groups)
-        table = torch.cat([table, table.new_zeros(1, channels // groups)])
+        table = torch.cat([table, table.new_zeros(1, channels // groups)])  # [n*groups*H*W + 1, Ci]
         places = _places(low_y.long(), low_x.long(), (height, width), len(table) - 1)
-        masks = None if masks is None else masks.reshape(-1)
+        masks = None if masks is None else masks.reshape(-1)  # [R]
         return cls(images, groups, taps, size, y, x, low_y, low_x, inside, masks, table, places)
 
     def columns(self) -> Tensor:
         """Read the images at all points, times the masks: [C*taps, n*H'*W']."""
         rows = torch.cat([self._read(part) for part in self._parts()])  # [R, Ci]
-        rows = rows.view(len(self.images), self.groups, self.taps, -1, rows.shape[1])
+        rows = rows.view(len(self.images), self.groups, self.taps, -1, rows.shape[1])  # [n, groups, taps, H'*W', Ci]
         # [n, groups, taps, H'*W', Ci] -> [groups, Ci, taps, n, H'*W']
         # contiguous, for the product of a transposed matrix rounds otherwise
-        return rows.permute(1, 4, 2, 0, 3).reshape(self.images.shape[1] * self.taps, -1).contiguous()
+        return rows.permute(1, 4, 2, 0, 3).reshape(self.images.shape[1] * self.taps, -1).contiguous()  # [C*taps, N]
 
     def rows_of(self, columns: Tensor) -> Tensor:
         """[C*taps, n*H'*W'] -> [R, Ci]"""
         channels = self.table.shape[1]
-        parts = columns.view(self.groups, channels, self.taps, len(self.images), -1)
-        return parts.permute(3, 0, 2, 4, 1).reshape(-1, channels)
+        parts = columns.view(self.groups, channels, self.taps, len(self.images), -1)  # [groups, Ci, taps, n, H'*W']
+        return parts.permute(3, 0, 2, 4, 1).reshape(-1, channels)  # [n, groups, taps, H'*W', Ci] -> [R, Ci]
 
     def image_gradient(self, rows: Tensor) -> Tensor:
         """Return the gradient by the images from that by the columns, [R, Ci], added up in the kernel's order."""
@@ -151,13 +156,14 @@ class Field(NamedTuple):
         )
         pairs = [(row, column) for row in rows_of_two for column in columns_of_two]
         weights = torch.stack([row[0] * column[0] for row, column in pairs], 1)  # [R, 4]
-        near = torch.stack([row[1] & column[1] for row, column in pairs], 1)
+        near = torch.stack([row[1] & column[1] for row, column in pairs], 1)  # [R, 4]
         places = self.places.masked_fill(~(near & self.inside[:, None]), len(self.table) - 1)
         for part in self._parts(4):
             gradient = rows[part] if self.masks is None else rows[part] * self.masks[part, None]
             shared = weights[part][:, :, None] * gradient[:, None]  # [r, 4, Ci]
-            total.index_add_(0, places[part].reshape(-1), shared.view(-1, shared.shape[2]))
+            total.index_add_(0, places[part].reshape(-1), shared.view(-1, shared.shape[2]))  # [4*r], [4*r, Ci]
         count, _, height, width = self.images.shape
+        # [n, groups, H*W, Ci] -> [n, C, H, W]
         return total[:-1].view(count, self.groups, height * width, -1).transpose(2, 3).reshape(self.images.shape)
 
     def offset_gradient(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,9 +185,10 @@ class Field(NamedTuple):
                 read = _weighted(corners, self._weights(part))
                 by_mask.append(_added_up((rows[part] * read).masked_fill_(off, 0.0)))
         shape = (len(self.images), self.groups * self.taps, *self.size)
+        # [n, groups*taps, 2, H', W']
         moved = torch.stack([torch.cat(by_y).view(shape), torch.cat(by_x).view(shape)], 2)
-        of_masks = torch.cat(by_mask).view(shape) if by_mask else self.y.new_empty(0)
-        return moved.view(shape[0], -1, *self.size), of_masks
+        of_masks = torch.cat(by_mask).view(shape) if by_mask else self.y.new_empty(0)  # [n, groups*taps, H', W']
+        return moved.view(shape[0], -1, *self.size), of_masks  # [n, groups*2*taps, H', W']
 
     def _read(self, part: slice) -> Tensor:
         """Interpolate the images at some points, times the masks: [r, Ci]."""
@@ -238,7 +245,7 @@ def _places(low_y: Tensor, low_x: Tensor, size: tuple[int, int], nowhere: int) -
         for column in (low_x, low_x + 1):
             there = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             found.append((base + row * width + column).masked_fill(~there, nowhere))
-    return torch.stack(found, 1)
+    return torch.stack(found, 1)  # [R, 4]
 
 
 def _weighted(corners: list[Tensor], weights: tuple[Tensor, ...]) -> Tensor:

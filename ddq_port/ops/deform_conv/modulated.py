@@ -48,7 +48,7 @@ def modulated_deform_conv_forward(
         field = Field.of(form, images[chosen], offsets[chosen], masks[chosen])
         result = form.product(kernel, field.columns()).view(len(kernel), *field.size)  # [C', H', W']
         if with_bias:
-            result += computable(bias).view(-1, 1, 1)
+            result += computable(bias).view(-1, 1, 1)  # [C', 1, 1]
         output[chosen] = result[None].to(output.dtype)
 
 

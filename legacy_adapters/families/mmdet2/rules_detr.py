@@ -81,6 +81,7 @@ ALIASES = (
 )
 _IN_THE_HEAD = "the transformer is within the head in 2.x, and the detector's in 3.x, whose head is given hidden states"
 _METAS = "a head gets it with the data samples in 3.x"
+_NO_MASK = "a mask that masks nothing is left out by 3.x"
 EXCLUSIONS = (
     Exclusion(LEGACY, "*", "bbox_head", "feats.*", _IN_THE_HEAD),
     Exclusion(LEGACY, "*", "bbox_head", "mlvl_feats.*", _IN_THE_HEAD),
@@ -91,4 +92,8 @@ EXCLUSIONS = (
     Exclusion(LEGACY, "*", TRANSFORMER, "1", "the memory as an image, which nothing uses"),
     Exclusion(LEGACY, "*", TRANSFORMER, "4", "boxes of proposals before their sigmoid; a loss is computed with them"),
     Exclusion(LEGACY, "module_in", f"{TRANSFORMER}.encoder", "reference_points", "the encoder makes them in 3.x"),
+    # of a batch without padding
+    Exclusion(LEGACY, "module_in", "bbox_head.positional_encoding", "mask", _NO_MASK, zeros_only=True),
+    Exclusion(NEW, "module_in", "positional_encoding", "input", _NO_MASK),
+    Exclusion(LEGACY, "module_in", f"{TRANSFORMER}*", "*key_padding_mask", _NO_MASK, zeros_only=True),
 )
