@@ -57,7 +57,7 @@ class Rec:
 def write_trace(
     folder: Path, *records: Rec, leaf_calls: dict[str, int] | None = None, without_gradient: tuple[str, ...] = (),
     never_executed: tuple[str, ...] = (), frozen: tuple[str, ...] = (),
-    cut_off: tuple[list, ...] = (), not_finite: tuple[list, ...] = (), modules: tuple[str, ...] = (),
+    cut_off: tuple[list, ...] = (), not_finite: tuple[list, ...] = (), classes: tuple[str, ...] = (),
     called_in: str = "train", **provenance: Any,
 ) -> Trace:  # fmt: skip
     """Write and load a trace; ``leaf_calls`` counts calls in phase ``called_in``, ``provenance`` overrides."""
@@ -73,7 +73,7 @@ def write_trace(
         frozen=list(frozen),
         cut_off=list(cut_off),
         not_finite=list(not_finite),
-        classes={name: f"toy.{name.title()}" for name in modules},
+        classes={name: f"toy.{name.title()}" for name in classes},
     )
     writer.finish({**PROVENANCE, **provenance}, coverage)
     return Trace.load(folder)

@@ -14,8 +14,8 @@ RULES = Mapping(
     "toy", (Rename("body.layers.*.*", "blocks.*.*"), Keep("head.*"), Drop("aux.*", "not ported"), Drop("scale", "unused"))
 )
 MODULES = {
-    LEGACY: dict(modules=("", "body", "body.layers", "body.layers.0", "body.layers.1", "head", "aux")),
-    NEW: dict(modules=("", "stem", "blocks", "blocks.0", "blocks.1", "head")),
+    LEGACY: dict(classes=("", "body", "body.layers", "body.layers.0", "body.layers.1", "head", "aux")),
+    NEW: dict(classes=("", "stem", "blocks", "blocks.0", "blocks.1", "head")),
 }
 HEAD = Rec("module_out", "head", 3.0)
 DROPPED = [
