@@ -185,6 +185,11 @@ def _selection(loaded: checkpoint.Checkpoint, found: detect.Detection, options: 
         if options.class_map is not None:
             raise ClassMapError("A class map needs the number of classes; pass --num-classes, too.")
         return None
+    if not found.port.family.class_keys:
+        raise ClassMapError(
+            f"Family {found.port.family.name} does not say which tensors have one row per class, so --num-classes is not "
+            "possible; leave it out."
+        )
     counts = engine.classes_of(loaded.state_dict, engine.rules_between(found.port.mapping, found.side, NEW))
     if len(counts) != 1:
         return None

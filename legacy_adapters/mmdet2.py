@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
+import re
 import sys
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -100,6 +102,7 @@ def prepare(repo: Optional[str], device: str) -> None:
         sys.path.insert(0, repo)
     shims.install(device)
     standin.install()
+    _check_mmdet()
     mmcv = _imported("mmcv", repo)
     if not mmcv.__version__.startswith("1."):
         raise UnusableInputError(
@@ -109,13 +112,29 @@ def prepare(repo: Optional[str], device: str) -> None:
         )
     with shims.accepted_mmcv():
         mmdet = _imported("mmdet", repo)
-    if not mmdet.__version__.startswith("2."):
+    _check_version(mmdet.__version__, os.path.dirname(mmdet.__file__))
+    import mmdet.models  # noqa: F401  (registers its modules)
+
+
+def _check_mmdet() -> None:
+    """Refuse an mmdet of another version by what its folder says, before anything of it is imported."""
+    spec = importlib.util.find_spec("mmdet")
+    folder = os.path.dirname(spec.origin) if spec is not None and spec.origin is not None else ""
+    file = os.path.join(folder, "version.py")
+    if os.path.isfile(file):
+        with open(file, encoding="utf-8") as lines:
+            told = re.search(r"^__version__ = ['\"]([^'\"]+)", lines.read(), re.MULTILINE)
+        if told is not None:
+            _check_version(told.group(1), folder)
+
+
+def _check_version(version: str, folder: str) -> None:
+    if not version.startswith("2."):
         raise UnusableInputError(
             "The legacy side is a code base of MMDetection 2.x, found mmdet {} at {}; name a folder with mmdet 2.x.".format(
-                mmdet.__version__, os.path.dirname(mmdet.__file__)
+                version, folder
             )
         )
-    import mmdet.models  # noqa: F401  (registers its modules)
 
 
 def _imported(name: str, repo: Optional[str]) -> Any:

@@ -31,8 +31,9 @@ def suppressions() -> List[Tap]:
     def basis(
         boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int, **kwargs: Any
     ) -> Dict[str, Any]:
-        numbers = dict(iou_threshold=iou_threshold, max_num=len(boxes))
-        return dict(numbers, boxes=boxes, scores=scores, **(dict(offset=offset) if offset else {}))
+        # boxes first: where there are others, their number, by which nothing is cut here, says less
+        given = dict(boxes=boxes, scores=scores, iou_threshold=iou_threshold, max_num=len(boxes))
+        return dict(given, **(dict(offset=offset) if offset else {}))
 
     return [Tap(ext_module, "nms", lambda *args, **kwargs: SUPPRESSION, read, write, basis=basis, first="boxes")]
 

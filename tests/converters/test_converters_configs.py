@@ -136,3 +136,9 @@ def test_configs_that_name_no_model_are_refused_in_one_line(tmp_path, arguments,
     result = run("convert", legacy_file(tmp_path, RETINANET), tmp_path / "new.safetensors", *arguments)
     assert result.exit_code == 2 and message in result.stderr, result.output
     assert result.stderr.count("\n") == 1 and not (tmp_path / "new.safetensors").exists()
+
+
+def test_another_number_of_classes_is_refused_where_the_family_knows_no_rows_of_classes(tmp_path):
+    result = run("convert", legacy_file(tmp_path, RETINANET), tmp_path / "new.pth", *of(RETINANET), "--num-classes", 5)
+    assert result.exit_code in (1, 2) and not (tmp_path / "new.pth").exists()
+    assert "does not say which tensors have one row per class, so --num-classes is not possible" in result.stderr
