@@ -20,7 +20,7 @@ model = dict(
     ),
     train_cfg=dict(assigner=dict(type="ATSSAssigner", topk=9), allowed_border=-1, pos_weight=-1, debug=False),
     test_cfg=dict(
-        # 2.x does not heed min_bbox_size; -1 as on the other side, whose dense heads do (deviation D28)
+        # -1 is for 3.x, whose dense heads else drop boxes without area (deviation D28); 2.x does not heed it
         nms_pre=200, min_bbox_size=-1, score_thr=0.05, nms=dict(type="nms", iou_threshold=0.6), max_per_img=100
     ),
 )  # fmt: skip

@@ -1,22 +1,2 @@
-"""FCOS of MMDetection 3.x, small."""
-model = dict(
-    type="FCOS",
-    backbone=dict(
-        type="ResNet", depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=1,
-        norm_cfg=dict(type="BN", requires_grad=True), norm_eval=True, style="pytorch",
-    ),
-    neck=dict(
-        type="FPN", in_channels=[8, 16, 32, 64], out_channels=32, start_level=1,
-        add_extra_convs="on_output", num_outs=5, relu_before_extra_convs=True,
-    ),
-    bbox_head=dict(
-        type="FCOSHead", num_classes=7, in_channels=32, stacked_convs=2, feat_channels=32, strides=[8, 16, 32, 64, 128],
-        loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type="IoULoss", loss_weight=1.0),
-        loss_centerness=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
-    ),
-    test_cfg=dict(
-        # -1: as 2.x, whose dense heads keep boxes without area (deviation D28)
-        nms_pre=200, min_bbox_size=-1, score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100
-    ),
-)  # fmt: skip
+"""FCOS of MMDetection 3.x, small: its config has not changed since 2.x."""
+_base_ = "../legacy/tiny_fcos.py"
