@@ -5,9 +5,12 @@ from ddq_port import requirements
 requirements.check()  # before an import below fails for a lack of mmcv
 
 from .ddq_detr import DDQDETR, DDQDETRHead, DDQTransformerDecoder, DenseAuxLoss, TopkHungarianAssigner
+from .ddq_fcn import DDQFCNHead, LogitTopkHungarianAssigner, QueryLoss, ShareBBoxL1Cost, ShareIoUCost
+from .ddq_rcnn import DDQRCNN, DDQFCNRPN
 from .detr import DETR, DeformableDETR, DeformableDETRHead, DETRHead, NormalizedBBoxL1Cost
 
 __all__ = [
-    "DDQDETR", "DDQDETRHead", "DDQTransformerDecoder", "DETR", "DETRHead", "DeformableDETR", "DeformableDETRHead",
-    "DenseAuxLoss", "NormalizedBBoxL1Cost", "TopkHungarianAssigner",
+    "DDQDETR", "DDQDETRHead", "DDQFCNHead", "DDQFCNRPN", "DDQRCNN", "DDQTransformerDecoder", "DETR", "DETRHead", "DeformableDETR",
+    "DeformableDETRHead", "DenseAuxLoss", "LogitTopkHungarianAssigner", "NormalizedBBoxL1Cost", "QueryLoss",
+    "ShareBBoxL1Cost", "ShareIoUCost", "TopkHungarianAssigner",
 ]  # fmt: skip

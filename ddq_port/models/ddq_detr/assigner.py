@@ -64,6 +64,10 @@ class TopkHungarianAssigner:
         self.reg_cost = TASK_UTILS.build(reg_cost or dict(type="BBoxL1Cost", weight=5.0))
         self.iou_cost = TASK_UTILS.build(iou_cost or dict(type="IoUCost", iou_mode="giou", weight=2.0))
 
+    def class_basis(self, scores: Tensor) -> Tensor:
+        """Return what the class cost is given of scores [num_queries, num_classes]: here they themselves."""
+        return scores
+
     @torch.no_grad()
     def assign(self, scores: Tensor, bboxes: Tensor, gt_instances: InstanceData, img_meta: dict) -> DenseAssignment:
         """Match the queries of one image.
@@ -74,7 +78,7 @@ class TopkHungarianAssigner:
             gt_instances: ``bboxes`` [num_gts, 4] xyxy in pixels and ``labels`` [num_gts], at least one object.
             img_meta: needs ``img_shape`` (h, w) in pixels.
         """
-        preds = InstanceData(scores=scores, bboxes=bboxes)
+        preds = InstanceData(scores=self.class_basis(scores), bboxes=bboxes)
         # the order of the additions is part of the numerics
         cost = self.cls_cost(preds, gt_instances, img_meta) + self.reg_cost(preds, gt_instances, img_meta)
         cost = cost + self.iou_cost(preds, gt_instances, img_meta)  # [num_queries, num_gts]

@@ -1,0 +1,1 @@
+"""The official DDQ R-CNN."""

@@ -1,0 +1,5 @@
+"""Adapter of the official DDQ R-CNN: the legacy side."""
+
+from legacy_adapters.targets.ddq_main.official import ADAPTER
+
+__all__ = ["ADAPTER"]

@@ -1,0 +1,57 @@
+"""The models of both families, and what seeded weights of them need; imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddq_port import configs
+from legacy_adapters.family import LINEAR, PRIOR, Draw, Seeding, Side, Variant
+
+SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",))
+
+#: No image is the largest, the first neither the highest nor the widest; no side is a multiple of a stride.
+_TINY = ((93, 115), (131, 121), (77, 157))
+_FULL = ((331, 397), (401, 467), (289, 499))
+
+#: Of the head that DDQ FCN and the proposals of DDQ R-CNN have in common.
+HEAD_CLASS_ROWS = {
+    f"{head}.{name}": kind
+    for head in ("bbox_head", "rpn_head")
+    for layer in ("conv_cls", "aux_conv_cls")
+    for name, kind in ((f"{layer}.weight", LINEAR), (f"{layer}.bias", PRIOR))
+}
+HEAD_SEEDING = Seeding(
+    draws=(
+        # factors of distances that are exponents
+        Draw("*.scale", 0.1, 1.0, shape=()),
+        # exponents of distances in strides
+        Draw("*conv_reg.bias", 0.3, 0.7),
+        Draw("*conv_cls.bias", 0.3, -1.0),
+    ),
+)
+
+
+def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
+    """Return the models.
+
+    Args:
+        folder: of the family, which has the small width for the official config in ``configs/legacy/tiny.py``.
+        legacy: name of a variant -> its config in the checkout, without the folder and ``.py``; the first is that of
+            the small model, too.
+    """
+    family = folder.name
+    own = {name: f"{family.replace('_', '-')}_r50_8xb2-{name.removeprefix('r50_')}_coco" for name in legacy}
+    own["tiny"] = f"{family.replace('_', '-')}_tiny"
+    base = next(iter(legacy.values()))
+    return tuple(
+        Variant(
+            name,
+            legacy=dict(
+                config=f"projects/configs/{family}/{legacy.get(name, base)}.py",
+                overrides="" if name in legacy else str(folder / "configs" / "legacy" / f"{name}.py"),
+            ),
+            new=dict(config=str(configs.path(config))),
+            sizes=_FULL if name in legacy else _TINY,
+        )
+        for name, config in own.items()
+    )

@@ -1,0 +1,110 @@
+"""Adapter of the official DDQ FCN and DDQ R-CNN: github jshilong/DDQ, branch ``main``.
+
+The repo holds its own mmdet 2.22.0 and mmcv 1.4.7. Runs in the legacy interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from typing import Any, Dict, List, Mapping
+
+import torch
+
+from legacy_adapters import mmdet2
+from legacy_adapters.bases import operators
+from legacy_adapters.provenance import originals
+from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
+
+from .checkout import CHECKOUT, MMCV_FOLDER
+
+
+class OfficialDDQ(mmdet2.MMDet2Adapter):
+    """Build and run a model of the repo.
+
+    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, a plain
+    Python file whose ``model`` is merged into the config's, or ``""``.
+    """
+
+    def config(self, options: Mapping[str, Any]) -> str:
+        """Return the path of a config in the checkout."""
+        return os.path.join(options["repo"], options["config"])
+
+    def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
+        """Build the detector of the config."""
+        sys.path.insert(0, os.path.join(options["repo"], MMCV_FOLDER))
+        mmdet2.prepare(options["repo"], device)
+        import projects.models  # noqa: F401  (registers the repo's modules)
+        from mmdet.models import build_detector
+
+        config = mmdet2.load_config(self.config(options))
+        if options["overrides"]:
+            # keys of a list are the numbers of its elements
+            config.merge_from_dict(dict(model=runpy.run_path(options["overrides"])["model"]), allow_list_keys=True)
+        _keep_names()
+        _let_losses_be_called()
+        model = build_detector(config.model)
+        _let_be_called(getattr(model, "rpn_head", None) or model.bbox_head)
+        return model
+
+    def taps(self, model: Any) -> List[Tap]:
+        """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
+        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
+
+    def predictor(self, model: Any) -> None:
+        """Name none: there are scores and distances at the points of each level, which are neither logits nor boxes."""
+
+    def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
+        """Prove which code ran."""
+        import projects
+
+        code = originals.fingerprint(options["repo"], CHECKOUT.code)
+        told = super().provenance(options)
+        told["modules"]["projects"] = dict(file=str(projects.__file__), version="")
+        return dict(
+            told,
+            code_base="jshilong/DDQ@main",
+            repo=options["repo"],
+            code_sha256=code,
+            commit=CHECKOUT.commit(code),
+        )
+
+
+def _let_losses_be_called() -> None:
+    """Make the losses' own ``__call__`` their ``forward``, so that hooks see the calls."""
+    from projects.models.loss_module import AuxLoss
+
+    if "__call__" in vars(AuxLoss):
+        AuxLoss.forward = AuxLoss.__call__
+        del AuxLoss.__call__
+
+
+def _let_be_called(head: Any) -> None:
+    """Make the ``self.forward(x)`` of a head a ``self(x)``, so that hooks see the calls."""
+    own, inside = head.forward, []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if inside:
+            return own(*args, **kwargs)
+        inside.append(True)
+        try:
+            return head(*args, **kwargs)  # comes back here
+        finally:
+            inside.pop()
+
+    head.forward = forward
+
+
+def _keep_names() -> None:
+    """Let heads load weights under the names they have.
+
+    Heads of points rename what is loaded without a version of its layout, by how names end: weights of
+    ``aux_conv_cls`` would become those of ``conv_cls``. That is for files older than the repo.
+    """
+    from mmdet.models import AnchorFreeHead
+
+    AnchorFreeHead._load_from_state_dict = torch.nn.Module._load_from_state_dict
+
+
+ADAPTER = OfficialDDQ()
