@@ -18,6 +18,7 @@ FAMILY = Family(
     legacy=Side("the official code", Path("legacy.py"), checkout=CHECKOUT),
     new=models.SIDE,
     rules=RULES,
+    exclusions=models.EXCLUSIONS,
     class_rows={name: kind for name, kind in models.HEAD_CLASS_ROWS.items() if name.startswith("bbox_head")},
     markers=("neck.0.lateral_convs.0.conv.weight", "bbox_head.aux_conv_objectness.0.weight"),
     seeding=models.HEAD_SEEDING,

@@ -17,6 +17,7 @@ FAMILY = Family(
     legacy=Side("the official code", Path("legacy.py"), checkout=CHECKOUT),
     new=models.SIDE,
     rules=RULES,
+    exclusions=models.EXCLUSIONS,
     aliases=ALIASES,
     class_rows={
         **{name: kind for name, kind in models.HEAD_CLASS_ROWS.items() if name.startswith("rpn_head")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddq_port import configs
-from legacy_adapters.family import LINEAR, PRIOR, Draw, Seeding, Side, Variant
+from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Seeding, Side, Variant
 
 SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",))
 
@@ -29,6 +29,16 @@ HEAD_SEEDING = Seeding(
         Draw("*conv_cls.bias", 0.3, -1.0),
     ),
 )
+
+_OBJECTS = "the losses are given objects as lists here, as instances there; the matching and the targets are compared"
+_META = "the losses are given all meta information here, of which they read the size"
+#: What only the official code records.
+EXCLUSIONS = (
+    *(Exclusion(LEGACY, "module_in", f"*_head.{loss}_loss", f"gt_{what}.*", _OBJECTS)
+      for loss in ("aux", "main") for what in ("bboxes", "labels")),
+    *(Exclusion(LEGACY, "module_in", f"*_head.{loss}_loss", "img_metas.*.scale_factor", _META)
+      for loss in ("aux", "main")),
+)  # fmt: skip
 
 
 def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
