@@ -1,0 +1,39 @@
+"""DDQ FCN and DDQ R-CNN against what the official code computed, recorded in golden files; needs no legacy code.
+
+Recorded with ``tools/record_ddq_main_goldens.sh`` from a checkout of jshilong/DDQ, branch main.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parity.golden import golden
+
+FOLDER = Path(__file__).parents[1] / "golden" / "ddq_main"
+#: Of each family: least number of records and of leaf calls, and the taps of its decisions.
+CASES = {
+    "ddq_fcn": (1500, 550, {"detections", "nms", "match"}),
+    "ddq_rcnn": (2000, 700, {"detections", "nms", "match", "levels"}),
+}
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_detector_matches_and_all_of_it_is_exercised(parity, family):
+    records, calls, taps = CASES[family]
+    recorded = golden.load(FOLDER / f"{family}.npz")
+    versions = {name: module["version"] for name, module in recorded.provenance["modules"].items()}
+    assert versions == {"mmdet": "2.22.0", "mmcv": "1.4.7", "projects": ""}
+    assert recorded.provenance["commit"] == "de9331e"
+    assert {key.split("/")[1] for key in recorded.decisions} == taps
+    result = parity("check", FOLDER / f"{family}.npz", "--threads", "1", "--json")
+    assert result.exit_code == 0, result.output
+    verdict = json.loads(result.stdout)
+    assert verdict["verdict"] == "MATCH" and verdict["accepted"] == verdict["records"] > records
+    coverage = verdict["coverage"]
+    assert coverage["paired_leaf_calls"] == coverage["legacy_leaf_calls"] > calls
+    assert coverage["unaccounted"] == [] and coverage["gradients_on_one_side"] == []
+    assert not any(coverage["losses_only_on"].values()) and recorded.coverage["without_gradient"] == []
+    assert verdict["labels"]["detected"]["legacy"] == verdict["labels"]["detected"]["new"] == [0, 1, 2]

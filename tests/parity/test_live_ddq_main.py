@@ -1,0 +1,60 @@
+"""Runs against the real official code; set DDQ_LEGACY_MAIN_REPO to a checkout of jshilong/DDQ, branch main."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+
+REPO = os.environ.get("DDQ_LEGACY_MAIN_REPO", "")
+pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_MAIN_REPO is not set (jshilong/DDQ, branch main)")
+FAMILIES = ("ddq_fcn", "ddq_rcnn")
+
+
+@pytest.fixture
+def official(parity: Callable) -> Callable:
+    """Return a function that runs the small model of a family of the official repo against the port."""
+
+    def call(family: str, *arguments: object, exit_code: int = 0) -> dict:
+        result = parity("run", "--family", family, "--variant", "tiny", "--legacy-repo", REPO, *arguments, "--json")
+        assert result.exit_code == exit_code, result.output
+        return json.loads(result.stdout)
+
+    return call
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_record_of_three_images_has_the_same_bits(official: Callable, family: str) -> None:
+    verdict = official(family, "--check", "forward,loss,grad,init")
+    assert verdict["verdict"] == "MATCH" and verdict["identical"] == verdict["records"] > 5000
+    coverage = verdict["coverage"]
+    assert coverage["paired_leaf_calls"] == coverage["legacy_leaf_calls"] > 900
+    assert coverage["unaccounted"] == [] and coverage["gradients_on_one_side"] == []
+    assert coverage["excluded_records"] == 18
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--size", "64x96"),
+        ("--size", "64x96,80x64", "--objects", "0,3"),
+        ("--size", "64x96", "--objects", "1"),
+        ("--size", "96x96", "--objects", "40"),
+        ("--size", "48x320", "--objects", "2"),
+    ],
+    ids=["one_image", "image_without_objects", "one_object", "many_objects", "wide"],
+)
+def test_edges(official: Callable, family: str, arguments: tuple[str, ...]) -> None:
+    verdict = official(family, "--check", "forward,loss,grad", *arguments)
+    assert verdict["identical"] == verdict["records"] > 1000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_steps_differ_in_the_rounding_of_learning_rates_alone(official: Callable, family: str) -> None:
+    steps = ("--check", "train", "--steps", "3", "--size", "64x96,80x64")
+    assert official(family, *steps, "--tolerance", "fixed", "--rtol", "0", "--atol", "0")["verdict"] == "MATCH"
+    exact = official(family, *steps, exit_code=1)
+    assert exact["first_divergence"]["where"] == "the schedule"
