@@ -26,6 +26,7 @@ from converters.writing import hashing, manifest, writer
 from converters.writing.conversion import FileConversion
 from converters.writing.manifest import SideManifest
 from converters.writing.publication import Publication
+from legacy_adapters.ground.names import LEGACY
 
 
 def convert_file(
@@ -59,7 +60,10 @@ def convert_file(
     embedded = {} if options.strip else {manifest.KEY: record.to_json()}
     with Publication(destination.parent, partial(writer.is_output, destination), replaceable) as opened:
         meta = {**planned.meta, **embedded}
-        files = writer.write(opened, destination, planned.state_dict, meta, planned.parts, options.shard_size)
+        versions = planned.detection.port.family.versions if options.to == LEGACY else {}
+        files = writer.write(
+            opened, destination, planned.state_dict, meta, planned.parts, options.shard_size, versions
+        )
         writer.write_side(opened, destination, SideManifest(record, files))
         if _state(source) != before:
             raise CheckpointError(f"The source `{source}` changed while it was read; convert it when it is complete.")

@@ -188,6 +188,8 @@ class Family:
         former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
             them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
+        versions: module of the legacy side -> version of its layout. Some code renames what it loads without one, as the
+            weights of files older than it; a ``.pth`` of the legacy layout tells it as torch does.
         markers: keys that every checkpoint of the family has, and that no related model has together.
         seeding: of weights.
         inputs: makes the named tensors of a phase, ``inputs(phase, seed)``, with torch; None for a batch of images with
@@ -211,6 +213,7 @@ class Family:
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
     former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()
     seeding: Seeding = field(default_factory=Seeding)
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -113,6 +114,7 @@ def write(
     meta: Mapping[str, Any],
     parts: Mapping[str, Any],
     shard_size: int | None,
+    versions: Mapping[str, int] | None = None,
 ) -> tuple[FileDigest, ...]:
     """Write a checkpoint into temporary files.
 
@@ -123,6 +125,7 @@ def write(
         meta: Plain data; in safetensors, what is not text is kept as JSON.
         parts: What else a `.pth` has at its top level.
         shard_size: Most bytes of tensors in one file.
+        versions: Of modules, by name, that a `.pth` tells of as torch does.
 
     Returns:
         Every file; the last one is that by which readers find the others.
@@ -135,6 +138,7 @@ def write(
     state_dict, meta = dict(sorted(state_dict.items())), dict(sorted(meta.items()))
     if destination.suffix == ".pth":
         content = _to_torch({"meta": meta, "state_dict": state_dict, **dict(sorted(parts.items()))})
+        content["state_dict"] = _versioned(content["state_dict"], versions or {})
         with naming(destination):
             file = files.open(destination)
             _save_pth(file, content)
@@ -210,6 +214,15 @@ def _safetensors_header(keys: Iterable[str], tensors: Mapping[str, StoredTensor]
     data = json.dumps(header, separators=(",", ":")).encode()
     data += b" " * (-len(data) % 8)
     return len(data).to_bytes(8, "little") + data
+
+
+def _versioned(tensors: dict[str, Any], versions: Mapping[str, int]) -> dict[str, Any]:
+    """Return a state dict that tells versions of modules where torch looks for them; as it is if there are none."""
+    if not versions:
+        return tensors
+    ordered = OrderedDict(tensors)
+    ordered._metadata = OrderedDict((name, {"version": version}) for name, version in sorted(versions.items()))
+    return ordered
 
 
 class _Syncing:

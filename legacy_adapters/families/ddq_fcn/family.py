@@ -20,6 +20,7 @@ FAMILY = Family(
     rules=RULES,
     exclusions=models.EXCLUSIONS,
     class_rows={name: kind for name, kind in models.HEAD_CLASS_ROWS.items() if name.startswith("bbox_head")},
+    versions={"bbox_head": 1},  # without it the head loads weights of aux_conv_cls as those of conv_cls
     markers=("neck.0.lateral_convs.0.conv.weight", "bbox_head.aux_conv_objectness.0.weight"),
     seeding=models.HEAD_SEEDING,
     batch_divisor=32,

@@ -24,6 +24,7 @@ FAMILY = Family(
         "roi_head.bbox_head.*.fc_cls.weight": LINEAR,
         "roi_head.bbox_head.*.fc_cls.bias": PRIOR,
     },
+    versions={"rpn_head": 1},  # without it the head loads weights of aux_conv_cls as those of conv_cls
     markers=("rpn_head.compress.weight", "roi_head.bbox_head.0.instance_interactive_conv.dynamic_layer.weight"),
     seeding=Seeding(
         draws=models.HEAD_SEEDING.draws,
