@@ -6,7 +6,7 @@ requirements.check()  # before an import below fails for a lack of mmcv
 
 from .ddq_detr import DDQDETR, DDQDETRHead, DDQTransformerDecoder, DenseAuxLoss, TopkHungarianAssigner
 from .ddq_fcn import DDQFCNHead, LogitTopkHungarianAssigner, QueryLoss, ShareBBoxL1Cost, ShareIoUCost
-from .ddq_rcnn import DDQRCNN, DDQFCNRPN
+from .ddq_rcnn import DDQFCNRPN, DDQRCNN
 from .detr import DETR, DeformableDETR, DeformableDETRHead, DETRHead, NormalizedBBoxL1Cost
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""Checkpoints of DDQ FCN and DDQ R-CNN: one layout on both sides, other classes, and what the old code reads in a file."""
+"""Checkpoints of DDQ FCN and DDQ R-CNN: one layout on both sides, other classes, what the old code reads in a file."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,9 @@ def test_a_file_for_the_old_code_tells_the_version_by_which_it_does_not_rename_w
     model, own = nn.ModuleDict({head: _Renaming()}), "aux_conv_cls.weight"
     for written, missing in ((there, True), (back, False)):
         read = torch.load(written, weights_only=True)["state_dict"]
-        metadata = getattr(read, "_metadata", None)
-        chosen = type(read)((key, torch.zeros(1, 1) if value.dim() > 1 else torch.zeros(1))
-                            for key, value in read.items() if key.startswith((f"{head}.conv_cls", f"{head}.aux_conv_cls")))  # fmt: skip
-        if metadata is not None:
-            chosen._metadata = metadata
+        names = [f"{head}.{name}.{leaf}" for name in ("conv_cls", "aux_conv_cls") for leaf in ("weight", "bias")]
+        chosen = OrderedDict((name, read[name].flatten()[:1].view((1,) * min(read[name].dim(), 2))) for name in names)
+        if hasattr(read, "_metadata"):
+            chosen._metadata = read._metadata
         result = model.load_state_dict(chosen, strict=False)
         assert (f"{head}.{own}" in result.missing_keys) == missing

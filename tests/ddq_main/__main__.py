@@ -1,4 +1,4 @@
-"""Plant all faults and print what was said of each: ``DDQ_LEGACY_MAIN_REPO=DDQ python -m tests.ddq_main [NAME ...]``."""
+"""Plant all faults, print what was said of each: ``DDQ_LEGACY_MAIN_REPO=DDQ python -m tests.ddq_main [NAME ...]``."""
 
 from __future__ import annotations
 

@@ -59,10 +59,13 @@ class Bench:
         """Plant the fault of this name, or none, and compare."""
         with mock.patch.dict(os.environ, {VARIABLE: name}):
             try:
-                with self.sides.passing(self.sides.new("new", beside=str(self.legacy.folder), twin=self.legacy.records)) as new:
+                made = self.sides.new("new", beside=str(self.legacy.folder), twin=self.legacy.records)
+                with self.sides.passing(made) as new:
                     family = self.port.family
                     verdict = ended(judge(self.legacy, new, self.port.mapping, family.exclusions, Tolerance()))
             except SideError as error:
                 return Finding("CRASH", "", str(error))
         first = verdict.divergence
-        return Finding(verdict.outcome, first.where if first else "", first.message if first else " ".join(verdict.reasons))
+        if first is None:
+            return Finding(verdict.outcome, "", " ".join(verdict.reasons))
+        return Finding(verdict.outcome, first.where, first.message)

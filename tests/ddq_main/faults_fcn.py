@@ -46,7 +46,7 @@ def _neighbours(number: int, last: int) -> tuple[int, int]:
 def _channels_exchanged(right: Any) -> Any:
     def shuffled(maps: Any, channels: int) -> list[Tensor]:
         own = maps[0].size(1) - 2 * channels
-        parts = [(each[:, :own], each[:, own : own + channels], each[:, own + channels :]) for each in right(maps, channels)]
+        parts = [each.split([own, channels, channels], dim=1) for each in right(maps, channels)]
         return [torch.cat([first, last, middle], dim=1) for first, middle, last in parts]
 
     return shuffled
@@ -77,8 +77,13 @@ class _Before(nn.Module):
         return result if self.behind is None else self.behind(result)
 
 
+def _scored(score: Any) -> Plant:
+    return replacing(head, "sigmoid_geometric_mean", lambda right: score)
+
+
 def _scale_within(cls: Any, reg: Any, objectness: Any, classes: Any, distances: Any, scales: Any) -> tuple:
-    return cls, reg, objectness, classes, distances, [_Before(scale, before=torch.log, behind=torch.exp) for scale in scales]
+    inner = [_Before(scale, before=torch.log, behind=torch.exp) for scale in scales]
+    return cls, reg, objectness, classes, distances, inner
 
 
 def _softplus(cls: Any, reg: Any, objectness: Any, classes: Any, distances: Any, scales: Any) -> tuple:
@@ -90,8 +95,19 @@ def _objectness_of_classes(cls: Any, reg: Any, objectness: Any, *rest: Any) -> t
     return cls, reg, _Before(objectness, before=lambda x: next(moved)), *rest
 
 
-def _aux_of_main(name: str) -> Plant:
-    return lambda model: setattr(model.bbox_head, f"aux_{name}", getattr(model.bbox_head, name))
+def _aux_of_main(number: int) -> Plant:
+    """Predict the auxiliary outputs with one layer of the main ones, by its number among the layers."""
+
+    def plant(model: nn.Module) -> None:
+        own, right = model.bbox_head, head._predicted
+        main = (own.objectness, own.conv_cls, own.conv_reg, own.scales)
+
+        def predicted(cls: Any, reg: Any, *layers: Any) -> Any:
+            return right(cls, reg, *layers[:number], main[number], *layers[number + 1 :])
+
+        head._predicted = predicted
+
+    return plant
 
 
 def _priors(change: Any) -> Plant:
@@ -157,6 +173,14 @@ def _targets(change: Any) -> Plant:
     return replacing(aux_loss.DenseAuxLoss, "targets", with_result(change))
 
 
+def _of_ddq_detr(right: Any) -> Any:
+    return TopkHungarianAssigner.class_basis
+
+
+def _without_negatives(targets: Any) -> Any:
+    return replace(targets, label_weights=targets.quality.gt(0).float())
+
+
 def _exchanged(model: nn.Module) -> None:
     loss = model.bbox_head.aux_loss, model.bbox_head.main_loss
     loss[0].assigner, loss[1].assigner = loss[1].assigner, loss[0].assigner
@@ -185,7 +209,7 @@ def _losses_of_all(right: Any) -> Any:
 
 FAULTS = (
     _fcn("levels_exchanged", _HEAD, _shuffled_by(lambda n, last: _neighbours(n, last)[::-1])),
-    _fcn("coarsest_from_the_finer", _HEAD, _shuffled_by(lambda n, last: (n + 1 if n < last else n - 1, max(n - 1, 0)))),
+    _fcn("coarsest_from_the_finer", _HEAD, _shuffled_by(lambda n, last: (min(n + 1, 2 * last - n - 1), max(n - 1, 0)))),
     _fcn("finest_from_the_coarser", _HEAD, _shuffled_by(lambda n, last: (min(n + 1, last), n - 1 if n else 1))),
     _fcn("channels_exchanged", _HEAD, replacing(head, "shuffled", _channels_exchanged)),
     _fcn("corners_not_on_corners", _HEAD, replacing(shuffle, "_resized", _cornerless)),
@@ -193,13 +217,13 @@ FAULTS = (
     _fcn("boxes_shuffled_early", _HEAD, _shuffled_from("reg", 2)),
     _fcn("shuffled_never", _HEAD, _shuffled_from("reg", 4)),
     _fcn("norm_eps", ("bbox_head.cls_convs.0.gn",), setting("bbox_head.cls_convs.0.gn.eps", 1e-3)),
-    _fcn("score_without_root", _HEAD, replacing(head, "sigmoid_geometric_mean", lambda right: lambda a, b: a.sigmoid() * b.sigmoid())),
-    _fcn("score_without_objectness", _HEAD, replacing(head, "sigmoid_geometric_mean", lambda right: lambda a, b: a.sigmoid() + 0 * b)),
+    _fcn("score_without_root", _HEAD, _scored(lambda classes, objectness: classes.sigmoid() * objectness.sigmoid())),
+    _fcn("score_without_objectness", _HEAD, _scored(lambda classes, objectness: classes.sigmoid() + 0 * objectness)),
     _fcn("scale_within_the_exponent", (*_HEAD, "bbox_head.scales.0"), _predicting(_scale_within)),
     _fcn("softplus_for_exp", _HEAD, _predicting(_softplus)),
     _fcn("objectness_of_class_features", _HEAD, _predicting(_objectness_of_classes)),
-    _fcn("aux_scales_of_main", _HEAD, _aux_of_main("scales")),
-    _fcn("aux_classes_of_main", _HEAD, _aux_of_main("conv_cls")),
+    _fcn("aux_scales_of_main", _HEAD, _aux_of_main(3)),
+    _fcn("aux_classes_of_main", _HEAD, _aux_of_main(1)),
     _fcn("points_at_corners", _HEAD, _priors(lambda points: points - points.min())),
     _fcn("points_transposed", _HEAD, _priors(lambda points: points.flip(-1))),
     _fcn("distances_in_pixels", _HEAD, setting("bbox_head.strides", (1, 1, 1, 1, 1))),
@@ -217,14 +241,14 @@ FAULTS = (
     _fcn("four_queries_for_an_object", _AUX, _of_loss("assigner.topk", 4)),
     _fcn("two_queries_for_an_object", _MAIN, setting("bbox_head.main_loss.assigner.topk", 2)),
     _fcn("losses_exchanged", _AUX, _exchanged),
-    _fcn("second_sigmoid", _AUX, replacing(assigner.LogitTopkHungarianAssigner, "class_basis", lambda right: TopkHungarianAssigner.class_basis)),
+    _fcn("second_sigmoid", _AUX, replacing(assigner.LogitTopkHungarianAssigner, "class_basis", _of_ddq_detr)),
     _fcn("cost_without_shares", _AUX, _of_loss("assigner.reg_cost", BBoxL1Cost(weight=5.0))),
     _fcn("cost_weight", _AUX, _of_loss("assigner.cls_cost.weight", 1.0)),
     _fcn("alignment_exponent", _AUX, _of_loss("assigner.beta", 4)),
     _fcn("quality_as_it_is_aligned", _AUX, _targets(lambda targets: replace(targets, quality=targets.quality**2))),
-    _fcn("negatives_without_weight", _AUX, _targets(lambda targets: replace(targets, label_weights=targets.quality.gt(0).float()))),
+    _fcn("negatives_without_weight", _AUX, _targets(_without_negatives)),
     _fcn("normaliser_with_eps", ("bbox_head.aux_loss.loss_cls",), _of_loss("loss_cls.normaliser_eps", True)),
     _fcn("box_loss_weight", ("bbox_head.aux_loss.loss_bbox",), _of_loss("loss_bbox.loss_weight", 1.0)),
     _fcn("focal_exponent", ("bbox_head.aux_loss.loss_cls",), _of_loss("loss_cls.beta", 1.0)),
-    _fcn("proposals_counted_together", ("num_proposal", *_HEAD), replacing(head.DDQFCNHead, "query_losses", _summed_count)),
+    _fcn("counted_together", ("num_proposal", *_HEAD), replacing(head.DDQFCNHead, "query_losses", _summed_count)),
 )

@@ -16,7 +16,7 @@ from .planting import Plant, replacing, setting
 _RPN, _ROI = ("rpn_head",), ("roi_head",)
 #: Proposals are given to the refinement stages by the detector, after the head of proposals has made them.
 _HANDED = (*_ROI, *_RPN, "the detector")
-_FIRST = "roi_head.bbox_head.0"
+_REGIONS, _FIRST = "roi_head.bbox_roi_extractor.0", "roi_head.bbox_head.0"
 
 
 def _rcnn(name: str, where: tuple[str, ...], plant: Plant) -> Fault:
@@ -131,9 +131,9 @@ def _features_kept(model: nn.Module) -> None:
 
 
 FAULTS = (
-    _rcnn("levels_from_the_finest", ("the detector", *_RPN), _levels(lambda x: (x[1], *x[1:-1]))),
+    _rcnn("levels_from_the_finest", ("the detector", *_RPN), _levels(lambda x: (x[0], *x[:-1]))),
     _rcnn("levels_backwards", ("the detector", *_RPN), _levels(lambda x: (x[1], x[0], *x[2:]))),
-    _rcnn("fewer_proposals", (*_HANDED, "roi_head.bbox_roi_extractor.0"), setting("rpn_head.num_distinct_queries", 30)),
+    _rcnn("fewer_proposals", (*_HANDED, _REGIONS), setting("rpn_head.num_distinct_queries", 30)),
     _rcnn("proposals_worst_first", _HANDED, _worst_first),
     _rcnn("proposals_grow", _HANDED, _with("bboxes", lambda boxes: boxes * 1.01)),
     _rcnn("proposals_clipped", _HANDED, _with("bboxes", lambda boxes: boxes.clamp(0, 64))),
@@ -142,8 +142,8 @@ FAULTS = (
     _rcnn("features_not_detached", (*_RPN, "rpn_head.compress", "rpn_head.cls_convs.3.activate",
                                     "rpn_head.reg_convs.3.activate"), _undetached),
     _rcnn("extent_exchanged", (*_HANDED, f"{_FIRST}.loss_bbox"), _with("imgs_whwh", lambda extent: extent.roll(1, -1))),
-    _rcnn("finest_scale", ("roi_head.bbox_roi_extractor.0",), setting("roi_head.bbox_roi_extractor.0.finest_scale", 28)),
-    _rcnn("finest_level_unused", ("roi_head.bbox_roi_extractor.0",), _pooled),
+    _rcnn("finest_scale", (_REGIONS,), setting(f"{_REGIONS}.finest_scale", 28)),
+    _rcnn("finest_level_unused", (_REGIONS,), _pooled),
     _rcnn("regions_unaligned", tuple(f"roi_head.bbox_roi_extractor.0.roi_layers.{n}" for n in range(6)), _unaligned),
     _rcnn("fewer_samples", tuple(f"roi_head.bbox_roi_extractor.0.roi_layers.{n}" for n in range(6)), _fewer_samples),
     _rcnn("coder_stds", (*_ROI, _FIRST), _coder("stds", (0.1, 0.1, 0.2, 0.2))),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mmdet.models.layers import inverse_sigmoid
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ddq_port.models.ddq_detr.assigner import TopkHungarianAssigner

@@ -48,7 +48,7 @@ class ShareBBoxL1Cost(BaseMatchCost):
 
 @TASK_UTILS.register_module()
 class ShareIoUCost(IoUCost):
-    """IoU of boxes that were shares of the image on the way, and are in pixels again; options as of mmdet's ``IoUCost``."""
+    """IoU of boxes that were shares of the image on the way, and are pixels again; options of mmdet's ``IoUCost``."""
 
     def __call__(
         self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict[str, Any], **kwargs: Any

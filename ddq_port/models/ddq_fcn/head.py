@@ -100,7 +100,7 @@ class DDQFCNHead(BaseDenseHead):
         return objectness, classes, distances, nn.ModuleList(Scale(1.0) for _ in self.strides)
 
     def init_weights(self) -> None:
-        """Initialise as the official code does, which leaves the first layer of the auxiliary objectness as torch made it."""
+        """Initialise as the official code: the first layer of the auxiliary objectness stays as torch made it."""
         prior = bias_init_with_prob(0.01)
         for branch in (self.cls_convs, self.reg_convs, self.objectness):
             for module in branch.modules():

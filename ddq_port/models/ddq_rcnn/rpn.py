@@ -84,7 +84,9 @@ class DDQFCNRPN(DDQFCNHead):
         length = max(len(bboxes) for bboxes, _ in chosen)
         return [
             InstanceData(
-                bboxes=_padded(bboxes, length), features=_padded(features, length), imgs_whwh=_extent(meta, bboxes, length)
+                bboxes=_padded(bboxes, length),
+                features=_padded(features, length),
+                imgs_whwh=_extent(meta, bboxes, length),
             )
             for (bboxes, features), meta in zip(chosen, batch_img_metas)
         ]

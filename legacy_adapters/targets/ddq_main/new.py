@@ -35,7 +35,7 @@ class PortedDDQ(mmdet3.MMDet3Adapter):
         unscaled = super().variants(model)[UNSCALED]
         return {UNSCALED: lambda batch: [_by_class(found) for found in unscaled(batch)]}
 
-    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Callable[[str, int], dict[str, Any]]:
+    def image_detector(self, model: Any, options: Mapping[str, Any]) -> Callable[[str, int], dict[str, Any]]:
         """Take the test pipeline of the config; return what 2.x does: class by class."""
         detect = super().image_detector(model, options)
 

@@ -23,8 +23,8 @@ from .checkout import CHECKOUT, MMCV_FOLDER
 class OfficialDDQ(mmdet2.MMDet2Adapter):
     """Build and run a model of the repo.
 
-    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, a plain
-    Python file whose ``model`` is merged into the config's, or ``""``.
+    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, a
+    plain Python file whose ``model`` is merged into the config's, or ``""``.
     """
 
     def config(self, options: Mapping[str, Any]) -> str:

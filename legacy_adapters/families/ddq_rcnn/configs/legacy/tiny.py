@@ -1,4 +1,4 @@
-# The small width of `ddq-rcnn_tiny`, merged into the official config of 12 epochs; keys of the stages are their numbers.
+# The small width of `ddq-rcnn_tiny`, merged into the official config of 12 epochs; stages are keyed by number.
 _classes, _width = 3, 64
 _stage = dict(
     num_classes=_classes,
