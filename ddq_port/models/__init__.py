@@ -10,7 +10,7 @@ from .ddq_rcnn import DDQFCNRPN, DDQRCNN
 from .detr import DETR, DeformableDETR, DeformableDETRHead, DETRHead, NormalizedBBoxL1Cost
 
 __all__ = [
-    "DDQDETR", "DDQDETRHead", "DDQFCNHead", "DDQFCNRPN", "DDQRCNN", "DDQTransformerDecoder", "DETR", "DETRHead", "DeformableDETR",
-    "DeformableDETRHead", "DenseAuxLoss", "LogitTopkHungarianAssigner", "NormalizedBBoxL1Cost", "QueryLoss",
-    "ShareBBoxL1Cost", "ShareIoUCost", "TopkHungarianAssigner",
+    "DDQDETR", "DDQDETRHead", "DDQFCNHead", "DDQFCNRPN", "DDQRCNN", "DDQTransformerDecoder", "DETR", "DETRHead",
+    "DeformableDETR", "DeformableDETRHead", "DenseAuxLoss", "LogitTopkHungarianAssigner", "NormalizedBBoxL1Cost",
+    "QueryLoss", "ShareBBoxL1Cost", "ShareIoUCost", "TopkHungarianAssigner",
 ]  # fmt: skip
