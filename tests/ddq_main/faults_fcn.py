@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ddq_port.models  # noqa: F401  # isort: skip  (supplies mmcv._ext before mmdet asks)
+
 from dataclasses import replace
 from typing import Any
 
