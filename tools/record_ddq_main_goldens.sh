@@ -8,8 +8,9 @@ repo=$1
 shift
 here=$(cd "$(dirname "$0")/.." && pwd)
 [ $# -gt 0 ] || set -- ddq_fcn ddq_rcnn
-mkdir -p "$here/tests/golden/ddq_main"
 for family in "$@"; do
-    ddq-parity capture "$here/tests/golden/ddq_main/$family.npz" --family "$family" --variant tiny --legacy-repo "$repo" \
+    file=$here/legacy_adapters/families/$family/goldens/tiny.npz # in the package, for the demo
+    mkdir -p "$(dirname "$file")"
+    ddq-parity capture "$file" --family "$family" --variant tiny --legacy-repo "$repo" \
         --size 61x93,83x77 --check forward,loss,grad --threads 1 --force --quiet
 done

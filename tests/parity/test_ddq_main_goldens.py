@@ -6,13 +6,12 @@ Recorded with ``tools/record_ddq_main_goldens.sh`` from a checkout of jshilong/D
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
+from legacy_adapters import registry
 from parity.golden import golden
 
-FOLDER = Path(__file__).parents[1] / "golden" / "ddq_main"
 #: Of each family: least number of records and of leaf calls, and the taps of its decisions.
 CASES = {
     "ddq_fcn": (1500, 550, {"detections", "nms", "match"}),
@@ -23,12 +22,13 @@ CASES = {
 @pytest.mark.parametrize("family", CASES)
 def test_detector_matches_and_all_of_it_is_exercised(parity, family):
     records, calls, taps = CASES[family]
-    recorded = golden.load(FOLDER / f"{family}.npz")
+    file = registry.get(family).demo
+    recorded = golden.load(file)
     versions = {name: module["version"] for name, module in recorded.provenance["modules"].items()}
     assert versions == {"mmdet": "2.22.0", "mmcv": "1.4.7", "projects": ""}
     assert recorded.provenance["commit"] == "de9331e"
     assert {key.split("/")[1] for key in recorded.decisions} == taps
-    result = parity("check", FOLDER / f"{family}.npz", "--threads", "1", "--json")
+    result = parity("check", file, "--threads", "1", "--json")
     assert result.exit_code == 0, result.output
     verdict = json.loads(result.stdout)
     assert verdict["verdict"] == "MATCH" and verdict["accepted"] == verdict["records"] > records

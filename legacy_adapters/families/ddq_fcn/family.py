@@ -25,4 +25,5 @@ FAMILY = Family(
     seeding=models.HEAD_SEEDING,
     batch_divisor=32,
     layouts=Path("layouts"),
+    demo=Path("goldens/tiny.npz"),
 )

@@ -36,4 +36,5 @@ FAMILY = Family(
     ),
     batch_divisor=32,
     layouts=Path("layouts"),
+    demo=Path("goldens/tiny.npz"),
 )
