@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from .image_set import write_image_set
 
 REPO = os.environ.get("DDQ_LEGACY_MAIN_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_MAIN_REPO is not set (jshilong/DDQ, branch main)")
@@ -58,3 +61,12 @@ def test_training_steps_differ_in_the_rounding_of_learning_rates_alone(official:
     assert official(family, *steps, "--tolerance", "fixed", "--rtol", "0", "--atol", "0")["verdict"] == "MATCH"
     exact = official(family, *steps, exit_code=1)
     assert exact["first_divergence"]["where"] == "the schedule"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_detections_of_image_files_are_the_same(parity: Callable, tmp_path: Path, family: str) -> None:
+    annotations, images = write_image_set(tmp_path)
+    arguments = ("--family", family, "--variant", "tiny", "--legacy-repo", REPO, "--scale", "96x160", "--json")
+    result = parity("eval", "--ann", annotations, "--images", images, *arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["verdict"] == "MATCH"
