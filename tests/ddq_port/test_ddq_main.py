@@ -36,7 +36,7 @@ def model(family: str) -> nn.Module:
 
 def batch(objects: tuple[int, ...] = (2, 3)) -> Batch:
     """Return two images of different sizes."""
-    return seeded_batch([(64, 96), (80, 64)], seed=0, num_classes=3, objects=objects, divisor=32)
+    return seeded_batch([(40, 64), (64, 48)], seed=0, num_classes=3, objects=objects, divisor=32)
 
 
 def training_terms(family: str, objects: tuple[int, ...] = (2, 3)) -> tuple[dict[str, Tensor], Tensor]:
@@ -181,7 +181,7 @@ def test_proposals_are_as_many_for_each_image_and_the_rest_is_zero() -> None:
     assert counts[0] != counts[1] and {len(each) for each in proposals} == {max(counts)}
     short = proposals[counts.index(min(counts))]
     assert not short.bboxes[min(counts) :].any() and not short.features[min(counts) :].any()
-    assert proposals[0].imgs_whwh[0].tolist() == [96.0, 64.0, 96.0, 64.0]
+    assert proposals[0].imgs_whwh[0].tolist() == [64.0, 40.0, 64.0, 40.0]
     rcnn.rpn_head.num_distinct_queries = 7
     try:
         assert {len(each) for each in rcnn.rpn_head.predict(x[1:], mmdet3.data_samples(images, False))} == {7}
