@@ -31,7 +31,7 @@ from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
-from .training import training_lines
+from .training import training_lines, zero_lines
 
 MOST_LINES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
@@ -152,7 +152,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     )
     for line in initial_lines(verdict):
         print_wrapped(line, console)
-    for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
+    for line in [*rounding_lines(verdict), *zero_lines(verdict), *without_effect_lines(verdict)]:
         print_wrapped(line, console)
     for line in training_lines(verdict):
         print_wrapped(line, console)
