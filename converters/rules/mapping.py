@@ -90,6 +90,7 @@ class Mapping:
         aliases: Names of what has no key, from the legacy side to the new one.
         forms: Of what the legacy side records in another form.
         former: From names that the legacy code base has given up to those that it has now.
+        containers: Paths of modules of both sides that are one, though the rules do not tell; an alias goes before them.
 
     Raises:
         MappingError: If a pattern is malformed, wildcards differ, rules, former names or aliases repeat or overlap, the
@@ -102,6 +103,7 @@ class Mapping:
     aliases: tuple[Alias, ...] = ()
     forms: tuple[Form, ...] = ()
     former: tuple[Rename, ...] = ()
+    containers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
@@ -282,6 +284,9 @@ class Mapping:
         alias = self.other_names.new_name(MODULE, path)
         if alias is not None:
             return alias
+        for legacy, new in self.containers:
+            if legacy == path:
+                return new
         places = [
             place
             for index, pattern in self._sources

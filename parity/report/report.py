@@ -160,6 +160,9 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
         print_wrapped(f"  excluded {line}", console)
+    if verdict.containers:
+        pairs = [f"{one} and {two}" for one, two in verdict.containers]
+        print_wrapped(sections.cut_list("  taken for one, for they hold the same parameters: ", pairs), console)
     lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
     if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)

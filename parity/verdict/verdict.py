@@ -11,6 +11,8 @@ from legacy_adapters.ground.words import counted
 from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..comparing.compare import Comparison, Tolerance
+from ..comparing.containers import Containers, containers, contradicted
+from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, lost_records
 from ..comparing.detections import ImageMatch, matched_images
 from ..comparing.drift import AutocastFailure
@@ -31,6 +33,9 @@ from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .reasons import condition_reasons, coverage_reasons, difference_reasons, lone_reasons, loose_reasons
 from .untouched import changed_inputs
+
+#: How often modules are taken for one; each time those that the values around them contradict are given up.
+_TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Verdict:
             could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
         idle_exclusions: those that were asked for and cover no record.
+        containers: paths of modules of both sides that were taken for one because they hold the same parameters.
     """
 
     outcome: str
@@ -81,6 +87,7 @@ class Verdict:
     is_too_loose: bool = False
     seeds_before: tuple[int, ...] = ()
     idle_exclusions: tuple[Exclusion, ...] = ()
+    containers: Containers = ()
 
     @property
     def exit_code(self) -> int:
@@ -115,7 +122,33 @@ def judge(
 
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
+
+    Where the sides part, modules that hold the same parameters are taken for one (:mod:`..comparing.containers`), so that
+    the place is named by their calls, too. What is no mismatch without that becomes none by it.
     """
+    verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys)
+    if keys is not None or verdict.outcome == MATCH or not verdict.comparisons:
+        return verdict
+    legacy = in_new_form(legacy, mapping)
+    tried = containers(legacy, new, mapping)
+    for _ in range(_TRIALS):
+        if not tried:
+            break
+        with_containers = replace(mapping, containers=tried)
+        other = _judged(legacy, new, with_containers, exclusions, tolerance, evidence, keys)
+        wrong = contradicted(other.comparisons, tried, mapping)
+        if not wrong:
+            is_new = other.outcome == MISMATCH and verdict.outcome != MISMATCH
+            return verdict if is_new else replace(other, containers=tried)
+        tried = tuple(pair for pair in tried if pair not in wrong)
+    return verdict
+
+
+def _judged(
+    legacy: Recording, new: Trace, mapping: NameMapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance,
+    evidence: Evidence | None, keys: Mapping[Key, Key] | None,
+) -> Verdict:
+    """Judge by the names that ``mapping`` gives; arguments as of :func:`judge`."""
     case = case_of(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     initial = initial_differences(case.legacy.coverage, case.new.coverage, mapping, case.comparisons)
     touched = changed_inputs(case.legacy, case.new) if case.stop is None else None  # a stopped side had no time
