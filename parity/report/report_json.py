@@ -46,6 +46,8 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "steps": _steps(verdict.comparisons),
         "only_rounding": list(rounding_only(verdict)),
         "containers": [{"legacy": one, "new": two} for one, two in verdict.containers],
+        "idle_names": list(verdict.idle_names),
+        "forms": list(verdict.forms),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),

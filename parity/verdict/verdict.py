@@ -16,8 +16,10 @@ from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, lost_records
 from ..comparing.detections import ImageMatch, matched_images
 from ..comparing.drift import AutocastFailure
-from ..comparing.evidence import Evidence
+from ..comparing.evidence import Evidence, likeness_of
+from ..comparing.idle import idle
 from ..comparing.pairing import LEGACY, NEW, Exclusion
+from ..comparing.turned import forms_for, turned
 from ..decisions.trials import DecisionDifference
 from ..sides.stopped import Stop
 from ..traces.kinds import OF_METHODS, Kind
@@ -65,6 +67,9 @@ class Verdict:
         labels: which classes were among the detections, and what the sides make of made-up predictions.
         idle_exclusions: those that were asked for and cover no record.
         containers: paths of modules of both sides that were taken for one because they hold the same parameters.
+        idle_names: aliases and forms of the family that fit nothing in this run.
+        layout: what is said of the first divergence if it is one of layout only; else empty.
+        forms: that would tell of everything that differs in its layout only.
     """
 
     outcome: str
@@ -88,6 +93,9 @@ class Verdict:
     seeds_before: tuple[int, ...] = ()
     idle_exclusions: tuple[Exclusion, ...] = ()
     containers: Containers = ()
+    idle_names: tuple[str, ...] = ()
+    layout: str = ""
+    forms: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -158,6 +166,8 @@ def _judged(
     conditions, differences = condition_reasons(case.legacy, case.new, tolerance), difference_reasons(case)
     is_other = bool(case.rejected or initial or case.lone_options or touched)
     is_too_loose = False
+    orders = _orders(case, evidence)
+    at = next((i for i, c in enumerate(case.comparisons) if divergence and c is divergence.comparison), None)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
@@ -184,7 +194,16 @@ def _judged(
         decisions=_differing_decisions(case.comparisons), detections=matched_images(case.legacy, case.new),
         initial=initial, stop=case.stop, degenerate=empty, labels=labels,
         seals={LEGACY: legacy.seal, NEW: new.seal}, is_too_loose=is_too_loose,
+        idle_names=idle(case.legacy, case.new, mapping),
+        layout=f"equal after permuting its axes {orders[at]}" if at in orders else "",
+        forms=tuple(forms_for(case.comparisons, orders)),
     )  # fmt: skip
+
+
+def _orders(case: Case, evidence: Evidence | None) -> dict[int, tuple[int, ...]]:
+    """Return what differs in its layout only, see :func:`turned`."""
+    near = likeness_of(case.legacy, case.new, evidence)
+    return {} if near is None else turned(case.comparisons, near)
 
 
 def _divergence(case: Case, initial: Sequence[InitialDifference]) -> Divergence | None:
