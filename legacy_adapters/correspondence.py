@@ -75,6 +75,34 @@ class Alias:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """Places of a batch that hold no image, where a model computes what nothing uses.
+
+    What is computed there may be nothing but rounding. It is compared all the same; but under a derived tolerance rounding
+    is measured by itself where there are images, and there alone it must be small enough to show an error.
+
+    Attributes:
+        name: glob of legacy modules whose tensors begin with the dimensions of the mask, in the new side's form.
+        mask: glob of the legacy modules that are given the mask, True where there is no image.
+        slot: glob of the mask's name among their arguments.
+        reason: why nothing uses what is computed at such places.
+    """
+
+    name: str
+    mask: str
+    slot: str
+    reason: str
+
+    def covers(self, record: Any) -> bool:
+        """Tell whether a record of the legacy side is of such a module."""
+        return fnmatchcase(record.name, self.name)
+
+    def tells(self, record: Any) -> bool:
+        """Tell whether an argument on the legacy side is the mask."""
+        return fnmatchcase(record.name, self.mask) and fnmatchcase(record.slot, self.slot)
+
+
+@dataclass(frozen=True)
 class Form:
     """What the legacy side records in another form than the new one: other dimensions first, or more of it.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .correspondence import Alias, Exclusion, Form
+from .correspondence import Alias, Exclusion, Form, Padding
 from .ground.names import LEGACY, NEW
 from .provenance import originals
 
@@ -185,6 +185,7 @@ class Family:
         aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
             variant.
         forms: of what the legacy side records in another form; or a function that makes them for a variant.
+        paddings: places of a batch that hold no image; or a function that tells them for a variant.
         former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
             them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
@@ -209,6 +210,7 @@ class Family:
     exclusions: Tuple[Exclusion, ...] = ()
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
+    paddings: Union[Sequence[Padding], Callable[[Variant], Sequence[Padding]]] = ()
     former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from converters.errors import MappingError
 from converters.rules.pattern import Pattern, intersect
-from legacy_adapters.correspondence import LOSS, MODULE, TAP, Alias, Form
+from legacy_adapters.correspondence import LOSS, MODULE, TAP, Alias, Form, Padding
 from legacy_adapters.family import SIDES
 from legacy_adapters.ground.names import LEGACY, NEW
 
@@ -128,6 +128,19 @@ def checked_forms(forms: Sequence[Form]) -> None:
         fault = _fault_of_form(form)
         if fault is not None:
             raise MappingError(f"Form {index} {fault}.")
+
+
+def checked_paddings(paddings: Sequence[Padding]) -> None:
+    """Refuse a padding that cannot be used.
+
+    Raises:
+        MappingError: Saying what is wrong with the first.
+    """
+    for index, padding in enumerate(paddings):
+        if not isinstance(padding, Padding):
+            raise MappingError(f"Padding {index} is {padding!r:.60}, expected a legacy_adapters.family.Padding.")
+        if not padding.reason.strip():
+            raise MappingError(f"Padding {index} of `{padding.name}` has no reason; write why nothing uses what is there.")
 
 
 def _fault_of_form(form: Form) -> str | None:

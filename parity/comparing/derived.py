@@ -276,6 +276,10 @@ def judged_in_training(sample: Sample, pair: Pair, evidence: Evidence) -> Findin
     """Measure and judge like :func:`examine`, with the room that jumps and rounding of gradients take in a training."""
     record = pair.legacy
     slack, gradient = training_slack(sample, record, evidence), follows_gradients(record)
+    if sample.of_images is not None:
+        # what is padding is held to its own rounding; how sharp the bounds are is told where there are images
+        everywhere, images = (examine(one, gradient, slack) for one in (sample, sample.of_images))
+        return replace(images, objection=images.objection or everywhere.objection)
     of_parameter = evidence.gradient(pair)
     if of_parameter is None or not only_rounding(of_parameter):
         return examine(sample, gradient, slack)

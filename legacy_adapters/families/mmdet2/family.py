@@ -67,6 +67,7 @@ FAMILY = Family(
     seeding=SEEDING,
     aliases=(*ALIASES, *rules_detr.ALIASES),
     forms=forms,
+    paddings=rules_detr.PADDINGS,
     exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
     batch_divisor=32,
     configured=configured,
