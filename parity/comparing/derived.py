@@ -154,6 +154,7 @@ class Finding:
         size: largest value of the reference.
         share: largest share of a size that rounding may explain here.
         slack: what may be explained beyond that.
+        of_images: the other figures are of the places with images, and padding is held to its own rounding.
         only_rounding: of a training: the parameter's gradient is zero but for rounding, so its step shows nothing.
     """
 
@@ -167,6 +168,7 @@ class Finding:
     share: float = LOOSE
     slack: float = 0.0
     only_rounding: bool = False
+    of_images: bool = False
 
 
 def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO, slack64: Norms = ZERO) -> Finding:
@@ -279,7 +281,7 @@ def judged_in_training(sample: Sample, pair: Pair, evidence: Evidence) -> Findin
     if sample.of_images is not None:
         # what is padding is held to its own rounding; how sharp the bounds are is told where there are images
         everywhere, images = (examine(one, gradient, slack) for one in (sample, sample.of_images))
-        return replace(images, objection=images.objection or everywhere.objection)
+        return replace(images, objection=images.objection or everywhere.objection, of_images=True)
     of_parameter = evidence.gradient(pair)
     if of_parameter is None or not only_rounding(of_parameter):
         return examine(sample, gradient, slack)

@@ -190,11 +190,19 @@ def spreads(
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
         tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
         errors = dict(zip(contents, in_order(tasks, BUFFERED)))
+        places = {record.key: images.places(twin) for record, twin in twins} if paddings else {}
+        parts = {
+            (record.digest, twin.digest, id(places[record.key])): (record, twin)
+            for record, twin in twins
+            if places.get(record.key) is not None
+        }
+        tasks = (
+            partial(_error, run, reference, *pair, partial(_part, values, places[pair[0].key])) for pair in parts.values()
+        )
+        of_images = dict(zip(parts, in_order(tasks, BUFFERED)))
         for record, twin in twins:
-            error = errors[record.digest, twin.digest]
-            places = images.places(twin)
-            if places is not None:
-                error = replace(error, images=_error(run, reference, record, twin, partial(_part, values, places)))
+            content = record.digest, twin.digest
+            error = replace(errors[content], images=of_images.get((*content, id(places.get(record.key)))))
             largest[record.key] = largest.get(record.key, ZERO) | error
     return largest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from legacy_adapters.correspondence import Padding
 from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import FLOW, OF_MODULES, Kind
-from ..traces.pieces import Numbers, pieces
+from ..traces.pieces import Numbers, array, pieces
 from ..traces.trace import Trace
 
 #: Of a padding: phase and content of a mask, and its shape.
@@ -45,10 +46,12 @@ class Part:
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield the elements flat, those of each piece of the tensor together."""
-        places, each, start = self.places.reshape(-1), self._at_a_place, 0
+        places, each, start = self.places.reshape(-1).numpy(), self._at_a_place, 0
         for piece in pieces(self.numbers):
             stop = start + len(piece)
-            yield piece[places[torch.arange(start, stop) // each]]
+            first, last = start // each, (stop - 1) // each + 1
+            begins = np.repeat(places[first:last], each)[start - first * each :]
+            yield torch.from_numpy(array(piece)[begins[: len(piece)]])
             start = stop
 
 

@@ -168,14 +168,21 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
-    """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
+    """Say of how many records padding was told apart, and how many have too much rounding under autocast.
+
+    Of those half precision tells nothing of their values.
+    """
     amp = verdict.provenance[LEGACY].get("amp")
     findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    padded = sum(finding.of_images for finding in findings)
+    lines = [f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"]
+    lines = lines if padded else []
     ceiling = derived.limits_of(amp).ceiling
     wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
-        return []
+        return lines
     return [
+        *lines,
         f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
         f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
     ]

@@ -189,4 +189,5 @@ def measure_legacy(
             with sides.passing(sides.legacy(f"repeat{number}", **given, **changes)) as trace:
                 yield trace
 
-    return Measured(reference, spreads(runs(), reference, values, sides.task.port.mapping.paddings))
+    paddings = sides.task.port.mapping.paddings if values is whole else ()  # sketches have no places
+    return Measured(reference, spreads(runs(), reference, values, paddings))

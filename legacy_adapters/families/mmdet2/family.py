@@ -18,10 +18,10 @@ def configured(legacy: str, new: str) -> Variant:
     """Return the model of two configs.
 
     Raises:
-        FamilyError: if there is no such config of the new side.
+        FamilyError: if there is no such config of the new side, or it is none of 3.x.
     """
     if new:
-        model_configs.path_of(new)
+        model_configs.read(new)
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
 
