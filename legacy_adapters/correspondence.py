@@ -103,6 +103,39 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What a family knows of a difference or an error that comes from the two code bases themselves.
+
+    It is told beside the first place where the sides part, or the error by which the new side ends, and changes no
+    verdict. It fits a record by its name, or an error.
+
+    Attributes:
+        text: what it may be, and what to do; one or two sentences.
+        name: glob of names of records of the new side; empty for none.
+        kind: glob of their kinds.
+        slot: glob of their slots.
+        fewer: only where the new side's tensor has fewer elements.
+        error: glob of the error's line; empty for none.
+    """
+
+    text: str
+    name: str = ""
+    kind: str = "*"
+    slot: str = "*"
+    fewer: bool = False
+    error: str = ""
+
+    def covers(self, record: Any) -> bool:
+        """Tell whether a record of the new side has the names this hint is for."""
+        named = bool(self.name) and fnmatchcase(record.name, self.name)
+        return named and fnmatchcase(record.kind, self.kind) and fnmatchcase(record.slot, self.slot)
+
+    def covers_error(self, line: str) -> bool:
+        """Tell whether this hint is for an error."""
+        return bool(self.error) and fnmatchcase(line, self.error)
+
+
+@dataclass(frozen=True)
 class Form:
     """What the legacy side records in another form than the new one: other dimensions first, or more of it.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .correspondence import Alias, Exclusion, Form, Padding
+from .correspondence import Alias, Exclusion, Form, Hint, Padding
 from .ground.names import LEGACY, NEW
 from .provenance import originals
 
@@ -186,6 +186,7 @@ class Family:
             variant.
         forms: of what the legacy side records in another form; or a function that makes them for a variant.
         paddings: places of a batch that hold no image; or a function that tells them for a variant.
+        hints: what is known of differences and errors that come from the two code bases themselves.
         former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
             them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
@@ -211,6 +212,7 @@ class Family:
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
     paddings: Union[Sequence[Padding], Callable[[Variant], Sequence[Padding]]] = ()
+    hints: Union[Sequence[Hint], Callable[[Variant], Sequence[Hint]]] = ()
     former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     markers: Tuple[str, ...] = ()

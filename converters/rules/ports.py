@@ -48,7 +48,7 @@ class Port:
         """
         try:
             rules = _rules(self.family, self.variant)
-            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former", "paddings")}
+            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former", "paddings", "hints")}
             return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error

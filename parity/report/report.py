@@ -266,6 +266,8 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
     for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
         print_wrapped(f"  {line}", console)
+    if divergence.hint:
+        print_wrapped(f"  known of this family: {divergence.hint}", console)
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

@@ -25,6 +25,7 @@ from .blame import Divergence, first_divergence
 from .case import Case, case_of
 from .counterparts import Counterparts
 from .draws import first_strayed
+from .hints import hint_of, hint_of_error
 from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, count_line, culprits_of
 from .labels import LabelCoverage, label_coverage
@@ -120,6 +121,9 @@ def judge(
     initial = initial_differences(case.legacy.coverage, case.new.coverage, mapping, case.comparisons)
     touched = changed_inputs(case.legacy, case.new) if case.stop is None else None  # a stopped side had no time
     divergence = _divergence(case, initial) or touched
+    if divergence is not None:
+        divergence = replace(divergence, hint=hint_of(divergence, mapping.hints))
+    stop = case.stop and replace(case.stop, hint=hint_of_error(case.stop.error, mapping.hints))
     empty = degenerate.reasons(case.legacy, case.new)
     labels = label_coverage(case.legacy, case.new, mapping)
     conditions, differences = condition_reasons(case.legacy, case.new, tolerance), difference_reasons(case)
@@ -149,7 +153,7 @@ def judge(
         provenance={LEGACY: legacy.provenance, NEW: new.provenance},
         classes={side: of.coverage.get("classes", {}) for side, of in ((LEGACY, legacy), (NEW, new))},
         decisions=_differing_decisions(case.comparisons), detections=matched_images(case.legacy, case.new),
-        initial=initial, stop=case.stop, degenerate=empty, labels=labels,
+        initial=initial, stop=stop, degenerate=empty, labels=labels,
         seals={LEGACY: legacy.seal, NEW: new.seal}, is_too_loose=is_too_loose,
     )  # fmt: skip
 

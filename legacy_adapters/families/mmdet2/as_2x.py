@@ -25,6 +25,7 @@ class As2xDetector(MMDet3Detector):
         _losses_of_no_positives()
         for module in model.modules():
             _keep_boxes_without_area(module)
+            _has_class_loss(module)
             if getattr(module, "with_bbox", False) and getattr(module, "with_mask", False) and hasattr(module, "predict_mask"):
                 _rescale_before_nms(module)
             for assigner in _matching_assigners(module):
@@ -40,6 +41,14 @@ def _keep_boxes_without_area(module: torch.nn.Module) -> None:
     config = getattr(module, "test_cfg", None)
     if isinstance(module, BaseDenseHead) and not isinstance(module, RPNHead) and config and "min_bbox_size" in config:
         config.min_bbox_size = -1
+
+
+def _has_class_loss(module: torch.nn.Module) -> None:
+    """D34: every dense head has a ``loss_cls`` to ask, be it None; without one inference of SSD fails."""
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    if isinstance(module, BaseDenseHead) and not hasattr(module, "loss_cls"):
+        module.loss_cls = None
 
 
 def _divide_by_scale_factors() -> None:

@@ -10,6 +10,7 @@ from . import model_configs, rules_detr
 from .aliases import ALIASES
 from .exclusions import EXCLUSIONS
 from .forms import forms
+from .hints import hints
 from .rules import former, rules
 from .seeding import SEEDING
 
@@ -68,6 +69,7 @@ FAMILY = Family(
     aliases=(*ALIASES, *rules_detr.ALIASES),
     forms=forms,
     paddings=rules_detr.PADDINGS,
+    hints=hints,
     exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
     batch_divisor=32,
     configured=configured,

@@ -1,0 +1,31 @@
+"""What is known of differences and errors that MMDetection 3.x itself brings; imports no torch."""
+
+from __future__ import annotations
+
+from legacy_adapters.family import Hint, Variant
+
+from .model_configs import of_new
+
+_UNDO = "--new-adapter legacy_adapters/families/mmdet2/as_2x.py"
+_NO_AREA = Hint(
+    "Dense heads of 3.x drop boxes without area before the NMS where test_cfg.min_bbox_size is not negative, those of 2.x "
+    f"do not (D28 of docs/deviations.md). Set model.test_cfg.min_bbox_size to -1 in the new config, or pass {_UNDO}.",
+    name="nms", kind="basis", fewer=True,
+)  # fmt: skip
+_MASKS = Hint(
+    "With masks 3.x calls the NMS before boxes have the size of the original image, 2.x after that (D31 of "
+    f"docs/deviations.md). Pass {_UNDO} to see whether anything else differs.",
+    name="nms", kind="basis", slot="boxes",
+)  # fmt: skip
+_SSD = Hint(
+    "That is an error of mmdet 3.3.0 itself: its base class of dense heads asks for loss_cls, which SSDHead does not have "
+    f"(models/dense_heads/base_dense_head.py:376). Pass {_UNDO}, or give your head a loss_cls of None.",
+    error="*SSD*Head*no attribute 'loss_cls'*",
+)  # fmt: skip
+
+
+def hints(variant: Variant) -> tuple[Hint, ...]:
+    """Return what is known of a model by its config of 3.x."""
+    head = of_new(variant).get("roi_head") or {}
+    of_masks = (_MASKS,) if "mask_head" in head else ()
+    return (_NO_AREA, *of_masks, _SSD)
