@@ -127,7 +127,7 @@ def judge(
     empty = degenerate.reasons(case.legacy, case.new)
     labels = label_coverage(case.legacy, case.new, mapping)
     conditions, differences = condition_reasons(case.legacy, case.new, tolerance), difference_reasons(case)
-    is_other = bool(case.rejected or initial or case.lone_options or touched)
+    is_other = bool(case.rejected or initial or case.lone_options or touched or labels.misnaming)
     is_too_loose = False
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
@@ -139,6 +139,9 @@ def judge(
             reasons = (f"The model is built or initialised differently in {counted(len(initial), 'place')}.",)
         elif not case.rejected and touched:
             reasons = (touched.message, *case.stopped)
+        elif not case.rejected and not case.lone_options and labels.misnaming:
+            reasons = case.stopped
+        reasons = (*filter(None, [labels.misnaming]), *reasons)
     elif case.stopped:
         outcome, reasons = INCOMPARABLE, case.stopped
     else:
