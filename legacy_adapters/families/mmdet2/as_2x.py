@@ -23,6 +23,7 @@ class As2xDetector(MMDet3Detector):
         model = super().build(options, device)
         _divide_by_scale_factors()
         _losses_of_no_positives()
+        _all_pairs_to_the_nms()
         for module in model.modules():
             _keep_boxes_without_area(module)
             _has_class_loss(module)
@@ -79,6 +80,18 @@ def _losses_of_no_positives() -> None:
         )
 
     L1Loss.forward = SmoothL1Loss.forward = forward
+
+
+def _all_pairs_to_the_nms() -> None:
+    """D35: YOLOv3 gives every pair of a box and a class above the threshold to the NMS, in the order of the boxes."""
+    from mmdet.models.dense_heads import yolo_head
+
+    def pairs(scores: Tensor, score_thr: float, topk: int, results: Any = None) -> tuple[Tensor, Tensor, Tensor, Any]:
+        above = scores > score_thr
+        boxes, labels = above.nonzero(as_tuple=True)
+        return scores[above], labels, boxes, results
+
+    yolo_head.filter_scores_and_topk = pairs
 
 
 def _rescale_before_nms(head: Any) -> None:

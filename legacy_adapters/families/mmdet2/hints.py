@@ -17,6 +17,11 @@ _MASKS = Hint(
     f"docs/deviations.md). Pass {_UNDO} to see whether anything else differs.",
     name="nms", kind="basis", slot="boxes",
 )  # fmt: skip
+_PAIRS = Hint(
+    "YOLOv3 of 3.x gives the NMS the test_cfg.nms_pre best pairs of a box and a class, 2.x all above the threshold (D35 of "
+    f"docs/deviations.md). Pass {_UNDO} to see whether anything else differs.",
+    name="nms", kind="basis", slot="boxes",
+)  # fmt: skip
 _SSD = Hint(
     "That is an error of mmdet 3.3.0 itself: its base class of dense heads asks for loss_cls, which SSDHead does not have "
     f"(models/dense_heads/base_dense_head.py:376). Pass {_UNDO}, or give your head a loss_cls of None.",
@@ -26,6 +31,7 @@ _SSD = Hint(
 
 def hints(variant: Variant) -> tuple[Hint, ...]:
     """Return what is known of a model by its config of 3.x."""
-    head = of_new(variant).get("roi_head") or {}
-    of_masks = (_MASKS,) if "mask_head" in head else ()
-    return (_NO_AREA, *of_masks, _SSD)
+    model = of_new(variant)
+    of_masks = (_MASKS,) if "mask_head" in (model.get("roi_head") or {}) else ()
+    of_pairs = (_PAIRS,) if model.get("type") == "YOLOV3" else ()
+    return (*of_pairs, _NO_AREA, *of_masks, _SSD)

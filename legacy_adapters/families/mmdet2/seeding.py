@@ -24,6 +24,8 @@ SEEDING = Seeding(
         "*ffns.0.layers.1.weight": 0.5,
         "bbox_head.fc_reg.weight": 8.0,
         "bbox_head.fc_cls.weight": 3.0,
+        # of blocks whose number makes features grow, so that all scores were 1
+        "backbone.conv_res_block*.conv2.conv.weight": 0.3,
         # Swish halves what is given to it, a ReLU of a residual branch does not
         **dict.fromkeys(("backbone.*.conv.weight", "bbox_head.multi_level_*_convs*"), 1.5),
         **{f"neck.{part}*": 1.5 for part in ("reduce_layers", "top_down", "bottom_up", "downsamples", "out_convs")},
