@@ -7,11 +7,14 @@ from legacy_adapters.family import Hint, Variant
 from .model_configs import of_new
 
 _UNDO = "--new-adapter legacy_adapters/families/mmdet2/as_2x.py"
-_NO_AREA = Hint(
+_AREA = (
     "Dense heads of 3.x drop boxes without area before the NMS where test_cfg.min_bbox_size is not negative, those of 2.x "
-    f"do not (D28 of docs/deviations.md). Set model.test_cfg.min_bbox_size to -1 in the new config, or pass {_UNDO}.",
-    name="nms", kind="basis", fewer=True,
-)  # fmt: skip
+    f"do not (D28 of docs/deviations.md). Set model.test_cfg.min_bbox_size to -1 in the new config, or pass {_UNDO}."
+)
+_NO_AREA = (
+    Hint(_AREA, name="nms", kind="basis", fewer=True),
+    Hint(_AREA, name="*_bbox_post_process", kind="method_in", slot="*min_bbox_size"),
+)
 _MASKS = Hint(
     "With masks 3.x calls the NMS before boxes have the size of the original image, 2.x after that (D31 of "
     f"docs/deviations.md). Pass {_UNDO} to see whether anything else differs.",
@@ -34,4 +37,4 @@ def hints(variant: Variant) -> tuple[Hint, ...]:
     model = of_new(variant)
     of_masks = (_MASKS,) if "mask_head" in (model.get("roi_head") or {}) else ()
     of_pairs = (_PAIRS,) if model.get("type") == "YOLOV3" else ()
-    return (*of_pairs, _NO_AREA, *of_masks, _SSD)
+    return (*of_pairs, *_NO_AREA, *of_masks, _SSD)
