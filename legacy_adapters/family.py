@@ -111,6 +111,7 @@ class Variant:
         settings: what the family's own rules want to know of it.
         title: what it is called in messages; empty for its name.
         classes: how many classes a detector tells apart; None to count the rows of the family's ``class_rows``.
+        seeding: of its weights; None for the family's.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     classes: Optional[int] = None
+    seeding: Optional[Seeding] = None
 
     def options(self, side: str) -> Mapping[str, Any]:
         """Return the options of a side's adapter."""

@@ -12,7 +12,7 @@ from .exclusions import EXCLUSIONS
 from .forms import forms
 from .hints import hints
 from .rules import former, rules
-from .seeding import SEEDING
+from .seeding import SEEDING, WITHIN_IMAGES
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -21,10 +21,10 @@ def configured(legacy: str, new: str) -> Variant:
     Raises:
         FamilyError: if there is no such config of the new side, or it is none of 3.x.
     """
-    if new:
-        model_configs.read(new)
+    is_queryinst = bool(new) and model_configs.read(new).get("type") == "QueryInst"
+    seeding = WITHIN_IMAGES if is_queryinst else None
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
-    return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
+    return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title, seeding=seeding)
 
 
 #: Small models, to try the family and in its tests.
