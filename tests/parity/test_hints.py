@@ -9,6 +9,7 @@ import torch
 
 from converters.errors import MappingError
 from converters.rules.mapping import Keep, Mapping
+from legacy_adapters import registry
 from legacy_adapters.family import Hint
 from legacy_adapters.launch import SideError
 from parity.report.report_json import as_dict
@@ -56,3 +57,12 @@ def test_error_is_told_with_what_is_known_of_it(tmp_path, error, told):
 def test_hint_that_cannot_be_told_is_refused(hint):
     with pytest.raises(MappingError, match="Hint 0"):
         known(hint)
+
+
+def test_config_of_the_wrong_version_is_refused_before_anything_runs(parity, tmp_path):
+    old = registry.get("mmdet2").folder / "configs" / "legacy" / "tiny_retinanet.py"
+    result = parity(
+        "run", "--family", "mmdet2", "--legacy-config", old, "--new-config", old, "--legacy-repo", tmp_path / "none"
+    )
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "of the new side is one of MMDetection 2.x, for it has `" in result.stderr
