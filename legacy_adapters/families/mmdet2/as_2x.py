@@ -24,6 +24,7 @@ class As2xDetector(MMDet3Detector):
         _divide_by_scale_factors()
         _losses_of_no_positives()
         _all_pairs_to_the_nms()
+        _masks_of_all_stages()
         for module in model.modules():
             _keep_boxes_without_area(module)
             _has_class_loss(module)
@@ -92,6 +93,29 @@ def _all_pairs_to_the_nms() -> None:
         return scores[above], labels, boxes, results
 
     yolo_head.filter_scores_and_topk = pairs
+
+
+def _masks_of_all_stages() -> None:
+    """D36: at inference HTC averages the masks of all its stages; 3.x keeps those of the last one only."""
+    from mmdet.models.roi_heads.htc_roi_head import HybridTaskCascadeRoIHead as Head
+
+    of_3x = Head._mask_forward
+
+    def forward(self: Any, *args: Any, training: bool = True, **kwargs: Any) -> dict[str, Any]:
+        masks: list[Tensor] = []
+
+        def keep(head: torch.nn.Module, given: Any, made: Any) -> None:
+            masks.append(made if isinstance(made, Tensor) else made[0])
+
+        hooks = [] if training else [head.register_forward_hook(keep) for head in self.mask_head]
+        try:
+            result = of_3x(self, *args, training=training, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return result if training else dict(result, mask_preds=masks)
+
+    Head._mask_forward = forward
 
 
 def _rescale_before_nms(head: Any) -> None:
