@@ -25,6 +25,11 @@ _PAIRS = Hint(
     f"docs/deviations.md). Pass {_UNDO} to see whether anything else differs.",
     name="nms", kind="basis", slot="boxes",
 )  # fmt: skip
+_STAGES = Hint(
+    "HTC of 3.x makes masks of its last stage only, 2.x of the average of all stages (D36 of docs/deviations.md). "
+    f"Pass {_UNDO} to see whether anything else differs.",
+    name="result", kind="tap", slot="masks",
+)  # fmt: skip
 _SSD = Hint(
     "That is an error of mmdet 3.3.0 itself: its base class of dense heads asks for loss_cls, which SSDHead does not have "
     f"(models/dense_heads/base_dense_head.py:376). Pass {_UNDO}, or give your head a loss_cls of None.",
@@ -36,5 +41,5 @@ def hints(variant: Variant) -> tuple[Hint, ...]:
     """Return what is known of a model by its config of 3.x."""
     model = of_new(variant)
     of_masks = (_MASKS,) if "mask_head" in (model.get("roi_head") or {}) else ()
-    of_pairs = (_PAIRS,) if model.get("type") == "YOLOV3" else ()
-    return (*of_pairs, *_NO_AREA, *of_masks, _SSD)
+    of_type = dict(YOLOV3=_PAIRS, HybridTaskCascade=_STAGES).get(str(model.get("type")))
+    return (*filter(None, [of_type]), *_NO_AREA, *of_masks, _SSD)
