@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 from .ground.names import LEGACY, NEW
 
@@ -154,6 +154,7 @@ class Form:
         select: ``(dim, index)`` for one element of a dimension, which is then gone, or ``(dim, start, stop)`` for
             some; after ``permute``. It fits tensors that have these elements only.
         reason: why the new side does without what a selection leaves out.
+        call: number of the module's call in its phase, from 0, where one module is called in several forms; None for all.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Form:
     permute: Tuple[int, ...] = ()
     select: Tuple[int, ...] = ()
     reason: str = ""
+    call: Optional[int] = None
 
     @property
     def text(self) -> str:
@@ -186,4 +188,5 @@ class Form:
             and fnmatchcase(record.kind, self.kind)
             and fnmatchcase(record.phase, self.phase)
             and fnmatchcase(record.scope, self.scope)
+            and self.call in (None, record.call)
         )

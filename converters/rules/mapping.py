@@ -92,6 +92,7 @@ class Mapping:
         paddings: Places of a batch that hold no image.
         hints: What is known of differences and errors that come from the two code bases themselves.
         former: From names that the legacy code base has given up to those that it has now.
+        containers: Paths of modules of both sides that are one, though the rules do not tell; an alias goes before them.
 
     Raises:
         MappingError: If a pattern is malformed, wildcards differ, rules, former names or aliases repeat or overlap, the
@@ -106,6 +107,7 @@ class Mapping:
     former: tuple[Rename, ...] = ()
     paddings: tuple[Padding, ...] = ()
     hints: tuple[Hint, ...] = ()
+    containers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
@@ -288,6 +290,9 @@ class Mapping:
         alias = self.other_names.new_name(MODULE, path)
         if alias is not None:
             return alias
+        for legacy, new in self.containers:
+            if legacy == path:
+                return new
         places = [
             place
             for index, pattern in self._sources

@@ -145,7 +145,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     folder = kept.folder
-    mapping = kept.port.mapping
+    mapping = replace(kept.port.mapping, containers=verdict.containers)
     legacy = in_new_form(Trace.load(folder / LEGACY), mapping)
     if not (folder / DECISIONS).exists():
         save_file(decisions_for_new_side(decisions(legacy), mapping), str(folder / DECISIONS))

@@ -145,7 +145,7 @@ def test_legacy_side_is_recorded_once_for_all_tests_whatever_is_compared_with_it
     jobs, run = [], Warm.run
     monkeypatch.setattr(Warm, "run", lambda warm, *args: (jobs.append(Path(args[0][-1]).name), run(warm, *args))[1])
     for adapter in ((), ("--new-adapter", planted("changed_state")), ("--new-adapter", planted("eps_layer_norm"))):
-        tiny("--check", "loss", *adapter, sizes="64x64")
+        assert tiny("--check", "loss", *adapter, sizes="64x64").exit_code == bool(adapter)
     assert Counter(jobs)["legacy.job.json"] <= 1 < Counter(jobs)["new.job.json"]
 
 

@@ -48,6 +48,9 @@ _FAULTS = Path(__file__).parents[1] / "faults"
 _OBEYED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
 #: Beginnings of those that only the start of a process heeds.
 _HEEDED_AT_START = ("PYTHON", "LD_", "ATEN_", "MKL_", "TORCH", "CUDA", "LC_", "LANG")
+#: Beginning of those that torch itself sets when a test first needs its compiler: they change nothing here, but if they
+#: counted, no warm process would serve from then on.
+_SET_BY_TORCH = "TORCHINDUCTOR_"
 #: Nothing else is where a warm process, whose path begins there, looks for modules.
 _WARM_PATH = ("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
 #: Kernels of torch, which the start of a process chooses; there are warm processes of each choice.
@@ -87,7 +90,8 @@ class Warm:
         """Tell whether a fork is as good as a process with this environment."""
 
         def fixed(variables: dict[str, str]) -> dict[str, str]:
-            names = (name for name in variables if name.startswith(_HEEDED_AT_START) and name not in _OBEYED)
+            heeded = (name for name in variables if name.startswith(_HEEDED_AT_START))
+            names = (name for name in heeded if name not in _OBEYED and not name.startswith(_SET_BY_TORCH))
             return {name: variables[name] for name in names if (name, variables[name]) != _WARM_PATH}
 
         return fixed(environment) == fixed(self.environment)

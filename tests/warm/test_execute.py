@@ -39,3 +39,9 @@ def test_environment_that_only_a_start_heeds_gets_a_process_of_its_own():
     ran = python("-c", "import sys; print(sys.flags.hash_randomization, 'torch' in sys.modules)", kind="plain",
                  env={**os.environ, "PYTHONHASHSEED": "0"})  # fmt: skip
     assert ran.stdout == "0 False\n"
+
+
+def test_what_torchs_compiler_sets_for_itself_keeps_no_warm_process_from_serving():
+    ran = python("-c", "import sys; print('torch' in sys.modules)", kind="plain",
+                 env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": "/nowhere"})  # fmt: skip
+    assert ran.stdout == "True\n"
