@@ -174,15 +174,12 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
-    """Say of how many records padding was told apart, and how many have too much rounding under autocast.
-
-    Of those half precision tells nothing of their values.
-    """
+    """Say of how many records padding was told apart, and how many have too much rounding in half precision."""
     amp = verdict.provenance[LEGACY].get("amp")
     findings = [c.finding for c in verdict.comparisons if c.finding is not None]
     padded = sum(finding.of_images for finding in findings)
-    lines = [f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"]
-    lines = lines if padded else []
+    told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
+    lines = [told] if padded else []
     ceiling = derived.limits_of(amp).ceiling
     wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
