@@ -165,6 +165,7 @@ class Finding:
         size: largest value of the reference.
         share: largest share of a size that rounding may explain here.
         slack: what may be explained beyond that.
+        of_images: the other figures are of the places with images, and padding is held to its own rounding.
         only_rounding: of a training: the parameter's gradient is zero but for rounding, so its step shows nothing.
         is_zero: the reference is zero but for rounding.
     """
@@ -179,6 +180,7 @@ class Finding:
     share: float = LOOSE
     slack: float = 0.0
     only_rounding: bool = False
+    of_images: bool = False
     is_zero: bool = False
 
 
@@ -300,7 +302,11 @@ def judged(sample: Sample, pair: Pair, evidence: Evidence, layer_size: Callable[
     is_cause = record.kind in _MAY_CANCEL
     cause = sample if is_cause else evidence.gradient(pair)
     if cause is None or not only_rounding(cause):
-        return examine(sample, gradient, slack)
+        if sample.of_images is None:
+            return examine(sample, gradient, slack)
+        # what is padding is held to its own rounding; how sharp the bounds are is told where there are images
+        everywhere, images = (examine(one, gradient, slack) for one in (sample, sample.of_images))
+        return replace(images, objection=images.objection or everywhere.objection, of_images=True)
     remains = limits_of(sample.amp).remains * layer_size(pair.new if is_cause else replace(pair.new, kind=Kind.GRAD))
     factor = max(FACTOR, remains / cause.spread.max)
     if record.kind == Kind.OPTIM_STATE:

@@ -174,14 +174,18 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
-    """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
+    """Say of how many records padding was told apart, and how many have too much rounding in half precision."""
     amp = verdict.provenance[LEGACY].get("amp")
     findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    padded = sum(finding.of_images for finding in findings)
+    told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
+    lines = [told] if padded else []
     ceiling = derived.limits_of(amp).ceiling
     wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
-        return []
+        return lines
     return [
+        *lines,
         f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
         f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
     ]
@@ -266,6 +270,8 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     said = [*_difference_lines(verdict, divergence), *layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
     for line in said:
         print_wrapped(f"  {line}", console)
+    if divergence.hint:
+        print_wrapped(f"  known of this family: {divergence.hint}", console)
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

@@ -109,6 +109,7 @@ def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
     return {
         "where": divergence.where,
         "message": divergence.message,
+        "hint": divergence.hint,
         "code": class_lines(verdict),
         "record": _comparison_dict(divergence.comparison) if divergence.comparison else None,
         "decision": None if decision is None else sections.decision_dict(decision),

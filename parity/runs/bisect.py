@@ -93,7 +93,7 @@ def _ordinary(kept: RunFolder) -> Verdict:
     if kept.tolerance.name == DERIVED:
         reference, new_reference = (Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW))
         spread = load_spread(kept.folder / SPREAD)
-        evidence = TraceEvidence(legacy, in_new_form(reference, mapping), spread, new, new_reference)
+        evidence = TraceEvidence(legacy, in_new_form(reference, mapping), spread, new, new_reference, mapping.paddings)
     return ended(judge(legacy, new, mapping, kept.exclusions, kept.tolerance, evidence))
 
 

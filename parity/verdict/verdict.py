@@ -29,6 +29,7 @@ from .blame import Divergence, first_divergence
 from .case import Case, case_of
 from .counterparts import Counterparts
 from .draws import first_strayed
+from .hints import hint_of, hint_of_error
 from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, count_line, culprits_of
 from .labels import LabelCoverage, label_coverage
@@ -161,10 +162,13 @@ def _judged(
     initial = initial_differences(case.legacy.coverage, case.new.coverage, mapping, case.comparisons)
     touched = changed_inputs(case.legacy, case.new) if case.stop is None else None  # a stopped side had no time
     divergence = _divergence(case, initial) or touched
+    if divergence is not None:
+        divergence = replace(divergence, hint=hint_of(divergence, mapping.hints))
+    stop = case.stop and replace(case.stop, hint=hint_of_error(case.stop.error, mapping.hints))
     empty = degenerate.reasons(case.legacy, case.new)
     labels = label_coverage(case.legacy, case.new, mapping)
     conditions, differences = condition_reasons(case.legacy, case.new, tolerance), difference_reasons(case)
-    is_other = bool(case.rejected or initial or case.lone_options or touched)
+    is_other = bool(case.rejected or initial or case.lone_options or touched or labels.misnaming)
     is_too_loose = False
     orders = _orders(case, evidence)
     at = next((i for i, c in enumerate(case.comparisons) if divergence and c is divergence.comparison), None)
@@ -178,6 +182,9 @@ def _judged(
             reasons = (f"The model is built or initialised differently in {counted(len(initial), 'place')}.",)
         elif not case.rejected and touched:
             reasons = (touched.message, *case.stopped)
+        elif not case.rejected and not case.lone_options and labels.misnaming:
+            reasons = case.stopped
+        reasons = (*filter(None, [labels.misnaming]), *reasons)
     elif case.stopped:
         outcome, reasons = INCOMPARABLE, case.stopped
     else:
@@ -192,7 +199,7 @@ def _judged(
         provenance={LEGACY: legacy.provenance, NEW: new.provenance},
         classes={side: of.coverage.get("classes", {}) for side, of in ((LEGACY, legacy), (NEW, new))},
         decisions=_differing_decisions(case.comparisons), detections=matched_images(case.legacy, case.new),
-        initial=initial, stop=case.stop, degenerate=empty, labels=labels,
+        initial=initial, stop=stop, degenerate=empty, labels=labels,
         seals={LEGACY: legacy.seal, NEW: new.seal}, is_too_loose=is_too_loose,
         idle_names=idle(case.legacy, case.new, mapping),
         layout=f"equal after permuting its axes {orders[at]}" if at in orders else "",
