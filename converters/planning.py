@@ -75,7 +75,7 @@ def plan(
     accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
     others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
     taken = ({**counted.tensors, **loaded.outside}, *others)
-    notes = (*_side_notes(found), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
+    notes = (*_side_notes(found, loaded), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
     planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
     done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
     planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
@@ -149,9 +149,15 @@ def _before(strays: list[str], rules: engine.Rules) -> str | None:
     return next(fitting, None)
 
 
-def _side_notes(found: detect.Detection) -> tuple[str, ...]:
-    """Say for which side a source was taken that its keys do not tell."""
-    return (f"Both sides have these keys; the source is taken for one of the {found.side} side.",) * found.is_of_either_side
+def _side_notes(found: detect.Detection, loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """Say for which side a source was taken that its keys do not tell, and why."""
+    if not found.is_of_either_side:
+        return ()
+    why = "as its metadata says" if "layout" in loaded.meta else "for the other layout is asked for"
+    return (
+        "This model has the same keys on both sides, so they do not tell of which side the source is; it is taken for one "
+        f"of the {found.side} side, {why}.",
+    )
 
 
 def _wrapping_notes(loaded: checkpoint.Checkpoint) -> tuple[str, ...]:

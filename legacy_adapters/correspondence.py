@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Dict, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 from .ground.names import LEGACY, NEW
 
@@ -75,6 +75,67 @@ class Alias:
 
 
 @dataclass(frozen=True)
+class Padding:
+    """Places of a batch that hold no image, where a model computes what nothing uses.
+
+    What is computed there may be nothing but rounding. It is compared all the same; but under a derived tolerance rounding
+    is measured by itself where there are images, and there alone it must be small enough to show an error.
+
+    Attributes:
+        name: glob of legacy modules whose tensors begin with the dimensions of the mask, in the new side's form.
+        mask: glob of the legacy modules that are given the mask, True where there is no image.
+        slot: glob of the mask's name among their arguments.
+        reason: why nothing uses what is computed at such places.
+    """
+
+    name: str
+    mask: str
+    slot: str
+    reason: str
+
+    def covers(self, record: Any) -> bool:
+        """Tell whether a record of the legacy side is of such a module."""
+        return fnmatchcase(record.name, self.name)
+
+    def tells(self, record: Any) -> bool:
+        """Tell whether an argument on the legacy side is the mask."""
+        return fnmatchcase(record.name, self.mask) and fnmatchcase(record.slot, self.slot)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a family knows of a difference or an error that comes from the two code bases themselves.
+
+    It is told beside the first place where the sides part, or the error by which the new side ends, and changes no
+    verdict. It fits a record by its name, or an error.
+
+    Attributes:
+        text: what it may be, and what to do; one or two sentences.
+        name: glob of names of records of the new side; empty for none.
+        kind: glob of their kinds.
+        slot: glob of their slots.
+        fewer: only where the new side's tensor has fewer elements.
+        error: glob of the error's line; empty for none.
+    """
+
+    text: str
+    name: str = ""
+    kind: str = "*"
+    slot: str = "*"
+    fewer: bool = False
+    error: str = ""
+
+    def covers(self, record: Any) -> bool:
+        """Tell whether a record of the new side has the names this hint is for."""
+        named = bool(self.name) and fnmatchcase(record.name, self.name)
+        return named and fnmatchcase(record.kind, self.kind) and fnmatchcase(record.slot, self.slot)
+
+    def covers_error(self, line: str) -> bool:
+        """Tell whether this hint is for an error."""
+        return bool(self.error) and fnmatchcase(line, self.error)
+
+
+@dataclass(frozen=True)
 class Form:
     """What the legacy side records in another form than the new one: other dimensions first, or more of it.
 
@@ -93,6 +154,7 @@ class Form:
         select: ``(dim, index)`` for one element of a dimension, which is then gone, or ``(dim, start, stop)`` for
             some; after ``permute``. It fits tensors that have these elements only.
         reason: why the new side does without what a selection leaves out.
+        call: number of the module's call in its phase, from 0, where one module is called in several forms; None for all.
     """
 
     name: str
@@ -103,6 +165,7 @@ class Form:
     permute: Tuple[int, ...] = ()
     select: Tuple[int, ...] = ()
     reason: str = ""
+    call: Optional[int] = None
 
     @property
     def text(self) -> str:
@@ -125,4 +188,5 @@ class Form:
             and fnmatchcase(record.kind, self.kind)
             and fnmatchcase(record.phase, self.phase)
             and fnmatchcase(record.scope, self.scope)
+            and self.call in (None, record.call)
         )

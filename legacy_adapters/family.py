@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from .correspondence import Alias, Exclusion, Form
+from .correspondence import Alias, Exclusion, Form, Hint, Padding
 from .ground.names import LEGACY, NEW
 from .provenance import originals
 
@@ -111,6 +111,7 @@ class Variant:
         settings: what the family's own rules want to know of it.
         title: what it is called in messages; empty for its name.
         classes: how many classes a detector tells apart; None to count the rows of the family's ``class_rows``.
+        seeding: of its weights; None for the family's.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     classes: Optional[int] = None
+    seeding: Optional[Seeding] = None
 
     def options(self, side: str) -> Mapping[str, Any]:
         """Return the options of a side's adapter."""
@@ -185,6 +187,8 @@ class Family:
         aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
             variant.
         forms: of what the legacy side records in another form; or a function that makes them for a variant.
+        paddings: places of a batch that hold no image; or a function that tells them for a variant.
+        hints: what is known of differences and errors that come from the two code bases themselves.
         former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
             them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
         class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
@@ -211,6 +215,8 @@ class Family:
     exclusions: Tuple[Exclusion, ...] = ()
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
+    paddings: Union[Sequence[Padding], Callable[[Variant], Sequence[Padding]]] = ()
+    hints: Union[Sequence[Hint], Callable[[Variant], Sequence[Hint]]] = ()
     former: Union[Sequence[Any], Callable[[Variant], Sequence[Any]]] = ()
     class_rows: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)

@@ -14,6 +14,7 @@ record() { # CASE VARIANT [OPTION ...]
     file=$here/tests/golden/ddq_detr/$case.npz
     case $case in # those in the package are of one variant each
         three_sizes | five_scales | swin) file=$here/legacy_adapters/families/ddq_detr/goldens/$variant.npz ;;
+        inference) file=$here/tests/golden/inference.npz ;; # for the faults that inference shows
     esac
     if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $case "* ]]; then return; fi
     ddq-parity capture "$file" --family ddq_detr --variant "$variant" --legacy-repo "$repo" --force --quiet "$@"
@@ -25,6 +26,7 @@ mkdir -p "$here/tests/golden/ddq_detr" "$here/legacy_adapters/families/ddq_detr/
 record three_sizes tiny_4scale
 record five_scales tiny_5scale
 record swin tiny_swinl
+record inference tiny_4scale --check forward --threads 1
 # for the tests, of a batch each; how the model is initialised stands in the first one
 edge() { record "$@" --check forward,loss,grad --threads 1; }
 edge one_class tiny_1class

@@ -30,6 +30,7 @@ _EMA, _MODULE, _STEPS = averages.EMA, averages.MODULE, averages.STEPS
 _OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 OWN = ("family", "variant", "layout", "tool", "tool_version")  # what a conversion writes into `meta`
+_OF_CODE = ("cfg", "mmcv_version", "mmdet_version", "mmengine_version")  # what `meta` says of the code of its side
 _PER_GROUP = ("base_values", "_last_value", "min_values")
 _ADVICE = "pass --keep model to convert the weights alone"
 
@@ -229,18 +230,15 @@ def _left_out(choice: Choice, rest: Mapping[str, Any]) -> Iterator[Line]:
 def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
     """Return a checkpoint's `meta` for the layout `to`.
 
-    The text of the config, `cfg`, describes the code of its own side, and tools build a model of it. So it is kept as
-    `legacy_cfg` or `new_cfg` when the layout changes, and put back on the way back.
+    The text of the config, `cfg`, describes the code of its own side, and tools build a model of it; versions of
+    packages are of that code, too. So these are kept as `legacy_cfg`, `legacy_mmdet_version` or `new_cfg` ... when the
+    layout changes, and put back on the way back.
     """
     if side == to:
         return dict(source)
-    own, other = f"{to}_cfg", f"{side}_cfg"
-    turned = {key: value for key, value in source.items() if key not in ("cfg", own)}
-    if "cfg" in source:
-        turned[other] = source["cfg"]
-    if own in source:
-        turned["cfg"] = source[own]
-    return turned
+    of_code = {f"{side}_{key}": source[key] for key in _OF_CODE if key in source}
+    back = {f"{to}_{key}": key for key in _OF_CODE}
+    return {**{back.get(key, key): value for key, value in source.items() if key not in _OF_CODE}, **of_code}
 
 
 def meta_lines(loaded: Checkpoint, side: str, to: str) -> tuple[Line, ...]:
@@ -251,8 +249,11 @@ def meta_lines(loaded: Checkpoint, side: str, to: str) -> tuple[Line, ...]:
     ]
     if MANIFEST_KEY not in loaded.meta:
         lines += [Line(f"{_META}.{key}", LEFT_OUT, "a name of ddq-convert's own") for key in OWN if key in loaded.meta]
-    if side != to and "cfg" in loaded.meta and f"{side}_cfg" in loaded.meta:
-        lines.append(Line(f"{_META}.{side}_cfg", LEFT_OUT, "`cfg` takes its place"))
+    lines += [
+        Line(f"{_META}.{side}_{key}", LEFT_OUT, f"`{key}` takes its place")
+        for key in _OF_CODE
+        if side != to and key in loaded.meta and f"{side}_{key}" in loaded.meta
+    ]
     return tuple(lines)
 
 

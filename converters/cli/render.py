@@ -194,7 +194,7 @@ def diff_lines(found: Diff, verbose: bool) -> list[str]:
 
 def _side_lines(name: str, side: Side) -> list[str]:
     known = side.detection
-    what = "unknown layout" if known is None else str(known)
+    what = "unknown layout (--family and what goes with it name one)" if known is None else str(known)
     wrapped = "".join(f"; {fact}" for fact in side.wrapping)
     return [f"{name:<{_LABEL}}{side.path}", *_paragraph("", f"{side.tensors} tensors, {what}{wrapped}")]
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from converters.errors import MappingError
 from converters.rules.pattern import Pattern, intersect
-from legacy_adapters.correspondence import LOSS, MODULE, TAP, Alias, Form
+from legacy_adapters.correspondence import LOSS, MODULE, TAP, Alias, Form, Hint, Padding
 from legacy_adapters.family import SIDES
 from legacy_adapters.ground.names import LEGACY, NEW
 
@@ -128,6 +128,32 @@ def checked_forms(forms: Sequence[Form]) -> None:
         fault = _fault_of_form(form)
         if fault is not None:
             raise MappingError(f"Form {index} {fault}.")
+
+
+def checked_paddings(paddings: Sequence[Padding]) -> None:
+    """Refuse a padding that cannot be used.
+
+    Raises:
+        MappingError: Saying what is wrong with the first.
+    """
+    for index, padding in enumerate(paddings):
+        if not isinstance(padding, Padding):
+            raise MappingError(f"Padding {index} is {padding!r:.60}, expected a legacy_adapters.family.Padding.")
+        if not padding.reason.strip():
+            raise MappingError(f"Padding {index} of `{padding.name}` has no reason; write why nothing uses what is there.")
+
+
+def checked_hints(hints: Sequence[Hint]) -> None:
+    """Refuse a hint that cannot be used.
+
+    Raises:
+        MappingError: Saying what is wrong with the first.
+    """
+    for index, hint in enumerate(hints):
+        if not isinstance(hint, Hint):
+            raise MappingError(f"Hint {index} is {hint!r:.60}, expected a legacy_adapters.family.Hint.")
+        if not hint.text.strip() or not (hint.name or hint.error):
+            raise MappingError(f"Hint {index} has no text, or neither a name nor an error that it is for.")
 
 
 def _fault_of_form(form: Form) -> str | None:

@@ -302,8 +302,8 @@ def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     ]
     if shapes:
         raise errors.ShapeMismatchError(
-            f"{len(shapes)} key(s) have another shape than variant `{layout.variant}`: "
-            f"{listed(shapes)}; check the variant."
+            f"{len(shapes)} key(s) have another shape than those of `{layout.variant}`: "
+            f"{listed(shapes)}; check the variant or config that was named, its number of classes included."
         )
     dtypes = [
         f"{key} (expected {want.dtype}, found {have.dtype})"
@@ -312,6 +312,6 @@ def _check_layout(produced: Mapping[str, AnyTensor], layout: Layout) -> None:
     ]
     if dtypes:
         raise errors.DtypeMismatchError(
-            f"{len(dtypes)} key(s) have another dtype than variant `{layout.variant}`: "
+            f"{len(dtypes)} key(s) have another dtype than those of `{layout.variant}`: "
             f"{listed(dtypes)}; {_remedy(specs.values())}."
         )

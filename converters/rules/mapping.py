@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import chain, combinations
 
 from converters.errors import MappingError, NotOneToOneError, UnmappedKeyError
-from converters.rules.aliases import Aliases, checked_forms
+from converters.rules.aliases import Aliases, checked_forms, checked_hints, checked_paddings
 from converters.rules.kinds import (
     Concat,
     Drop,
@@ -24,7 +24,7 @@ from converters.rules.kinds import (
     fault_of,
 )
 from converters.rules.pattern import Cut, Pattern, fill_segments, intersect
-from legacy_adapters.correspondence import MODULE, Alias, Form
+from legacy_adapters.correspondence import MODULE, Alias, Form, Hint, Padding
 
 __all__ = [
     "Application", "Concat", "Drop", "DropDuplicateOf", "Keep", "Mapping", "Match", "Pad", "Permute", "Rename",
@@ -89,7 +89,10 @@ class Mapping:
         class_keys: Patterns, good for both sides, of the tensors whose first dimension is the number of classes.
         aliases: Names of what has no key, from the legacy side to the new one.
         forms: Of what the legacy side records in another form.
+        paddings: Places of a batch that hold no image.
+        hints: What is known of differences and errors that come from the two code bases themselves.
         former: From names that the legacy code base has given up to those that it has now.
+        containers: Paths of modules of both sides that are one, though the rules do not tell; an alias goes before them.
 
     Raises:
         MappingError: If a pattern is malformed, wildcards differ, rules, former names or aliases repeat or overlap, the
@@ -102,6 +105,9 @@ class Mapping:
     aliases: tuple[Alias, ...] = ()
     forms: tuple[Form, ...] = ()
     former: tuple[Rename, ...] = ()
+    paddings: tuple[Padding, ...] = ()
+    hints: tuple[Hint, ...] = ()
+    containers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for index, rule in enumerate(self.rules):
@@ -114,6 +120,8 @@ class Mapping:
         _check_twins(self.rules)
         _ = self.other_names
         checked_forms(self.forms)
+        checked_paddings(self.paddings)
+        checked_hints(self.hints)
 
     @cached_property
     def other_names(self) -> Aliases:
@@ -282,6 +290,9 @@ class Mapping:
         alias = self.other_names.new_name(MODULE, path)
         if alias is not None:
             return alias
+        for legacy, new in self.containers:
+            if legacy == path:
+                return new
         places = [
             place
             for index, pattern in self._sources

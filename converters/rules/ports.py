@@ -14,7 +14,7 @@ from converters.rules import rule_file
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
-from legacy_adapters.family import Family, FamilyError, Variant
+from legacy_adapters.family import Family, FamilyError, Seeding, Variant
 from legacy_adapters.ground.names import NEW
 
 
@@ -48,7 +48,7 @@ class Port:
         """
         try:
             rules = _rules(self.family, self.variant)
-            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former")}
+            more = {name: _listed(self.family, name, self.variant) for name in ("aliases", "forms", "former", "paddings", "hints")}
             return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
@@ -57,6 +57,11 @@ class Port:
     def classes(self) -> int | None:
         """How many classes the model tells apart; None if only its tensors say so."""
         return self.told_classes if self.variant.classes is None else self.variant.classes
+
+    @property
+    def seeding(self) -> Seeding:
+        """What seeded weights of the model need."""
+        return self.variant.seeding or self.family.seeding
 
     @property
     def has_layouts(self) -> bool:

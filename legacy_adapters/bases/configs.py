@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, List, Mapping, Optional
 
 from legacy_adapters.origin import UnusableInputError
 
@@ -41,6 +41,23 @@ def check_form(config: Any, path: str, expected: str) -> None:
     wrong = fault(config, expected)
     if wrong is not None:
         raise UnusableInputError("Config {} {}.".format(path, wrong))
+
+
+def class_names(dataset: Any, own: Callable[[str], Any]) -> Optional[List[str]]:
+    """Return what the classes of a config's dataset are called, in the order of their labels; None if it is not told.
+
+    Args:
+        dataset: section of the config, or what is in its place; one that wraps others is looked into.
+        own: returns the names that a class of datasets has itself, by its name; None if it has none.
+    """
+    while isinstance(dataset, Mapping):
+        within = dataset.get("dataset") or next(iter(dataset.get("datasets") or ()), None)
+        names = dataset.get("classes") or (dataset.get("metainfo") or {}).get("classes")
+        names = names or (own(str(dataset.get("type"))) if within is None else None)
+        if names:
+            return [names] if isinstance(names, str) else [str(name) for name in names]
+        dataset = within
+    return None
 
 
 @contextmanager

@@ -190,7 +190,8 @@ def bisect(json: bool, **arguments: Any) -> None:
 
     RUN is a folder that `run --out` kept. The new side runs once more, with each module on its legacy twin's inputs.
     Every place whose own computation differs is named, and a short script is written that shows the first of them with
-    one module alone.
+    one module alone, or with the whole model where one module does not show it. Threads, device and precision are those
+    of the kept run, so there are no options for them.
     """
     force = arguments.pop("force")
     arguments["out"] = arguments["out"] or arguments["run"] / "reproducer"

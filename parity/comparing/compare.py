@@ -21,8 +21,9 @@ from ..traces.pieces import Numbers, together
 from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Recording, Trace, TraceError
 from .deciding import Decisions
-from .derived import Finding, judged_in_training
+from .derived import Finding, judged
 from .evidence import Evidence, norms
+from .layers import Layers
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
 from .pairing import Pair
@@ -125,10 +126,11 @@ def compare_all(
     """
     pairs = tuple(pairs)
     work, decisions = {}, Decisions(legacy, new, evidence)
+    layers = None if evidence is None else Layers(pairs, evidence)
     same = {id(pair) for pair in pairs if _is_same(legacy, new, pair)}
     for pair in pairs:
         if id(pair) not in same:
-            compare = partial(_compare_one, legacy, new, pair, tolerance, evidence, decisions)
+            compare = partial(_compare_one, legacy, new, pair, tolerance, evidence, decisions, layers)
             work.setdefault(_work_of(pair, evidence), compare)
     results = {key: compare() for key, compare in work.items()}
     for pair in pairs:
@@ -184,7 +186,8 @@ def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
 
 
 def _compare_one(
-    legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None, decisions: Decisions
+    legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None, decisions: Decisions,
+    layers: Layers | None,
 ) -> Comparison:
     if evidence is not None and not pair.new.is_float and pair.legacy.dtype == pair.new.dtype:
         decision = decisions.of(pair)
@@ -194,8 +197,8 @@ def _compare_one(
     if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
         note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
-    if evidence is not None:
-        return _compare_derived(pair, evidence)
+    if evidence is not None and layers is not None:
+        return _compare_derived(pair, evidence, layers)
     comparison = _compare(pair, legacy.stored(pair.legacy), new.stored(pair.new), tolerance)
     if comparison.difference.metrics.same_bits:
         legacy.check(pair.legacy)
@@ -223,7 +226,7 @@ def _compare(pair: Pair, legacy: Numbers, new: Numbers, tolerance: Tolerance) ->
     return Comparison(pair, False, within, difference)
 
 
-def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
+def _compare_derived(pair: Pair, evidence: Evidence, layers: Layers) -> Comparison:
     record = pair.legacy
     # both sides load the same weights, so these have no rounding of their own
     sample = evidence.sample(pair) if record.is_float and record.kind != Kind.PARAM else None
@@ -235,7 +238,7 @@ def _compare_derived(pair: Pair, evidence: Evidence) -> Comparison:
         return _compare(pair, sample.legacy, sample.new, _SETTINGS)
     if record.kind == Kind.INIT:
         return _compare(pair, sample.legacy, sample.new, Tolerance(FIXED, atol=_INITIAL * norms(sample.legacy).max))
-    finding = judged_in_training(sample, pair, evidence)
+    finding = judged(sample, pair, evidence, layers.size)
     difference = measure(sample.legacy, sample.new)
     if sample.sketched:
         difference = replace(difference, metrics=replace(difference.metrics, ulps=None))

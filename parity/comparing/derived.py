@@ -20,10 +20,13 @@ sign: an element whose gradient is hardly more than rounding may go the other wa
 parameter may be off by twice the way that its tensor goes in that step (``MOVES``). In float64 such gradients are far
 below AdamW's eps and move nothing.
 
-A gradient may be nothing but rounding: of a bias that the next layer takes away again. In float64 it is then zero as far
-as its own bound tells (:func:`only_rounding`), and AdamW divides rounding by rounding. So the step of such a parameter
-proves nothing and is held to ``FACTOR`` times what the legacy code's own steps differ, in either precision. That the new
-side's gradient is zero, too, is demanded by the bounds of the gradient.
+A value may be nothing but rounding, such as the gradient of a bias that the next layer takes away again. In float64 it
+is then zero as far as its own bound tells (:func:`only_rounding`). How much is left in the precision of the run depends
+on the order of sums, which the legacy code's own runs do not change as a port may. So there it may be ``REMAINS`` of
+what else its layer computes (:mod:`.layers`), while float64 demands as sharply as ever that it is zero.
+
+AdamW divides such rounding by itself. So the step of such a parameter proves nothing: in the precision of the run it is
+held to as many of the legacy code's own spreads as its gradient, in float64 to ``FACTOR``.
 
 Under autocast a run rounds to half precision, while the references stay in float64 without it. The bounds then follow
 from the bits of that precision (:func:`limits_of`). What a model computes is held to a bound in float64 that is as
@@ -33,7 +36,7 @@ sharp as ever, and the bound in half precision tells whether it rounds where the
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,11 +55,14 @@ CEILING = 0.05
 JUMP = 0.5
 SQUARE_JUMP = (1 + JUMP) ** 2 - 1
 MOVES = 2.0
+REMAINS = 2.0**-10
 FLOAT64_SHARE = 2.0**-20
 #: Largest share of a tensor's size that rounding may explain; more is no measurement of rounding.
 LOOSE = 1e-2
 #: Bits of a significand, by what autocast computes in; None is float32. Half a last place of 1 is 2 to minus that.
 BITS = {None: 24, "fp16": 11, "bf16": 8}
+#: What may be nothing but rounding because it cancels.
+_MAY_CANCEL = GRADIENTS | {Kind.MODULE_IN, Kind.MODULE_OUT}
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Limits:
         ceiling: ``CEILING``, and so on.
         jump: ``JUMP``.
         square_jump: ``SQUARE_JUMP``.
+        remains: ``REMAINS``.
         float64_share: ``FLOAT64_SHARE``, of what the spread explains.
         loose: ``LOOSE``.
         loose_gradient: that of gradients.
@@ -75,6 +82,7 @@ class Limits:
     ceiling: float
     jump: float
     square_jump: float
+    remains: float
     float64_share: float
     loose: float
     loose_gradient: float
@@ -96,6 +104,7 @@ def limits_of(amp: str | None) -> Limits:
         ceiling=CEILING**digits,
         jump=jump,
         square_jump=(1 + jump) ** 2 - 1,
+        remains=REMAINS**digits,
         float64_share=FLOAT64_SHARE / coarser,
         loose=LOOSE * coarser,
         loose_gradient=FACTOR * JUMP * coarser,
@@ -134,10 +143,12 @@ def _allowed64(size: Norms, sample: Sample) -> Norms:
     return _rounding(size, sample.spread, FLOAT64_SHARE * LAST_PLACES, limits_of(sample.amp).float64_share)
 
 
-def only_rounding(gradient: Sample) -> bool:
-    """Tell whether a gradient is zero but for rounding: in float64 it is no larger than the error allowed there."""
-    size = norms(gradient.reference)
-    return 0.0 < gradient.spread.max and size.max <= _allowed64(size, gradient).max
+def only_rounding(sample: Sample) -> bool:
+    """Tell whether a value is zero but for rounding: in float64 it is no larger than the error allowed there."""
+    if not sample.spread.max > 0.0:
+        return False
+    size = norms(sample.reference)
+    return size.max <= _allowed64(size, sample).max
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,9 @@ class Finding:
         size: largest value of the reference.
         share: largest share of a size that rounding may explain here.
         slack: what may be explained beyond that.
+        of_images: the other figures are of the places with images, and padding is held to its own rounding.
         only_rounding: of a training: the parameter's gradient is zero but for rounding, so its step shows nothing.
+        is_zero: the reference is zero but for rounding.
     """
 
     error: Norms
@@ -167,6 +180,8 @@ class Finding:
     share: float = LOOSE
     slack: float = 0.0
     only_rounding: bool = False
+    of_images: bool = False
+    is_zero: bool = False
 
 
 def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO, slack64: Norms = ZERO) -> Finding:
@@ -248,6 +263,7 @@ def constants(amp: str | None) -> dict[str, float]:
         gradient_ceiling=limits.jump,
         square_ceiling=limits.square_jump,
         moves=MOVES,
+        remains=limits.remains,
         float64_share=limits.float64_share,
         loose=limits.loose,
     )
@@ -272,16 +288,36 @@ def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
     return Norms(MOVES * moved.max, MOVES * moved.rms)
 
 
-def judged_in_training(sample: Sample, pair: Pair, evidence: Evidence) -> Finding:
-    """Measure and judge like :func:`examine`, with the room that jumps and rounding of gradients take in a training."""
+def judged(sample: Sample, pair: Pair, evidence: Evidence, layer_size: Callable[[Record], float]) -> Finding:
+    """Measure and judge like :func:`examine`, with the room that jumps, steps and rounding take.
+
+    Args:
+        sample: the values of the pair.
+        pair: of float records.
+        evidence: that the sample is from.
+        layer_size: as :meth:`.layers.Layers.size`.
+    """
     record = pair.legacy
     slack, gradient = training_slack(sample, record, evidence), follows_gradients(record)
-    of_parameter = evidence.gradient(pair)
-    if of_parameter is None or not only_rounding(of_parameter):
-        return examine(sample, gradient, slack)
-    # squares of gradients are off by the square of what these are
-    factor = FACTOR**2 if record.kind == Kind.OPTIM_STATE else FACTOR
-    room = Norms(factor * sample.spread.max, factor * sample.spread.rms)
-    is_step = record.kind == Kind.STATE
-    finding = examine(sample, gradient, slack | room, room if is_step else ZERO)
-    return replace(finding, only_rounding=record.kind != Kind.GRAD)
+    is_cause = record.kind in _MAY_CANCEL
+    cause = sample if is_cause else evidence.gradient(pair)
+    if cause is None or not only_rounding(cause):
+        if sample.of_images is None:
+            return examine(sample, gradient, slack)
+        # what is padding is held to its own rounding; how sharp the bounds are is told where there are images
+        everywhere, images = (examine(one, gradient, slack) for one in (sample, sample.of_images))
+        return replace(images, objection=images.objection or everywhere.objection, of_images=True)
+    remains = limits_of(sample.amp).remains * layer_size(pair.new if is_cause else replace(pair.new, kind=Kind.GRAD))
+    factor = max(FACTOR, remains / cause.spread.max)
+    if record.kind == Kind.OPTIM_STATE:
+        factor **= 2  # squares of gradients are off by the square of what these are
+    room = _times(factor, sample.spread)
+    finding = examine(sample, gradient, slack | room, _times(FACTOR, sample.spread) if record.kind == Kind.STATE else ZERO)
+    if is_cause:
+        zero = f"{finding.objection}; on the legacy side it is zero but for rounding, as float64 shows"
+        return replace(finding, is_zero=True, objection=zero if finding.objection else "")
+    return replace(finding, only_rounding=True)
+
+
+def _times(factor: float, size: Norms) -> Norms:
+    return Norms(factor * size.max, factor * size.rms)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +14,14 @@ import numpy as np
 from torch import Tensor
 
 from converters.threads import BUFFERED, in_order
+from legacy_adapters.correspondence import Padding
 from legacy_adapters.recording.trace_writer import Key, Record
 from legacy_adapters.training.phases import on_rank, phase_of, rank_of, step_of
 
 from ..traces.kinds import Kind
 from ..traces.pieces import Numbers, doubles, together
 from ..traces.trace import Recording, StoredTensor, Trace, TraceError
+from .padding import Images, Part
 from .pairing import Pair
 from .twins import Likeness
 
@@ -34,14 +36,22 @@ def whole(trace: Trace, record: Record) -> StoredTensor:
 
 @dataclass(frozen=True)
 class Norms:
-    """Size of a tensor or of an error: largest absolute value and root mean square, both over finite elements."""
+    """Size of a tensor or of an error: largest absolute value and root mean square, both over finite elements.
+
+    Attributes:
+        max: the largest.
+        rms: the root mean square.
+        images: the same of the places with images, where some are padding; None where all count alike.
+    """
 
     max: float
     rms: float
+    images: Norms | None = None
 
     def __or__(self, other: Norms) -> Norms:
         """Return the larger of each."""
-        return Norms(max(self.max, other.max), max(self.rms, other.rms))
+        images = self.images if other.images is None else other.images | (self.images or ZERO)
+        return Norms(max(self.max, other.max), max(self.rms, other.rms), images)
 
 
 ZERO = Norms(0.0, 0.0)
@@ -106,6 +116,7 @@ class Sample:
         new_reference: what it computes in float64 under the same decisions.
         sketched: these are sketches of the tensors.
         amp: what autocast computed in on both sides, as in :class:`.settings.Task`; the references have none.
+        places: where there are images, as :meth:`.padding.Images.places` has it; None where all places count alike.
     """
 
     legacy: Numbers
@@ -115,6 +126,16 @@ class Sample:
     new_reference: Numbers
     sketched: bool = False
     amp: str | None = None
+    places: Tensor | None = None
+
+    @property
+    def of_images(self) -> Sample | None:
+        """The values at the places with images alone; None where all places count alike."""
+        if self.places is None or self.spread.images is None:
+            return None
+        names = ("legacy", "reference", "new", "new_reference")
+        parts = {name: Part(getattr(self, name), self.places) for name in names}
+        return replace(self, spread=self.spread.images, places=None, **parts)
 
 
 class Evidence(Protocol):
@@ -145,13 +166,18 @@ class Evidence(Protocol):
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
 
 
-def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -> dict[Key, Norms]:
+def spreads(
+    runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole, paddings: Sequence[Padding] = ()
+) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
+
+    With ``paddings`` that of the places with images, too, by the masks of the reference.
 
     Each run is read once and then let go, so an iterable may make and remove traces on the way. What has another shape
     in a run says nothing of rounding: there a score fell on the other side of a threshold.
     """
     largest: dict[Key, Norms] = {}
+    images = Images(reference, paddings)
     for run in runs:
         twins = [
             (record, reference.by_key[record.key])
@@ -164,9 +190,25 @@ def spreads(runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole) -
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
         tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
         errors = dict(zip(contents, in_order(tasks, BUFFERED)))
+        places = {record.key: images.places(twin) for record, twin in twins} if paddings else {}
+        parts = {
+            (record.digest, twin.digest, id(places[record.key])): (record, twin)
+            for record, twin in twins
+            if places.get(record.key) is not None
+        }
+        tasks = (
+            partial(_error, run, reference, *pair, partial(_part, values, places[pair[0].key])) for pair in parts.values()
+        )
+        of_images = dict(zip(parts, in_order(tasks, BUFFERED)))
         for record, twin in twins:
-            largest[record.key] = largest.get(record.key, ZERO) | errors[record.digest, twin.digest]
+            content = record.digest, twin.digest
+            error = replace(errors[content], images=of_images.get((*content, id(places.get(record.key)))))
+            largest[record.key] = largest.get(record.key, ZERO) | error
     return largest
+
+
+def _part(values: ValuesOf, places: Tensor, trace: Trace, record: Record) -> Part:
+    return Part(values(trace, record), places)
 
 
 def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: ValuesOf) -> Norms:
@@ -175,7 +217,12 @@ def _error(run: Trace, reference: Trace, record: Record, twin: Record, values: V
 
 def save_spread(spread: Mapping[Key, Norms], path: Path) -> None:
     """Write what :func:`spreads` gives as JSON."""
-    path.write_text(json.dumps([[*key, error.max, error.rms] for key, error in spread.items()]))
+    rows = ([*key, *_numbers(error), *_numbers(error.images)] for key, error in spread.items())
+    path.write_text(json.dumps(list(rows)))
+
+
+def _numbers(error: Norms | None) -> list[float]:
+    return [] if error is None else [error.max, error.rms]
 
 
 def load_spread(path: Path) -> dict[Key, Norms]:
@@ -185,7 +232,10 @@ def load_spread(path: Path) -> dict[Key, Norms]:
         TraceError: if the file is not there or is something else.
     """
     try:
-        return {(a, b, c, d, e): Norms(top, rms) for a, b, c, d, e, top, rms in json.loads(path.read_text())}
+        return {
+            (a, b, c, d, e): Norms(top, rms, Norms(*images) if images else None)
+            for a, b, c, d, e, top, rms, *images in json.loads(path.read_text())
+        }
     except (OSError, ValueError, TypeError) as error:
         raise TraceError(f"{path} cannot be read ({error}); make the run again.") from error
 
@@ -200,6 +250,7 @@ class TraceEvidence:
         spread: of :func:`spreads`.
         new: of the new side.
         new_reference: of the new side in float64, under the same decisions.
+        paddings: places of the batch that hold no image.
     """
 
     legacy: Trace
@@ -207,6 +258,11 @@ class TraceEvidence:
     spread: Mapping[Key, Norms]
     new: Trace
     new_reference: Trace
+    paddings: Sequence[Padding] = ()
+
+    @cached_property
+    def _images(self) -> Images:
+        return Images(self.reference, self.paddings)
 
     def sample(self, pair: Pair) -> Sample | None:
         if pair.legacy.kind == Kind.INIT:
@@ -223,6 +279,7 @@ class TraceEvidence:
             new=whole(self.new, pair.new),
             new_reference=whole(self.new_reference, new_reference),
             amp=self.legacy.provenance.get("amp"),
+            places=self._images.places(reference),
         )
 
     def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:

@@ -215,7 +215,8 @@ def _rename(keys: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots
 
 
 def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]:
-    """Pair the slots of one call that have other names: equal contents first, then tensors of one form by position.
+    """Pair the slots of one call that have other names: equal contents first, then tensors of one form by position,
+    each content once.
 
     Numbers pair by name or content only: two that differ and are called otherwise need not be the same thing.
     """
@@ -227,12 +228,20 @@ def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]
         if twin is not None:
             twins[slot] = twin
             more.remove(twin)
-    tensors = [slot for slot in left if slot not in twins and ours[slot].shape]
-    others = [slot for slot in more if theirs[slot].shape]
+    tensors = _distinct([slot for slot in left if slot not in twins and ours[slot].shape], ours)
+    others = _distinct([slot for slot in more if theirs[slot].shape], theirs)
     forms = [[(r.dtype, r.shape) for r in map(side.get, names)] for side, names in ((ours, tensors), (theirs, others))]
     if forms[0] == forms[1]:
         twins.update(zip(tensors, others))
     return twins
+
+
+def _distinct(slots: Sequence[str], records: dict[str, Record]) -> list[str]:
+    """Return slots without those that hold what one before holds, such as the keys of self-attention its queries."""
+    first: dict[str, str] = {}
+    for slot in slots:
+        first.setdefault(records[slot].digest, slot)
+    return list(first.values())
 
 
 def _renumber(keys: dict[Key, Key], lone: Sequence[_Event], theirs: Sequence[_Event]) -> None:

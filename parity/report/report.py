@@ -23,6 +23,7 @@ from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.trials import DecisionDifference
 from ..golden.golden import Golden
+from ..sides.places import is_of_model
 from ..sides.shared import shared_code
 from ..traces.kinds import OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
@@ -31,7 +32,7 @@ from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
-from .training import training_lines
+from .training import training_lines, zero_lines
 
 MOST_LINES = 10
 SEAL_DIGITS = 16  # that are shown; JSON has all
@@ -61,7 +62,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         if verdict.divergence is not None:
             _print_divergence(verdict, console)
         if script is not None:
-            console.print(f"shown alone by: python {script}", markup=False, highlight=False, soft_wrap=True)
+            alone = "shown, with the whole model," if is_of_model(script) else "shown alone"
+            console.print(f"{alone} by: python {script}", markup=False, highlight=False, soft_wrap=True)
     console.print(closing_line(verdict), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -152,7 +154,7 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
     )
     for line in initial_lines(verdict):
         print_wrapped(line, console)
-    for line in [*rounding_lines(verdict), *without_effect_lines(verdict)]:
+    for line in [*rounding_lines(verdict), *zero_lines(verdict), *without_effect_lines(verdict)]:
         print_wrapped(line, console)
     for line in training_lines(verdict):
         print_wrapped(line, console)
@@ -160,7 +162,11 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         print_wrapped("NMS never tried at its very threshold: no tap of the new side has a `probe`", console)
     for line in exclusion_lines(verdict):
         print_wrapped(f"  excluded {line}", console)
-    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *sections.decision_lines(verdict.decisions)]
+    if verdict.containers:
+        pairs = [f"{one} and {two}" for one, two in verdict.containers]
+        print_wrapped(sections.cut_list("  taken for one, for they hold the same parameters: ", pairs), console)
+    idle = sections.idle_lines(verdict.idle_names, verdict.provenance[LEGACY].get("family"))
+    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *idle, *sections.decision_lines(verdict.decisions)]
     if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
@@ -168,14 +174,18 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
-    """Say how many records have so much rounding under autocast that half precision tells nothing of their values."""
+    """Say of how many records padding was told apart, and how many have too much rounding in half precision."""
     amp = verdict.provenance[LEGACY].get("amp")
     findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    padded = sum(finding.of_images for finding in findings)
+    told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
+    lines = [told] if padded else []
     ceiling = derived.limits_of(amp).ceiling
     wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
-        return []
+        return lines
     return [
+        *lines,
         f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
         f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
     ]
@@ -257,8 +267,11 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     if divergence is None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
-    for line in [*_difference_lines(verdict, divergence), *reduction_lines(verdict), *class_lines(verdict)]:
+    said = [*_difference_lines(verdict, divergence), *layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
+    for line in said:
         print_wrapped(f"  {line}", console)
+    if divergence.hint:
+        print_wrapped(f"  known of this family: {divergence.hint}", console)
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
@@ -272,10 +285,21 @@ def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
         share = f"differs by {difference.max_abs:.3g}"
     if decision is None:
         metrics = difference.metrics
-        shown = [figures(metrics)] if metrics is not None and metrics.ulps is not None else []
+        is_zero = comparison.finding is not None and comparison.finding.is_zero
+        shown = [figures(metrics, is_zero)] if metrics is not None and metrics.ulps is not None else []
         return [difference.note or share, *shown]
     lines = [difference.note or share] if comparison.pair.new.kind == Kind.BASIS else []
     return [*lines, sections.decision_line(decision), *filter(None, [sections.witness_line(decision)])]
+
+
+def layout_lines(verdict: Verdict) -> list[str]:
+    """Say what differs in its layout only, and which forms would tell that."""
+    lines = [verdict.layout] if verdict.layout else []
+    if verdict.forms:
+        left = len(verdict.forms) - MOST_LINES
+        lines += ["in another layout only; put into `forms` of FAMILY:", *(f"  {one}," for one in verdict.forms[:MOST_LINES])]
+        lines += [f"  and {left} more; see --json"] if left > 0 else []
+    return lines
 
 
 def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference | None:
@@ -287,12 +311,15 @@ def decision_at(verdict: Verdict, comparison: Comparison) -> DecisionDifference 
     return next((decision for decision in verdict.decisions if decision.call_key == place), None)
 
 
-def figures(metrics: Metrics) -> str:
-    """Return what was measured in one line, but for the share of differing elements."""
-    said = [
-        f"max {metrics.max_abs:.3g}", f"relative {metrics.max_rel:.3g}", f"mean {metrics.mean_abs:.3g}",
-        f"cosine {metrics.cosine:.9g}", f"{metrics.ulps} ULP",
-    ]  # fmt: skip
+def figures(metrics: Metrics, is_zero: bool = False) -> str:
+    """Return what was measured in one line, but for the share of differing elements.
+
+    Of what is zero but for rounding only absolute numbers say something.
+    """
+    said = [f"max {metrics.max_abs:.3g}", f"mean {metrics.mean_abs:.3g}"]
+    if not is_zero:
+        said.insert(1, f"relative {metrics.max_rel:.3g}")
+        said += [f"cosine {metrics.cosine:.9g}", f"{metrics.ulps} ULP"]
     counts = (("NaN", metrics.nan), ("Inf", metrics.inf))
     said += [f"{what} {legacy} and {new}" for what, (legacy, new) in counts if legacy or new]
     return ", ".join(said)

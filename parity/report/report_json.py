@@ -45,6 +45,9 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "initial": [asdict(item) for item in verdict.initial],
         "steps": _steps(verdict.comparisons),
         "only_rounding": list(rounding_only(verdict)),
+        "containers": [{"legacy": one, "new": two} for one, two in verdict.containers],
+        "idle_names": list(verdict.idle_names),
+        "forms": list(verdict.forms),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
@@ -106,6 +109,7 @@ def _divergence_dict(verdict: Verdict) -> dict[str, Any] | None:
     return {
         "where": divergence.where,
         "message": divergence.message,
+        "hint": divergence.hint,
         "code": class_lines(verdict),
         "record": _comparison_dict(divergence.comparison) if divergence.comparison else None,
         "decision": None if decision is None else sections.decision_dict(decision),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from legacy_adapters import registry
 from legacy_adapters.ground.words import counted
 
 from ..comparing.coverage import SIDES, Coverage
@@ -140,6 +141,13 @@ def coverage_lines(coverage: Coverage) -> list[str]:
     lists.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
     lists.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
     return [cut_list(f"{_INDENT}{what}: ", names) for what, names in lists if names]
+
+
+def idle_lines(names: Sequence[str], family: str | None) -> list[str]:
+    """Name the aliases and forms of a family of one's own that fit nothing; those of this package are for many models."""
+    if family in registry.own():
+        return []
+    return [cut_list(f"{_INDENT}fits nothing in this run: ", [name]) for name in names]
 
 
 def unpaired_name(item: Unpaired) -> str:

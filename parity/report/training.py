@@ -8,6 +8,7 @@ from typing import Any
 from legacy_adapters.ground.words import counted
 from legacy_adapters.training.phases import phase_of
 
+from ..comparing.derived import limits_of
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import OWN, TWIN
 from ..traces.kinds import Kind
@@ -48,6 +49,19 @@ def rounding_only(verdict: Verdict) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(record.name for record, finding in findings if finding.only_rounding and record.kind == Kind.STATE)
     )
+
+
+def zero_lines(verdict: Verdict) -> list[str]:
+    """Name the parameters whose gradients are zero but for rounding, where nothing else is said of them."""
+    findings = ((c.pair.new, c.finding) for c in verdict.comparisons if c.finding is not None)
+    names = dict.fromkeys(record.name for record, finding in findings if finding.is_zero and record.kind == Kind.GRAD)
+    names = [name for name in names if name not in rounding_only(verdict)]
+    if not names:
+        return []
+    have = "has a gradient that is" if len(names) == 1 else "have gradients that are"
+    share = limits_of(verdict.provenance[LEGACY].get("amp")).remains
+    text = f"{counted(len(names), 'parameter')} {have} zero but for rounding, as float64 shows; else up to {share:.2g} "
+    return [cut_list(f"{text}of the layer's largest may be left: ", names)]
 
 
 def _rounding_lines(names: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from ..comparing.converted import in_new_form
 from ..comparing.evidence import TraceEvidence, load_spread
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.kinds import is_draw
+from ..sides.places import OF_MODEL
 from ..traces.kinds import GRADIENTS, Kind
 from ..traces.trace import Trace
 from ..verdict.isolation import Culprit
@@ -92,7 +93,7 @@ def _ordinary(kept: RunFolder) -> Verdict:
     if kept.tolerance.name == DERIVED:
         reference, new_reference = (Trace.load(kept.folder / (side + FLOAT64)) for side in (LEGACY, NEW))
         spread = load_spread(kept.folder / SPREAD)
-        evidence = TraceEvidence(legacy, in_new_form(reference, mapping), spread, new, new_reference)
+        evidence = TraceEvidence(legacy, in_new_form(reference, mapping), spread, new, new_reference, mapping.paddings)
     return ended(judge(legacy, new, mapping, kept.exclusions, kept.tolerance, evidence))
 
 
@@ -287,7 +288,7 @@ def _of_model(source: _Source, out: Path) -> Reproducer:
         slots = [f"{c.pair.new.name}.{c.pair.new.slot}".rstrip(".") for c in shown]
         result = f"{losses}[0]"
     return Reproducer(
-        title=f"The whole model on the inputs of the run, {record.phase} phase.",
+        title=f"{OF_MODEL} on the inputs of the run, {record.phase} phase.",
         told=source.told(),
         job=job,
         training=record.phase == "train",

@@ -145,7 +145,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     folder = kept.folder
-    mapping = kept.port.mapping
+    mapping = replace(kept.port.mapping, containers=verdict.containers)
     legacy = in_new_form(Trace.load(folder / LEGACY), mapping)
     if not (folder / DECISIONS).exists():
         save_file(decisions_for_new_side(decisions(legacy), mapping), str(folder / DECISIONS))
@@ -166,7 +166,7 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
         progress("and so in float64")
         reference = in_new_form(Trace.load(folder / (LEGACY + FLOAT64)), mapping)
         twin = forced(NEW + FLOAT64, reference)
-        evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin)
+        evidence = TraceEvidence(legacy, reference, load_spread(folder / SPREAD), isolated, twin, mapping.paddings)
     alone = judge(_isolable(legacy), isolated, mapping, kept.exclusions, kept.tolerance, evidence, keys)
     if verdict.outcome == MATCH:
         ended(alone)

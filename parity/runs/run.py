@@ -109,7 +109,7 @@ def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progre
         progress("running the new side in float64")
         given |= dict(dtype="float64", amp=None, decide=False, checks=without_init(task.checks))
         again = sides.new(NEW + FLOAT64, beside=str(measured.reference.folder), **given)
-        evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again)
+        evidence = TraceEvidence(legacy, measured.reference, measured.spread, new, again, task.port.mapping.paddings)
     progress("comparing")
     verdict = ended(judge(legacy, new, task.port.mapping, options.excluded, options.tolerance, evidence))
     if options.isolate:
@@ -189,4 +189,5 @@ def measure_legacy(
             with sides.passing(sides.legacy(f"repeat{number}", **given, **changes)) as trace:
                 yield trace
 
-    return Measured(reference, spreads(runs(), reference, values))
+    paddings = sides.task.port.mapping.paddings if values is whole else ()  # sketches have no places
+    return Measured(reference, spreads(runs(), reference, values, paddings))

@@ -10,6 +10,8 @@ from legacy_adapters.ground.names import LEGACY, NEW
 INDEX = "index.json"
 #: What a run and an evaluation leave in their folder, and what a bisection does.
 RUN, EVALUATION, SCRIPT = "run.json", "eval.json", "reproduce.py"
+#: How a script begins that shows an error with the whole model, not with one module.
+OF_MODEL = "The whole model"
 
 
 def check_trace(folder: Path, usual: str = NEW) -> None:
@@ -38,6 +40,11 @@ def check_trace(folder: Path, usual: str = NEW) -> None:
         f"{folder} is not a trace: it has no {INDEX}; `ddq-parity run --out RUN` makes the traces RUN/{LEGACY} and "
         f"RUN/{NEW}."
     )
+
+
+def is_of_model(script: Path) -> bool:
+    """Tell whether a script of a bisection runs the whole model."""
+    return script.is_file() and script.read_text(encoding="utf-8").startswith(f'"""{OF_MODEL}')
 
 
 def check_run(folder: Path) -> None:

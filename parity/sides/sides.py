@@ -130,7 +130,7 @@ def both_layouts(port: Port, seed: int, checkpoint_file: Path | None) -> dict[st
     """Return the weights in the legacy and in the new layout, from the checkpoint or the seed."""
     mapping, targets = port.mapping, {side: port.layout(side) for side in (LEGACY, NEW)}
     if checkpoint_file is None:
-        source, side, originals = seeded_weights(targets[LEGACY], seed, port.family.seeding), LEGACY, None
+        source, side, originals = seeded_weights(targets[LEGACY], seed, port.seeding), LEGACY, None
     else:
         chosen = parts.given(checkpoint.read(checkpoint_file))
         source, originals = (

@@ -25,12 +25,14 @@ class Stop:
         error: in one line.
         place: in words, e.g. `` `head.norm` (the predict phase)``; empty if not known.
         traceback: the last lines of it.
+        hint: what the family knows of such an error; empty if nothing.
     """
 
     side: str
     error: str
     place: str
     traceback: str
+    hint: str = ""
 
     @classmethod
     def of(cls, recording: Recording, side: str) -> Stop | None:
@@ -41,7 +43,8 @@ class Stop:
     @property
     def as_error(self) -> SideError:
         """The error by which a run ends that the recording explains nothing of."""
-        return crash(self.side, {"error": self.error, "place": self.place, "traceback": self.traceback})
+        error = f"{self.error.rstrip('.')}. {self.hint}" if self.hint else self.error
+        return crash(self.side, {"error": error, "place": self.place, "traceback": self.traceback})
 
     def __str__(self) -> str:
         place = f" in {self.place}" if self.place else ""

@@ -31,12 +31,14 @@ class Divergence:
         modules: path of the blamed module on the legacy and on the new side; None where no module is blamed.
         message: one sentence for a person.
         comparison: the pair it was seen on; None if the new side lacks the record.
+        hint: what the family knows of such a difference; empty if nothing.
     """
 
     where: str
     modules: tuple[str, str] | None
     message: str
     comparison: Comparison | None
+    hint: str = ""
 
 
 @dataclass(frozen=True)

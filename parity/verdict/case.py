@@ -24,6 +24,7 @@ from .blame import NotFinite
 from .counterparts import Counterparts
 from .draws import comparable, without
 from .echoes import explained
+from .handing_on import with_givers
 from .initial import drawn_alike
 
 
@@ -105,6 +106,7 @@ def case_of(
     compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
     counterparts = Counterparts.of(legacy, new, mapping)
     comparisons = counterparts.with_own_scopes(drawn_alike(compared, legacy.coverage, new.coverage, mapping))
+    comparisons = with_givers(comparisons, ours, theirs)
     lone = [item.record for item in pairing.unpaired if item.side == LEGACY]
     cut_off = {record.key for record in _cut_off(new, lone, pairing)}
     modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}

@@ -45,6 +45,7 @@ class LabelCoverage:
         detected: labels among them, whatever their score, by side.
         of_made_up: labels among the detections of inference with made-up predictions, by side; empty without it.
         relabelled: how labels differ there, the most frequent first.
+        names: what the configs call the classes, in the order of their labels, by side; without a side that does not tell.
     """
 
     classes: int | None = None
@@ -53,6 +54,19 @@ class LabelCoverage:
     detected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     of_made_up: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     relabelled: tuple[Relabelling, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def misnaming(self) -> str:
+        """Say which label the two configs call otherwise; empty if none, or if one of them does not tell."""
+        one, two = (self.names.get(side) for side in SIDES)
+        if one is None or two is None or one == two:
+            return ""
+        if len(one) != len(two):
+            return f"The legacy config names {counted(len(one), 'class', 'classes')} and the new one {len(two)}."
+        other = [label for label in range(len(one)) if one[label] != two[label]]
+        first = f"The configs call label {other[0]} otherwise: `{one[other[0]]}` is `{two[other[0]]}` on the new side"
+        return f"{first}, and {len(other) - 1} more." if len(other) > 1 else f"{first}."
 
     def objections(self) -> list[str]:
         """Say why label mapping was not compared where it should have been."""
@@ -64,9 +78,9 @@ class LabelCoverage:
         return [f"{text}; label mapping is not compared."]
 
     def lines(self) -> list[str]:
-        """Return what is said of labels in a report; nothing without inference."""
+        """Return what is said of labels in a report; without inference nothing but the names."""
         if not self.detections:
-            return []
+            return self._lines_of_names()
         of = f" of {self.classes}" if self.classes else ""
         counts = {side: len(self.detected[side]) for side in SIDES}
         classes = f"{counts[LEGACY]}{of}"
@@ -79,10 +93,16 @@ class LabelCoverage:
             lines.append(f"label mapping checked for {checked}{of} classes, by made-up predictions")
         else:
             lines.append("label mapping not checked: no module is known to give class logits and boxes")
-        return lines + [
+        return lines + self._lines_of_names() + [
             f"  label {one.legacy} is given as {one.new} ({counted(one.rows, 'made-up detection')})"
             for one in self.relabelled[:5]
         ]
+
+
+    def _lines_of_names(self) -> list[str]:
+        if len(self.names) == len(SIDES):
+            return [self.misnaming or f"class names of both configs equal: {len(self.names[LEGACY])}"]
+        return [f"class names not compared: the {side} config tells none" for side in SIDES if self.names and side not in self.names]
 
 
 def label_coverage(legacy: Recording, new: Trace, rules: NameMapping) -> LabelCoverage:
@@ -90,8 +110,10 @@ def label_coverage(legacy: Recording, new: Trace, rules: NameMapping) -> LabelCo
     detected = {side: results(of) for side, of in ((LEGACY, legacy), (NEW, new))}
     of_made_up = {side: results(of, made_up.PHASE, made_up.NAME) for side, of in ((LEGACY, legacy), (NEW, new))}
     classes = _classes(new, rules)
+    told = {side: of.provenance.get("class_names") for side, of in ((LEGACY, legacy), (NEW, new))}
+    names = {side: tuple(of) for side, of in told.items() if of}
     if not all(detected.values()):
-        return LabelCoverage(classes=classes)
+        return LabelCoverage(classes=classes, names=names)
     return LabelCoverage(
         classes=classes,
         detections={side: sum(map(len, images.values())) for side, images in detected.items()},
@@ -99,6 +121,7 @@ def label_coverage(legacy: Recording, new: Trace, rules: NameMapping) -> LabelCo
         detected={side: _labels(images) for side, images in detected.items()},
         of_made_up={side: _labels(images) for side, images in of_made_up.items()},
         relabelled=_relabelled(of_made_up[LEGACY], of_made_up[NEW]),
+        names=names,
     )
 
 

@@ -11,11 +11,15 @@ from legacy_adapters.ground.words import counted
 from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..comparing.compare import Comparison, Tolerance
+from ..comparing.containers import Containers, containers, contradicted
+from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, lost_records
 from ..comparing.detections import ImageMatch, matched_images
 from ..comparing.drift import AutocastFailure
-from ..comparing.evidence import Evidence
+from ..comparing.evidence import Evidence, likeness_of
+from ..comparing.idle import idle
 from ..comparing.pairing import LEGACY, NEW, Exclusion
+from ..comparing.turned import forms_for, turned
 from ..decisions.trials import DecisionDifference
 from ..sides.stopped import Stop
 from ..traces.kinds import OF_METHODS, Kind
@@ -25,12 +29,16 @@ from .blame import Divergence, first_divergence
 from .case import Case, case_of
 from .counterparts import Counterparts
 from .draws import first_strayed
+from .hints import hint_of, hint_of_error
 from .initial import InitialDifference, initial_differences
 from .isolation import Isolation, count_line, culprits_of
 from .labels import LabelCoverage, label_coverage
 from .outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
 from .reasons import condition_reasons, coverage_reasons, difference_reasons, lone_reasons, loose_reasons
 from .untouched import changed_inputs
+
+#: How often modules are taken for one; each time those that the values around them contradict are given up.
+_TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ class Verdict:
             could.
         labels: which classes were among the detections, and what the sides make of made-up predictions.
         idle_exclusions: those that were asked for and cover no record.
+        containers: paths of modules of both sides that were taken for one because they hold the same parameters.
+        idle_names: aliases and forms of the family that fit nothing in this run.
+        layout: what is said of the first divergence if it is one of layout only; else empty.
+        forms: that would tell of everything that differs in its layout only.
     """
 
     outcome: str
@@ -81,6 +93,10 @@ class Verdict:
     is_too_loose: bool = False
     seeds_before: tuple[int, ...] = ()
     idle_exclusions: tuple[Exclusion, ...] = ()
+    containers: Containers = ()
+    idle_names: tuple[str, ...] = ()
+    layout: str = ""
+    forms: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -115,16 +131,47 @@ def judge(
 
     How code passes values on between its methods is its own affair, so a difference there is none of what is computed:
     it tells where a difference comes from, and without one it is only told.
+
+    Where the sides part, modules that hold the same parameters are taken for one (:mod:`..comparing.containers`), so that
+    the place is named by their calls, too. What is no mismatch without that becomes none by it.
     """
+    verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys)
+    if keys is not None or verdict.outcome == MATCH or not verdict.comparisons:
+        return verdict
+    legacy = in_new_form(legacy, mapping)
+    tried = containers(legacy, new, mapping)
+    for _ in range(_TRIALS):
+        if not tried:
+            break
+        with_containers = replace(mapping, containers=tried)
+        other = _judged(legacy, new, with_containers, exclusions, tolerance, evidence, keys)
+        wrong = contradicted(other.comparisons, tried, mapping)
+        if not wrong:
+            is_new = other.outcome == MISMATCH and verdict.outcome != MISMATCH
+            return verdict if is_new else replace(other, containers=tried)
+        tried = tuple(pair for pair in tried if pair not in wrong)
+    return verdict
+
+
+def _judged(
+    legacy: Recording, new: Trace, mapping: NameMapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance,
+    evidence: Evidence | None, keys: Mapping[Key, Key] | None,
+) -> Verdict:
+    """Judge by the names that ``mapping`` gives; arguments as of :func:`judge`."""
     case = case_of(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     initial = initial_differences(case.legacy.coverage, case.new.coverage, mapping, case.comparisons)
     touched = changed_inputs(case.legacy, case.new) if case.stop is None else None  # a stopped side had no time
     divergence = _divergence(case, initial) or touched
+    if divergence is not None:
+        divergence = replace(divergence, hint=hint_of(divergence, mapping.hints))
+    stop = case.stop and replace(case.stop, hint=hint_of_error(case.stop.error, mapping.hints))
     empty = degenerate.reasons(case.legacy, case.new)
     labels = label_coverage(case.legacy, case.new, mapping)
     conditions, differences = condition_reasons(case.legacy, case.new, tolerance), difference_reasons(case)
-    is_other = bool(case.rejected or initial or case.lone_options or touched)
+    is_other = bool(case.rejected or initial or case.lone_options or touched or labels.misnaming)
     is_too_loose = False
+    orders = _orders(case, evidence)
+    at = next((i for i, c in enumerate(case.comparisons) if divergence and c is divergence.comparison), None)
     if conditions:
         outcome, reasons = INCOMPARABLE, conditions
     elif empty:
@@ -135,6 +182,9 @@ def judge(
             reasons = (f"The model is built or initialised differently in {counted(len(initial), 'place')}.",)
         elif not case.rejected and touched:
             reasons = (touched.message, *case.stopped)
+        elif not case.rejected and not case.lone_options and labels.misnaming:
+            reasons = case.stopped
+        reasons = (*filter(None, [labels.misnaming]), *reasons)
     elif case.stopped:
         outcome, reasons = INCOMPARABLE, case.stopped
     else:
@@ -149,9 +199,18 @@ def judge(
         provenance={LEGACY: legacy.provenance, NEW: new.provenance},
         classes={side: of.coverage.get("classes", {}) for side, of in ((LEGACY, legacy), (NEW, new))},
         decisions=_differing_decisions(case.comparisons), detections=matched_images(case.legacy, case.new),
-        initial=initial, stop=case.stop, degenerate=empty, labels=labels,
+        initial=initial, stop=stop, degenerate=empty, labels=labels,
         seals={LEGACY: legacy.seal, NEW: new.seal}, is_too_loose=is_too_loose,
+        idle_names=idle(case.legacy, case.new, mapping),
+        layout=f"equal after permuting its axes {orders[at]}" if at in orders else "",
+        forms=tuple(forms_for(case.comparisons, orders)),
     )  # fmt: skip
+
+
+def _orders(case: Case, evidence: Evidence | None) -> dict[int, tuple[int, ...]]:
+    """Return what differs in its layout only, see :func:`turned`."""
+    near = likeness_of(case.legacy, case.new, evidence)
+    return {} if near is None else turned(case.comparisons, near)
 
 
 def _divergence(case: Case, initial: Sequence[InitialDifference]) -> Divergence | None:

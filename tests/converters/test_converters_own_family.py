@@ -82,7 +82,7 @@ def test_dropped_keys_that_both_files_have_are_compared(family: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [({"more.weight": torch.ones(1)}, "Key `more.weight` of the source is matched by no rule"),
-     ({"head.bias": torch.ones(5)}, "have another shape than variant `large`")],
+     ({"head.bias": torch.ones(5)}, "have another shape than those of `large`")],
     ids=["key", "shape"],
 )  # fmt: skip
 def test_a_source_that_does_not_fit_is_told_which_variant_it_was_taken_for(

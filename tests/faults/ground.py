@@ -30,6 +30,8 @@ GOLDENS = Path(__file__).parents[1] / "golden" / "ddq_detr"
 
 #: Setting of the faults of a training: golden files hold none, so its legacy side always runs.
 STEPS = "steps"
+#: Setting that is as the plain one and computes no losses: of it less than half the records.
+INFERENCE = "inference"
 #: Settings whose legacy side always runs, under derived tolerance, too: what of the task is not as in the default run.
 LIVE: dict[str, dict[str, Any]] = {
     STEPS: dict(sizes=((64, 64),), checks=("train",), steps=4, epoch_length=2),
@@ -42,6 +44,7 @@ LIVE: dict[str, dict[str, Any]] = {
 #: Golden files of the official code by the setting they were recorded in.
 SETTINGS = {
     "plain": GOLDEN,
+    INFERENCE: GOLDENS.with_name("inference.npz"),
     "few": GOLDENS / "fewer_tokens_than_queries.npz",
     "swin": GOLDEN.with_name("tiny_swinl.npz"),
 }

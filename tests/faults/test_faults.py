@@ -5,15 +5,18 @@ rewrites, and does the clean runs.
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from parity.comparing.compare import EXACT
+from parity.golden import golden
 
 from ..warm.execute import in_forks
 from .bench import NAMED, SILENT, TOLERANCES, Bench, tolerances_of
 from .catalogue import FAULTS, MODULES, NEW, PLANTED, REWRITES, REWRITING
 from .fault import PLACES, TRACE, WEIGHTS
+from .ground import INFERENCE, SETTINGS
 from .suite import QUIET
 
 #: Of every part of the model and of the training, of every way in which a decision, a draw or a record can be missing,
@@ -34,6 +37,16 @@ ADDED = (
     "loss_reseeds_with_0", "nan_in_encoder_norm", "raw_outputs_exchanged", "scale_of_first_image",
     "sizes_of_first_batch", "stride_in_first_of_three",
 )  # fmt: skip
+#: Of the chosen ones those that inference alone shows: they are planted in it, which takes less than half as long.
+IN_INFERENCE = {
+    "class_bias_of_initialisation", "classes_from_one", "distinct_as_int32", "dropped_queries_not_masked",
+    "eps_layer_norm", "heads_rolled_in_cross_attention", "kernel_flipped", "kernel_for_bgr", "key_query_value",
+    "labels_embedded_from_one", "labels_from_one", "layers_exchanged", "level_starts_shifted",
+    "levels_embedded_backwards", "memory_projection_transposed", "norm_called_once_more", "norms_exchanged",
+    "offsets_normalised_by_height_first", "one_element", "position_of_first_layer", "stored_in_half_precision",
+    "trace_calls_rotated", "trace_decision_reversed", "trace_queries_permuted", "trace_same_statistics",
+    "trace_slots_exchanged", "value_heads_reversed", "weight_negative",
+}  # fmt: skip
 HARMLESS = (
     "attention_by_place_in_decoder", "detections_by_sort", "encoder_recomputed", "fused_attention",
     "layer_norm_by_hand", "linear_of_mmcv", "matched_from_last_image", "relu_out_of_place",
@@ -57,6 +70,7 @@ def test_there_are_enough_faults_and_rewrites_of_enough_kinds():
     assert len(NEW) >= 60 and sum(one.keeps_bits for one in REWRITES.values()) >= 40
     assert sum(not one.keeps_bits for one in REWRITES.values()) >= 20
     assert {one.place for one in PLANTED.values()} == set(PLACES)
+    assert {fault.name for fault in CHOSEN if fault.setting == "plain"} >= IN_INFERENCE
     assert {*CHOICE, *ADDED} <= FAULTS.keys() and set(HARMLESS) <= REWRITES.keys()
 
 
@@ -70,7 +84,8 @@ def bench(tmp_path_factory):
 @pytest.mark.parametrize("tolerance", TOLERANCES)
 @pytest.mark.parametrize("fault", [*CHOSEN, *(FAULTS[name] for name in ADDED)], ids=lambda fault: fault.name)
 def test_fault_is_detected_and_named(bench, fault, tolerance):
-    finding, shift = bench.see(fault, tolerance)
+    planted = replace(fault, setting=INFERENCE) if fault.name in IN_INFERENCE else fault
+    finding, shift = bench.see(planted, tolerance)
     assert finding.judged(fault) == NAMED, finding
     if tolerance == EXACT and fault.name in QUIET_ONES:
         assert shift is not None and shift <= QUIET
@@ -80,6 +95,12 @@ def test_fault_is_detected_and_named(bench, fault, tolerance):
 def test_rewrite_raises_no_alarm(bench, rewrite):
     findings = [bench.see(rewrite, tolerance)[0] for tolerance in tolerances_of(rewrite)]
     assert all(finding.judged(rewrite) == SILENT for finding in findings), findings
+
+
+def test_what_inference_computes_was_recorded_from_the_official_commit():
+    recorded = golden.load(SETTINGS[INFERENCE])
+    assert (recorded.provenance["code_base"], recorded.provenance["commit"]) == ("jshilong/DDQ@ddq_detr", "80c7d5f")
+    assert recorded.task.checks == ("forward",)
 
 
 def test_some_faults_keep_mean_and_deviation():

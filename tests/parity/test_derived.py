@@ -508,7 +508,7 @@ def test_report_gives_ties_measurements_and_the_numbers_used(judged):
     assert found["ties"] == ["train dense#0 keep: tie: score margin 0, error 4.8e-07"]
     assert found["tolerance"] == {
         "name": "derived", "factor": 8.0, "last_places": 2.0**-21, "ceiling": 0.05, "gradient_ceiling": 0.5,
-        "square_ceiling": 1.25, "moves": 2.0, "float64_share": 2.0**-20, "loose": 0.01,
+        "square_ceiling": 1.25, "moves": 2.0, "remains": 2.0**-10, "float64_share": 2.0**-20, "loose": 0.01,
     }  # fmt: skip
     (neck,) = (entry for entry in found["differing"] if entry["name"] == "neck")
     assert neck["derived"]["error"]["max"] == 1.0 and not neck["accepted"]

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converters.rules.mapping import Keep, Mapping
+from legacy_adapters.bases.configs import class_names
 from legacy_adapters.tasks import made_up
-from parity.verdict.outcome import INCOMPARABLE, MATCH
+from parity.report.report import closing_line
+from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 from tests.models import weights_of
 
 from .synthetic import Rec, judged
@@ -124,6 +126,41 @@ def test_classes_among_the_detections_are_counted(tmp_path):
         "classes detected 3 of 80: labels of 5 detections in 2 images",
         "label mapping not checked: no module is known to give class logits and boxes",
     ]
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "outcome", "told"),
+    [
+        (["car", "bus"], ["car", "bus"], MATCH, "class names of both configs equal: 2"),
+        (["car", "bus", "van"], ["bus", "car", "van"], MISMATCH,
+         "The configs call label 0 otherwise: `car` is `bus` on the new side, and 1 more."),
+        (["car", "bus"], ["car"], MISMATCH, "The legacy config names 2 classes and the new one 1."),
+        (["car"], None, MATCH, "class names not compared: the new config tells none"),
+    ],
+)  # fmt: skip
+def test_classes_that_the_configs_call_otherwise_are_a_mismatch(tmp_path, legacy, new, outcome, told):
+    on = dict(on_legacy=dict(class_names=legacy), on_new=dict(class_names=new))
+    verdict = judged(tmp_path, BASE, BASE, mapping=RULES, **on)
+    assert (verdict.outcome, verdict.labels.lines()) == (outcome, [told])
+    assert verdict.reasons == (() if outcome == MATCH else (told,))
+    assert outcome == MATCH or closing_line(verdict).startswith("MISMATCH")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        (dict(type="Own", classes=["a", "b"]), ["a", "b"]),
+        (dict(type="Own", classes="a"), ["a"]),
+        (dict(type="Own", metainfo=dict(classes=("a", "b"))), ["a", "b"]),
+        (dict(type="Known"), ["k"]),
+        (dict(type="Repeat", dataset=dict(type="Concat", datasets=[dict(type="Known", classes=("b", "a"))])), ["b", "a"]),
+        (dict(type="Repeat", dataset=dict(type="Known")), ["k"]),
+        (dict(type="Own"), None),
+        (None, None),
+    ],
+)
+def test_names_of_classes_are_those_of_the_dataset_within(dataset, names):
+    assert class_names(dataset, dict(Known=("k",)).get) == names
 
 
 def test_a_label_given_as_another_is_named_with_both(tmp_path):

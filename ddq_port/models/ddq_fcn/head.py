@@ -43,7 +43,7 @@ class DDQFCNHead(BaseDenseHead):
         main_loss: config of the loss of distinct queries.
         aux_loss: config of the loss of all queries.
         always_rescale: give boxes of the original image also where those of the resized one are asked for, as the
-            official code does (D36 of the register).
+            official code does (D39 of the register).
         train_cfg: not looked at; mmdet's detectors hand it on.
         test_cfg: ``max_per_img``, the number of detections of an image.
         init_cfg: not looked at but for mmengine's sake.

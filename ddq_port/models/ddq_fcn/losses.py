@@ -1,7 +1,7 @@
 """Losses that are divided by their factor alone, as in MMDetection 2.22.
 
 From 2.25 on mmdet adds eps, 2 ** -23, to the factor, so that nothing is divided by zero. That changes the last bits
-where the factor is 1, and turns an infinite loss of no positives at all into a large one (D34 of the register).
+where the factor is 1, and turns an infinite loss of no positives at all into a large one (D37 of the register).
 ``normaliser_eps=True`` computes as mmdet 3.3.0.
 """
 

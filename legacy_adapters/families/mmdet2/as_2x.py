@@ -23,8 +23,11 @@ class As2xDetector(MMDet3Detector):
         model = super().build(options, device)
         _divide_by_scale_factors()
         _losses_of_no_positives()
+        _all_pairs_to_the_nms()
+        _masks_of_all_stages()
         for module in model.modules():
             _keep_boxes_without_area(module)
+            _has_class_loss(module)
             if getattr(module, "with_bbox", False) and getattr(module, "with_mask", False) and hasattr(module, "predict_mask"):
                 _rescale_before_nms(module)
             for assigner in _matching_assigners(module):
@@ -40,6 +43,14 @@ def _keep_boxes_without_area(module: torch.nn.Module) -> None:
     config = getattr(module, "test_cfg", None)
     if isinstance(module, BaseDenseHead) and not isinstance(module, RPNHead) and config and "min_bbox_size" in config:
         config.min_bbox_size = -1
+
+
+def _has_class_loss(module: torch.nn.Module) -> None:
+    """D34: every dense head has a ``loss_cls`` to ask, be it None; without one inference of SSD fails."""
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    if isinstance(module, BaseDenseHead) and not hasattr(module, "loss_cls"):
+        module.loss_cls = None
 
 
 def _divide_by_scale_factors() -> None:
@@ -70,6 +81,41 @@ def _losses_of_no_positives() -> None:
         )
 
     L1Loss.forward = SmoothL1Loss.forward = forward
+
+
+def _all_pairs_to_the_nms() -> None:
+    """D35: YOLOv3 gives every pair of a box and a class above the threshold to the NMS, in the order of the boxes."""
+    from mmdet.models.dense_heads import yolo_head
+
+    def pairs(scores: Tensor, score_thr: float, topk: int, results: Any = None) -> tuple[Tensor, Tensor, Tensor, Any]:
+        above = scores > score_thr
+        boxes, labels = above.nonzero(as_tuple=True)
+        return scores[above], labels, boxes, results
+
+    yolo_head.filter_scores_and_topk = pairs
+
+
+def _masks_of_all_stages() -> None:
+    """D36: at inference HTC averages the masks of all its stages; 3.x keeps those of the last one only."""
+    from mmdet.models.roi_heads.htc_roi_head import HybridTaskCascadeRoIHead as Head
+
+    of_3x = Head._mask_forward
+
+    def forward(self: Any, *args: Any, training: bool = True, **kwargs: Any) -> dict[str, Any]:
+        masks: list[Tensor] = []
+
+        def keep(head: torch.nn.Module, given: Any, made: Any) -> None:
+            masks.append(made if isinstance(made, Tensor) else made[0])
+
+        hooks = [] if training else [head.register_forward_hook(keep) for head in self.mask_head]
+        try:
+            result = of_3x(self, *args, training=training, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return result if training else dict(result, mask_preds=masks)
+
+    Head._mask_forward = forward
 
 
 def _rescale_before_nms(head: Any) -> None:

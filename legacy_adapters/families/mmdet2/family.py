@@ -10,20 +10,21 @@ from . import model_configs, rules_detr
 from .aliases import ALIASES
 from .exclusions import EXCLUSIONS
 from .forms import forms
+from .hints import hints
 from .rules import former, rules
-from .seeding import SEEDING
+from .seeding import SEEDING, WITHIN_IMAGES
 
 
 def configured(legacy: str, new: str) -> Variant:
     """Return the model of two configs.
 
     Raises:
-        FamilyError: if there is no such config of the new side.
+        FamilyError: if there is no such config of the new side, or it is none of 3.x.
     """
-    if new:
-        model_configs.path_of(new)
+    is_queryinst = bool(new) and model_configs.read(new).get("type") == "QueryInst"
+    seeding = WITHIN_IMAGES if is_queryinst else None
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
-    return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title)
+    return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title, seeding=seeding)
 
 
 #: Small models, to try the family and in its tests.
@@ -67,6 +68,8 @@ FAMILY = Family(
     seeding=SEEDING,
     aliases=(*ALIASES, *rules_detr.ALIASES),
     forms=forms,
+    paddings=rules_detr.PADDINGS,
+    hints=hints,
     exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
     batch_divisor=32,
     configured=configured,

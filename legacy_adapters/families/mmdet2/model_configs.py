@@ -18,7 +18,7 @@ def of_new(variant: Variant) -> dict[str, Any]:
     Raises:
         FamilyError: if its config cannot be read.
     """
-    return _model(variant.new["config"])
+    return read(variant.new["config"])
 
 
 def packaged(name: str) -> Path:
@@ -46,7 +46,12 @@ def path_of(config: str) -> Path:
 
 
 @lru_cache(maxsize=None)
-def _model(config: str) -> dict[str, Any]:
+def read(config: str) -> dict[str, Any]:
+    """Return what a model is made of by its config of the new side, a file or a name among those of mmdet.
+
+    Raises:
+        FamilyError: if there is none, or it cannot be read, or is none of 3.x.
+    """
     from mmengine.config import Config
 
     try:

@@ -16,7 +16,7 @@ from torch import Tensor  # noqa: E402
 
 from legacy_adapters import mmdet3  # noqa: E402
 from legacy_adapters.bases import operators  # noqa: E402
-from legacy_adapters.bases.configs import refused_types  # noqa: E402
+from legacy_adapters.bases.configs import class_names, refused_types  # noqa: E402
 from legacy_adapters.inputs import UNSCALED, Batch  # noqa: E402
 from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings  # noqa: E402
 
@@ -79,7 +79,24 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
             code_base="mmdet " + mmdet.__version__,
             mmcv_ops=operators.mmcv_ops(),
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine),
+            class_names=_names_of_classes(self.config(options)),
         )
+
+
+def _names_of_classes(config: str) -> list[str] | None:
+    """Return what the classes are called by a config's first loader that tells."""
+    from mmengine.config import Config
+
+    read = Config.fromfile(config)
+    loaders = (read.get(f"{part}_dataloader") or {} for part in ("test", "val", "train"))
+    return next(filter(None, (class_names(loader.get("dataset"), _own_classes) for loader in loaders)), None)
+
+
+def _own_classes(dataset: str) -> Any:
+    import mmdet.datasets  # noqa: F401  (registers its modules)
+    from mmdet.registry import DATASETS
+
+    return getattr(DATASETS.get(dataset), "METAINFO", {}).get("classes")
 
 
 def _by_class(detected: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.rules.mapping import Keep, Rename, Rule
-from legacy_adapters.family import LEGACY, NEW, Alias, Exclusion
+from legacy_adapters.family import LEGACY, NEW, Alias, Exclusion, Padding
 
 #: Where the transformer stands in 2.x.
 TRANSFORMER = "bbox_head.transformer"
@@ -97,3 +97,10 @@ EXCLUSIONS = (
     Exclusion(NEW, "module_in", "positional_encoding", "input", _NO_MASK),
     Exclusion(LEGACY, "module_in", f"{TRANSFORMER}*", "*key_padding_mask", _NO_MASK, zeros_only=True),
 )
+#: Of Deformable DETR, whose encoding of positions is the sine of some millions in a row or column that is all padding.
+PADDINGS = (
+    Padding(
+        f"{TRANSFORMER}.*", mask=f"{TRANSFORMER}.encoder", slot="query_key_padding_mask",
+        reason="attention takes no value from a token of padding, so that what is computed there stays there",
+    ),
+)  # fmt: skip

@@ -23,7 +23,7 @@ class PortedDDQ(mmdet3.MMDet3Adapter):
         """Build it, to give boxes as the official code does where those of resized images are asked for."""
         model = mmdet3.build_model(options["config"])
         if getattr(model, "bbox_head", None) is not None:
-            model.bbox_head.always_rescale = True  # D36 of the register
+            model.bbox_head.always_rescale = True  # D39 of the register
         return model
 
     def predict(self, model: Any, batch: Batch) -> list[dict[str, Tensor]]:
