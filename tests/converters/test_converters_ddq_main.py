@@ -40,7 +40,7 @@ def test_family_is_recognised_and_all_keys_are_kept_on_the_way_there_and_back(so
     there, back = tmp_path / "new.pth", tmp_path / "back.pth"
     done = api.convert_file(file, there)
     assert (done.plan.detection.family, done.plan.detection.variant) == (family, "tiny")
-    assert "Both sides have these keys" in " ".join(done.plan.notes)
+    assert "the same keys on both sides" in " ".join(done.plan.notes)
     assert _same(_state_dict(there), weights)
     api.convert_file(there, back, Options(to="legacy"))
     assert _same(_state_dict(back), weights)

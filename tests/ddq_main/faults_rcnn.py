@@ -156,7 +156,7 @@ FAULTS = (
     _rcnn("stage_weight", ("s0.loss_cls", "stage0_loss_cls", *_ROI), setting("roi_head.stage_loss_weights", [2, 1])),
     _rcnn("focal_alpha", (f"{_FIRST}.loss_cls",), setting(f"{_FIRST}.loss_cls.alpha", 0.5)),
     _rcnn("stage_box_loss_weight", (f"{_FIRST}.loss_bbox",), setting(f"{_FIRST}.loss_bbox.loss_weight", 2.0)),
-    _rcnn("giou_eps", (f"{_FIRST}.loss_iou",), setting(f"{_FIRST}.loss_iou.eps", 1e-2)),
+    _rcnn("stage_iou_loss_weight", (f"{_FIRST}.loss_iou",), setting(f"{_FIRST}.loss_iou.loss_weight", 1.0)),
     _rcnn("ffn_norm_eps", (f"{_FIRST}.ffn_norm",), setting(f"{_FIRST}.ffn_norm.eps", 1e-3)),
     _rcnn("fewer_detections_of_stages", (*_ROI, "the detector"), setting("roi_head.test_cfg.max_per_img", 20)),
 )
