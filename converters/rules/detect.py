@@ -150,10 +150,10 @@ def _unknown(
     specs: Mapping[str, TensorSpec], known: Sequence[Family], variant: str | None, tried: Sequence[tuple[Detection, float]]
 ) -> str:
     """Say what the keys are, and what a known layout would have."""
-    markers = sorted({marker for family in known for marker in family.markers})
-    missing = [marker for marker in markers if marker not in specs]
+    missing = {family.name: sorted(set(family.markers) - specs.keys()) for family in known}
+    closest = min(known, key=lambda family: len(missing[family.name]) / len(family.markers)).name
     hints = [*(["--family"] if len(known) > 1 else []), *(["--variant"] if variant is None else [])]
-    lack = f"missing are {listed(missing)}" if missing else _nearest(tried)
+    lack = f"of {closest}, missing are {listed(missing[closest])}" if missing[closest] else _nearest(tried)
     return (
         f"The {len(specs)} keys of the source, such as {listed(_examples(specs))}, fit no known layout of "
         f"{', '.join(family.name for family in known)}: {lack}; pass {' and '.join(hints)} to see what does not fit."
