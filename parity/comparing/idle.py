@@ -56,7 +56,7 @@ def _formed(legacy: Recording, form: Form) -> Iterator[Record]:
     if not form.permute and not form.select:
         yield from records
         return
-    texts = {(*entry[:-1], entry[-1]) for kind in (PERMUTED, SELECTED) for entry in legacy.coverage.get(kind, ())}
+    texts = {tuple(entry) for kind in (PERMUTED, SELECTED) for entry in legacy.coverage.get(kind, ())}
     yield from (record for record in records if (*record.key, form.text) in texts)
 
 

@@ -98,11 +98,11 @@ class LabelCoverage:
             for one in self.relabelled[:5]
         ]
 
-
     def _lines_of_names(self) -> list[str]:
         if len(self.names) == len(SIDES):
             return [self.misnaming or f"class names of both configs equal: {len(self.names[LEGACY])}"]
-        return [f"class names not compared: the {side} config tells none" for side in SIDES if self.names and side not in self.names]
+        silent = [side for side in SIDES if self.names and side not in self.names]
+        return [f"class names not compared: the {side} config tells none" for side in silent]
 
 
 def label_coverage(legacy: Recording, new: Trace, rules: NameMapping) -> LabelCoverage:
