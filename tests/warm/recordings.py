@@ -2,7 +2,8 @@
 
 A side's trace is a function of its job, of the files that the job names and of the environment. Many tests vary the
 new side only, or ask one trace several questions; all of them would record the same legacy side again. Recordings are
-kept by the contents of all these, in one folder for all processes that run tests, and removed with the last test.
+kept by the contents of all these, in one folder for all processes that run tests, and removed with the last test;
+those that nobody has asked for longest are removed before, when the folder grows beyond ``ROOM``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 #: Environment variable that names the folder of the recordings of a run of the tests, which all its processes share.
 VARIABLE = "DDQ_TEST_RECORDINGS"
+#: Bytes of tensors that the folder may hold. A whole run of the tests writes some ten times as much.
+ROOM = 4 * 2**30
 _ROOT = Path(__file__).resolve().parents[2]
 #: Adapters whose jobs are all different: each plants another fault.
 _FAULTS = _ROOT / "tests" / "faults"
@@ -58,12 +62,12 @@ def recalled(job_file: str, log: Path, environment: dict[str, str], work: Callab
         place = Path(folder, _key(job, environment))
     except OSError:  # a file is not there, which the side will say
         return work()
-    with open(f"{place}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(f"{place}.lock"):
         if not place.is_dir():
             code = work()
             if code == 0 and json.loads(Path(job["status"]).read_text())["ok"]:
                 _store(job, log, place)
+                _make_room(place.parent)
             return code
     if _shards(place) != json.loads((place / "shards.json").read_text()):
         raise RuntimeError(f"A test changed the tensors of a recorded trace in place; it must change a copy ({place}).")
@@ -135,7 +139,29 @@ def _store(job: dict[str, Any], log: Path, place: Path) -> None:
     temporary.rename(place)
 
 
+def _make_room(folder: Path) -> None:
+    """Remove the recordings that were asked for longest ago, save those in use, until the others fit."""
+    with _locked(folder / "room.lock"):  # one process at a time
+        asked = sorted(folder.glob("*/shards.json"), key=lambda file: file.stat().st_mtime)
+        sizes = {file.parent: sum(size for size, _ in json.loads(file.read_text()).values()) for file in asked}
+        excess = sum(sizes.values()) - ROOM
+        for place, size in sizes.items():
+            if excess <= 0:
+                return
+            with suppress(BlockingIOError), _locked(f"{place}.lock", fcntl.LOCK_NB):
+                shutil.rmtree(place)
+                excess -= size
+
+
+@contextmanager
+def _locked(file: str | Path, flags: int = 0) -> Iterator[None]:
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | flags)
+        yield
+
+
 def _restore(job: dict[str, Any], log: Path, place: Path) -> None:
+    os.utime(place / "shards.json")
     shutil.copytree(place / "trace", job["trace"], copy_function=_linked, dirs_exist_ok=True)
     shutil.copyfile(place / "log", log)
     if job["checkpoint_to"] is not None:

@@ -113,3 +113,13 @@ def test_change_in_place_is_told(side, tmp_path):
     os.utime(tmp_path / "two" / "two" / "trace-1.safetensors", (1, 1))
     with pytest.raises(RuntimeError, match="changed the tensors of a recorded trace in place"):
         side("four")
+
+
+def test_recordings_that_were_asked_for_longest_ago_make_room(side, monkeypatch):
+    monkeypatch.setattr(recordings, "ROOM", 2 * len(b"numbers"))
+    side("one", seed=1)
+    side("two", seed=2)
+    assert side("again", seed=1) == (2, "one")
+    side("three", seed=3)
+    assert [side("first", seed=1), side("third", seed=3)] == [(3, "one"), (3, "three")]
+    assert side("second", seed=2) == (4, "second")
