@@ -24,6 +24,7 @@ from ..decisions import audit as near_ties
 from ..golden import golden
 from ..golden.golden import GoldenError
 from ..report import audit_report, report, report_json
+from ..report.captured import golden_line
 from ..runs import capture as golden_runs
 from ..runs.bisect import Bisection
 from ..runs.bisect import bisect as find_first
@@ -102,7 +103,7 @@ def capture(*, file: Path, quiet: bool, **settings: Any) -> int:
     """Record the legacy side into a golden file. Return the exit code; arguments as in :func:`record_golden`."""
     recorded, code = done(lambda: record_golden(file=file, tell=progress(quiet), **settings), INPUT_ERRORS)
     if recorded is not None:
-        sys.stdout.write(report.golden_line(recorded, file) + "\n")
+        sys.stdout.write(golden_line(recorded, file) + "\n")
     return code
 
 

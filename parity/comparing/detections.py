@@ -21,6 +21,9 @@ from .pairing import LEGACY, NEW
 
 #: Boxes that overlap less are not the same detection.
 LEAST_IOU = 0.5
+#: By how much boxes without area are widened on each side before they are overlapped, as a share of the largest
+#: coordinate: rounding moves an edge by far less, another decision by more.
+MARGIN = 1e-4
 #: Weight of the score difference beside the IoU: it tells apart only what has the same box.
 _SCORE_WEIGHT = 1e-6
 
@@ -123,8 +126,13 @@ def _best_pairs(weights: Tensor) -> list[tuple[int, int]]:
 
 
 def _overlaps(one: Tensor, two: Tensor) -> Tensor:
-    """Return the IoU of all pairs; 1 for equal boxes, also without area."""
-    return torch.where((one[:, None] == two[None]).all(-1), 1.0, iou(one, two))
+    """Return the IoU of all pairs, of two boxes without area that of both widened; 1 for equal boxes."""
+    flat = [(boxes[:, 2:] <= boxes[:, :2]).any(-1) for boxes in (one, two)]
+    coordinates = torch.cat([one, two]).abs()
+    margin = MARGIN * torch.where(coordinates.isfinite(), coordinates, 0.0).max().item() if len(coordinates) else 0.0
+    widened = iou(*(torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], dim=1) for boxes in (one, two)))
+    overlaps = torch.where(flat[0][:, None] & flat[1][None], widened, iou(one, two))
+    return torch.where((one[:, None] == two[None]).all(-1), 1.0, overlaps)
 
 
 def _gaps(one: Tensor, two: Tensor) -> Tensor:

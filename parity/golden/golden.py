@@ -27,6 +27,7 @@ from legacy_adapters.ground.files import write_whole
 from legacy_adapters.recording.replay import decision_key
 from legacy_adapters.recording.trace_writer import DTYPES, Key, Record, content_digest
 
+from ..comparing.derived import Finding, examine, follows_gradients, too_loose
 from ..comparing.evidence import ZERO, Norms, Sample, ValuesOf, relative_gap
 from ..comparing.pairing import LEGACY, Pair
 from ..sides.settings import SettingsError, Task
@@ -193,6 +194,18 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
     coverage = {name: value for name, value in legacy.coverage.items() if name not in _OF_TRACES}
     return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
+
+
+def loose_records(golden: Golden) -> list[Record]:
+    """Return the records whose rounding could hide an error, where the new side's bits are not the legacy side's."""
+    phases: dict[str, dict[int, Finding]] = {}
+    for number, record in enumerate(golden.records):
+        if (values := golden.values.get(record.key)) is not None:
+            legacy, reference = values.legacy, values.reference
+            own = Sample(legacy, reference, values.spread, new=legacy, new_reference=reference, sketched=True)
+            phases.setdefault(record.phase, {})[number] = examine(own, follows_gradients(record))
+    wide = {id(finding) for finding in too_loose({phase: [*ones.values()] for phase, ones in phases.items()})}
+    return [golden.records[number] for ones in phases.values() for number, one in ones.items() if id(one) in wide]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from ..comparing.compare import FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.trials import DecisionDifference
-from ..golden.golden import Golden
 from ..sides.places import is_of_model
 from ..sides.shared import shared_code
 from ..traces.kinds import OF_TAPS, Kind
@@ -30,12 +29,12 @@ from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
+from .captured import SEAL_DIGITS, too_large_under
 from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
 from .training import training_lines, zero_lines
 
 MOST_LINES = 10
-SEAL_DIGITS = 16  # that are shown; JSON has all
 def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path | None = None) -> None:
     """Write the table, the first divergence and, last, one line that can be grepped; that alone if ``quiet``.
 
@@ -372,8 +371,7 @@ def seed_remark(verdict: Verdict) -> str:
     """Say that the run was made under another seed than was asked for; empty if it was not."""
     if not verdict.seeds_before:
         return ""
-    before = ", ".join(map(str, verdict.seeds_before))
-    return f"under seed {verdict.provenance[LEGACY].get('seed')}, because under {before} rounding is too large for a verdict"
+    return f"under seed {verdict.provenance[LEGACY].get('seed')}, because {too_large_under(verdict.seeds_before)}"
 
 
 def _place_of(divergence: Divergence) -> str:
@@ -385,15 +383,3 @@ def _place_of(divergence: Divergence) -> str:
 def as_sentence(remark: str) -> str:
     """Return a remark as a sentence that follows others; nothing of none."""
     return f" {remark[0].upper()}{remark[1:]}." if remark else ""
-
-
-def golden_line(golden: Golden, file: Path) -> str:
-    """Say in one line what was recorded, e.g. ``CAPTURED 2243 records of a_family a_variant -> FILE, 0.4 MB``."""
-    size = file.stat().st_size
-    task = golden.task
-    remark = originals.remark(golden.provenance)
-    said = (
-        f"CAPTURED {counted(len(golden.records), 'record')} of {task.port} -> {file}, "
-        f"{f'{size / 1e6:.1f} MB' if size >= 1e5 else f'{size / 1e3:.0f} kB'}, digest {golden.seal[:SEAL_DIGITS]}"
-    )
-    return f"{said}, {remark}" if remark else said

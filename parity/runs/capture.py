@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from legacy_adapters.ground.words import counted
 from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.converted import decisions_for_new_side
 from ..comparing.pairing import NEW
-from ..golden.golden import Golden, GoldenEvidence, distil, sketches
+from ..golden.golden import Golden, GoldenEvidence, distil, loose_records, sketches
 from ..sides.settings import Machine, Sources, Task
-from ..sides.sides import Prepared, Sides
+from ..sides.sides import Prepared, Sides, prepare
 from ..traces.trace import decisions
 from ..verdict.verdict import Verdict, ended, judge
 from .isolate import FLOAT64, Progress
-from .run import measure_legacy
+from .run import MOST_SEEDS, measure_legacy, next_seed
 
 
 def capture(
     task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path, progress: Progress
 ) -> Golden:
-    """Run the legacy side several times in ``folder`` and distil what it computed.
+    """Run the legacy side several times in ``folder``, which must be empty, and distil what it computed.
+
+    Where CPU kernels give other bits, records whose rounding could hide an error leave no verdict. If there are any,
+    the next seeds are tried, up to :data:`.run.MOST_SEEDS` in all, and that with the fewest is kept.
 
     Raises:
         legacy_adapters.launch.SideError: if the side crashes or takes too long.
     """
+    best, loose = _capture(task, sources, machine, prepared, folder, progress)
+    before = []
+    while loose and len(before) < MOST_SEEDS - 1:
+        before.append(task.seed)
+        task = next_seed(task, folder, f"rounding of {counted(loose, 'record')} is too large for a verdict", progress)
+        golden, number = _capture(task, sources, machine, prepare(task, sources, machine), folder, progress)
+        if number < loose:
+            best, loose = golden, number
+    before = [seed for seed in (*before, task.seed) if seed != best.task.seed]
+    return replace(best, provenance={**best.provenance, "seeds_before": before, "loose": loose})
+
+
+def _capture(
+    task: Task, sources: Sources, machine: Machine, prepared: Prepared, folder: Path, progress: Progress
+) -> tuple[Golden, int]:
     sides = Sides(task, sources, machine, prepared, folder, variant_calls=False)  # a golden file is to stay small
     progress(f"running the legacy side ({task.port})")
     legacy = sides.legacy()
     measured = measure_legacy(sides, legacy, progress, sketches())
-    return distil(task, prepared, legacy, measured.reference, measured.spread, decisions(legacy))
+    golden = distil(task, prepared, legacy, measured.reference, measured.spread, decisions(legacy))
+    return golden, len(loose_records(golden))
 
 
 def check(

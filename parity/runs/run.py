@@ -16,7 +16,7 @@ from legacy_adapters.tasks.initialising import without_init
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
 from ..comparing.pairing import LEGACY, NEW
-from ..sides.settings import RunOptions, Sources
+from ..sides.settings import RunOptions, Sources, Task
 from ..sides.sides import Prepared, Sides, prepare
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError
@@ -72,13 +72,19 @@ def run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progres
     verdict, before = _run(options, prepared, folder, progress), []
     while verdict.is_too_loose and len(before) < MOST_SEEDS - 1:
         before.append(options.task.seed)
-        task = replace(options.task, seed=(options.task.seed + 1) % 2**63)
-        progress(f"rounding is too large for a verdict under seed {options.task.seed}, trying seed {task.seed}")
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        task = next_seed(options.task, folder, "rounding is too large for a verdict", progress)
         options = replace(options, task=task)
         verdict = _run(options, prepare(task, options.sources, options.machine), folder, progress)
     return replace(verdict, seeds_before=tuple(before))
+
+
+def next_seed(task: Task, folder: Path, why: str, progress: Progress) -> Task:
+    """Return the task under its next seed, with nothing left in ``folder`` of its runs under the last one."""
+    new = replace(task, seed=(task.seed + 1) % 2**63)
+    progress(f"{why} under seed {task.seed}, trying seed {new.seed}")
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return new
 
 
 def _run(options: RunOptions, prepared: Prepared, folder: Path, progress: Progress) -> Verdict:

@@ -136,6 +136,18 @@ def test_box_without_area_matches_its_equal():
     assert match.rows == ((0, 0), (1, 1)) and match.worst_iou == 1.0
 
 
+@pytest.mark.parametrize(("shift", "matched"), [(1e-5, True), (0.1, False)], ids=str)
+def test_boxes_without_area_match_but_for_rounding(shift, matched):
+    flat = torch.tensor([[5.0, 5.0, 5.0, 90.0], [7.0, 7.0, 7.0, 7.0]])
+    match = match_detections(0, found(flat, [0.9, 0.8], [1, 1]), found(flat + shift, [0.9, 0.8], [1, 1]))
+    assert match.rows == (((0, 0), (1, 1)) if matched else ())
+
+
+def test_box_that_lost_its_area_matches_nothing():
+    one, flat = torch.tensor([[5.0, 5.0, 9.0, 90.0]]), torch.tensor([[5.0, 5.0, 5.0, 90.0]])
+    assert match_detections(0, found(one, [0.9], [1]), found(flat, [0.9], [1])).rows == ()
+
+
 @pytest.mark.parametrize(
     ("legacy", "new", "gap"),
     [(NAN, NAN, 0.0), (NAN, 0.5, INF), (0.5, NAN, INF), (INF, INF, 0.0), (INF, 0.5, INF)],

@@ -517,3 +517,9 @@ def test_one_element_of_a_large_gradient_that_is_not_finite_is_rejected(tmp_path
     verdict = judge(recorded, new, SAME_NAMES, (), Tolerance("derived"), GoldenEvidence(recorded, new, twins))
     assert verdict.outcome == MISMATCH
     assert "NaN or Inf in other places" in verdict.comparisons[0].difference.note
+
+
+def test_records_whose_rounding_could_hide_an_error_are_known(recorded):
+    assert [(record.kind, record.name) for record in golden.loose_records(recorded)] == [("loss", "total")]
+    steady = {key: replace(values, spread=Norms(1e-9, 1e-9)) for key, values in recorded.values.items()}
+    assert golden.loose_records(replace(recorded, values=steady)) == []
