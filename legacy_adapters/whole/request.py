@@ -32,9 +32,7 @@ class WholeTraining:
         data: to train on.
         val_data: to validate on.
         seed: of everything random.
-        steps: of the whole training; None for the config's. Schedules are fitted to it.
-        save_every: steps between two checkpoints.
-        stop_at: step after which to stop, with schedules as for the whole; None for the last.
+        stop_at: step after which to stop, with schedules as for the whole; None for the config's last.
         device: ``cpu`` or ``cuda[:n]``.
         resume: checkpoint to go on from; None to begin.
         trusted: ``resume`` may hold pickled objects, which loading it executes.
@@ -47,8 +45,6 @@ class WholeTraining:
     data: Data
     val_data: Data
     seed: int
-    steps: Optional[int] = None
-    save_every: Optional[int] = None
     stop_at: Optional[int] = None
     device: str = "cpu"
     resume: Optional[str] = None
