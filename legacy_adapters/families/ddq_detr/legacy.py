@@ -5,6 +5,7 @@ The repo holds its own mmdet 3.0.0rc6, mmengine 0.6.0 and mmcv 2.0.0rc4.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional
@@ -43,6 +44,7 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
 
         model = mmdet3.build_model(self.config(options), options["overrides"])
         _class_indices_beside_boxes()
+        _no_more_detections_than_there_are()
         return model
 
     def train_whole(self, request: WholeTraining) -> Outcome:
@@ -59,6 +61,7 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
         shims.install_libraries()
         config = mmdet3.load_config(self.config(request.options))
         _class_indices_beside_boxes()
+        _no_more_detections_than_there_are()
         return engine.changed(config, request.options["overrides"])
 
     def taps(self, model: torch.nn.Module) -> List[Tap]:
@@ -122,6 +125,33 @@ def _class_indices_beside_boxes() -> None:
         return nms(boxes, scores, idxs.to(boxes.device), nms_cfg)
 
     ddq_detr.batched_nms = batched_nms
+
+
+def _no_more_detections_than_there_are() -> None:
+    """Let the repo's head ask an image for as many detections as it has queries times classes, at most.
+
+    It asks for ``max_per_img`` whatever is left, which ends a validation with an error where NMS leaves few queries and
+    there are few classes. Where enough are left this changes nothing.
+    """
+    from projects.models import ddq_detr
+
+    head = ddq_detr.DDQDETRHead
+    single = head._predict_by_feat_single
+    if hasattr(single, "__wrapped__"):
+        return
+
+    @functools.wraps(single)
+    def predict_by_feat_single(self: Any, cls_score: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        test_cfg, wanted = self.test_cfg, self.test_cfg.get("max_per_img", len(cls_score))
+        if wanted <= cls_score.numel():
+            return single(self, cls_score, *args, **kwargs)
+        self.test_cfg = dict(test_cfg, max_per_img=cls_score.numel())
+        try:
+            return single(self, cls_score, *args, **kwargs)
+        finally:
+            self.test_cfg = test_cfg
+
+    head._predict_by_feat_single = predict_by_feat_single
 
 
 ADAPTER = OfficialDDQDETR()
