@@ -178,8 +178,8 @@ class Rehearsal:
 
     Attributes:
         name: of it, for ``--config``.
-        variant: that is trained. The new side's config is one of a whole training; the legacy side's adapter makes its
-            own of the variant's options.
+        variant: that is trained; known by its name, but not looked for in checkpoints. The new side's config is one of a
+            whole training; the legacy side's adapter makes its own of the variant's options.
         steps: of the training.
         settings: returns ``key=value`` texts that make a training of so many steps of a side's config, with checkpoints
             at a half of them at least: ``settings(side, steps)``.
@@ -187,7 +187,7 @@ class Rehearsal:
     """
 
     name: str
-    variant: str
+    variant: Variant
     steps: int
     settings: Callable[[str, int], Tuple[str, ...]]
     expected_ap: float
@@ -267,13 +267,18 @@ class Family:
         """Return the side ``legacy`` or ``new``."""
         return self.legacy if name == LEGACY else self.new
 
+    @property
+    def named(self) -> Tuple[Variant, ...]:
+        """All models that have a name: the variants, and those of rehearsals."""
+        return (*self.variants, *(rehearsal.variant for rehearsal in self.rehearsals))
+
     def variant(self, name: Optional[str] = None) -> Variant:
         """Return a variant by its name, which may be that of two configs, see :func:`of_configs`; the first without one.
 
         Raises:
             FamilyError: if there is none.
         """
-        for variant in self.variants:
+        for variant in self.named:
             if name in (None, variant.name):
                 return variant
         legacy, between, new = (name or "").partition(_BETWEEN)

@@ -122,7 +122,6 @@ def _yapf() -> List[str]:
     if "verify" in inspect.signature(code).parameters:
         return []
 
-    @functools.wraps(code)
     def formatted(*args: Any, verify: bool = False, **kwargs: Any) -> Any:
         return code(*args, **kwargs)
 

@@ -67,7 +67,7 @@ def run(
         folder = out.absolute()
         drawn = folder / "data"
         setup = Setup(
-            folder=folder, port=with_layouts(port(family, rehearsal.variant), sources, machine), rehearsal=rehearsal,
+            folder=folder, port=with_layouts(port(family, rehearsal.variant.name), sources, machine), rehearsal=rehearsal,
             repo=legacy_repo and legacy_repo.resolve(), python=legacy_python,
             data=_absolute(data) or (drawn / "annotations" / "train.json", drawn / "train"),
             val_data=_absolute(val_data) or (drawn / "annotations" / "val.json", drawn / "val"),

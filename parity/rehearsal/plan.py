@@ -82,7 +82,7 @@ def _conversion(setup: Setup) -> Iterator[Stage]:
         TEST_NEW, "test the converted checkpoint by the new side's own test loop",
         (*_python("ddq_port.training.eval_cli"), str(setup.config(FREE)), str(converted), "--work-dir", str(predictions.parent),
          "--out", str(predictions), "--force", "--no-check-data"),
-        needs=(CONVERT,), writes=(predictions,), reads=(setup.config(FREE),),
+        needs=(CONVERT,), writes=(predictions,), reads=(setup.config(FREE),), work=predictions.parent,
     )  # fmt: skip
     place = setup.folder / EVAL
     yield Stage(

@@ -45,7 +45,7 @@ def _settings(side: str, steps: int) -> Tuple[str, ...]:
 
 FAMILY = Family(
     name="ddq_detr",
-    variants=(*target.variants(_CONFIGS), _SHAPES),
+    variants=target.variants(_CONFIGS),
     legacy=Side("the official code", Path("legacy.py"), checkout=CHECKOUT, frozen_groups=True),
     new=target.SIDE,
     rules=target.rules,
@@ -55,5 +55,5 @@ FAMILY = Family(
     seeding=target.SEEDING,
     layouts=target.LAYOUTS,
     demo=Path("goldens/tiny_4scale.npz"),
-    rehearsals=(Rehearsal("tiny", "tiny_shapes", 900, _settings, expected_ap=0.75),),
+    rehearsals=(Rehearsal("tiny", _SHAPES, 900, _settings, expected_ap=0.75),),
 )
