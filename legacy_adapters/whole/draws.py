@@ -80,7 +80,7 @@ class PlacedBatches:
 
 
 class Stream:
-    """Stand in for the endless iterator of a loop over steps: the batch of the step that is next, again until it is done.
+    """Stand in for the endless iterator of a loop over steps: give the next step's batch, again until that is done.
 
     Args:
         loader: the code base's own, whose order of batches is kept.

@@ -27,7 +27,6 @@ class FollowHook(Hook):
         start_to: file to write the state dict to before the first step; None for none.
         norm_order: parameters in the order in which their norms are summed for clipping; others come behind them.
             Empty for the optimizer's order.
-        weights_every: steps between two digests of the weights.
     """
 
     priority = "NORMAL"  # behind hooks that set the data, before those that advance schedules or save
@@ -38,10 +37,8 @@ class FollowHook(Hook):
         file: str,
         start_to: Optional[str] = None,
         norm_order: Sequence[str] = (),
-        weights_every: int = 1,
     ) -> None:
         self.seed, self.file, self.start_to, self.norm_order = seed, file, start_to, list(norm_order)
-        self.weights_every = weights_every
         self.metrics = {}  # type: Dict[str, float]
         self._log = None  # type: Optional[steplog.StepLog]
         self._loader = self._others = None  # type: Any
@@ -89,7 +86,7 @@ class FollowHook(Hook):
             pixels=steplog.digest(list(data_batch["inputs"])),
             objects=steplog.digest(objects),
             rates=steplog.exact_all(rates),
-            before=self._weights(runner),
+            before=steplog.digest_of_weights(_unwrapped(runner.model)),
         )
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -101,7 +98,7 @@ class FollowHook(Hook):
                 terms=terms,
                 total=steplog.exact(outputs["loss"]) if "loss" in outputs else None,
                 norm=None if norm is None else steplog.exact(norm.current()),
-                after=self._weights(runner),
+                after=steplog.digest_of_weights(_unwrapped(runner.model)),
                 **self._began,
             )
         )
@@ -110,18 +107,9 @@ class FollowHook(Hook):
         """Keep what the validation gave."""
         self.metrics = dict(metrics or {})
 
-    def after_test_epoch(self, runner: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Keep what the test gave."""
-        self.metrics = dict(metrics or {})
-
     def after_train(self, runner: Any) -> None:
         """Close the file."""
         self._log.close()
-
-    def _weights(self, runner: Any) -> Optional[str]:
-        if runner.iter % self.weights_every:
-            return None
-        return steplog.digest_of_weights(_unwrapped(runner.model))
 
     def _parameters(self, runner: Any) -> List[Any]:
         parameters = dict(_unwrapped(runner.model).named_parameters())

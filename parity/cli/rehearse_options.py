@@ -20,7 +20,9 @@ Exit codes:
 _PATH = click.Path(path_type=Path)
 WHAT = (
     click.option("--config", metavar="NAME", help="Which training of the family to rehearse. [default: its first]"),
-    click.option("--data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Train on this data. [default: drawn shapes]"),
+    click.option(
+        "--data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Train on this data. [default: drawn shapes]"
+    ),
     click.option("--val-data", nargs=2, metavar="ANN IMAGES", type=_PATH, help="Validate and test on this data."),
     click.option(
         "--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many times to train the legacy side."

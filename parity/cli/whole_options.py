@@ -40,10 +40,14 @@ COMMON = (
     click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=1e7, hidden=True),
 )
 TRAINING = (
-    click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random."),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of everything random."
+    ),
     click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --work-dir, if there is one."),
     click.option(
-        "--resume-from", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Go on from this checkpoint."
+        "--resume-from",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Go on from this checkpoint.",
     ),
     click.option(
         "--start-to",

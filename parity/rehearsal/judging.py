@@ -131,7 +131,9 @@ def _same_steps(setup: Setup) -> Finding:
     aps = legacy_aps(setup)[0], ap_of(setup.folder / TWIN)
     if parting.identical and aps[0] != aps[1]:
         told = f"all {parting.equal} steps are identical, but the APs are {aps[0]:.3f} and {aps[1]:.3f}: what is evaluated "
-        return Finding(TWIN, claim, MISMATCH, told + "is not what is trained (an average of weights, the test settings)")
+        return Finding(
+            TWIN, claim, MISMATCH, told + "is not what is trained (an average of weights, the test settings)"
+        )
     good = parting.identical or rounding
     aps_told = f"AP {aps[0]:.3f} and {aps[1]:.3f}"
     return Finding(TWIN, claim, MATCH if good else MISMATCH, f"{_told(parting)}; {aps_told}")

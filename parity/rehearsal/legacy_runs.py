@@ -1,4 +1,4 @@
-"""Whole trainings and tests of the legacy side, in a process of its own: `ddq-parity train-legacy` and `test-legacy`."""
+"""Whole trainings and tests of the legacy side, each in a process of its own."""
 
 from __future__ import annotations
 

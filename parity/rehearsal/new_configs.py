@@ -18,7 +18,12 @@ _MODULE = "legacy_adapters.whole.following"
 
 def write(setup: Setup) -> None:
     """Write the configs of all trainings of the new side; equal ones are left as they are."""
-    for name, follows, twin_order in ((TWIN, True, True), (MIDDLE, True, True), (OWN, True, False), (FREE, False, False)):
+    for name, follows, twin_order in (
+        (TWIN, True, True),
+        (MIDDLE, True, True),
+        (OWN, True, False),
+        (FREE, False, False),
+    ):
         order = norm_order(setup) if twin_order else []
         text = _text(setup, setup.folder / name / STEPS if follows else None, order)
         file = setup.config(name)

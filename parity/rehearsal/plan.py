@@ -36,13 +36,22 @@ def stages(setup: Setup) -> tuple[Stage, ...]:
 
     Legacy trainings come first, and of these the one that everything is compared with.
     """
-    return (*_data(setup), *_legacy_trainings(setup), *_conversion(setup), *_new_trainings(setup), *_middle(setup), _curves(setup))
+    return (
+        *_data(setup),
+        *_legacy_trainings(setup),
+        *_conversion(setup),
+        *_new_trainings(setup),
+        *_middle(setup),
+        _curves(setup),
+    )
 
 
 def _data(setup: Setup) -> Iterator[Stage]:
     if setup.draws:
         place = setup.data[0].parents[1]
-        yield Stage(DATA, "draw the images", _command("ddq-train", "shapes", place), writes=(setup.data[0], setup.val_data[0]))
+        yield Stage(
+            DATA, "draw the images", _command("ddq-train", "shapes", place), writes=(setup.data[0], setup.val_data[0])
+        )
 
 
 def _first(setup: Setup) -> tuple[str, ...]:
@@ -69,7 +78,14 @@ def _conversion(setup: Setup) -> Iterator[Stage]:
     """Yield the stages that carry the trained weights over and test them on both sides."""
     legacy, trained = legacy_name(0), checkpoint(setup.folder / legacy_name(0), setup.steps)
     converted = setup.folder / "converted.pth"
-    yield _convert(setup, START, "convert the weights before the first step", setup.folder / "start.pth", setup.folder / "start-new.pth", legacy)
+    yield _convert(
+        setup,
+        START,
+        "convert the weights before the first step",
+        setup.folder / "start.pth",
+        setup.folder / "start-new.pth",
+        legacy,
+    )
     yield _convert(setup, CONVERT, "convert the trained checkpoint", trained, converted, legacy)
     test = setup.folder / TEST_LEGACY
     yield Stage(
@@ -95,7 +111,14 @@ def _conversion(setup: Setup) -> Iterator[Stage]:
 
 def _new_trainings(setup: Setup) -> Iterator[Stage]:
     begins = ("--load-from", setup.folder / "start-new.pth")
-    yield _new(setup, TWIN, "train the new side from the same weights, with the same data and draws", (START,), setup.steps, *begins)
+    yield _new(
+        setup,
+        TWIN,
+        "train the new side from the same weights, with the same data and draws",
+        (START,),
+        setup.steps,
+        *begins,
+    )
     short = min(OWN_STEPS, setup.steps)
     stop = ("--cfg-options", f"train_cfg.max_iters={short}", f"train_cfg.val_interval={short}")
     yield _new(setup, OWN, "the same with the new side's own order of norms", (START,), short, *begins, *stop)
@@ -116,7 +139,9 @@ def _middle(setup: Setup) -> Iterator[Stage]:
         reads=(setup.config(MIDDLE),), follow=new.parent / STEPS,
     )  # fmt: skip
     twin = checkpoint(setup.folder / TWIN, step)
-    yield _convert(setup, TO_LEGACY, "convert the new side's checkpoint of the middle", twin, back, TWIN, "--to", "legacy")
+    yield _convert(
+        setup, TO_LEGACY, "convert the new side's checkpoint of the middle", twin, back, TWIN, "--to", "legacy"
+    )
     yield Stage(
         BACK, "the legacy side goes on from the middle",
         _legacy(setup, "train-legacy", back.parent, "--seed", 0, "--resume-from", back),
@@ -135,7 +160,9 @@ def _curves(setup: Setup) -> Stage:
     )  # fmt: skip
 
 
-def _new(setup: Setup, name: str, title: str, needs: tuple[str, ...], steps: int, *more: object, seed: int = 0) -> Stage:
+def _new(
+    setup: Setup, name: str, title: str, needs: tuple[str, ...], steps: int, *more: object, seed: int = 0
+) -> Stage:
     folder = setup.folder / name
     follow = folder / STEPS if name != FREE else None
     command = _train(setup, name, seed, "--resume", *more)

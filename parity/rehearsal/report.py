@@ -111,7 +111,14 @@ def _aps(setup: Setup, curves: Mapping[str, Any]) -> Iterator[str]:
 
 def _quantities(curves: Mapping[str, Any]) -> str:
     rows = [
-        (escape(q["name"]), f"{q['end']:g}", _number(q["mean"]), _number(q["b"]), _number(q["allowed"]), str(q["accepted"]))
+        (
+            escape(q["name"]),
+            f"{q['end']:g}",
+            _number(q["mean"]),
+            _number(q["b"]),
+            _number(q["allowed"]),
+            str(q["accepted"]),
+        )
         for q in curves["quantities"]
         if q["kind"] != "stretch"
     ]
@@ -125,7 +132,7 @@ def _number(value: float | None) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(f'<{tag}{" class=number" if i in numbers else ""}>{cell}</{tag}>' for i, cell in enumerate(row))
+        return "".join(f"<{tag}{' class=number' if i in numbers else ''}>{cell}</{tag}>" for i, cell in enumerate(row))
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     return f"<table><tr>{cells('th', head)}</tr>{body}</table>"

@@ -150,7 +150,9 @@ def test_a_request_survives_a_job_file(tmp_path):
     from dataclasses import asdict
 
     request = WholeTraining({"repo": "r"}, "w", ("a", "b"), ("c", "d"), seed=3, settings=("x=1",))
-    job = Job("f", "v", "a.py", {}, "", "", "", "s", (), 0, 1, None, "cpu", whole=dict(kind=TRAIN, request=asdict(request)))
+    job = Job(
+        "f", "v", "a.py", {}, "", "", "", "s", (), 0, 1, None, "cpu", whole=dict(kind=TRAIN, request=asdict(request))
+    )
     job.save(str(tmp_path / "job.json"))
     read = Job.load(str(tmp_path / "job.json"))
     assert from_plain(read.whole["kind"], read.whole["request"]) == request

@@ -26,7 +26,6 @@ _SHAPES = Variant(
 )
 
 
-
 def _settings(side: str, steps: int) -> Tuple[str, ...]:
     """Fit warm-up, decay, validations and checkpoints to a number of steps, as `ddq-train demo` does."""
     warmup, middle = max(1, min(50, steps // 10)), steps // 2
