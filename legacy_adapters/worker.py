@@ -65,6 +65,8 @@ def run_whole(job: Any) -> None:
     from legacy_adapters.loading import load_adapter
     from legacy_adapters.whole import request as whole
 
+    if not job.device.startswith("cuda"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a runner takes a GPU wherever it sees one
     _set_numerics(job.threads)
     adapter = contract.loaded(job.adapter, load_adapter)
     request = whole.from_plain(job.whole["kind"], job.whole["request"])

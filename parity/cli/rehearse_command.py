@@ -14,7 +14,7 @@ from legacy_adapters.ground.console import message
 from legacy_adapters.ground.files import write_whole
 
 from ..rehearsal import judging, new_configs, plan, report
-from ..rehearsal.running import StageError, run_all
+from ..rehearsal.running import StageError, environment_of, run_all
 from ..rehearsal.setup import Setup
 from ..runs.run import check_legacy
 from ..sides.settings import Machine, Sources
@@ -86,12 +86,12 @@ def run(
 
 def _rehearse(setup: Setup, say: Any, as_json: bool, quiet: bool) -> int:
     _claim(setup.folder)
-    stages = plan.stages(setup)
+    stages, environment = plan.stages(setup), environment_of(setup.threads, setup.device)
     try:
         if setup.draws:  # the configs of the new side name the classes of the data
-            run_all(setup.folder, stages[:1], 1, setup.threads, lambda text: None)
+            run_all(setup.folder, stages[:1], 1, environment, lambda text: None)
         new_configs.write(setup)
-        marks = run_all(setup.folder, stages, setup.jobs, setup.threads, say)
+        marks = run_all(setup.folder, stages, setup.jobs, environment, say)
     except StageError as error:
         complain(str(error), error.details)
         return SIDE_CRASHED

@@ -48,6 +48,6 @@ HOW = (
     click.option(
         "--threads", type=click.IntRange(1), default=1, show_default=True, help="Number of CPU threads of each stage."
     ),
-    click.option("--device", type=Device(), default="cpu", show_default=True, help="Where the legacy side trains."),
+    click.option("--device", type=Device(), default="cpu", show_default=True, help="Where both sides run: cpu, cuda or cuda:N."),
     click.option("--dry-run", is_flag=True, help="Print the stages with their commands, and run none."),
 )

@@ -101,10 +101,12 @@ def _conversion(setup: Setup) -> Iterator[Stage]:
         needs=(CONVERT,), writes=(predictions,), reads=(setup.config(FREE),), work=predictions.parent,
     )  # fmt: skip
     place = setup.folder / EVAL
+    bounds = ("--tolerance", "fixed") if setup.device.startswith("cuda") else ()  # kernels of a GPU round otherwise
     yield Stage(
         EVAL, "compare all detections of both sides, one to one",
         _command("ddq-parity", "eval", *_model(setup), *_repo(setup), "--ann", setup.val_data[0], "--images",
-                 setup.val_data[1], "--checkpoint", trained, "--threads", setup.threads, "--out", place, "--force", "-q"),
+                 setup.val_data[1], "--checkpoint", trained, "--threads", setup.threads, "--device", setup.device, *bounds,
+                 "--out", place, "--force", "-q"),
         needs=(legacy,), writes=(place / "report.json",), accepts=_VERDICTS,
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ class _Running:
 
 
 def run_all(
-    folder: Path, stages: Sequence[Stage], jobs: int, threads: int, say: Callable[[str], None]
+    folder: Path, stages: Sequence[Stage], jobs: int, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, Mark]:
     """Do what is not done yet. Return the marks of all stages.
 
@@ -54,7 +54,7 @@ def run_all(
         folder: of the rehearsal, which exists.
         stages: in an order in which they can be done.
         jobs: how many to run side by side.
-        threads: of each, on the CPU.
+        environment: of the stages; see :func:`environment_of`.
         say: is told what begins, how far it is, what is done.
 
     Raises:
@@ -72,7 +72,7 @@ def run_all(
             for stage in ready(stages, done, [item.stage.name for item in running])[: jobs - len(running)]:
                 say(f"{stage.name}: {stage.title}\n  {stage.line}")
                 begin(folder, stage, names[stage.name])
-                running.append(_begin(folder, stage, threads))
+                running.append(_begin(folder, stage, environment))
             time.sleep(_POLL)
             for item in [item for item in running if item.process.poll() is not None]:
                 running.remove(item)
@@ -119,10 +119,14 @@ def progress(
     return f"{line}; about {left * seconds / taken / beside / 60:.0f} min left for all trainings"
 
 
-def _begin(folder: Path, stage: Stage, threads: int) -> _Running:
-    environment = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        environment[name] = str(threads)
+def environment_of(threads: int, device: str) -> dict[str, str]:
+    """Return the environment in which stages run: with so many CPU threads, and without GPUs if they run on the CPU."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    hidden = {} if device.startswith("cuda") else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **dict.fromkeys(names, str(threads)), **hidden}
+
+
+def _begin(folder: Path, stage: Stage, environment: Mapping[str, str]) -> _Running:
     first = steplog.count(str(stage.follow)) if stage.follow else 0
     with open(folder / LOGS / f"{stage.name}.log", "ab") as log:
         process = subprocess.Popen(

@@ -30,7 +30,7 @@ class Setup:
         steps: of a training.
         jobs: stages side by side.
         threads: of each.
-        device: of the legacy side.
+        device: of both sides.
         new_settings: `key=value` texts that change the new side's config alone.
         expected_ap: that every training must reach; None for none.
     """

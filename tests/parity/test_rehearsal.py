@@ -15,9 +15,10 @@ import pytest
 
 from legacy_adapters.whole.steplog import Step
 from parity.rehearsal.parting import CAUSES, UPDATE_BY_NORM, part
-from parity.rehearsal.running import StageError, progress, run_all
+from parity.rehearsal.running import StageError, environment_of, progress, run_all
 from parity.rehearsal.stages import Mark, Stage, begin, keys, read_marks, ready, write_mark
 
+ENVIRONMENT = environment_of(1, "cpu")
 STEP = Step(
     step=1, images=(3, 1), pixels="p", objects="o", rates=("0x1p-10",), before="w0", terms={"a": "0x1p+0"},
     total="0x1p+0", norm="0x1.0000000000000p+3", after="w1",
@@ -126,9 +127,9 @@ def test_a_stage_waits_for_what_it_needs():
 
 def test_stages_run_once_and_are_skipped_afterwards(tmp_path):
     stages = [counting(tmp_path), counting(tmp_path, "again", needs=("count",))]
-    run_all(tmp_path, stages, 2, 1, lambda text: None)
+    run_all(tmp_path, stages, 2, ENVIRONMENT, lambda text: None)
     said: list[str] = []
-    run_all(tmp_path, stages, 2, 1, said.append)
+    run_all(tmp_path, stages, 2, ENVIRONMENT, said.append)
     assert [line.partition(":")[0] for line in said] == ["count", "again"]
     assert all("done before" in line for line in said)
     assert (tmp_path / "again" / "begun").read_text() == "0\n"
@@ -137,9 +138,9 @@ def test_stages_run_once_and_are_skipped_afterwards(tmp_path):
 def test_a_failing_stage_is_named_with_the_end_of_its_log(tmp_path):
     stage = Stage("broken", "", (sys.executable, "-c", "print('why'); raise SystemExit(7)"))
     with pytest.raises(StageError, match="Stage broken ended with exit code 7, expected 0") as raised:
-        run_all(tmp_path, [stage], 1, 1, lambda text: None)
+        run_all(tmp_path, [stage], 1, ENVIRONMENT, lambda text: None)
     assert raised.value.details == "why"
-    run_all(tmp_path, [replace(stage, accepts=(0, 7))], 1, 1, lambda text: None)
+    run_all(tmp_path, [replace(stage, accepts=(0, 7))], 1, ENVIRONMENT, lambda text: None)
 
 
 def test_a_rehearsal_that_is_killed_goes_on_with_the_same_result(tmp_path):
@@ -149,7 +150,7 @@ def test_a_rehearsal_that_is_killed_goes_on_with_the_same_result(tmp_path):
     code = (
         "import sys, pathlib; from tests.parity.test_rehearsal import counting; "
         "from parity.rehearsal.running import run_all; folder = pathlib.Path(sys.argv[1]); "
-        "run_all(folder, [counting(folder, pause=0.3)], 1, 1, lambda text: None)"
+        "run_all(folder, [counting(folder, pause=0.3)], 1, {}, lambda text: None)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(one)], cwd=Path(__file__).parents[2])
     kept = one / "count" / "kept.json"
@@ -162,8 +163,8 @@ def test_a_rehearsal_that_is_killed_goes_on_with_the_same_result(tmp_path):
     step = json.loads(kept.read_text())["step"]
     time.sleep(0.7)
     assert json.loads(kept.read_text())["step"] == step < 6
-    run_all(one, [counting(one, pause=0.3)], 1, 1, lambda text: None)
-    run_all(whole, [counting(whole)], 1, 1, lambda text: None)
+    run_all(one, [counting(one, pause=0.3)], 1, ENVIRONMENT, lambda text: None)
+    run_all(whole, [counting(whole)], 1, ENVIRONMENT, lambda text: None)
     assert (one / "count" / "begun").read_text() == f"0\n{step}\n"
     assert (one / "count" / "result").read_text() == (whole / "count" / "result").read_text()
 
