@@ -121,6 +121,7 @@ def test_what_does_not_hold_is_named_by_stage(setup: Setup, name: str) -> None:
 
 def test_rounding_after_many_equal_steps_is_no_mismatch(setup: Setup) -> None:
     parted(setup, TWIN, 150, norm="0x1.0000020000000p+3")
+    parted(setup, plan.BACK, 150, norm="0x1.0000020000000p+3")  # which goes on from there
     parted(setup, OWN, 3, norm="0x1.0000020000000p+3")
     found = judging.findings(setup)
     assert judging.outcome(found) == "MATCH"
