@@ -95,6 +95,7 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
             commit=CHECKOUT.commit(code),
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
             mmcv_ops=operators.mmcv_ops(),
+            **(dict(shims=list(shims.IN_PLACE)) if shims.IN_PLACE else {}),
         )
 
 
