@@ -17,6 +17,7 @@ from .own_files import note
 from .request import STEPS, Data, Outcome, WholeTest, WholeTraining
 
 _LOADERS = ("val_dataloader", "test_dataloader")
+_OF_TRAINING = ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler")
 _EVALUATORS = ("val_evaluator", "test_evaluator")
 
 
@@ -51,6 +52,8 @@ def test(config: Any, request: WholeTest) -> Outcome:
 
     _use(config, request, classes_of(request.val_data[0]))
     config.load_from = request.checkpoint
+    for name in _OF_TRAINING:  # some versions build the loop of the training, and so its data, for a test as well
+        config[name] = None
     runner = Runner.from_cfg(config)
     with _loading(request.checkpoint, request.trusted):
         metrics = runner.test()
