@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 COMMANDS = {"ddq-convert": convert, "ddq-parity": parity, "ddq-train": train, "ddq-eval": evaluate}
-MODULES = {"parity": parity, "converters": convert, "ddq_port.training": train}
+MODULES = {"parity": parity, "converters": convert, "ddq_port.training": train, "ddq_port.training.eval_cli": evaluate}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
 #: Programs of others; what they are given is theirs.
 FOREIGN = {"cd", "eval", "export", "git"}

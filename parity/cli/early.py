@@ -50,7 +50,7 @@ def resolved(
             raise FamilyError(
                 f"Family {found.name} has several variants; pass {configs}--variant, one of {', '.join(names)}."
             )
-        if variant is not None and variant not in names:
+        if variant is not None and variant not in (known.name for known in found.named):
             near = difflib.get_close_matches(variant, names, n=1)
             meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
             raise FamilyError(f"--variant {variant} is none of family {found.name}; {meant}")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 
+import click
 import numpy as np
 import pytest
 
@@ -140,3 +141,22 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     (left / "000009.png").write_text("half")
     shapes.write(tmp_path / "set", (Split("train", 3, 0),))
     assert len(tree(tmp_path)) == 3 + 1
+
+
+def test_the_command_draws_once_and_refuses_another_folder(tmp_path, monkeypatch, capsys):
+    from ddq_port.training import demo
+
+    monkeypatch.setattr(demo, "TRAINING_IMAGES", 2)
+    monkeypatch.setattr(demo, "VALIDATION_IMAGES", 1)
+    folder = tmp_path / "below" / "shapes"
+    assert demo.draw_data(folder) == 0
+    assert (len(list((folder / "train").iterdir())), len(list((folder / "val").iterdir()))) == (2, 1)
+    assert [path.name for path in folder.parent.iterdir()] == ["shapes"]
+    drawn = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert demo.draw_data(folder) == 0
+    assert "holds the images already" in capsys.readouterr().out
+    assert drawn == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(click.ClickException, match="other exists and holds something else; choose another FOLDER"):
+        demo.draw_data(other)

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Test the converted checkpoint on all ranks.
+set -eu
+. "$(dirname "$0")/settings.sh"
+on_all_ranks ddq_port.training.eval_cli "$CONFIG" "$OUT/converted.pth" --work-dir "$OUT/test" \
+    --out "$OUT/test/predictions.bbox.json" --force $EVAL_OPTIONS
