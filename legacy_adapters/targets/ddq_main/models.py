@@ -7,6 +7,9 @@ from pathlib import Path
 from ddq_port import configs
 from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Seeding, Side, Variant
 
+#: Small models -> what is merged into the official config besides the family's own small width.
+_SMALL = {"tiny": (), "tiny_shapes": (str(Path(__file__).parent / "shapes.py"),)}
+
 SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",))
 
 #: No image is the largest, the first neither the highest nor the widest; no side is a multiple of a stride.
@@ -45,20 +48,20 @@ def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
     """Return the models.
 
     Args:
-        folder: of the family, which has the small width for the official config in ``configs/legacy/tiny.py``.
+        folder: of the family, which has what makes the official config one of a small model in ``configs/legacy``.
         legacy: name of a variant -> its config in the checkout, without the folder and ``.py``; the first is that of
-            the small model, too.
+            the small models, too.
     """
     family = folder.name
     own = {name: f"{family.replace('_', '-')}_r50_8xb2-{name.removeprefix('r50_')}_coco" for name in legacy}
-    own["tiny"] = f"{family.replace('_', '-')}_tiny"
+    own.update({name: f"{family.replace('_', '-')}_{name}" for name in _SMALL})
     base = next(iter(legacy.values()))
     return tuple(
         Variant(
             name,
             legacy=dict(
                 config=f"projects/configs/{family}/{legacy.get(name, base)}.py",
-                overrides="" if name in legacy else str(folder / "configs" / "legacy" / f"{name}.py"),
+                overrides=[] if name in legacy else [str(folder / "configs" / "legacy" / f"{name}.py"), *_SMALL[name]],
             ),
             new=dict(config=str(configs.path(config))),
             sizes=_FULL if name in legacy else _TINY,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
@@ -16,6 +16,7 @@ from legacy_adapters import mmdet2
 from legacy_adapters.bases import operators
 from legacy_adapters.provenance import originals
 from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
+from legacy_adapters.training.hooked import HookTraining, training
 
 from .checkout import CHECKOUT, MMCV_FOLDER
 
@@ -23,13 +24,21 @@ from .checkout import CHECKOUT, MMCV_FOLDER
 class OfficialDDQ(mmdet2.MMDet2Adapter):
     """Build and run a model of the repo.
 
-    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, a
-    plain Python file whose ``model`` is merged into the config's, or ``""``.
+    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, paths of
+    plain Python files whose dicts are merged into the config.
     """
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of a config in the checkout."""
         return os.path.join(options["repo"], options["config"])
+
+    def whole_config(self, options: Mapping[str, Any]) -> Any:
+        """Return the config with what is merged into it."""
+        config = mmdet2.load_config(self.config(options))
+        for path in options["overrides"]:
+            sections = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
+            config.merge_from_dict(sections, allow_list_keys=True)  # keys of a list are the numbers of its elements
+        return config
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
@@ -38,13 +47,17 @@ class OfficialDDQ(mmdet2.MMDet2Adapter):
         import projects.models  # noqa: F401  (registers the repo's modules)
         from mmdet.models import build_detector
 
-        config = mmdet2.load_config(self.config(options))
-        if options["overrides"]:
-            # keys of a list are the numbers of its elements
-            config.merge_from_dict(dict(model=runpy.run_path(options["overrides"])["model"]), allow_list_keys=True)
         _keep_names()
         _let_losses_be_called()
-        return build_detector(config.model)
+        return build_detector(self.whole_config(options).model)
+
+    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> HookTraining:
+        """Make optimizer, clipping and schedule of the config, with the repo's own mmcv."""
+        return training(model, self.whole_config(options), epoch_length)
+
+    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> mmdet2.Detector:
+        """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
+        return mmdet2.Detector(model, self.whole_config(options), options.get("scale"))
 
     def taps(self, model: Any) -> List[Tap]:
         """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
