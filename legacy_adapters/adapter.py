@@ -15,6 +15,7 @@ from .contract import AdapterError
 from .recording.methods import Aside, nothing_aside, plain
 from .recording.taps import Tap, random_taps, rankings
 from .training.steps import Training
+from .whole.request import Outcome, WholeTest, WholeTraining
 
 
 class UnableError(AdapterError):
@@ -134,6 +135,19 @@ class Adapter:
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Callable[[str, int], Dict[str, Any]]:
         """Return what detects objects in an image file, see :mod:`legacy_adapters.tasks.detecting`."""
         raise UnableError("{} has no method image_detector(model, options).".format(self.label))
+
+    @left_open
+    def train_whole(self, request: WholeTraining) -> Outcome:
+        """Train with the code base's own runner, see :class:`legacy_adapters.whole.request.WholeTraining`.
+
+        Builds the model itself. The worker has set threads and precision, and writes what is returned.
+        """
+        raise UnableError("{} has no method train_whole(request).".format(self.label))
+
+    @left_open
+    def test_whole(self, request: WholeTest) -> Outcome:
+        """Test with the code base's own runner, see :class:`legacy_adapters.whole.request.WholeTest`."""
+        raise UnableError("{} has no method test_whole(request).".format(self.label))
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
         """Tell which code ran: ``modules``, each with file and version, and what else is known."""

@@ -24,6 +24,8 @@ FUNCTIONS = {
     "training": ("model", "options", "epoch_length"),
     "distributed": ("model", "options"),
     "image_detector": ("model", "options"),
+    "train_whole": ("request",),
+    "test_whole": ("request",),
     "variants": ("model",),
     "aside": ("model",),
     "predictor": ("model",),

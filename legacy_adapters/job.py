@@ -69,6 +69,8 @@ class Job:
         describe: file to describe the adapter's model in, see :mod:`legacy_adapters.tasks.describing`, in place of
             everything else; None for a trace.
         runs: the model whose layout is described will be run, so no operator of its code may be lacking.
+        whole: a whole training or test by the code base's own runner, in place of everything else:
+            ``{"kind", "request"}``, see :mod:`legacy_adapters.whole.request`; None for none.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -115,6 +117,7 @@ class Job:
     patience: float = 600.0
     describe: Optional[str] = None
     runs: bool = False
+    whole: Optional[Dict[str, Any]] = None
     layout: Optional[str] = None
 
     @property

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
+import os
 import re
 import sys
 from contextlib import contextmanager
@@ -32,9 +34,14 @@ def install(device: str) -> None:
     Args:
         device: where the model will run; on the CPU ``.cuda()`` and ``.to("cuda")`` of the code base do nothing.
     """
-    IN_PLACE.extend([*_numpy_aliases(), *_torchvision()])
+    install_libraries()
     if not device.startswith("cuda"):
         IN_PLACE.extend(_no_cuda())
+
+
+def install_libraries() -> None:
+    """Put in place what other libraries than torch lack, and note the names in :data:`IN_PLACE`."""
+    IN_PLACE.extend([*_numpy_aliases(), *_torchvision(), *_yapf()])
 
 
 @contextmanager
@@ -103,6 +110,45 @@ def _torchvision() -> List[str]:
     models = ModuleType("torchvision.models")
     sys.modules["torchvision.models"] = stub.models = models
     return ["torchvision"]
+
+
+def _yapf() -> List[str]:
+    """Let yapf be called with ``verify``, which it no longer takes and mmengine before 0.8 gives it to print a config."""
+    try:
+        from yapf.yapflib import yapf_api
+    except ImportError:
+        return []
+    code = yapf_api.FormatCode
+    if "verify" in inspect.signature(code).parameters:
+        return []
+
+    @functools.wraps(code)
+    def formatted(*args: Any, verify: bool = False, **kwargs: Any) -> Any:
+        return code(*args, **kwargs)
+
+    yapf_api.FormatCode = formatted
+    return ["yapf FormatCode(verify)"]
+
+
+@contextmanager
+def pickles_loaded(path: str) -> Iterator[None]:
+    """Let ``torch.load`` execute the pickle of one file within, as torch before 2.6 did of every file.
+
+    Args:
+        path: of a file that is trusted.
+    """
+    load = torch.load
+
+    def loaded(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(file, (str, os.PathLike)) and os.path.samefile(file, path):
+            kwargs["weights_only"] = False
+        return load(file, *args, **kwargs)
+
+    torch.load = loaded
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 def _no_cuda() -> List[str]:

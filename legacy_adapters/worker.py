@@ -1,6 +1,7 @@
 """Run one job: build a model with an adapter, run the checks, write the trace. ``python worker.py JOB.json``.
 
-A job with images detects objects in these in place of checks, and writes what it finds. One with a layout only looks
+A job with images detects objects in these in place of checks, and writes what it finds. One of a whole training or test
+hands over to the code base's own runner. One with a layout only looks
 whether the adapter can do it. One of several ranks forks into a worker for each.
 
 Runs in the interpreter of the code base under test, which need not have this toolkit installed: the package
@@ -38,6 +39,8 @@ def main(job_path: str) -> int:
             from legacy_adapters.tasks import describing
 
             describing.describe(job, contract.loaded(job.adapter, load_adapter))
+        elif job.whole is not None:
+            run_whole(job)
         elif job.ranks > 1 and job.rank is None:
             load_adapter(job.adapter)  # what it imports, each rank need not
             ranks.run(job, main)
@@ -51,6 +54,23 @@ def main(job_path: str) -> int:
         return 1
     write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0
+
+
+def run_whole(job: Any) -> None:
+    """Train or test with the code base's own runner, and leave the outcome in the work dir."""
+    from dataclasses import asdict
+
+    from legacy_adapters import contract
+    from legacy_adapters.job import write_json
+    from legacy_adapters.loading import load_adapter
+    from legacy_adapters.whole import request as whole
+
+    _set_numerics(job.threads)
+    adapter = contract.loaded(job.adapter, load_adapter)
+    request = whole.from_plain(job.whole["kind"], job.whole["request"])
+    outcome = (adapter.train_whole if job.whole["kind"] == whole.TRAIN else adapter.test_whole)(request)
+    provenance = dict(_environment(job), **adapter.provenance(request.options))
+    write_json(os.path.join(request.work_dir, whole.OUTCOME), dict(asdict(outcome), provenance=provenance))
 
 
 def run(job: Any) -> None:

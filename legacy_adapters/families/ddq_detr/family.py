@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from legacy_adapters.family import Family, Side
+from ddq_port import configs
+from legacy_adapters.family import Family, Side, Variant
 from legacy_adapters.targets import ddq_detr as target
 
 from .checkout import CHECKOUT
 from .exclusions import EXCLUSIONS
 
+_CONFIGS = "projects/configs/ddq_detr"
+#: The model that `ddq-train demo` trains; its overrides are those of a whole training.
+_SHAPES = Variant(
+    "tiny_shapes",
+    legacy=dict(
+        config=f"{_CONFIGS}/ddq-detr-4scale_r50_8xb2-12e_coco.py",
+        overrides=str(Path(__file__).parent / "configs" / "legacy" / "tiny_shapes.py"),
+    ),
+    new=dict(config=str(configs.path("ddq-detr-4scale_tiny_shapes"))),
+    sizes=((93, 115), (131, 121), (77, 157)),
+    settings=dict(decoder_layers=3),
+)
+
 FAMILY = Family(
     name="ddq_detr",
-    variants=target.variants("projects/configs/ddq_detr"),
+    variants=(*target.variants(_CONFIGS), _SHAPES),
     legacy=Side("the official code", Path("legacy.py"), checkout=CHECKOUT, frozen_groups=True),
     new=target.SIDE,
     rules=target.rules,

@@ -11,12 +11,14 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
-from legacy_adapters import mmdet3, standin
+from legacy_adapters import mmdet3, shims, standin
 from legacy_adapters.bases import ddq, operators
 from legacy_adapters.provenance import originals
 from legacy_adapters.recording import taps as tap_lib
 from legacy_adapters.recording.methods import Aside
 from legacy_adapters.recording.taps import Tap
+from legacy_adapters.whole import engine
+from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
 
 from .checkout import CHECKOUT, MMCV_FOLDER
 
@@ -34,18 +36,30 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
         Args:
             options: ``repo``: path of the checkout; ``config``: path of a config in it; ``overrides``: as in
                 :func:`mmdet3.build_model`.
-            device: the repo calls ``.cuda()`` on masks whatever the device, so that is neutralised on the CPU.
+            device: where it will run.
         """
-        repo = options["repo"]
-        sys.path[:0] = [repo, os.path.join(repo, MMCV_FOLDER)]
-        standin.install()  # an mmcv built in place is used before it
-        if not device.startswith("cuda"):
-            torch.Tensor.cuda = lambda self, *args, **kwargs: self
+        _make_importable(options["repo"], device)
         import mmdet.models  # noqa: F401  (registers the repo's modules)
 
         model = mmdet3.build_model(self.config(options), options["overrides"])
         _class_indices_beside_boxes()
         return model
+
+    def train_whole(self, request: WholeTraining) -> Outcome:
+        """Train with the repo's own mmengine."""
+        return engine.train(self._whole_config(request), request)
+
+    def test_whole(self, request: WholeTest) -> Outcome:
+        """Test with the repo's own mmengine."""
+        return engine.test(self._whole_config(request), request)
+
+    def _whole_config(self, request: Any) -> Any:
+        """Return the repo's config with all changes of the variant, the repo's modules at hand."""
+        _make_importable(request.options["repo"], request.device)
+        shims.install_libraries()
+        config = mmdet3.load_config(self.config(request.options))
+        _class_indices_beside_boxes()
+        return engine.changed(config, request.options["overrides"])
 
     def taps(self, model: torch.nn.Module) -> List[Tap]:
         """Watch query selection, both matchings, the noise and the final top-k."""
@@ -79,6 +93,19 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
             modules=mmdet3.module_provenance(mmdet, mmcv, mmengine, projects),
             mmcv_ops=operators.mmcv_ops(),
         )
+
+
+def _make_importable(repo: str, device: str) -> None:
+    """Let the repo's own packages be imported.
+
+    Args:
+        repo: path of the checkout.
+        device: the repo calls ``.cuda()`` on masks whatever the device, so that is neutralised on the CPU.
+    """
+    sys.path[:0] = [repo, os.path.join(repo, MMCV_FOLDER)]
+    standin.install()  # an mmcv built in place is used before it
+    if not device.startswith("cuda"):
+        torch.Tensor.cuda = lambda self, *args, **kwargs: self
 
 
 def _class_indices_beside_boxes() -> None:

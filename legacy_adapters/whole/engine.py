@@ -1,0 +1,114 @@
+"""Whole trainings and tests by the mmengine of the running process, of a code base in the form of MMDetection 3.x."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+from contextlib import contextmanager
+from typing import Any, Iterator, Mapping, Optional, Sequence
+
+from legacy_adapters import shims
+
+from .request import STEPS, Data, Outcome, WholeTest, WholeTraining
+
+_LOADERS = ("val_dataloader", "test_dataloader")
+_EVALUATORS = ("val_evaluator", "test_evaluator")
+
+
+def train(config: Any, request: WholeTraining) -> Outcome:
+    """Train as a config says.
+
+    Args:
+        config: mmengine's, of a whole training; it is changed.
+        request: what to train.
+    """
+    from mmengine.runner import Runner
+
+    _use(config, request, classes_of(request.data[0]))
+    use_data(config.train_dataloader, request.data, classes_of(request.data[0]))
+    config.randomness = dict(seed=request.seed, deterministic=True)
+    if request.stop_at is not None:
+        config.train_cfg.max_iters = request.stop_at
+    config.resume, config.load_from = request.resume is not None, request.resume
+    steps = os.path.join(request.work_dir, STEPS)
+    runner = Runner.from_cfg(config)
+    hook = _follow(runner, dict(seed=request.seed, file=steps, start_to=request.start_to))
+    with _trusted(request.resume if request.trusted else None):
+        runner.train()
+    last = os.path.join(request.work_dir, "iter_{}.pth".format(runner.iter))
+    return Outcome({name: float(value) for name, value in hook.metrics.items()}, runner.iter, last)
+
+
+def test(config: Any, request: WholeTest) -> Outcome:
+    """Test a checkpoint as a config says; arguments as of :func:`train`."""
+    from mmengine.runner import Runner
+
+    _use(config, request, classes_of(request.val_data[0]))
+    config.load_from = request.checkpoint
+    runner = Runner.from_cfg(config)
+    with _trusted(request.checkpoint if request.trusted else None):
+        metrics = runner.test()
+    return Outcome({name: float(value) for name, value in metrics.items()}, 0, request.checkpoint)
+
+
+def changed(config: Any, path: str) -> Any:
+    """Merge everything that a plain Python file defines into a config; return the config.
+
+    Args:
+        config: mmengine's.
+        path: of the file, whose names without ``_`` in front are keys; empty for none.
+    """
+    if path:
+        names = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
+        config.merge_from_dict(names)
+    return config
+
+
+def use_data(loader: Any, data: Data, classes: Sequence[str]) -> None:
+    """Point a data loader of a config at annotated images."""
+    loader.dataset.update(
+        data_root="",
+        ann_file=data[0],
+        data_prefix=dict(img=os.path.join(data[1], "")),
+        metainfo=dict(classes=tuple(classes)),
+    )
+
+
+def classes_of(ann_file: str) -> Sequence[str]:
+    """Return the names of the classes of an annotation file, in its order."""
+    with open(ann_file, encoding="utf-8") as file:
+        return [category["name"] for category in json.load(file)["categories"]]
+
+
+def _use(config: Any, request: Any, classes: Sequence[str]) -> None:
+    """Put settings, work dir and validation data into a config."""
+    from mmengine.config import DictAction
+
+    if request.settings:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+        config.merge_from_dict(parser.parse_args(["--cfg-options", *request.settings]).cfg_options)
+    config.work_dir = request.work_dir
+    for name in _LOADERS:
+        use_data(config[name], request.val_data, classes)
+    for name in _EVALUATORS:
+        config[name].ann_file = request.val_data[0]
+
+
+def _follow(runner: Any, options: Mapping[str, Any]) -> Any:
+    from .following import FollowHook
+
+    hook = FollowHook(**options)
+    runner.register_hook(hook)
+    return hook
+
+
+@contextmanager
+def _trusted(path: Optional[str]) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    with shims.pickles_loaded(path):
+        yield
