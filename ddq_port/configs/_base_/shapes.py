@@ -46,7 +46,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/val.json")
 test_evaluator = val_evaluator
 
-max_iters = 900
+max_iters = 600
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -58,10 +58,10 @@ optim_wrapper = dict(
 param_scheduler = [
     # full in step 50, counted from 0
     dict(type="ConstantLR", factor=0.125, by_epoch=False, begin=0, end=51),
-    dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[600, 800], gamma=0.25),
+    dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[400, 540], gamma=0.25),
 ]
 default_hooks = dict(
     logger=dict(interval=20, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=max_iters),
+    checkpoint=dict(by_epoch=False, interval=300),
 )
 log_processor = dict(window_size=20, by_epoch=False)

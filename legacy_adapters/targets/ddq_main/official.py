@@ -8,20 +8,21 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 
 from legacy_adapters import mmdet2
-from legacy_adapters.bases import operators
 from legacy_adapters.provenance import originals
-from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
 from legacy_adapters.training.hooked import HookTraining, training
+from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
 
+from . import whole
 from .checkout import CHECKOUT, MMCV_FOLDER
+from .observing import Observed
 
 
-class OfficialDDQ(mmdet2.MMDet2Adapter):
+class OfficialDDQ(Observed, mmdet2.MMDet2Adapter):
     """Build and run a model of the repo.
 
     ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, paths of
@@ -42,14 +43,31 @@ class OfficialDDQ(mmdet2.MMDet2Adapter):
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
+        self._make_importable(options, device)
+        return self._build(self.whole_config(options))
+
+    def _make_importable(self, options: Mapping[str, Any], device: str) -> None:
         sys.path.insert(0, os.path.join(options["repo"], MMCV_FOLDER))
         mmdet2.prepare(options["repo"], device)
         import projects.models  # noqa: F401  (registers the repo's modules)
-        from mmdet.models import build_detector
 
         _keep_names()
         _let_losses_be_called()
-        return build_detector(self.whole_config(options).model)
+
+    def _build(self, config: Any) -> torch.nn.Module:
+        from mmdet.models import build_detector
+
+        return build_detector(config.model)
+
+    def train_whole(self, request: WholeTraining) -> Outcome:
+        """Train with the repo's own mmcv."""
+        self._make_importable(request.options, request.device)
+        return whole.train(self._build, self.whole_config(request.options), request)
+
+    def test_whole(self, request: WholeTest) -> Outcome:
+        """Test with the repo's own mmdet."""
+        self._make_importable(request.options, request.device)
+        return whole.test(self._build, self.whole_config(request.options), request)
 
     def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> HookTraining:
         """Make optimizer, clipping and schedule of the config, with the repo's own mmcv."""
@@ -58,13 +76,6 @@ class OfficialDDQ(mmdet2.MMDet2Adapter):
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> mmdet2.Detector:
         """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
         return mmdet2.Detector(model, self.whole_config(options), options.get("scale"))
-
-    def taps(self, model: Any) -> List[Tap]:
-        """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
-        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
-
-    def predictor(self, model: Any) -> None:
-        """Name none: there are scores and distances at the points of each level, which are neither logits nor boxes."""
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
         """Prove which code ran."""

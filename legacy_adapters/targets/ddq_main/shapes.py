@@ -48,7 +48,9 @@ lr_config = dict(
     warmup="constant",
     warmup_iters=50,
     warmup_ratio=0.125,
-    step=[600, 800],
+    step=[400, 540],
     gamma=0.25,
 )
-runner = dict(_delete_=True, type="IterBasedRunner", max_iters=900)
+runner = dict(_delete_=True, type="IterBasedRunner", max_iters=600)
+checkpoint_config = dict(interval=300, by_epoch=False)
+evaluation = dict(_delete_=True, interval=600, metric="bbox")
