@@ -172,6 +172,27 @@ class Seeding:
     gains: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """How both sides train one model to the end in minutes, for `ddq-parity rehearse`.
+
+    Attributes:
+        name: of it, for ``--config``.
+        variant: that is trained. The new side's config is one of a whole training; the legacy side's adapter makes its
+            own of the variant's options.
+        steps: of the training.
+        settings: returns ``key=value`` texts that make a training of so many steps of a side's config, with checkpoints
+            at a half of them at least: ``settings(side, steps)``.
+        expected_ap: box AP that a training of ``steps`` reaches, in [0, 1].
+    """
+
+    name: str
+    variant: str
+    steps: int
+    settings: Callable[[str, int], Tuple[str, ...]]
+    expected_ap: float
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """A legacy code base and what carries its models over.
@@ -203,6 +224,7 @@ class Family:
             base, for a family of any number of models; None for one whose models are all listed.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
+        rehearsals: whole trainings that both sides can do; the first is the default.
         folder: that it was read from.
         installed: it is found by its name.
     """
@@ -227,6 +249,7 @@ class Family:
     configured: Optional[Callable[[str, str], Variant]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
+    rehearsals: Tuple[Rehearsal, ...] = ()
     folder: Optional[Path] = None
     installed: bool = False
 

@@ -154,6 +154,20 @@ def demo(**arguments: Any) -> int:
     return demo.command(**arguments)
 
 
+@cli.command(epilog=_EXIT_CODES)
+@click.argument("folder", type=_FOLDER)
+def shapes(folder: Path) -> int:
+    """Draw the data set of `ddq-train demo` into FOLDER, without training on it.
+
+    Nothing is done if they are there. Annotation files are FOLDER/annotations/train.json and val.json, images are in FOLDER/train
+    and FOLDER/val.
+    """
+    requirements.check()
+    from ddq_port.training import demo
+
+    return demo.draw_data(folder)
+
+
 @cli.command("check-data", epilog=_EXIT_CODES)
 @click.argument("ann_file", metavar="ANN", type=click.Path(path_type=Path))
 @click.option(

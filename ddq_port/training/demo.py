@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -157,6 +158,22 @@ def demonstrate(settings: Settings, quiet: bool = True, progress: bool = False) 
     trained = run.train(options, check=False, quiet=True, progress=progress)
     seconds = time.monotonic() - began
     return _outcome(settings, trained, cfg, seconds)
+
+
+def draw_data(folder: Path) -> int:
+    """Do what `ddq-train shapes` does and return the exit code: draw the images, whole or not at all."""
+    if all((folder / "annotations" / f"{name}.json").is_file() for name in ("train", "val")):
+        click.echo(f"{folder} holds the images already")
+        return DONE
+    with exit_codes():
+        if folder.exists():
+            raise ConfigError(f"{folder} exists and holds something else; choose another FOLDER for the images.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+            write_data(Path(place, folder.name))
+            Path(place, folder.name).rename(folder)
+    click.echo(f"drew {TRAINING_IMAGES} images to train on and {VALIDATION_IMAGES} to validate on into {folder}")
+    return DONE
 
 
 def write_data(folder: Path, classes: tuple[str, ...] = shapes.CLASSES) -> None:

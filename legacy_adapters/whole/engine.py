@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import runpy
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 from legacy_adapters import shims
+from legacy_adapters.origin import UnusableInputError
 
+from .own_files import note
 from .request import STEPS, Data, Outcome, WholeTest, WholeTraining
 
 _LOADERS = ("val_dataloader", "test_dataloader")
@@ -34,8 +37,9 @@ def train(config: Any, request: WholeTraining) -> Outcome:
     config.resume, config.load_from = request.resume is not None, request.resume
     steps = os.path.join(request.work_dir, STEPS)
     runner = Runner.from_cfg(config)
+    runner.save_checkpoint = _noted(runner.save_checkpoint, request.work_dir)
     hook = _follow(runner, dict(seed=request.seed, file=steps, start_to=request.start_to))
-    with _trusted(request.resume if request.trusted else None):
+    with _loading(request.resume, request.trusted):
         runner.train()
     last = os.path.join(request.work_dir, "iter_{}.pth".format(runner.iter))
     return Outcome({name: float(value) for name, value in hook.metrics.items()}, runner.iter, last)
@@ -48,7 +52,7 @@ def test(config: Any, request: WholeTest) -> Outcome:
     _use(config, request, classes_of(request.val_data[0]))
     config.load_from = request.checkpoint
     runner = Runner.from_cfg(config)
-    with _trusted(request.checkpoint if request.trusted else None):
+    with _loading(request.checkpoint, request.trusted):
         metrics = runner.test()
     return Outcome({name: float(value) for name, value in metrics.items()}, 0, request.checkpoint)
 
@@ -64,6 +68,16 @@ def changed(config: Any, path: str) -> Any:
         names = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
         config.merge_from_dict(names)
     return config
+
+
+def merge_settings(config: Any, settings: Sequence[str]) -> None:
+    """Merge ``key=value`` texts into a config, as ``--cfg-options`` of MMDetection's scripts does."""
+    from mmengine.config import DictAction
+
+    if settings:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+        config.merge_from_dict(parser.parse_args(["--cfg-options", *settings]).cfg_options)
 
 
 def use_data(loader: Any, data: Data, classes: Sequence[str]) -> None:
@@ -84,12 +98,7 @@ def classes_of(ann_file: str) -> Sequence[str]:
 
 def _use(config: Any, request: Any, classes: Sequence[str]) -> None:
     """Put settings, work dir and validation data into a config."""
-    from mmengine.config import DictAction
-
-    if request.settings:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-        config.merge_from_dict(parser.parse_args(["--cfg-options", *request.settings]).cfg_options)
+    merge_settings(config, request.settings)
     config.work_dir = request.work_dir
     for name in _LOADERS:
         use_data(config[name], request.val_data, classes)
@@ -105,10 +114,26 @@ def _follow(runner: Any, options: Mapping[str, Any]) -> Any:
     return hook
 
 
+def _noted(save: Callable[..., None], work_dir: str) -> Callable[..., None]:
+    """Let ``Runner.save_checkpoint`` note what it has written as this tool's own."""
+
+    def save_checkpoint(out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        save(out_dir, filename, *args, **kwargs)
+        note(work_dir, os.path.join(out_dir, filename))
+
+    return save_checkpoint
+
+
 @contextmanager
-def _trusted(path: Optional[str]) -> Iterator[None]:
-    if path is None:
-        yield
+def _loading(path: Optional[str], trusted: bool) -> Iterator[None]:
+    """Load a checkpoint within, one that holds objects only if it is trusted."""
+    if path is not None and trusted:
+        with shims.pickles_loaded(path):
+            yield
         return
-    with shims.pickles_loaded(path):
+    try:
         yield
+    except pickle.UnpicklingError as error:
+        raise UnusableInputError(
+            "{} holds objects that loading it would execute; pass --trust-checkpoint if you trust it.".format(path)
+        ) from error

@@ -15,7 +15,7 @@ from ddq_port import __version__, requirements
 from legacy_adapters import registry
 
 from ..sides import places
-from . import curves_options, eval_options
+from . import curves_options, eval_options, rehearse_options, whole_options
 from .early import bounds_options, excluded, needs_detector, needs_out, refusals, refuse_early, resolved, task_options
 from .options import (
     BOUNDS,
@@ -291,6 +291,59 @@ def evaluate(json: bool, scale: tuple[tuple[int, int], ...] | None, tolerance: s
     bounds = Bounds(exact=tolerance == "exact", **{name: given[name] or defaults[name] for name in defaults})
     size = (scale[0][1], scale[0][0]) if scale else None
     sys.exit(evaluation_command.run(as_json=json, scale=size, bounds=bounds, **arguments))
+
+
+@cli.command(epilog=rehearse_options.EXIT_CODES)
+@having(FAMILY[0], *rehearse_options.WHAT, *LEGACY, *rehearse_options.HOW, *OUTPUT)
+def rehearse(json: bool, data: Any, val_data: Any, **arguments: Any) -> None:
+    """Rehearse the whole reproduction in small: train both sides, carry weights over, test, compare curves.
+
+    Stages run in order. Each is a command of its own, which is printed, and can be typed by hand. What is done is not
+    done again, so a rehearsal that was stopped goes on when it is started again. report.html in --out tells what holds.
+    """
+    if (data is None) != (val_data is None):
+        raise click.BadParameter("--data and --val-data go together; pass both or none.")
+    with refusals():
+        requirements.check()
+
+    from . import rehearse_command
+
+    sys.exit(rehearse_command.run(as_json=json, data=data, val_data=val_data, **arguments))
+
+
+@cli.command("train-legacy", epilog=whole_options.EXIT_CODES)
+@having(*FAMILY, *LEGACY, whole_options.DATA, *whole_options.COMMON, *whole_options.TRAINING, *MACHINE[:3], *OUTPUT)
+def train_legacy(json: bool, **arguments: Any) -> None:
+    """Train the legacy side with its own runner, hooks, evaluator and checkpoints, on today's torch.
+
+    Data, augmentation and draws follow from --seed and the step, as `rehearse` sets them on the new side, so that both
+    may be compared step by step: steps.jsonl in --work-dir holds the losses with all their bits.
+    """
+    _whole("train", json, arguments)
+
+
+@cli.command("test-legacy", epilog=whole_options.EXIT_CODES)
+@having(*FAMILY, *LEGACY, *whole_options.COMMON, *MACHINE[:3])
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="Checkpoint of the legacy layout.",
+)
+@having(*OUTPUT)
+def test_legacy(json: bool, **arguments: Any) -> None:
+    """Test a checkpoint with the legacy side's own test loop and evaluator."""
+    _whole("test", json, arguments)
+
+
+def _whole(kind: str, as_json: bool, arguments: dict[str, Any]) -> None:
+    names = ("family", "variant", "legacy_config", "new_config")
+    arguments["port"] = resolved(*(arguments.pop(name) for name in names))
+    refuse_early(**{name: value for name, value in arguments.items() if name not in ("settings", "checkpoint")})
+
+    from . import whole_command
+
+    sys.exit(getattr(whole_command, kind)(as_json=as_json, **arguments))
 
 
 @cli.command("new-family", epilog="""\b

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Tuple
 
 from ddq_port import configs
-from legacy_adapters.family import Family, Side, Variant
+from legacy_adapters.family import Family, Rehearsal, Side, Variant
 from legacy_adapters.targets import ddq_detr as target
 
 from .checkout import CHECKOUT
@@ -24,6 +25,24 @@ _SHAPES = Variant(
     settings=dict(decoder_layers=3),
 )
 
+
+
+def _settings(side: str, steps: int) -> Tuple[str, ...]:
+    """Fit warm-up, decay, validations and checkpoints to a number of steps, as `ddq-train demo` does."""
+    warmup, middle = max(1, min(50, steps // 10)), steps // 2
+    return (
+        f"train_cfg.max_iters={steps}",
+        f"train_cfg.val_interval={max(1, steps // 4)}",
+        f"param_scheduler.0.end={warmup}",
+        f"param_scheduler.1.begin={warmup}",
+        f"param_scheduler.1.end={steps}",
+        f"param_scheduler.1.T_max={steps - warmup}",
+        f"default_hooks.checkpoint.interval={middle // 3 if middle % 3 == 0 else middle}",
+        "default_hooks.logger.interval=1",
+        "log_processor.window_size=1",
+    )
+
+
 FAMILY = Family(
     name="ddq_detr",
     variants=(*target.variants(_CONFIGS), _SHAPES),
@@ -36,4 +55,5 @@ FAMILY = Family(
     seeding=target.SEEDING,
     layouts=target.LAYOUTS,
     demo=Path("goldens/tiny_4scale.npz"),
+    rehearsals=(Rehearsal("tiny", "tiny_shapes", 900, _settings, expected_ap=0.75),),
 )

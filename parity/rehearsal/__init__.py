@@ -1,0 +1,1 @@
+"""The whole reproduction, rehearsed: trainings of both sides, conversions, tests, and what they prove."""
