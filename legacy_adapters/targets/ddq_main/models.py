@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Tuple
 
 from ddq_port import configs
-from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Seeding, Side, Variant
+from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Rehearsal, Seeding, Side, Variant
 
 #: Small models -> what is merged into the official config besides the family's own small width.
 _SMALL = {"tiny": (), "tiny_shapes": (str(Path(__file__).parent / "shapes.py"),)}
@@ -42,6 +43,31 @@ EXCLUSIONS = (
     *(Exclusion(LEGACY, "module_in", f"*_head.{loss}_loss", "img_metas.*.scale_factor", _META)
       for loss in ("aux", "main")),
 )  # fmt: skip
+
+
+def _settings(side: str, steps: int) -> Tuple[str, ...]:
+    """Fit both steps of the schedule, validation and checkpoints to a number of steps."""
+    drops = f"[{steps * 2 // 3},{steps * 9 // 10}]"
+    if side == LEGACY:
+        return (
+            f"runner.max_iters={steps}",
+            f"lr_config.step={drops}",
+            f"evaluation.interval={steps}",
+            f"checkpoint_config.interval={steps // 2}",
+        )
+    return (
+        f"train_cfg.max_iters={steps}",
+        f"train_cfg.val_interval={steps}",
+        f"param_scheduler.1.milestones={drops}",
+        f"param_scheduler.1.end={steps}",
+        f"default_hooks.checkpoint.interval={steps // 2}",
+        "default_hooks.logger.interval=1",
+        "log_processor.window_size=1",
+    )
+
+
+#: A training of both sides on drawn images, in which all numbers are the same.
+REHEARSAL = Rehearsal("tiny", "tiny_shapes", 600, _settings, expected_ap=0.5)
 
 
 def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
