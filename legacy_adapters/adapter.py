@@ -105,7 +105,6 @@ class Adapter:
     def predictor(self, model: torch.nn.Module) -> Optional[str]:
         """Name the module that gives first class logits [..., n, classes], then boxes [..., n, 4] cxcywh in [0, 1].
 
-        Or, of a detector that predicts densely, the layer that gives class logits of each level [bs, classes, h, w].
         None means that there is no such module, and that the mapping of labels is not looked at.
         """
         return None
