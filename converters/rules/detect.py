@@ -151,7 +151,7 @@ def _unknown(
 ) -> str:
     """Say what the keys are, and what a known layout would have."""
     missing = {family.name: sorted(set(family.markers) - specs.keys()) for family in known}
-    closest = min(known, key=lambda family: len(missing[family.name]) / len(family.markers)).name
+    closest = min(known, key=lambda family: len(missing[family.name]) / max(len(family.markers), 1)).name
     hints = [*(["--family"] if len(known) > 1 else []), *(["--variant"] if variant is None else [])]
     lack = f"of {closest}, missing are {listed(missing[closest])}" if missing[closest] else _nearest(tried)
     return (

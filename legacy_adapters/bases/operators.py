@@ -10,7 +10,9 @@ import torch
 from legacy_adapters.recording.taps import Decision, Tap, the_only, within
 
 #: How the taps are called in reports.
-SUPPRESSION, LEVELS = "nms", "levels"
+SUPPRESSION, LEVELS, ASSIGNED = "nms", "levels", "assigned"
+#: Where a code base has its class ``MaxIoUAssigner``.
+_ASSIGNERS = ("mmdet.models.task_modules.assigners.max_iou_assigner", "mmdet.core.bbox.assigners.max_iou_assigner")
 
 
 def suppressions() -> List[Tap]:
@@ -61,11 +63,47 @@ def roi_levels(extractor: Any) -> List[Tap]:
     return [Tap(extractor, "map_roi_levels", lambda *args, **kwargs: LEVELS, read, write, basis=basis, first="self")]
 
 
+def assignments(module: Any) -> List[Tap]:
+    """Return the tap of which object each anchor or proposal is assigned to by the thresholds of ``MaxIoUAssigner``.
+
+    Anchors around a small object overlap it equally but for rounding, so that this says which of them it has.
+
+    Args:
+        module: that holds the class, and its ``AssignResult``.
+    """
+
+    def read(result: Any, *args: Any, **kwargs: Any) -> Decision:
+        return {"gt_inds": result.gt_inds}
+
+    def write(decision: Decision, own: Any, overlaps: torch.Tensor, gt_labels: Any = None) -> Any:
+        given, (objects, boxes) = the_only(decision), overlaps.shape
+        if given is None or not overlaps.numel() or given.shape != (boxes,) or not within(given, objects + 1):
+            return None
+        given, labels = given.to(overlaps.device), None
+        if gt_labels is not None:
+            labels = torch.where(given > 0, gt_labels[(given - 1).clamp(min=0)], -1)
+        return module.AssignResult(objects, given, overlaps.max(dim=0).values, labels=labels)
+
+    def basis(own: Any, overlaps: torch.Tensor, *args: Any, **kwargs: Any) -> Dict[str, Any]:
+        negative = own.neg_iou_thr if isinstance(own.neg_iou_thr, tuple) else (0.0, own.neg_iou_thr)
+        least = own.min_pos_iou if own.match_low_quality else float("inf")
+        thresholds = dict(positive=own.pos_iou_thr, lowest=negative[0], negative=negative[1], least=least)
+        # in the precision that they are compared in
+        numbers = {name: overlaps.new_tensor(threshold) for name, threshold in thresholds.items()}
+        return dict(overlaps=overlaps, **numbers, all_best=own.gt_max_assign_all)
+
+    def named(own: Any, *args: Any, **kwargs: Any) -> str:
+        return ASSIGNED
+
+    return [Tap(module.MaxIoUAssigner, "assign_wrt_overlaps", named, read, write, basis=basis, first="self")]
+
+
 def taps() -> List[Tap]:
     """Return all of them, of the mmcv and the mmdet of the running process."""
     from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
-    return [*suppressions(), *roi_levels(SingleRoIExtractor)]
+    assigners = (sys.modules[name] for name in _ASSIGNERS if name in sys.modules)
+    return [*suppressions(), *roi_levels(SingleRoIExtractor), *(tap for one in assigners for tap in assignments(one))]
 
 
 def mmcv_ops() -> str:

@@ -27,7 +27,7 @@ class Tap:
             leaves the generator as it was; of a replayed draw it takes that.
         basis: gives from the call's arguments what the decision rests on, as named tensors and numbers: ``scores`` of
             a ranking; ``boxes`` [n, 4] xyxy, ``scores`` [n], ``iou_threshold``, ``max_num`` of an NMS; ``cost`` of a
-            matching. It is recorded too, so that a decision that differs can be told from a tie.
+            matching; ``overlaps`` [k, n] and thresholds of an assignment. It is recorded too, so that a decision that differs can be told from a tie.
         probe: gives arguments of further calls, which the worker makes after an inference, in the phase
             :data:`legacy_adapters.tasks.probes.PHASE`; None for none.
         first: name of the function's first parameter: a call that passes it by name is taken as one that does not.

@@ -276,6 +276,17 @@ def follows_gradients(record: Record) -> bool:
     )  # fmt: skip
 
 
+def graded(sample: Sample, gradient: bool, slack: Norms = ZERO) -> Finding:
+    """Measure and judge like :func:`examine`; what is padding is held to its own rounding.
+
+    How sharp the bounds are is told where there are images.
+    """
+    if sample.of_images is None:
+        return examine(sample, gradient, slack)
+    everywhere, images = (examine(one, gradient, slack) for one in (sample, sample.of_images))
+    return replace(images, objection=images.objection or everywhere.objection, of_images=True)
+
+
 def training_slack(sample: Sample, record: Record, evidence: Evidence) -> Norms:
     """Return the room that jumping gradients take in a legacy record of a training, in the precision of the run."""
     if (record.kind, record.slot) == (Kind.OPTIM_STATE, "exp_avg_sq"):
@@ -302,11 +313,7 @@ def judged(sample: Sample, pair: Pair, evidence: Evidence, layer_size: Callable[
     is_cause = record.kind in _MAY_CANCEL
     cause = sample if is_cause else evidence.gradient(pair)
     if cause is None or not only_rounding(cause):
-        if sample.of_images is None:
-            return examine(sample, gradient, slack)
-        # what is padding is held to its own rounding; how sharp the bounds are is told where there are images
-        everywhere, images = (examine(one, gradient, slack) for one in (sample, sample.of_images))
-        return replace(images, objection=images.objection or everywhere.objection, of_images=True)
+        return graded(sample, gradient, slack)
     remains = limits_of(sample.amp).remains * layer_size(pair.new if is_cause else replace(pair.new, kind=Kind.GRAD))
     factor = max(FACTOR, remains / cause.spread.max)
     if record.kind == Kind.OPTIM_STATE:

@@ -21,7 +21,7 @@ from legacy_adapters.training.phases import on_rank, phase_of, rank_of, step_of
 from ..traces.kinds import Kind
 from ..traces.pieces import Numbers, doubles, together
 from ..traces.trace import Recording, StoredTensor, Trace, TraceError
-from .padding import Images, Part
+from .padding import Images, Part, PlacesOf
 from .pairing import Pair
 from .twins import Likeness
 
@@ -166,18 +166,21 @@ class Evidence(Protocol):
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
 
 
+def everywhere(record: Record) -> None:
+    """Tell of no record where it holds images: all its places count alike."""
+
+
 def spreads(
-    runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole, paddings: Sequence[Padding] = ()
+    runs: Iterable[Trace], reference: Trace, values: ValuesOf = whole, places_of: PlacesOf = everywhere
 ) -> dict[Key, Norms]:
     """Return the largest error of ``runs`` against ``reference`` for every float record that both have.
 
-    With ``paddings`` that of the places with images, too, by the masks of the reference.
+    Where ``places_of`` tells places of a reference's record, or of the values that stand for it, that of these, too.
 
     Each run is read once and then let go, so an iterable may make and remove traces on the way. What has another shape
     in a run says nothing of rounding: there a score fell on the other side of a threshold.
     """
     largest: dict[Key, Norms] = {}
-    images = Images(reference, paddings)
     for run in runs:
         twins = [
             (record, reference.by_key[record.key])
@@ -190,7 +193,7 @@ def spreads(
         contents = {(record.digest, twin.digest): (record, twin) for record, twin in twins}
         tasks = (partial(_error, run, reference, *pair, values) for pair in contents.values())
         errors = dict(zip(contents, in_order(tasks, BUFFERED)))
-        places = {record.key: images.places(twin) for record, twin in twins} if paddings else {}
+        places = {record.key: places_of(twin) for record, twin in twins}
         parts = {
             (record.digest, twin.digest, id(places[record.key])): (record, twin)
             for record, twin in twins

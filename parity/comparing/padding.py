@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from ..traces.kinds import FLOW, OF_MODULES, Kind
 from ..traces.pieces import Numbers, array, pieces
 from ..traces.trace import Trace
 
+#: Tells where a record holds images, as :meth:`Images.places` does.
+PlacesOf = Callable[[Record], Tensor | None]
 #: Of a padding: phase and content of a mask, and its shape.
 _Mask = tuple[str, str, tuple[int, ...]]
 
@@ -69,16 +71,24 @@ class Images:
         self._known: dict[str, Tensor] = {}
 
     def places(self, record: Record) -> Tensor | None:
-        """Return where a record holds images: True at such places, in the shape of its mask.
+        """Return where a record holds images: True at such places, in the shape of the record's first dimensions.
 
-        None if no padding covers it, no mask is laid out like it, several are, or nothing is padding.
+        These are those of its mask, or those with channels behind the first, as feature maps have them. None if no
+        padding covers the record, no mask is laid out like it, several are, or nothing is padding.
         """
+        if record.kind not in OF_MODULES | FLOW or not record.is_float:
+            return None
+        first, channels, *rest = *record.shape, 0, 0
+        map_shape = (first, *rest[:-2])
         for padding, masks in zip(self._paddings, self._masks):
-            if record.kind in OF_MODULES | FLOW and record.is_float and padding.covers(record):
-                fitting = {mask for mask in masks if mask[0] == record.phase and record.shape[: len(mask[2])] == mask[2]}
-                if len(fitting) == 1:
-                    images = self._images(fitting.pop())
-                    return None if bool(images.all()) else images
+            if padding.covers(record):
+                own = {mask for mask in masks if mask[0] == record.phase}
+                fitting = {mask for mask in own if record.shape[: len(mask[2])] == mask[2]}
+                of_maps = {mask for mask in own if len(mask[2]) > 1 and map_shape == mask[2]}
+                if len(fitting | of_maps) == 1:
+                    images = self._images((fitting | of_maps).pop())
+                    if not bool(images.all()):
+                        return images if fitting else images[:, None].expand(first, channels, *rest[:-2])
         return None
 
     def _masks_of(self, padding: Padding) -> Iterator[_Mask]:

@@ -8,6 +8,7 @@ from legacy_adapters.recording.kinds import RESULT
 from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import Kind
+from .assignment import Assignment
 from .draw import Draw
 from .flooring import Flooring
 from .matching import Matching
@@ -16,7 +17,7 @@ from .rule import DecisionKind, Rule
 from .suppression import Suppression
 
 #: The first that a basis is one of counts; what is none of a rule says what a random draw asked for.
-KINDS: tuple[DecisionKind, ...] = (Matching(), Suppression(), Ranking(), Flooring(), Draw())
+KINDS: tuple[DecisionKind, ...] = (Matching(), Suppression(), Ranking(), Flooring(), Assignment(), Draw())
 _NUMBERS = frozenset(slot for kind in KINDS if isinstance(kind, Rule) for slot in (*kind.basis, *kind.options))
 
 

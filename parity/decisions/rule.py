@@ -50,7 +50,8 @@ class Alternative:
     Attributes:
         name: ``order`` (two neighbours in the list swap), ``cut`` (the last one in the list and the best one out of
             it), ``overlap`` (a box is suppressed or not), ``rival`` (which of two overlapping boxes is kept),
-            ``matching`` (another assignment) or ``rounding`` (to the next whole number).
+            ``matching`` (another one), ``rounding`` (to the next whole number), ``threshold`` (an overlap is on the
+            other side of one) or ``best`` (another box is an object's best).
         quantity: what decides: ``score``, ``IoU``, ``cost`` or ``height``.
         gap: smallest gap above 0, in units of the quantity; infinite if there is none.
         ulps: by how many units in the last place (float32) each number that decided would have to be off to close the

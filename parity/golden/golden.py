@@ -27,19 +27,18 @@ from legacy_adapters.ground.files import write_whole
 from legacy_adapters.recording.replay import decision_key
 from legacy_adapters.recording.trace_writer import DTYPES, Key, Record, content_digest
 
-from ..comparing.derived import Finding, examine, follows_gradients, too_loose
-from ..comparing.evidence import ZERO, Norms, Sample, ValuesOf, relative_gap
-from ..comparing.pairing import LEGACY, Pair
+from ..comparing.evidence import ZERO, Norms
+from ..comparing.pairing import LEGACY
 from ..sides.settings import SettingsError, Task
 from ..sides.sides import Prepared
 from ..traces.fields import check_fields
 from ..traces.kinds import Kind
 from ..traces.trace import Trace
-from .sketch import marked, sketch
+from .sketches import Sketches
 
 FORMAT_VERSION = 3
 SEAL = "seal"
-_DECISION = "decision/"
+_DECISION, _PLACES = "decision/", "places/"
 #: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
 _OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
@@ -81,6 +80,7 @@ class Golden:
         records: as of a trace, in recording order.
         values: of the float records.
         decisions: bundle for replay.
+        places: where the records hold images, of those that hold padding besides; see :class:`.padding.Images`.
         seal: digest of all that the file holds; empty before it is saved.
     """
 
@@ -91,6 +91,7 @@ class Golden:
     records: tuple[Record, ...]
     values: Mapping[Key, GoldenValues] = field(repr=False)
     decisions: Mapping[str, Tensor] = field(repr=False)
+    places: Mapping[Key, Tensor] = field(default_factory=dict, repr=False)
     seal: str = ""
 
     def check_seal(self, path: Path, expected: str | None) -> None:
@@ -142,20 +143,10 @@ def _digest_of(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def sketches() -> ValuesOf:
-    """Return a function that sketches a record's tensor, each content once."""
-    known: dict[str, Tensor] = {}
-
-    def sketch_of(trace: Trace, record: Record) -> Tensor:
-        if record.digest not in known:
-            known[record.digest] = sketch(trace.stored(record))
-        return known[record.digest]
-
-    return sketch_of
-
-
-def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spread: Mapping[Key, Norms],
-           decisions: Mapping[str, Tensor]) -> Golden:  # fmt: skip
+def distil(
+    task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spread: Mapping[Key, Norms],
+    decisions: Mapping[str, Tensor], sketches: Sketches,
+) -> Golden:  # fmt: skip
     """Make a golden recording of the legacy side's traces.
 
     Args:
@@ -165,11 +156,11 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         reference: the trace in float64.
         spread: rounding errors of sketches.
         decisions: of ``legacy``.
+        sketches: that ``spread`` is of.
 
     Raises:
         GoldenError: if the run in float64 computed other things.
     """
-    sketch_of = sketches()
     weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
     lone = next((r for r in legacy.records if r.is_float and r.kind != Kind.INIT and r.key not in reference.by_key), None)
     if lone is not None:
@@ -180,10 +171,10 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
         )
     values = {
         record.key: GoldenValues(
-            sketch_of(legacy, record), sketch_of(reference, reference.by_key[record.key]), spread[record.key]
+            sketches.of(legacy, record), sketches.of(reference, reference.by_key[record.key]), spread[record.key]
         )
         if record.kind != Kind.INIT
-        else GoldenValues(sketch_of(legacy, record), sketch_of(legacy, record), ZERO)
+        else GoldenValues(sketches.of(legacy, record), sketches.of(legacy, record), ZERO)
         for record in legacy.records
         if record.is_float
         and record.kind != Kind.PARAM
@@ -193,68 +184,16 @@ def distil(task: Task, prepared: Prepared, legacy: Trace, reference: Trace, spre
     modules = legacy.provenance.get("modules", {})
     provenance["modules"] = {name: {"version": module["version"]} for name, module in modules.items()}
     coverage = {name: value for name, value in legacy.coverage.items() if name not in _OF_TRACES}
-    return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions)
-
-
-def loose_records(golden: Golden) -> list[Record]:
-    """Return the records whose rounding could hide an error, where the new side's bits are not the legacy side's."""
-    phases: dict[str, dict[int, Finding]] = {}
-    for number, record in enumerate(golden.records):
-        if (values := golden.values.get(record.key)) is not None:
-            legacy, reference = values.legacy, values.reference
-            own = Sample(legacy, reference, values.spread, new=legacy, new_reference=reference, sketched=True)
-            phases.setdefault(record.phase, {})[number] = examine(own, follows_gradients(record))
-    wide = {id(finding) for finding in too_loose({phase: [*ones.values()] for phase, ones in phases.items()})}
-    return [golden.records[number] for ones in phases.values() for number, one in ones.items() if id(one) in wide]
-
-
-@dataclass(frozen=True)
-class GoldenEvidence:
-    """Evidence for a derived tolerance, from a golden file and two runs of the new side."""
-
-    golden: Golden
-    new: Trace
-    new_reference: Trace
-    _sketch: ValuesOf = field(default_factory=sketches, repr=False)
-
-    def sample(self, pair: Pair) -> Sample | None:
-        values = self.golden.values.get(pair.legacy.key)
-        new = pair.new if pair.new.kind == Kind.INIT else None
-        twin = self.new_reference.by_key.get(pair.new.key, new)
-        if values is None or twin is None:
-            return None
-        return Sample(
-            legacy=values.legacy,
-            reference=values.reference,
-            spread=values.spread,
-            new=marked(self._sketch(self.new, pair.new), values.legacy),
-            new_reference=marked(self._sketch(self.new if twin is new else self.new_reference, twin), values.reference),
-            sketched=True,
-        )
-
-    def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:
-        values = self.golden.values.get(legacy.key)
-        if values is None:
-            return 0.0
-        sketched = sketch(self.new.tensor(new).permute(*order)) if order else self._sketch(self.new, new)
-        return relative_gap(values.legacy, sketched)
-
-    def decision(self, record: Record) -> dict[str, Tensor]:
-        return self.golden.values_of(*record.key[:4])
-
-    def gradient(self, pair: Pair) -> Sample | None:
-        return None  # a golden file holds no training
-
-    def before(self, record: Record) -> Tensor | None:
-        return None  # a golden file holds no training
+    places = {key: sketches.places[key] for key in values if key in sketches.places}
+    return Golden(task, digests(prepared), provenance, coverage, legacy.records, values, decisions, places)
 
 
 def save(golden: Golden, path: Path) -> str:
     """Write a golden file, to a temporary name first, and return its seal; the same content gives the same bytes."""
     places: dict[tuple[bytes, ...], int] = {}  # a module's input is often another's output: kept once
     distinct_values: list[GoldenValues] = []
-    rows = []
-    for record in golden.records:
+    rows, masks, masked = [], {}, {}
+    for number, record in enumerate(golden.records):
         values = golden.values.get(record.key)
         place = -1
         if values is not None:
@@ -263,17 +202,20 @@ def save(golden: Golden, path: Path) -> str:
             if place == len(distinct_values):
                 distinct_values.append(values)
         rows.append([*(getattr(record, column) for column in _COLUMNS), place])
+        if (mask := golden.places.get(record.key)) is not None:
+            masked[number] = masks.setdefault(content_digest(mask), (len(masks), mask))[0]
     header = dict(
         format_version=FORMAT_VERSION, task={**golden.task.as_dict(), "family": golden.task.port.family.name},
         given=golden.sources, provenance=golden.provenance,
-        coverage=golden.coverage, records=rows,
+        coverage=golden.coverage, records=rows, masked=masked,
     )  # fmt: skip
     arrays = {
         "header": np.frombuffer(json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), np.uint8),
         "legacy": _packed([values.legacy for values in distinct_values]),
         "reference": _packed([values.reference for values in distinct_values]),
         "lengths": np.array([len(values.legacy) for values in distinct_values], np.int64),
-        "spread": np.array([(values.spread.max, values.spread.rms) for values in distinct_values]).reshape(-1, 2),
+        "spread": np.array([_columns(values.spread) for values in distinct_values]).reshape(-1, 4),
+        **{f"{_PLACES}{number}": mask.numpy() for number, mask in masks.values()},
         **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
     }
     seal = seal_of(arrays)
@@ -282,6 +224,17 @@ def save(golden: Golden, path: Path) -> str:
     np.savez_compressed(buffer, **arrays)
     write_whole(path, buffer.getvalue())
     return seal
+
+
+def _columns(spread: Norms) -> tuple[float, ...]:
+    images = spread.images
+    return spread.max, spread.rms, *((-1.0, -1.0) if images is None else (images.max, images.rms))
+
+
+def _norms(columns: Sequence[float]) -> Norms:
+    """Return what :func:`_columns` was given; a file in which no padding is told apart may have two columns only."""
+    largest, rms, *images = columns
+    return Norms(largest, rms, Norms(*images) if images and images[0] >= 0 else None)
 
 
 def seal_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -338,19 +291,21 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
     lengths = arrays["lengths"].tolist()
     columns = (torch.from_numpy(arrays[name]).split(lengths) for name in ("legacy", "reference"))
     rows = zip(*columns, arrays["spread"].tolist())
-    distinct_values = [GoldenValues(one, two, Norms(*errors)) for one, two, errors in rows]
-    if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"] < 0).any():
+    distinct_values = [GoldenValues(one, two, _norms(errors)) for one, two, errors in rows]
+    if not bool(np.isfinite(arrays["spread"]).all()) or (arrays["spread"][:, :2] < 0).any():
         raise GoldenError(f"{path} holds rounding errors that are no numbers from 0 on.")
-    records, values = [], {}
+    records, values, places, masked = [], {}, {}, header.get("masked", {})
     rows = [dict(zip(_COLUMNS, row)) for row in header["records"]]
     check_fields(header["provenance"], header["coverage"], rows)
-    for fields, (*_, place) in zip(rows, header["records"]):
+    for number, (fields, (*_, place)) in enumerate(zip(rows, header["records"])):
         record = Record(**{**fields, "shape": tuple(fields["shape"])})
         if record.dtype not in DTYPES.values():
             raise GoldenError(f"{path} has a record of dtype {record.dtype!r}.")
         records.append(record)
         if place >= 0:
             values[record.key] = distinct_values[place]
+        if str(number) in masked:
+            places[record.key] = torch.from_numpy(arrays[f"{_PLACES}{masked[str(number)]}"])
     decisions = {
         name.removeprefix(_DECISION): torch.from_numpy(array)
         for name, array in arrays.items()
@@ -371,6 +326,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         records=tuple(records),
         values=values,
         decisions=decisions,
+        places=places,
         seal=seal,
     )
 

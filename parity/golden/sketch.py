@@ -42,19 +42,6 @@ def sketch(numbers: Numbers) -> Tensor:
     return torch.cat([samples, *(sums * count**-0.5)])
 
 
-def marked(new: Tensor, expected: Tensor) -> Tensor:
-    """Return the sketch ``new`` with NaN for each sum over what is not finite that is another than ``expected``'s.
-
-    These sums are exact and tell where NaN and infinities are: a difference is never one of rounding, however small it
-    is beside the tensor's numbers.
-    """
-    whole = SAMPLES + PROJECTIONS
-    if len(new) <= whole or len(new) != len(expected):
-        return new
-    other = new[whole:] != expected[whole:]
-    return torch.cat([new[:whole], new[whole:].masked_fill(other, float("nan"))])
-
-
 def _projections(number: int, block: Tensor) -> Tensor:
     """Return what one block adds to the sums of finite elements and of codes, [2, PROJECTIONS]."""
     weights = _weights(number)[:, : len(block)]

@@ -11,8 +11,11 @@ from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.converted import decisions_for_new_side
+from ..comparing.padding import Images
 from ..comparing.pairing import NEW
-from ..golden.golden import Golden, GoldenEvidence, distil, loose_records, sketches
+from ..golden.evidence import GoldenEvidence, loose_records
+from ..golden.golden import Golden, distil
+from ..golden.sketches import Sketches
 from ..sides.settings import Machine, Sources, Task
 from ..sides.sides import Prepared, Sides, prepare
 from ..traces.trace import decisions
@@ -50,8 +53,11 @@ def _capture(
     sides = Sides(task, sources, machine, prepared, folder, variant_calls=False)  # a golden file is to stay small
     progress(f"running the legacy side ({task.port})")
     legacy = sides.legacy()
-    measured = measure_legacy(sides, legacy, progress, sketches())
-    golden = distil(task, prepared, legacy, measured.reference, measured.spread, decisions(legacy))
+    images = Images(legacy, task.port.mapping.paddings)
+    masks = ((record.key, images.places(record)) for record in legacy.records)
+    sketches = Sketches({key: places for key, places in masks if places is not None})
+    measured = measure_legacy(sides, legacy, progress, sketches.of, sketches.places_of)
+    golden = distil(task, prepared, legacy, measured.reference, measured.spread, decisions(legacy), sketches)
     return golden, len(loose_records(golden))
 
 

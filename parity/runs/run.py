@@ -15,6 +15,7 @@ from legacy_adapters.tasks.initialising import without_init
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
+from ..comparing.padding import Images, PlacesOf
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import RunOptions, Sources, Task
 from ..sides.sides import Prepared, Sides, prepare
@@ -174,12 +175,14 @@ class Measured:
 
 
 def measure_legacy(
-    sides: Sides, legacy: Trace, progress: Progress, values: ValuesOf = whole, states: str | None = None
-) -> Measured:
+    sides: Sides, legacy: Trace, progress: Progress, values: ValuesOf = whole, places_of: PlacesOf | None = None,
+    states: str | None = None,
+) -> Measured:  # fmt: skip
     """Run the legacy side again, in float64 and with :data:`REPEATS`, under the decisions of its first run.
 
     With ``states``, a trace's folder, every step of a training starts from the state recorded there: errors that grow
-    from step to step would measure the chaos of training, not the rounding of a step.
+    from step to step would measure the chaos of training, not the rounding of a step. With other ``values`` than whole
+    tensors, ``places_of`` tells which of these are of images.
     """
     progress("running the legacy side in float64")
     given = dict(
@@ -195,5 +198,5 @@ def measure_legacy(
             with sides.passing(sides.legacy(f"repeat{number}", **given, **changes)) as trace:
                 yield trace
 
-    paddings = sides.task.port.mapping.paddings if values is whole else ()  # sketches have no places
-    return Measured(reference, spreads(runs(), reference, values, paddings))
+    places_of = places_of or Images(reference, sides.task.port.mapping.paddings).places
+    return Measured(reference, spreads(runs(), reference, values, places_of))

@@ -15,7 +15,8 @@ from parity.cli.early import DEFAULT_SIZES
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence
 from parity.golden import golden
-from parity.golden.golden import Golden, GoldenEvidence
+from parity.golden.evidence import GoldenEvidence
+from parity.golden.golden import Golden
 from parity.runs.run import Measured, measure_legacy
 from parity.sides.settings import Machine, Sources, Task
 from parity.sides.sides import Prepared, Sides, prepare

@@ -18,6 +18,7 @@ from parity.comparing.evidence import spreads
 from parity.comparing.pairing import LEGACY, NEW
 from parity.golden import golden
 from parity.golden.golden import Golden
+from parity.golden.sketches import Sketches
 from parity.sides.settings import Task
 from parity.sides.sides import Prepared
 from parity.traces.trace import Trace, decisions
@@ -77,8 +78,8 @@ def recording(folder: Path) -> Golden:
     legacy = legacy_trace(folder)
     reference = write_trace(folder / "reference", *map(widened, RECORDS), dtype="float64")
     run = [replace(r, values=r.tensor + 0.5) if r.kind == "loss" else r for r in RECORDS]
-    spread = spreads([legacy, write_trace(folder / "run", *run)], reference, golden.sketches())
-    return golden.distil(TASK, PREPARED, legacy, reference, spread, decisions(legacy))
+    spread = spreads([legacy, write_trace(folder / "run", *run)], reference, Sketches().of)
+    return golden.distil(TASK, PREPARED, legacy, reference, spread, decisions(legacy), Sketches())
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:

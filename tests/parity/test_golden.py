@@ -18,8 +18,10 @@ from parity.comparing.compare import Tolerance
 from parity.comparing.evidence import Norms, spreads
 from parity.comparing.pairing import LEGACY, NEW
 from parity.golden import golden
-from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenEvidence, GoldenValues
+from parity.golden.evidence import GoldenEvidence, loose_records
+from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenValues
 from parity.golden.sketch import sketch
+from parity.golden.sketches import Sketches
 from parity.sides.settings import Task
 from parity.verdict.verdict import MATCH, MISMATCH, judge
 from tests.models import port
@@ -508,8 +510,8 @@ def test_one_element_of_a_large_gradient_that_is_not_finite_is_rejected(tmp_path
     broken.tensor[7, 9] = value
     legacy = write_trace(tmp_path / "legacy", gradient)
     reference = write_trace(tmp_path / "reference", widened(gradient))
-    spread = spreads([legacy], reference, golden.sketches())
-    recorded = golden.distil(TASK, PREPARED, legacy, reference, spread, {})
+    spread = spreads([legacy], reference, Sketches().of)
+    recorded = golden.distil(TASK, PREPARED, legacy, reference, spread, {}, Sketches())
     # as on another machine, the float32 values are not the very same bits, else float64 is not looked at
     nearly = replace(gradient, values=gradient.tensor * (1 + 2**-22))
     new = write_trace(tmp_path / "new", nearly if in_float64 else broken)
@@ -520,6 +522,23 @@ def test_one_element_of_a_large_gradient_that_is_not_finite_is_rejected(tmp_path
 
 
 def test_records_whose_rounding_could_hide_an_error_are_known(recorded):
-    assert [(record.kind, record.name) for record in golden.loose_records(recorded)] == [("loss", "total")]
+    assert [(record.kind, record.name) for record in loose_records(recorded)] == [("loss", "total")]
     steady = {key: replace(values, spread=Norms(1e-9, 1e-9)) for key, values in recorded.values.items()}
-    assert golden.loose_records(replace(recorded, values=steady)) == []
+    assert loose_records(replace(recorded, values=steady)) == []
+
+
+def test_padding_is_told_apart_and_comes_back(recorded, tmp_path):
+    record = next(record for record in recorded.records if record.name == "head")  # [5, 60]
+    places = torch.arange(5) < 3
+    one, two = (sketch(noise(5, 60, seed=1)[which]) for which in (places, ~places))
+    values = GoldenValues(torch.cat([one, two]), torch.cat([one, two]), Norms(0.5, 0.25, Norms(1e-9, 1e-10)))
+    told = replace(recorded, values={**recorded.values, record.key: values}, places={record.key: places})
+    golden.save(told, tmp_path / "padded.npz")
+    back = golden.load(tmp_path / "padded.npz")
+    assert back.values[record.key].spread == values.spread and torch.equal(back.places[record.key], places)
+    assert record.name not in {one.name for one in loose_records(back)}
+    assert record.name in {one.name for one in loose_records(replace(back, places={}))}
+    sketches = Sketches(back.places)
+    trace = write_trace(tmp_path / "new", *RECORDS)
+    assert torch.equal(sketches.of(trace, record), values.legacy)
+    assert sketches.places_of(record).tolist() == [True] * 32 + [False] * 32

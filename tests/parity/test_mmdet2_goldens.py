@@ -14,9 +14,9 @@ from parity.golden import golden
 
 FOLDER = Path(__file__).parents[1] / "golden" / "mmdet2"
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
-#: Of these the rounding of some losses is too large for a verdict where other kernels give other bits.
-OF_ITS_KERNELS = {"retinanet", "fcos", "faster_rcnn", "mask_rcnn", "cascade_rcnn"}
 CASES = {"retinanet", "fcos", "atss", "yolox", "faster_rcnn", "mask_rcnn", "cascade_rcnn", "sparse_rcnn"}
+#: This one detects masks: which pixels of their edges are inside is rounding, and no rule is known for it yet.
+OF_ITS_KERNELS = {"mask_rcnn"}
 AS_2X = registry.get("mmdet2").folder / "as_2x.py"
 #: That 3.x computes so much otherwise that rounding does not explain it (deviation D31).
 DEVIATING = {"mask_rcnn"}
@@ -60,5 +60,4 @@ def test_detector_matches_and_all_of_it_is_exercised(check, case):
     assert verdict["labels"]["detected"]["legacy"] == verdict["labels"]["detected"]["new"] == list(range(7))
     images = verdict["detections"]
     assert len(images) == 3 and all(image["legacy"] == image["new"] > 0 for image in images)
-    # boxes without area overlap none, not even those that differ in the last bit
-    assert all(image["matched"] >= 0.9 * image["legacy"] for image in images)
+    assert all(image["matched"] == image["legacy"] for image in images)

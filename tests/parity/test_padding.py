@@ -43,7 +43,7 @@ def verdict_of(folder, paddings, change, change64=None):
     (change64 or change)(again)
     traces = [side(folder / name, tokens) for name, tokens in (("l", legacy), ("n", new))]
     wide = [side(folder / name, tokens, dtype="float64") for name, tokens in (("r", reference), ("a", again))]
-    spread = spreads([traces[0]], wide[0], paddings=paddings)
+    spread = spreads([traces[0]], wide[0], places_of=Images(wide[0], paddings).places)
     save_spread(spread, folder / "spread.json")
     assert load_spread(folder / "spread.json") == spread
     evidence = TraceEvidence(traces[0], wide[0], spread, traces[1], wide[1], paddings)
@@ -99,6 +99,20 @@ def test_places_are_those_of_one_mask_of_the_phase_that_is_laid_out_alike(tmp_pa
     told = {(r.phase, r.kind, r.name) for r in trace.records if images.places(r) is not None}
     assert told == {("train", "module_out", "encoder.layer"), ("train", "out_grad", "encoder.layer")}
     assert torch.equal(images.places(next(r for r in trace.records if r.kind == "out_grad")), ~MASK)
+
+
+def test_places_of_a_feature_map_are_those_of_its_mask_in_every_channel(tmp_path):
+    mask = torch.zeros(2, 3, 4, dtype=torch.bool)
+    mask[1, :, 3] = True
+    padding = Padding("encoding", mask="encoding", slot="mask", reason="nothing reads it")
+    trace = write_trace(
+        tmp_path / "t",
+        Rec("module_in", "encoding", mask, slot="mask"), Rec("module_out", "encoding", torch.zeros(2, 5, 3, 4)),
+        Rec("module_out", "encoding", torch.zeros(2, 5, 4, 3), call=1),
+    )  # fmt: skip
+    places = [Images(trace, (padding,)).places(record) for record in trace.records if record.kind == "module_out"]
+    assert places[1] is None
+    assert torch.equal(places[0], ~mask[:, None].expand(2, 5, 3, 4))
 
 
 def test_the_larger_spread_of_several_runs_is_that_of_images_too():

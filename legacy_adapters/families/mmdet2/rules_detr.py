@@ -97,10 +97,13 @@ EXCLUSIONS = (
     Exclusion(NEW, "module_in", "positional_encoding", "input", _NO_MASK),
     Exclusion(LEGACY, "module_in", f"{TRANSFORMER}*", "*key_padding_mask", _NO_MASK, zeros_only=True),
 )
+_NO_VALUE = "attention takes no value from a token of padding, so that what is computed there stays there"
 #: Of Deformable DETR, whose encoding of positions is the sine of some millions in a row or column that is all padding.
 PADDINGS = (
     Padding(
         f"{TRANSFORMER}.*", mask=f"{TRANSFORMER}.encoder", slot="query_key_padding_mask",
-        reason="attention takes no value from a token of padding, so that what is computed there stays there",
+        reason=_NO_VALUE,
     ),
+    Padding("bbox_head.positional_encoding", mask="bbox_head.positional_encoding", slot="mask", reason=_NO_VALUE),
+    Padding(TRANSFORMER, mask="bbox_head.positional_encoding", slot="mask", reason=_NO_VALUE),
 )  # fmt: skip
