@@ -1,17 +1,22 @@
-# Two commands: `make demo` installs into .venv and runs the main job, `make test` installs what the tests need and
-# runs them. Both may be run again at any time; nothing is installed twice.
+# `make demo` installs into .venv and runs the main job, `make test` installs what the tests need and runs all but those
+# that take long, which `make test-thorough` runs. All may be run again at any time; nothing is installed twice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clean
+RUN_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+.PHONY: demo test test-thorough clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ddq-parity demo
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(RUN_TESTS) -m "not thorough"
+
+test-thorough: $(VENV)/.installed-test
+	$(RUN_TESTS) -m thorough
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

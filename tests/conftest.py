@@ -7,8 +7,15 @@ from collections.abc import Iterator
 import pytest
 from mmengine.registry import DefaultScope
 
+from .thorough import is_thorough
 from .warm import recordings
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that take long."""
+    for item in items:
+        if is_thorough(item.nodeid.removeprefix("tests/")):
+            item.add_marker(pytest.mark.thorough)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder of recordings that all processes of this run share; workers of xdist are given it."""
