@@ -238,7 +238,11 @@ class EngineTraining(Training):
         save_checkpoint(parts, path)
 
     def resume(self, path: str, step: int) -> None:
-        """Load what ``Runner.resume`` does: weights, message hub, optimizer, schedules."""
+        """Load what ``Runner.resume`` does: weights, message hub, optimizer, schedules.
+
+        A converted checkpoint of mmcv 1.x has neither hub nor schedules: there rates follow from the number of steps. Then
+        schedules are taken to where they are after as many steps, in an epoch that does not end.
+        """
         from mmengine.logging import MessageHub
         from mmengine.runner import CheckpointLoader
 
@@ -250,6 +254,11 @@ class EngineTraining(Training):
         if missing:
             raise ValueError("{} lacks {} of the model's keys, first {}".format(path, len(missing), missing[0]))
         self.model.load_state_dict({name: parts["state_dict"][name] for name in self._names}, strict=False)
+        if "param_schedulers" not in parts:
+            for _ in range(step):
+                self.advance(False)
+            self.wrapper.load_state_dict(parts["optimizer"])
+            return
         MessageHub.get_instance("ddq_port_worker").load_state_dict(parts["message_hub"])
         self.wrapper.load_state_dict(parts["optimizer"])
         if len(parts["param_schedulers"]) != len(self.schedulers):

@@ -1,18 +1,4 @@
-# A small DDQ FCN for tests and demos: every part of the r50 model at a small width, a ResNet-50 of 4 channels.
-_base_ = ["ddq-fcn_r50_8xb2-12e_coco.py"]
+# A small DDQ FCN for tests, with the schedule of 12 epochs.
+_base_ = ["_base_/coco_detection.py", "_base_/default_runtime.py", "_base_/ddq_12e.py", "_base_/ddq_fcn_tiny.py"]
 
-model = dict(
-    backbone=dict(base_channels=4, init_cfg=None),
-    neck=[
-        dict(
-            type="FPN",
-            in_channels=[16, 32, 64, 128],
-            out_channels=64,
-            start_level=1,
-            add_extra_convs="on_input",
-            num_outs=5,
-        )
-    ],
-    bbox_head=dict(num_classes=3, in_channels=64, feat_channels=64, shuffle_channels=16),
-    test_cfg=dict(max_per_img=50),
-)
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.00005, weight_decay=0.1))

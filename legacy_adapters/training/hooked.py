@@ -6,6 +6,7 @@ Imports mmcv 1.x of the running process.
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, Optional
 
@@ -52,6 +53,36 @@ class HookTraining(Training):
             self.runner.call_hook("after_train_iter")
         self.runner.log_buffer.clear()
 
+    def save(self, path: str, step: int) -> None:
+        """Write what the runner does at the end of an epoch; ``epoch`` in it is how many are complete."""
+        runner, (folder, name) = self.runner, os.path.split(path)
+        runner._epoch -= 1  # at the end of an epoch a runner has not counted it yet, and writes one more
+        try:
+            runner.save_checkpoint(folder, filename_tmpl=name, create_symlink=False)
+        finally:
+            runner._epoch += 1
+
+    def resume(self, path: str, step: int) -> None:
+        """Load what the runner does, and let its hooks set what the next step asks for.
+
+        Raises:
+            ValueError: if it is a checkpoint of another moment, or lacks weights.
+        """
+        runner = self.runner
+        parts = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [name for name in runner.model.state_dict() if name not in parts["state_dict"]]
+        if missing:
+            raise ValueError("{} lacks {} of the model's keys, first {}".format(path, len(missing), missing[0]))
+        if parts["meta"]["iter"] != step:
+            raise ValueError("{} was written after step {}, expected {}".format(path, parts["meta"]["iter"], step))
+        runner.resume(path, map_location="cpu")
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the hooks set what the first step, or that behind a checkpoint, asks for."""
+        for moment in ("before_run", *(("before_train_epoch",) if self.by_epoch else ()), "before_train_iter"):
+            self.runner.call_hook(moment)
+
     def advance(self, epoch_ended: bool) -> None:
         runner = self.runner
         runner._iter += 1
@@ -93,9 +124,9 @@ def training(model: Any, config: Any, epoch_length: Optional[int]) -> HookTraini
         if config.get(section) is not None:
             register(dict({} if by_epoch else dict(by_epoch=False), **config[section]))
     hook = [hook for hook in runner.hooks if isinstance(hook, OptimizerHook)][0]
-    for moment in ("before_run", *(("before_train_epoch",) if by_epoch else ()), "before_train_iter"):
-        runner.call_hook(moment)
-    return HookTraining(runner, hook)
+    made = HookTraining(runner, hook)
+    made.begin()
+    return made
 
 
 @contextmanager

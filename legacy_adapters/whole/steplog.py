@@ -106,9 +106,10 @@ def digest(tensors: Sequence[Any]) -> str:
 def digest_of_weights(model: Any) -> str:
     """Return a digest of a model's parameters and buffers that does not depend on their names or order.
 
-    A tensor that stands under several names counts once.
+    A tensor that stands under several names counts once, and a buffer that no checkpoint has, as of a preprocessor, not.
     """
-    tensors = [*model.parameters(), *model.buffers()]
+    saved = set(model.state_dict())
+    tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers() if name in saved)]
     return hashlib.sha256("".join(sorted(digest([tensor]) for tensor in tensors)).encode()).hexdigest()[:24]
 
 

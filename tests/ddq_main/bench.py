@@ -18,7 +18,7 @@ from .fault import VARIABLE, Fault
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 MACHINE = Machine(device="cpu", threads=1, cpu_capability=None, time_limit=900.0)
-SIZES = ((64, 96), (80, 64))
+SIZES, OBJECTS = ((64, 96), (80, 64)), (3, 4)
 MISSED, MISNAMED, NAMED = "missed", "misnamed", "named"
 
 
@@ -45,10 +45,20 @@ class Bench:
         folder: for everything that is written.
         repo: checkout of the official code.
         seed: of weights and inputs.
+        sizes: (h, w) of each image in pixels.
+        objects: number of objects of each.
     """
 
-    def __init__(self, family: str, folder: Path, repo: Path, seed: int = 0) -> None:
-        task = Task(port(family, "tiny"), SIZES, (3, 4), seed, ("forward", "loss", "grad"))
+    def __init__(
+        self,
+        family: str,
+        folder: Path,
+        repo: Path,
+        seed: int = 0,
+        sizes: tuple[tuple[int, int], ...] = SIZES,
+        objects: tuple[int, ...] = OBJECTS,
+    ) -> None:
+        task = Task(port(family, "tiny"), sizes, objects, seed, ("forward", "loss", "grad"))
         sources = Sources(legacy_repo=repo, new_adapter=ADAPTER)
         folder.mkdir()
         self.port = task.port

@@ -54,6 +54,8 @@ CASES = dict(
         optimizer_config=CLIP,
     ),
 )  # fmt: skip
+#: Steps after which a training is stopped: within an epoch, and at the end of one.
+RESUMED = dict(step=(4, 3), linear=(2,), by_step=(4,), momentum=(5,))
 
 
 class Toy(nn.Module):
@@ -126,6 +128,22 @@ def by_steps(changes: dict, folder: str) -> tuple:
     return seen, model, made.wrapper_options()
 
 
+def resumed(changes: dict, folder: str, stop: int) -> nn.Module:
+    """Stop a training after a step, and go on from its checkpoint with a model and machinery made anew."""
+    file = folder + "/stopped.pth"
+    for given in (dict(save=file, steps=stop + 1), dict(resume=file, steps=EPOCHS * EPOCH_LENGTH)):
+        model = Toy()
+        made = hooked.training(model, config(changes), EPOCH_LENGTH)
+        plan = Plan(epoch_length=EPOCH_LENGTH, stop=stop, **given)
+
+        def losses(step: int, model: nn.Module = model) -> tuple:
+            total = model.loss(DATA[(step - 1) % EPOCH_LENGTH])
+            return dict(loss=total), total
+
+        StepLoop(made, model, Recorder(TraceWriter(folder + "/" + next(iter(given)))), plan).run(losses)
+    return model
+
+
 def main() -> None:
     logging.disable()
     told = {}
@@ -136,6 +154,12 @@ def main() -> None:
         told[name] = dict(
             rates=rates, seen=seen, same_weights=all(torch.equal(one, two) for one, two in pairs), wrapper=wrapper
         )
+        if name in RESUMED:
+            again = [resumed(changes, tempfile.mkdtemp(), stop) for stop in RESUMED[name]]
+            told[name]["resumed"] = [
+                all(torch.equal(one, two) for one, two in zip(model.state_dict().values(), other.state_dict().values()))
+                for other in again
+            ]
     print("told " + json.dumps(told))
 
 

@@ -34,3 +34,8 @@ def test_steps_are_those_of_the_runner(told, case):
 def test_machinery_is_called_what_mmengine_calls_it(told):
     assert told["step"]["wrapper"] == {"class": "OptimWrapper", "accumulative_counts": 1}
     assert told["accumulated"]["wrapper"] == {"class": "OptimWrapper", "accumulative_counts": 2}
+
+
+@pytest.mark.parametrize("case", ["step", "linear", "by_step", "momentum"])
+def test_a_training_that_is_stopped_and_resumed_ends_with_the_same_weights(told, case):
+    assert told[case]["resumed"] and all(told[case]["resumed"])

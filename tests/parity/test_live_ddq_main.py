@@ -18,10 +18,10 @@ FAMILIES = ("ddq_fcn", "ddq_rcnn")
 
 @pytest.fixture
 def official(parity: Callable) -> Callable:
-    """Return a function that runs the small model of a family of the official repo against the port."""
+    """Return a function that runs a small model of a family of the official repo against the port."""
 
-    def call(family: str, *arguments: object, exit_code: int = 0) -> dict:
-        result = parity("run", "--family", family, "--variant", "tiny", "--legacy-repo", REPO, *arguments, "--json")
+    def call(family: str, *arguments: object, exit_code: int = 0, variant: str = "tiny") -> dict:
+        result = parity("run", "--family", family, "--variant", variant, "--legacy-repo", REPO, *arguments, "--json")
         assert result.exit_code == exit_code, result.output
         return json.loads(result.stdout)
 
@@ -61,6 +61,13 @@ def test_training_steps_differ_in_the_rounding_of_learning_rates_alone(official:
     assert official(family, *steps, "--tolerance", "fixed", "--rtol", "0", "--atol", "0")["verdict"] == "MATCH"
     exact = official(family, *steps, exit_code=1)
     assert exact["first_divergence"]["where"] == "the schedule"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_resumed_training_with_rates_that_do_not_round_has_the_same_bits(official: Callable, family: str) -> None:
+    steps = ("--check", "train", "--steps", "3", "--resume-at", "1", "--size", "64x96,80x64")
+    verdict = official(family, *steps, variant="tiny_shapes")
+    assert verdict["identical"] == verdict["records"] > 2000
 
 
 @pytest.mark.parametrize("family", FAMILIES)

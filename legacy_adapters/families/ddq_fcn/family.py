@@ -26,4 +26,5 @@ FAMILY = Family(
     batch_divisor=32,
     layouts=Path("layouts"),
     demo=Path("goldens/tiny.npz"),
+    rehearsals=(models.REHEARSAL,),
 )

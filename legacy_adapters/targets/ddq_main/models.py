@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Tuple
 
 from ddq_port import configs
-from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Seeding, Side, Variant
+from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Rehearsal, Seeding, Side, Variant
+
+#: Small models -> what is merged into the official config besides the family's own small width.
+_SMALL = {"tiny": (), "tiny_shapes": (str(Path(__file__).parent / "shapes.py"),)}
 
 SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",))
 
@@ -41,24 +45,49 @@ EXCLUSIONS = (
 )  # fmt: skip
 
 
+def _settings(side: str, steps: int) -> Tuple[str, ...]:
+    """Fit both steps of the schedule, validation and checkpoints to a number of steps."""
+    drops = f"[{steps * 2 // 3},{steps * 9 // 10}]"
+    if side == LEGACY:
+        return (
+            f"runner.max_iters={steps}",
+            f"lr_config.step={drops}",
+            f"evaluation.interval={steps}",
+            f"checkpoint_config.interval={steps // 2}",
+        )
+    return (
+        f"train_cfg.max_iters={steps}",
+        f"train_cfg.val_interval={steps}",
+        f"param_scheduler.1.milestones={drops}",
+        f"param_scheduler.1.end={steps}",
+        f"default_hooks.checkpoint.interval={steps // 2}",
+        "default_hooks.logger.interval=1",
+        "log_processor.window_size=1",
+    )
+
+
+#: A training of both sides on drawn images, in which all numbers are the same.
+REHEARSAL = Rehearsal("tiny", "tiny_shapes", 600, _settings, expected_ap=0.5)
+
+
 def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
     """Return the models.
 
     Args:
-        folder: of the family, which has the small width for the official config in ``configs/legacy/tiny.py``.
+        folder: of the family, which has what makes the official config one of a small model in ``configs/legacy``.
         legacy: name of a variant -> its config in the checkout, without the folder and ``.py``; the first is that of
-            the small model, too.
+            the small models, too.
     """
     family = folder.name
     own = {name: f"{family.replace('_', '-')}_r50_8xb2-{name.removeprefix('r50_')}_coco" for name in legacy}
-    own["tiny"] = f"{family.replace('_', '-')}_tiny"
+    own.update({name: f"{family.replace('_', '-')}_{name}" for name in _SMALL})
     base = next(iter(legacy.values()))
     return tuple(
         Variant(
             name,
             legacy=dict(
                 config=f"projects/configs/{family}/{legacy.get(name, base)}.py",
-                overrides="" if name in legacy else str(folder / "configs" / "legacy" / f"{name}.py"),
+                overrides=[] if name in legacy else [str(folder / "configs" / "legacy" / f"{name}.py"), *_SMALL[name]],
             ),
             new=dict(config=str(configs.path(config))),
             sizes=_FULL if name in legacy else _TINY,

@@ -13,10 +13,10 @@ from torch import Tensor
 from legacy_adapters import mmdet3
 from legacy_adapters.bases import operators
 from legacy_adapters.inputs import UNSCALED, Batch
-from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
+from legacy_adapters.targets.ddq_main.observing import Observed
 
 
-class PortedDDQ(mmdet3.MMDet3Adapter):
+class PortedDDQ(Observed, mmdet3.MMDet3Adapter):
     """Build and run the detector of ``options["config"]``, a path."""
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
@@ -44,13 +44,6 @@ class PortedDDQ(mmdet3.MMDet3Adapter):
             return {**found, **_by_class({name: found[name] for name in ("bboxes", "scores", "labels")})}
 
         return by_class
-
-    def taps(self, model: Any) -> list[Tap]:
-        """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
-        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
-
-    def predictor(self, model: torch.nn.Module) -> None:
-        """Name none: there are scores and distances at the points of each level, which are neither logits nor boxes."""
 
     def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Tell which code ran."""

@@ -8,50 +8,74 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 
 from legacy_adapters import mmdet2
-from legacy_adapters.bases import operators
 from legacy_adapters.provenance import originals
-from legacy_adapters.recording.taps import Tap, matchings, random_taps, rankings
+from legacy_adapters.training.hooked import HookTraining, training
+from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
 
+from . import whole
 from .checkout import CHECKOUT, MMCV_FOLDER
+from .observing import Observed
 
 
-class OfficialDDQ(mmdet2.MMDet2Adapter):
+class OfficialDDQ(Observed, mmdet2.MMDet2Adapter):
     """Build and run a model of the repo.
 
-    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, a
-    plain Python file whose ``model`` is merged into the config's, or ``""``.
+    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, paths of
+    plain Python files whose dicts are merged into the config.
     """
 
     def config(self, options: Mapping[str, Any]) -> str:
         """Return the path of a config in the checkout."""
         return os.path.join(options["repo"], options["config"])
 
+    def whole_config(self, options: Mapping[str, Any]) -> Any:
+        """Return the config with what is merged into it."""
+        config = mmdet2.load_config(self.config(options))
+        for path in options["overrides"]:
+            sections = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
+            config.merge_from_dict(sections, allow_list_keys=True)  # keys of a list are the numbers of its elements
+        return config
+
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
+        self._make_importable(options, device)
+        return self._build(self.whole_config(options))
+
+    def _make_importable(self, options: Mapping[str, Any], device: str) -> None:
         sys.path.insert(0, os.path.join(options["repo"], MMCV_FOLDER))
         mmdet2.prepare(options["repo"], device)
         import projects.models  # noqa: F401  (registers the repo's modules)
-        from mmdet.models import build_detector
 
-        config = mmdet2.load_config(self.config(options))
-        if options["overrides"]:
-            # keys of a list are the numbers of its elements
-            config.merge_from_dict(dict(model=runpy.run_path(options["overrides"])["model"]), allow_list_keys=True)
         _keep_names()
         _let_losses_be_called()
+
+    def _build(self, config: Any) -> torch.nn.Module:
+        from mmdet.models import build_detector
+
         return build_detector(config.model)
 
-    def taps(self, model: Any) -> List[Tap]:
-        """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
-        return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
+    def train_whole(self, request: WholeTraining) -> Outcome:
+        """Train with the repo's own mmcv."""
+        self._make_importable(request.options, request.device)
+        return whole.train(self._build, self.whole_config(request.options), request)
 
-    def predictor(self, model: Any) -> None:
-        """Name none: there are scores and distances at the points of each level, which are neither logits nor boxes."""
+    def test_whole(self, request: WholeTest) -> Outcome:
+        """Test with the repo's own mmdet."""
+        self._make_importable(request.options, request.device)
+        return whole.test(self._build, self.whole_config(request.options), request)
+
+    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> HookTraining:
+        """Make optimizer, clipping and schedule of the config, with the repo's own mmcv."""
+        return training(model, self.whole_config(options), epoch_length)
+
+    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> mmdet2.Detector:
+        """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
+        return mmdet2.Detector(model, self.whole_config(options), options.get("scale"))
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
         """Prove which code ran."""
