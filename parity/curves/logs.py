@@ -105,9 +105,11 @@ def _json_entries(file: Path, text: str) -> Iterator[Entry]:
     for number, line in enumerate(lines, 1):
         values = _object(file, number, line, last=number == len(lines))
         numbers = {key: float(value) for key, value in values.items() if _is_number(value)}
-        training = values.get("mode") == "train" or ("mode" not in values and "iter" in values)
-        if training and "iter" in numbers:
-            iterations = int(numbers["iter"])
+        # mmengine 0.6 tells an iteration as `step` only; a learning rate is told of training alone
+        counter = "step" if "lr" in numbers and "iter" not in numbers else "iter"
+        training = values.get("mode", "train" if counter in values else "val") == "train"
+        if training and counter in numbers:
+            iterations = int(numbers[counter])
             # mmdet 2.x's iteration-based runner counts iterations through; its epochs begin anywhere between entries
             epoch = None if "mode" in values and not within else numbers.get("epoch")
             yield Entry(True, _whole(epoch), iterations, within, numbers)

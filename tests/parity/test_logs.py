@@ -149,6 +149,15 @@ def test_iteration_based_trainings(tmp_path):
         np.testing.assert_array_equal(log.aps["bbox_mAP"].at, [20])
 
 
+def test_iterations_of_an_mmengine_that_tells_them_as_steps(tmp_path):
+    lines = [{"lr": 0.1, "loss": 2.0 - step / 10, "time": 0.5, "step": step} for step in (1, 2, 3)]
+    lines.insert(2, {"coco/bbox_mAP": 0.25, "step": 2})
+    (tmp_path / "scalars.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = load(tmp_path)
+    assert log.unit == ITERATIONS and log.terms["loss"].at.tolist() == [1, 2, 3]
+    assert log.aps["bbox_mAP"].at.tolist() == [2] and log.aps["bbox_mAP"].values.tolist() == [0.25]
+
+
 def test_iteration_based_text(tmp_path):
     lines = ["Epoch(test) [500/500]    coco/bbox_mAP: 0.9000  loss: 9.0000",
              "Iter(train) [  10/40]  lr: 1.0000e-02  loss: 1.5000", "Iter(val) [23/23]    coco/bbox_mAP: 0.1000",

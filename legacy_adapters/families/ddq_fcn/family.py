@@ -10,11 +10,13 @@ from legacy_adapters.targets.ddq_main.checkout import CHECKOUT
 
 from .rules import RULES
 
+_FOLDER = Path(__file__).parent
+#: Variant -> config of the checkout.
+_LEGACY = dict(r50_12e="ddq_fcn_r50_1x", r50_36e="ddq_fcn_r50_3x_detr_aug")
+
 FAMILY = Family(
     name="ddq_fcn",
-    variants=models.variants(
-        Path(__file__).parent, dict(r50_12e="ddq_fcn_r50_1x", r50_36e="ddq_fcn_r50_3x_detr_aug")
-    ),
+    variants=models.variants(_FOLDER, _LEGACY),
     legacy=Side("the official code", Path("legacy.py"), checkout=CHECKOUT),
     new=models.SIDE,
     rules=RULES,
@@ -26,5 +28,5 @@ FAMILY = Family(
     batch_divisor=32,
     layouts=Path("layouts"),
     demo=Path("goldens/tiny.npz"),
-    rehearsals=(models.REHEARSAL,),
+    rehearsals=models.rehearsals(_FOLDER, _LEGACY),
 )

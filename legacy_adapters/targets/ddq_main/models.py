@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Tuple
+from typing import Mapping, Tuple
 
 from ddq_port import configs
 from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Rehearsal, Seeding, Side, Variant
 
+_TINY, _SHAPES = "tiny", "tiny_shapes"
 #: Small models -> what is merged into the official config besides the family's own small width.
-_SMALL = {"tiny": (), "tiny_shapes": (str(Path(__file__).parent / "shapes.py"),)}
+_SMALL = {_TINY: (), _SHAPES: (str(Path(__file__).parent / "shapes.py"),)}
 
 SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",))
 
 #: No image is the largest, the first neither the highest nor the widest; no side is a multiple of a stride.
-_TINY = ((93, 115), (131, 121), (77, 157))
-_FULL = ((331, 397), (401, 467), (289, 499))
+_SMALL_SIZES = ((93, 115), (131, 121), (77, 157))
+_FULL_SIZES = ((331, 397), (401, 467), (289, 499))
 
 #: Of the head that DDQ FCN and the proposals of DDQ R-CNN have in common.
 HEAD_CLASS_ROWS = {
@@ -66,11 +67,7 @@ def _settings(side: str, steps: int) -> Tuple[str, ...]:
     )
 
 
-#: A training of both sides on drawn images, in which all numbers are the same.
-REHEARSAL = Rehearsal("tiny", "tiny_shapes", 600, _settings, expected_ap=0.5)
-
-
-def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
+def variants(folder: Path, legacy: Mapping[str, str]) -> Tuple[Variant, ...]:
     """Return the models.
 
     Args:
@@ -78,19 +75,30 @@ def variants(folder: Path, legacy: dict[str, str]) -> tuple[Variant, ...]:
         legacy: name of a variant -> its config in the checkout, without the folder and ``.py``; the first is that of
             the small models, too.
     """
+    full = (
+        _variant(folder, name, config, f"r50_8xb2-{name.removeprefix('r50_')}_coco", _FULL_SIZES)
+        for name, config in legacy.items()
+    )
+    return (*full, _small(folder, _TINY, legacy))
+
+
+def rehearsals(folder: Path, legacy: Mapping[str, str]) -> Tuple[Rehearsal, ...]:
+    """Return the training of both sides on drawn images, in which all numbers are the same; arguments as above."""
+    return (Rehearsal(_TINY, _small(folder, _SHAPES, legacy), 600, _settings, expected_ap=0.5),)
+
+
+def _small(folder: Path, name: str, legacy: Mapping[str, str]) -> Variant:
+    overrides = (str(folder / "configs" / "legacy" / f"{name}.py"), *_SMALL[name])
+    return _variant(folder, name, next(iter(legacy.values())), name, _SMALL_SIZES, overrides)
+
+
+def _variant(
+    folder: Path, name: str, legacy: str, new: str, sizes: Tuple[Tuple[int, int], ...], overrides: Tuple[str, ...] = ()
+) -> Variant:
     family = folder.name
-    own = {name: f"{family.replace('_', '-')}_r50_8xb2-{name.removeprefix('r50_')}_coco" for name in legacy}
-    own.update({name: f"{family.replace('_', '-')}_{name}" for name in _SMALL})
-    base = next(iter(legacy.values()))
-    return tuple(
-        Variant(
-            name,
-            legacy=dict(
-                config=f"projects/configs/{family}/{legacy.get(name, base)}.py",
-                overrides=[] if name in legacy else [str(folder / "configs" / "legacy" / f"{name}.py"), *_SMALL[name]],
-            ),
-            new=dict(config=str(configs.path(config))),
-            sizes=_FULL if name in legacy else _TINY,
-        )
-        for name, config in own.items()
+    return Variant(
+        name,
+        legacy=dict(config=f"projects/configs/{family}/{legacy}.py", overrides=list(overrides)),
+        new=dict(config=str(configs.path(f"{family.replace('_', '-')}_{new}"))),
+        sizes=sizes,
     )
