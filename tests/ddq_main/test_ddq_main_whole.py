@@ -11,7 +11,7 @@ from mmengine.dataset import DefaultSampler
 from ddq_port import configs
 from legacy_adapters import registry
 from legacy_adapters.family import LEGACY, NEW
-from legacy_adapters.targets.ddq_main import models, whole
+from legacy_adapters.targets.ddq_main import whole
 
 
 def test_the_order_of_images_is_that_of_mmengine_in_every_pass():
@@ -46,12 +46,14 @@ def test_pixels_and_objects_are_described_as_the_port_reads_them():
 
 @pytest.mark.parametrize("family", ["ddq_fcn", "ddq_rcnn"])
 def test_both_sides_train_with_the_same_numbers(family):
-    port, official = configs.load(f"{family.replace('_', '-')}_tiny_shapes"), runpy.run_path(models._SMALL["tiny_shapes"][0])
+    (rehearsal,) = registry.get(family).rehearsals
+    _, shapes = rehearsal.variant.legacy["overrides"]
+    port, official = configs.load(f"{family.replace('_', '-')}_tiny_shapes"), runpy.run_path(shapes)
     constant, steps = port.param_scheduler
     rates = official["lr_config"]
     assert (constant.factor, constant.end) == (rates["warmup_ratio"], rates["warmup_iters"] + 1)
     assert (steps.milestones, steps.gamma) == (rates["step"], rates["gamma"])
-    assert port.train_cfg.max_iters == official["runner"]["max_iters"] == models.REHEARSAL.steps
+    assert port.train_cfg.max_iters == official["runner"]["max_iters"] == rehearsal.steps
     optimizer = {name: value for name, value in official["optimizer"].items() if name != "_delete_"}
     assert port.optim_wrapper.optimizer == optimizer
     assert port.optim_wrapper.clip_grad == official["optimizer_config"]["grad_clip"]
