@@ -39,6 +39,10 @@ class MMDet2Adapter(DetectionAdapter):
         """Return the path of the config."""
         return config_path(options["config"], options.get("repo"))
 
+    def whole_config(self, options: Mapping[str, Any]) -> Any:
+        """Return the config, with what the variant changes in it."""
+        return load_config(self.config(options))
+
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
         prepare(options.get("repo"), device)
@@ -73,11 +77,11 @@ class MMDet2Adapter(DetectionAdapter):
 
     def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> HookTraining:
         """Make optimizer, clipping and schedule of the config, with the mmcv of the running process."""
-        return training(model, load_config(self.config(options)), epoch_length)
+        return training(model, self.whole_config(options), epoch_length)
 
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> "Detector":
         """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
-        return Detector(model, load_config(self.config(options)), options.get("scale"))
+        return Detector(model, self.whole_config(options), options.get("scale"))
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
         """Tell which code ran, and what was put in place for it."""

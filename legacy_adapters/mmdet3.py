@@ -21,16 +21,20 @@ def build_model(config_path: str, overrides_path: str = "") -> torch.nn.Module:
 
     Args:
         config_path: mmengine config with a ``model``.
-        overrides_path: a plain Python file whose ``model`` dict is merged into the config's; ``""`` for none.
+        overrides_path: a plain Python file that is merged into the config; ``""`` for none.
     """
     return build_from(merged_config(config_path, overrides_path))
 
 
 def merged_config(config_path: str, overrides_path: str = "") -> Any:
-    """Read a config file and merge the ``model`` of a plain Python file into it; arguments as of :func:`build_model`."""
+    """Read a config file and merge a plain Python file into it, whose names without ``_`` in front are keys.
+
+    Arguments as of :func:`build_model`.
+    """
     config = load_config(config_path)
     if overrides_path:
-        config.merge_from_dict(dict(model=runpy.run_path(overrides_path)["model"]))
+        names = runpy.run_path(overrides_path).items()
+        config.merge_from_dict({name: value for name, value in names if not name.startswith("_")})
     return config
 
 
@@ -329,6 +333,10 @@ class MMDet3Adapter(DetectionAdapter):
         """Return the path of the config."""
         return options["config"]
 
+    def whole_config(self, options: Mapping[str, Any]) -> Any:
+        """Return the config, with what the variant's ``overrides`` change in it."""
+        return merged_config(self.config(options), options.get("overrides", ""))
+
     def predict(self, model: Any, batch: Batch) -> List[Dict[str, torch.Tensor]]:
         """Run inference; return bboxes [n, 4] xyxy in pixels, scores [n] and labels [n] of each image."""
         return predict(model, batch, self.samples)
@@ -343,12 +351,12 @@ class MMDet3Adapter(DetectionAdapter):
 
     def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> EngineTraining:
         """Make optimizer and schedulers of the config, with the mmengine of the running process."""
-        return training(model, load_config(self.config(options)), epoch_length)
+        return training(model, self.whole_config(options), epoch_length)
 
     def distributed(self, model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
         """Wrap the model as mmengine does for the config."""
-        return distributed(model, load_config(self.config(options)))
+        return distributed(model, self.whole_config(options))
 
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Detector:
         """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
-        return Detector(model, load_config(self.config(options)), options.get("scale"))
+        return Detector(model, self.whole_config(options), options.get("scale"))

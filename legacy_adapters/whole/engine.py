@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import pickle
-import runpy
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
@@ -58,19 +57,6 @@ def test(config: Any, request: WholeTest) -> Outcome:
     with _loading(request.checkpoint, request.trusted):
         metrics = runner.test()
     return Outcome({name: float(value) for name, value in metrics.items()}, 0, request.checkpoint)
-
-
-def changed(config: Any, path: str) -> Any:
-    """Merge everything that a plain Python file defines into a config; return the config.
-
-    Args:
-        config: mmengine's.
-        path: of the file, whose names without ``_`` in front are keys; empty for none.
-    """
-    if path:
-        names = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
-        config.merge_from_dict(names)
-    return config
 
 
 def merge_settings(config: Any, settings: Sequence[str]) -> None:

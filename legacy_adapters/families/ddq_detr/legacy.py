@@ -59,10 +59,9 @@ class OfficialDDQDETR(mmdet3.MMDet3Adapter):
         """Return the repo's config with all changes of the variant, the repo's modules at hand."""
         _make_importable(request.options["repo"], request.device)
         shims.install_libraries()
-        config = mmdet3.load_config(self.config(request.options))
         _class_indices_beside_boxes()
         _no_more_detections_than_there_are()
-        return engine.changed(config, request.options["overrides"])
+        return self.whole_config(request.options)
 
     def taps(self, model: torch.nn.Module) -> List[Tap]:
         """Watch query selection, both matchings, the noise and the final top-k."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping
 
 import torch
 
 from legacy_adapters import mmdet2
 from legacy_adapters.provenance import originals
-from legacy_adapters.training.hooked import HookTraining, training
 from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
 
 from . import whole
@@ -68,14 +67,6 @@ class OfficialDDQ(Observed, mmdet2.MMDet2Adapter):
         """Test with the repo's own mmdet."""
         self._make_importable(request.options, request.device)
         return whole.test(self._build, self.whole_config(request.options), request)
-
-    def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> HookTraining:
-        """Make optimizer, clipping and schedule of the config, with the repo's own mmcv."""
-        return training(model, self.whole_config(options), epoch_length)
-
-    def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> mmdet2.Detector:
-        """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""
-        return mmdet2.Detector(model, self.whole_config(options), options.get("scale"))
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
         """Prove which code ran."""
