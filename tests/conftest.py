@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +28,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     if not hasattr(config, "workerinput"):
         recordings.end()
+
+
+@pytest.fixture(autouse=True)
+def own_visualizers() -> Iterator[None]:
+    """Let no Runner log where one of another test did, which began in the same second: they would share a name."""
+    yield
+    if (module := sys.modules.get("mmengine.visualization.visualizer")) is not None:
+        for kind in (module.Visualizer, *module.Visualizer.__subclasses__()):
+            kind._instance_dict.clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
