@@ -78,7 +78,7 @@ def faults_of(line: str) -> Iterator[str]:
             yield from (f"no extra {extra}" for word in words for extra in extras(word) if extra not in known_extras())
         elif name == "make":
             targets = [word for word in arguments if "=" not in word]
-            known = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             yield from (f"no target {target}" for target in targets if target not in known)
         elif name not in FOREIGN | {"pytest"} and not (ROOT / program).is_file():
             yield f"unknown program {program}"
