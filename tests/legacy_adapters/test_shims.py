@@ -85,6 +85,8 @@ import numpy
 for name in ("int", "bool", "float", "object", "str", "complex"):
     vars(numpy)[name] = "its own"
 sys.modules["torchvision"] = own = types.ModuleType("torchvision")
+from yapf.yapflib import yapf_api
+yapf_api.FormatCode = lambda text, verify=False: text
 from legacy_adapters import shims
 shims.install("cuda:0")
 import torchvision
