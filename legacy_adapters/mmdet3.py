@@ -244,8 +244,8 @@ class EngineTraining(Training):
     def resume(self, path: str, step: int) -> None:
         """Load what ``Runner.resume`` does: weights, message hub, optimizer, schedules.
 
-        A converted checkpoint of mmcv 1.x has neither hub nor schedules: there rates follow from the number of steps. Then
-        schedules are taken to where they are after as many steps, in an epoch that does not end.
+        A converted checkpoint of mmcv 1.x has neither hub nor schedules, and the rates of the step before: there they follow
+        from the number of steps. Then schedules are taken to where they are after as many, in an epoch that does not end.
         """
         from mmengine.logging import MessageHub
         from mmengine.runner import CheckpointLoader
@@ -261,7 +261,10 @@ class EngineTraining(Training):
         if "param_schedulers" not in parts:
             for _ in range(step):
                 self.advance(False)
+            rates = [group["lr"] for group in self.optimizer.param_groups]
             self.wrapper.load_state_dict(parts["optimizer"])
+            for group, rate in zip(self.optimizer.param_groups, rates):
+                group["lr"] = rate
             return
         MessageHub.get_instance("ddq_port_worker").load_state_dict(parts["message_hub"])
         self.wrapper.load_state_dict(parts["optimizer"])
