@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+#: Of a key: draws of the model, not of the images, whose keys have three numbers more.
+MODEL = 1
+
 
 def seed_all(*key: int) -> None:
     """Seed Python's, numpy's and torch's generators, those of GPUs included, as a function of whole numbers."""

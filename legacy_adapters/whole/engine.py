@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pickle
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 from legacy_adapters import shims
 from legacy_adapters.origin import UnusableInputError
 
+from .given import classes_of, merge_settings
 from .own_files import note
 from .request import STEPS, Data, Outcome, WholeTest, WholeTraining
 
@@ -59,16 +58,6 @@ def test(config: Any, request: WholeTest) -> Outcome:
     return Outcome({name: float(value) for name, value in metrics.items()}, 0, request.checkpoint)
 
 
-def merge_settings(config: Any, settings: Sequence[str]) -> None:
-    """Merge ``key=value`` texts into a config, as ``--cfg-options`` of MMDetection's scripts does."""
-    from mmengine.config import DictAction
-
-    if settings:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-        config.merge_from_dict(parser.parse_args(["--cfg-options", *settings]).cfg_options)
-
-
 def use_data(loader: Any, data: Data, classes: Sequence[str]) -> None:
     """Point a data loader of a config at annotated images."""
     loader.dataset.update(
@@ -79,15 +68,11 @@ def use_data(loader: Any, data: Data, classes: Sequence[str]) -> None:
     )
 
 
-def classes_of(ann_file: str) -> Sequence[str]:
-    """Return the names of the classes of an annotation file, in its order."""
-    with open(ann_file, encoding="utf-8") as file:
-        return [category["name"] for category in json.load(file)["categories"]]
-
-
 def _use(config: Any, request: Any, classes: Sequence[str]) -> None:
     """Put settings, work dir and validation data into a config."""
-    merge_settings(config, request.settings)
+    from mmengine.config import DictAction
+
+    merge_settings(config, request.settings, DictAction)
     config.work_dir = request.work_dir
     for name in _LOADERS:
         use_data(config[name], request.val_data, classes)

@@ -11,8 +11,6 @@ from mmengine.registry import HOOKS
 
 from . import draws, steplog
 
-_MODEL = 1  # of a key: draws of the model, not of the images, whose keys have three numbers more
-
 
 @HOOKS.register_module()
 class FollowHook(Hook):
@@ -76,7 +74,7 @@ class FollowHook(Hook):
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seed the draws of the step, and note what it begins with."""
-        draws.seed_all(self.seed, runner.iter, _MODEL)
+        draws.seed_all(self.seed, runner.iter, draws.MODEL)
         samples = data_batch["data_samples"]
         objects = [_tensor(value) for s in samples for value in (s.gt_instances.bboxes, s.gt_instances.labels)]
         rates = [group["lr"] for group in runner.optim_wrapper.optimizer.param_groups]

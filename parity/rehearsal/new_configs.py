@@ -7,7 +7,7 @@ from pathlib import Path
 from ddq_port.data import own
 from legacy_adapters.ground.files import write_whole
 from legacy_adapters.ground.names import LEGACY, NEW
-from legacy_adapters.whole import engine
+from legacy_adapters.whole.given import merge_settings
 from legacy_adapters.whole.request import STEPS
 
 from .setup import FREE, MIDDLE, OWN, TWIN, Setup
@@ -47,12 +47,12 @@ def _text(setup: Setup, steps: Path | None, order: list[str]) -> str:
         steps: file for the hook that sets data and draws as on the legacy side; None to leave both to the new side.
         order: of parameters, for the sum of norms; none for the optimizer's own.
     """
-    from mmengine.config import Config
+    from mmengine.config import Config, DictAction
 
     config = Config.fromfile(setup.port.variant.new["config"])
     own.use(config, own.Source(*setup.data), own.Source(*setup.val_data))
-    engine.merge_settings(config, setup.rehearsal.settings(NEW, setup.steps))
-    engine.merge_settings(config, setup.new_settings)
+    merge_settings(config, setup.rehearsal.settings(NEW, setup.steps), DictAction)
+    merge_settings(config, setup.new_settings, DictAction)
     config.default_hooks.checkpoint.save_best = None
     if steps is not None:
         config.custom_imports.imports = [*config.custom_imports.imports, _MODULE]

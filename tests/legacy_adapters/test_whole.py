@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from legacy_adapters import shims
 from legacy_adapters.job import Job
 from legacy_adapters.whole import draws, own_files, steplog
-from legacy_adapters.whole.engine import merge_settings
+from legacy_adapters.whole.given import merge_settings
 from legacy_adapters.whole.request import TRAIN, WholeTraining, from_plain
 
 STEP = steplog.Step(1, (3,), "p", "o", ("0x1p-3",), "b", {"a": "0x1p+0"}, None, "0x1p+1", "c")
@@ -159,12 +159,12 @@ def test_a_request_survives_a_job_file(tmp_path):
 
 
 def test_settings_are_merged_as_scripts_of_mmdetection_do():
-    from mmengine.config import Config
+    from mmengine.config import Config, DictAction
 
     config = Config(dict(a=dict(b=1), schedules=[dict(end=1), dict(end=2)]))
-    merge_settings(config, ("a.b=2", "schedules.1.end=7"))
+    merge_settings(config, ("a.b=2", "schedules.1.end=7"), DictAction)
     assert (config.a.b, config.schedules[1].end) == (2, 7)
-    merge_settings(config, ())
+    merge_settings(config, (), DictAction)
 
 
 def test_yapf_takes_verify_again(monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
 import re
@@ -12,11 +10,9 @@ from typing import Any, Callable, Dict, Iterator, List
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from legacy_adapters.whole import draws, steplog
+from legacy_adapters.whole import draws, given, steplog
 from legacy_adapters.whole.request import STEPS, Data, Outcome, WholeTest, WholeTraining
 
-#: Of the key that seeds the draws of the model, not of the images.
-_MODEL = 1
 #: Name of a stage's loss term in 2.x, and how 3.x writes its stage.
 _STAGE, _STAGE_OF_3X = re.compile(r"^stage(\d+)_"), r"s\1."
 
@@ -82,10 +78,7 @@ def _use(config: Any, request: Any) -> None:
     """Put settings and data into a config."""
     from mmcv import DictAction
 
-    if request.settings:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--cfg-options", nargs="+", action=DictAction)
-        config.merge_from_dict(parser.parse_args(["--cfg-options", *request.settings]).cfg_options)
+    given.merge_settings(config, request.settings, DictAction)
     if isinstance(request, WholeTraining):
         _use_data(config.data.train, request.data)
     for part in ("val", "test"):
@@ -93,9 +86,7 @@ def _use(config: Any, request: Any) -> None:
 
 
 def _use_data(section: Any, data: Data) -> None:
-    with open(data[0], encoding="utf-8") as file:
-        classes = tuple(category["name"] for category in json.load(file)["categories"])
-    section.update(ann_file=data[0], img_prefix=data[1], classes=classes)
+    section.update(ann_file=data[0], img_prefix=data[1], classes=tuple(given.classes_of(data[0])))
 
 
 def _quiet() -> logging.Logger:
@@ -203,7 +194,7 @@ def follow(request: WholeTraining, ids: Dict[str, int]) -> Any:
             self.log = steplog.StepLog(os.path.join(request.work_dir, STEPS), runner.iter)
 
         def before_train_iter(self, runner: Any) -> None:
-            draws.seed_all(request.seed, runner.iter, _MODEL)
+            draws.seed_all(request.seed, runner.iter, draws.MODEL)
             self.before = steplog.digest_of_weights(runner.model.module)
             self.rates = steplog.exact_all(group["lr"] for group in runner.optimizer.param_groups)
 
