@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools import gpu_check, gpu_parts, gpu_run
+from tools.gpu_families import Repos
 from tools.gpu_run import FIGURES, Part, Phase, Report, run_phases
 
 FAILS = f"print('{FIGURES}' + '{{\"ms\": 3}}'); print('last words'); raise SystemExit(5)"
@@ -65,10 +66,20 @@ def test_synchronisations_are_counted_where_they_happen():
     assert places == {"elsewhere": 1}
 
 
-@pytest.mark.parametrize("scale", [gpu_check.FULL, gpu_check.DRY])
-def test_names_of_parts_are_unique(scale):
-    names = [part.name for phase in gpu_check.plan(scale, Path("DDQ")) for chain in phase.chains for part in chain]
-    assert len(names) == len(set(names)) > 10
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("plan, least", [("ddq_detr", 10), ("families", 20), ("rehearsal", 1)])
+def test_names_of_parts_are_unique(plan, least, dry):
+    repos = Repos(Path("DDQ"), Path("DDQ-main"), Path("mmdet2"))
+    names = [part.name for phase in gpu_check.plan(plan, dry, repos) for chain in phase.chains for part in chain]
+    assert len(names) == len(set(names)) >= least
+
+
+def test_without_legacy_code_golden_files_are_left(tmp_path):
+    (phase,) = gpu_check.plan("families", True, Repos())
+    assert all(part.name.startswith("golden-") for chain in phase.chains for part in chain)
+    command = [sys.executable, "-m", "tools.gpu_check", "--plan", "rehearsal", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=gpu_run.ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and "has no part for the legacy code given" in done.stderr
 
 
 def test_what_is_needed_counts_parts_that_run_at_the_same_time_together():
@@ -89,7 +100,7 @@ def test_dry_run_goes_through_every_part(tmp_path):
     command = [sys.executable, "-m", "tools.gpu_check", "--dry-run", "--out", str(tmp_path)]
     assert subprocess.run(command, cwd=gpu_run.ROOT, check=False, capture_output=True).returncode == 0
     told = {one["name"]: one["exit_code"] for one in json.loads((tmp_path / "report.json").read_text())}
-    parts = [part.name for phase in gpu_check.plan(gpu_check.DRY, None) for chain in phase.chains for part in chain]
+    parts = [part.name for phase in gpu_check.plan("ddq_detr", True, Repos()) for chain in phase.chains for part in chain]
     assert told == dict.fromkeys(parts, 0)
     files = list(tmp_path.iterdir())
     assert len(files) <= 8 and all(file.stat().st_size < 16e6 for file in files)

@@ -2,7 +2,8 @@
 
 Writes ``report.txt``, ``report.json``, ``logs.txt`` and ``verdicts.zip`` after every part; a part that fails or takes
 too long stops no other one. First come checks, several at once; then what is timed, alone; then what time is left for.
-``--dry-run`` runs every part on the CPU at tiny width.
+``--plan`` chooses what: DDQ-DETR with times and waits, the other families, or a rehearsal. ``--dry-run`` runs every part
+on the CPU at tiny width.
 """
 
 from __future__ import annotations
@@ -11,146 +12,24 @@ import argparse
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
-from .gpu_run import FOLDER, Part, Phase, Report, run_phases
+from . import gpu_ddq_detr, gpu_families
+from .gpu_families import Repos
+from .gpu_run import Phase, Report, run_phases
 
-GOLDENS = ("tiny_5scale", "tiny_swinl")
+PLANS = ("ddq_detr", "families", "rehearsal")
+
 #: Where runs keep their traces, the one with most free space first. The second one is in memory.
 SCRATCH = (Path(tempfile.gettempdir()), Path("/dev/shm"))
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How large the parts are.
-
-    Attributes:
-        device: of torch.
-        variants: 4 scales, 5 scales, Swin-L.
-        derived: size of the batch that is recorded nine times, with gradients.
-        exact: size of the batch that is recorded twice.
-        image: size of one full image.
-        repeat: size of the batch that is run twice in one process.
-        disk: whether traces are so large that free space counts.
-        measured: options of the measurements of speed.
-        workers: processes for the tests.
-    """
-
-    device: str
-    variants: tuple[str, str, str]
-    derived: str
-    exact: str
-    image: str
-    repeat: str
-    disk: bool
-    measured: tuple[str, ...]
-    workers: int
-
-
-FULL = Scale(
-    device="cuda",
-    variants=("r50_4scale", "r50_5scale", "swinl_4scale"),
-    derived="224x320,192x256",
-    exact="480x640,384x512",
-    image="800x1333",
-    repeat="480x640,384x512",
-    disk=True,
-    measured=("--size", "800x1333", "--seconds", "16"),
-    workers=5,
-)
-DRY = Scale(
-    device="cpu",
-    variants=("tiny_4scale", "tiny_5scale", "tiny_swinl"),
-    derived="64x96,64x64",
-    exact="96x128,64x96",
-    image="128x160",
-    repeat="96x128,64x96",
-    disk=False,
-    measured=("--size", "64x96", "--seconds", "1", "--iterations", "5", "--rounds", "2", "--batches", "1,2"),
-    workers=0,
-)
-
-
-def plan(scale: Scale, legacy_repo: Path | None) -> tuple[Phase, ...]:
-    """Return what to run, the most valuable first."""
-    four, five, swin = scale.variants
-    timed = tuple(_measured("speed", scale, code, *scale.measured, limit=110) for code in ("ours", "mmdet"))
-    checks = [
-        (_tests(scale),),
-        (
-            _measured("environment", scale, "ours", limit=60),
-            *_goldens(scale),
-            _measured("repeat", scale, "ours", "--size", scale.repeat, limit=90),
-            *(_measured("syncs", scale, code, "--size", scale.image, limit=90) for code in ("ours", "mmdet")),
-        ),
-    ]
-    spare = [_official_twice(scale, five, scale.exact), _official_twice(scale, swin, scale.exact)]
-    late = [_official_derived(scale, five), _official_derived(scale, swin)]
-    if legacy_repo is None:
-        return (Phase(tuple(checks), 330), Phase((timed,), 520))
-    checks = [
-        (_official_derived(scale, four),),
-        (_official_twice(scale, four, scale.exact), _official_image(scale, four), *spare),
-        *checks,
-    ]
-    return (
-        Phase(tuple(_with_repo(chain, legacy_repo) for chain in checks), 300),
-        Phase((timed,), 520),
-        Phase(tuple(_with_repo((part,), legacy_repo) for part in late), float("inf")),
-    )
-
-
-def _tests(scale: Scale) -> Part:
-    arguments = ("-m", "pytest", "-q", "-n", str(scale.workers), "-p", "no:cacheprovider", "-k", "not full_width")
-    return Part("tests", (*arguments, "tests/parity/test_cuda.py"), 290, threads=2)
-
-
-def _goldens(scale: Scale) -> tuple[Part, ...]:
-    """Compare with what the official code computed on a CPU."""
-    options = ("--device", scale.device, "--out", f"{FOLDER}/run")
-    files = [(name, f"legacy_adapters/families/ddq_detr/goldens/{name}.npz") for name in GOLDENS]
-    return (
-        Part("demo", ("-m", "parity", "demo", *options), 120, threads=2),
-        *(Part(f"golden-{name}", ("-m", "parity", "check", file, *options), 120, threads=2) for name, file in files),
-    )
-
-
-def _measured(name: str, scale: Scale, code: str, *options: str, limit: float) -> Part:
-    arguments = ("-m", "tools.gpu_parts", name, "--code", code, "--variant", scale.variants[0])
-    return Part(f"{name}-{code}", (*arguments, "--device", scale.device, *options), limit)
-
-
-def _official_derived(scale: Scale, variant: str) -> Part:
-    """Compare forward, losses and gradients with the official code, by its own rounding on this device."""
-    return _official(scale, variant, "derived", scale.derived, ("--tolerance", "derived"), 290, 40)
-
-
-def _official_twice(scale: Scale, variant: str, size: str) -> Part:
-    """Compare forward and losses bit by bit, which two runs suffice for."""
-    return _official(scale, variant, "exact", size, ("--tolerance", "exact", "--check", "forward,loss"), 150, 25)
-
-
-def _official_image(scale: Scale, variant: str) -> Part:
-    """Compare inference of a full image bit by bit: a trace with gradients in float64 would be too large."""
-    return _official(scale, variant, "image", scale.image, ("--tolerance", "exact", "--check", "forward"), 150, 20)
-
-
-def _official(scale: Scale, variant: str, name: str, size: str, options: tuple[str, ...], limit: float,
-              disk: float) -> Part:  # fmt: skip
-    arguments = ("-m", "parity", "run", "--family", "ddq_detr", "--variant", variant, "--device", scale.device,
-                 "--size", size, *options, "--out", f"{FOLDER}/run")  # fmt: skip
-    return Part(f"official-{name}-{variant}", arguments, limit, disk if scale.disk else 0.0, threads=3)
-
-
-def _with_repo(chain: tuple[Part, ...], repo: Path) -> tuple[Part, ...]:
-    """Add the checkout to the parts that run the official code."""
-    return tuple(
-        Part(part.name, (*part.arguments, "--legacy-repo", str(repo)), part.limit, part.disk, part.threads)
-        if part.name.startswith("official")
-        else part
-        for part in chain
-    )
+def plan(name: str, dry: bool, repos: Repos) -> tuple[Phase, ...]:
+    """Return what a plan runs, the most valuable first; parts whose legacy code is not there are left out."""
+    if name == "ddq_detr":
+        return gpu_ddq_detr.plan(gpu_ddq_detr.DRY if dry else gpu_ddq_detr.FULL, repos.ddq_detr)
+    make = gpu_families.families if name == "families" else gpu_families.rehearsal
+    return make("cpu" if dry else "cuda", dry, repos)
 
 
 def _scratch() -> list[Path]:
@@ -179,16 +58,18 @@ def main() -> int:
     """Run the check; exit code 0 says that it ran, the report what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the reports")
+    parser.add_argument("--plan", choices=PLANS, default=PLANS[0], help="what to run; ddq_detr by default")
     parser.add_argument("--legacy-repo", type=Path, help="checkout of jshilong/DDQ, branch ddq_detr")
+    parser.add_argument("--main-repo", type=Path, help="the same, branch main")
+    parser.add_argument("--mmdet2-repo", type=Path, help="folder with mmdet 2.x and mmcv 1.x")
     parser.add_argument("--seconds", type=float, default=540.0, help="for everything")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, at tiny width")
     parser.add_argument("--only", default="", metavar="PART", help="parts whose names begin so")
     given = parser.parse_args()
-    repo = given.legacy_repo.resolve() if given.legacy_repo else None
-    phases = _only(plan(DRY if given.dry_run else FULL, repo), given.only)
+    repos = Repos(*(repo and repo.resolve() for repo in (given.legacy_repo, given.main_repo, given.mmdet2_repo)))
+    phases, full = (_only(plan(given.plan, dry, repos), given.only) for dry in (given.dry_run, False))
     if not phases:
-        parser.error(f"--only {given.only} is the beginning of no part's name")
-    full = _only(plan(FULL, repo), given.only)
+        parser.error(f"--plan {given.plan} has no part for the legacy code given and --only {given.only!r}")
     sys.stdout.write(f"{'at full width' if given.dry_run else 'needs'}: {needs(full, given.seconds)}\n")
     scratch = _scratch()
     try:
