@@ -135,12 +135,14 @@ def select_distinct(
     bs, num_tokens = scores.shape
     on_cpu = scores.device.type == "cpu"
     looked_at, sweeps = min(num_tokens, int(_FIRST * num_queries)), None if on_cpu else SWEEPS
+    # whole, as the legacy code sorts: all tokens without a valid box tie, and the first of them is kept
+    order = scores.float().sort(dim=1, descending=True).indices  # [bs, num_tokens]
     while True:
-        ranked = scores.float().topk(looked_at, dim=1)
-        coords = coords_of(ranked.indices)  # [bs, looked_at, 4]
+        ranked = order[:, :looked_at]
+        coords = coords_of(ranked)  # [bs, looked_at, 4]
         boxes = bbox_cxcywh_to_xyxy(coords.sigmoid().float())
         edge = torch.where(any_invalid, boxes.amax((1, 2)).clamp(min=_INVALID_EDGE), boxes.amax((1, 2)))  # [bs]
-        everyone = torch.ones_like(ranked.values, dtype=torch.bool)
+        everyone = torch.ones_like(ranked, dtype=torch.bool)
         kept = suppress(boxes, everyone, iou_threshold, sweeps, edge)
         counts = kept.mask.sum(1)
         not_a_number = torch.isnan(boxes).any() | torch.isnan(scores).any()
@@ -161,7 +163,7 @@ def select_distinct(
     places = (~kept.mask).to(torch.uint8).sort(dim=1, stable=True).indices[:, :size]
     valid = torch.arange(size, device=scores.device) < counts[:, None]
     # [bs, size] and [bs, size, 4]
-    tokens, chosen = ranked.indices.gather(1, places), coords.gather(1, places[..., None].expand(-1, -1, 4))
+    tokens, chosen = ranked.gather(1, places), coords.gather(1, places[..., None].expand(-1, -1, 4))
     return _padded(tokens, valid, chosen, num_queries)
 
 
