@@ -73,10 +73,10 @@ def sampled_sum(
     """
     value, x, y, weights = (_computable(t) for t in (value, samples.x, samples.y, samples.weights))
     where = (centres.x, centres.y, centres.width, centres.height)
-    if value.device.type == "cpu":
-        return _SampledSum.apply(value, x, y, weights, padding, where, tuple(shapes), samples.num_heads)
     if padding is not None:
         value = value.masked_fill(padding[..., None], 0.0)
+    if value.device.type == "cpu":
+        return _SampledSum.apply(value, x, y, weights, where, tuple(shapes), samples.num_heads)
     return _by_grid_sample(value, x, y, weights, where, shapes, samples.num_heads)
 
 
@@ -111,21 +111,20 @@ def _by_grid_sample(
 
 
 class _SampledSum(torch.autograd.Function):
-    """The sum on a CPU; indices and weights of the rows are made again in the backward pass."""
+    """The sum on a CPU; indices and factors of the rows are made again in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, padding: Tensor | None, where: tuple,
+        ctx: Any, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, where: tuple,
         shapes: tuple[tuple[int, int], ...], heads: int,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(value, x, y, weights)
-        ctx.rest = padding, where, shapes, heads
+        ctx.rest = where, shapes, heads
         bs, queries, _ = x.shape
-        table = _Table.of(value, padding, shapes, heads)
-        corners = _Corners.of(table, x)
+        corners = _Corners.of(shapes, heads, x)
         output = value.new_empty(bs, queries, value.shape[-1])
         for image in range(bs):
-            rows = table.rows(image)
+            rows = _rows(value[image], heads)
             for part in _chunks(queries):
                 inds, factors = corners.read(*(t[image, part] for t in (x, y, weights)), _part(where, image, part))
                 # [queries of the chunk * heads, channels] -> [queries of the chunk, heads * channels]
@@ -135,27 +134,29 @@ class _SampledSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         value, x, y, weights = ctx.saved_tensors
-        padding, where, shapes, heads = ctx.rest
+        where, shapes, heads = ctx.rest
         bs, queries, _ = x.shape
-        table = _Table.of(value, padding, shapes, heads)
-        corners = _Corners.of(table, x)
-        grad_table = torch.zeros_like(table.padded)
+        corners = _Corners.of(shapes, heads, x)
+        grad_value = torch.empty_like(value)
         grads = tuple(torch.empty_like(t) for t in (x, y, weights))
         for image in range(bs):
-            # [num_queries * heads, channels]
-            grad = grad_output[image].reshape(queries * heads, -1)
-            rows = table.rows(image)
+            rows, grad = _rows(value[image], heads), _rows(grad_output[image], heads)
             inds, factors = corners.buffers(queries)
             for part in _chunks(queries):
                 given = (*(t[image, part] for t in (x, y, weights)), _part(where, image, part))
-                # every query has as many rows as it has heads
+                # every query has as many bags as it has heads
                 bags = slice(part.start * heads, part.stop * heads)
                 inds[bags], factors[bags] = corners.read(*given)
                 of_factors = _factor_gradients(inds[bags], rows, factors[bags], grad[bags])
                 for out, result in zip(grads, corners.gradients(*given, of_factors)):
                     out[image, part] = result
-            _add_rows(grad_table[image], inds, factors, grad)
-        return table.unpadded(grad_table, padding), *grads, None, None, None, None
+            # [num_tokens * heads, channels] -> [num_tokens, heads * channels]
+            grad_value[image] = _row_gradients(len(rows), inds, factors, grad).view(value.shape[1:])
+        return grad_value, *grads, None, None, None
+
+
+def _rows(x: Tensor, heads: int) -> Tensor:
+    return x.reshape(len(x) * heads, -1)  # [n, heads * channels] -> [n * heads, channels]
 
 
 def _chunks(queries: int) -> list[slice]:
@@ -178,90 +179,32 @@ def _factor_gradients(inds: Tensor, rows: Tensor, factors: Tensor, grad: Tensor)
         return torch.autograd.grad(_bags(inds, rows, leaf), leaf, grad)[0]
 
 
-def _add_rows(target: Tensor, inds: Tensor, factors: Tensor, grad: Tensor) -> None:
-    """Add the gradient of :func:`_bags` by its rows to ``target`` [N, channels], given that of its result.
+def _row_gradients(num_rows: int, inds: Tensor, factors: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient of :func:`_bags` by its rows, [num_rows, channels], given that of its result.
 
     It is a sum over bags again: of the results that a row went into, once these are put together by row.
     """
-    bag_size = inds.shape[1]
     rows, places = inds.view(-1).sort()  # [n * k]
-    # of each row the place of its first entry, [N]
-    starts = torch.searchsorted(rows, torch.arange(len(target), dtype=rows.dtype), out_int32=True)
-    sources = (places // bag_size).int()
-    target += F.embedding_bag(
-        sources, grad, starts, per_sample_weights=factors.view(-1)[places], mode="sum"
-    )
-
-
-@dataclass(frozen=True)
-class _Table:
-    """The levels of all images as rows to be looked up, with a border of zeros where samples may fall outside.
-
-    Attributes:
-        padded: [bs, rows * heads, channels]; a level of (h, w) has h + 3 rows of w + 2 pixels, and there is one more.
-        shapes: (h, w) of each level.
-        starts: of each level in pixels.
-        heads: of the attention.
-    """
-
-    padded: Tensor
-    shapes: tuple[tuple[int, int], ...]
-    starts: tuple[int, ...]
-    heads: int
-
-    @classmethod
-    def of(
-        cls, value: Tensor, padding: Tensor | None, shapes: tuple[tuple[int, int], ...], heads: int
-    ) -> _Table:
-        bs, _, dim = value.shape
-        sizes = [(h + 3) * (w + 2) for h, w in shapes]
-        starts = tuple(sum(sizes[:level]) for level in range(len(shapes)))
-        padded = value.new_zeros(bs, sum(sizes) + 1, dim)
-        # [bs, pixels, heads * channels] -> [bs, pixels * heads, channels]
-        table = cls(padded.view(bs, -1, dim // heads), shapes, starts, heads)
-        table._write(value, padding)
-        return table
-
-    def rows(self, image: int) -> Tensor:
-        """Return the rows of an image, [pixels * heads, channels]."""
-        return self.padded[image]
-
-    def unpadded(self, like: Tensor, padding: Tensor | None) -> Tensor:
-        """Return of ``like``, shaped as the table, what lies where the values came from."""
-        # [bs, h, w, heads * channels] -> [bs, h * w, heads * channels] of each level, then [bs, num_tokens, ...]
-        parts = [inner.flatten(1, 2) for inner in self._inner(like)]
-        tokens = torch.cat(parts, 1)  # [bs, num_tokens, heads * channels]
-        return tokens if padding is None else tokens.masked_fill_(padding[..., None], 0.0)
-
-    def _write(self, value: Tensor, padding: Tensor | None) -> None:
-        parts = value.split([h * w for h, w in self.shapes], 1)
-        for inner, part in zip(self._inner(self.padded), parts):
-            inner.copy_(part.view(inner.shape))  # [bs, h * w, dim] -> [bs, h, w, dim]
-        if padding is None:
-            return
-        for inner, part in zip(self._inner(self.padded), padding.split([h * w for h, w in self.shapes], 1)):
-            inner.masked_fill_(part.view(*inner.shape[:-1], 1), 0.0)  # [bs, h * w] -> [bs, h, w, 1]
-
-    def _inner(self, padded: Tensor) -> list[Tensor]:
-        """Return views [bs, h, w, heads * channels] of the levels without their borders."""
-        whole = padded.view(len(padded), -1, self.heads * padded.shape[-1])  # [bs, pixels, heads * channels]
-        inner = []
-        for (h, w), start in zip(self.shapes, self.starts):
-            # [bs, (h + 3) * (w + 2), dim] -> [bs, h + 3, w + 2, dim]
-            level = whole[:, start : start + (h + 3) * (w + 2)].view(len(whole), h + 3, w + 2, -1)
-            inner.append(level[:, 1 : h + 1, 1 : w + 1])
-        return inner
+    # of each row the place of its first entry, [num_rows]
+    starts = torch.searchsorted(rows, torch.arange(num_rows, dtype=rows.dtype))
+    sources = places // inds.shape[1]
+    return F.embedding_bag(sources, grad, starts, per_sample_weights=factors.view(-1)[places], mode="sum")
 
 
 @dataclass(frozen=True)
 class _Corners:
     """Rows and factors of the four pixels around each sample point.
 
+    A factor falls from 1 to 0 with the distance of a pixel in each direction, so pixels of a window of two by two inside
+    the level serve for any point: one that lies outside is too far from them.
+
     Attributes:
         spread: [num_levels, heads * levels * points], repeats a number of each level for all of its samples.
-        right: [1, heads * levels * points] of each sample the width of its level in pixels, in the points' dtype.
-        bottom: the height.
-        pitch: the pixels of a row of the table.
+        right: [1, heads * levels * points] of each sample the last column that may be the left one of a window.
+        bottom: the last row that may be the upper one.
+        wide: 0 for samples of a level of one column, else 1; None if there is no such level.
+        high: the same of rows.
+        pitch: pixels of a row of the level.
         first: int32, the table row of pixel (0, 0) and of the sample's head.
         pitch_rows: int32, table rows of a row of pixels.
         heads: of the attention.
@@ -271,6 +214,8 @@ class _Corners:
     spread: Tensor
     right: Tensor
     bottom: Tensor
+    wide: Tensor | None
+    high: Tensor | None
     pitch: Tensor
     first: Tensor
     pitch_rows: Tensor
@@ -278,26 +223,28 @@ class _Corners:
     last: int
 
     @classmethod
-    def of(cls, table: _Table, like: Tensor) -> _Corners:
-        heads, levels = table.heads, len(table.shapes)
+    def of(cls, shapes: tuple[tuple[int, int], ...], heads: int, like: Tensor) -> _Corners:
+        levels, sizes = len(shapes), [h * w for h, w in shapes]
         points = like.shape[-1] // (heads * levels)
         level = torch.arange(levels).repeat_interleave(points).repeat(heads)  # [heads * levels * points]
         head = torch.arange(heads).repeat_interleave(levels * points)
 
-        def numbers(of_levels: Sequence[int], dtype: torch.dtype) -> Tensor:
+        def numbers(of_levels: Sequence[int], dtype: torch.dtype = like.dtype) -> Tensor:
             return torch.tensor(of_levels, dtype=dtype)[level][None]
 
-        pitch = [w + 2 for _, w in table.shapes]
-        first = [start + width + 1 for start, width in zip(table.starts, pitch)]
+        heights, widths = zip(*shapes)
+        starts = [sum(sizes[:i]) for i in range(levels)]
         return cls(
             spread=(level == torch.arange(levels)[:, None]).to(like.dtype),
-            right=numbers([w for _, w in table.shapes], like.dtype),
-            bottom=numbers([h for h, _ in table.shapes], like.dtype),
-            pitch=numbers(pitch, like.dtype),
-            first=(numbers(first, torch.int32) * heads + head).int(),
-            pitch_rows=numbers([width * heads for width in pitch], torch.int32),
+            right=numbers([max(w - 2, 0) for w in widths]),
+            bottom=numbers([max(h - 2, 0) for h in heights]),
+            wide=numbers([int(w > 1) for w in widths]) if min(widths) == 1 else None,
+            high=numbers([int(h > 1) for h in heights]) if min(heights) == 1 else None,
+            pitch=numbers(widths),
+            first=(numbers(starts, torch.int32) * heads + head).int(),
+            pitch_rows=numbers([w * heads for w in widths], torch.int32),
             heads=heads,
-            last=table.padded.shape[1] - 1,
+            last=sum(sizes) * heads - 1,
         )
 
     def buffers(self, queries: int) -> tuple[Tensor, Tensor]:
@@ -307,49 +254,50 @@ class _Corners:
 
     def read(self, x: Tensor, y: Tensor, weights: Tensor, where: tuple) -> tuple[Tensor, Tensor]:
         """Return rows and factors of samples [n, heads * levels * points]: both [n * heads, 4 * samples of a head]."""
-        left, top, fx, fy, _ = self._places(x, y, where)
-        corner = (top * self.pitch).add_(left).int().mul_(self.heads).add_(self.first)
-        corner.clamp_(0, self.last)  # NaN has no place; it comes out by way of its factors
+        (left, dx), (top, dy) = self._windows(x, y, where)
         inds, factors = self.buffers(len(x))
-        # [n * heads, 4 * samples of a head] -> [n, heads, 4, samples of a head]
-        by_corner = inds.view(len(x), self.heads, 4, -1)
-        corner = self._of_heads(corner)
-        pitch_rows = self._of_heads(self.pitch_rows)
-        by_corner[:, :, 0] = corner
-        torch.add(corner, self.heads, out=by_corner[:, :, 1])
-        torch.add(corner, pitch_rows, out=by_corner[:, :, 2])
-        torch.add(by_corner[:, :, 2], self.heads, out=by_corner[:, :, 3])
-        below = weights * fy
-        above = weights - below
-        right_above, right_below = above * fx, below * fx
-        factor = factors.view(len(x), self.heads, 4, -1)  # [n, heads, 4, samples of a head]
-        torch.sub(self._of_heads(above), self._of_heads(right_above), out=factor[:, :, 0])
-        factor[:, :, 1] = self._of_heads(right_above)
-        torch.sub(self._of_heads(below), self._of_heads(right_below), out=factor[:, :, 2])
-        factor[:, :, 3] = self._of_heads(right_below)
+        # [n * heads, 4 * samples of a head] -> [n, heads, 4, samples of a head], for both
+        row, factor = (buffer.view(len(x), self.heads, 4, -1) for buffer in (inds, factors))
+        corner = top.mul_(self.pitch).add_(left).int().mul_(self.heads).add_(self.first)
+        # NaN has no place; it comes out by way of its factors
+        corner = torch.clamp(self._of_heads(corner), 0, self.last, out=row[:, :, 0])
+        torch.add(corner, self.heads, out=row[:, :, 1])
+        torch.add(corner, self._of_heads(self.pitch_rows), out=row[:, :, 2])
+        torch.add(row[:, :, 2], self.heads, out=row[:, :, 3])
+        if self.wide is not None or self.high is not None:  # there is no second column or row; the factor is 0
+            row.clamp_(max=self.last)
+        near = _nearness(dx), _nearness(dx - 1, self.wide)
+        for i, of_y in enumerate((_nearness(dy), _nearness(dy - 1, self.high))):
+            half = weights * of_y
+            for j, of_x in enumerate(near):
+                torch.mul(self._of_heads(half), self._of_heads(of_x), out=factor[:, :, 2 * i + j])
         return inds, factors
 
     def gradients(
         self, x: Tensor, y: Tensor, weights: Tensor, where: tuple, of_factors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of offsets and weights, given those of the factors of :meth:`read`."""
-        _, _, fx, fy, inside = self._places(x, y, where)
+        (_, dx), (_, dy) = self._windows(x, y, where)
         # [n * heads, 4 * samples of a head] -> four of [n, heads * samples of a head]
         corners = of_factors.view(len(x), self.heads, 4, -1).unbind(2)
-        left_above, right_above, left_below, right_below = (corner.reshape(x.shape) for corner in corners)  # [n, ...]
-        across_above, across_below = right_above - left_above, right_below - left_below
-        above, below = torch.addcmul(left_above, across_above, fx), torch.addcmul(left_below, across_below, fx)
-        down = below - above
-        across = torch.addcmul(across_above, across_below - across_above, fy)
-        grad_x, grad_y = across.mul_(weights).mul_(inside[0]), down.mul(weights).mul_(inside[1])
+        above_left, above_right, below_left, below_right = (t.reshape(x.shape) for t in corners)  # [n, ...]
+        near_left, near_right = _nearness(dx), _nearness(dx - 1, self.wide)
+        slope_left, slope_right = _slope(dx), _slope(dx - 1, self.wide)
+        above = (above_left * near_left).addcmul_(above_right, near_right)
+        below = (below_left * near_left).addcmul_(below_right, near_right)
+        across_above = (above_left * slope_left).addcmul_(above_right, slope_right)
+        across_below = (below_left * slope_left).addcmul_(below_right, slope_right)
+        near_above, near_below = _nearness(dy), _nearness(dy - 1, self.high)
+        grad_x = across_above.mul_(near_above).addcmul_(across_below, near_below).mul_(weights)
+        grad_y = (above * _slope(dy)).addcmul_(below, _slope(dy - 1, self.high)).mul_(weights)
         if where[2] is not None:
             grad_x.mul_(where[2].to(x.dtype) @ self.spread)
             grad_y.mul_(where[3].to(x.dtype) @ self.spread)
-        return grad_x, grad_y, torch.addcmul(above, down, fy)
+        return grad_x, grad_y, above.mul_(near_above).addcmul_(below, near_below)
 
-    def _places(self, x: Tensor, y: Tensor, where: tuple) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple]:
-        """Return pixel left of, pixel above, shares right of and below them, and where a point may move."""
-        places, inside = [], []
+    def _windows(self, x: Tensor, y: Tensor, where: tuple) -> list[tuple[Tensor, Tensor]]:
+        """Return first column and row of each sample's window, and how far the sample lies from them."""
+        windows = []
         for offset, centre, scale, limit in ((x, where[0], where[2], self.right), (y, where[1], where[3], self.bottom)):
             # [n, num_levels] -> [n, heads * levels * points]
             place = centre.to(offset.dtype) @ self.spread
@@ -357,10 +305,22 @@ class _Corners:
                 place += offset
             else:
                 place.addcmul_(offset, scale.to(offset.dtype) @ self.spread)
-            inside.append((place > -1) & (place < limit))
-            places.append(torch.minimum(place, limit).clamp_(min=-1))  # beyond are zeros only
-        left, top = places[0].floor(), places[1].floor()
-        return left, top, places[0].sub_(left), places[1].sub_(top), tuple(inside)
+            first = torch.minimum(place.floor().clamp_(min=0), limit)
+            windows.append((first, place.sub_(first)))
+        return windows
 
     def _of_heads(self, samples: Tensor) -> Tensor:
         return samples.view(len(samples), self.heads, -1)  # [n, heads * ...] -> [n, heads, ...]
+
+
+def _nearness(distance: Tensor, exists: Tensor | None = None) -> Tensor:
+    """Return the share of a pixel at a signed distance; it has none where it does not exist."""
+    near = distance.abs().neg_().add_(1).clamp_(min=0)
+    return near if exists is None else near.mul_(exists)
+
+
+def _slope(distance: Tensor, exists: Tensor | None = None) -> Tensor:
+    """Return the derivative of :func:`_nearness`; at a kink that to the right, as ``grid_sample`` has it."""
+    slope = 1 - 2 * (distance >= 0).to(distance.dtype)
+    slope.mul_(distance >= -1).mul_(distance < 1)
+    return slope if exists is None else slope.mul_(exists)
