@@ -131,6 +131,8 @@ class FastDDQDETRHead(DDQDETRHead):
         terms = [normalised(total, factor) for total, factor in zip(
             sums, (class_counts[0], averaged[0], averaged[0], class_counts[1], averaged[1], averaged[1])
         )]  # fmt: skip
+        if self.sync_cls_avg_factor:  # mmdet's class losses then have one element each
+            terms[0], terms[3] = terms[0][:, None], terms[3][:, None]
         per_layer = [list(zip(*(term.unbind() for term in part))) for part in (terms[:3], terms[3:])]
 
         *of_layers, of_encoder = per_layer[0]
