@@ -4,6 +4,7 @@ from .assigner import TopkHungarianAssigner
 from .aux_loss import DenseAuxLoss
 from .decoder import DDQTransformerDecoder
 from .detector import DDQDETR
+from .fast import FastDDQDETR
 from .head import DDQDETRHead
 
-__all__ = ["DDQDETR", "DDQDETRHead", "DDQTransformerDecoder", "DenseAuxLoss", "TopkHungarianAssigner"]
+__all__ = ["DDQDETR", "DDQDETRHead", "DDQTransformerDecoder", "DenseAuxLoss", "FastDDQDETR", "TopkHungarianAssigner"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.detectors import DINO, DeformableDETR
@@ -38,6 +40,15 @@ class DDQDETR(DINO):
         ValueError: if one of these arguments is not as said above.
     """
 
+    #: Numerics -> class that has them, beside this one.
+    _forms: ClassVar[dict[str, type[DDQDETR]]] = {}
+
+    def __init_subclass__(cls, numerics: str | None = None, **kwargs) -> None:
+        """Take ``numerics`` of a subclass that this class makes when it is asked for them."""
+        super().__init_subclass__(**kwargs)
+        if numerics is not None:
+            DDQDETR._forms[numerics] = cls
+
     def __new__(cls, *args, numerics: str = LEGACY, **kwargs) -> DDQDETR:
         """Choose the class by ``numerics``, as ``pathlib.Path`` does by the system.
 
@@ -46,9 +57,7 @@ class DDQDETR(DINO):
         """
         if numerics not in NUMERICS:
             raise ValueError(f"numerics is {numerics!r}; expected one of {', '.join(NUMERICS)}.")
-        if cls is DDQDETR and numerics == FAST:
-            from .fast.detector import FastDDQDETR as cls
-        return super().__new__(cls)
+        return super().__new__(cls._forms.get(numerics, cls) if cls is DDQDETR else cls)
 
     def __init__(
         self,

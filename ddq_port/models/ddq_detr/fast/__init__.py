@@ -2,3 +2,7 @@
 
 :mod:`.detector` puts the parts together. Each of them takes the place of one of the same name in the folder above.
 """
+
+from .detector import FastDDQDETR
+
+__all__ = ["FastDDQDETR"]

@@ -10,7 +10,7 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from ..detector import DDQDETR
+from ..detector import FAST, DDQDETR
 from ..queries import QueryLayout
 from .decoder import FastDecoder, FastDecoderOutput
 from .distinct import Proposals, select_distinct
@@ -47,7 +47,7 @@ class Prepared(NamedTuple):
     encoder_outputs: dict[str, Tensor]
 
 
-class FastDDQDETR(DDQDETR):
+class FastDDQDETR(DDQDETR, numerics=FAST):
     """The detector that ``DDQDETR(numerics='fast')`` makes.
 
     It has the parameters of the other one under the same names, and computes the same functions of them rounded in
