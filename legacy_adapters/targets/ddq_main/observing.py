@@ -17,5 +17,7 @@ class Observed:
         """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
         return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
 
-    def predictor(self, model: torch.nn.Module) -> None:
-        """Name none: there are scores and distances at the points of each level, which are neither logits nor boxes."""
+    def predictor(self, model: torch.nn.Module) -> str:
+        """Name the last stage, or without stages the layer of class logits: the scores are probabilities already."""
+        stages = getattr(model, "roi_head", None)
+        return "bbox_head.conv_cls" if stages is None else "roi_head.bbox_head.{}".format(len(stages.bbox_head) - 1)
