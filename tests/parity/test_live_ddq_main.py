@@ -89,7 +89,7 @@ def test_exchanged_labels_of_classes_that_are_never_detected_are_seen(
     monkeypatch.setenv(VARIABLE, "labels_exchanged")
     wrong = official("ddq_fcn", *arguments, "--new-adapter", FAULTY, exit_code=1)
     assert wrong["labels"]["detected"] == {"legacy": [0], "new": [0]}
-    assert wrong["first_divergence"]["where"] in FAULTS["labels_exchanged"].where
+    assert wrong["first_divergence"]["where"] in (*FAULTS["labels_exchanged"].where, "bbox_head.conv_cls")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
