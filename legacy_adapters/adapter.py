@@ -105,6 +105,8 @@ class Adapter:
     def predictor(self, model: torch.nn.Module) -> Optional[str]:
         """Name the module that gives first class logits [..., n, classes], then boxes [..., n, 4] cxcywh in [0, 1].
 
+        They may be deltas instead. Of a detector that predicts densely, name the convolution that gives the class logits
+        of each level [bs, classes, h, w].
         None means that there is no such module, and that the mapping of labels is not looked at.
         """
         return None

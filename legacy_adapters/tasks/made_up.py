@@ -29,7 +29,8 @@ def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Mod
 
     Args:
         predict: runs inference and returns ``labels``, ``scores``, ``bboxes`` of each image.
-        module: gives logits and boxes; nothing is returned if it gives something else.
+        module: gives logits and boxes, or is the convolution that gives the logits of a level [bs, classes, h, w];
+            nothing is returned if it gives something else.
     """
     found: List[Dict[str, torch.Tensor]] = []
     seen: Set[int] = set()
@@ -52,6 +53,8 @@ def run(predict: Callable[[], Sequence[Dict[str, torch.Tensor]]], module: nn.Mod
 def _in_place_of(module: nn.Module, shapes: List[torch.Size], seen: Set[int]) -> Iterator[None]:
     """Put made-up logits and boxes in place of the first two tensors of what ``module`` gives, in whatever holds them.
 
+    Of a convolution, which gives the logits of a level and no boxes, the logits alone are replaced.
+
     Args:
         module: whose results are replaced. Results that are not logits and boxes stay as they are.
         shapes: gets the shape of the logits.
@@ -61,6 +64,10 @@ def _in_place_of(module: nn.Module, shapes: List[torch.Size], seen: Set[int]) ->
 
     def replaced(*args: Any, **kwargs: Any) -> Any:
         result = forward(*args, **kwargs)
+        if isinstance(module, nn.Conv2d):
+            points = result.flatten(2).transpose(1, 2)  # [bs, h * w, classes]
+            shapes.append(points.shape)
+            return logits(points, seen).transpose(1, 2).reshape(result.shape)  # [bs, classes, h, w]
         first = dict(islice(flatten(result), 2))
         if not _is_predictions(*first.values()):
             return result

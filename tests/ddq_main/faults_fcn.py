@@ -17,7 +17,7 @@ from ddq_port.models.ddq_detr.assigner import TopkHungarianAssigner
 from ddq_port.models.ddq_fcn import assigner, head, selection, shuffle
 
 from .fault import FCN, Fault
-from .planting import Plant, replacing, setting, with_arguments, with_result
+from .planting import Plant, labels_exchanged, replacing, setting, with_arguments, with_result
 
 _HEAD, _AUX, _MAIN = ("bbox_head",), ("bbox_head.aux_loss",), ("bbox_head.main_loss",)
 _RESULT = ("bbox_head", "the detector")
@@ -239,6 +239,7 @@ FAULTS = (
     _fcn("scale_factor_multiplied", _RESULT, replacing(head.DDQFCNHead, "_detections", _scale_multiplied)),
     _fcn("scale_factor_exchanged", _RESULT, replacing(head.DDQFCNHead, "_detections", _scale_exchanged)),
     _fcn("next_label", _RESULT, replacing(head.DDQFCNHead, "_detections", with_result(_next_label))),
+    _fcn("labels_exchanged", _RESULT, replacing(head.DDQFCNHead, "_detections", with_result(labels_exchanged))),
     _fcn("fewer_detections", _RESULT, setting("bbox_head.test_cfg.max_per_img", 20)),
     _fcn("four_queries_for_an_object", _AUX, _of_loss("assigner.topk", 4)),
     _fcn("two_queries_for_an_object", _MAIN, setting("bbox_head.main_loss.assigner.topk", 2)),

@@ -7,13 +7,14 @@ import ddq_port.models  # noqa: F401  # isort: skip  (supplies mmcv._ext before 
 from typing import Any
 
 import torch
+from mmdet.models.roi_heads import SparseRoIHead
 from mmdet.models.task_modules.assigners.match_cost import BBoxL1Cost
 from torch import Tensor, nn
 
 from ddq_port.models.ddq_rcnn import rpn
 
 from .fault import RCNN, Fault
-from .planting import Plant, replacing, setting
+from .planting import Plant, labels_exchanged, replacing, setting, with_result
 
 _RPN, _ROI = ("rpn_head",), ("roi_head",)
 #: Proposals are given to the refinement stages by the detector, after the head of proposals has made them.
@@ -158,5 +159,7 @@ FAULTS = (
     _rcnn("stage_box_loss_weight", (f"{_FIRST}.loss_bbox",), setting(f"{_FIRST}.loss_bbox.loss_weight", 2.0)),
     _rcnn("stage_iou_loss_weight", (f"{_FIRST}.loss_iou",), setting(f"{_FIRST}.loss_iou.loss_weight", 1.0)),
     _rcnn("ffn_norm_eps", (f"{_FIRST}.ffn_norm",), setting(f"{_FIRST}.ffn_norm.eps", 1e-3)),
+    _rcnn("labels_exchanged_of_stages", (*_ROI, "the detector"),
+          replacing(SparseRoIHead, "predict_bbox", with_result(lambda images: [*map(labels_exchanged, images)]))),
     _rcnn("fewer_detections_of_stages", (*_ROI, "the detector"), setting("roi_head.test_cfg.max_per_img", 20)),
 )

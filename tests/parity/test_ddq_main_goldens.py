@@ -12,22 +12,23 @@ import pytest
 from legacy_adapters import registry
 from parity.golden import golden
 
-#: Of each family: least number of records and of leaf calls, and the taps of its decisions.
+#: Of each family: least number of records and of leaf calls, the taps of its decisions, labels of made-up predictions.
 CASES = {
-    "ddq_fcn": (1500, 550, {"detections", "nms", "match"}),
-    "ddq_rcnn": (2000, 700, {"detections", "nms", "match", "levels"}),
+    "ddq_fcn": (1500, 550, {"detections", "nms", "match", "labels"}, [0, 1, 2]),
+    "ddq_rcnn": (2000, 700, {"detections", "nms", "match", "levels"}, []),
 }
 
 
 @pytest.mark.parametrize("family", CASES)
 def test_detector_matches_and_all_of_it_is_exercised(parity, family):
-    records, calls, taps = CASES[family]
+    records, calls, taps, labels = CASES[family]
     file = registry.get(family).demo
     recorded = golden.load(file)
     versions = {name: module["version"] for name, module in recorded.provenance["modules"].items()}
     assert versions == {"mmdet": "2.22.0", "mmcv": "1.4.7", "projects": ""}
     assert recorded.provenance["commit"] == "de9331e"
-    assert {key.split("/")[1] for key in recorded.decisions if not key.startswith("basis/")} == {*taps, "result"}
+    decided = {key.split("/")[1] for key in recorded.decisions if not key.startswith("basis/")}
+    assert decided == {*taps, "result"}
     result = parity("check", file, "--threads", "1", "--json")
     assert result.exit_code == 0, result.output
     verdict = json.loads(result.stdout)
@@ -37,3 +38,4 @@ def test_detector_matches_and_all_of_it_is_exercised(parity, family):
     assert coverage["unaccounted"] == [] and coverage["gradients_on_one_side"] == []
     assert not any(coverage["losses_only_on"].values()) and recorded.coverage["without_gradient"] == []
     assert verdict["labels"]["detected"]["legacy"] == verdict["labels"]["detected"]["new"] == [0, 1, 2]
+    assert verdict["labels"]["given"] == {"legacy": labels, "new": labels}

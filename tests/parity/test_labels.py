@@ -73,6 +73,20 @@ def test_inference_is_repeated_until_every_class_is_among_the_detections(queries
     assert head()[0] is head.logits  # in place for the run only
 
 
+def test_logits_of_every_level_of_a_dense_head_are_made_up_and_its_boxes_are_its_own():
+    layer = nn.Conv2d(4, 3, 1)
+    levels = [torch.randn(2, 4, 5, 6), torch.randn(2, 4, 2, 3)]
+
+    def predict():
+        of_levels = [layer(level) for level in levels]
+        assert [made.shape for made in of_levels] == [(2, 3, 5, 6), (2, 3, 2, 3)]
+        winners = [made.flatten(2).argmax(1) for made in of_levels]
+        return [{"labels": torch.cat([level[image] for level in winners])} for image in range(2)]
+
+    found = made_up.run(predict, layer)
+    assert all(torch.bincount(image["labels"], minlength=3).min() >= 11 for image in found)
+
+
 class Named(NamedTuple):
     logits: torch.Tensor
     boxes: torch.Tensor

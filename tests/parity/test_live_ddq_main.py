@@ -8,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
+from ..ddq_main.bench import ADAPTER as FAULTY
+from ..ddq_main.catalogue import FAULTS
+from ..ddq_main.fault import VARIABLE
+from ..models import weights_of
 from .image_set import write_image_set
 
 REPO = os.environ.get("DDQ_LEGACY_MAIN_REPO", "")
@@ -68,6 +73,23 @@ def test_a_resumed_training_with_rates_that_do_not_round_has_the_same_bits(offic
     steps = ("--check", "train", "--steps", "3", "--resume-at", "1", "--size", "64x96,80x64")
     verdict = official(family, *steps, variant="tiny_shapes")
     assert verdict["identical"] == verdict["records"] > 2000
+
+
+def test_exchanged_labels_of_classes_that_are_never_detected_are_seen(
+    official: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weights_of("tiny", 0, "ddq_fcn", "legacy")
+    weights["bbox_head.conv_cls.bias"][1:] = -30.0
+    save_file(weights, tmp_path / "weights.safetensors")
+    arguments = ("--check", "forward", "--checkpoint", tmp_path / "weights.safetensors")
+    right = official("ddq_fcn", *arguments)
+    assert right["verdict"] == "MATCH"
+    assert right["labels"]["detected"] == {"legacy": [0], "new": [0]}
+    assert right["labels"]["given"] == {"legacy": [0, 1, 2], "new": [0, 1, 2]}
+    monkeypatch.setenv(VARIABLE, "labels_exchanged")
+    wrong = official("ddq_fcn", *arguments, "--new-adapter", FAULTY, exit_code=1)
+    assert wrong["labels"]["detected"] == {"legacy": [0], "new": [0]}
+    assert wrong["first_divergence"]["where"] in (*FAULTS["labels_exchanged"].where, "bbox_head.conv_cls")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

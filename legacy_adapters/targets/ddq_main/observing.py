@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Optional
 
 import torch
 
@@ -17,5 +17,6 @@ class Observed:
         """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
         return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
 
-    def predictor(self, model: torch.nn.Module) -> None:
-        """Name none: there are scores and distances at the points of each level, which are neither logits nor boxes."""
+    def predictor(self, model: torch.nn.Module) -> Optional[str]:
+        """Name the layer of class logits, for scores are probabilities already; none of a model with stages."""
+        return "bbox_head.conv_cls" if getattr(model, "roi_head", None) is None else None
