@@ -266,11 +266,18 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     if divergence is None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
-    said = [*_difference_lines(verdict, divergence), *layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
-    for line in said:
+    for line in divergence_lines(verdict):
         print_wrapped(f"  {line}", console)
-    if divergence.hint:
-        print_wrapped(f"  known of this family: {divergence.hint}", console)
+
+
+def divergence_lines(verdict: Verdict) -> list[str]:
+    """Return what there is to say of the first divergence beside its message; nothing without one."""
+    divergence = verdict.divergence
+    if divergence is None:
+        return []
+    known = [f"known of this family: {divergence.hint}"] if divergence.hint else []
+    layout = [*layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
+    return [*_difference_lines(verdict, divergence), *layout, *known]
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:
