@@ -23,8 +23,9 @@ from .records import table
 CLOSEST, MOST_LONE = 30, 20
 #: Of what provenance says in few words, in this order; the rest is folded.
 _PROVENANCE = (
-    "code_base", "commit", "modules", "family", "variant", "torch", "device", "gpu", "threads", "cpu_capability", "dtype",
-    "amp", "seed", "checks", "sizes", "image_sizes", "steps", "ranks", "replayed", "peak_memory", "stopped",
+    "code_base", "commit", "modules", "mmcv_ops", "family", "variant", "config", "torch", "numpy", "python", "machine", "device",
+    "gpu", "threads", "cpu_capability", "dtype", "amp", "seed", "checks", "batch_sizes", "steps", "ranks", "replayed",
+    "peak_memory",
 )  # fmt: skip
 
 
@@ -213,12 +214,10 @@ def _said(name: str, value: Any) -> str:
         return ", ".join(f"{where} {number / 1e9:.1f} GB" for where, number in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join("x".join(map(str, one)) if isinstance(one, (list, tuple)) else str(one) for one in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_said(name, one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join("x".join(map(str, one)) if isinstance(one, list | tuple) else str(one) for one in value)
     return str(value)
 
 

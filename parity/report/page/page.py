@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ddq_port import __version__
 
@@ -19,6 +20,7 @@ from .facts import facts
 _ASSETS = Path(__file__).with_name("assets")
 _CHART = _ASSETS / "uplot"
 CHART_VERSION = "1.6.32"
+_CODE = re.compile("`([^`]+)`")
 
 
 def page(
@@ -36,6 +38,7 @@ def page(
     environment = Environment(
         loader=FileSystemLoader(_ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["coded"] = _coded
     return environment.get_template("page.html.jinja").render(
         **{**shown, "data": _embedded(shown["data"])},
         version=__version__,
@@ -48,6 +51,11 @@ def page(
     )
 
 
+def _coded(text: str) -> Markup:
+    """Return text in which what stands between backticks is code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
+
+
 def _verbatim(file: Path) -> Markup:
     """Return an own file as it is; of a verdict nothing may come into a page this way."""
     return Markup(file.read_text(encoding="utf-8").strip())
@@ -55,5 +63,4 @@ def _verbatim(file: Path) -> Markup:
 
 def _embedded(data: Any) -> Markup:
     """Return JSON that can stand in a script: nothing in it ends one."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    return Markup(json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))

@@ -95,7 +95,7 @@ def _placed(comparison: Comparison, is_harmless: bool) -> Iterator[tuple[str, An
     yield "status", IDENTICAL if comparison.identical else ACCEPTED if good else REJECTED
     yield "stage", stage_of(comparison)
     yield "phase", new.phase
-    yield "kind", Kind(new.kind).noun
+    yield "kind", Kind(new.kind).noun.removesuffix(" of")
     yield "name", new.name
     yield "call", new.call
     yield "slot", new.slot

@@ -111,11 +111,12 @@
         { ...axis, size: 58, values: (u, ticks) => ticks.map((tick) => (tick === null ? "" : tick.toExponential().replace("+", ""))) },
       ],
       series: [
-        {}, points("equal within the tolerance", "accent", small ? 3 : 4), points("differs", "bad", small ? 4 : 5),
+        {}, points("equal within the tolerance", "accent", small ? 3 : 4),
+        ...(rejected ? [points("differs", "bad", small ? 4 : 5)] : []),
         ...(series.length > 3 ? [points("own error, given equal inputs", "own", 5)] : []),
-      ].map((one, number) => (number === 2 ? { ...one, show: rejected } : one)),
+      ],
       hooks: { drawClear: [guides(measure)], setCursor: [tell] },
-    }, series, place);
+    }, rejected ? series : series.filter((column, number) => number !== 2), place);
     plot.over.addEventListener("click", () => {
       if (marked !== null && !plot.select.width) location.hash = `record-${marked}`;
     });
