@@ -17,7 +17,15 @@ from legacy_adapters import registry
 from ..sides import places
 from . import curves_options, eval_options, rehearse_options, whole_options
 from .early import (
-    bounds_options, excluded, needs_detector, needs_out, refusals, refuse_early, refuse_files, resolved, task_options,
+    bounds_options,
+    excluded,
+    needs_detector,
+    needs_out,
+    refusals,
+    refuse_early,
+    refuse_files,
+    resolved,
+    task_options,
     with_files,
 )  # fmt: skip
 from .options import (
@@ -98,8 +106,7 @@ def cli() -> None:
 @having(*EXCLUSIONS, *MACHINE, *KEPT, *FILES, *OUTPUT)
 def run(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **settings: Any) -> None:
     """Run both sides on the same weights and inputs, and compare them."""
-    settings = with_files(task_options(**bounds_options(**settings)))
-    settings["exclusions"] = excluded(exclude, reason)
+    settings = dict(with_files(task_options(**bounds_options(**settings))), exclusions=excluded(exclude, reason))
     refuse_early(**settings)
     del settings["force"]
 
@@ -172,8 +179,7 @@ def demo(json: bool, **settings: Any) -> None:
 @having(*EXPECT_DIGEST, *EXCLUSIONS, *FILES, *FORCE_FILES, *OUTPUT)
 def compare(json: bool, force: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arguments: Any) -> None:
     """Compare two traces that `run --out RUN` kept: RUN/legacy and RUN/new."""
-    arguments = with_files(bounds_options(**arguments))
-    arguments["exclusions"] = excluded(exclude, reason)
+    arguments = dict(with_files(bounds_options(**arguments)), exclusions=excluded(exclude, reason))
     refuse_files(arguments["files"], force)
     with refusals():
         places.check_trace(arguments["legacy"], places.LEGACY)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from legacy_adapters.ground.words import counted
 
-from ..comparing.pairing import LEGACY, NEW
+from ..comparing.pairing import LEGACY
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .report import (

@@ -25,7 +25,6 @@ from .report import class_lines, closing_line, decision_at, exclusion_lines, tie
 from .stages import drift_stages, record_name, stage_of, stages
 from .training import rounding_only
 
-
 #: Of what :func:`as_dict` returns; another one when a field goes or means something else. ``verdict.schema.json`` has it.
 SCHEMA = 1
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from legacy_adapters.ground.words import capital, counted
+from legacy_adapters.ground.words import capital
 
 from ...comparing.compare import FIXED
 from ...comparing.pairing import LEGACY, NEW
