@@ -60,7 +60,7 @@ def data_of(html):
 
 def words_of(html):
     """Return what a page says without its scripts and style."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.DOTALL)))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.DOTALL)))
 
 
 @pytest.fixture(params=[MATCH, MISMATCH, INCOMPARABLE])
@@ -101,7 +101,7 @@ def test_the_page_holds_every_record_in_order_of_execution(tmp_path):
     isolated = with_isolation(verdict, verdict_of(tmp_path / "again", MATCH), [])
     data = data_of(page(isolated))
     own = [dict(zip(data["columns"], row)).get("own") for row in data["records"]]
-    assert data["isolated"] and own[0] == 0 and own[1] == 0.001
+    assert data["isolated"] and own[0] == 0 and own[1] == pytest.approx(0.001, rel=1e-3)
 
 
 def test_the_page_lists_the_decisions_closest_to_a_tie(tmp_path):
@@ -142,7 +142,7 @@ def test_junit_forgives_what_the_verdict_forgives(tmp_path):
     verdict = judged(tmp_path, [Rec("method_in", "m", 1.0, "f.x"), result], [Rec("method_in", "m", 2.0, "f.x"), result])
     assert verdict.outcome == MATCH and verdict.without_effect
     assert "<failure" not in junit(verdict) and "**" not in markdown(verdict)
-    assert [row[0] for row in data_of(page(verdict))["records"]] == [1, 0] or data_of(page(verdict))["records"][0][0] == 1
+    assert sorted(row[0] if row else 0 for row in data_of(page(verdict))["records"]) == [0, 1]
 
 
 def test_markdown_is_short_and_folds_the_details(verdict):
@@ -152,7 +152,8 @@ def test_markdown_is_short_and_folds_the_details(verdict):
     assert ("**First divergence:**" in text) == (verdict.outcome != MATCH)
     assert ("| **training: a** | 2 | 1 | 1 | `a.b.c#1` |" in lines) == (verdict.outcome == MISMATCH)
     assert text.count("<details>") == text.count("</details>") >= 2
-    assert r"\</script\>" in text and all(line.startswith("|") == (" | " in line.replace(r"\|", "")) for line in lines)
+    assert r"\</script\>" in text
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {0, 6}
 
 
 def strict(schema):

@@ -102,13 +102,14 @@
     const rejected = records.some((record) => record.status === REJECTED);
     const small = place.clientWidth < 560;
     const axis = { stroke: () => colour("quiet"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { stroke: () => colour("line") } };
+    const powers = (u, ticks) => ticks.map((tick) => (Number.isInteger(Number(Math.log10(tick).toFixed(6))) ? tick : null));
     plot = new uPlot({
       width: place.clientWidth, height: small ? 280 : 360, legend: { live: false }, padding: [12, 8, 0, 0],
       cursor: { points: { show: false }, drag: { x: true, y: false }, focus: { prox: -1 } },
       scales: { x: { time: false, range: (u, min, max) => [min, Math.max(max, min + 1)] }, y: { distr: 3 } },
       axes: [
         { ...axis, label: "records in order of execution", labelSize: 22, space: 70, values: (u, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick.toLocaleString("en") : "")) },
-        { ...axis, size: 58, values: (u, ticks) => ticks.map((tick) => (tick === null ? "" : tick.toExponential().replace("+", ""))) },
+        { ...axis, size: 58, grid: { ...axis.grid, filter: powers }, ticks: { ...axis.ticks, filter: powers }, values: (u, ticks) => ticks.map((tick) => (tick === null ? "" : tick.toExponential().replace("+", "").replace(/e0$/, ""))) },
       ],
       series: [
         {}, points("equal within the tolerance", "accent", small ? 3 : 4),
