@@ -32,6 +32,7 @@ from ddq_port import configs
 from legacy_adapters import mmdet3, worker
 from legacy_adapters.inputs import Batch
 from legacy_adapters.loading import load_adapter
+from legacy_adapters.targets import ddq_detr as target
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.prepare import seeded_batch
 from parity.sides.settings import Sources
@@ -40,7 +41,9 @@ from parity.sides.sides import both_layouts, legacy_code, new_code, num_classes
 from .gpu_run import FIGURES
 
 FAMILY = "mmdet_ddq"
-OURS, MMDET = "ours", "mmdet"
+OURS, FAST, MMDET = "ours", "fast", "mmdet"
+#: The port's own adapter for its fast numerics.
+_FAST_ADAPTER = target.LAYOUTS.parent / "fast.py"
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "scipy", "mmcv-lite", "mmdet", "mmengine", "pycocotools",
             "opencv-python-headless", "opencv-python", "safetensors", "click", "rich", "pytest", "shapely")  # fmt: skip
 #: Parts of a path that tell a detector's code from torch's.
@@ -62,7 +65,7 @@ class Setting:
     """What is measured, and where.
 
     Attributes:
-        code: ``ours`` or ``mmdet``.
+        code: ``ours``, ``fast`` (the same with fast numerics) or ``mmdet``.
         variant: of the model.
         device: of torch.
         sizes: (h, w) of each image.
@@ -120,9 +123,10 @@ def _version(name: str) -> str | None:
 
 def build(setting: Setting) -> Subject:
     """Build the detector of the setting, with seeded weights, on its device."""
-    ours = setting.code == OURS
+    ours = setting.code != MMDET
     of = port(FAMILY, setting.variant)
-    code = new_code(of, Sources()) if ours else legacy_code(of, Sources())
+    sources = Sources(new_adapter=_FAST_ADAPTER if setting.code == FAST else None)
+    code = new_code(of, sources) if ours else legacy_code(of, sources)
     adapter = load_adapter(str(code.adapter))
     torch.manual_seed(0)
     model = adapter.build(code.options, setting.device)
@@ -336,7 +340,7 @@ def main() -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurement", choices=tuple(MEASUREMENTS))
-    parser.add_argument("--code", choices=(OURS, MMDET), default=OURS)
+    parser.add_argument("--code", choices=(OURS, FAST, MMDET), default=OURS)
     parser.add_argument("--variant", default="r50_4scale", choices=tuple(configs.VARIANTS))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--size", default="800x1333", help="of the images, HxW[,HxW]")

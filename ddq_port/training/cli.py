@@ -90,6 +90,7 @@ def cli() -> None:
 @click.option(
     "--amp-dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Type that --amp uses."
 )
+@click.option("--fast", is_flag=True, help="Compute with fast numerics: the same functions in less time and memory.")
 @click.option("--auto-scale-lr", is_flag=True, help="Scale the learning rate with the total batch (GPUs x images).")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of everything random. [default: random]")
 @click.option("--deterministic", is_flag=True, help="Use deterministic kernels.")
@@ -142,6 +143,7 @@ def run(amp: bool, amp_dtype: str, ema: bool, ema_momentum: float, **arguments: 
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Weights to start from, for fine-tuning.",
 )
+@click.option("--fast", is_flag=True, help="Compute with fast numerics; the results differ as those of other seeds do.")
 @options(*OUTPUT, VERBOSE)
 def demo(**arguments: Any) -> int:
     """Train a tiny DDQ-DETR from scratch on the CPU, evaluate it and draw what it sees.

@@ -47,6 +47,7 @@ class Settings:
         steps: of the training; None takes the config's.
         threads: of torch; other numbers give other last bits.
         load_from: weights to begin with.
+        fast: whether to compute with fast numerics.
     """
 
     work_dir: Path
@@ -54,6 +55,7 @@ class Settings:
     steps: int | None = None
     threads: int = 2
     load_from: Path | None = None
+    fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def demonstrate(settings: Settings, quiet: bool = True, progress: bool = False) 
     steps = cfg.train_cfg.max_iters
     say(f"training for {steps} steps with {counted(settings.threads, 'thread')}")
     load_from = settings.load_from and str(settings.load_from)
-    options = TrainOptions(str(file), folder, load_from=load_from, seed=settings.seed, deterministic=True)
+    options = TrainOptions(str(file), folder, load_from=load_from, seed=settings.seed, deterministic=True, fast=settings.fast)
     began = time.monotonic()
     trained = run.train(options, check=False, quiet=True, progress=progress)
     seconds = time.monotonic() - began

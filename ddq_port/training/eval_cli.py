@@ -50,6 +50,7 @@ _FOLDER = WritablePath()
     show_default=True,
     help="First check the annotation file; errors end the command.",
 )
+@click.option("--fast", is_flag=True, help="Compute with fast numerics: the same functions in less time and memory.")
 @click.option("--work-dir", type=_FOLDER, help="Folder in which to keep mmengine's log. [default: it is not kept]")
 @click.option("--force", is_flag=True, help="Replace --out, and accept a --show-dir that is not empty.")
 @options(LAUNCHER, CFG_OPTIONS, *OUTPUT, VERBOSE)

@@ -10,6 +10,7 @@ from legacy_adapters.ground.words import counted
 from ..comparing.pairing import LEGACY
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
+from .alone import backward_lines, lone_lines
 from .report import (
     closing_line,
     culprit_lines,
@@ -39,7 +40,7 @@ def _lines(verdict: Verdict) -> Iterator[str]:
     yield _text(closing_line(verdict).removeprefix(verdict.outcome).strip())
     if verdict.divergence is not None:
         yield from ("", f"**First divergence:** {_text(verdict.divergence.message)}")
-        lines = divergence_lines(verdict)
+        lines = [*divergence_lines(verdict), *backward_lines(verdict)]
         if lines:
             yield from ("", *(f"- {_text(line.strip())}" for line in lines))
     yield from _stages(verdict)
@@ -74,6 +75,7 @@ def _coverage(verdict: Verdict) -> Iterator[str]:
     )
     yield from (f"excluded {line}" for line in exclusion_lines(verdict))
     yield from sections.coverage_lines(coverage)
+    yield from lone_lines(verdict)
 
 
 def _folded(title: str, lines: Sequence[str]) -> Iterator[str]:

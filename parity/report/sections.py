@@ -144,7 +144,6 @@ def coverage_lists(coverage: Coverage) -> list[tuple[str, Sequence[str]]]:
         for text, count in texts.items()
     ]
     lists.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
-    lists.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
     return [(what, names) for what, names in lists if names]
 
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from ddq_port import configs
+from legacy_adapters.targets import ddq_detr
 
 from .conftest import child
 
@@ -66,3 +67,22 @@ def test_the_port_waits_no_more_than_it_did():
         steps = line["kinds"].pop("equal", 0)
         assert {kind: count for kind, count in line["kinds"].items() if count > recorded.get(kind, 0)} == {}
         assert steps <= 2 * recorded["equal"]
+
+
+FAST = ddq_detr.LAYOUTS.parent / "fast.py"
+
+
+def test_fast_numerics_wait_as_often_for_any_number_of_images():
+    arguments = ("ddq_port", "--new-adapter", FAST, "--variant", "tiny_4scale", "--no-gradients", "--images", 1, 4)
+    lines = child("tools.cuda_standin", *arguments)
+    # the distinct tokens; flags and numbers of detections, or costs; how many labels are noisy; the matching
+    kinds = {
+        "predict": {"copy to the CPU": 2},
+        "loss": {"copy to the CPU": 2, "nonzero": 1, "copy to the GPU": 1},
+    }
+    assert [(line["stage"], line["kinds"]) for line in lines] == 2 * list(kinds.items())
+
+
+def test_fast_numerics_mix_no_devices():
+    lines = child("tools.cuda_standin", "ddq_port", "--new-adapter", FAST, "--variant", "tiny_4scale", "--images", 2)
+    assert [line["stage"] for line in lines] == STAGES

@@ -16,6 +16,9 @@ from .decoder import DDQTransformerDecoder
 from .encoder import DDQTransformerEncoder
 from .queries import DistinctSelection, QueryLayout, pad_to, select_dense, select_distinct
 
+LEGACY, FAST = "legacy", "fast"
+NUMERICS = (LEGACY, FAST)
+
 
 @MODELS.register_module()
 class DDQDETR(DINO):
@@ -27,11 +30,25 @@ class DDQDETR(DINO):
         dqs_cfg: distinct query selection, ``dict(type='nms', iou_threshold=0.8)``.
         distinct_mask: ``'legacy'`` or ``'exact'``, see :class:`~.queries.DistinctSelection`.
         dense_topk_ratio: dense queries per matching query in training, more than 0.
+        numerics: ``'legacy'`` computes as the official code does, in the same order; ``'fast'`` computes the same
+            functions in less time and memory, rounded in another order. Weights are the same.
         **kwargs: of mmdet's ``DINO``.
 
     Raises:
         ValueError: if one of these arguments is not as said above.
     """
+
+    def __new__(cls, *args, numerics: str = LEGACY, **kwargs) -> DDQDETR:
+        """Choose the class by ``numerics``, as ``pathlib.Path`` does by the system.
+
+        Raises:
+            ValueError: for other numerics than these two.
+        """
+        if numerics not in NUMERICS:
+            raise ValueError(f"numerics is {numerics!r}; expected one of {', '.join(NUMERICS)}.")
+        if cls is DDQDETR and numerics == FAST:
+            from .fast.detector import FastDDQDETR as cls
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -39,18 +56,23 @@ class DDQDETR(DINO):
         dqs_cfg: dict | None = None,
         distinct_mask: str = "legacy",
         dense_topk_ratio: float = 1.5,
+        numerics: str = LEGACY,
         **kwargs,
     ) -> None:
         self.selection = DistinctSelection.from_cfg(dqs_cfg or dict(type="nms", iou_threshold=0.8), distinct_mask)
         if dense_topk_ratio <= 0:
             raise ValueError(f"dense_topk_ratio is {dense_topk_ratio}; expected more than 0.")
-        self.dense_topk_ratio = dense_topk_ratio
+        self.dense_topk_ratio, self.numerics = dense_topk_ratio, numerics
         super().__init__(*args, **kwargs)
 
     def _init_layers(self) -> None:
+        self._make_layers(DDQTransformerEncoder, DDQTransformerDecoder)
+
+    def _make_layers(self, encoder: type[DDQTransformerEncoder], decoder: type[DDQTransformerDecoder]) -> None:
+        """Make everything but backbone, neck and head."""
         self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
-        self.encoder = DDQTransformerEncoder(**self.encoder)
-        self.decoder = DDQTransformerDecoder(selection=self.selection, **self.decoder)
+        self.encoder = encoder(**self.encoder)
+        self.decoder = decoder(selection=self.selection, **self.decoder)
         self.embed_dims = self.encoder.embed_dims
         if self.positional_encoding.num_feats * 2 != self.embed_dims:
             raise ValueError(

@@ -129,9 +129,9 @@ class DDQDETRHead(DINOHead):
         start, stop = query_layout.num_denoising, query_layout.num_sparse
 
         losses = self._matching_losses(logits[:, :, start:stop], boxes[:, :, start:stop], active_masks, gts, metas)
-        losses.update(_named("enc_", self.loss_by_feat_single(enc_outputs_class, enc_outputs_coord, gts, metas)))
+        losses.update(named("enc_", self.loss_by_feat_single(enc_outputs_class, enc_outputs_coord, gts, metas)))
         denoising = self.loss_dn(logits[:, :, :start], boxes[:, :, :start], gts, metas, dn_meta)
-        losses.update(_layer_losses("dn_", zip(*denoising)))
+        losses.update(layer_losses("dn_", zip(*denoising)))
         for lid in range(len(logits)):
             dense = self._dense_losses(logits[lid, :, stop:], boxes[lid, :, stop:], gts, metas)
             losses.update({f"{lid}_aux_{name}": value for name, value in dense.items()})
@@ -149,7 +149,7 @@ class DDQDETRHead(DINOHead):
             # per image logits [n_i, num_classes] and boxes [n_i, 4] of its active queries
             of_images = [[x[inds] for x, inds in zip(values, active)] for values in (layer_logits, layer_boxes)]
             per_layer.append(self._matching_loss(*of_images, gts, metas))
-        return _layer_losses("", per_layer)
+        return layer_losses("", per_layer)
 
     def _matching_loss(
         self, logits: list[Tensor], boxes: list[Tensor], gts: InstanceList, metas: list[dict]
@@ -221,10 +221,10 @@ def build_dense_loss(aux_num_pos: int) -> nn.Module:
 def image_size(img_meta: dict, like: Tensor) -> Tensor:
     """Return (w, h, w, h) of the unpadded image in pixels, [1, 4], with dtype and device of ``like``."""
     height, width = img_meta["img_shape"][:2]
-    return _per_axis(width, height, like)
+    return per_axis(width, height, like)
 
 
-def _per_axis(x: float, y: float, like: Tensor) -> Tensor:
+def per_axis(x: float, y: float, like: Tensor) -> Tensor:
     """Return (x, y, x, y), [1, 4], made where ``like`` is: copying four numbers to a GPU would wait for it."""
     numbers = like.new_empty(1, 4)
     numbers[:, 0::2], numbers[:, 1::2] = x, y
@@ -251,21 +251,21 @@ def detections(logits: Tensor, boxes: Tensor, img_meta: dict, max_per_img: int |
     bboxes[:, 0::2].clamp_(min=0, max=width)
     bboxes[:, 1::2].clamp_(min=0, max=height)
     if rescale:
-        bboxes = bboxes / _per_axis(*img_meta["scale_factor"], bboxes)
+        bboxes = bboxes / per_axis(*img_meta["scale_factor"], bboxes)
     return InstanceData(bboxes=bboxes, scores=scores, labels=pair % logits.size(-1))
 
 
 _TERMS = ("loss_cls", "loss_bbox", "loss_iou")
 
 
-def _named(prefix: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
+def named(prefix: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}{term}": value for term, value in zip(_TERMS, values)}
 
 
-def _layer_losses(prefix: str, per_layer: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+def layer_losses(prefix: str, per_layer: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
     """Name per-layer losses: the last layer's terms plainly, layer i's with ``d{i}.`` in front."""
     *inner, last = list(per_layer)
-    losses = _named(prefix, last)
+    losses = named(prefix, last)
     for lid, values in enumerate(inner):
-        losses.update(_named(f"d{lid}.{prefix}", values))
+        losses.update(named(f"d{lid}.{prefix}", values))
     return losses

@@ -19,6 +19,7 @@ _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
 _CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "LearningRateDecayOptimizerConstructor")  # one optimizer for all
 _EXACT_RESUME = "ExactResumeHook"
 HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
+_WITH_FAST_NUMERICS = ("ddq_port.DDQDETR",)
 _ABSENT = object()  # of a setting
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
@@ -57,6 +58,9 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
         cfg.randomness = {**cfg.get("randomness", {}), **_given(seed=options.seed, deterministic=options.deterministic)}
     if options.amp:
         cfg.optim_wrapper.update(type="ddq_port.AmpOptimWrapper", **_AMP[options.amp])
+    if options.fast:
+        _compute_fast(cfg, options.config)
+        notes.append("--fast: the preflight compares the legacy numerics, of which these are another form")
     if options.auto_scale_lr:
         _scale_lr(cfg, options.config)
     if options.tensorboard:
@@ -79,6 +83,8 @@ def for_evaluation(options: EvalOptions) -> tuple[Config, list[str]]:
     cfg.launcher = options.launcher
     cfg.work_dir = str(options.work_dir)
     cfg.load_from, cfg.resume = options.checkpoint, False
+    if options.fast:
+        _compute_fast(cfg, options.config)
     coco = [evaluator for evaluator in _evaluators(cfg.test_evaluator) if evaluator.get("type") == "CocoMetric"]
     if not coco and (options.classwise or options.predictions):
         raise ConfigError("--classwise and --out need a CocoMetric in test_evaluator; the config has none.")
@@ -189,6 +195,12 @@ def _check_optimizer(optim_wrapper: Any, scope: str) -> None:
         given = ", ".join(f"{key}={value!r}" for key, value in optimizer.items())
         said = str(error.args[0] if error.args else error).partition(". Please check")[0]
         raise ConfigError(f"optim_wrapper.optimizer ({given}) cannot be made: {said}.") from error
+
+
+def _compute_fast(cfg: Config, config: str) -> None:
+    if cfg.model.get("type") not in _WITH_FAST_NUMERICS:
+        raise ConfigError(f"--fast: {config} has a {cfg.model.get('type')}; only {_WITH_FAST_NUMERICS[0]} has fast numerics.")
+    cfg.model.numerics = "fast"
 
 
 def _scale_lr(cfg: Config, config: str) -> None:

@@ -26,6 +26,7 @@ class TrainOptions:
         allow_other_classes: whether a checkpoint may be of classes of other names than the data.
         backbone_weights: weights of the backbone to begin with.
         amp: `fp16` or `bf16`.
+        fast: whether to compute with fast numerics.
         auto_scale_lr: whether to scale learning rates with the batch.
         seed: of everything that is random.
         deterministic: whether to take deterministic kernels, where torch has them.
@@ -47,6 +48,7 @@ class TrainOptions:
     allow_other_classes: bool = False
     backbone_weights: Path | None = None
     amp: str | None = None
+    fast: bool = False
     auto_scale_lr: bool = False
     seed: int | None = None
     deterministic: bool = False
@@ -72,6 +74,7 @@ class EvalOptions:
         classwise: whether to give the AP of each class.
         allow_other_classes: whether the checkpoint may be of classes of other names than the data.
         check_data: whether to look for errors in the annotation files first.
+        fast: whether to compute with fast numerics.
         launcher: one of `launch.LAUNCHERS`.
         cfg_options: `key=value` texts.
     """
@@ -84,5 +87,6 @@ class EvalOptions:
     classwise: bool = False
     allow_other_classes: bool = False
     check_data: bool = True
+    fast: bool = False
     launcher: str = "none"
     cfg_options: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from ...decisions.audit import AuditedDecision, by_closeness
 from ...sides.shared import shared_code, without_files
 from ...verdict.verdict import Verdict
 from .. import report, sections
+from ..alone import backward_lines, lone_lines
 from ..stages import drift_stages, is_choice, record_name, stages
 from ..training import training_lines, zero_lines
 from .records import table
@@ -41,7 +42,7 @@ def facts(verdict: Verdict, audited: Sequence[AuditedDecision]) -> dict[str, Any
         "closing": capital(closing.removeprefix(verdict.outcome).strip()),
         "exit_code": verdict.exit_code,
         "counts": list(_counts(verdict)),
-        "reasons": list(verdict.reasons),
+        "reasons": [*verdict.reasons, *map(capital, backward_lines(verdict))],
         "divergence": None
         if verdict.divergence is None
         else {
@@ -117,17 +118,16 @@ def _gap(worst: Any) -> str:
 
 def _coverage(verdict: Verdict) -> dict[str, Any]:
     coverage = verdict.coverage
-    lists = dict(sections.coverage_lists(coverage))
-    open_ones = {name: list(lists.pop(name)) for name in ("unaccounted",) if name in lists}
     return {
         "paired": coverage.paired_leaf_calls,
         "calls": coverage.legacy_leaf_calls,
         "excluded_calls": coverage.excluded_leaf_calls,
         "excluded": len(coverage.excluded_records),
         "elsewhere": len(coverage.explained_records),
-        "unaccounted": open_ones.get("unaccounted", []),
+        "alone": [line.strip() for line in lone_lines(verdict) if not line.startswith("  (")],
+        "unaccounted": [sections.unpaired_name(item) for item in coverage.unaccounted],
         "exclusions": report.exclusion_lines(verdict),
-        "lists": [{"title": capital(what), "names": list(names)} for what, names in lists.items()],
+        "lists": [{"title": capital(what), "names": list(names)} for what, names in sections.coverage_lists(coverage)],
     }
 
 
