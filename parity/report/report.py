@@ -168,13 +168,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         pairs = [f"{one} and {two}" for one, two in verdict.containers]
         print_wrapped(sections.cut_list("  taken for one, for they hold the same parameters: ", pairs), console)
     idle = sections.idle_lines(verdict.idle_names, verdict.provenance[LEGACY].get("family"))
-    lines = [
-        *verdict.labels.lines(),
-        *sections.coverage_lines(coverage),
-        *lone_lines(verdict),
-        *idle,
-        *sections.decision_lines(verdict.decisions),
-    ]
+    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *lone_lines(verdict), *idle]
+    lines += sections.decision_lines(verdict.decisions)
     if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
