@@ -13,6 +13,7 @@ from ...comparing.compare import FIXED
 from ...comparing.pairing import LEGACY, NEW
 from ...decisions.audit import AuditedDecision, by_closeness
 from ...sides.shared import shared_code, without_files
+from ...traces.kinds import OF_METHODS
 from ...verdict.verdict import Verdict
 from .. import report, sections
 from ..alone import backward_lines, lone_lines
@@ -70,10 +71,12 @@ def facts(verdict: Verdict, audited: Sequence[AuditedDecision]) -> dict[str, Any
 
 def _counts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     total = len(verdict.comparisons)
-    rejected = sum(not comparison.accepted for comparison in verdict.comparisons) - len(verdict.without_effect)
+    rejected = [comparison.pair.new.kind in OF_METHODS for comparison in verdict.comparisons if not comparison.accepted]
     yield "records compared", f"{total:,}"
     yield "bit-identical", f"{sum(comparison.identical for comparison in verdict.comparisons):,}"
-    yield "differ", f"{rejected:,}"
+    yield "differ", f"{rejected.count(False):,}"
+    if True in rejected:
+        yield "more differ between methods only", f"{rejected.count(True):,}"
     tolerance = verdict.tolerance
     bounds = f", rtol {tolerance.rtol:g}, atol {tolerance.atol:g}" if tolerance.name == FIXED else ""
     yield "tolerance", tolerance.name + bounds
