@@ -25,7 +25,7 @@ from ddq_port.requirements import RequirementError
 from legacy_adapters.launch import SideError
 
 from .cli import commands
-from .cli.early import bounds_options, excluded, refusals, refuse_early, task_options
+from .cli.early import bounds_options, excluded, refusals, refuse_early, refuse_files, task_options, with_files
 from .cli.main import cli
 from .cli.output import check_new_file
 from .golden.golden import Golden
@@ -79,6 +79,9 @@ def run(
     time_limit: float = 1800.0,
     out: str | Path | None = None,
     force: bool = False,
+    html: str | Path | None = None,
+    junit: str | Path | None = None,
+    markdown: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Run both sides on the same weights and inputs, compare them, and return the verdict.
@@ -94,7 +97,7 @@ def run(
     with _as_exceptions():
         parsed = _parsed("run", given)
         exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
-        settings = dict(task_options(**bounds_options(**parsed)), exclusions=exclusions)
+        settings = dict(with_files(task_options(**bounds_options(**parsed))), exclusions=exclusions)
         refuse_early(**settings)
         del settings["force"]
     return commands.in_own_words(commands.judge_run(tell=_teller(progress), **settings))
@@ -113,6 +116,10 @@ def compare(
     expect_digest: str | None = None,
     exclude: str | Sequence[str] = (),
     reason: str | Sequence[str] = (),
+    html: str | Path | None = None,
+    junit: str | Path | None = None,
+    markdown: str | Path | None = None,
+    force: bool = False,
 ) -> Verdict:
     """Compare two traces that ``run(..., out=RUN)`` kept, RUN/legacy and RUN/new, and return the verdict.
 
@@ -122,7 +129,9 @@ def compare(
     with _as_exceptions():
         parsed = _parsed("compare", given)
         exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
-        settings = dict(bounds_options(**parsed), exclusions=exclusions)
+        force = parsed.pop("force")
+        settings = dict(with_files(bounds_options(**parsed)), exclusions=exclusions)
+        refuse_files(settings["files"], force)
         with refusals():
             places.check_trace(settings["legacy"], places.LEGACY)
             places.check_trace(settings["new"], places.NEW)
@@ -180,6 +189,9 @@ def check(
     time_limit: float = 1800.0,
     out: str | Path | None = None,
     force: bool = False,
+    html: str | Path | None = None,
+    junit: str | Path | None = None,
+    markdown: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Run the new side, compare it with the golden file ``file``, and return the verdict.
@@ -189,7 +201,7 @@ def check(
     """
     given = {name: value for name, value in locals().items() if name != "progress"}
     with _as_exceptions():
-        settings = _parsed("check", given)
+        settings = with_files(_parsed("check", given))
         refuse_early(golden=settings["file"], **settings)
         del settings["force"]
     return commands.in_own_words(commands.judge_golden(tell=_teller(progress), **settings))

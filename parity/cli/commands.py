@@ -17,6 +17,7 @@ from converters.rules.ports import port as port_of
 from legacy_adapters import registry
 from legacy_adapters.family import LEGACY, NEW, Exclusion, FamilyError, RepoError
 from legacy_adapters.launch import RefusedError
+from legacy_adapters.recording.trace_writer import INDEX_NAME
 
 from ..comparing.compare import EXACT, FIXED, Tolerance
 from ..comparing.pairing import DuplicateRecordError
@@ -39,6 +40,7 @@ from ..traces.trace import Trace, TraceError
 from ..verdict.verdict import Verdict, judge, with_asked
 from .console import OpenConsole, done, progress, renamed, written
 from .output import whole_folder
+from .report_files import ReportFiles
 
 Progress = Callable[[str], None]
 
@@ -71,7 +73,7 @@ def run(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_run(
     *, out: Path | None, replay: bool, isolate: bool, dtype: str, tolerance: str, rtol: float, atol: float,
-    tell: Progress, exclusions: tuple[Exclusion, ...] = (), **settings: Any,
+    tell: Progress, exclusions: tuple[Exclusion, ...] = (), files: ReportFiles = ReportFiles(), **settings: Any,
 ) -> Verdict:  # fmt: skip
     """Run both sides and judge them.
 
@@ -85,6 +87,7 @@ def judge_run(
         atol: of ``fixed``.
         tell: is told each step.
         exclusions: beside those of the family.
+        files: that tell the verdict.
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
     task, sources, machine = _settings(settings)
@@ -96,6 +99,8 @@ def judge_run(
     with whole_folder(out) as folder:
         verdict = with_asked(run_parity(options, prepared, folder, tell), exclusions)
         _write_report(folder / REPORT_NAME, verdict)
+        audited = _audited(files, folder / LEGACY, folder / NEW)
+    _write_files(files, verdict, audited)
     return verdict
 
 
@@ -125,7 +130,8 @@ def check(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_golden(
     *, file: Path, out: Path | None, checkpoint: Path | None, new_adapter: Path | None,
-    expect_digest: str | None = None, family: str | None = None, tell: Progress, **machine: Any,
+    expect_digest: str | None = None, family: str | None = None, tell: Progress, files: ReportFiles = ReportFiles(),
+    **machine: Any,
 ) -> Verdict:  # fmt: skip
     """Run the new side and judge it by a golden file; arguments as in :func:`judge_run`.
 
@@ -141,6 +147,8 @@ def judge_golden(
     with whole_folder(out) as folder:
         verdict = golden_runs.check(recorded, sources, where, prepared, folder, tell)
         _write_report(folder / REPORT_NAME, verdict)
+        audited = _audited(files, folder / NEW)
+    _write_files(files, verdict, audited)
     return verdict
 
 
@@ -151,7 +159,7 @@ def compare(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_traces(
     *, legacy: Path, new: Path, family: str | None, variant: str | None, tolerance: str, rtol: float, atol: float,
-    verify: bool, expect_digest: str | None, exclusions: tuple[Exclusion, ...] = (),
+    verify: bool, expect_digest: str | None, exclusions: tuple[Exclusion, ...] = (), files: ReportFiles = ReportFiles(),
 ) -> Verdict:  # fmt: skip
     """Compare two trace folders and judge them.
 
@@ -168,12 +176,14 @@ def judge_traces(
         raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
     try:
         excluded = (*port.family.exclusions, *exclusions)
-        return with_asked(judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol)), exclusions)
+        verdict = with_asked(judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol)), exclusions)
     except errors.UnmappedKeyError as error:
         raise TraceError(
             f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
             f"`compare LEGACY NEW`. {errors.one_line(error)}"
         ) from error
+    _write_files(files, verdict, _audited(files, legacy))
+    return verdict
 
 
 def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> Port:
@@ -215,7 +225,7 @@ def _reference(trace: Trace, name: str | None) -> str | None:
         raise FamilyError(f"Family {name} of {trace.folder} is not installed; pass its folder with --family.") from None
 
 
-def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
+def bisect(*, run: Path, out: Path, files: ReportFiles, as_json: bool, quiet: bool) -> int:
     """Isolate in the folder of a kept run and write a script that shows the first error. Return the exit code."""
 
     def work() -> Bisection:
@@ -227,6 +237,7 @@ def bisect(*, run: Path, out: Path, as_json: bool, quiet: bool) -> int:
                     shutil.copytree(made, whole, dirs_exist_ok=True)
             elif (out / SCRIPT).is_file():
                 shutil.rmtree(out)  # of an earlier bisect: it would pass for this one's
+        _write_files(files, found.verdict, _audited(files, run / LEGACY))
         return replace(found, script=out / found.script.name) if found.script else found
 
     found, code = done(work, INPUT_ERRORS)
@@ -316,6 +327,16 @@ def machine_of(settings: dict[str, Any]) -> Machine:
 
 def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
     return Tolerance(name, rtol, atol) if name == FIXED else Tolerance(name)
+
+
+def _audited(files: ReportFiles, *traces: Path) -> tuple[near_ties.AuditedDecision, ...]:
+    """Tell for a page how close the decisions of the first of ``traces`` that is there were; nothing without a page."""
+    there = [trace for trace in traces if files.html is not None and (trace / INDEX_NAME).is_file()]
+    return near_ties.audit(Trace.load(there[0])) if there else ()
+
+
+def _write_files(files: ReportFiles, verdict: Verdict, audited: tuple[near_ties.AuditedDecision, ...]) -> None:
+    files.write(in_own_words(verdict), _words(verdict), audited)
 
 
 def _write_report(path: Path, verdict: Verdict) -> None:

@@ -25,6 +25,7 @@ from ..sides.settings import SettingsError, check_options
 from ..traces.kinds import Kind
 from .options import DEFAULT_BOUNDS
 from .output import check_run_folder
+from .report_files import ReportFiles
 
 #: What is compared if nothing else is asked for: everything but a training.
 _DEFAULT_CHECKS = tuple(check for check in CHECKS if check != "train")
@@ -129,7 +130,7 @@ def task_options(
 def refuse_early(
     *, out: Path | None = None, force: bool = False, marker: str = RUN, golden: Path | None = None,
     checkpoint: Path | None = None, port: Port | None = None, legacy_repo: Path | None = None,
-    legacy_python: str | None = None, **settings: Any,
+    legacy_python: str | None = None, files: ReportFiles = ReportFiles(), **settings: Any,
 ) -> None:  # fmt: skip
     """Refuse what can be seen to be wrong before anything heavy is loaded, and before anything is made.
 
@@ -142,10 +143,12 @@ def refuse_early(
         port: the model, where a legacy side is run.
         legacy_repo: its checkout.
         legacy_python: interpreter of the legacy side.
+        files: that tell the verdict.
         **settings: the others; the fields of :class:`Task` may be among them.
     """
-    needs_out(out, force)
+    needs_out(out, force, files)
     with refusals():
+        files.check(force)
         if "sizes" in settings:
             check_options(dict(settings, port=port))
         requirements.check()
@@ -192,7 +195,21 @@ def bounds_options(**settings: Any) -> dict[str, Any]:
     return settings
 
 
-def needs_out(out: Path | None, force: bool, **_: Any) -> None:
+def needs_out(out: Path | None, force: bool, files: ReportFiles = ReportFiles(), **_: Any) -> None:
     """Refuse ``--force`` where there is nothing to replace."""
-    if force and out is None:
+    if force and out is None and not any(files.given()):
         raise click.BadParameter("--force needs --out, the folder whose files it replaces; pass --out or leave it out.")
+
+
+def refuse_files(files: ReportFiles, force: bool) -> None:
+    """Refuse files that may not be replaced, or not be written, and ``--force`` without any."""
+    if force and not any(files.given()):
+        raise click.BadParameter("--force replaces files of --html, --junit and --markdown; pass one of them or leave it out.")
+    with refusals():
+        files.check(force)
+
+
+def with_files(settings: dict[str, Any]) -> dict[str, Any]:
+    """Put the options of files that tell a verdict into one, ``files``."""
+    files = ReportFiles(*(settings.pop(name) for name in ("html", "junit", "markdown")))
+    return dict(settings, files=files)

@@ -16,7 +16,18 @@ from legacy_adapters import registry
 
 from ..sides import places
 from . import curves_options, eval_options, rehearse_options, whole_options
-from .early import bounds_options, excluded, needs_detector, needs_out, refusals, refuse_early, resolved, task_options
+from .early import (
+    bounds_options,
+    excluded,
+    needs_detector,
+    needs_out,
+    refusals,
+    refuse_early,
+    refuse_files,
+    resolved,
+    task_options,
+    with_files,
+)  # fmt: skip
 from .options import (
     BOUNDS,
     CHECK,
@@ -25,7 +36,9 @@ from .options import (
     EXIT_CODES,
     EXPECT_DIGEST,
     FAMILY,
+    FILES,
     FIXED_HELP,
+    FORCE_FILES,
     GOLDEN_FAMILY,
     KEPT,
     LEGACY,
@@ -90,11 +103,10 @@ def cli() -> None:
     is_flag=True,
     help="Run the new side once more, giving each module its legacy twin's inputs; this shows each module's own error.",
 )
-@having(*EXCLUSIONS, *MACHINE, *KEPT, *OUTPUT)
+@having(*EXCLUSIONS, *MACHINE, *KEPT, *FILES, *OUTPUT)
 def run(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **settings: Any) -> None:
     """Run both sides on the same weights and inputs, and compare them."""
-    settings = task_options(**bounds_options(**settings))
-    settings["exclusions"] = excluded(exclude, reason)
+    settings = dict(with_files(task_options(**bounds_options(**settings))), exclusions=excluded(exclude, reason))
     refuse_early(**settings)
     del settings["force"]
 
@@ -127,12 +139,13 @@ def capture(**settings: Any) -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@having(*GOLDEN_FAMILY, *EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *OUTPUT)
+@having(*GOLDEN_FAMILY, *EXPECT_DIGEST, *CHECKPOINT, *NEW, *MACHINE, *KEPT, *FILES, *OUTPUT)
 def check(json: bool, **settings: Any) -> None:
     """Compare the new side with the golden file FILE.
 
     The new side goes on with the decisions in FILE; the tolerance is derived from the rounding measured in it.
     """
+    settings = with_files(settings)
     refuse_early(golden=settings["file"], **settings)
     del settings["force"]
 
@@ -142,9 +155,10 @@ def check(json: bool, **settings: Any) -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@having(*NEW, *MACHINE, *KEPT, *OUTPUT)
+@having(*NEW, *MACHINE, *KEPT, *FILES, *OUTPUT)
 def demo(json: bool, **settings: Any) -> None:
     """Check a small model against recorded numbers of its official code."""
+    settings = with_files(settings)
     refuse_early(**settings)
     del settings["force"]
 
@@ -162,11 +176,11 @@ def demo(json: bool, **settings: Any) -> None:
 )
 @having(*BOUNDS)
 @click.option("--verify", is_flag=True, help="First check every tensor of both traces against its recorded digest.")
-@having(*EXPECT_DIGEST, *EXCLUSIONS, *OUTPUT)
-def compare(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arguments: Any) -> None:
+@having(*EXPECT_DIGEST, *EXCLUSIONS, *FILES, *FORCE_FILES, *OUTPUT)
+def compare(json: bool, force: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arguments: Any) -> None:
     """Compare two traces that `run --out RUN` kept: RUN/legacy and RUN/new."""
-    arguments = bounds_options(**arguments)
-    arguments["exclusions"] = excluded(exclude, reason)
+    arguments = dict(with_files(bounds_options(**arguments)), exclusions=excluded(exclude, reason))
+    refuse_files(arguments["files"], force)
     with refusals():
         places.check_trace(arguments["legacy"], places.LEGACY)
         places.check_trace(arguments["new"], places.NEW)
@@ -183,8 +197,8 @@ def compare(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **arg
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder in which to write the script. [default: RUN/reproducer]",
 )
-@click.option("--force", is_flag=True, help="Replace an earlier script in --out.")
-@having(*OUTPUT)
+@click.option("--force", is_flag=True, help="Replace an earlier script in --out, and files of --html and the like.")
+@having(*FILES, *OUTPUT)
 def bisect(json: bool, **arguments: Any) -> None:
     """Find each module of a kept run that is wrong by itself.
 
@@ -194,8 +208,10 @@ def bisect(json: bool, **arguments: Any) -> None:
     of the kept run, so there are no options for them.
     """
     force = arguments.pop("force")
+    arguments = with_files(arguments)
     arguments["out"] = arguments["out"] or arguments["run"] / "reproducer"
     with refusals():
+        arguments["files"].check(force)
         requirements.check()
         places.check_run(arguments["run"])
         check_script_folder(arguments["out"], force)

@@ -196,8 +196,17 @@ KEPT = (
         type=click.Path(path_type=Path, file_okay=False),
         help="Folder in which to keep traces, logs and report.json. [default: nothing is kept]",
     ),
-    click.option("--force", is_flag=True, help="Replace an earlier run in --out."),
+    click.option("--force", is_flag=True, help="Replace an earlier run in --out, and files of --html and the like."),
 )
+_FILE = click.Path(path_type=Path, dir_okay=False)
+FILES = (
+    click.option(
+        "--html", type=_FILE, help="Also write the verdict as a page, one file that needs neither others nor the network."
+    ),
+    click.option("--junit", type=_FILE, help="Also write it as JUnit's XML, a test case per stage and outer module."),
+    click.option("--markdown", type=_FILE, help="Also write a short summary, for a comment on a pull request."),
+)
+FORCE_FILES = (click.option("--force", is_flag=True, help="Replace files of --html, --junit and --markdown."),)
 
 EXPECT_DIGEST = (
     click.option(

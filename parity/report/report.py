@@ -168,13 +168,8 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         pairs = [f"{one} and {two}" for one, two in verdict.containers]
         print_wrapped(sections.cut_list("  taken for one, for they hold the same parameters: ", pairs), console)
     idle = sections.idle_lines(verdict.idle_names, verdict.provenance[LEGACY].get("family"))
-    lines = [
-        *verdict.labels.lines(),
-        *sections.coverage_lines(coverage),
-        *lone_lines(verdict),
-        *idle,
-        *sections.decision_lines(verdict.decisions),
-    ]
+    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *lone_lines(verdict), *idle]
+    lines += sections.decision_lines(verdict.decisions)
     if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
@@ -275,11 +270,18 @@ def _print_divergence(verdict: Verdict, console: Console) -> None:
     if divergence is None:
         return
     console.print(f"first divergence: {divergence.message}", style="bold", markup=False, highlight=False)
-    said = [*_difference_lines(verdict, divergence), *layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
-    for line in said:
+    for line in divergence_lines(verdict):
         print_wrapped(f"  {line}", console)
-    if divergence.hint:
-        print_wrapped(f"  known of this family: {divergence.hint}", console)
+
+
+def divergence_lines(verdict: Verdict) -> list[str]:
+    """Return what there is to say of the first divergence beside its message; nothing without one."""
+    divergence = verdict.divergence
+    if divergence is None:
+        return []
+    known = [f"known of this family: {divergence.hint}"] if divergence.hint else []
+    layout = [*layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
+    return [*_difference_lines(verdict, divergence), *layout, *known]
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

@@ -25,10 +25,14 @@ from .report import class_lines, closing_line, decision_at, exclusion_lines, tie
 from .stages import drift_stages, record_name, stage_of, stages
 from .training import rounding_only
 
+#: Of what :func:`as_dict` returns; another one when a field goes or means something else. ``verdict.schema.json`` has it.
+SCHEMA = 1
+
 
 def as_dict(verdict: Verdict) -> dict[str, Any]:
-    """Return the verdict as plain data for ``--json``."""
+    """Return the verdict as plain data for ``--json``; ``verdict.schema.json`` beside this file describes it."""
     return {
+        "schema": SCHEMA,
         "verdict": verdict.outcome,
         "exit_code": verdict.exit_code,
         "summary": closing_line(verdict),

@@ -122,6 +122,11 @@ def _detection(detection: LoneDetection) -> str:
 
 def coverage_lines(coverage: Coverage) -> list[str]:
     """Return a line for each kind of thing that was not compared; long lists are cut."""
+    return [cut_list(f"{_INDENT}{what}: ", names) for what, names in coverage_lists(coverage)]
+
+
+def coverage_lists(coverage: Coverage) -> list[tuple[str, Sequence[str]]]:
+    """Return each kind of thing that was not compared, with all there is of it; nothing of what is empty."""
     never = {side: set(coverage.never_executed[side]) for side in SIDES}
     lists = [("never ran on either side", sorted(never[LEGACY] & never[NEW]))]
     for side, other in ((LEGACY, NEW), (NEW, LEGACY)):
@@ -139,7 +144,7 @@ def coverage_lines(coverage: Coverage) -> list[str]:
         for text, count in texts.items()
     ]
     lists.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
-    return [cut_list(f"{_INDENT}{what}: ", names) for what, names in lists if names]
+    return [(what, names) for what, names in lists if names]
 
 
 def idle_lines(names: Sequence[str], family: str | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from legacy_adapters.recording.trace_writer import Record
@@ -40,8 +40,14 @@ class Stage:
     worst: Comparison | None
 
 
-def stages(comparisons: Sequence[Comparison]) -> tuple[Stage, ...]:
-    """Group comparisons by part of the model, in the order the parts first ran."""
+def stages(comparisons: Sequence[Comparison], forgiven: Iterable[Comparison] = ()) -> tuple[Stage, ...]:
+    """Group comparisons by part of the model, in the order the parts first ran.
+
+    Args:
+        comparisons: all pairs.
+        forgiven: those that count as accepted although they are not, see :attr:`Verdict.without_effect`.
+    """
+    harmless = {id(comparison) for comparison in forgiven}
     groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         groups.setdefault(stage_of(comparison), []).append(comparison)
@@ -50,7 +56,7 @@ def stages(comparisons: Sequence[Comparison]) -> tuple[Stage, ...]:
             name,
             len(group),
             sum(comparison.identical for comparison in group),
-            sum(comparison.accepted for comparison in group),
+            sum(comparison.accepted or id(comparison) in harmless for comparison in group),
             max((c for c in group if not c.identical), key=_size, default=None),
         )
         for name, group in groups.items()
