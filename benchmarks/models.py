@@ -1,7 +1,7 @@
 """DDQ-DETR side by side: ``python -m benchmarks.models [--json FILE]``.
 
-Measures the floor (matrix products and convolutions alone, see :mod:`benchmarks.products`), this package with legacy and
-with fast numerics, and MMDetection 3.3.0's DDQDETR, in turns on the same weights and images: inference, and a step of
+Measures the floor (matrix products and convolutions alone, see :mod:`benchmarks.products`), this package with legacy
+and with fast numerics, and MMDetection 3.3.0's DDQDETR, in turns on the same weights and images: inference, and a step of
 forward, losses and backward. Each side is a process of its own, one of which computes at a time. Prints a table of
 medians, ratios and peak memory; ``--curves`` adds the cost against image size, batch and queries, with exponents;
 ``--waits`` adds how often the host would wait for a GPU. MMDetection runs with the operators that are installed.
@@ -20,11 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .names import FAST, FLOOR, INFERENCE, MMDET, OBJECTS, OURS, SIDES, TRAINING
+
 ROOT = Path(__file__).resolve().parents[1]
-FLOOR, OURS, FAST, MMDET = "floor", "ours", "fast", "mmdet"
-SIDES = {FLOOR: "floor", OURS: "this package", FAST: "this package, fast", MMDET: "MMDetection 3.3.0"}
-INFERENCE, TRAINING = "inference", "training step"
-_OBJECTS = 7  # of each image; COCO has 7 on average
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,8 @@ def _curve(name: str, what: str, axis: str, run: dict[int, Any], jobs: dict[int,
         result = run[x](job)
         points.append(dict(x=x, **asdict(result)))
     costs = {key: exponent([(point["x"], point[key]) for point in points]) for key in ("seconds", "peak_gb")}
-    return dict(side=name, what=what, axis=axis, exponent_s=costs["seconds"], exponent_gb=costs["peak_gb"], points=points)
+    powers = dict(exponent_s=costs["seconds"], exponent_gb=costs["peak_gb"])
+    return dict(side=name, what=what, axis=axis, **powers, points=points)
 
 
 def curve_table(found: list[dict[str, Any]]) -> list[str]:
@@ -204,7 +203,7 @@ def waits(given: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     for name, arguments in ((OURS, ["ddq_port"]), (FAST, ["ddq_port", *fast]), (MMDET, ["mmdet_ddq"])):
         command = [sys.executable, "-m", "tools.cuda_standin", *arguments, "--variant", given.variant, "--no-gradients"]
-        command += ["--images", "1", "2", "4", "--size", "96x128", "--objects", str(_OBJECTS)]
+        command += ["--images", "1", "2", "4", "--size", "96x128", "--objects", str(OBJECTS)]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         lines = [json.loads(line) for line in ran.stdout.splitlines()]
         found += [dict(side=name, images=x["images"], stage=x["stage"], waits=x["waits"]) for x in lines]
@@ -242,7 +241,8 @@ def main() -> None:
         lines += ["", *curve_table(told["curves"])]
     if given.waits:
         told["waits"] = waits(given)
-        lines += ["", *(f"{x['stage']}, {x['images']} images, {SIDES[x['side']]}: {x['waits']} waits" for x in told["waits"])]
+        counts = told["waits"]
+        lines += ["", *(f"{x['stage']}, {x['images']} images, {SIDES[x['side']]}: {x['waits']}" for x in counts)]
     print("\n".join(lines))
     if given.json:
         given.json.write_text(json.dumps(told, indent=1))

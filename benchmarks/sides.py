@@ -20,7 +20,7 @@ from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.prepare import seeded_batch
 from parity.sides.sides import both_layouts, num_classes
 
-from .models import _OBJECTS, FAST, FLOOR, INFERENCE, MMDET
+from .names import FAST, FLOOR, INFERENCE, MMDET, OBJECTS
 from .products import Products, replay
 
 _FAMILY = "mmdet_ddq"
@@ -30,7 +30,7 @@ class Runner:
     """A detector with seeded weights that runs jobs.
 
     Args:
-        side: one of :data:`benchmarks.models.SIDES`.
+        side: one of :data:`benchmarks.names.SIDES`.
         variant: of the model.
         device: of torch.
         queries: matching queries; None takes the config's.
@@ -49,7 +49,7 @@ class Runner:
 
     def run(self, what: str, size: tuple[int, int], images: int) -> dict[str, float]:
         """Run a job once; return ``seconds``, ``cpu_seconds`` and ``peak_gb``."""
-        batch = seeded_batch((size,) * images, 0, self.classes, (_OBJECTS,) * images)
+        batch = seeded_batch((size,) * images, 0, self.classes, (OBJECTS,) * images)
         batch = Batch.from_tensors(batch.to_tensors(), self.device, torch.float32)
         work = self._inference if what == INFERENCE else self._step
         if self.side == FLOOR:
