@@ -99,8 +99,12 @@ def _chosen(family: Family, variant: str | None) -> tuple[Port, ...]:
 def _best(
     specs: Mapping[str, TensorSpec], candidates: Sequence[Port], variant: str | None, family: Family | None
 ) -> Detection:
-    agreements = list(_agreements(specs, candidates))
-    share, best = max(((share, found) for found, share in agreements), key=lambda pair: pair[0], default=(0.0, None))
+    agreements: list[tuple[Detection, float]] = []
+    for found, share in _agreements(specs, candidates):
+        agreements.append((found, share))
+        if share == 1.0:  # none agrees better, and of equals the first counts
+            break
+    best, share = max(agreements, key=lambda pair: pair[1], default=(None, 0.0))
     forced = family is not None and variant is not None
     if best is None or share < _ENOUGH and not forced:
         raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant, agreements))

@@ -29,14 +29,17 @@ FAMILY = Family(
     name="NAME",
     # One Variant per model. `legacy` and `new` are what `build(options, device)` of each side is given, plain data.
     variants=(Variant("small", legacy={"width": 8}, new={"channels": 8}),),
-    # A legacy side that is run from a checkout says so, and then needs --legacy-repo:
+    # A legacy side that is run from a checkout says so, and then needs --legacy-repo (legacy_adapters.family.Checkout):
     #   checkout=Checkout(files=("models/net.py",), hint="a checkout of github.com/someone/old"),
     # `packages` of the new side must never be loaded in the legacy process, for then an error would be on both sides.
     legacy=Side("the old code", Path("legacy.py")),
     new=Side("my port", Path("new.py"), packages=()),
     rules=RULES,
     inputs=inputs,
-    # What one side records and the other has no twin for, each with its reason: side, kind, name, slot, reason.
+    # What has no weights and another name (legacy_adapters.family.Alias), such as dropouts and loss terms:
+    #   aliases=(Alias("blocks.*.drop", "layers.*.dropout"), Alias("loss_cls", "cls", of="loss")),
+    # What one side records and the other has no twin for, each with its reason: side, kind, name, slot, reason. Often
+    # it is a module of the port whose result the old code never has as one tensor.
     exclusions=(Exclusion("new", "*", "stem", "*", "a module of the port; the old model calls its parts"),),
     # class_rows={"head.*": LINEAR}, for `ddq-convert --num-classes`
     # layouts=Path("layouts"), which `python -m converters.layouts FOLDER` writes, so that `ddq-convert` builds no model

@@ -30,7 +30,8 @@ class HookTraining(Training):
     def __init__(self, runner: Any, hook: Any) -> None:
         self.runner, self.hook = runner, hook
         self.optimizer, self.by_epoch = runner.optimizer, runner.max_epochs is not None
-        self._backward_done = self._clip = None  # type: Optional[Callable]
+        self._backward_done: Callable[[], None] = lambda: None
+        self._clip: Callable[[Callable], Callable] = lambda clip: clip
 
     def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
         self._backward_done, self._clip = backward_done, clip

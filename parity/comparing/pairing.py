@@ -89,8 +89,9 @@ def pair(
 
     Module paths and parameter names of the legacy side are translated by the rules that convert the weights; taps, loss
     terms and modules without parameters by the family's aliases, without one they have the same names on both sides.
-    Calls of modules that an alias joins pair as if they were calls of one module. Parameters that a rule splits, joins or changes otherwise pair in a
-    recording that :func:`.converted.in_new_form` gives, and their modules only if each is one on the other side, too.
+    Calls of modules that an alias joins pair as if they were calls of one module. Parameters that a rule splits, joins
+    or changes otherwise pair in a recording that :func:`.converted.in_new_form` gives, and their modules only if each
+    is one on the other side, too.
     How code is divided into methods is nobody's business: their records pair where both sides have them, and are left
     out otherwise.
 

@@ -69,7 +69,7 @@ def new_keys(
     for place in ours:
         pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)
         for one, two in pairs:
-            _pair_slots(keys, one, two)
+            _pair_slots(keys, one, two, likeness)
         if place[1] is Subject.TAP:
             lone[place[0], place[1]][0].extend(left)
             lone[place[0], place[1]][1].extend(more)
@@ -82,7 +82,7 @@ def new_keys(
         # a decision that is taken elsewhere has another name; what it rests on tells which it is
         pairs, left, _ = _matched(left, more, (_content,), None)
         for one, two in pairs:
-            _pair_slots(keys, one, two)
+            _pair_slots(keys, one, two, likeness)
         for name in {event.name for event in left}:
             of_name = [event for events in theirs.values() for event in events if event.name == name]
             _renumber(keys, [event for event in left if event.name == name], of_name)
@@ -196,10 +196,10 @@ def numel(record: Record) -> int:
     return math.prod(record.shape)
 
 
-def _pair_slots(keys: dict[Key, Key], ours: _Event, theirs: _Event) -> None:
+def _pair_slots(keys: dict[Key, Key], ours: _Event, theirs: _Event, likeness: Likeness | None) -> None:
     """Give all records of one legacy event the keys of the new one."""
     for value, gradient in (INPUTS, OUTPUTS):
-        slots = _slots(ours.slots[value], theirs.slots[value])
+        slots = _slots(ours.slots[value], theirs.slots[value], likeness)
         for kind in (value, gradient):
             _rename(keys, ours, kind, theirs, slots)
     for kind in OF_TAPS:
@@ -214,9 +214,9 @@ def _rename(keys: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots
         keys[key] = (record.phase, kind, theirs.name, theirs.call, slots.get(slot, slot))
 
 
-def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]:
+def _slots(ours: dict[str, Record], theirs: dict[str, Record], likeness: Likeness | None) -> dict[str, str]:
     """Pair the slots of one call that have other names: equal contents first, then tensors of one form by position,
-    each content once.
+    each content once; then, where one side has more, by how near they are.
 
     Numbers pair by name or content only: two that differ and are called otherwise need not be the same thing.
     """
@@ -230,10 +230,31 @@ def _slots(ours: dict[str, Record], theirs: dict[str, Record]) -> dict[str, str]
             more.remove(twin)
     tensors = _distinct([slot for slot in left if slot not in twins and ours[slot].shape], ours)
     others = _distinct([slot for slot in more if theirs[slot].shape], theirs)
-    forms = [[(r.dtype, r.shape) for r in map(side.get, names)] for side, names in ((ours, tensors), (theirs, others))]
+    forms = [[_form_of(side[name]) for name in names] for side, names in ((ours, tensors), (theirs, others))]
     if forms[0] == forms[1]:
         twins.update(zip(tensors, others))
+    elif likeness is not None:
+        twins.update(_nearest([ours[slot] for slot in tensors], [theirs[slot] for slot in others], likeness))
     return twins
+
+
+def _form_of(record: Record) -> tuple[str, tuple[int, ...]]:
+    return record.dtype, record.shape
+
+
+def _nearest(ours: Sequence[Record], theirs: Sequence[Record], likeness: Likeness) -> dict[str, str]:
+    """Pair slots of floats of one form that differ by less than :data:`NEAR`, the nearest first."""
+    gaps = sorted(
+        (likeness(one, two), i, j)
+        for i, one in enumerate(ours)
+        for j, two in enumerate(theirs)
+        if one.is_float and _form_of(one) == _form_of(two)
+    )
+    first: dict[int, int] = {}
+    for gap, i, j in gaps:
+        if gap < NEAR and i not in first and j not in first.values():
+            first[i] = j
+    return {ours[i].slot: theirs[j].slot for i, j in first.items()}
 
 
 def _distinct(slots: Sequence[str], records: dict[str, Record]) -> list[str]:

@@ -29,6 +29,7 @@ from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
+from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
 from .printing import print_wrapped
 from .stages import drift_stages, is_choice, record_name, stages
@@ -60,6 +61,8 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
             _print_isolation(verdict.isolation, console)
         if verdict.divergence is not None:
             _print_divergence(verdict, console)
+        for line in backward_lines(verdict):
+            print_wrapped(line, console)
         if script is not None:
             alone = "shown, with the whole model," if is_of_model(script) else "shown alone"
             console.print(f"{alone} by: python {script}", markup=False, highlight=False, soft_wrap=True)
@@ -165,7 +168,13 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         pairs = [f"{one} and {two}" for one, two in verdict.containers]
         print_wrapped(sections.cut_list("  taken for one, for they hold the same parameters: ", pairs), console)
     idle = sections.idle_lines(verdict.idle_names, verdict.provenance[LEGACY].get("family"))
-    lines = [*verdict.labels.lines(), *sections.coverage_lines(coverage), *idle, *sections.decision_lines(verdict.decisions)]
+    lines = [
+        *verdict.labels.lines(),
+        *sections.coverage_lines(coverage),
+        *lone_lines(verdict),
+        *idle,
+        *sections.decision_lines(verdict.decisions),
+    ]
     if any(not c.identical and c.pair.new.name == RESULT for c in verdict.comparisons):
         lines += sections.detection_lines(verdict.detections)
     for line in lines:

@@ -139,7 +139,6 @@ def coverage_lines(coverage: Coverage) -> list[str]:
         for text, count in texts.items()
     ]
     lists.append(("compared elsewhere", [unpaired_name(item) for item in coverage.explained_records]))
-    lists.append(("unaccounted", [unpaired_name(item) for item in coverage.unaccounted]))
     return [cut_list(f"{_INDENT}{what}: ", names) for what, names in lists if names]
 
 

@@ -191,3 +191,26 @@ def test_exclusion_never_takes_a_pair_out_of_the_comparison():
     sides = [Exclusion(side, "module_out", "*", "*", "all") for side in (LEGACY, NEW)]
     pairing = paired(both, both, exclusions=[EXTRA, *sides])
     assert len(pairing.pairs) == 1 and pairing.unpaired == ()
+
+
+def inputs(**values):
+    """Return what one call is given: floats of one form, each with its value for a digest."""
+    return [record("module_in", "head", slot=slot, digest=str(value)) for slot, value in values.items()]
+
+
+def likeness(legacy, new):
+    return abs(float(legacy.digest) - float(new.digest))
+
+
+@pytest.mark.parametrize(
+    ("new", "pairs"),
+    [
+        (dict(boxes=2.001, scores=1.001, more=7.0), {"bbox_preds": "boxes", "cls_scores": "scores"}),
+        (dict(boxes=2.5, scores=1.001, more=7.0), {"cls_scores": "scores"}),
+        (dict(scores=1.001, also=1.002, more=7.0), {"cls_scores": "scores"}),
+    ],
+)
+def test_arguments_of_other_names_and_another_number_pair_by_how_near_they_are(new, pairs):
+    legacy = inputs(cls_scores=1.0, bbox_preds=2.0)
+    found = pair(tuple(legacy), tuple(inputs(**new)), SAME_NAMES, (), likeness)
+    assert {one.legacy.slot: one.new.slot for one in found.pairs} == pairs

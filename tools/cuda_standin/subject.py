@@ -19,6 +19,7 @@ from legacy_adapters import worker
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 from legacy_adapters.loading import load_adapter
 from legacy_adapters.numerics.seeding import seed_all
+from legacy_adapters.origin import PlainError
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.prepare import seeded_batch
 from parity.sides.settings import Sources
@@ -40,7 +41,7 @@ class Subject:
     Attributes:
         adapter: runs it.
         model: with its weights.
-        training: its optimizer and schedules, made before the model runs.
+        training: its optimizer and schedules, made before the model runs; None where its config has none.
         device: ``cuda`` of the stand-in, or ``cpu``.
         classes: how many it tells apart.
     """
@@ -85,8 +86,15 @@ def build(side: str, variant: str, code: Code, device: str) -> Subject:
     worker._load_weights(model, dict(both_layouts(of, 0, None)[NEW if side == OURS else LEGACY]))
     with _on(device, Waits()):
         model.to(device)
-        training = adapter.training(model, code.options, None)
+        training = _training(adapter, model, code)
     return Subject(adapter, model, training, device, num_classes(of))
+
+
+def _training(adapter: ModuleType, model: torch.nn.Module, code: Code) -> Any:
+    try:
+        return adapter.training(model, code.options, None)
+    except PlainError:  # its config has no optimizer
+        return None
 
 
 def infer(subject: Subject, sizes: tuple[tuple[int, int], ...], all_ways: bool = True) -> Iterator[Stage]:
@@ -118,6 +126,8 @@ def train(subject: Subject, sizes: tuple[tuple[int, int], ...], objects: tuple[i
     with _on(subject.device, waits):
         loss.values["total"].backward()
     yield Stage(BACKWARD, waits, {n: p.grad for n, p in subject.model.named_parameters() if p.grad is not None})
+    if subject.training is None:
+        return
     with _stage(subject, STEP, sizes, objects) as (batch, waits, values):
         subject.training.optimizer.zero_grad()
         with subject.training.context():
