@@ -71,7 +71,8 @@ def test_losses_agree_in_single_precision(build, batch, losses):
     torch.testing.assert_close(fast_total, total, rtol=1e-5, atol=0)
     one, two = terms_of(one), terms_of(two)
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        told = dict(msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5, **told)
 
 
 def test_the_same_seed_makes_the_same_model(config):

@@ -58,6 +58,14 @@ def test_options_of_the_optimization(made):
     assert cfg.custom_hooks[-1].type == "EMAHook" and cfg.custom_hooks[-1].momentum == 0.001
 
 
+def test_fast_numerics_are_a_setting_of_the_model(made):
+    cfg, notes = made(fast=True)
+    assert cfg.model.numerics == "fast" and any("preflight" in note for note in notes)
+    assert "numerics" not in made()[0].model
+    with pytest.raises(ConfigError, match="--fast: .* is mmdet.DINO; only ddq_port.DDQDETR"):
+        made(fast=True, cfg_options=("model.type=mmdet.DINO",))
+
+
 def test_hooks_of_the_config_stay_as_they_are(made, tmp_path, config):
     mine = tmp_path / "mine.py"
     mine.write_text(

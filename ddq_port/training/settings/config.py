@@ -19,7 +19,7 @@ _LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
 _CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "LearningRateDecayOptimizerConstructor")  # one optimizer for all
 _EXACT_RESUME = "ExactResumeHook"
 HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
-_WITH_FAST_NUMERICS = ("ddq_port.DDQDETR",)
+_WITH_FAST_NUMERICS = "ddq_port.DDQDETR"
 _ABSENT = object()  # of a setting
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
@@ -198,8 +198,9 @@ def _check_optimizer(optim_wrapper: Any, scope: str) -> None:
 
 
 def _compute_fast(cfg: Config, config: str) -> None:
-    if cfg.model.get("type") not in _WITH_FAST_NUMERICS:
-        raise ConfigError(f"--fast: {config} has a {cfg.model.get('type')}; only {_WITH_FAST_NUMERICS[0]} has fast numerics.")
+    kind = cfg.model.get("type")
+    if kind != _WITH_FAST_NUMERICS:
+        raise ConfigError(f"--fast: the model of {config} is {kind}; only {_WITH_FAST_NUMERICS} has fast numerics.")
     cfg.model.numerics = "fast"
 
 

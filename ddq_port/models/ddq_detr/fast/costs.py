@@ -23,8 +23,8 @@ def check_costs(costs: Sequence[object], where: str) -> None:
         ValueError: naming the first one.
     """
     for cost in costs:
-        known = type(cost) in (FocalLossCost, BBoxL1Cost, IoUCost)
-        if not known or getattr(cost, "binary_input", False) or getattr(cost, "iou_mode", "giou") not in ("iou", "giou"):
+        known = type(cost) in (FocalLossCost, BBoxL1Cost, IoUCost) and not getattr(cost, "binary_input", False)
+        if not known or getattr(cost, "iou_mode", "giou") not in ("iou", "giou"):
             raise ValueError(
                 f"numerics='fast': {where} has the cost {type(cost).__name__}; expected FocalLossCost, BBoxL1Cost or "
                 "IoUCost, or numerics='legacy'."
@@ -50,18 +50,20 @@ def cost_matrix(costs: Sequence[object], scores: Tensor, boxes: Tensor, objects:
 def _focal(cost: FocalLossCost, scores: Tensor, boxes: Tensor, objects: Objects) -> Tensor:
     # [bs, most] -> [sets, bs, n, most]
     labels = objects.labels[:, None].expand(*scores.shape[:-1], -1)
-    p = scores.gather(-1, labels).sigmoid()
+    p = scores.gather(-1, labels).sigmoid()  # [sets, bs, n, most]
     negative = -(1 - p + cost.eps).log() * (1 - cost.alpha) * p.pow(cost.gamma)
     positive = -(p + cost.eps).log() * cost.alpha * (1 - p).pow(cost.gamma)
     return (positive - negative) * cost.weight
 
 
 def _l1(cost: BBoxL1Cost, scores: Tensor, boxes: Tensor, objects: Objects) -> Tensor:
-    targets = objects.boxes / objects.sizes  # [bs, most, 4] xyxy in [0, 1]
+    # [bs, most, 4] xyxy in [0, 1], then the same for every set
+    targets = objects.boxes / objects.sizes
     if cost.box_format == "xywh":
         targets = bbox_xyxy_to_cxcywh(targets)
     else:
         boxes = bbox_cxcywh_to_xyxy(boxes)
+    # [sets, bs, n, 4] and [sets, bs, most, 4] -> [sets, bs, n, most]
     return torch.cdist(boxes, targets.to(boxes.dtype).expand(len(boxes), -1, -1, -1), p=1) * cost.weight
 
 

@@ -101,9 +101,10 @@ class FastDecoder(DDQTransformerDecoder):
                 survivors = kept.mask
                 settled.append(kept.settled)
                 active_masks.append(active)
-        # [num_layers, bs, num_matching]; [num_layers - 1] -> []
+        # [num_layers - 1] -> []
         together = torch.stack(settled).all() if settled else active.new_ones(())
-        return FastDecoderOutput(hidden_states, references, torch.stack(active_masks), together)
+        masks = torch.stack(active_masks)  # [num_layers, bs, num_matching]
+        return FastDecoderOutput(hidden_states, references, masks, together)
 
     def _encoding(self, boxes: Tensor, tokens: Tokens) -> Tensor:
         """Return sines and cosines of boxes [bs, n, 4] cxcywh, as shares of the first level: [bs, n, 2 * dim]."""

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..detector import FAST, DDQDETR
 from ..queries import QueryLayout
+from .backbone import FoldedResNet  # noqa: F401  (registers it)
 from .decoder import FastDecoder, FastDecoderOutput
 from .distinct import Proposals, select_distinct
 from .encoder import FastEncoder, Tokens, tokens_of
+from .head import FastDDQDETRHead  # noqa: F401
 from .noise import FastCdnQueryGenerator, Objects
 from .proposals import masked_memory, token_boxes
-from .backbone import FoldedResNet  # noqa: F401  (registers it)
-from .head import FastDDQDETRHead  # noqa: F401
 
 #: Type in a config -> what takes its place.
 _HEADS = {"ddq_port.DDQDETRHead": "ddq_port.FastDDQDETRHead", "DDQDETRHead": "ddq_port.FastDDQDETRHead"}

@@ -122,8 +122,10 @@ class FastDDQDETRHead(DDQDETRHead):
             sums += box_losses(self.loss_bbox, self.loss_iou, boxes, pairs, objects, targets)
         of_dense = dense_sums(self.aux_loss_for_dense, *dense, dense_matched, objects)
 
-        counts = [pairs.sums(torch.ones_like(sums[0][:1]).expand(len(pairs.sets)), len(logits))
-                  for pairs, logits in ((matched, matching[0]), (noised, denoising[0]))]  # fmt: skip
+        counts = [
+            pairs.sums(torch.ones_like(pairs.sets, dtype=costs.dtype), len(logits))
+            for pairs, logits in ((matched, matching[0]), (noised, denoising[0]))
+        ]
         sizes = [len(counts[0]), len(counts[1]), len(of_dense.quality)]
         # averaged over ranks in one piece: [2 * (num_layers + 1) + num_layers]
         averaged = reduce_mean(torch.cat([*counts, of_dense.quality])).split(sizes)
@@ -207,7 +209,7 @@ def _on_host(*tensors: Tensor) -> list[np.ndarray]:
     dtype = tensors[0].dtype
     together = torch.cat([x.detach().to(dtype).flatten() for x in tensors]).cpu()  # [elements of all]
     sizes = [x.numel() for x in tensors]
-    # each in its own shape
+    # [elements of all] -> each tensor in its own shape
     return [part.view(x.shape).numpy() for part, x in zip(together.split(sizes), tensors)]
 
 
@@ -222,7 +224,7 @@ def _noise_pairs(counts: Sequence[int], num_groups: int, most: int, num_layers: 
 
     A group has a query for each object, padded to ``most``, and then as many to be rejected.
     """
-    one_layer = [
+    one_layer = [  # of each image [4, num_groups, n]
         np.stack(np.broadcast_arrays(0, image, 2 * most * np.arange(num_groups)[:, None] + objects, objects))
         for image, objects in enumerate(map(np.arange, counts))
     ]
