@@ -216,7 +216,7 @@ def test_coverage_keeps_to_few_lines_of_80_columns(tmp_path):
     verdict = judged(tmp_path, legacy, [OUT], on_legacy=dict(leaf_calls=modules),
                      on_new=dict(never_executed=tuple(modules), without_gradient=tuple(modules)))  # fmt: skip
     lines = coverage_lines(verdict.coverage)
-    assert len(lines) == 5 and max(map(len, lines)) <= WIDTH and all("more)" in line for line in lines)
+    assert len(lines) == 4 and max(map(len, lines)) <= WIDTH and all("more)" in line for line in lines)
     data = json.loads(json.dumps(as_dict(verdict), allow_nan=False))["coverage"]
     assert len(data["lone_calls"]) == len(data["never_executed"]["new"]) == len(data["gradients_on_one_side"]) == 500
     assert len(data["losses_only_on"]["legacy"]) == 300
