@@ -11,7 +11,6 @@ import click
 
 from legacy_adapters.ground.files import write_whole
 
-from .console import renamed
 from .output import check_new_file
 
 if TYPE_CHECKING:
@@ -70,6 +69,7 @@ class ReportFiles:
         from ..report.junit import junit
         from ..report.markdown import markdown
         from ..report.page.page import page
+        from .console import renamed
 
         if self.html is not None:
             write_whole(self.html, page(verdict, audited, lambda data: renamed(data, words)))
