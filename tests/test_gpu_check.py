@@ -97,7 +97,7 @@ def test_one_part_by_its_name(tmp_path):
 
 
 def test_dry_run_goes_through_every_part(tmp_path):
-    command = [sys.executable, "-m", "tools.gpu_check", "--dry-run", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "tools.gpu_check", "--dry-run", "--seconds", "2000", "--out", str(tmp_path)]
     assert subprocess.run(command, cwd=gpu_run.ROOT, check=False, capture_output=True).returncode == 0
     told = {one["name"]: one["exit_code"] for one in json.loads((tmp_path / "report.json").read_text())}
     parts = [part.name for phase in gpu_check.plan("ddq_detr", True, Repos()) for chain in phase.chains for part in chain]

@@ -26,6 +26,7 @@ class Scale:
         disk: whether traces are so large that free space counts.
         measured: options of the measurements of speed.
         workers: processes for the tests.
+        ends: seconds after which checks, and then what is timed, are ended.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Scale:
     disk: bool
     measured: tuple[str, ...]
     workers: int
+    ends: tuple[float, float]
 
 
 FULL = Scale(
@@ -49,6 +51,7 @@ FULL = Scale(
     disk=True,
     measured=("--size", "800x1333", "--seconds", "16"),
     workers=5,
+    ends=(300, 520),
 )
 DRY = Scale(
     device="cpu",
@@ -60,13 +63,15 @@ DRY = Scale(
     disk=False,
     measured=("--size", "64x96", "--seconds", "1", "--iterations", "5", "--rounds", "2", "--batches", "1,2"),
     workers=0,
+    ends=(1200, 2000),
 )
 
 
 def plan(scale: Scale, legacy_repo: Path | None) -> tuple[Phase, ...]:
     """Return what to run, the most valuable first."""
     four, five, swin = scale.variants
-    timed = tuple(_measured("speed", scale, code, *scale.measured, limit=100) for code in _CODES)
+    first, second = scale.ends
+    timed = tuple(_measured("speed", scale, code, *scale.measured, limit=second / 5) for code in _CODES)
     checks = [
         (_tests(scale),),
         (
@@ -79,15 +84,15 @@ def plan(scale: Scale, legacy_repo: Path | None) -> tuple[Phase, ...]:
     spare = [_official_twice(scale, five, scale.exact), _official_twice(scale, swin, scale.exact)]
     late = [_official_derived(scale, five), _official_derived(scale, swin)]
     if legacy_repo is None:
-        return (Phase(tuple(checks), 330), Phase((timed,), 520))
+        return (Phase(tuple(checks), first + 30), Phase((timed,), second))
     checks = [
         (_official_derived(scale, four),),
         (_official_twice(scale, four, scale.exact), _official_image(scale, four), *spare),
         *checks,
     ]
     return (
-        Phase(tuple(_with_repo(chain, legacy_repo) for chain in checks), 300),
-        Phase((timed,), 520),
+        Phase(tuple(_with_repo(chain, legacy_repo) for chain in checks), first),
+        Phase((timed,), second),
         Phase(tuple(_with_repo((part,), legacy_repo) for part in late), float("inf")),
     )
 
