@@ -37,18 +37,24 @@ class _Lone:
     pattern: str
 
 
-def lone_lines(verdict: Verdict) -> list[str]:
-    """Return a line for each thing without a twin, then the aliases that may pair some of them; nothing without any."""
+def things_and_aliases(verdict: Verdict) -> tuple[list[str], list[str]]:
+    """Return what has no twin, a text for each thing, and the aliases that may pair some of them."""
     groups: dict[_Lone, list[Unpaired]] = defaultdict(list)
     for item in verdict.coverage.unaccounted:
         subject = Kind(item.record.kind).subject
         groups[_Lone(item.side, subject, _pattern(item.record.name))].append(item)
-    lines = [f"  without a twin: {_told(lone, items)}" for lone, items in groups.items()]
-    if len(lines) > _MOST:
-        lines = [*lines[:_MOST], f"  and {len(lines) - _MOST} more things without a twin"]
-    if lines:
+    return [_told(lone, items) for lone, items in groups.items()], _aliases(verdict, groups)
+
+
+def lone_lines(verdict: Verdict) -> list[str]:
+    """Return a line for each thing without a twin, then the aliases that may pair some of them; nothing without any."""
+    things, aliases = things_and_aliases(verdict)
+    lines = [f"  without a twin: {thing}" for thing in things[:_MOST]]
+    if len(things) > _MOST:
+        lines.append(f"  and {len(things) - _MOST} more things without a twin")
+    if things:
         lines.append("  (each record stands in --json, and in report.json of --out)")
-    return [*lines, *(f"  perhaps one thing: {alias}" for alias in _aliases(verdict, groups))]
+    return [*lines, *(f"  perhaps one thing: {alias}" for alias in aliases)]
 
 
 def backward_lines(verdict: Verdict) -> list[str]:

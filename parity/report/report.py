@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from . import sections
 from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
 from .printing import print_wrapped
-from .stages import drift_stages, is_choice, record_name, stages
+from .stages import drift_stages, gap_text, record_name, stages
 from .training import training_lines, zero_lines
 
 MOST_LINES = 10
@@ -114,7 +113,7 @@ def _table(verdict: Verdict) -> Table:
         counts = [stage.records, stage.accepted]
         if alone:
             counts.append(alone[stage.name].accepted if stage.name in alone else 0)
-        table.add_row(Text(stage.name), *map(str, counts), _gap(stage.worst), name, style=style)
+        table.add_row(Text(stage.name), *map(str, counts), gap_text(stage.worst), name, style=style)
     return table
 
 
@@ -138,13 +137,6 @@ def _print_drifts(verdict: Verdict, console: Console) -> None:
         shares = (f"{100 * share:.3g}" for share in (stage.median, stage.largest))
         table.add_row(Text(stage.name), str(stage.records), *shares, name)
     console.print(table)
-
-
-def _gap(comparison: Comparison | None) -> str:
-    if comparison is None or comparison.difference is None:
-        return "0"
-    gap = comparison.difference.max_abs
-    return "n/a" if math.isnan(gap) or is_choice(comparison) else f"{gap:.3g}"
 
 
 def _print_coverage(verdict: Verdict, console: Console) -> None:
@@ -254,7 +246,7 @@ def culprit_lines(isolation: Isolation) -> list[str]:
     return [
         f"{culprit.where}: {counted(culprit.records, 'record')}, "
         f"first {culprit.record.kind} {record_name(culprit.record)} "
-        + (f"{_gap(culprit.alone)} (accumulated {_gap(culprit.accumulated)})" if culprit.alone else "is missing")
+        + (f"{gap_text(culprit.alone)} (accumulated {gap_text(culprit.accumulated)})" if culprit.alone else "is missing")
         + _following(culprit)
         for culprit in isolation.culprits
     ]

@@ -20,6 +20,7 @@ from ..verdict.isolation import Culprit
 from ..verdict.labels import LabelCoverage
 from ..verdict.verdict import Verdict
 from . import sections
+from .alone import things_and_aliases
 from .printing import finite
 from .report import class_lines, closing_line, decision_at, exclusion_lines, tie_lines
 from .stages import drift_stages, record_name, stage_of, stages
@@ -51,6 +52,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "only_rounding": list(rounding_only(verdict)),
         "containers": [{"legacy": one, "new": two} for one, two in verdict.containers],
         "idle_names": list(verdict.idle_names),
+        "suggested_aliases": things_and_aliases(verdict)[1],
         "forms": list(verdict.forms),
         "ties": tie_lines(verdict),
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],

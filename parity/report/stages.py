@@ -126,3 +126,11 @@ def record_name(record: Record) -> str:
     slot = f".{record.slot}" if record.slot else ""
     step = "" if step_of(record.phase) is None else f"{record.phase} "
     return f"{step}{record.name}#{record.call}{slot}"
+
+
+def gap_text(comparison: Comparison | None) -> str:
+    """Return the largest absolute difference of a pair as it is printed; 0 of none."""
+    if comparison is None or comparison.difference is None:
+        return "0"
+    gap = comparison.difference.max_abs
+    return "n/a" if math.isnan(gap) or is_choice(comparison) else f"{gap:.3g}"

@@ -11,14 +11,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-class RecomputedEncoderLayer(DeformableDetrTransformerEncoderLayer):
-    """A layer whose activations are computed again in the backward pass instead of being kept; same bits."""
+class Recomputed:
+    """Part of a layer whose activations are computed again in the backward pass instead of being kept; same bits."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the layer; arguments as in mmdet's layer."""
+        """Run the layer; arguments as in the layer that this is part of."""
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(*args, **kwargs)
         return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)
+
+
+class RecomputedEncoderLayer(Recomputed, DeformableDetrTransformerEncoderLayer):
+    """mmdet's layer, computed again in the backward pass."""
 
 
 class DDQTransformerEncoder(DeformableDetrTransformerEncoder):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ from ...sides.shared import shared_code, without_files
 from ...traces.kinds import OF_METHODS
 from ...verdict.verdict import Verdict
 from .. import report, sections
-from ..alone import backward_lines, lone_lines
-from ..stages import drift_stages, is_choice, record_name, stages
+from ..alone import backward_lines, things_and_aliases
+from ..stages import drift_stages, gap_text, record_name, stages
 from ..training import training_lines, zero_lines
 from .records import table
 
@@ -107,27 +106,20 @@ def _stages(verdict: Verdict, places: Mapping[int, int]) -> Iterator[dict[str, A
         yield {
             "name": stage.name, "records": stage.records, "identical": stage.identical, "accepted": stage.accepted,
             "alone": None if own is None else own.accepted,
-            "gap": _gap(worst), "worst": record_name(worst.pair.new) if worst else "",
+            "gap": gap_text(worst), "worst": record_name(worst.pair.new) if worst else "",
             "record": places.get(id(worst)) if worst else None,
         }  # fmt: skip
 
 
-def _gap(worst: Any) -> str:
-    if worst is None or worst.difference is None:
-        return "0"
-    gap = worst.difference.max_abs
-    return "n/a" if math.isnan(gap) or is_choice(worst) else f"{gap:.3g}"
-
-
 def _coverage(verdict: Verdict) -> dict[str, Any]:
-    coverage = verdict.coverage
+    coverage, (things, aliases) = verdict.coverage, things_and_aliases(verdict)
     return {
         "paired": coverage.paired_leaf_calls,
         "calls": coverage.legacy_leaf_calls,
         "excluded_calls": coverage.excluded_leaf_calls,
         "excluded": len(coverage.excluded_records),
         "elsewhere": len(coverage.explained_records),
-        "alone": [line.strip() for line in lone_lines(verdict) if not line.startswith("  (")],
+        "alone": [*(f"without a twin: {thing}" for thing in things), *(f"perhaps one thing: {alias}" for alias in aliases)],
         "unaccounted": [sections.unpaired_name(item) for item in coverage.unaccounted],
         "exclusions": report.exclusion_lines(verdict),
         "lists": [{"title": capital(what), "names": list(names)} for what, names in sections.coverage_lists(coverage)],

@@ -10,7 +10,7 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.config import ConfigDict
 from torch import Tensor
 
-from ..detector import FAST, DDQDETR
+from ..detector import DDQDETR, FAST
 from ..queries import QueryLayout
 from .backbone import FoldedResNet  # noqa: F401  (registers it)
 from .decoder import FastDecoder, FastDecoderOutput

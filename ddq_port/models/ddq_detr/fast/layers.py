@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer, DeformableDetrTransformerEncoderLayer
 from mmengine.model import ModuleList
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ddq_port.ops.sampling import Centres
 
+from ..encoder import Recomputed
 from .attention import FastDeformableAttention, FastSelfAttention, SeenPairs, feed_forward, require
 
 
@@ -42,14 +40,8 @@ class FastEncoderLayer(DeformableDetrTransformerEncoderLayer):
         return self.norms[1](feed_forward(self.ffn, query))
 
 
-class RecomputedFastEncoderLayer(FastEncoderLayer):
-    """A layer whose activations are computed again in the backward pass instead of being kept."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Run the layer; arguments as in :class:`FastEncoderLayer`."""
-        if not (self.training and torch.is_grad_enabled()):
-            return super().forward(*args, **kwargs)
-        return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)
+class RecomputedFastEncoderLayer(Recomputed, FastEncoderLayer):
+    """The same, computed again in the backward pass."""
 
 
 class FastDecoderLayer(DeformableDetrTransformerDecoderLayer):
