@@ -1,47 +1,62 @@
 """Whether the packages that the models need are installed, told before one of them fails to import.
 
-mmcv comes in two forms, of which an installation has one; pip installs neither unless an extra asks for it.
+A core install has none of them: they come with an extra. mmcv comes in two forms, of which an installation has one.
 """
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from legacy_adapters.ground.names import TOOLKIT
+from legacy_adapters.ground.packages import EXTRAS, MMDET, OF_EXTRAS
 
 #: What mmdet 3.3.0 accepts, from and below; it asserts this when it is imported.
 _VERSIONS = {"mmcv": ("2.0.0", "2.2.0"), "mmengine": ("0.7.1", "1.0.0"), "mmdet": ("3.3.0", "3.4.0")}
 _VERSION = re.compile(r"""^(?:__version__|version)\s*=\s*['"]([0-9][^'"]*)['"]""", re.MULTILINE)
 _BOTH = "mmcv mmcv-lite"  # one folder is of both
-_EXTRAS = "`pip install 'ddq-port[lite]'` (mmcv without compiled operators) or `pip install 'ddq-port[mmcv]'`"
 
 
 class RequirementError(ImportError):
     """A package is missing, or of a version that does not fit; the message is one line."""
 
 
-def check() -> None:
-    """Refuse an installation in which mmdet cannot be imported.
+def check(names: Iterable[str] = MMDET) -> None:
+    """Refuse an installation that lacks packages; without names, one in which mmdet cannot be imported.
 
-    Nothing of the packages is executed: they are looked for, and their versions are read from their files.
+    Nothing of the packages is executed: they are looked for, and the versions of mmdet and what it needs are read from
+    their files.
+
+    Args:
+        names: of the packages, as they are imported.
 
     Raises:
         RequirementError: saying what to install.
     """
-    for name, (least, below) in _VERSIONS.items():
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):  # of a finder, or of a module that was put in its place
-            spec = None
-        if spec is None or spec.origin is None:
-            raise RequirementError(f"{name} is not installed; install it with {_EXTRAS}.", name=name)
-        found = _version(Path(spec.origin).parent)
-        if found is not None and not _numbers(least) <= _numbers(found) < _numbers(below):
+    for name in names:
+        origin = _origin(name)
+        if origin is None:
+            install = f"install it with {EXTRAS}" if name in OF_EXTRAS else "install it here"
+            raise RequirementError(f"{name} is not installed; {install}.", name=name)
+        found = _version(Path(origin).parent) if name in _VERSIONS else None
+        if found is None:
+            continue
+        least, below = _VERSIONS[name]
+        if not _numbers(least) <= _numbers(found) < _numbers(below):
             raise RequirementError(
                 f"{name} {found} is installed; ddq-port needs {name} from {least} on and below {below}: run "
-                f"`pip uninstall {_BOTH if name == 'mmcv' else name}`, then {_EXTRAS}.",
+                f"`pip uninstall {_BOTH if name == 'mmcv' else name}`, then {EXTRAS}.",
                 name=name,
             )
+
+
+def _origin(name: str) -> str | None:
+    """Return where a package lies; None if it is not installed."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # of a finder, or of a module that was put in its place
+        return None
+    return None if spec is None else spec.origin
 
 
 def told(error: ImportError) -> str | None:
@@ -51,7 +66,7 @@ def told(error: ImportError) -> str | None:
     if (error.name or "").partition(".")[0] in TOOLKIT:
         return None
     return (
-        f"Cannot import: {error}; is it installed here? What ddq-port needs is installed by {_EXTRAS}."
+        f"Cannot import: {error}; is it installed here? What ddq-port needs is installed by {EXTRAS}."
     )
 
 

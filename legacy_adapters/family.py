@@ -90,6 +90,8 @@ class Side:
             of the new side must not be loaded by the legacy one.
         checkout: of a legacy side that is not installed.
         frozen_groups: its mmengine makes groups of an optimizer for frozen parameters, too (0.6.0 does, 0.10.7 not).
+        needs: packages that its adapter imports and an install of this toolkit may lack, as they are imported; told
+            before anything runs where the side has the current interpreter.
     """
 
     title: str
@@ -97,6 +99,7 @@ class Side:
     packages: Tuple[str, ...] = ()
     checkout: Optional[Checkout] = None
     frozen_groups: bool = False
+    needs: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
+from .ground.packages import EXTRAS, OF_EXTRAS
 from .job import Job
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -74,6 +75,10 @@ def run_side(
     if status is None:
         raise SideError(
             called, f"ended without a report (exit code {code}).", _tail(log_file.read_text(errors="replace"))
+        )
+    if status.get("missing") in OF_EXTRAS and not other_python:
+        raise RefusedError(
+            f"{job.adapter} needs {status['missing']}, which is not installed; install it with {EXTRAS}."
         )
     if status.get("refused"):
         raise RefusedError(status["error"])

@@ -23,6 +23,7 @@ def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
     _load_package()
     from legacy_adapters import contract
+    from legacy_adapters.ground.packages import missing
     from legacy_adapters.job import Job, write_json
     from legacy_adapters.origin import UnusableInputError, report
     from legacy_adapters.provenance import executed
@@ -50,7 +51,8 @@ def main(job_path: str) -> int:
         executed.check_apart(list(job.foreign))
     except BaseException as raised:  # the parent must learn of anything at all, SystemExit of a code base included
         error = contract.refusal(raised)
-        write_json(job.status, dict(report(error), ok=False, refused=isinstance(error, UnusableInputError)))
+        refused = isinstance(error, UnusableInputError)
+        write_json(job.status, dict(report(error), ok=False, refused=refused, missing=missing(raised)))
         return 1
     write_json(job.status, dict(ok=True, error="", place="", traceback=""))
     return 0

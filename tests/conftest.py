@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from mmengine.registry import DefaultScope
 
 from .thorough import is_thorough
 from .warm import recordings
@@ -42,7 +42,14 @@ def own_visualizers() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def own_scope() -> Iterator[None]:
     """Let no module look names up where a Runner of another module did: mmengine keeps the last Runner's scope."""
-    before = dict(DefaultScope._instance_dict)
+    before = dict(_scopes())
     yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
+    now = _scopes()
+    now.clear()
+    now.update(before)
+
+
+def _scopes() -> dict[str, Any]:
+    """Return mmengine's scopes; none before anything has imported it."""
+    module = sys.modules.get("mmengine.registry.default_scope")
+    return {} if module is None else module.DefaultScope._instance_dict

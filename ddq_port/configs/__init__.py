@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddq_port import requirements
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
@@ -50,7 +52,9 @@ def load(name: str) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such config.
+        ddq_port.requirements.RequirementError: if mmengine is not installed.
     """
+    requirements.check(("mmengine",))
     from mmengine.config import Config
 
     return Config.fromfile(path(name))

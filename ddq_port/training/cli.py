@@ -18,6 +18,7 @@ from ddq_port.training.output.console import (
     options,
     run_main,
 )
+from legacy_adapters.ground.packages import MMDET
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -204,6 +205,7 @@ def check_data(**arguments: Any) -> int:
     the annotations themselves, which must give AP 1. An error makes a training or an evaluation crash or come out
     wrong. A warning is about what is left out or cannot be learnt. A note needs no action.
     """
+    requirements.check((*MMDET, "PIL", "pycocotools"))
     from ddq_port.training.checks import check_data
 
     return check_data.command(**arguments)

@@ -6,6 +6,7 @@ Run it from a checkout of this toolkit:  ddq-parity run --family examples/dino_r
 from pathlib import Path
 
 from legacy_adapters.family import Draw, Family, Seeding, Side, Variant
+from legacy_adapters.ground.packages import MMDET
 
 from .rules import CLASS_ROWS, RULES
 
@@ -16,8 +17,8 @@ SMALL = str(Path(__file__).with_name("small.py"))
 FAMILY = Family(
     name="dino_regrouped",
     variants=(Variant("small", legacy=dict(config=CONFIG, overrides=SMALL), new=dict(config=CONFIG, overrides=SMALL)),),
-    legacy=Side("mmdet 3.3.0", Path("legacy.py"), packages=("mmdet", "mmcv", "mmengine")),
-    new=Side("regrouped DINO", Path("new.py")),
+    legacy=Side("mmdet 3.3.0", Path("legacy.py"), packages=MMDET, needs=MMDET),
+    new=Side("regrouped DINO", Path("new.py"), needs=MMDET),
     rules=RULES,
     class_rows=CLASS_ROWS,
     # seeded weights that make queries differ: scores away from 0 and 1, boxes that grow

@@ -33,6 +33,7 @@ from ..runs.isolate import RunFolder
 from ..runs.run import check_legacy
 from ..runs.run import run as run_parity
 from ..sides.adapter_check import Needs, check_adapters
+from ..sides.packages import check_packages
 from ..sides.places import RUN, SCRIPT
 from ..sides.settings import Machine, RunOptions, SettingsError, Sources, Task, sources_of, task_of
 from ..sides.sides import default_threads, prepare
@@ -141,6 +142,7 @@ def judge_golden(
     where = machine_of(machine)
     recorded = golden.load(file, family)
     recorded.check_seal(file, expect_digest)
+    check_packages(recorded.task.port.family, sources)
     prepared = prepare(recorded.task, sources, where)
     recorded.check_given(prepared)
     check_adapters(Needs.of(recorded.task, prepared.port), sources, where, tell, (NEW,))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddq_port import requirements
 from legacy_adapters.ground.console import message
 
 from ..curves import curves
@@ -42,6 +43,7 @@ def run(
 
     def work() -> curves.CurvesVerdict:
         check_new_files(out, (PLOT, REPORT), force)
+        requirements.check(("matplotlib",) if out is not None else ())
         a, b, *others = (load(path) for path in (log_a, log_b, *band))
         b = renamed(b, dict(rename))
         verdict = curves.compare(a, b, others, level=level, resolve=resolve, until=until, excluded=exclude)

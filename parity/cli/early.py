@@ -13,15 +13,15 @@ import click
 
 from converters.cli.console import of_system
 from converters.rules.ports import Port, port
-from ddq_port import requirements
 from legacy_adapters import registry
 from legacy_adapters.family import LEGACY, NEW, Exclusion, Family, FamilyError, RepoError, variant_of_configs
 from legacy_adapters.ground.console import BAD_INPUT, Failure
 from legacy_adapters.ground.words import counted
 from legacy_adapters.job import CHECKS
 
+from ..sides.packages import check_packages
 from ..sides.places import RUN, check_file
-from ..sides.settings import SettingsError, check_options
+from ..sides.settings import SettingsError, Sources, check_options
 from ..traces.kinds import Kind
 from .options import DEFAULT_BOUNDS
 from .output import check_run_folder
@@ -130,7 +130,8 @@ def task_options(
 def refuse_early(
     *, out: Path | None = None, force: bool = False, marker: str = RUN, golden: Path | None = None,
     checkpoint: Path | None = None, port: Port | None = None, legacy_repo: Path | None = None,
-    legacy_python: str | None = None, files: ReportFiles = ReportFiles(), **settings: Any,
+    legacy_python: str | None = None, new_adapter: Path | None = None, files: ReportFiles = ReportFiles(),
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Refuse what can be seen to be wrong before anything heavy is loaded, and before anything is made.
 
@@ -143,6 +144,7 @@ def refuse_early(
         port: the model, where a legacy side is run.
         legacy_repo: its checkout.
         legacy_python: interpreter of the legacy side.
+        new_adapter: adapter of one's own; None for the family's.
         files: that tell the verdict.
         **settings: the others; the fields of :class:`Task` may be among them.
     """
@@ -151,7 +153,8 @@ def refuse_early(
         files.check(force)
         if "sizes" in settings:
             check_options(dict(settings, port=port))
-        requirements.check()
+        if port is not None:
+            check_packages(port.family, Sources(legacy_python=legacy_python, new_adapter=new_adapter))
         if golden is not None:
             check_file(golden, "a golden file", "`ddq-parity capture` makes one")
         if checkpoint is not None:

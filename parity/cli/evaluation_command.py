@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.rules.ports import Port
+from ddq_port import requirements
 from legacy_adapters.ground.console import message
 
 from ..evaluation import coco
@@ -59,6 +60,7 @@ def run(
     where = machine_of(machine)
 
     def work() -> EvalVerdict:
+        requirements.check(("pycocotools", *(() if out is None else ("matplotlib", "PIL"))))
         check_legacy(port.family, sources)
         check_device(where)
         used = coco.load(ann, images, limit)

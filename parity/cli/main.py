@@ -212,7 +212,6 @@ def bisect(json: bool, **arguments: Any) -> None:
     arguments["out"] = arguments["out"] or arguments["run"] / "reproducer"
     with refusals():
         arguments["files"].check(force)
-        requirements.check()
         places.check_run(arguments["run"])
         check_script_folder(arguments["out"], force)
 

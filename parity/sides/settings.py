@@ -208,7 +208,7 @@ class Sources:
         """Return how the new side of a family is run from these sources."""
         if self.new_adapter is None:
             return family.new
-        return replace(family.new, title=self.new_adapter.stem, adapter=self.new_adapter.resolve())
+        return replace(family.new, title=self.new_adapter.stem, adapter=self.new_adapter.resolve(), needs=())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
+from legacy_adapters.ground.packages import MMDET
 
 from . import model_configs, rules_detr
 from .aliases import ALIASES
@@ -62,7 +63,7 @@ FAMILY = Family(
             or_installed=True,
         ),
     ),
-    new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",)),
+    new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",), needs=MMDET),
     rules=rules,
     former=former,
     seeding=SEEDING,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ddq_port import requirements
 from legacy_adapters.bases.configs import fault
 from legacy_adapters.family import FamilyError, Variant
 
@@ -51,7 +52,9 @@ def read(config: str) -> dict[str, Any]:
 
     Raises:
         FamilyError: if there is none, or it cannot be read, or is none of 3.x.
+        ddq_port.requirements.RequirementError: if mmdet is not installed.
     """
+    requirements.check()
     from mmengine.config import Config
 
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ddq_port import configs
 from legacy_adapters.family import NEW, Draw, Exclusion, Seeding, Side, Variant
+from legacy_adapters.ground.packages import MMDET
 
 from .rules import CLASS_ROWS, MARKERS, rules
 
@@ -16,7 +17,7 @@ __all__ = ["CLASS_ROWS", "LAYOUTS", "MARKERS", "OWN_RECORDS", "SEEDING", "SIDE",
 
 _FOLDER = Path(__file__).parent
 LAYOUTS = _FOLDER / "layouts"
-SIDE = Side("ddq_port", _FOLDER / "new.py", packages=("ddq_port",))
+SIDE = Side("ddq_port", _FOLDER / "new.py", packages=("ddq_port",), needs=MMDET)
 
 #: No image is the largest, the first neither the highest nor the widest; no side is a multiple of what tokens cover.
 _TINY = ((93, 115), (131, 121), (77, 157))

@@ -7,12 +7,13 @@ from typing import Mapping, Tuple
 
 from ddq_port import configs
 from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Rehearsal, Seeding, Side, Variant
+from legacy_adapters.ground.packages import MMDET
 
 _TINY, _SHAPES = "tiny", "tiny_shapes"
 #: Small models -> what is merged into the official config besides the family's own small width.
 _SMALL = {_TINY: (), _SHAPES: (str(Path(__file__).parent / "shapes.py"),)}
 
-SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",))
+SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",), needs=MMDET)
 
 #: No image is the largest, the first neither the highest nor the widest; no side is a multiple of a stride.
 _SMALL_SIZES = ((93, 115), (131, 121), (77, 157))
