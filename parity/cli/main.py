@@ -46,6 +46,7 @@ from .options import (
     NEW,
     OUTPUT,
     RECORDED_FAMILY,
+    RULES,
     TASK,
     TRAINING,
     having,
@@ -170,7 +171,7 @@ def demo(json: bool, **settings: Any) -> None:
 @cli.command(epilog=EXIT_CODES)
 @click.argument("legacy", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@having(*RECORDED_FAMILY)
+@having(*RECORDED_FAMILY, *RULES)
 @click.option(
     "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{FIXED_HELP}."
 )

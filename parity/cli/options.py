@@ -54,6 +54,14 @@ RECORDED_FAMILY = (
         help="Which model of the family. [default: the one that the traces were recorded for]",
     ),
 )
+RULES = (
+    click.option(
+        "--rules",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Of traces that scripts recorded: what names become on the new side, a rule file (docs/rules.md). [default: the "
+        "same names]",
+    ),
+)
 GOLDEN_FAMILY = (
     click.option("--family", metavar="NAME|FOLDER", help=f"{_FAMILIES}. [default: the one that FILE was recorded for]"),
 )
