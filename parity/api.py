@@ -31,7 +31,16 @@ from legacy_adapters.launch import SideError
 from legacy_adapters.scripting import CaptureError, Recording
 
 from .cli import commands
-from .cli.early import bounds_options, excluded, refusals, refuse_early, refuse_files, task_options, with_files
+from .cli.early import (
+    bounds_options,
+    excluded,
+    input_options,
+    refusals,
+    refuse_early,
+    refuse_files,
+    task_options,
+    with_files,
+)
 from .cli.main import cli
 from .cli.output import check_new_file
 from .golden.golden import Golden
@@ -66,6 +75,8 @@ def run(
     new_adapter: str | Path | None = None,
     size: Sizes | None = None,
     objects: str | Sequence[int] | None = None,
+    inputs: str | Path | None = None,
+    image: str | Path | Sequence[str | Path] = (),
     seed: int = 0,
     check: str | Sequence[str] | None = None,
     steps: int | None = None,
@@ -106,7 +117,8 @@ def run(
     with _as_exceptions():
         parsed = _parsed("run", given)
         exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
-        settings = dict(with_files(task_options(**bounds_options(**parsed))), exclusions=exclusions)
+        options = task_options(**bounds_options(**input_options(**parsed)))
+        settings = dict(with_files(options), exclusions=exclusions)
         refuse_early(**settings)
         del settings["force"]
     return commands.in_own_words(commands.judge_run(tell=_teller(progress), **settings))
@@ -331,12 +343,12 @@ def _parsed(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _converted(param: click.Parameter, context: click.Context, value: Any) -> Any:
     """Convert one argument; sequences and paths become the text that the command line would be given."""
-    if isinstance(value, list | tuple) and not param.multiple:
+    if param.multiple:
+        value = tuple(map(str, (value,) if isinstance(value, str | Path) else value))
+    elif isinstance(value, list | tuple):
         value = ",".join("x".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
     elif isinstance(value, Path):
         value = str(value)
-    elif isinstance(value, str) and param.multiple:
-        value = (value,)
     return param.type_cast_value(context, value)
 
 

@@ -52,7 +52,9 @@ class _Opening:
         """Return a value in tensors, arrays, numbers, lists, tuples and dicts; None for what is left out."""
         if isinstance(value, torch.Tensor):
             return _storable(value)
-        if isinstance(value, (np.ndarray,) + _NUMBERS):
+        if isinstance(value, np.ndarray):
+            return _of_array(value)
+        if isinstance(value, _NUMBERS):
             return value
         if isinstance(value, complex):
             return [value.real, value.imag]
@@ -101,12 +103,20 @@ def _storable(tensor: torch.Tensor) -> Any:
     return tensor
 
 
+def _of_array(array: np.ndarray) -> Any:
+    """Return an array as a tensor, whole numbers without a sign that torch lacks as larger ones; None for one of objects."""
+    if array.dtype.kind not in "biuf" or array.dtype.name == "float128":
+        return None
+    wide = array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
+    return torch.from_numpy(np.ascontiguousarray(wide))
+
+
 def _has_tensor(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_has_tensor, value.values()))
     if isinstance(value, list):
         return any(map(_has_tensor, value))
-    return isinstance(value, (torch.Tensor, np.ndarray))
+    return isinstance(value, torch.Tensor)
 
 
 def _sorted(value: Any) -> List[Any]:

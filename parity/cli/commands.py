@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
 from converters import errors
 from converters.rules.ports import Port
 from converters.rules.ports import port as port_of

@@ -104,6 +104,21 @@ TASK = (
         help="Seed of inputs, weights and random draws.",
     ),
 )
+OWN_INPUTS = (
+    click.option(
+        "--inputs",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Give both sides the tensors of this .safetensors file: NAME for both phases, or predict.NAME and train.NAME. "
+        "[default: made-up inputs]",
+    ),
+    click.option(
+        "--image",
+        type=click.Path(path_type=Path, dir_okay=False),
+        multiple=True,
+        help="Give both sides a batch of this image file, resized to --size (or shrunk to 800x1333), normalised and padded. "
+        "May be repeated.",
+    ),
+)
 CHECK = (
     click.option(
         "--check",

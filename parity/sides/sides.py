@@ -281,8 +281,7 @@ class Sides:
     def _write_step(self, number: int, phase: str) -> str:
         path = self.folder / "steps" / f"{number:05d}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        tensors = self._own[TRAIN] if self._own is not None else inputs_of(self.task, phase)
-        save_file(dict(tensors), str(path))
+        save_file(dict(self._own[TRAIN] if self._own else inputs_of(self.task, phase)), str(path))
         return str(path)
 
     def _weights(self, side: str) -> Path:
