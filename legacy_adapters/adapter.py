@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 import torch
 
 from .contract import AdapterError
+from .inputs import Preprocessing
 from .recording.methods import Aside, nothing_aside, plain
 from .recording.taps import Tap, random_taps, rankings
 from .training.steps import Training
@@ -137,6 +138,11 @@ class Adapter:
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Callable[[str, int], Dict[str, Any]]:
         """Return what detects objects in an image file, see :mod:`legacy_adapters.tasks.detecting`."""
         raise UnableError("{} has no method image_detector(model, options).".format(self.label))
+
+    @left_open
+    def preprocessing(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Preprocessing:
+        """Return how image files become the model's input, see :class:`legacy_adapters.inputs.Preprocessing`."""
+        raise UnableError("{} has no method preprocessing(model, options).".format(self.label))
 
     @left_open
     def train_whole(self, request: WholeTraining) -> Outcome:

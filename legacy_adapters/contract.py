@@ -24,6 +24,7 @@ FUNCTIONS = {
     "training": ("model", "options", "epoch_length"),
     "distributed": ("model", "options"),
     "image_detector": ("model", "options"),
+    "preprocessing": ("model", "options"),
     "train_whole": ("request",),
     "test_whole": ("request",),
     "variants": ("model",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import torch
 
@@ -74,6 +74,25 @@ class Batch:
             gt_bboxes=[tensors["gt_bboxes.{}".format(i)].to(device, dtype) for i in range(len(sizes))],
             gt_labels=[tensors["gt_labels.{}".format(i)].to(device) for i in range(len(sizes))],
         )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a side makes its network's input of image files.
+
+    Attributes:
+        pipelines: transforms of :data:`TEST` and :data:`TRAINING`, in order; each takes a dict and gives one, or None.
+        batch: makes the network's input of what the pipelines of several images gave, for training or not.
+        settings: of ``batch``: mean, deviation, order of channels, padding.
+    """
+
+    pipelines: Mapping[str, Sequence[Any]]
+    batch: Callable[[List[Any], bool], Any]
+    settings: Mapping[str, Any]
+
+
+#: The pipelines of a side.
+TEST, TRAINING = "test", "training"
 
 
 def masks_of(batch: Batch) -> List[torch.Tensor]:

@@ -71,6 +71,8 @@ class Job:
         runs: the model whose layout is described will be run, so no operator of its code may be lacking.
         whole: a whole training or test by the code base's own runner, in place of everything else:
             ``{"kind", "request"}``, see :mod:`legacy_adapters.whole.request`; None for none.
+        preprocess: images to run through the side's pipelines in place of everything else, see
+            :mod:`legacy_adapters.tasks.preprocessing`; None for none.
         layout: file of the model's weights, name -> shape: only look whether the adapter can do the job, see
             :func:`legacy_adapters.contract.look`; None to do it.
     """
@@ -118,6 +120,7 @@ class Job:
     describe: Optional[str] = None
     runs: bool = False
     whole: Optional[Dict[str, Any]] = None
+    preprocess: Optional[Dict[str, Any]] = None
     layout: Optional[str] = None
 
     @property

@@ -8,8 +8,9 @@ from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional,
 
 import torch
 
+from .bases import pipelines3
 from .bases.detection import DetectionAdapter
-from .inputs import TENSOR, UNSCALED, Batch, masks_of
+from .inputs import TENSOR, UNSCALED, Batch, Preprocessing, masks_of
 from .numerics.precision import as_stored
 from .origin import PlainError
 from .recording.methods import plain
@@ -135,15 +136,8 @@ class Detector:
 
     def __init__(self, model: Any, config: Any, scale: Optional[Sequence[int]] = None) -> None:
         from mmcv.transforms import Compose
-        from mmdet.registry import TRANSFORMS
 
-        steps = [dict(step) for step in config.test_dataloader.dataset.pipeline if "Annotations" not in step["type"]]
-        resizes = [step for step in steps if step["type"].split(".")[-1] == "Resize"]
-        if scale is not None and not resizes:
-            raise ValueError("the test pipeline has no Resize to give another scale")
-        for step in resizes if scale is not None else []:
-            step["scale"] = tuple(scale)
-        self.model, self.pipeline = model, Compose([TRANSFORMS.build(step) for step in steps])
+        self.model, self.pipeline = model, Compose(pipelines3.test_transforms(config, scale))
 
     def __call__(self, path: str, image_id: int) -> Dict[str, Any]:
         """Return what :mod:`legacy_adapters.tasks.detecting` writes of an image."""
@@ -359,6 +353,10 @@ class MMDet3Adapter(DetectionAdapter):
     def distributed(self, model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
         """Wrap the model as mmengine does for the config."""
         return distributed(model, self.whole_config(options))
+
+    def preprocessing(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Preprocessing:
+        """Take pipelines and preprocessor of the config; ``options["scale"]`` takes the place of its test scale."""
+        return pipelines3.preprocessing(model, self.whole_config(options), options.get("scale"))
 
     def image_detector(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Detector:
         """Take the test pipeline of the config; ``options["scale"]`` takes the place of its image scale."""

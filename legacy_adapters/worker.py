@@ -42,6 +42,8 @@ def main(job_path: str) -> int:
             describing.describe(job, contract.loaded(job.adapter, load_adapter))
         elif job.whole is not None:
             run_whole(job)
+        elif job.preprocess is not None:
+            run_preprocessing(job)
         elif job.ranks > 1 and job.rank is None:
             load_adapter(job.adapter)  # what it imports, each rank need not
             ranks.run(job, main)
@@ -75,6 +77,26 @@ def run_whole(job: Any) -> None:
     outcome = (adapter.train_whole if job.whole["kind"] == whole.TRAIN else adapter.test_whole)(request)
     provenance = dict(_environment(job), **adapter.provenance(request.options))
     write_json(os.path.join(request.work_dir, whole.OUTCOME), dict(asdict(outcome), provenance=provenance))
+
+
+def run_preprocessing(job: Any) -> None:
+    """Record what the side's transforms make of image files."""
+    from legacy_adapters import contract
+    from legacy_adapters.loading import load_adapter
+    from legacy_adapters.numerics.seeding import seed_all
+    from legacy_adapters.provenance import executed
+    from legacy_adapters.recording.trace_writer import TraceWriter
+    from legacy_adapters.tasks import preprocessing
+
+    _set_numerics(job.threads)
+    adapter = contract.loaded(job.adapter, load_adapter)
+    seed_all(job.seed, "build")
+    model = adapter.build(job.options, job.device)
+    with executed.unwatched():
+        told = adapter.provenance(job.options)
+    provenance = dict(_environment(job), **dict(dict(code_base=job.title), **told))
+    provenance.update(files=executed.files(), packages=executed.packages())
+    preprocessing.run(job, adapter, model, TraceWriter(job.trace, job.beside), provenance)
 
 
 def run(job: Any) -> None:

@@ -1,7 +1,7 @@
 """Prove that a port computes what the legacy code computes: traces, comparison, verdict (CLI ``ddq-parity``).
 
-``parity.run``, ``parity.compare``, ``parity.capture`` and ``parity.check`` do what the commands of these names do. They
-are imported when they are first used, so that ``import parity`` and ``ddq-parity --help`` do not wait for torch.
+``parity.capture``, ``parity.compare`` and ``parity.check`` compare in a script of one's own; ``parity.run``,
+``parity.capture_golden`` and ``parity.check_golden`` do what commands do. They are imported when they are first used, so that ``import parity`` and ``ddq-parity --help`` do not wait for torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import INCOMPARABLE, INPUT_ERRORS, MATCH, MISMATCH, SideError, Verdict, capture, check, compare, run
+    from .api import (
+        INCOMPARABLE,
+        INPUT_ERRORS,
+        MATCH,
+        MISMATCH,
+        SideError,
+        Verdict,
+        capture,
+        capture_golden,
+        check,
+        check_golden,
+        compare,
+        run,
+        summary,
+    )
 
 __all__ = [
-    "INCOMPARABLE", "INPUT_ERRORS", "MATCH", "MISMATCH", "SideError", "Verdict", "capture", "check", "compare", "run",
+    "INCOMPARABLE", "INPUT_ERRORS", "MATCH", "MISMATCH", "SideError", "Verdict", "capture", "capture_golden", "check",
+    "check_golden", "compare", "run", "summary",
 ]  # fmt: skip
 
 

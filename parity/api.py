@@ -1,6 +1,9 @@
-"""The Python API: what ``ddq-parity run``, ``compare``, ``capture`` and ``check`` do, for scripts and notebooks.
+"""The Python API: comparing in a script of one's own, and what the commands of ``ddq-parity`` do.
 
-Arguments have the names, values and defaults of the options on the command line, and are checked by the same code. A
+Of any two modules ``capture`` records one, ``compare`` compares two recordings, and ``check`` does it all in one call.
+``run``, ``compare``, ``capture_golden`` and ``check_golden`` are the commands ``run``, ``compare``, ``capture`` and ``check``.
+
+Arguments of the latter have the names, values and defaults of the options on the command line, and are checked by the same code. A
 size list may be given as on the command line (``"480x640,384x512"``) or as a sequence of (height, width). Nothing is
 printed and nothing exits: the result is returned, and an error is an exception. Environment variables such as
 ``DDQ_PARITY_RUN_SEED`` are not looked at.
@@ -15,33 +18,48 @@ Errors of every function here:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from torch.nn import Module
 
 from ddq_port.requirements import RequirementError
+from legacy_adapters import scripting
 from legacy_adapters.launch import SideError
+from legacy_adapters.scripting import CaptureError, Recording
 
 from .cli import commands
-from .cli.early import bounds_options, excluded, refusals, refuse_early, refuse_files, task_options, with_files
+from .cli.early import (
+    bounds_options,
+    excluded,
+    input_options,
+    refusals,
+    refuse_early,
+    refuse_files,
+    task_options,
+    with_files,
+)
 from .cli.main import cli
 from .cli.output import check_new_file
 from .golden.golden import Golden
+from .scripts.checking import Call, Checked, Loss, call_with
+from .scripts.names import GivenRules
 from .sides import places
 from .sides.settings import SettingsError
 from .verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 from .verdict.verdict import Verdict
 
 __all__ = [
-    "INCOMPARABLE", "INPUT_ERRORS", "MATCH", "MISMATCH", "SideError", "Verdict", "capture", "check", "compare", "run",
+    "INCOMPARABLE", "INPUT_ERRORS", "MATCH", "MISMATCH", "SideError", "Verdict", "capture", "capture_golden", "check",
+    "check_golden", "compare", "run", "summary",
 ]  # fmt: skip
 
 Sizes = str | Sequence[tuple[int, int]]
 Progress = Callable[[str], None]
 
-INPUT_ERRORS = (*commands.INPUT_ERRORS, RequirementError)
+INPUT_ERRORS = (*commands.INPUT_ERRORS, CaptureError, RequirementError)
 
 
 def run(
@@ -57,6 +75,8 @@ def run(
     new_adapter: str | Path | None = None,
     size: Sizes | None = None,
     objects: str | Sequence[int] | None = None,
+    inputs: str | Path | None = None,
+    image: str | Path | Sequence[str | Path] = (),
     seed: int = 0,
     check: str | Sequence[str] | None = None,
     steps: int | None = None,
@@ -97,7 +117,8 @@ def run(
     with _as_exceptions():
         parsed = _parsed("run", given)
         exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
-        settings = dict(with_files(task_options(**bounds_options(**parsed))), exclusions=exclusions)
+        options = task_options(**bounds_options(**input_options(**parsed)))
+        settings = dict(with_files(options), exclusions=exclusions)
         refuse_early(**settings)
         del settings["force"]
     return commands.in_own_words(commands.judge_run(tell=_teller(progress), **settings))
@@ -109,6 +130,7 @@ def compare(
     *,
     family: str | Path | None = None,
     variant: str | None = None,
+    rules: GivenRules = None,
     tolerance: str = "exact",
     rtol: float | None = None,
     atol: float | None = None,
@@ -121,13 +143,19 @@ def compare(
     markdown: str | Path | None = None,
     force: bool = False,
 ) -> Verdict:
-    """Compare two traces that ``run(..., out=RUN)`` kept, RUN/legacy and RUN/new, and return the verdict.
+    """Compare two traces and return the verdict: of two scripts (:func:`capture`), or RUN/legacy and RUN/new of a run.
 
-    The arguments are those of ``ddq-parity compare``; ``ddq-parity compare --help`` describes each of them.
+    Args:
+        legacy: folder of the old side's trace.
+        new: folder of the new side's.
+        rules: of scripts' traces, what names become on the new side: a rule file, or a list of rules. What no rule takes has
+            the same name on both sides.
+
+    The other arguments are those of ``ddq-parity compare``; ``ddq-parity compare --help`` describes each of them.
     """
-    given = dict(locals())
+    given = {name: value for name, value in locals().items() if name != "rules"}
     with _as_exceptions():
-        parsed = _parsed("compare", given)
+        parsed = dict(_parsed("compare", given), rules=rules)
         exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
         force = parsed.pop("force")
         settings = dict(with_files(bounds_options(**parsed)), exclusions=exclusions)
@@ -138,7 +166,7 @@ def compare(
     return commands.in_own_words(commands.judge_traces(**settings))
 
 
-def capture(
+def capture_golden(
     file: str | Path,
     family: str | Path,
     variant: str | None = None,
@@ -176,7 +204,7 @@ def capture(
     return commands.record_golden(tell=_teller(progress), **settings)
 
 
-def check(
+def check_golden(
     file: str | Path,
     *,
     family: str | Path | None = None,
@@ -207,6 +235,100 @@ def check(
     return commands.in_own_words(commands.judge_golden(tell=_teller(progress), **settings))
 
 
+def capture(
+    model: Module,
+    folder: str | Path,
+    *,
+    seed: int | None = None,
+    gradient_flow: bool = True,
+    title: str = "",
+    force: bool = False,
+) -> AbstractContextManager[Recording]:
+    """Record all that ``model`` computes in the ``with`` block into the trace ``folder``.
+
+    The arguments, and what is recorded, are described at :func:`legacy_adapters.scripting.capture`, which is this
+    function for scripts of old interpreters.
+    """
+    if isinstance(model, str | Path):
+        raise CaptureError(f"Expected a torch.nn.Module, found {model!r}; a golden file is recorded by parity.capture_golden.")
+    return scripting.capture(
+        model, folder, seed=seed, gradient_flow=gradient_flow, title=title, force=force
+    )
+
+
+def check(
+    old: Module,
+    new: Module,
+    inputs: Any,
+    *,
+    rules: GivenRules = None,
+    loss: Loss | None = None,
+    weights: str = "copy",
+    call: Call | None = None,
+    gradients: bool | None = None,
+    seed: int = 0,
+    tolerance: str = "derived",
+    rtol: float | None = None,
+    atol: float | None = None,
+    exclude: str | Sequence[str] = (),
+    reason: str | Sequence[str] = (),
+    html: str | Path | None = None,
+    junit: str | Path | None = None,
+    markdown: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Run copies of two modules on the same weights, inputs and seeds, compare all they compute, and return the verdict.
+
+    The modules themselves stay as they are, and so do the inputs and the random generators.
+
+    Args:
+        old: what is right; in eval or train mode as it is to run.
+        new: what is to compute the same; in the same mode.
+        inputs: a tuple of arguments, a dict of named ones, or the only argument.
+        rules: as of :func:`compare`.
+        loss: gives a scalar of what a model gives, to go backward from. None sums all outputs with fixed weights.
+        weights: ``copy`` gives the new side the old one's, by the rules; ``own`` leaves each its own.
+        call: gives what a model makes of ``inputs``, ``call(model, inputs)``; None calls the model.
+        gradients: go backward; None does so if an output needs a gradient.
+        seed: of all random draws, before each run.
+        tolerance: ``derived``: as close as the old side's own rounding explains, which is measured by running it again
+            in float64 and with other roundings; ``exact``: the same bits; ``fixed``: within ``rtol`` and ``atol``.
+        rtol: as of :func:`compare`, like those that follow.
+        atol: see there.
+        exclude: see there.
+        reason: see there.
+        html: see there.
+        junit: see there.
+        markdown: see there.
+        force: see there.
+        progress: is called with one line for each step.
+    """
+    for model in (old, new):
+        if isinstance(model, str | Path):
+            raise CaptureError(f"Expected a torch.nn.Module, found {model!r}; a golden file is checked by parity.check_golden.")
+    given = dict(tolerance=tolerance, rtol=rtol, atol=atol, exclude=exclude, reason=reason)
+    given.update(html=html, junit=junit, markdown=markdown)
+    with _as_exceptions():
+        parsed = dict(bounds_options(**_parsed("run", given)))
+        exclusions = excluded(parsed.pop("exclude"), parsed.pop("reason"))
+        parsed = with_files(parsed)
+        refuse_files(parsed["files"], force)
+    asked = Checked(
+        inputs, rules, loss, weights, call or call_with, gradients, seed, commands.tolerance_of(**_bounds(parsed)), exclusions
+    )
+    return commands.in_own_words(commands.judge_modules(old, new, asked, parsed["files"], _teller(progress)))
+
+
+def summary(verdict: Verdict) -> str:
+    """Return a verdict in at most five lines: where the sides part first, figures of that, and the closing line."""
+    return commands.summary(verdict)
+
+
+def _bounds(parsed: dict[str, Any]) -> dict[str, Any]:
+    return {name: parsed[name] for name in ("tolerance", "rtol", "atol")}
+
+
 def _parsed(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Convert arguments by the option types of a command, as its own parser would.
 
@@ -221,12 +343,12 @@ def _parsed(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _converted(param: click.Parameter, context: click.Context, value: Any) -> Any:
     """Convert one argument; sequences and paths become the text that the command line would be given."""
-    if isinstance(value, list | tuple) and not param.multiple:
+    if param.multiple:
+        value = tuple(map(str, (value,) if isinstance(value, str | Path) else value))
+    elif isinstance(value, list | tuple):
         value = ",".join("x".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
     elif isinstance(value, Path):
         value = str(value)
-    elif isinstance(value, str) and param.multiple:
-        value = (value,)
     return param.type_cast_value(context, value)
 
 

@@ -13,7 +13,7 @@ import os
 import sys
 import sysconfig
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Set, Tuple
 
 from ..ground.names import TOOLKIT
 
@@ -60,6 +60,12 @@ def files() -> Dict[str, str]:
     found = {_resolved(path) for path in paths if isinstance(path, str) and os.path.isfile(path)}
     with unwatched():
         return {path: _digest(path) for path in sorted(found) if is_of_toolkit(path) or not _is_known(path)}
+
+
+def digests(paths: Iterable[str]) -> Dict[str, str]:
+    """Return path -> SHA-256 of files, but for those of the standard library."""
+    with unwatched():
+        return {path: _digest(path) for path in sorted(map(_resolved, paths)) if not path.startswith(_STANDARD)}
 
 
 def packages() -> Dict[str, Dict[str, str]]:

@@ -22,6 +22,11 @@ from .trace_writer import Key, TraceWriter
 from .values import Change, changed, changed_call, flatten, joined, named_arguments
 
 
+def as_it_is(value: Any) -> Any:
+    """Return a value as modules take and give it."""
+    return value
+
+
 class Recorder:
     """Turn what a model computes into records.
 
@@ -32,6 +37,8 @@ class Recorder:
         target: a call whose arguments are saved, or None.
         aside: gives what methods pass elsewhere than in their arguments and results.
         methods: names of those that are recorded.
+        opened: makes of a value that modules take or give one whose tensors are in tuples, lists and dicts.
+        root: record calls of the model itself as well, under the empty name.
     """
 
     def __init__(
@@ -42,8 +49,12 @@ class Recorder:
         target: Optional[Target] = None,
         aside: Aside = nothing_aside,
         methods: Sequence[str] = (),
+        opened: Callable[[Any], Any] = as_it_is,
+        root: bool = False,
     ) -> None:
         self.writer = writer
+        self._opened, self._root = opened, root
+        self._wrapped: List[Tuple[nn.Module, str, Any]] = []
         self._names = tuple(methods)
         self._aside = aside
         self._target = target
@@ -61,6 +72,7 @@ class Recorder:
         self._next: Counter = Counter()
         self._cut_off: List[Key] = []
         self._random = RandomWatch()
+        self._drawn: Set[str] = set()
         self._strange: List[Tuple[str, str, str, int, str]] = []
         self._first_calls = FirstCalls()
 
@@ -72,6 +84,7 @@ class Recorder:
         calls: bool = True,
         draws: bool = False,
         methods: Optional[bool] = None,
+        idle_generators: bool = True,
     ) -> Iterator[None]:
         """Label what follows with ``phase`` and count calls from 0.
 
@@ -81,16 +94,19 @@ class Recorder:
             calls: False does not even count them; what is added, and taps, remain.
             draws: record the states of random generators, which must have been seeded for this phase.
             methods: record methods; None records them where modules are.
+            idle_generators: with ``draws``, record at the end the states of generators that nothing was drawn from, too.
         """
         self.phase, self._modules, self._calls, self._draws = phase, modules and calls, calls, draws
         self._methods = self._modules if methods is None else methods
         self._next.clear()
+        self._drawn.clear()
         self._random.moved()  # what happened before is of no interest
         try:
             yield
             self.note_random()
             for generator, digest in self._random.all().items() if draws else ():
-                self.add(kinds.RANDOM, generator, 0, {"end": digest})
+                if idle_generators or generator in self._drawn:
+                    self.add(kinds.RANDOM, generator, 0, {"end": digest})
         except BaseException as error:
             note(error, PHASE, phase)
             raise
@@ -100,6 +116,11 @@ class Recorder:
                 self._flow.clear()
             self._first_calls.clear()
             self.phase = ""
+
+    @property
+    def has_calls(self) -> bool:
+        """Tell whether a module was called within a phase."""
+        return bool(self._executed)
 
     @property
     def scope(self) -> str:
@@ -113,6 +134,7 @@ class Recorder:
         """
         if self.phase and self._draws and not in_backward():
             for generator, digest in self._random.moved().items():
+                self._drawn.add(generator)
                 self.add(kinds.RANDOM, generator, self.next_call(kinds.RANDOM, generator), digest)
 
     def next_call(self, kind: str, name: str) -> int:
@@ -127,7 +149,7 @@ class Recorder:
         Outside a phase nothing is recorded.
         """
         if self.phase:
-            for slot, tensor in flatten(value):
+            for slot, tensor in flatten(self._opened(value)):
                 where = self.scope if scope is None else scope
                 self.writer.add(self.phase, kind, name, call, slot, tensor, where)
 
@@ -164,10 +186,22 @@ class Recorder:
         """
         for name, module in model.named_modules():
             self.classes[name] = "{}.{}".format(type(module).__module__, type(module).__qualname__)
-            if name:
-                module.forward = self._recorded(model, name, module)
+            if name or self._root:
+                self._put(module, "forward", self._recorded(model, name, module))
             for method, bound in list(methods_of(module, self._names)):
-                setattr(module, method, self._followed(name, method, bound))
+                self._put(module, method, self._followed(name, method, bound))
+
+    def _put(self, module: nn.Module, method: str, wrapper: Callable) -> None:
+        self._wrapped.append((module, method, vars(module).get(method)))
+        setattr(module, method, wrapper)
+
+    def detach(self) -> None:
+        """Take every wrapper away again; what a module had of its own in its place is put back."""
+        for module, method, own in reversed(self._wrapped):
+            delattr(module, method)
+            if own is not None:
+                setattr(module, method, own)
+        self._wrapped.clear()
 
     @contextmanager
     def _inside(self, name: str) -> Iterator[None]:
@@ -235,7 +269,7 @@ class Recorder:
             given = named_arguments(bound, defaults=True)
             self.add(kinds.MODULE_IN, name, call, given)
             if self._repeats():
-                first = FirstCall(call, scope, torch.is_grad_enabled(), digests(flatten(given)))
+                first = FirstCall(call, scope, torch.is_grad_enabled(), digests(flatten(self._opened(given))))
                 self._first_calls.add(name, first)
             if self._forcing is not None:
                 args, kwargs = changed_call(signature, args, kwargs, self._forced(kinds.MODULE_IN, name, call))
@@ -244,13 +278,13 @@ class Recorder:
                 save_call(self._target, model, bound)
             entered = None
             if self._flow is not None:
-                entered = self._flow.enter(name, call, scope, flatten(named_arguments(bound)))
+                entered = self._flow.enter(name, call, scope, flatten(self._opened(named_arguments(bound))))
             with self._inside(name):
                 result = forward(*args, **kwargs)
                 self.note_random()
             self.add(kinds.MODULE_OUT, name, call, result)
             if entered is not None:
-                self._flow.leave(entered, name, call, scope, flatten(result))
+                self._flow.leave(entered, name, call, scope, flatten(self._opened(result)))
             if self._forcing is not None:
                 result = changed(result, self._forced(kinds.MODULE_OUT, name, call))
             return result
@@ -272,7 +306,7 @@ class Recorder:
         self, name: str, signature: inspect.Signature, forward: Callable, args: Tuple[Any, ...], kwargs: Dict[str, Any]
     ) -> Any:
         """Repeat a call for its gradients; these are recorded if the first run built no graph."""
-        given = flatten(named_arguments(signature.bind(*args, **kwargs), defaults=True))
+        given = flatten(self._opened(named_arguments(signature.bind(*args, **kwargs), defaults=True)))
         first = self._first_calls.again(name, digests(given)) if self._modules and self._flow is not None else None
         if first is None:
             with self._inside(name):
@@ -282,11 +316,11 @@ class Recorder:
         entered = None
         if not first.has_graph:
             bound = signature.bind(*args, **kwargs)
-            entered = self._flow.enter(name, first.call, first.scope, flatten(named_arguments(bound)))
+            entered = self._flow.enter(name, first.call, first.scope, flatten(self._opened(named_arguments(bound))))
         with self._inside(name):
             result = forward(*args, **kwargs)
         if entered is not None:
-            self._flow.leave(entered, name, first.call, first.scope, flatten(result))
+            self._flow.leave(entered, name, first.call, first.scope, flatten(self._opened(result)))
         if self._forcing is not None:
             result = changed(result, self._forced(kinds.MODULE_OUT, name, first.call))
         return result

@@ -250,16 +250,20 @@ class TraceWriter:
             self._shards.append(self._shard.path)
         return self._shard
 
+    def abandon(self) -> None:
+        """Let go of files and threads; the folder stays without an index."""
+        self._helper.shutdown()
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
     def finish(self, provenance: dict, coverage: dict) -> None:
         """Close the shards and publish the index, sealed.
 
         ``coverage`` gets the number of records of each phase and kind, unless it has these already: a trace that is
         written again keeps what the run counted.
         """
-        self._helper.shutdown()
-        if self._shard is not None:
-            self._shard.close()
-            self._shard = None
+        self.abandon()
         counts = [dict(phase=p, kind=k, count=count) for (p, k), count in sorted(self._added.items())]
         index = dict(
             format_version=FORMAT_VERSION,

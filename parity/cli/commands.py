@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
 from converters import errors
 from converters.rules.ports import Port
 from converters.rules.ports import port as port_of
@@ -32,6 +34,9 @@ from ..runs.bisect import bisect as find_first
 from ..runs.isolate import RunFolder
 from ..runs.run import check_legacy
 from ..runs.run import run as run_parity
+from ..scripts.checking import Checked, check_modules
+from ..scripts.judging import is_script, judge_scripts
+from ..scripts.names import GivenRules, rules_of
 from ..sides.adapter_check import Needs, check_adapters
 from ..sides.packages import check_packages
 from ..sides.places import RUN, SCRIPT
@@ -46,6 +51,8 @@ from .report_files import ReportFiles
 Progress = Callable[[str], None]
 
 REPORT_NAME = "report.json"
+#: Lines of a summary before its closing line.
+_MOST_SAID = 4
 #: What a user's input can cause; each message is one line.
 INPUT_ERRORS = (
     DuplicateRecordError,
@@ -92,7 +99,7 @@ def judge_run(
         **settings: the fields of :class:`Task`, :class:`Sources` and :class:`Machine`.
     """
     task, sources, machine = _settings(settings)
-    bounds = _tolerance(tolerance, rtol, atol)
+    bounds = tolerance_of(tolerance, rtol, atol)
     options = RunOptions(task, sources, machine, dtype, bounds, replay, isolate, exclusions)
     check_legacy(task.port.family, sources)
     prepared = prepare(task, sources, machine)
@@ -161,24 +168,30 @@ def compare(*, as_json: bool, quiet: bool, **settings: Any) -> int:
 
 def judge_traces(
     *, legacy: Path, new: Path, family: str | None, variant: str | None, tolerance: str, rtol: float, atol: float,
-    verify: bool, expect_digest: str | None, exclusions: tuple[Exclusion, ...] = (), files: ReportFiles = ReportFiles(),
+    rules: GivenRules = None, verify: bool, expect_digest: str | None, exclusions: tuple[Exclusion, ...] = (), files: ReportFiles = ReportFiles(),
 ) -> Verdict:  # fmt: skip
     """Compare two trace folders and judge them.
 
     What can turn the verdict is checked: always that the shards are whole, and with a tolerance other than ``exact``,
     where values count and not only digests, every tensor that is read; with ``verify`` every tensor there is. The
     indexes' own digests are checked always; ``expect_digest`` asks for one of the legacy trace. Without ``family`` and
-    ``variant`` the traces tell them.
+    ``variant`` the traces tell them. Traces of scripts have no family; ``rules`` are for these.
     """
     one, two = (Trace.load(folder, checked=tolerance != EXACT and not verify) for folder in (legacy, new))
-    port = _recorded_for(one, two, family, variant)
+    scripts = _are_of_scripts(one, two, family or variant, rules)
+    port = None if scripts else _recorded_for(one, two, family, variant)
     for trace in (one, two) if verify else ():
         trace.verify()
     if expect_digest is not None and not one.seal.startswith(expect_digest):
         raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
+    if port is None:
+        verdict = judge_scripts(one, two, rules_of(rules), exclusions, tolerance_of(tolerance, rtol, atol))
+        verdict = with_asked(verdict, exclusions)
+        _write_files(files, verdict, _audited(files, legacy))
+        return verdict
     try:
         excluded = (*port.family.exclusions, *exclusions)
-        verdict = with_asked(judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol)), exclusions)
+        verdict = with_asked(judge(one, two, port.mapping, excluded, tolerance_of(tolerance, rtol, atol)), exclusions)
     except errors.UnmappedKeyError as error:
         raise TraceError(
             f"{legacy} does not have the legacy layout of {port}; if the arguments are swapped, call "
@@ -186,6 +199,29 @@ def judge_traces(
         ) from error
     _write_files(files, verdict, _audited(files, legacy))
     return verdict
+
+
+def judge_modules(old: Module, new: Module, asked: Checked, files: ReportFiles, tell: Progress) -> Verdict:
+    """Compare two modules at hand, and write the files that tell the verdict."""
+    verdict = with_asked(check_modules(old, new, asked, tell), asked.exclusions)
+    _write_files(files, verdict, ())
+    return verdict
+
+
+def _are_of_scripts(one: Trace, two: Trace, port: str | None, rules: GivenRules) -> bool:
+    """Tell whether both traces are of scripts, whose names the user's rules pair, or of runs of a family.
+
+    Raises:
+        TraceError: if one is of each kind, or something was passed that is for the other kind.
+    """
+    script, other = ([trace for trace in (one, two) if is_script(trace) is kind] for kind in (True, False))
+    if script and other:
+        raise TraceError(f"{script[0].folder} was recorded by a script, {other[0].folder} by a run; give two of one kind.")
+    if script and port is not None:
+        raise TraceError(f"{one.folder} was recorded by a script and is of no family; leave --family and --variant out.")
+    if other and rules is not None:
+        raise TraceError(f"{one.folder} was recorded by a run, whose family has rules of its own; leave --rules out.")
+    return bool(script)
 
 
 def _recorded_for(legacy: Trace, new: Trace, family: str | None, variant: str | None) -> Port:
@@ -294,6 +330,13 @@ def _words(verdict: Verdict) -> dict[str, str]:
     return {"the detector": "the model", "The detector": "The model", ": detector": ": model"}
 
 
+def summary(verdict: Verdict) -> str:
+    """Return a verdict in at most five lines, the closing line last."""
+    words = _words(verdict)
+    said = [] if verdict.divergence is None else [verdict.divergence.message, *report.divergence_lines(verdict)]
+    return "\n".join(renamed([*said[:_MOST_SAID], report.closing_line(verdict)], words))
+
+
 def in_own_words(verdict: Verdict) -> Verdict:
     """Return a verdict for who reads its fields; of a model that is no detector it says so."""
     words = _words(verdict)
@@ -327,8 +370,9 @@ def machine_of(settings: dict[str, Any]) -> Machine:
     return Machine(**{**settings, "threads": settings["threads"] or default_threads()})
 
 
-def _tolerance(name: str, rtol: float, atol: float) -> Tolerance:
-    return Tolerance(name, rtol, atol) if name == FIXED else Tolerance(name)
+def tolerance_of(tolerance: str, rtol: float, atol: float) -> Tolerance:
+    """Return a tolerance of its name and, of ``fixed``, its bounds."""
+    return Tolerance(tolerance, rtol, atol) if tolerance == FIXED else Tolerance(tolerance)
 
 
 def _audited(files: ReportFiles, *traces: Path) -> tuple[near_ties.AuditedDecision, ...]:

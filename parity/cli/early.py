@@ -127,6 +127,29 @@ def task_options(
     return dict(sizes=sizes, checks=check, ranks=ranks, **training, **settings)
 
 
+def input_options(*, inputs: Path | None, image: tuple[Path, ...], **settings: Any) -> dict[str, Any]:
+    """Put the options of inputs that a user brings into the fields of their sources; refuse those that contradict them."""
+    if inputs is not None and image:
+        raise click.BadParameter("--inputs and --image are two ways to give inputs; pass one of them.")
+    if (inputs is not None or image) and settings["objects"] is not None:
+        raise click.BadParameter("--objects is of made-up inputs; leave it out with --inputs and --image.")
+    if inputs is not None and settings["size"] is not None:
+        raise click.BadParameter("--size is of made-up inputs and of --image; leave it out with --inputs.")
+    with refusals():
+        if inputs is not None:
+            check_file(inputs, "named tensors", "a .safetensors file")
+        for file in image:
+            check_file(file, "an image", "a file such as a .jpg or .png")
+        if image and registry.get(settings["family"]).inputs is not None:
+            raise FamilyError(
+                f"Family {settings['family']} has inputs of its own, which are no images; pass a file of them with --inputs."
+            )
+    sizes = settings["size"] if image else None
+    if sizes is not None and len(sizes) != len(image):
+        raise click.BadParameter(f"--size gives {counted(len(sizes), 'size')} for {counted(len(image), 'image')}; give one each.")
+    return dict(settings, inputs=inputs, images=image, image_sizes=sizes)
+
+
 def refuse_early(
     *, out: Path | None = None, force: bool = False, marker: str = RUN, golden: Path | None = None,
     checkpoint: Path | None = None, port: Port | None = None, legacy_repo: Path | None = None,

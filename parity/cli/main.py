@@ -15,10 +15,11 @@ from ddq_port import __version__, requirements
 from legacy_adapters import registry
 
 from ..sides import places
-from . import curves_options, eval_options, rehearse_options, whole_options
+from . import curves_options, eval_options, new_family, preprocess_command, rehearse_options, whole_options
 from .early import (
     bounds_options,
     excluded,
+    input_options,
     needs_detector,
     needs_out,
     refusals,
@@ -45,7 +46,9 @@ from .options import (
     MACHINE,
     NEW,
     OUTPUT,
+    OWN_INPUTS,
     RECORDED_FAMILY,
+    RULES,
     TASK,
     TRAINING,
     having,
@@ -72,7 +75,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXIT_CODES)
-@having(*FAMILY, *LEGACY, *CHECKPOINT, *NEW, *TASK, *TRAINING)
+@having(*FAMILY, *LEGACY, *CHECKPOINT, *NEW, *TASK, *OWN_INPUTS, *TRAINING)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
@@ -106,7 +109,8 @@ def cli() -> None:
 @having(*EXCLUSIONS, *MACHINE, *KEPT, *FILES, *OUTPUT)
 def run(json: bool, exclude: tuple[str, ...], reason: tuple[str, ...], **settings: Any) -> None:
     """Run both sides on the same weights and inputs, and compare them."""
-    settings = dict(with_files(task_options(**bounds_options(**settings))), exclusions=excluded(exclude, reason))
+    settings = with_files(task_options(**bounds_options(**input_options(**settings))))
+    settings["exclusions"] = excluded(exclude, reason)
     refuse_early(**settings)
     del settings["force"]
 
@@ -170,7 +174,7 @@ def demo(json: bool, **settings: Any) -> None:
 @cli.command(epilog=EXIT_CODES)
 @click.argument("legacy", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@having(*RECORDED_FAMILY)
+@having(*RECORDED_FAMILY, *RULES)
 @click.option(
     "--tolerance", type=click.Choice(["exact", "fixed"]), default="exact", show_default=True, help=f"{FIXED_HELP}."
 )
@@ -361,26 +365,8 @@ def _whole(kind: str, as_json: bool, arguments: dict[str, Any]) -> None:
     sys.exit(getattr(whole_command, kind)(as_json=as_json, **arguments))
 
 
-@cli.command("new-family", epilog="""\b
-Exit codes:
-  0  written
-  2  usage or bad input
-  70 a bug in ddq-parity itself""")  # fmt: skip
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-q", "--quiet", is_flag=True, help="Do not say what comes next.")
-def new_family(folder: Path, quiet: bool) -> None:
-    """Write a template of a family into FOLDER.
-
-    The template works as it is. Put the old code and your port into it, step by step.
-    """
-    from . import new_family as template
-
-    with refusals():
-        files = template.write(folder)
-    if not quiet:
-        click.echo(f"wrote {', '.join(files)} into {folder}")
-        click.echo(f"try it:    ddq-parity run --family {folder}")
-        click.echo("then put the old code into legacy.py, your port into new.py, their names into rules.py")
+cli.add_command(new_family.command)
+cli.add_command(preprocess_command.command)
 
 
 def demo_file() -> Path:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
+
 import legacy_adapters
 
 from ..sides.settings import SettingsError
+from .early import refusals
 from .output import whole_folder
 
 _TEMPLATE = Path(legacy_adapters.__file__).with_name("template")
@@ -34,3 +37,23 @@ def write(folder: Path) -> tuple[str, ...]:
             text = path.read_text(encoding="utf-8").replace(f'"{_NAME}"', f'"{name}"')
             (made / path.name).write_text(text, encoding="utf-8")
     return tuple(path.name for path in files)
+
+
+@click.command("new-family", epilog="""\b
+Exit codes:
+  0  written
+  2  usage or bad input
+  70 a bug in ddq-parity itself""")  # fmt: skip
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-q", "--quiet", is_flag=True, help="Do not say what comes next.")
+def command(folder: Path, quiet: bool) -> None:
+    """Write a template of a family into FOLDER.
+
+    The template works as it is. Put the old code and your port into it, step by step.
+    """
+    with refusals():
+        files = write(folder)
+    if not quiet:
+        click.echo(f"wrote {', '.join(files)} into {folder}")
+        click.echo(f"try it:    ddq-parity run --family {folder}")
+        click.echo("then put the old code into legacy.py, your port into new.py, their names into rules.py")

@@ -54,6 +54,14 @@ RECORDED_FAMILY = (
         help="Which model of the family. [default: the one that the traces were recorded for]",
     ),
 )
+RULES = (
+    click.option(
+        "--rules",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Of traces that scripts recorded: what names become on the new side, a rule file (docs/rules.md). [default: the "
+        "same names]",
+    ),
+)
 GOLDEN_FAMILY = (
     click.option("--family", metavar="NAME|FOLDER", help=f"{_FAMILIES}. [default: the one that FILE was recorded for]"),
 )
@@ -94,6 +102,21 @@ TASK = (
         default=0,
         show_default=True,
         help="Seed of inputs, weights and random draws.",
+    ),
+)
+OWN_INPUTS = (
+    click.option(
+        "--inputs",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Give both sides the tensors of this .safetensors file: NAME for both phases, or predict.NAME and train.NAME. "
+        "[default: made-up inputs]",
+    ),
+    click.option(
+        "--image",
+        type=click.Path(path_type=Path, dir_okay=False),
+        multiple=True,
+        help="Give both sides a batch of this image file, resized to --size (or shrunk to 800x1333), normalised and padded. "
+        "May be repeated.",
     ),
 )
 CHECK = (

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.tasks import made_up, probes
 from legacy_adapters.training.phases import step_of
 
@@ -18,6 +19,7 @@ from ..traces.kinds import OF_TAPS, Kind
 
 _PHASES = {
     "predict": "inference", "train": "training", made_up.PHASE: "made-up predictions", probes.PHASE: "at the threshold",
+    SCRIPT: "script",
 }  # fmt: skip
 
 

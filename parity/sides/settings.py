@@ -195,6 +195,9 @@ class Sources:
         checkpoint: weights of either layout; None means seeded ones.
         new_adapter: adapter file of the new side; None means the family's own.
         require_known_commit: refuse legacy code that is not as it was published.
+        inputs: safetensors file of what both sides are given, see :mod:`.own_inputs`; None for made-up inputs.
+        images: image files of which a batch is made.
+        image_sizes: (h, w) of each of these; None to shrink what is large.
     """
 
     legacy_repo: Path | None = None
@@ -202,7 +205,14 @@ class Sources:
     checkpoint: Path | None = None
     new_adapter: Path | None = None
     require_known_commit: bool = False
+    inputs: Path | None = None
+    images: tuple[Path, ...] = ()
+    image_sizes: tuple[tuple[int, int], ...] | None = None
 
+    @property
+    def own_inputs(self) -> bool:
+        """Tell whether a user brings the inputs."""
+        return self.inputs is not None or bool(self.images)
 
     def new_side(self, family: Family) -> Side:
         """Return how the new side of a family is run from these sources."""

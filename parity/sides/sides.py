@@ -37,6 +37,7 @@ from ..comparing.converted import decisions_for_new_side, in_new_form, twin_name
 from ..comparing.pairing import LEGACY, NEW, translator
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, decisions
+from . import own_inputs
 from .prepare import seeded_batch, seeded_weights
 from .settings import TWIN, Machine, SettingsError, Sources, Task
 from .shared import foreign
@@ -76,8 +77,16 @@ def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:
     check_device(machine)
     port = with_layouts(task.port, sources, machine)
     weights = both_layouts(port, task.seed, sources.checkpoint)
-    given = {phase: inputs_of(replace(task, port=port), phase) for phase in (PREDICT, TRAIN)}
-    return Prepared(port, weights, given)
+    return Prepared(port, weights, _given(replace(task, port=port), sources))
+
+
+def _given(task: Task, sources: Sources) -> Mapping[str, Mapping[str, Tensor]]:
+    """Return the inputs of both phases: those that a user brings, else made-up ones."""
+    family = task.port.family
+    if sources.images:
+        return own_inputs.of_images(sources.images, sources.image_sizes, family.batch_divisor)
+    made = {phase: inputs_of(task, phase) for phase in (PREDICT, TRAIN)}
+    return made if sources.inputs is None else own_inputs.of_file(sources.inputs, made, family.inputs is None)
 
 
 def with_layouts(port: Port, sources: Sources, machine: Machine) -> Port:
@@ -185,6 +194,7 @@ class Sides:
             contiguous = {key: value.contiguous() for key, value in tensors.items()}
             save_file(contiguous, str(self._weights(side)))
         save_file(prepared.inputs(), str(self.folder / "inputs.safetensors"))
+        self._own = prepared.given if sources.own_inputs else None
         phases = [phase_of(step, rank) for step in range(1, task.steps + 1) for rank in task.every_rank]
         self._step_inputs = tuple(self._write_step(number, phase) for number, phase in enumerate(phases, 1))
 
@@ -271,7 +281,7 @@ class Sides:
     def _write_step(self, number: int, phase: str) -> str:
         path = self.folder / "steps" / f"{number:05d}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save_file(dict(inputs_of(self.task, phase)), str(path))
+        save_file(dict(self._own[TRAIN] if self._own else inputs_of(self.task, phase)), str(path))
         return str(path)
 
     def _weights(self, side: str) -> Path:

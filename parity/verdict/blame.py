@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legacy_adapters.ground.words import capital, counted
+from legacy_adapters.ground.words import counted
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.tasks import made_up
+from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
-from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
+from ..traces.kinds import FLOW, OF_MODULES, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
 from .counterparts import Counterparts
+from .sentences import DETECTOR, call_of, quoted, sentence_of
 
-DETECTOR = "the detector"
 OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
 WRAPPER = "the optimizer wrapper"
 #: Share of the trained parameters from which on what differs is none of their own.
@@ -105,8 +105,11 @@ def first_divergence(
     if not rejected:
         return _describe_added(_cause(added), counterparts) if added else None
     first = rejected[0]
-    if (first.pair.new.phase, first.pair.new.kind) == ("train", Kind.GRAD):
-        first = _deepest_gradient([c for c in rejected if c.pair.new.phase == "train"], comparisons)
+    phase, kind = first.pair.new.phase, first.pair.new.kind
+    if phase in ("train", SCRIPT) and kind == Kind.GRAD:
+        alike = (phase, kind, first.pair.new.call)
+        of_pass = [c for c in rejected if (c.pair.new.phase, c.pair.new.kind, c.pair.new.call) == alike]
+        first = _deepest_gradient(of_pass, comparisons)
     return describe(first, comparisons, optimizers)
 
 
@@ -155,7 +158,7 @@ def _describe_not_finite(strange: NotFinite, comparison: Comparison | None) -> D
     if strange.where == strange.name:
         text = f"In {step} `{strange.name}` (call {strange.call}) makes {strange.what} of finite numbers."
     else:
-        text = f"In {step} the code of {_quoted(strange.where)} gives {strange.what} to `{strange.name}`."
+        text = f"In {step} the code of {quoted(strange.where)} gives {strange.what} to `{strange.name}`."
     return Divergence(strange.where or DETECTOR, (strange.where, strange.where), text, comparison)
 
 
@@ -167,16 +170,16 @@ def describe_missing(record: Record, counterparts: Counterparts | None = None) -
         is_lone = counterparts.is_lone(record)
         record = counterparts.renamed(record)
     caller = record.scope or DETECTOR
-    call = _call(record)
+    call = call_of(record)
     if is_lone:
         text = f"Nothing on the new side stands for `{record.name}` ({call}), which the legacy side's code of "
-        return Divergence(caller, (legacy.scope, record.scope), f"{text}{_quoted(legacy.scope)} calls.", None)
+        return Divergence(caller, (legacy.scope, record.scope), f"{text}{quoted(legacy.scope)} calls.", None)
     if record.kind == Kind.MODULE_IN:
-        quoted = _quoted(record.scope)
-        text = f"The code of {quoted} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
+        code = quoted(record.scope)
+        text = f"The code of {code} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
         return Divergence(caller, (legacy.scope, record.scope), text, None)
     if record.kind == Kind.OUT_GRAD:
-        text = f"Backward, no gradient comes from the code of {_quoted(record.scope)} to `{record.name}` ({call})."
+        text = f"Backward, no gradient comes from the code of {quoted(record.scope)} to `{record.name}` ({call})."
         return Divergence(caller, (legacy.scope, record.scope), text, None)
     if record.kind in (Kind.SETTING, Kind.CLIP):
         without = "clip gradients" if record.kind == Kind.CLIP else f"train `{record.name}`"
@@ -189,9 +192,9 @@ def describe_missing(record: Record, counterparts: Counterparts | None = None) -
 def _describe_cut(legacy: Record, counterparts: Counterparts | None) -> Divergence:
     """Describe where a tensor lost its way back; the place is the new side's."""
     record = legacy if counterparts is None else counterparts.renamed(legacy)
-    call = _call(record)
+    call = call_of(record)
     if record.kind == Kind.IN_GRAD:
-        text = f"The code of {_quoted(record.scope)} gives `{record.name}` ({call}) a `{record.slot}` that is cut off"
+        text = f"The code of {quoted(record.scope)} gives `{record.name}` ({call}) a `{record.slot}` that is cut off"
         where, modules = record.scope or DETECTOR, (legacy.scope, record.scope)
     else:
         slot = f" {record.slot}" if record.slot else ""
@@ -209,13 +212,13 @@ def _cause(added: Sequence[Record]) -> Record:
 
 def _describe_added(record: Record, counterparts: Counterparts | None = None) -> Divergence:
     """Describe a record of the new side without a twin."""
-    call = f"call {record.call} of the {record.phase} phase"
+    call = call_of(record)
     if counterparts is not None and record.kind in OF_MODULES and not counterparts.is_of_both(record.name):
         text = f"Nothing on the legacy side stands for `{record.name}` ({call}), which the code of "
         modules = (record.scope, record.scope)
-        return Divergence(record.scope or DETECTOR, modules, f"{text}{_quoted(record.scope)} calls.", None)
+        return Divergence(record.scope or DETECTOR, modules, f"{text}{quoted(record.scope)} calls.", None)
     if record.kind == Kind.MODULE_IN:
-        text = f"The code of {_quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
+        text = f"The code of {quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
     if record.kind in (Kind.SETTING, Kind.CLIP):
         what = "clips gradients" if record.kind == Kind.CLIP else f"trains `{record.name}`"
@@ -234,7 +237,7 @@ def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comp
     last_run: dict[str, int] = {}
     for index, comparison in enumerate(comparisons):
         record = comparison.pair.new
-        if record.phase == "train" and record.kind == Kind.MODULE_OUT:
+        if record.phase in ("train", SCRIPT) and record.kind == Kind.MODULE_OUT:
             last_run[record.name] = index
     return max(rejected, key=lambda comparison: _last_run(last_run, comparison.pair.new.name))
 
@@ -263,14 +266,14 @@ def describe(
     kind = Kind(record.kind)
     if step_of(record.phase) is not None and kind.blame is Blame.NAME:
         return _describe_step(comparison, comparisons, optimizers)
-    call, is_foreign = _call(record), comparison.pair.scope != record.scope
+    call, is_foreign = call_of(record), comparison.pair.scope != record.scope
     if (kind is Kind.MODULE_IN or kind in OF_TAPS) and is_foreign:
-        expected, actual = comparison.pair.scope, _quoted(record.scope)
+        expected, actual = comparison.pair.scope, quoted(record.scope)
         what = "Tap `{}` ({}) is reached" if kind in OF_TAPS else "`{}` ({}) is called"
         text = f"{what.format(record.name, call)} by the code of {actual}, on the legacy side by that of "
-        text += f"{_quoted(expected)}."
+        text += f"{quoted(expected)}."
         return Divergence(expected or DETECTOR, (legacy.scope, expected), text, comparison)
-    text = _sentence(kind, record)
+    text = sentence_of(kind, record, has_flow=not comparisons or any(c.pair.new.kind in FLOW for c in comparisons))
     if kind.blame is Blame.NAME:
         return Divergence(record.name, None, text, comparison)
     if kind is Kind.RANDOM:
@@ -278,39 +281,6 @@ def describe(
     if kind.blame is Blame.MODULE:
         return Divergence(record.name or DETECTOR, (legacy.name, record.name), text, comparison)
     return Divergence(record.scope or DETECTOR, (legacy.scope, record.scope), text, comparison)
-
-
-#: What a first difference in a record of each kind shows; see :func:`_sentence` for what the fields are.
-_SENTENCES = {
-    Kind.RANDOM: "The code of {scope} leaves another random state: {name}'s generator ({phase} phase).",
-    Kind.INIT: "`{name}` is initialised differently.",
-    Kind.PARAM: "The weights differ before anything runs: `{name}`.",
-    Kind.MODULE_IN: "The code of {scope} calls `{name}` ({call}) with another `{slot}`.",
-    Kind.MODULE_OUT: "`{name}` ({call}{output}) gives another output for equal inputs.",
-    Kind.METHOD_IN: "The code of {scope} calls `{method}` ({call}) with another `{item}`.",
-    Kind.METHOD_OUT: "`{method}` of {module} ({call}{result}) gives another result for equal arguments.",
-    Kind.BASIS: "{Scope} decides on another `{slot}`: tap `{name}` ({call}).",
-    Kind.TAP: "{Scope} decides differently: tap `{name}` ({call}).",
-    Kind.LOSS: "The loss term `{name}` differs; all module calls are equal.",
-    Kind.OUT_GRAD: "Backward, the code of {scope} makes another gradient of output{space}{slot} of `{name}` ({call}).",
-    Kind.IN_GRAD: "Backward, `{name}` ({call}) makes another gradient of its `{slot}` from equal ones.",
-    Kind.GRAD: "The gradient of `{name}` differs; all gradients that flow between modules are equal.",
-    Kind.STATE: "Training leaves `{name}` different; outputs, losses and gradients are equal.",
-}
-_OF_MADE_UP = "Of equal made-up logits and boxes {scope} or what follows makes other `{slot}` ({call})."
-
-
-def _sentence(kind: Kind, record: Record) -> str:
-    """Say what a first difference in ``record`` shows; the slot of a method's begins with the method's name."""
-    slot, scope = record.slot, _quoted(record.scope)
-    method, _, item = slot.partition(".") if kind in OF_METHODS else ("", "", slot)
-    is_made_up = kind is Kind.TAP and (record.phase, record.name) == (made_up.PHASE, made_up.NAME)
-    return (_OF_MADE_UP if is_made_up else _SENTENCES[kind]).format(
-        name=record.name, phase=record.phase, call=_call(record), slot=slot, space=" " if slot else "",
-        scope=scope, Scope=capital(scope), output=f", output {slot}" if slot else "",
-        method=".".join(filter(None, (record.name, method))), module=_quoted(record.name), item=item,
-        result=f", result {item}" if item else "",
-    )  # fmt: skip
 
 
 def _describe_step(
@@ -381,12 +351,3 @@ def common_module(names: Sequence[str]) -> str:
     while all(len(path) > shared for path in paths) and len({path[shared] for path in paths}) == 1:
         shared += 1
     return ".".join(paths[0][:shared])
-
-
-def _call(record: Record) -> str:
-    is_step = step_of(record.phase) is not None
-    return f"call {record.call} " + (f"in {record.phase}" if is_step else f"of the {record.phase} phase")
-
-
-def _quoted(scope: str) -> str:
-    return f"`{scope}`" if scope else DETECTOR

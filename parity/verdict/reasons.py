@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from legacy_adapters.ground.words import counted
+from legacy_adapters.scripting import phase as scripts
 from legacy_adapters.tasks.initialising import INIT
 from legacy_adapters.training.phases import phase_of
 
@@ -23,7 +24,7 @@ MAX_EXCLUDED_SHARE = 0.02
 #: Phase and kind of the records without which a check has not taken place.
 EVIDENCE_OF_CHECKS = {
     "forward": ("predict", Kind.MODULE_OUT), "loss": ("train", Kind.LOSS), "grad": ("train", Kind.GRAD),
-    "init": (INIT, Kind.INIT),
+    "init": (INIT, Kind.INIT), scripts.CALL: (scripts.PHASE, Kind.MODULE_OUT), scripts.BACKWARD: (scripts.PHASE, Kind.GRAD),
 }  # fmt: skip
 #: Kinds that every step of a training must have left; an optimizer may be without state.
 _STEP_EVIDENCE = (Kind.LOSS, Kind.GRAD, Kind.SETTING, Kind.STATE)

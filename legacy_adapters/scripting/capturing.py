@@ -1,0 +1,321 @@
+"""The block in which a script's model is recorded, and the folder that it leaves."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from torch import nn
+
+from ..numerics.seeding import RandomWatch, seed_all
+from ..origin import report
+from ..recording import gradients, kinds
+from ..recording.recorder import Recorder
+from ..recording.taps import Tap, installed, matchings, random_taps, rankings
+from ..recording.trace_writer import INDEX_NAME, TraceWriter, content_digest
+from ..recording.values import flatten
+from .backward import Backward
+from .environment import described
+from .opened import opened, opened_whole, sealed_in
+from .phase import BACKWARD, CALL, PHASE
+
+_WEIGHTS = "weights"
+
+
+class CaptureError(ValueError):
+    """What a script asks for cannot be recorded; the message is one line."""
+
+
+class Recording:
+    """The block that is being recorded; further values of the script are added to it.
+
+    Attributes:
+        folder: of the trace, once the block has ended.
+    """
+
+    def __init__(self, folder: str, recorder: Recorder) -> None:
+        self.folder = folder
+        self._recorder = recorder
+
+    def tap(self, name: str, value: Any) -> Any:
+        """Record a value that the script computes itself, under a name that both sides give it; return it.
+
+        Raises:
+            CaptureError: if the block has ended, or there is no tensor or number in the value.
+        """
+        return self._added(kinds.TAP, name, value)
+
+    def loss(self, name: str, value: Any) -> Any:
+        """Record a loss term, under a name that both sides give it; return it, to go backward from.
+
+        Raises:
+            CaptureError: if the block has ended, or there is no tensor or number in the value.
+        """
+        return self._added(kinds.LOSS, name, value)
+
+    def _added(self, kind: str, name: str, value: Any) -> Any:
+        if not self._recorder.phase:
+            raise CaptureError("`{}` was given after the block; call it within `with capture(...)`.".format(name))
+        if not any(True for _ in flatten(opened(value))):
+            raise CaptureError(
+                "`{}` is {}, which holds no tensor and no number; give one.".format(name, type(value).__name__)
+            )
+        self._recorder.add(kind, name, self._recorder.next_call(kind, name), value)
+        return value
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    folder: Any,
+    *,
+    seed: Optional[int] = None,
+    gradient_flow: bool = True,
+    title: str = "",
+    force: bool = False,
+) -> Iterator[Recording]:
+    """Record all that a model computes in the block into the trace ``folder``.
+
+    Recorded are its weights, inputs and outputs of every module call, the model's own among them, decisions (``topk``,
+    ``sort``, matchings), random draws and the states of the generators, and, where the block goes backward, gradients of
+    inputs and outputs of modules and of parameters; at the end the weights again. The model is as before afterwards.
+
+    The folder appears when the block has ended. If the block raises, nothing of it is left.
+
+    Args:
+        model: any module; not compiled, scripted or wrapped for several processes.
+        folder: of the trace; must not exist.
+        seed: to seed torch's, numpy's and Python's generators with, at the beginning; None leaves them as they are.
+        gradient_flow: record gradients over the borders of module calls, not only of parameters.
+        title: what the code is called in reports. [the model's class]
+        force: replace an earlier trace.
+
+    Raises:
+        CaptureError: if the model cannot be recorded, or the block does not call it.
+        FileExistsError: if there is something at ``folder`` that may not be replaced.
+        FileNotFoundError: if the folder in which it is to be made is not there.
+    """
+    path = os.path.abspath(os.fspath(folder))
+    check_model(model)
+    _check_place(path, force)
+    made = os.path.join(os.path.dirname(path), ".{}.{}.new".format(os.path.basename(path), os.getpid()))
+    try:
+        with recorded(model, made, seed, gradient_flow, title) as recording:
+            recording.folder = path
+            yield recording
+        _publish(made, path)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def recorded(
+    model: nn.Module,
+    folder: str,
+    seed: Optional[int],
+    gradient_flow: bool = True,
+    title: str = "",
+    replay: Optional[Dict[str, torch.Tensor]] = None,
+    decide: bool = True,
+    keep_stopped: bool = False,
+) -> Iterator[Recording]:
+    """Record into a new folder, which is whole only if there is an index in it; arguments as of :func:`capture`.
+
+    Args:
+        model: see there.
+        folder: see there.
+        seed: see there.
+        gradient_flow: see there.
+        title: see there.
+        replay: decisions and draws to go on with in place of the model's own, see :func:`..recording.taps.installed`.
+        decide: under replay, let the model decide as well.
+        keep_stopped: if the block raises, write what was recorded until then, with the error as ``stopped``.
+    """
+    flow = gradient_flow and gradients.supported()
+    writer = TraceWriter(folder)
+    watch = _Root(model)
+    recorder = Recorder(writer, flow, opened=opened, root=True)
+    provenance = described(model, title, flow)
+    with recorder.in_phase(_WEIGHTS):
+        _add_state(recorder, kinds.PARAM, model)
+    if seed is not None:
+        seed_all(seed, PHASE)
+    provenance["random_start"] = {
+        name: content_digest(digest) for name, digest in RandomWatch().all().items()
+    }
+    backward = Backward(recorder, model)
+    try:
+        with ExitStack() as stack:
+            stack.callback(watch.detach)
+            watch.attach(recorder)
+            stack.callback(recorder.detach)
+            recorder.attach(model)
+            stack.enter_context(installed(taps(), recorder, replay, decide))
+            stack.enter_context(backward.watched())
+            stack.enter_context(recorder.in_phase(PHASE, draws=True, methods=False, idle_generators=False))
+            yield Recording(folder, recorder)
+            _add_state(recorder, kinds.STATE, model)
+        if not recorder.has_calls:
+            raise CaptureError("The block calls no module of the model; run the model within `with capture(...)`.")
+    except BaseException as error:
+        if not keep_stopped or isinstance(error, CaptureError):
+            writer.abandon()
+            raise
+        provenance["stopped"] = report(error)
+        _finish(recorder, provenance, model, backward, watch)
+        raise
+    _finish(recorder, provenance, model, backward, watch)
+
+
+def taps() -> List[Tap]:
+    """Return the functions whose decisions and draws are recorded."""
+    return [*random_taps(), *rankings("ranking"), *matchings({})]
+
+
+def check_model(model: Any) -> None:
+    """Refuse what cannot be recorded.
+
+    Raises:
+        CaptureError: saying why.
+    """
+    if not isinstance(model, nn.Module):
+        raise CaptureError("Expected a torch.nn.Module, found {} ({!r:.40}).".format(type(model).__name__, model))
+    for name, module in model.named_modules():
+        kind = "{}.{}".format(type(module).__module__, type(module).__qualname__)
+        where = "Module `{}`".format(name) if name else "The model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CaptureError("{} is scripted ({}), and its calls cannot be seen; give the module itself.".format(where, kind))
+        if kind.startswith("torch._dynamo."):
+            raise CaptureError("{} is compiled ({}); give the module that was compiled.".format(where, kind))
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            raise CaptureError("{} is wrapped for several devices or processes ({}); give its `.module`.".format(where, kind))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if type(tensor).__name__ in ("UninitializedParameter", "UninitializedBuffer"):
+            raise CaptureError("`{}` has no shape before the model has run once; run it, then record.".format(name))
+        if tensor.device.type == "meta":
+            raise CaptureError("`{}` is on the meta device and has no values; load the weights first.".format(name))
+
+
+class _Root:
+    """Note calls of the model itself: what it changes of its inputs, and what it gives that cannot be recorded.
+
+    Attributes:
+        called: how often.
+        changed: inputs that it changes in place.
+        sealed: types of what it gives whose content cannot be seen.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.called = 0
+        self.changed: List[Tuple[str, str]] = []
+        self.sealed: List[str] = []
+        self._model = model
+        self._own: Any = None
+        self._put = False
+
+    def attach(self, recorder: Recorder) -> None:
+        """Go around the model's ``forward``; to be called before the recorder does."""
+        forward, model = self._model.forward, self._model
+
+        def around(*args: Any, **kwargs: Any) -> Any:
+            number, self.called = self.called, self.called + 1
+            before = _digests((args, kwargs))
+            result = forward(*args, **kwargs)
+            after = _digests((args, kwargs))
+            self.changed += [(PHASE, slot) for slot in before if before[slot] != after.get(slot)]
+            self.sealed += [name for name in sealed_in(result) if name not in self.sealed]
+            recorder.add(kinds.MODULE_OUT, "", number, _texts(result))
+            return result
+
+        self._own, self._put = vars(model).get("forward"), True
+        around.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+        model.forward = around
+
+    def detach(self) -> None:
+        """Take that away again."""
+        if self._put:
+            del self._model.forward
+            if self._own is not None:
+                self._model.forward = self._own
+            self._put = False
+
+
+def _texts(value: Any) -> Dict[str, torch.Tensor]:
+    """Return the texts among what a model gives, as bytes, by slot."""
+    texts = dict(flatten(opened_whole(value)))
+    for slot, _ in flatten(opened(value)):
+        texts.pop(slot, None)
+    return texts
+
+
+def _digests(value: Any) -> Dict[str, str]:
+    positional, named = value
+    tensors = [*flatten(opened(list(positional))), *flatten(opened(named))]
+    return {slot: content_digest(tensor) for slot, tensor in tensors if tensor.layout == torch.strided and tensor.dim()}
+
+
+def _add_state(recorder: Recorder, kind: str, model: nn.Module) -> None:
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            recorder.add(kind, name, 0, tensor, scope="")
+
+
+def _finish(recorder: Recorder, provenance: Dict[str, Any], model: nn.Module, backward: Backward, watch: _Root) -> None:
+    provenance["checks"] = [CALL] + ([BACKWARD] if backward.passes else [])
+    trained = {name: param for name, param in model.named_parameters() if param.requires_grad}
+    reached = {record.name for record in recorder.writer.records if record.kind == kinds.GRAD}
+    frozen = sorted(name for name, _ in model.named_parameters() if name not in trained)
+    coverage = dict(
+        recorder.coverage(),
+        without_gradient=sorted(set(trained) - reached) if backward.passes else [],
+        frozen=frozen if backward.passes else [],
+        changed_inputs=watch.changed,
+        sealed=watch.sealed,
+        shared=shared_modules(model),
+    )
+    recorder.writer.finish(provenance, coverage)
+
+
+def shared_modules(model: nn.Module) -> List[List[str]]:
+    """Return the paths of every module that has several, the one that its calls are recorded under first."""
+    paths: Dict[int, List[str]] = {}
+
+    def walk(module: nn.Module, path: str, around: Sequence[int]) -> None:
+        known = paths.setdefault(id(module), [])
+        known.append(path)
+        if len(known) > 1 or id(module) in around:
+            return
+        for name, child in module._modules.items():
+            if child is not None:
+                walk(child, path + "." + name if path else name, (*around, id(module)))
+
+    walk(model, "", ())
+    return [found for found in paths.values() if len(found) > 1]
+
+
+def _check_place(path: str, force: bool) -> None:
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        raise FileNotFoundError("{} is not a folder; make it, or choose another place than {}.".format(parent, path))
+    if os.path.lexists(path) and not force:
+        raise FileExistsError("{} exists; choose another name or pass force=True.".format(path))
+    if os.path.lexists(path) and not os.path.isfile(os.path.join(path, INDEX_NAME)):
+        raise FileExistsError("{} is no trace, so it is not replaced; choose another name.".format(path))
+
+
+def _publish(made: str, path: str) -> None:
+    """Give a whole trace its name; an earlier one is only removed when that is done."""
+    old = made[: -len("new")] + "old"
+    if os.path.lexists(path):
+        os.rename(path, old)
+    try:
+        os.rename(made, path)
+    except OSError:
+        if os.path.lexists(old):
+            os.rename(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Judge two traces that scripts recorded: by rules and names, with what a script must give both sides alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from converters.errors import listed
+from converters.rules.mapping import Mapping as Rules
+from converters.rules.mapping import Rule
+from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.recording.trace_writer import Record
+
+from ..comparing.compare import Tolerance
+from ..comparing.evidence import Evidence
+from ..comparing.pairing import Exclusion
+from ..traces.kinds import FLOW, Kind
+from ..traces.trace import Recording, Trace
+from ..verdict.outcome import INCOMPARABLE, MATCH
+from ..verdict.verdict import Verdict, judge
+from .names import whole_mapping
+
+
+def is_script(trace: Recording) -> bool:
+    """Tell whether a trace was recorded by a script and not by a run."""
+    return bool(trace.provenance.get("script"))
+
+
+def mapping_of(legacy: Recording, new: Recording, rules: Sequence[Rule]) -> Rules:
+    """Return the mapping between two scripts' traces; see :func:`.names.whole_mapping`."""
+    keys = {side: [r.name for r in of.records if r.kind == Kind.PARAM] for side, of in ((LEGACY, legacy), (NEW, new))}
+    shared = {side: of.coverage.get("shared", ()) for side, of in ((LEGACY, legacy), (NEW, new))}
+    return whole_mapping(rules, keys[LEGACY], keys[NEW], shared)
+
+
+def judge_scripts(
+    legacy: Trace, new: Trace, rules: Sequence[Rule], exclusions: tuple[Exclusion, ...] = (),
+    tolerance: Tolerance = Tolerance(), evidence: Evidence | None = None,
+) -> Verdict:  # fmt: skip
+    """Pair, compare and judge what two scripts recorded.
+
+    Beside what :func:`parity.verdict.verdict.judge` asks for, both sides must have been given the same inputs, been in one
+    mode and, where random numbers were drawn, begun with the same states of the generators. Gradients that flow between
+    modules are compared if both sides recorded them.
+
+    Raises:
+        converters.errors.MappingError: if the rules contradict each other.
+        parity.sides.settings.SettingsError: if a rule takes no key, or gives one that is kept.
+        parity.traces.trace.TraceError: if a tensor is not what was recorded.
+    """
+    legacy, new = _alike_in_flow(legacy, new)
+    mapping = mapping_of(legacy, new, rules)
+    reasons = tuple(_conditions(legacy, new))
+    verdict = judge(legacy, new, mapping, exclusions, tolerance, evidence)
+    given = _other_input(verdict)
+    if given or reasons:
+        why = (*reasons, *((given,) if given else ()))
+        divergence = verdict.divergence if given else None
+        return replace(verdict, outcome=INCOMPARABLE, reasons=why, divergence=divergence)
+    unseen = tuple(_unseen(legacy, new))
+    if verdict.outcome == MATCH and unseen:
+        return replace(verdict, outcome=INCOMPARABLE, reasons=unseen)
+    if verdict.outcome == INCOMPARABLE:
+        return replace(verdict, reasons=(*verdict.reasons, *unseen, *_advice(verdict, mapping)))
+    return verdict
+
+
+def _alike_in_flow(legacy: Trace, new: Trace) -> tuple[Trace, Trace]:
+    """Leave out the gradients between modules where only one side recorded them; torch before 2.1 cannot."""
+    has = [bool(side.provenance.get("gradient_flow")) for side in (legacy, new)]
+    if has[0] == has[1]:
+        return legacy, new
+    return _without_flow(legacy), _without_flow(new)
+
+
+def _without_flow(trace: Trace) -> Trace:
+    counts = [one for one in trace.coverage.get("records", ()) if one["kind"] not in FLOW]
+    return replace(
+        trace,
+        records=tuple(record for record in trace.records if record.kind not in FLOW),
+        coverage={**trace.coverage, "records": counts, "cut_off": []},
+        provenance={**trace.provenance, "gradient_flow": False},
+    )
+
+
+def _conditions(legacy: Trace, new: Trace) -> Iterator[str]:
+    """Say what scripts did not do alike, so that nothing can be compared."""
+    modes = [side.provenance.get("mode") for side in (legacy, new)]
+    if modes[0] != modes[1]:
+        yield f"The old model is in {modes[0]} mode, the new one in {modes[1]} mode; call .train() or .eval() on both."
+    drawn = {record.name for side in (legacy, new) for record in side.records if record.kind == Kind.RANDOM}
+    starts: list[dict[str, Any]] = [side.provenance.get("random_start") or {} for side in (legacy, new)]
+    other = [name for name in sorted(drawn) if starts[0].get(name) != starts[1].get(name)]
+    same_torch = legacy.provenance.get("torch") == new.provenance.get("torch")
+    if other and same_torch:
+        yield (
+            f"Random numbers are drawn, and {listed(other)} was in another state when the blocks began; seed "
+            "both alike, for instance with capture(..., seed=0)."
+        )
+
+
+def _other_input(verdict: Verdict) -> str:
+    """Say that the scripts give their models other inputs, if nothing differs before that; else an empty string."""
+    first = next((c for c in verdict.comparisons if not c.accepted), None)
+    lone = [item.record for item in verdict.coverage.unaccounted if _is_root_input(item.record)]
+    if first is not None and _is_root_input(first.pair.new):
+        record = first.pair.new
+        note = first.difference.note if first.difference is not None else ""
+        size = f" ({note})" if note else f" (by up to {first.difference.max_abs:.3g})" if first.difference else ""
+        return (
+            f"The models are given other inputs: `{record.slot or 'input'}` of call {record.call} differs{size}; give both "
+            "the same, for instance from a file."
+        )
+    if lone and first is None:
+        record = lone[0]
+        return f"Only one model is given `{record.slot or 'input'}` (call {record.call}); give both the same inputs."
+    return ""
+
+
+def _is_root_input(record: Record) -> bool:
+    return record.kind == Kind.MODULE_IN and not record.name
+
+
+def _unseen(legacy: Trace, new: Trace) -> Iterator[str]:
+    """Say what a model gives that no trace can hold."""
+    types = sorted({name for side in (legacy, new) for name in side.coverage.get("sealed", ())})
+    if types:
+        yield (
+            f"The model gives objects whose content cannot be seen ({listed(types)}); record what matters with "
+            "recording.tap(name, tensor)."
+        )
+    outputs = [{r.name for r in side.records if r.kind == Kind.MODULE_OUT} for side in (legacy, new)]
+    if not any("" in names for names in outputs):
+        calls = Counter(r.scope for side in (legacy, new) for r in side.records if r.kind == Kind.MODULE_OUT)
+        if calls and not any(r.kind in (Kind.TAP, Kind.LOSS) for r in new.records):
+            yield (
+                "The model itself is not called in the block, only modules of it, so what is made of their results is not "
+                "seen; call the model, or record results with recording.tap(name, tensor)."
+            )
+
+
+def _advice(verdict: Verdict, mapping: Rules) -> Iterator[str]:
+    """Say what to do about weights without a twin."""
+    lone = {
+        side: [i.record.name for i in verdict.coverage.unaccounted if i.side == side and i.record.kind == Kind.PARAM]
+        for side in (LEGACY, NEW)
+    }
+    if lone[LEGACY] or lone[NEW]:
+        told = [f"{word} {listed(names)}" for word, names in (("old", lone[LEGACY]), ("new", lone[NEW])) if names]
+        yield f"Weights without a twin: {'; '.join(told)}. Give rules that say which becomes which (docs/rules.md)."
+
+
