@@ -149,6 +149,8 @@ def judge_golden(
     where = machine_of(machine)
     recorded = golden.load(file, family)
     recorded.check_seal(file, expect_digest)
+    if recorded.task is None:
+        raise GoldenError(f"{file} is of a module that a test makes; run that test with pytest (docs/pytest.md).")
     check_packages(recorded.task.port.family, sources)
     prepared = prepare(recorded.task, sources, where)
     recorded.check_given(prepared)

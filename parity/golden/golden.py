@@ -73,8 +73,8 @@ class Golden:
     """A recording of the legacy side that needs no legacy code.
 
     Attributes:
-        task: what was computed.
-        sources: digests of the ``weights`` and ``inputs``.
+        task: what was computed; None for a module of a script, which whoever checks it must run again.
+        sources: digests of the ``weights`` and ``inputs``; none of a script's.
         provenance: which code ran, on what.
         coverage: as of a trace.
         records: as of a trace, in recording order.
@@ -84,7 +84,7 @@ class Golden:
         seal: digest of all that the file holds; empty before it is saved.
     """
 
-    task: Task
+    task: Task | None
     sources: dict[str, str]
     provenance: dict[str, Any]
     coverage: dict[str, Any]
@@ -205,7 +205,7 @@ def save(golden: Golden, path: Path) -> str:
         if (mask := golden.places.get(record.key)) is not None:
             masked[number] = masks.setdefault(content_digest(mask), (len(masks), mask))[0]
     header = dict(
-        format_version=FORMAT_VERSION, task={**golden.task.as_dict(), "family": golden.task.port.family.name},
+        format_version=FORMAT_VERSION, task=_plain(golden.task),
         given=golden.sources, provenance=golden.provenance,
         coverage=golden.coverage, records=rows, masked=masked,
     )  # fmt: skip
@@ -224,6 +224,27 @@ def save(golden: Golden, path: Path) -> str:
     np.savez_compressed(buffer, **arrays)
     write_whole(path, buffer.getvalue())
     return seal
+
+
+def _plain(task: Task | None) -> dict[str, Any] | None:
+    return None if task is None else {**task.as_dict(), "family": task.port.family.name}
+
+
+def _task_of(path: Path, plain: dict[str, Any] | None, family: str | None) -> Task | None:
+    """Return the task of a file's header, of the family that was asked for.
+
+    Raises:
+        GoldenError: if it is another family.
+    """
+    if plain is None:
+        return None
+    task = Task.from_dict({**plain, "family": family or plain["family"]})
+    if task.port.family.name != plain["family"]:
+        raise GoldenError(
+            f"{path} was recorded for family {plain['family']}, and --family {family} is family "
+            f"{task.port.family.name}; pass the folder of the first."
+        )
+    return task
 
 
 def _columns(spread: Norms) -> tuple[float, ...]:
@@ -312,14 +333,8 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         if name.startswith(_DECISION)
     }
     _check_decisions(path, records, decisions)
-    task = Task.from_dict({**header["task"], "family": family or header["task"]["family"]})
-    if task.port.family.name != header["task"]["family"]:
-        raise GoldenError(
-            f"{path} was recorded for family {header['task']['family']}, and --family {family} is family "
-            f"{task.port.family.name}; pass the folder of the first."
-        )
     return Golden(
-        task=task,
+        task=_task_of(path, header["task"], family),
         sources=dict(header["given"]),
         provenance=header["provenance"],
         coverage=header["coverage"],

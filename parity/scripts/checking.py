@@ -98,12 +98,12 @@ def check_modules(old: nn.Module, new: nn.Module, asked: Checked, progress: Prog
     if asked.weights not in (COPY, OWN):
         raise SettingsError(f"weights is {asked.weights!r}; expected {COPY!r} or {OWN!r}.")
     rules = rules_of(asked.rules)
-    models = {LEGACY: _copied(old, "old"), NEW: _copied(new, "new")}
+    models = {LEGACY: copied(old, "old"), NEW: copied(new, "new")}
     mapping = _mapping(rules, models)
     if asked.weights == COPY:
         _copy_weights(models, mapping)
-    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made, _own_states():
-        runs = _Runs(asked, Path(made), models)
+    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made, own_states():
+        runs = Runs(asked, Path(made), models)
         progress("running the old side")
         one = runs.run(LEGACY, LEGACY)
         progress("running the new side")
@@ -116,7 +116,7 @@ def check_modules(old: nn.Module, new: nn.Module, asked: Checked, progress: Prog
 
 
 def _derived(
-    runs: _Runs, one: Trace, mapping: Rules, asked: Checked, rules: Sequence, exact: Verdict, progress: Progress
+    runs: Runs, one: Trace, mapping: Rules, asked: Checked, rules: Sequence, exact: Verdict, progress: Progress
 ) -> Verdict:
     """Judge by the old side's own rounding, both sides under its decisions and draws."""
     formed = in_new_form(one, mapping)
@@ -142,7 +142,7 @@ def _derived(
     return judge_scripts(one, two, rules, asked.exclusions, asked.tolerance, evidence)
 
 
-class _Runs:
+class Runs:
     """Run copies of two models.
 
     Args:
@@ -235,7 +235,7 @@ def _copy_weights(models: Mapping[str, nn.Module], mapping: Rules) -> None:
             target[key].copy_(value)
 
 
-def _copied(model: nn.Module, name: str) -> nn.Module:
+def copied(model: nn.Module, name: str) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
@@ -259,7 +259,7 @@ def _in_float64(inputs: Any) -> Any:
 
 
 @contextmanager
-def _own_states() -> Iterator[None]:
+def own_states() -> Iterator[None]:
     """Leave the random generators of the script as they were."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     numpys, pythons = numpy.random.get_state(), random.getstate()

@@ -1,0 +1,1 @@
+"""The pytest plugin: the fixture ``parity``, which compares modules with golden files beside the test."""
