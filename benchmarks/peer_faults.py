@@ -10,11 +10,13 @@ rounding: derived here, its own there.
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,20 @@ import ddq_port.models  # noqa: F401  # isort: skip  (supplies mmcv._ext before 
 import torch
 
 from parity.comparing.compare import DERIVED, EXACT
-from tests.faults import model_attention, model_backbone, model_backward, model_decoder, model_head, model_hooks
-from tests.faults import model_losses, model_queries, training, training_options, weights
-from tests.faults.bench import ALARM, MISSED, NAMED, Bench
+from tests.faults import (
+    model_attention,
+    model_backbone,
+    model_backward,
+    model_decoder,
+    model_head,
+    model_hooks,
+    model_losses,
+    model_queries,
+    training,
+    training_options,
+    weights,
+)
+from tests.faults.bench import ALARM, MISNAMED, MISSED, NAMED, SILENT, Bench
 from tests.faults.catalogue import REWRITES
 from tests.faults.fault import DETECTOR, MODEL, Fault, Rewrite
 from tests.faults.ground import Ground
@@ -36,12 +49,13 @@ from .peer_pytest_torch import PytestTorch, Told
 OURS, PEER, PEER_EXACT = "ddq-parity", "pytest-torch", "pytest-torch, rtol = atol = 0"
 TOOLS = (OURS, PEER_EXACT, PEER)
 NOT_COVERED = "not covered"
+HARMLESS = "harmless rewrites"
 #: Errors that leave every output and loss as it is and show in gradients, or in the model's state, afterwards.
 _AFTERWARDS = ("batches_counted", "running_mean_moves", "frozen_stage_trains", "frozen_by_mistake")
 #: What pytest-torch has no comparison of two models for.
 _UNCLAIMED = ("gradients and state", "training steps")
 _DEFAULT = {
-    "forward": 24, "decisions": 12, "losses": 10, "weights": 12, "gradients and state": 12, "training steps": 12,
+    "forward": 18, "decisions": 9, "losses": 9, "weights": 9, "gradients and state": 9, "training steps": 10,
 }  # fmt: skip
 
 
@@ -81,48 +95,99 @@ class Saw:
 
 
 @dataclass(frozen=True)
+class Planted:
+    """What all tools said of one error or rewrite.
+
+    Attributes:
+        name: of it.
+        group: of errors; :data:`HARMLESS` for a rewrite.
+        saw: by tool.
+    """
+
+    name: str
+    group: str
+    saw: dict[str, Saw]
+
+
+@dataclass
 class Seen:
     """What all tools said.
 
     Attributes:
-        faults: group -> name -> tool -> what it said.
-        rewrites: name -> tool -> what it said.
+        planted: what was planted so far.
         legacy_seconds: that this toolkit's legacy side took.
         memory: tool -> most bytes of a process of it.
     """
 
-    faults: dict[str, dict[str, dict[str, Saw]]]
-    rewrites: dict[str, dict[str, Saw]]
-    legacy_seconds: float
-    memory: dict[str, int]
+    planted: list[Planted]
+    legacy_seconds: float = 0.0
+    memory: dict[str, int] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
+    @classmethod
+    def load(cls, file: Path) -> Seen:
+        """Read what an earlier run wrote; nothing without one."""
+        if not file.is_file():
+            return cls([])
+        plain = json.loads(file.read_text())
+        planted = [
+            Planted(one["name"], one["group"], {tool: Saw(**saw) for tool, saw in one["saw"].items()}) for one in plain["planted"]
+        ]
+        return cls(planted, plain["legacy_seconds"], plain["memory"])
+
+    def save(self, file: Path) -> None:
+        """Write it, as JSON."""
+        file.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
 
-def measure(each: int | None, rewrites: int, progress: Callable[[str], None]) -> Seen:
-    """Plant errors and rewrites one after the other.
+def measure(each: int | None, rewrites: int, out: Path, progress: Callable[[str], None]) -> Seen:
+    """Plant errors and rewrites, one after the other; what ``out`` holds of an earlier run is not planted again.
 
     Args:
         each: number of errors of a group; None for the usual ones.
         rewrites: number of rewrites.
+        out: is written after each.
         progress: is told each step.
     """
     torch.set_num_threads(1)
-    chosen = {group: evenly(faults, each or _DEFAULT[group]) for group, faults in groups().items()}
-    harmless = evenly([one for one in REWRITES.values() if (one.place, one.setting) == (MODEL, "plain")], rewrites)
-    use_forks()
-    with tempfile.TemporaryDirectory(prefix="ddq-peers-") as made:
-        bench = Bench(Path(made))
-        begin = time.monotonic()
-        ground = bench._ground("plain", EXACT)
-        seconds = time.monotonic() - begin
-        asked = _Asked(bench, PytestTorch(ground.sides))
-        told = {group: asked.faults(group, faults, progress) for group, faults in chosen.items()}
-        calm = asked.rewrites(harmless, progress)
-        memory = {OURS: _peak(ground), PEER_EXACT: asked.peer.clean(0.0).memory, PEER: asked.peer.clean(None).memory}
-    return Seen(told, calm, seconds, memory)
+    chosen = [(fault, group) for group, faults in groups().items() for fault in evenly(faults, each or _DEFAULT[group])]
+    harmless = [one for one in REWRITES.values() if (one.place, one.setting) == (MODEL, "plain")]
+    chosen += [(one, HARMLESS) for one in evenly(harmless, rewrites)]
+    seen = Seen.load(out)
+    done = {one.name for one in seen.planted}
+    left = [(one, group) for one, group in _in_turn(chosen) if one.name not in done]
+    if left:
+        use_forks()
+        with tempfile.TemporaryDirectory(prefix="ddq-peers-") as made:
+            _plant(left, seen, Bench(Path(made)), out, progress)
+    names = {one.name for one, _ in chosen}
+    return Seen([one for one in seen.planted if one.name in names], seen.legacy_seconds, seen.memory)
+
+
+def _in_turn(chosen: Sequence[tuple[Any, str]]) -> list[tuple[Any, str]]:
+    """Order what is chosen so that every group has its share of the beginning."""
+    sizes = Counter(group for _, group in chosen)
+    places: Counter[str] = Counter()
+    ranked = []
+    for one, group in chosen:
+        ranked.append((places[group] / sizes[group], one, group))
+        places[group] += 1
+    return [(one, group) for _, one, group in sorted(ranked, key=lambda row: row[0])]
+
+
+def _plant(
+    left: Sequence[tuple[Any, str]], seen: Seen, bench: Bench, out: Path, progress: Callable[[str], None]
+) -> None:
+    begin = time.monotonic()
+    ground = bench._ground("plain", EXACT)
+    seen.legacy_seconds = time.monotonic() - begin
+    asked = _Asked(bench, PytestTorch(ground.sides))
+    seen.memory = {OURS: _peak(ground), PEER_EXACT: asked.peer.clean(0.0).memory, PEER: asked.peer.clean(None).memory}
+    for number, (one, group) in enumerate(left, 1):
+        saw = asked.rewrite(one) if group == HARMLESS else asked.fault(one, group not in _UNCLAIMED)
+        seen.planted.append(Planted(one.name, group, saw))
+        seen.save(out)
+        told = ", ".join(f"{tool} {what.judged}" for tool, what in saw.items())
+        progress(f"{number} of {len(left)}, {group}, {one.name}: {told}")
 
 
 @dataclass(frozen=True)
@@ -130,25 +195,18 @@ class _Asked:
     bench: Bench
     peer: PytestTorch
 
-    def faults(self, group: str, faults: Sequence[Fault], progress: Callable[[str], None]) -> dict[str, dict[str, Saw]]:
-        found = {}
-        for number, fault in enumerate(faults, 1):
-            found[fault.name] = {OURS: self._ours(fault, EXACT)}
-            for tool, tolerance in ((PEER_EXACT, 0.0), (PEER, None)):
-                covered = group not in _UNCLAIMED
-                found[fault.name][tool] = self._peers(fault, tolerance) if covered else Saw(NOT_COVERED)
-            progress(f"{group} {number} of {len(faults)}, {fault.name}: {_told(found[fault.name])}")
-        return found
+    def fault(self, fault: Fault, covered: bool) -> dict[str, Saw]:
+        saw = {OURS: self._ours(fault, EXACT)}
+        saw[PEER_EXACT] = self._peers(fault, 0.0) if covered else Saw(NOT_COVERED)
+        # what equal bits do not show, a tolerance does not either
+        saw[PEER] = saw[PEER_EXACT] if saw[PEER_EXACT].judged in (MISSED, NOT_COVERED) else self._peers(fault, None)
+        return saw
 
-    def rewrites(self, rewrites: Sequence[Rewrite], progress: Callable[[str], None]) -> dict[str, dict[str, Saw]]:
-        found = {}
-        for number, one in enumerate(rewrites, 1):
-            # "batch" is the same task, with mmdet's DDQ-DETR as the legacy side under derived tolerance as well
-            ours = self._ours(one if one.keeps_bits else _of_batch(one), EXACT if one.keeps_bits else DERIVED)
-            found[one.name] = {OURS: ours, PEER: self._peers(one, None)}
-            found[one.name][PEER_EXACT] = self._peers(one, 0.0) if one.keeps_bits else Saw(NOT_COVERED)
-            progress(f"rewrite {number} of {len(rewrites)}, {one.name}: {_told(found[one.name])}")
-        return found
+    def rewrite(self, one: Rewrite) -> dict[str, Saw]:
+        # "batch" is the same task, with mmdet's DDQ-DETR as the legacy side under derived tolerance as well
+        ours = self._ours(one, EXACT) if one.keeps_bits else self._ours(replace(one, setting="batch"), DERIVED)
+        exact = self._peers(one, 0.0) if one.keeps_bits else Saw(NOT_COVERED)
+        return {OURS: ours, PEER_EXACT: exact, PEER: exact if exact.judged == SILENT else self._peers(one, None)}
 
     def _ours(self, planted: Fault | Rewrite, tolerance: str) -> Saw:
         begin = time.monotonic()
@@ -160,10 +218,6 @@ class _Asked:
         return Saw(judged(planted, told), said(told), told.seconds)
 
 
-def _of_batch(rewrite: Rewrite) -> Rewrite:
-    return Rewrite(**{**vars(rewrite), "setting": "batch"})
-
-
 def judged(planted: Fault | Rewrite, told: Told) -> str:
     """Judge what pytest-torch said, and take what helps it: either of its places counts, an owner for its parameter.
 
@@ -171,7 +225,7 @@ def judged(planted: Fault | Rewrite, told: Told) -> str:
     entered between layers, if nothing else is named. Of a loss, its name in the message about outputs counts as well.
     """
     if isinstance(planted, Rewrite):
-        return ALARM if told.detected else "silent"
+        return ALARM if told.detected else SILENT
     if not told.detected:
         return MISSED
     where = "" if planted.where == DETECTOR else planted.where
@@ -179,7 +233,7 @@ def judged(planted: Fault | Rewrite, told: Told) -> str:
     leaf = where.rpartition(".")[2]
     if where in told.places or owner in told.places or (leaf.startswith("loss_") and leaf in told.outputs):
         return NAMED
-    return "misnamed"
+    return MISNAMED
 
 
 def _is_tensor(where: str) -> bool:
@@ -190,10 +244,6 @@ def said(told: Told) -> str:
     """Return what pytest-torch said, in short."""
     places = ", ".join(name or "the detector" for name in told.places)
     return "; ".join(filter(None, (places, " ".join(told.outputs.split())[:200], told.crash[:200])))
-
-
-def _told(saw: dict[str, Saw]) -> str:
-    return ", ".join(f"{tool} {one.judged}" for tool, one in saw.items())
 
 
 def _peak(ground: Ground) -> int:
@@ -207,35 +257,37 @@ def table(seen: Seen) -> str:
 
 
 def _rows(seen: Seen) -> Iterator[str]:
-    yield "| planted | " + " | ".join(TOOLS) + " |"
+    faults = [one for one in seen.planted if one.group != HARMLESS]
+    harmless = [one for one in seen.planted if one.group == HARMLESS]
+    yield _row("planted", TOOLS)
     yield "|---|" + "---|" * len(TOOLS)
-    for group, faults in seen.faults.items():
-        yield f"| {group} ({len(faults)}): detected, named | " + " | ".join(_share(faults, tool) for tool in TOOLS) + " |"
-    every = {name: saw for faults in seen.faults.values() for name, saw in faults.items()}
-    covered = {name: saw for name, saw in every.items() if saw[PEER].judged != NOT_COVERED}
-    yield f"| what outputs show ({len(covered)}) | " + " | ".join(_share(covered, tool) for tool in TOOLS) + " |"
-    yield f"| all ({len(every)}) | " + " | ".join(_share(every, tool, True) for tool in TOOLS) + " |"
-    yield f"| harmless rewrites ({len(seen.rewrites)}): false alarms | " + " | ".join(
-        _alarms(seen.rewrites, tool) for tool in TOOLS
-    ) + " |"
-    yield "| seconds of one comparison, median | " + " | ".join(_seconds(seen, every, tool) for tool in TOOLS) + " |"
-    yield "| memory of its largest process, MB | " + " | ".join(f"{seen.memory[tool] / 1e6:.0f}" for tool in TOOLS) + " |"
+    for group in _DEFAULT:
+        of_group = [one for one in faults if one.group == group]
+        yield _row(f"{group} ({len(of_group)}): detected, named", (_share(of_group, tool) for tool in TOOLS))
+    covered = [one for one in faults if one.group not in _UNCLAIMED]
+    yield _row(f"what outputs show ({len(covered)})", (_share(covered, tool) for tool in TOOLS))
+    yield _row(f"all ({len(faults)})", (_share(faults, tool) for tool in TOOLS))
+    yield _row(f"harmless rewrites ({len(harmless)}): false alarms", (_alarms(harmless, tool) for tool in TOOLS))
+    yield _row("seconds of one comparison, median", (_seconds(seen, covered, tool) for tool in TOOLS))
+    yield _row("memory of its largest process, MB", (f"{seen.memory[tool] / 1e6:.0f}" for tool in TOOLS))
 
 
-def _share(faults: dict[str, dict[str, Saw]], tool: str, of_all: bool = False) -> str:
-    told = [saw[tool].judged for saw in faults.values()]
-    if not of_all and all(one == NOT_COVERED for one in told):
+def _row(title: str, cells: Iterable[str]) -> str:
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def _share(planted: Sequence[Planted], tool: str) -> str:
+    told = [one.saw[tool].judged for one in planted]
+    if all(one == NOT_COVERED for one in told):
         return NOT_COVERED
-    found, named = sum(one in (NAMED, "misnamed") for one in told), told.count(NAMED)
-    return f"{found}, {named}"
+    return f"{sum(one in (NAMED, MISNAMED) for one in told)}, {told.count(NAMED)}"
 
 
-def _alarms(rewrites: dict[str, dict[str, Saw]], tool: str) -> str:
-    told = [saw[tool].judged for saw in rewrites.values() if saw[tool].judged != NOT_COVERED]
+def _alarms(rewrites: Sequence[Planted], tool: str) -> str:
+    told = [judged for one in rewrites if (judged := one.saw[tool].judged) != NOT_COVERED]
     return f"{told.count(ALARM)} of {len(told)}"
 
 
-def _seconds(seen: Seen, every: dict[str, dict[str, Saw]], tool: str) -> str:
-    of_forward = [saw[tool].seconds for saw in every.values() if saw[PEER].judged != NOT_COVERED]
-    more = seen.legacy_seconds if tool == OURS else 0.0
-    return f"{statistics.median(of_forward) + more:.1f}"
+def _seconds(seen: Seen, planted: Sequence[Planted], tool: str) -> str:
+    seconds = [one.saw[tool].seconds for one in planted]
+    return f"{statistics.median(seconds) + (seen.legacy_seconds if tool == OURS else 0.0):.1f}" if seconds else ""

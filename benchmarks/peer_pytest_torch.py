@@ -14,10 +14,9 @@ import resource
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from pytest_torch import assert_matches_reference, localize_divergence
@@ -25,18 +24,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from legacy_adapters import worker
+from legacy_adapters.family import SIDES
 from legacy_adapters.inputs import PREDICT, TRAIN, of_phase, placed
 from legacy_adapters.loading import load_adapter
 from legacy_adapters.named_inputs import NamedInputs
 from legacy_adapters.numerics.seeding import seed_all
 from parity.comparing.pairing import LEGACY, NEW
 from parity.sides.sides import Sides
-from tests.faults.bench import ADAPTER
-from tests.faults.fault import VARIABLE, WEIGHTS, Fault, Rewrite
+from tests.faults.fault import WEIGHTS, Fault, Rewrite
 
 _MODEL = "detector"
 _ROOT = "<root>"
-_NO_TWIN = "no matching layer"
 _LIMIT = 300  # seconds
 
 
@@ -49,6 +47,7 @@ class Told:
         outputs: the message about outputs; empty if these are close enough.
         crash: the error that ended it.
         seconds: from nothing: both models built, run and compared.
+        cpu_seconds: of these, of the processor.
         memory: most bytes of its process.
     """
 
@@ -56,6 +55,7 @@ class Told:
     outputs: str
     crash: str
     seconds: float
+    cpu_seconds: float
     memory: int
 
     @property
@@ -112,9 +112,8 @@ class PytestTorch:
 
     def __init__(self, sides: Sides) -> None:
         self._sides = sides
-        self._adapters = {
-            LEGACY: load_adapter(str(sides.task.port.family.legacy.adapter)), NEW: load_adapter(str(ADAPTER)),
-        }  # fmt: skip
+        family = sides.task.port.family
+        self._adapters = {side: load_adapter(str(family.side(side).adapter)) for side in SIDES}
         self._clean: dict[float | None, Told] = {}
 
     def see(self, fault: Fault | Rewrite, tolerance: float | None) -> Told:
@@ -124,41 +123,36 @@ class PytestTorch:
             fault: that is planted.
             tolerance: absolute and relative; None for its own.
         """
-        clean = self.clean(tolerance)
-        told = _in_fork(lambda: self._told(fault, tolerance))
-        known = {name for name, _ in clean.layers}
-        return Told(
-            tuple(layer for layer in told.layers if layer[0] not in known), told.outputs, told.crash, told.seconds, told.memory
-        )
+        told, known = self._in_fork(fault, tolerance), {name for name, _ in self.clean(tolerance).layers}
+        return replace(told, layers=tuple(layer for layer in told.layers if layer[0] not in known))
 
     def clean(self, tolerance: float | None) -> Told:
         """Return what it says of the clean pair."""
         if tolerance not in self._clean:
-            self._clean[tolerance] = _in_fork(lambda: self._told(None, tolerance))
+            self._clean[tolerance] = self._in_fork(None, tolerance)
         return self._clean[tolerance]
 
+    def _in_fork(self, fault: Fault | Rewrite | None, tolerance: float | None) -> Told:
+        return _in_fork(lambda: self._told(fault, tolerance))
+
     def _told(self, fault: Fault | Rewrite | None, tolerance: float | None) -> Told:
-        begin = time.monotonic()
+        begin, busy = time.monotonic(), time.process_time()
         try:
-            with mock.patch.dict(os.environ, {VARIABLE: fault.name} if fault else {}):
-                layers, outputs, crash = *self._compared(fault, tolerance), ""
+            layers, outputs, crash = *self._compared(fault, tolerance), ""
         except Exception as error:  # it compares nothing then; a planted error that crashes is seen nevertheless
             layers, outputs, crash = (), "", f"{type(error).__name__}: {error}"
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Told(layers, outputs, crash, time.monotonic() - begin, memory)
+        return Told(layers, outputs, crash, time.monotonic() - begin, time.process_time() - busy, memory)
 
     def _compared(self, fault: Fault | Rewrite | None, tolerance: float | None) -> tuple[tuple, str]:
-        old, new = self._pair(LEGACY), self._pair(NEW)
+        old, new, inputs = self._pair(LEGACY), self._pair(NEW), self._inputs()
         if fault is not None:
             new.plant = lambda: self._plant(fault, new)
-        inputs = self._inputs()
         with torch.inference_mode():
             expected = old(**inputs)
         bounds = dict(rtol=tolerance, atol=tolerance)
         found = localize_divergence(old, new, inputs, module_map=self._map(old), leaf_only=False, **bounds)
-        layers = tuple(
-            (_plain(layer.name), layer.inputs_diverged) for layer in found.layers if layer.diverged and _plain(layer.name) is not None
-        )
+        layers = tuple((_plain(layer.name), layer.inputs_diverged) for layer in found.layers if layer.diverged)
         try:
             assert_matches_reference(new, expected, inputs, **bounds)
             return layers, ""
@@ -167,13 +161,7 @@ class PytestTorch:
 
     def _pair(self, side: str) -> _Both:
         adapter, task = self._adapters[side], self._sides.task
-        if side == LEGACY:
-            model = adapter.build(dict(task.port.variant.legacy), "cpu")
-        else:
-            with mock.patch.dict(os.environ, {VARIABLE: ""}):
-                from parity.adapters import ddq_port as right
-
-                model = right.build(dict(task.port.variant.new), "cpu")
+        model = adapter.build(dict(task.port.variant.options(side)), "cpu")
         _load(model, self._weights(side))
         return _Both(model, adapter, task.seed)
 
@@ -204,7 +192,7 @@ def _load(model: nn.Module, weights: dict[str, Tensor]) -> None:
     worker._load_weights(model, weights)
 
 
-def _plain(name: str) -> str | None:
+def _plain(name: str) -> str:
     """Return the name of a layer as the detector has it; the detector, and what holds it, have an empty one."""
     return "" if name in (_ROOT, _MODEL) else name.removeprefix(f"{_MODEL}.")
 
@@ -227,4 +215,4 @@ def _in_fork(work: Any) -> Told:
     with os.fdopen(read, "rb") as pipe:
         content = pipe.read()
     os.waitpid(child, 0)
-    return pickle.loads(content) if content else Told((), "", "its process ended without a word", 0.0, 0)
+    return pickle.loads(content) if content else Told((), "", "its process ended without a word", 0.0, 0.0, 0)

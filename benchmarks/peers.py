@@ -8,7 +8,6 @@ From the root of the repository, in an environment with what the tests need::
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,10 +20,13 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--each", type=click.IntRange(1), help="Errors of each group, at most. [default: 82 in all]")
-@click.option("--rewrites", type=click.IntRange(0), default=30, show_default=True, help="Number of harmless rewrites.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write every finding, as JSON.")
-def faults(each: int | None, rewrites: int, out: Path | None) -> None:
+@click.option("--each", type=click.IntRange(1), help="Errors of each group, at most. [default: 64 in all]")
+@click.option("--rewrites", type=click.IntRange(0), default=20, show_default=True, help="Number of harmless rewrites.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default="peers.json", show_default=True,
+    help="File of every finding, written after each; what it holds is not planted again.",
+)
+def faults(each: int | None, rewrites: int, out: Path) -> None:
     """Errors in a port of DDQ-DETR, and harmless rewrites of it: pytest-torch beside this toolkit."""
     try:
         import pytest_torch.divergence  # noqa: F401
@@ -32,10 +34,7 @@ def faults(each: int | None, rewrites: int, out: Path | None) -> None:
         raise click.ClickException(f"{error}; pip install --no-deps pytest-torch==1.1.1") from error
     from .peer_faults import measure, table
 
-    seen = measure(each, rewrites, lambda step: click.echo(step, err=True))
-    click.echo(table(seen))
-    if out is not None:
-        out.write_text(json.dumps(seen.as_dict(), indent=1) + "\n")
+    click.echo(table(measure(each, rewrites, out, lambda step: click.echo(step, err=True))))
 
 
 if __name__ == "__main__":

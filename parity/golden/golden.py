@@ -38,7 +38,7 @@ from .sketches import Sketches
 
 FORMAT_VERSION = 3
 SEAL = "seal"
-_DECISION, _PLACES = "decision/", "places/"
+_DECISION, _LOW, _PLACES = "decision/", "low/", "places/"
 #: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
 _OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
@@ -74,12 +74,13 @@ class Golden:
 
     Attributes:
         task: what was computed; None for a module of a script, which whoever checks it must run again.
-        sources: digests of the ``weights`` and ``inputs``; none of a script's.
+        sources: digests of the ``weights`` and ``inputs``; of a script's module, of each of its inputs.
         provenance: which code ran, on what.
         coverage: as of a trace.
         records: as of a trace, in recording order.
         values: of the float records.
         decisions: bundle for replay.
+        low: low bits of weights and inputs, by name, see :mod:`.low_bits`.
         places: where the records hold images, of those that hold padding besides; see :class:`.padding.Images`.
         seal: digest of all that the file holds; empty before it is saved.
     """
@@ -93,6 +94,7 @@ class Golden:
     decisions: Mapping[str, Tensor] = field(repr=False)
     places: Mapping[Key, Tensor] = field(default_factory=dict, repr=False)
     seal: str = ""
+    low: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def check_seal(self, path: Path, expected: str | None) -> None:
         """Refuse a file of another digest than the one that is asked for.
@@ -217,6 +219,7 @@ def save(golden: Golden, path: Path) -> str:
         "spread": np.array([_columns(values.spread) for values in distinct_values]).reshape(-1, 4),
         **{f"{_PLACES}{number}": mask.numpy() for number, mask in masks.values()},
         **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
+        **{_LOW + key: tensor.numpy() for key, tensor in sorted(golden.low.items())},
     }
     seal = seal_of(arrays)
     arrays[SEAL] = np.frombuffer(bytes.fromhex(seal), np.uint8)
@@ -343,6 +346,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         decisions=decisions,
         places=places,
         seal=seal,
+        low={name.removeprefix(_LOW): torch.from_numpy(one) for name, one in arrays.items() if name.startswith(_LOW)},
     )
 
 

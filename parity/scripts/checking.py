@@ -170,7 +170,7 @@ class Runs:
             perturbed: seed of a change in the last bits of weights and inputs.
         """
         asked, wide = self._asked, dtype == _FLOAT64
-        model, inputs = copy.deepcopy(self._models[side]), _copied_inputs(asked.inputs)
+        model, inputs = copy.deepcopy(self._models[side]), copied_inputs(asked.inputs)
         if wide:
             model.to(torch.float64)
             inputs = _in_float64(inputs)
@@ -244,7 +244,7 @@ def copied(model: nn.Module, name: str) -> nn.Module:
         ) from error
 
 
-def _copied_inputs(inputs: Any) -> Any:
+def copied_inputs(inputs: Any) -> Any:
     try:
         return copy.deepcopy(inputs)
     except Exception as error:

@@ -1,8 +1,6 @@
 """Golden files of any module: record what it computes, and compare what it computes later, elsewhere, or rewritten.
 
-A golden file holds no weights and no inputs; who checks must give the same. Both are compared by their sketches, since
-on another machine a seeded initialisation may have other last bits: as these, and no others, are what the rounding that
-was measured while recording contains.
+A golden file holds no weights and no inputs: who checks must give the same, and :mod:`.sources` sees to it.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from converters.errors import listed
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.mapping import Rule
 from legacy_adapters.ground.words import counted, sentence
@@ -25,21 +22,20 @@ from legacy_adapters.scripting.capturing import check_model, shared_modules
 
 from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.converted import decisions_for_new_side
-from ..comparing.evidence import ZERO, relative_gap, spreads
-from ..comparing.pairing import LEGACY, NEW, translator
+from ..comparing.evidence import ZERO, spreads
+from ..comparing.pairing import LEGACY, NEW
 from ..golden.evidence import GoldenEvidence, loose_records
 from ..golden.golden import Golden, GoldenError, GoldenValues
 from ..golden.sketches import Sketches
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, decisions
 from ..verdict.outcome import INCOMPARABLE, MISMATCH
-from ..verdict.verdict import Verdict, ended
-from .checking import Checked, Progress, Runs, copied, own_states
+from ..verdict.verdict import Verdict
+from .checking import Checked, Progress, Runs, copied, copied_inputs, own_states
 from .judging import judge_scripts
 from .names import rules_of, whole_mapping
+from .sources import digests_of, give_weights, given_inputs, low_bits_of
 
-#: How far sketches of weights may be apart, as a share of their size, to be taken for those that were recorded.
-SAME_WEIGHTS = 2.0**-20
 _FLOAT64 = "float64"
 _PERTURBED = (1, 2, 3, 4)
 #: Of the provenance and of the coverage: what is of the machine that recorded, and what is of whole traces only.
@@ -75,23 +71,25 @@ def record_module(model: nn.Module, asked: Checked, progress: Progress) -> Golde
     provenance = {name: value for name, value in trace.provenance.items() if name not in _LOCAL}
     provenance["modules"] = {name: dict(version=one["version"]) for name, one in trace.provenance["modules"].items()}
     coverage = {name: value for name, value in trace.coverage.items() if name not in _OF_TRACES}
-    golden = Golden(None, {}, provenance, coverage, trace.records, values, own)
+    low = low_bits_of(model, asked.inputs)
+    golden = Golden(None, digests_of(asked.inputs), provenance, coverage, trace.records, values, own, low=low)
     return replace(golden, provenance={**provenance, "loose": len(loose_records(golden))})
 
 
 def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Progress) -> Verdict:
     """Run copies of a module under the decisions and draws of a golden file and judge by the rounding that it holds.
 
+    A module that stops with an error has a verdict with a ``stop``.
+
     Raises:
-        GoldenError: if the module has other weights, or the rules change tensors.
-        legacy_adapters.launch.SideError: if the module stops with an error, and nothing differs before.
+        GoldenError: if the module has other weights or inputs, or the rules change tensors.
         legacy_adapters.scripting.CaptureError: if it cannot be recorded.
         parity.sides.settings.SettingsError: if an argument cannot be used.
     """
     check_model(model)
     rules = rules_of(asked.rules)
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made, own_states():
-        runs = Runs(asked, Path(made), {NEW: copied(model, "The module")})
+        model = copied(model, "The module")
         mapping = _mapping(golden, model, rules)
         if mapping.changes_tensors:
             raise GoldenError(
@@ -99,18 +97,20 @@ def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Pro
                 "parity.compare, or record anew."
             )
         replay = decisions_for_new_side(golden.decisions, mapping)
+        give_weights(golden, model, mapping)
+        asked = replace(asked, inputs=given_inputs(golden, copied_inputs(asked.inputs)))
+        runs = Runs(asked, Path(made), {NEW: model})
         progress("running the module")
         new = runs.run(NEW, NEW, replay=replay)
         progress("running the module in float64")
         reference = runs.run(NEW, "reference", dtype=_FLOAT64, replay=replay, decide=False)
-        known = _with_weights_of(golden, new, mapping)
-        evidence = GoldenEvidence(known, new, reference)
-        verdict = judge_scripts(known, new, rules, asked.exclusions, Tolerance(DERIVED), evidence)
+        evidence = GoldenEvidence(golden, new, reference)
+        verdict = judge_scripts(golden, new, rules, asked.exclusions, Tolerance(DERIVED), evidence)
         stop = reference.provenance.get("stopped")
         if stop is not None and new.provenance.get("stopped") is None and verdict.outcome == MISMATCH:
             why = f"Bits differ, and how much rounding explains is not known: in float64 the module stops with {stop['error']}"
             return replace(verdict, outcome=INCOMPARABLE, reasons=(sentence(why),), divergence=None)
-        return ended(verdict)
+        return verdict
 
 
 def too_loose(golden: Golden) -> str:
@@ -157,32 +157,3 @@ def _mapping(golden: Golden, model: nn.Module, rules: Sequence[Rule]) -> Rules:
     legacy = [record.name for record in golden.records if record.kind == Kind.PARAM]
     new = [key for key, value in model.state_dict().items() if isinstance(value, Tensor)]
     return whole_mapping(rules, legacy, new, {LEGACY: golden.coverage.get("shared", ()), NEW: shared_modules(model)})
-
-
-def _with_weights_of(golden: Golden, new: Trace, mapping: Rules) -> Golden:
-    """Return a golden recording whose weights have the digests of the new side's where they are the same but for rounding.
-
-    Raises:
-        GoldenError: naming the weights that are others.
-    """
-    named, sketches = translator(mapping), Sketches()
-    twins = {record.name: record for record in new.records if record.kind == Kind.PARAM}
-    records, others = [], {}
-    for record in golden.records:
-        twin = twins.get(named(record)) if record.kind == Kind.PARAM else None
-        if twin is not None and twin.digest != record.digest and (twin.dtype, twin.shape) == (record.dtype, record.shape):
-            values = golden.values.get(record.key)
-            gap = float("inf") if values is None else relative_gap(values.legacy, sketches.of(new, twin))
-            if gap > SAME_WEIGHTS:
-                others[twin.name] = gap
-            else:
-                record = replace(record, digest=twin.digest)
-        records.append(record)
-    if others:
-        worst = max(others, key=others.get)
-        raise GoldenError(
-            f"The weights are not those that were recorded: {listed(list(others))} "
-            f"{'differs' if len(others) == 1 else 'differ'}, `{worst}` by {others[worst]:.1e} of its size. Give the module "
-            "the same weights, of the same seed or file, or record anew."
-        )
-    return replace(golden, records=tuple(records))

@@ -70,15 +70,13 @@ class Parity:
                 f"There is no golden file {_shown(path)}, so nothing was compared. Record it with code that is known to be "
                 f'right:\n\n    pytest --parity-record "{self._node.nodeid}"'
             )
-        with _in_a_line(f"cannot be compared with {_shown(path)}"):
+        with _in_a_line(_shown(path)):
             verdict = goldens.check_module(_loaded(path), module, asked, lambda step: None)
         if verdict.exit_code:
-            _fail(_text(verdict, f"{self._node.nodeid} and {_shown(path)}") + self._advice(path))
+            _fail(_text(verdict, f"The module and {_shown(path)}", _WORDS) + self._advice(verdict))
         return verdict
 
-    def compare(
-        self, old: Module, new: Module, inputs: Any, **settings: Any
-    ) -> Verdict:
+    def compare(self, old: Module, new: Module, inputs: Any, **settings: Any) -> Verdict:
         """Compare all that two modules compute of the same weights, inputs and draws; return the verdict, a match.
 
         The arguments are those of :func:`parity.check`.
@@ -86,10 +84,10 @@ class Parity:
         __tracebackhide__ = True
         from .. import api
 
-        with _in_a_line("cannot be compared"):
+        with _in_a_line("The modules cannot be compared"):
             verdict = api.check(old, new, inputs, **{**self._marked, **settings})
         if verdict.exit_code:
-            _fail(_text(verdict, f"{self._node.nodeid}, the new module and the old one"))
+            _fail(_text(verdict, "The new module and the old one", {" (the script phase)": ""}))
         return verdict
 
     def _record(self, path: Path, module: Module, asked: Checked) -> Verdict:
@@ -98,11 +96,13 @@ class Parity:
         from ..golden import golden as files
         from ..scripts import goldens
 
-        with _in_a_line("cannot be recorded"):
+        if asked.rules is not None:
+            _fail(f"{_shown(path)} is not written: it would have the new names, to which `rules` do not fit; leave them out.")
+        with _in_a_line(f"{_shown(path)} is not written"):
             recorded = goldens.record_module(module, asked, lambda step: None)
             verdict = goldens.check_module(recorded, module, asked, lambda step: None)
         if verdict.exit_code:
-            _fail(_text(verdict, "two runs of one module", "Nothing was recorded: the module is not the same twice."))
+            _fail(_text(verdict, f"{_shown(path)} is not written, for two runs of the module differ", _WORDS))
         path.parent.mkdir(parents=True, exist_ok=True)
         files.save(recorded, path)
         self._node.user_properties.append((RECORDED, _shown(path)))
@@ -110,10 +110,11 @@ class Parity:
             self._node.warn(pytest.PytestWarning(f"{_shown(path)}: {loose}"))
         return verdict
 
-    def _advice(self, path: Path) -> str:
-        if not self._records:
+    def _advice(self, verdict: Verdict) -> str:
+        if verdict.divergence is None:
             return ""
-        return f"\n{_shown(path)} was there and is not replaced; if the new numbers are right, pass --parity-replace."
+        kept = "--parity-record replaces no file. " if self._records else ""
+        return f'\n\n{kept}If the module is right and the file is not:\n\n    pytest --parity-replace "{self._node.nodeid}"'
 
     def _asked(self, inputs: Any, settings: Mapping[str, Any]) -> Checked:
         __tracebackhide__ = True
@@ -123,7 +124,7 @@ class Parity:
         given = {**self._marked, **_known(settings, "parity.check")}
         patterns, reasons = ((one,) if isinstance(one, str) else tuple(one) for one in (
             given.pop("exclude", ()), given.pop("reason", ())))  # fmt: skip
-        with _in_a_line("cannot be compared"):
+        with _in_a_line(""):
             exclusions = excluded(patterns, reasons)
         return Checked(inputs, exclusions=exclusions, **{"call": call_with, **given})
 
@@ -166,14 +167,25 @@ def _loaded(path: Path) -> Golden:
     return recorded
 
 
-def _text(verdict: Verdict, what: str, first: str = "") -> str:
+#: What is called otherwise here than in a comparison of two sides.
+_WORDS = {
+    "The legacy side": "The golden file", "the legacy side": "the golden file", "The new side": "The module",
+    "the new side": "the module", "old `": "recorded `", " in the detector": "", " (the script phase)": "",
+}  # fmt: skip
+_CODE = ("legacy code:", "new code:")
+
+
+def _text(verdict: Verdict, what: str, words: Mapping[str, str]) -> str:
     """Return what a failed test says: what was compared, where it differs first, and figures of that."""
     from .. import api
+    from ..cli.console import renamed
 
-    lines = [*filter(None, [first]), f"{verdict.outcome}: {what}", "", api.summary(verdict)]
-    if verdict.divergence is None:
-        lines += verdict.reasons
-    return "\n".join(lines)
+    if verdict.stop is not None and verdict.outcome != api.MISMATCH:
+        crash = verdict.stop.as_error
+        return renamed(f"{what}\n\n{crash}\n{crash.details}", words)
+    *said, last = api.summary(verdict).splitlines()
+    lines = [what, "", *(line for line in said if not line.startswith(_CODE)), last]
+    return renamed("\n".join(lines), words)
 
 
 @contextmanager
@@ -186,16 +198,19 @@ def _in_a_line(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (*(kind for kind in api.INPUT_ERRORS if kind is not OSError), click.ClickException) as error:
-        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        _fail(f"The module {what}: {said}")
+        return
+    except click.ClickException as error:
+        said = error.format_message()
     except api.SideError as error:
-        _fail(f"{error}\n{error.details}")
+        said = f"{error}\n{error.details}"
+    except tuple(kind for kind in api.INPUT_ERRORS if kind is not OSError) as error:
+        said = str(error)
+    _fail(f"{what}: {said}" if what else said)
 
 
 def _fail(text: str) -> NoReturn:
     __tracebackhide__ = True
-    pytest.fail(text, pytrace=False)
+    raise pytest.fail.Exception(text, pytrace=False) from None
 
 
 def _shown(path: Path) -> str:

@@ -1,0 +1,160 @@
+"""The pytest plugin in a sample project: record, match, mismatch, a missing file, and what it may import."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import torch
+
+import parity.api
+import parity.scripts.goldens
+import parity.testing.fixture  # noqa: F401  (pytester forgets what its runs import first, and torch cannot be imported twice)
+from parity.golden.low_bits import low_bits, restored
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+HIDING = ROOT / "tests" / "core_install"
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, eps=1e-5):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 8), nn.LayerNorm(8, eps), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.norm(self.first(x)).relu()
+        return self.last(nn.functional.dropout(x, 0.5, self.training)).topk(2).values
+
+def made(**options):
+    torch.manual_seed(0)
+    return Net(**options), torch.randn(4, 6)
+"""
+TEST = """
+from net import made
+
+def test_net(parity):
+    net, x = made()
+    assert parity.check(net, x).outcome == "MATCH"
+"""
+FILE = "goldens/test_net/test_net.npz"
+
+
+@pytest.fixture
+def project(pytester, monkeypatch):
+    """Return a sample project with one module and one test."""
+    pytester.makepyfile(net=NET, test_net=TEST)
+    pytester.syspathinsert()
+    for variable in ("PYTEST_ADDOPTS", "COLUMNS"):
+        monkeypatch.delenv(variable, raising=False)
+    return pytester
+
+
+def plugin():
+    """Return options that load the plugin where it is not installed with its entry point."""
+    return [] if "parity" in entry_points(group="pytest11").names else ["-p", "parity.testing.plugin"]
+
+
+def run(project, *options):
+    return project.runpytest_inprocess(*plugin(), "-p", "no:cacheprovider", *options)
+
+
+def test_golden_files_are_recorded_and_compared_and_never_replaced_by_chance(project):
+    file = project.path / FILE
+    missing = run(project)
+    missing.assert_outcomes(failed=1)
+    missing.stdout.fnmatch_lines([f"There is no golden file {FILE}, so nothing was compared.*",
+                                  '    pytest --parity-record "test_net.py::test_net"'])  # fmt: skip
+    recorded = run(project, "--parity-record")
+    recorded.assert_outcomes(passed=1)
+    recorded.stdout.fnmatch_lines([FILE, "Nothing was compared for these.*"])
+    content = file.read_bytes()
+    assert len(content) < 20_000
+    run(project).assert_outcomes(passed=1)
+
+    project.makepyfile(test_net=TEST.replace("made()", "made(eps=1e-4)"))
+    for options in ([], ["--parity-record"]):
+        differing = run(project, *options)
+        differing.assert_outcomes(failed=1)
+        differing.stdout.fnmatch_lines(["`norm` (call 0) gives another output for equal inputs.", "max error *, allowed *",
+                                        'MISMATCH * records differ. First at norm.', "*--parity-replace*"])  # fmt: skip
+        assert file.read_bytes() == content
+    run(project, "--parity-replace").assert_outcomes(passed=1)
+    assert file.read_bytes() != content
+    run(project).assert_outcomes(passed=1)
+
+
+#: What a test does -> what the plugin says.
+OTHERS = {
+    "net.last.weight.data += 1e-4; parity.check(net, x, name='a')": "*weights are not those*`last.weight` differs by*",
+    "parity.check(net, x + 1e-3, name='a')": "*The inputs are not those that were recorded. Give the module the same,*",
+    "net.last.forward = lambda x: 1 / 0; parity.check(net, x, name='a')": "The module crashed in `last`: ZeroDivisionError: division by zero",
+    "parity.check(net, x, sed=1)": "parity.check has no setting `sed`; there are call, exclude, *",
+    "parity.check(net, x, name='a'); parity.check(net, x, name='a')": "The test checks under the name 'a' twice;*",
+    "parity.check(3, x, name='a')": "*Expected a torch.nn.Module, found int (3).",
+    "parity.compare(net, made(eps=1e-4)[0], x)": "`norm` (call 0) gives another output for equal inputs.",
+    # what is the same: other last bits as of another machine, another way to compute it
+    "net.last.weight.data *= 1 + 1.2e-7; parity.check(net, x * (1 + 1.2e-7), name='a')": "",
+    "net.last.forward = lambda x: x @ net.last.weight.t() + net.last.bias; parity.check(net, x, name='a')": "",
+    "net.train(); parity.check(net, x, name='b')": "",
+}  # fmt: skip
+
+
+def test_each_failure_says_what_it_is(project):
+    begin = "from net import made\n\ndef test_it(parity):\n    net, x = made()\n    "
+    tests = [f"parity.check(net, x, name='{name}')" for name in "ab"]
+    project.makepyfile(test_it=f"{begin}{tests[0]}\n    net.train()\n    {tests[1]}\n", test_net="")
+    run(project, "--parity-record").assert_outcomes(passed=1)
+    stored = project.path / "goldens"
+    for code, says in OTHERS.items():
+        project.makepyfile(test_it=begin + code)
+        done = run(project)
+        done.assert_outcomes(**({"failed": 1} if says else {"passed": 1}))
+        if says:
+            done.stdout.fnmatch_lines([says])
+            done.stdout.no_fnmatch_line("*During handling*")
+    assert sorted(path.name for path in stored.rglob("*.npz")) == ["test_it.a.npz", "test_it.b.npz"]
+
+
+def test_the_marker_gives_settings_and_every_parameter_has_a_file(project):
+    project.makepyfile(
+        test_net="import pytest\nfrom net import made\n\n@pytest.mark.parity(gradients=False, folder='kept')\n"
+        "@pytest.mark.parametrize('eps', ['1e-5', 'a/b'])\ndef test_net(parity, eps):\n"
+        "    verdict = parity.check(*made())\n"
+        "    assert {one.pair.new.kind for one in verdict.comparisons}.isdisjoint({'grad', 'grad_in', 'grad_out'})\n"
+    )  # fmt: skip
+    run(project, "--parity-record", "--strict-markers").assert_outcomes(passed=2)
+    names = [path.name for path in sorted((project.path / "kept" / "test_net").iterdir())]
+    assert names[0] == "test_net-1e-5.npz" and names[1].startswith("test_net-a-b-") and len(names) == 2
+
+
+def test_torch_is_imported_by_the_fixture_only_and_mmdet_never(project, monkeypatch):
+    run(project, "--parity-record").assert_outcomes(passed=1)
+    project.makepyfile(test_other="def test_other():\n    import sys\n    assert 'torch' not in sys.modules\n")
+    project.makeconftest(
+        "import sys\n\ndef pytest_unconfigure():\n"
+        "    print('LOADED', *sorted({'torch', 'numpy', 'mmdet', 'mmengine', 'mmcv'} & set(sys.modules)))\n"
+    )
+    path = [str(HIDING), str(ROOT), str(project.path)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    # other kernels than those of this process, as on another machine
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    for file, loaded in (("test_other.py", "LOADED"), ("test_net.py", "LOADED numpy torch")):
+        done = project.runpytest_subprocess(*plugin(), "-p", "no:hypothesispytest", file)
+        done.assert_outcomes(passed=1)
+        assert loaded in done.outlines
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_low_bits_undo_other_last_places(dtype):
+    numbers = torch.randn(300, generator=torch.Generator().manual_seed(3)).to(dtype)
+    whole = {8: torch.int64, 4: torch.int32, 2: torch.int16}[numbers.element_size()]
+    for away in (-127, -1, 0, 1, 126):
+        near = (numbers.view(whole) + away).view(dtype)
+        assert torch.equal(restored(near, low_bits(numbers)), numbers)
+    assert low_bits(torch.arange(3)) is None
