@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import parity
 from converters.rules.ports import port
 from legacy_adapters.ground.names import LEGACY
+from parity.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 HIDING = Path(__file__).with_name("core_install")
@@ -61,33 +63,31 @@ def test_the_packages_are_hidden():
 
 
 @pytest.fixture(scope="module")
-def ways(tmp_path_factory):
-    """Return a folder with a legacy checkpoint, a family that does not say what it needs, and room for a run."""
+def folder(tmp_path_factory):
+    """Return a folder with a legacy checkpoint and two scripts' traces of one module."""
     folder = tmp_path_factory.mktemp("core")
     tensors = port("ddq_detr", "tiny_4scale").layout(LEGACY).tensors
     state = {name: torch.zeros(spec.shape, dtype=getattr(torch, str(spec.dtype))) for name, spec in tensors.items()}
     torch.save(dict(state_dict=state), folder / "old.pth")
-    (folder / "silent").mkdir()
-    for file in (ROOT / DINO).glob("*.py"):
-        (folder / "silent" / file.name).write_text(file.read_text().replace(", needs=MMDET", ""))
+    for name in ("old", "new"):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 2)
+        with parity.capture(module, folder / name):
+            module(torch.randn(4, 3))
     return folder
 
 
-def test_the_core_converts_runs_and_compares(ways):
-    run = ways / "run"
-    results = results_of(
-        [
-            (CONVERT, ["convert", str(ways / "old.pth"), str(ways / "new.safetensors"), "--variant", "tiny_4scale"]),
-            (CONVERT, ["verify", str(ways / "new.safetensors"), "--source", str(ways / "old.pth")]),
-            (PARITY, [*FUSED, "--out", str(run), "--tolerance", "fixed", "--html", str(ways / "run.html")]),
-            (PARITY, ["compare", str(run / "legacy"), str(run / "new"), "--tolerance", "fixed"]),
-            (PARITY, ["curves", "--help"]),
-        ]
-    )
-    assert [code for code, _, _ in results] == [0] * 5, results
-    assert [out.splitlines()[-1].split()[0] for _, out, _ in results[:4]] == ["CONVERTED", "VERIFIED", "MATCH", "MATCH"]
-
-
+#: What needs none of the packages: commands, and how what they print begins.
+WORKING = [
+    (CONVERT, ["convert", "FOLDER/old.pth", "FOLDER/new.safetensors", "--variant", "tiny_4scale"], "CONVERTED"),
+    (CONVERT, ["verify", "FOLDER/new.safetensors", "--source", "FOLDER/old.pth"], "VERIFIED"),
+    (CONVERT, ["inspect", "FOLDER/new.safetensors"], ""),
+    (PARITY, ["compare", "FOLDER/old", "FOLDER/new", "--html", "FOLDER/page.html"], "MATCH"),
+    (TRAIN, ["--help"], "Usage"),
+    (EVAL, ["--help"], "Usage"),
+    *((PARITY, [name, "--help"], "Usage") for name in sorted(cli.commands)),
+]
+#: What needs them and says so before it does anything.
 NEEDY = [
     (TRAIN, [CONFIG]),
     (TRAIN, ["demo"]),
@@ -97,21 +97,35 @@ NEEDY = [
     (PARITY, ["demo"]),
     (PARITY, ["run", *WHAT]),
     (PARITY, ["run", "--family", DINO]),
-    (PARITY, ["run", "--family", "SILENT"]),
     (PARITY, ["check", str(GOLDEN)]),
     (PARITY, ["capture", "new.npz", *WHAT]),
     (PARITY, ["eval", "--ann", str(GOLDEN), "--images", ".", *WHAT]),
     (PARITY, ["rehearse", "--family", "ddq_detr", "--legacy-repo", ".", "--out", "rehearsed"]),
-    (CONVERT, ["convert", "OLD", "new.pth", "--family", DINO]),
+    (CONVERT, ["convert", "FOLDER/old.pth", "FOLDER/x.pth", "--family", "mmdet2", "--new-config", "b.py"]),
 ]
 
 
-def test_what_needs_mmdet_says_in_a_line_what_to_install(ways):
-    names = {"SILENT": str(ways / "silent"), "OLD": str(ways / "old.pth")}
-    asked = [(module, [names.get(word, word) for word in arguments]) for module, arguments in NEEDY]
-    for (module, arguments), (code, out, err) in zip(asked, results_of(asked), strict=True):
-        told = f"{module} {arguments}: {code} {out} {err}"
-        *steps, last = err.splitlines()
-        assert code in (1, 2) and out == "" and last.startswith("error: "), told
-        assert "is not installed; install it with `pip install 'ddq-port[lite]'`" in last, told
-        assert all(step.endswith(" ...") for step in steps), told
+def test_the_core_works_and_says_in_a_line_what_the_rest_needs(folder):
+    commands = [
+        (module, [word.replace("FOLDER", str(folder)) for word in words])
+        for module, words in [*((module, words) for module, words, _ in WORKING), *NEEDY]
+    ]
+    results = results_of(commands)
+    for (*_, says), (code, out, err) in zip(WORKING, results):
+        assert code == 0 and (out.splitlines() or [""])[-1 if says.isupper() else 0].startswith(says), (out, err)
+    for command, (code, out, err) in zip(commands[len(WORKING) :], results[len(WORKING) :]):
+        assert (code, out) == (2, "") and err.count("\n") == 1, (command, out, err)
+        assert "is not installed; install it with `pip install 'ddq-port[lite]'`" in err, (command, err)
+
+
+def test_a_family_without_mmdet_runs_in_the_core(tmp_path):
+    (code, out, err), = results_of([(PARITY, [*FUSED, "--tolerance", "fixed"])])  # fmt: skip
+    assert code == 0 and out.splitlines()[-1].startswith("MATCH"), err
+
+
+def test_a_family_that_does_not_say_what_it_needs_fails_in_a_line(tmp_path):
+    for file in (ROOT / DINO).glob("*.py"):
+        (tmp_path / file.name).write_text(file.read_text().replace(", needs=MMDET", ""))
+    (code, _, err), = results_of([(PARITY, ["run", "--family", str(tmp_path)])])  # fmt: skip
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    assert "needs mmdet, which is not installed; install it with `pip install 'ddq-port[lite]'`" in err

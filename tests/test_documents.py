@@ -198,7 +198,7 @@ def test_every_option_that_is_named_exists(page: Path) -> None:
         return own.union(*map(options, below))
 
     everywhere = set.union(*map(options, COMMANDS.values())) | FOREIGN_OPTIONS | {"--help"}
-    folders = (ROOT / name for name in ("tools", "benchmarks", "tests/faults"))
+    folders = (ROOT / name for name in ("tools", "benchmarks", "tests/faults", "parity/testing"))
     tools = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     unknown = []
     for span in spans_of(page):

@@ -29,7 +29,7 @@ from ..golden.golden import Golden, GoldenError, GoldenValues
 from ..golden.sketches import Sketches
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, decisions
-from ..verdict.outcome import INCOMPARABLE, MISMATCH
+from ..verdict.outcome import INCOMPARABLE, MATCH
 from ..verdict.verdict import Verdict
 from .checking import Checked, Progress, Runs, copied, copied_inputs, own_states
 from .judging import judge_scripts
@@ -107,9 +107,9 @@ def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Pro
         evidence = GoldenEvidence(golden, new, reference)
         verdict = judge_scripts(golden, new, rules, asked.exclusions, Tolerance(DERIVED), evidence)
         stop = reference.provenance.get("stopped")
-        if stop is not None and new.provenance.get("stopped") is None and verdict.outcome == MISMATCH:
+        if stop is not None and new.provenance.get("stopped") is None and verdict.outcome != MATCH:
             why = f"Bits differ, and how much rounding explains is not known: in float64 the module stops with {stop['error']}"
-            return replace(verdict, outcome=INCOMPARABLE, reasons=(sentence(why),), divergence=None)
+            return replace(verdict, outcome=INCOMPARABLE, reasons=(sentence(why),), divergence=None, stop=None)
         return verdict
 
 

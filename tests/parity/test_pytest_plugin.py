@@ -100,13 +100,15 @@ OTHERS = {
     "parity.compare(net, made(eps=1e-4)[0], x)": "`norm` (call 0) gives another output for equal inputs.",
     # what is the same: other last bits as of another machine, another way to compute it
     "net.last.weight.data *= 1 + 1.2e-7; parity.check(net, x * (1 + 1.2e-7), name='a')": "",
-    "net.last.forward = lambda x: x @ net.last.weight.t() + net.last.bias; parity.check(net, x, name='a')": "",
+    "net.last.forward = MethodType(lambda self, x: x @ self.weight.t() + self.bias, net.last); parity.check(net, x, name='a')": "",
+    "w = net.last.weight; net.last.forward = lambda x: x @ w.t() + net.last.bias; parity.check(net, x, name='a')":
+        "INCOMPARABLE Bits differ, and how much rounding explains is not known: in float64 the module stops with RuntimeError*",
     "net.train(); parity.check(net, x, name='b')": "",
 }  # fmt: skip
 
 
 def test_each_failure_says_what_it_is(project):
-    begin = "from net import made\n\ndef test_it(parity):\n    net, x = made()\n    "
+    begin = "from types import MethodType\n\nfrom net import made\n\ndef test_it(parity):\n    net, x = made()\n    "
     tests = [f"parity.check(net, x, name='{name}')" for name in "ab"]
     project.makepyfile(test_it=f"{begin}{tests[0]}\n    net.train()\n    {tests[1]}\n", test_net="")
     run(project, "--parity-record").assert_outcomes(passed=1)
