@@ -78,7 +78,6 @@ NEEDY = [
     (parity, ["run", *WHAT]),
     (parity, ["check", str(GOLDEN)]),
     (parity, ["capture", "new.npz", *WHAT]),
-    (parity, ["bisect", "RUN"]),
     (parity, ["eval", "--ann", "a.json", "--images", ".", *WHAT]),
 ]
 

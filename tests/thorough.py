@@ -150,6 +150,8 @@ THOROUGH: Mapping[str, Collection[str]] = {
     "parity/test_training.py::test_training_joins_the_other_checks_and_starts_from_the_same_weights": (),
     "parity/test_training.py::test_training_matches_in_twin_order": (),
     "test_benchmarks.py::test_traces_at_tiny_width": (),
+    "test_core_install.py::test_a_family_that_does_not_say_what_it_needs_fails_in_a_line": (),
+    "test_core_install.py::test_a_family_without_mmdet_runs_in_the_core": (),
     "test_gpu_check.py::test_dry_run_goes_through_every_part": (),
     "training/test_demo.py::test_another_seed_and_weights_to_begin_with": (),
     "training/test_demo.py::test_everything_is_there": (),
