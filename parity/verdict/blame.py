@@ -190,7 +190,7 @@ def describe_missing(record: Record, counterparts: Counterparts | None = None) -
         without = "clip gradients" if record.kind == Kind.CLIP else f"train `{record.name}`"
         text = f"In {record.phase} the new side's optimizer does not {without} as the legacy side's does."
         return Divergence(CLIPPING if record.kind == Kind.CLIP else record.name, None, text, None)
-    text = f"The {Kind(record.kind).noun} `{record.name}` ({call}) of the legacy side has no twin."
+    text = f"The {Kind(record.kind).noun} {quoted(record.name)} ({call}{_slot(record)}) of the legacy side has no twin."
     return Divergence(_owner(record), None, text, None)
 
 
@@ -235,12 +235,18 @@ def describe_added(record: Record, counterparts: Counterparts | None = None) -> 
         what = "clips gradients" if record.kind == Kind.CLIP else f"trains `{record.name}`"
         text = f"In {record.phase} the new side's optimizer {what}, the legacy side's does not."
         return Divergence(CLIPPING if record.kind == Kind.CLIP else record.name, None, text, None)
-    text = f"The {Kind(record.kind).noun} `{record.name}` ({call}) of the new side has no twin."
+    text = f"The {Kind(record.kind).noun} {quoted(record.name)} ({call}{_slot(record)}) of the new side has no twin."
     return Divergence(_owner(record), None, text, None)
 
 
 def _owner(record: Record) -> str:
-    return (record.scope or DETECTOR) if record.kind in (Kind.TAP, Kind.BASIS, Kind.RANDOM) else record.name
+    by_caller = record.kind in (Kind.TAP, Kind.BASIS, Kind.RANDOM)
+    return (record.scope if by_caller else record.name) or DETECTOR
+
+
+def _slot(record: Record) -> str:
+    """Say which output of the model a record is, where a script records the model's own calls."""
+    return f", {record.slot}" if record.slot and not record.name else ""
 
 
 def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:
