@@ -148,6 +148,7 @@ def recorded(
         name: content_digest(digest) for name, digest in RandomWatch().all().items()
     }
     backward = Backward(recorder, model)
+    provenance["gradients_before"] = backward.present()
     try:
         with ExitStack() as stack:
             stack.callback(watch.detach)

@@ -57,7 +57,7 @@ def judge_scripts(
     reasons = tuple(_conditions(legacy, new))
     verdict = _in_own_words(judge(legacy, new, mapping, exclusions, tolerance, evidence))
     verdict = _changed_first(verdict, new)
-    given, calls = _other_input(verdict), _other_calls(verdict, legacy, new)
+    given, calls = _other_input(verdict), _other_calls(verdict, legacy, new) or _older_gradients(verdict, legacy, new)
     if given or calls or reasons:
         why = (*reasons, *filter(None, (given or calls,)))
         divergence = verdict.divergence if given and not reasons else None
@@ -160,6 +160,21 @@ def _other_calls(verdict: Verdict, legacy: Trace, new: Trace) -> str:
     return (
         f"The old script calls its model {counted(times[0], 'time')}, the new one {counted(times[1], 'time')}; let both do the "
         "same."
+    )
+
+
+def _older_gradients(verdict: Verdict, legacy: Trace, new: Trace) -> str:
+    """Say that gradients were there before the block, if a gradient that adds up is the first difference."""
+    comparison = verdict.divergence.comparison if verdict.divergence is not None else None
+    before = [side.provenance.get("gradients_before") or {} for side in (legacy, new)]
+    if comparison is None or comparison.pair.new.kind != Kind.GRAD or not any(before):
+        return ""
+    names = comparison.pair.legacy.name, comparison.pair.new.name
+    if before[0].get(names[0]) == before[1].get(names[1]):
+        return ""
+    return (
+        f"`{names[1]}` has a gradient before the block, to which that of the block is added, and not the same on both sides; "
+        "call zero_grad() on both models first."
     )
 
 
