@@ -39,6 +39,7 @@ class Recorder:
         methods: names of those that are recorded.
         opened: makes of a value that modules take or give one whose tensors are in tuples, lists and dicts.
         root: record calls of the model itself as well, under the empty name.
+        before: is called before every call that code outside of the model makes, of the model or of a part of it.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class Recorder:
         methods: Sequence[str] = (),
         opened: Callable[[Any], Any] = as_it_is,
         root: bool = False,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         self.writer = writer
-        self._opened, self._root = opened, root
+        self._opened, self._root, self._before = opened, root, before
         self._wrapped: List[Tuple[nn.Module, str, Any]] = []
         self._names = tuple(methods)
         self._aside = aside
@@ -67,6 +69,7 @@ class Recorder:
         self._inner_calls: Counter = Counter()
         self.leaf_modules: List[str] = []
         self.classes: Dict[str, str] = {}
+        self._parameters: Dict[str, List[str]] = {}
         self._executed: Set[str] = set()
         self._running: List[str] = [""]
         self._next: Counter = Counter()
@@ -243,6 +246,7 @@ class Recorder:
     def _recorded(self, model: nn.Module, name: str, module: nn.Module) -> Callable:
         forward, is_leaf = module.forward, not any(True for _ in module.children())
         signature = inspect.signature(forward)
+        self._parameters[name] = list(signature.parameters)
         if is_leaf:
             self.leaf_modules.append(name)
 
@@ -254,6 +258,8 @@ class Recorder:
                     return forward(*args, **kwargs)
             if in_backward():
                 return self._computed_again(name, signature, forward, args, kwargs)
+            if len(self._running) == 1:
+                self._before()
             call, scope = self.next_call("module", name), self.scope
             counted = self.calls if is_leaf else self._inner_calls
             counted[self.phase, name] += 1
@@ -339,6 +345,7 @@ class Recorder:
             classes=self.classes,
             cut_off=self._cut_off,
             not_finite=self._strange,
+            **(dict(parameters=self._parameters) if self._root else {}),
             **({} if self._forcing is None else dict(forced=self._forcing.replaced)),
         )
 

@@ -26,7 +26,7 @@ def flatten(value: Any, slot: str = "") -> Iterator[Tuple[str, torch.Tensor]]:
     elif isinstance(value, _NUMBERS):
         yield slot, number(value)
     elif isinstance(value, np.ndarray) and value.dtype.kind in "bif":
-        yield slot, torch.from_numpy(np.ascontiguousarray(value))
+        yield slot, torch.from_numpy(np.array(value, order="C"))  # a copy: strides may be negative
     elif isinstance(value, dict):
         for key in value:
             yield from flatten(value[key], joined(slot, str(key)))

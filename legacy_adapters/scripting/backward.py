@@ -14,6 +14,8 @@ import torch
 from ..recording import kinds
 from ..recording.recomputing import in_backward
 from ..recording.recorder import Recorder
+from ..recording.trace_writer import content_digest
+from .opened import opened
 
 #: The loss term that stands for what a script goes backward from.
 NAME = "backward"
@@ -36,6 +38,11 @@ class Backward:
         self._names: Dict[int, str] = {id(param): name for name, param in model.named_parameters()}
         self._parameters = sorted(model.named_parameters(), key=lambda named: named[0])
         self._running = False
+
+    def present(self) -> Dict[str, str]:
+        """Return a digest of every gradient that is there, by its parameter's name."""
+        found = ((name, param.grad) for name, param in self._parameters if param.grad is not None)
+        return {name: content_digest(opened(gradient)) for name, gradient in found}
 
     @contextmanager
     def watched(self) -> Iterator[None]:

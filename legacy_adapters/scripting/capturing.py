@@ -17,7 +17,7 @@ from ..recording import gradients, kinds
 from ..recording.recorder import Recorder
 from ..recording.taps import Tap, installed, matchings, random_taps, rankings
 from ..recording.trace_writer import INDEX_NAME, TraceWriter, content_digest
-from ..recording.values import flatten
+from ..recording.values import flatten, named_arguments
 from .backward import Backward
 from .environment import described
 from .opened import opened, opened_whole, sealed_in
@@ -137,17 +137,18 @@ def recorded(
     """
     flow = gradient_flow and gradients.supported()
     writer = TraceWriter(folder)
-    watch = _Root(model)
-    recorder = Recorder(writer, flow, opened=opened, root=True)
+    watch, weights = _Root(model), _Weights(model)
+    recorder = Recorder(writer, flow, opened=opened, root=True, before=lambda: weights.note(recorder))
     provenance = described(model, title, flow)
     with recorder.in_phase(_WEIGHTS):
-        _add_state(recorder, kinds.PARAM, model)
+        weights.add_all(recorder, kinds.PARAM, 0)
     if seed is not None:
         seed_all(seed, PHASE)
     provenance["random_start"] = {
         name: content_digest(digest) for name, digest in RandomWatch().all().items()
     }
     backward = Backward(recorder, model)
+    provenance["gradients_before"] = backward.present()
     try:
         with ExitStack() as stack:
             stack.callback(watch.detach)
@@ -158,7 +159,7 @@ def recorded(
             stack.enter_context(backward.watched())
             stack.enter_context(recorder.in_phase(PHASE, draws=True, methods=False, idle_generators=False))
             yield Recording(folder, recorder)
-            _add_state(recorder, kinds.STATE, model)
+            weights.add_all(recorder, kinds.STATE, weights.calls)
         if not recorder.has_calls:
             raise CaptureError("The block calls no module of the model; run the model within `with capture(...)`.")
     except BaseException as error:
@@ -220,19 +221,21 @@ class _Root:
     def attach(self, recorder: Recorder) -> None:
         """Go around the model's ``forward``; to be called before the recorder does."""
         forward, model = self._model.forward, self._model
+        signature = inspect.signature(forward)
 
         def around(*args: Any, **kwargs: Any) -> Any:
             number, self.called = self.called, self.called + 1
-            before = _digests((args, kwargs))
+            given = named_arguments(signature.bind(*args, **kwargs))
+            before = _digests(given)
             result = forward(*args, **kwargs)
-            after = _digests((args, kwargs))
+            after = _digests(given)
             self.changed += [(PHASE, slot) for slot in before if before[slot] != after.get(slot)]
             self.sealed += [name for name in sealed_in(result) if name not in self.sealed]
             recorder.add(kinds.MODULE_OUT, "", number, _texts(result))
             return result
 
         self._own, self._put = vars(model).get("forward"), True
-        around.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+        around.__signature__ = signature  # type: ignore[attr-defined]
         model.forward = around
 
     def detach(self) -> None:
@@ -252,16 +255,40 @@ def _texts(value: Any) -> Dict[str, torch.Tensor]:
     return texts
 
 
-def _digests(value: Any) -> Dict[str, str]:
-    positional, named = value
-    tensors = [*flatten(opened(list(positional))), *flatten(opened(named))]
-    return {slot: content_digest(tensor) for slot, tensor in tensors if tensor.layout == torch.strided and tensor.dim()}
+def _digests(given: Dict[str, Any]) -> Dict[str, str]:
+    return {slot: content_digest(tensor) for slot, tensor in flatten(opened(given)) if tensor.dim()}
 
 
-def _add_state(recorder: Recorder, kind: str, model: nn.Module) -> None:
-    for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, torch.Tensor):
-            recorder.add(kind, name, 0, tensor, scope="")
+class _Weights:
+    """Record a model's weights, and what the script changes of them between calls: an optimizer, say.
+
+    Attributes:
+        calls: how often the script has called the model, or a part of it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.calls = 0
+        self._model = model
+        self._last: Dict[str, str] = {}
+
+    def add_all(self, recorder: Recorder, kind: str, call: int) -> None:
+        """Record all weights as they are."""
+        for name, tensor in self._state():
+            recorder.add(kind, name, call, tensor, scope="")
+            self._last[name] = content_digest(tensor)
+
+    def note(self, recorder: Recorder) -> None:
+        """Record what has changed since the weights were recorded last, before the next call."""
+        for name, tensor in self._state():
+            digest = content_digest(tensor)
+            if digest != self._last.get(name):
+                recorder.add(kinds.STATE, name, self.calls, tensor, scope="")
+                self._last[name] = digest
+        self.calls += 1
+
+    def _state(self) -> List[Tuple[str, torch.Tensor]]:
+        state = sorted(self._model.state_dict().items())
+        return [(name, opened(tensor)) for name, tensor in state if isinstance(tensor, torch.Tensor)]
 
 
 def _finish(recorder: Recorder, provenance: Dict[str, Any], model: nn.Module, backward: Backward, watch: _Root) -> None:

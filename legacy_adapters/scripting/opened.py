@@ -108,7 +108,7 @@ def _of_array(array: np.ndarray) -> Any:
     if array.dtype.kind not in "biuf" or array.dtype.name == "float128":
         return None
     wide = array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
-    return torch.from_numpy(np.ascontiguousarray(wide))
+    return torch.from_numpy(np.array(wide, order="C"))  # a copy: of one row a stride may be negative
 
 
 def _has_tensor(value: Any) -> bool:

@@ -26,6 +26,8 @@ KIND = "module_out"
 PREPROCESSOR = "data_preprocessor"
 #: Slot of a text, as bytes, that tells why a transform failed; of a mark that it left an image out.
 ERROR, LEFT_OUT = "error", "left out"
+#: Slots of the images of a batch.
+MEMBERS = "members"
 _RANDOM, _SETTINGS = "random state", "settings"
 #: Places of files, which differ without meaning anything.
 _PATHS = ("img_path", "ori_filename", "filename", "img_prefix", "img_info")
@@ -59,15 +61,16 @@ def run(job: Any, adapter: Any, model: Any, writer: TraceWriter, provenance: Dic
         seed_all(job.seed, "{} {}".format(TEST, image["id"]))
         found = recording.through(TEST, image["id"], made.pipelines[TEST], _of_file(image))
         if found is not None:
-            recording.batch(TEST, image["id"], [found], False)
+            recording.batch(TEST, [image["id"]], [found], False)
     for repeat in range(repeats):
-        phase, before = "{} {}".format(TRAINING, repeat + 1), None  # type: str, Optional[Any]
+        phase, before = "{} {}".format(TRAINING, repeat + 1), []  # type: str, List[Any]
         for image in images:
             seed_all(job.seed, "{} {}".format(phase, image["id"]))
             found = recording.through(phase, image["id"], made.pipelines[TRAINING], _with_objects(image))
             if found is not None:
-                recording.batch(phase, image["id"], [item for item in (before, found) if item is not None], True)
-                before = found if before is None else None
+                before.append((image["id"], found))
+                recording.batch(phase, [one for one, _ in before], [item for _, item in before], True)
+                before = before[-1:] if len(before) == 1 else []
     coverage = dict(leaf_calls=[], never_executed=[], without_gradient=[], classes={})
     writer.finish(dict(provenance, repeats=repeats, transforms=recording.names), coverage)
 
@@ -139,9 +142,10 @@ class _Recording:
                 return None
         return data
 
-    def batch(self, phase: str, image: int, items: List[Any], training: bool) -> None:
-        """Make the network's input of what pipelines gave."""
-        self._phase, self._image = phase, image
+    def batch(self, phase: str, images: List[int], items: List[Any], training: bool) -> None:
+        """Make the network's input of what pipelines gave of some images; it is recorded as of the last of them."""
+        self._phase, self._image = phase, images[-1]
+        self._add(PREPROCESSOR, {MEMBERS: images})
         try:
             found = self._made.batch(items, training)
         except Exception as error:

@@ -10,5 +10,5 @@ from legacy_adapters.targets.ddq_detr.new import ADAPTER as _ADAPTER
 
 build, training, distributed = _ADAPTER.build, _ADAPTER.training, _ADAPTER.distributed
 predict, losses, variants, image_detector = _ADAPTER.predict, _ADAPTER.losses, _ADAPTER.variants, _ADAPTER.image_detector
-taps, provenance = _ADAPTER.taps, _ADAPTER.provenance
+taps, provenance, preprocessing = _ADAPTER.taps, _ADAPTER.provenance, _ADAPTER.preprocessing
 del ADAPTER  # noqa: F821  (a file that has it is not a file of functions)

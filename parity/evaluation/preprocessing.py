@@ -14,7 +14,7 @@ from converters.errors import listed
 from legacy_adapters.ground.words import counted
 from legacy_adapters.inputs import TEST, TRAINING
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.tasks.preprocessing import ERROR, LEFT_OUT, PREPROCESSOR, is_of_generator, text_of
+from legacy_adapters.tasks.preprocessing import ERROR, LEFT_OUT, MEMBERS, PREPROCESSOR, is_of_generator, text_of
 
 from ..comparing.pairing import LEGACY, NEW
 from ..traces.trace import Trace
@@ -190,11 +190,21 @@ class _Judging:
                     self._lone[side].add(other)
                 lone = []
                 continue
+            if twin == PREPROCESSOR and self._mates(phase, image, values) & self._differing(phase):
+                return  # the other image of the batch differs, and that is told there
             step.first += 1
             self._found.append(self._cause(phase, image, lone, difference))
             return
         if lone and any(side == LEGACY for side, _ in lone):
             self._found.append(self._cause(phase, image, lone, None))
+
+    def _mates(self, phase: str, image: int, values: Values) -> set[int]:
+        """Return the other images of a batch."""
+        members = (record for slot, record in values.items() if slot.split(".")[0] == MEMBERS)
+        return {int(self._traces[LEGACY].tensor(record).item()) for record in members} - {image}
+
+    def _differing(self, phase: str) -> set[int]:
+        return {one.image for one in self._found if one.phase == phase}
 
     def _cause(
         self, phase: str, image: int, lone: Sequence[tuple[str, str]], difference: StepDifference | None
@@ -247,7 +257,23 @@ class _Judging:
             return ""
         if one.dtype == torch.uint8 and one.dim() == 1 and two.dtype == torch.uint8 and two.dim() == 1:
             return f"{self._text(LEGACY, legacy)!r} became {self._text(NEW, new)!r}"
+        if slot == "inputs" and legacy.name == PREPROCESSOR and self._is_swapped(one, two):
+            return "the three channels come in the opposite order before they are normalised"
         return describe(one, two)
+
+    def _is_swapped(self, legacy: Tensor, new: Tensor) -> bool:
+        """Tell whether inputs [bs, 3, h, w] are of the same pixels with their channels in the opposite order."""
+        if legacy.shape != new.shape or legacy.dim() != 4 or legacy.size(1) != 3:
+            return False
+        pixels = []
+        for side, tensor in ((LEGACY, legacy), (NEW, new)):
+            given = {r.slot: r for r in self._traces[side].records if r.phase == "settings"}
+            if "mean" not in given or "std" not in given:
+                return False
+            mean, std = (self._traces[side].tensor(given[slot]).double().reshape(1, -1, 1, 1) for slot in ("mean", "std"))
+            pixels.append(tensor.double() * std + mean)
+        is_padding = ((legacy == 0) & (new == 0)).all(1, keepdim=True)
+        return bool((((pixels[0] - pixels[1].flip(1)).abs() < 0.01) | is_padding).all())
 
     def _text(self, side: str, record: Record) -> str:
         return text_of(self._traces[side].tensor(record).numpy())

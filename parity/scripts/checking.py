@@ -15,6 +15,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from converters.errors import listed
 from converters.rules import engine
 from converters.rules.layout import Layout, spec_of
 from converters.rules.mapping import Mapping as Rules
@@ -223,12 +224,29 @@ def _copy_weights(models: Mapping[str, nn.Module], mapping: Rules) -> None:
     """Give the new side the old one's weights; whole numbers that only the new side has stay its own.
 
     Raises:
-        converters.errors.ConversionError: naming the keys that have no counterpart, or do not fit.
+        SettingsError: naming the keys that have no counterpart, or another dtype.
+        converters.errors.ConversionError: if a tensor does not fit its rule, or its counterpart.
     """
     source, target = _state(models[LEGACY]), _state(models[NEW])
-    made = {name for one in mapping.applications(source) for name in one.targets}
-    wanted = {key: value for key, value in target.items() if value.is_floating_point() or key in made}
-    layout = Layout("new", {key: spec_of(value) for key, value in wanted.items()})
+    made = {name: one for one in mapping.applications(source) if not one.missing for name in one.targets}
+    lost = sorted({key for name, one in made.items() if name not in target for key in one.sources})
+    open_ = sorted(key for key, value in target.items() if key not in made and value.is_floating_point())
+    if lost or open_:
+        said = [f"{listed(lost)} of the old side go nowhere"] if lost else []
+        said += [f"nothing becomes {listed(open_)} of the new side"] if open_ else []
+        raise SettingsError(
+            f"The weights cannot be copied: {', and '.join(said)}; give rules that say which becomes which (docs/rules.md), or "
+            'pass weights="own" if both have their weights already.'
+        )
+    for name, one in made.items():
+        kinds = [str(source[one.sources[0]].dtype), str(target[name].dtype)]
+        if kinds[0] != kinds[1]:
+            told = [kind.removeprefix("torch.") for kind in kinds]
+            raise SettingsError(
+                f"`{one.sources[0]}` is {told[0]} on the old side and {told[1]} on the new one; bring both to one type, for "
+                f"instance with new.to({kinds[0]})."
+            )
+    layout = Layout("the new side", {key: spec_of(target[key]) for key in made})
     converted = engine.convert(source, mapping, NEW, layout).state_dict
     with torch.no_grad():
         for key, value in converted.items():

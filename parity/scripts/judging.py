@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,13 +10,16 @@ from converters.errors import listed
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.mapping import Rule
 from legacy_adapters.ground.names import LEGACY, NEW
+from legacy_adapters.ground.words import counted
 from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.scripting.phase import PHASE
 
 from ..comparing.compare import Tolerance
 from ..comparing.evidence import Evidence
 from ..comparing.pairing import Exclusion
 from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Recording, Trace
+from ..verdict.blame import describe_added
 from ..verdict.outcome import INCOMPARABLE, MATCH
 from ..verdict.verdict import Verdict, judge
 from .names import whole_mapping
@@ -53,17 +55,47 @@ def judge_scripts(
     legacy, new = _alike_in_flow(legacy, new)
     mapping = mapping_of(legacy, new, rules)
     reasons = tuple(_conditions(legacy, new))
-    verdict = judge(legacy, new, mapping, exclusions, tolerance, evidence)
-    given = _other_input(verdict)
-    if given or reasons:
-        why = (*reasons, *((given,) if given else ()))
-        divergence = verdict.divergence if given else None
+    verdict = _in_own_words(judge(legacy, new, mapping, exclusions, tolerance, evidence))
+    verdict = _changed_first(verdict, new)
+    given, calls = _other_input(verdict), _other_calls(verdict, legacy, new) or _older_gradients(verdict, legacy, new)
+    if given or calls or reasons:
+        why = (*reasons, *filter(None, (given or calls,)))
+        divergence = verdict.divergence if given and not reasons else None
         return replace(verdict, outcome=INCOMPARABLE, reasons=why, divergence=divergence)
     unseen = tuple(_unseen(legacy, new))
     if verdict.outcome == MATCH and unseen:
         return replace(verdict, outcome=INCOMPARABLE, reasons=unseen)
     if verdict.outcome == INCOMPARABLE:
         return replace(verdict, reasons=(*verdict.reasons, *unseen, *_advice(verdict, mapping)))
+    return verdict
+
+
+def _in_own_words(verdict: Verdict) -> Verdict:
+    """Leave out of a verdict the name of the only phase that a script has."""
+    stop, divergence, said = verdict.stop, verdict.divergence, f" (the {PHASE} phase)"
+    if stop is not None:
+        place = stop.place.replace(f"the detector{said}", "its own code").replace(said, "")
+        stop = replace(stop, place=place)
+    if divergence is not None:
+        divergence = replace(divergence, message=divergence.message.replace(said, "").replace(f", {PHASE} phase)", ")"))
+    reasons = tuple(reason.replace(said, "") for reason in verdict.reasons)
+    return replace(verdict, stop=stop, divergence=divergence, reasons=reasons)
+
+
+def _changed_first(verdict: Verdict, new: Trace) -> Verdict:
+    """Blame a weight that the new script alone changes, if that comes before all else that differs."""
+    changed = {
+        item.record.key for item in verdict.coverage.unaccounted
+        if item.side == NEW and item.record.kind == Kind.STATE and item.record.phase == PHASE
+    }  # fmt: skip
+    if verdict.divergence is None or not changed:
+        return verdict
+    comparison = verdict.divergence.comparison
+    for record in new.records:
+        if comparison is not None and record.key == comparison.pair.new.key:
+            return verdict
+        if record.key in changed:
+            return replace(verdict, divergence=describe_added(record))
     return verdict
 
 
@@ -105,6 +137,7 @@ def _other_input(verdict: Verdict) -> str:
     """Say that the scripts give their models other inputs, if nothing differs before that; else an empty string."""
     first = next((c for c in verdict.comparisons if not c.accepted), None)
     lone = [item.record for item in verdict.coverage.unaccounted if _is_root_input(item.record)]
+    paired = {c.pair.new.call for c in verdict.comparisons if _is_root_input(c.pair.new)}
     if first is not None and _is_root_input(first.pair.new):
         record = first.pair.new
         note = first.difference.note if first.difference is not None else ""
@@ -113,10 +146,36 @@ def _other_input(verdict: Verdict) -> str:
             f"The models are given other inputs: `{record.slot or 'input'}` of call {record.call} differs{size}; give both "
             "the same, for instance from a file."
         )
-    if lone and first is None:
+    if lone and first is None and lone[0].call in paired | {0}:
         record = lone[0]
         return f"Only one model is given `{record.slot or 'input'}` (call {record.call}); give both the same inputs."
     return ""
+
+
+def _other_calls(verdict: Verdict, legacy: Trace, new: Trace) -> str:
+    """Say that one script calls its model more often, if nothing differs; else an empty string."""
+    times = [sum(one["count"] for one in _calls(side) if one["name"] == "") for side in (legacy, new)]
+    if times[0] == times[1] or not all(times) or not all(c.accepted for c in verdict.comparisons):
+        return ""
+    return (
+        f"The old script calls its model {counted(times[0], 'time')}, the new one {counted(times[1], 'time')}; let both do the "
+        "same."
+    )
+
+
+def _older_gradients(verdict: Verdict, legacy: Trace, new: Trace) -> str:
+    """Say that gradients were there before the block, if a gradient that adds up is the first difference."""
+    comparison = verdict.divergence.comparison if verdict.divergence is not None else None
+    before = [side.provenance.get("gradients_before") or {} for side in (legacy, new)]
+    if comparison is None or comparison.pair.new.kind != Kind.GRAD or not any(before):
+        return ""
+    names = comparison.pair.legacy.name, comparison.pair.new.name
+    if before[0].get(names[0]) == before[1].get(names[1]):
+        return ""
+    return (
+        f"`{names[1]}` has a gradient before the block, to which that of the block is added, and not the same on both sides; "
+        "call zero_grad() on both models first."
+    )
 
 
 def _is_root_input(record: Record) -> bool:
@@ -131,14 +190,21 @@ def _unseen(legacy: Trace, new: Trace) -> Iterator[str]:
             f"The model gives objects whose content cannot be seen ({listed(types)}); record what matters with "
             "recording.tap(name, tensor)."
         )
-    outputs = [{r.name for r in side.records if r.kind == Kind.MODULE_OUT} for side in (legacy, new)]
-    if not any("" in names for names in outputs):
-        calls = Counter(r.scope for side in (legacy, new) for r in side.records if r.kind == Kind.MODULE_OUT)
-        if calls and not any(r.kind in (Kind.TAP, Kind.LOSS) for r in new.records):
-            yield (
-                "The model itself is not called in the block, only modules of it, so what is made of their results is not "
-                "seen; call the model, or record results with recording.tap(name, tensor)."
-            )
+    called = [any(one["name"] == "" for one in _calls(side)) for side in (legacy, new)]
+    outputs = [any(r.kind == Kind.MODULE_OUT and not r.name for r in side.records) for side in (legacy, new)]
+    added = any(r.kind in (Kind.TAP, Kind.LOSS) for r in new.records)
+    if all(called) and not any(outputs):
+        yield "The model gives no tensor, number or text; record what matters with recording.tap(name, tensor)."
+    elif not any(called) and not added:
+        yield (
+            "The model itself is not called in the block, only modules of it, so what is made of their results is not seen; "
+            "call the model, or record results with recording.tap(name, tensor)."
+        )
+
+
+def _calls(side: Trace) -> Iterator[dict[str, Any]]:
+    for kind in ("leaf_calls", "inner_calls"):
+        yield from side.coverage.get(kind, ())
 
 
 def _advice(verdict: Verdict, mapping: Rules) -> Iterator[str]:

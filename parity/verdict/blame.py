@@ -13,7 +13,7 @@ from legacy_adapters.training.phases import step_of
 from ..comparing.compare import Comparison
 from ..traces.kinds import FLOW, OF_MODULES, OF_OPTIMIZERS, OF_TAPS, Blame, Kind, Turn
 from .counterparts import Counterparts
-from .sentences import DETECTOR, call_of, quoted, sentence_of
+from .sentences import DETECTOR, call_of, is_own_value, quoted, sentence_of
 
 OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipping"
 WRAPPER = "the optimizer wrapper"
@@ -103,7 +103,7 @@ def first_divergence(
     if options and (not rejected or _follows(rejected[0].pair.new, options[0])):
         return _describe_lone_setting(options[0], added, {c.pair.new.key[:3] for c in comparisons}, "new")
     if not rejected:
-        return _describe_added(_cause(added), counterparts) if added else None
+        return describe_added(_cause(added), counterparts) if added else None
     first = rejected[0]
     phase, kind = first.pair.new.phase, first.pair.new.kind
     if phase in ("train", SCRIPT) and kind == Kind.GRAD:
@@ -124,7 +124,7 @@ def _describe_lone_setting(
 ) -> Divergence:
     """Tell an option that one side alone sets from a parameter that it alone trains; ``both`` are settings of both."""
     if first.key[:3] not in both:
-        return describe_missing(first, counterparts) if side == "legacy" else _describe_added(first)
+        return describe_missing(first, counterparts) if side == "legacy" else describe_added(first)
     step = first.phase
     if first.kind == Kind.CLIP:
         return Divergence(CLIPPING, None, f"In {step} clipping has `{first.slot}` on the {side} side only.", None)
@@ -171,9 +171,14 @@ def describe_missing(record: Record, counterparts: Counterparts | None = None) -
         record = counterparts.renamed(record)
     caller = record.scope or DETECTOR
     call = call_of(record)
+    if record.phase == SCRIPT and record.kind == Kind.STATE:
+        text = f"`{record.name}` is changed before the script's call {record.call} on the legacy side only."
+        return Divergence(record.name, None, text, None)
     if is_lone:
         text = f"Nothing on the new side stands for `{record.name}` ({call}), which the legacy side's code of "
         return Divergence(caller, (legacy.scope, record.scope), f"{text}{quoted(legacy.scope)} calls.", None)
+    if record.kind == Kind.MODULE_IN and not record.name:
+        return Divergence(DETECTOR, None, f"The new side calls {DETECTOR} ({call}) without `{record.slot}`, or not at all.", None)
     if record.kind == Kind.MODULE_IN:
         code = quoted(record.scope)
         text = f"The code of {code} calls `{record.name}` ({call}) without `{record.slot}`, or not at all."
@@ -185,7 +190,7 @@ def describe_missing(record: Record, counterparts: Counterparts | None = None) -
         without = "clip gradients" if record.kind == Kind.CLIP else f"train `{record.name}`"
         text = f"In {record.phase} the new side's optimizer does not {without} as the legacy side's does."
         return Divergence(CLIPPING if record.kind == Kind.CLIP else record.name, None, text, None)
-    text = f"The {Kind(record.kind).noun} `{record.name}` ({call}) of the legacy side has no twin."
+    text = f"The {Kind(record.kind).noun} {quoted(record.name)} ({call}{_slot(record)}) of the legacy side has no twin."
     return Divergence(_owner(record), None, text, None)
 
 
@@ -210,13 +215,19 @@ def _cause(added: Sequence[Record]) -> Record:
     return next((record for record in added if record.kind == Kind.GRAD), added[0])
 
 
-def _describe_added(record: Record, counterparts: Counterparts | None = None) -> Divergence:
+def describe_added(record: Record, counterparts: Counterparts | None = None) -> Divergence:
     """Describe a record of the new side without a twin."""
     call = call_of(record)
+    if record.phase == SCRIPT and record.kind == Kind.STATE:
+        text = f"`{record.name}` is changed before the script's call {record.call} on the new side only."
+        return Divergence(record.name, None, text, None)
     if counterparts is not None and record.kind in OF_MODULES and not counterparts.is_of_both(record.name):
         text = f"Nothing on the legacy side stands for `{record.name}` ({call}), which the code of "
         modules = (record.scope, record.scope)
         return Divergence(record.scope or DETECTOR, modules, f"{text}{quoted(record.scope)} calls.", None)
+    if record.kind == Kind.MODULE_IN and not record.name:
+        text = f"The new side calls {DETECTOR} ({call}) once more, or with `{record.slot}`."
+        return Divergence(DETECTOR, None, text, None)
     if record.kind == Kind.MODULE_IN:
         text = f"The code of {quoted(record.scope)} calls `{record.name}` ({call}) once more, or with `{record.slot}`."
         return Divergence(record.scope or DETECTOR, (record.scope, record.scope), text, None)
@@ -224,12 +235,18 @@ def _describe_added(record: Record, counterparts: Counterparts | None = None) ->
         what = "clips gradients" if record.kind == Kind.CLIP else f"trains `{record.name}`"
         text = f"In {record.phase} the new side's optimizer {what}, the legacy side's does not."
         return Divergence(CLIPPING if record.kind == Kind.CLIP else record.name, None, text, None)
-    text = f"The {Kind(record.kind).noun} `{record.name}` ({call}) of the new side has no twin."
+    text = f"The {Kind(record.kind).noun} {quoted(record.name)} ({call}{_slot(record)}) of the new side has no twin."
     return Divergence(_owner(record), None, text, None)
 
 
 def _owner(record: Record) -> str:
-    return (record.scope or DETECTOR) if record.kind in (Kind.TAP, Kind.BASIS, Kind.RANDOM) else record.name
+    by_caller = record.kind in (Kind.TAP, Kind.BASIS, Kind.RANDOM)
+    return (record.scope if by_caller else record.name) or DETECTOR
+
+
+def _slot(record: Record) -> str:
+    """Say which output of the model a record is, where a script records the model's own calls."""
+    return f", {record.slot}" if record.slot and not record.name else ""
 
 
 def _deepest_gradient(rejected: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Comparison:
@@ -274,7 +291,7 @@ def describe(
         text += f"{quoted(expected)}."
         return Divergence(expected or DETECTOR, (legacy.scope, expected), text, comparison)
     text = sentence_of(kind, record, has_flow=not comparisons or any(c.pair.new.kind in FLOW for c in comparisons))
-    if kind.blame is Blame.NAME:
+    if kind.blame is Blame.NAME or is_own_value(record):
         return Divergence(record.name, None, text, comparison)
     if kind is Kind.RANDOM:
         return Divergence(record.scope or DETECTOR, None, text, comparison)

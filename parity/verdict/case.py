@@ -113,7 +113,8 @@ def case_of(
     modules[LEGACY] |= changed
     modules[NEW] |= {mapping.map_module(path) for path in changed}
     confirmed = [_confirmed(item) for item in pairing.unpaired]
-    unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules)
+    taken = new.coverage.get("parameters")
+    unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules, taken)
     compared = {pair.legacy.key for pair in pairing.pairs}
     coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:

@@ -33,6 +33,7 @@ GRADIENTS = "the gradients of all parameters are equal"
 UNUSED = "an output that the new side leaves out; all that is computed is equal without it"
 GROUPED = "the same tensors in another grouping; all that is computed is equal"
 REGROUPED = "of a module whose parameters the rules change; these are compared, and what is computed with its results"
+ARGUMENT = "the same tensor as another argument of the call, which the new side's module takes once"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -45,6 +46,7 @@ def explained(
     cut_off: Collection[Key] = (),
     keys: Mapping[Key, Key] | None = None,
     regrouped: Mapping[str, Collection[str]] | None = None,
+    parameters: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
@@ -60,6 +62,8 @@ def explained(
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
+    - An argument of the legacy side that is the same tensor as another one of the call, which has a twin, where the new
+      side's module has no parameter of that name: as query, key and value of a self-attention.
     - What a module takes and gives whose parameters the rules change, so that it is another number of modules on the
       other side, or computes in another shape: its parameters are compared, and what is computed with its results.
 
@@ -71,9 +75,10 @@ def explained(
         cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
         keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
         regrouped: by side, paths of the modules whose parameters the rules change; None if there are none.
+        parameters: what the new side's modules take, by their paths, as far as it is known.
     """
     comparisons = tuple(comparisons)
-    items = _by_content(unpaired, comparisons)
+    items = _taken_once(_by_content(unpaired, comparisons), comparisons, keys or {}, parameters or {})
     of_changed = set(_regrouped(items, comparisons, regrouped or {}))
     items = tuple(
         replace(item, explained=REGROUPED)
@@ -112,6 +117,34 @@ def _by_content(unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison])
         item if item.exclusion is not None else replace(item, explained=reasons[item.side, item.record.key])
         for item in unpaired
     )
+
+
+def _taken_once(
+    items: tuple[Unpaired, ...], comparisons: Sequence[Comparison], keys: Mapping[Key, Key],
+    parameters: Mapping[str, Collection[str]],
+) -> tuple[Unpaired, ...]:
+    """Explain arguments, and their gradients, that the new side's module is given under another name already."""
+    if not parameters:
+        return items
+    twins = {
+        (*c.pair.legacy.key[:4], c.pair.legacy.digest)
+        for c in comparisons if c.accepted and c.pair.legacy.kind == Kind.MODULE_IN
+    }  # fmt: skip
+    repeats = set()
+    for item in items:
+        record = item.record
+        if item.side == LEGACY and record.kind == Kind.MODULE_IN and record.shape and not item.is_accounted:
+            taken = parameters.get(keys.get(record.key, record.key)[2])
+            is_given = (*record.key[:4], record.digest) in twins and not _is_trivial(record)
+            if taken is not None and is_given and record.slot.split(".")[0] not in taken:
+                repeats.add((_call(LEGACY, record), record.slot))
+    return tuple(
+        replace(item, explained=ARGUMENT)
+        if item.side == LEGACY and item.record.kind in INPUTS and not item.is_accounted
+        and (_call(LEGACY, item.record), item.record.slot) in repeats
+        else item
+        for item in items
+    )  # fmt: skip
 
 
 def _harmless(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from legacy_adapters.ground.words import capital
+from legacy_adapters.recording.kinds import DRAWN
 from legacy_adapters.recording.trace_writer import Record
 from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.tasks import made_up
@@ -36,6 +37,11 @@ _OF_ROOT = {
     Kind.OUT_GRAD: "Backward, another gradient of output{space}{slot} comes to {scope} ({call}); outputs are equal.",
     Kind.IN_GRAD: "Backward, {scope} ({call}) makes another gradient of its `{slot}` from equal ones.",
 }
+#: Of what a script changes or records itself.
+_CHANGED = "`{name}` differs before the script's call {number}; all outputs, losses and gradients before that are equal."
+_RECORDED = "`{name}`, which the script records ({call}{output}), differs; all that was compared before it is equal."
+#: Slots of decisions and draws; what else is a tap of a script is a value of its own.
+_OF_DECISIONS = ("indices", "rows", "cols", "keep", DRAWN)
 _OF_MADE_UP = "Of equal made-up logits and boxes {scope} or what follows makes other `{slot}` ({call})."
 
 
@@ -52,13 +58,22 @@ def sentence_of(kind: Kind, record: Record, has_flow: bool = True) -> str:
     is_made_up = kind is Kind.TAP and (record.phase, record.name) == (made_up.PHASE, made_up.NAME)
     if kind is Kind.GRAD and not has_flow:
         return f"The gradient of `{record.name}` differs; gradients between modules were not recorded."
-    of_root = _OF_ROOT.get(kind) if not record.name else None
-    return (_OF_MADE_UP if is_made_up else of_root or _SENTENCES[kind]).format(
-        name=record.name, phase=record.phase, call=call_of(record), slot=slot, space=" " if slot else "",
+    of_script = _OF_ROOT.get(kind) if not record.name else None
+    if record.phase == SCRIPT and kind is Kind.STATE:
+        of_script = _CHANGED
+    elif is_own_value(record):
+        of_script = _RECORDED
+    return (_OF_MADE_UP if is_made_up else of_script or _SENTENCES[kind]).format(
+        name=record.name, number=record.call, phase=record.phase, call=call_of(record), slot=slot, space=" " if slot else "",
         scope=scope, Scope=capital(scope), output=f", output {slot}" if slot else "",
         method=".".join(filter(None, (record.name, method))), module=quoted(record.name), item=item,
         result=f", result {item}" if item else "",
     )  # fmt: skip
+
+
+def is_own_value(record: Record) -> bool:
+    """Tell whether a tap is a value that a script records itself, and no decision of the model's."""
+    return record.phase == SCRIPT and record.kind == Kind.TAP and record.slot not in _OF_DECISIONS
 
 
 def call_of(record: Record) -> str:

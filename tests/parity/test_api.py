@@ -22,11 +22,15 @@ EXAMPLES = _EXAMPLE.findall((ROOT / "docs" / "scripting.md").read_text())
 WHAT = ("mmdet_ddq", "tiny_4scale")
 
 
-@pytest.mark.parametrize("name", ["run", "compare", "capture", "check"])
+#: Functions that are commands of another name.
+COMMANDS = {"capture_golden": "capture", "check_golden": "check"}
+
+
+@pytest.mark.parametrize("name", ["run", "compare", "capture_golden", "check_golden"])
 def test_arguments_and_defaults_are_those_of_the_command(name):
     params = {
         param.name: inspect.Parameter.empty if param.required else _default(param)
-        for param in cli.commands[name].params
+        for param in cli.commands[COMMANDS.get(name, name)].params
         if param.name not in NOT_IN_PYTHON
     }
     arguments = inspect.signature(getattr(api, name)).parameters
@@ -66,8 +70,8 @@ def test_every_public_name_can_be_used():
         ("run", ("ddq_detr", "tiny_4scale"), {}, "RepoError", "needs --legacy-repo"),
         ("run", WHAT, dict(checkpoint="none.pth"), "FileNotFoundError", "none.pth does not exist"),
         ("compare", ("none", "none"), {}, "FileNotFoundError", "none does not exist"),
-        ("check", ("none.npz",), {}, "FileNotFoundError", "none.npz does not exist"),
-        ("capture", ("none/x.npz", *WHAT), {}, "FileNotFoundError", "none is not a folder"),
+        ("check_golden", ("none.npz",), {}, "FileNotFoundError", "none.npz does not exist"),
+        ("capture_golden", ("none/x.npz", *WHAT), {}, "FileNotFoundError", "none is not a folder"),
     ],
     ids=str,
 )
@@ -98,11 +102,14 @@ def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, capsys):
         printed[title] = capsys.readouterr().out
     assert set(printed) == {
         "Convert a file", "Compare two implementations", "Compare two traces again",
-        "Record a golden file and check against it", "Errors", "Read a trace",
+        "Record a golden file and check against it", "Errors", "Read a trace", "Check two modules at hand",
+        "Record two scripts",
     }  # fmt: skip
     assert printed["Convert a file"].startswith("new.safetensors ")
     assert "records compared" in printed["Compare two implementations"]
     assert printed["Compare two traces again"] == "MATCH ()\n"
     assert printed["Record a golden file and check against it"].endswith("\nMATCH\n")
+    assert printed["Check two modules at hand"].startswith("MATCH ")
+    assert printed["Record two scripts"].startswith("MATCH ")
     assert printed["Errors"].startswith("cannot run: Family ddq_detr needs --legacy-repo")
     assert printed["Read a trace"].startswith("torch.Size(")
