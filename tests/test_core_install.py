@@ -100,6 +100,9 @@ NEEDY = [
     (PARITY, ["check", str(GOLDEN)]),
     (PARITY, ["capture", "new.npz", *WHAT]),
     (PARITY, ["eval", "--ann", str(GOLDEN), "--images", ".", *WHAT]),
+    (PARITY, ["curves", str(GOLDEN), str(GOLDEN), "--out", "x"]),
+    (PARITY, ["preprocess", *WHAT, "--image", "FOLDER/old.pth"]),
+    (PARITY, ["run", *WHAT, "--image", "FOLDER/old.pth"]),
     (PARITY, ["rehearse", "--family", "ddq_detr", "--legacy-repo", ".", "--out", "rehearsed"]),
     (CONVERT, ["convert", "FOLDER/old.pth", "FOLDER/x.pth", "--family", "mmdet2", "--new-config", "b.py"]),
 ]

@@ -15,6 +15,7 @@ import click
 from converters import errors
 from legacy_adapters.ground.console import BAD_INPUT, Failure, OneLineErrors
 from legacy_adapters.ground.names import TOOLKIT
+from legacy_adapters.ground.packages import EXTRAS, OF_EXTRAS, missing
 
 UNFIT = 1
 
@@ -50,6 +51,8 @@ class OneLineGroup(OneLineErrors, click.Group):
         if isinstance(error, ImportError):
             if (error.name or "").partition(".")[0] in TOOLKIT:
                 return None
+            if (name := missing(error)) in OF_EXTRAS:
+                return f"{name} is not installed; install it with {EXTRAS}."
             return str(error) if error.msg.endswith(".") else f"Cannot import: {error}; is it installed here?"
         # what is still to be written would fail again, with a traceback, when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from converters.errors import listed
+from ddq_port import requirements
 from legacy_adapters.ground.words import counted, one_line
 from legacy_adapters.inputs import PREDICT, TRAIN, Batch
 
@@ -125,6 +126,7 @@ def of_images(paths: Sequence[Path], sizes: Sequence[tuple[int, int]] | None, di
 
 def _read(path: Path) -> Tensor:
     """Return an image as float32 [3, h, w] in 0 to 255, RGB, turned as its EXIF data ask for."""
+    requirements.check(("PIL",))
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
