@@ -11,6 +11,7 @@ rounding: derived here, its own there.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -41,7 +42,8 @@ from tests.faults import (
 from tests.faults.bench import ALARM, MISNAMED, MISSED, NAMED, SILENT, Bench
 from tests.faults.catalogue import REWRITES
 from tests.faults.fault import DETECTOR, MODEL, Fault, Rewrite
-from tests.faults.ground import Ground
+from tests.faults.ground import Ground, task_of
+from tests.warm import execute
 from tests.warm.execute import use_forks
 
 from .peer_pytest_torch import PytestTorch, Told
@@ -86,7 +88,7 @@ class Saw:
     Attributes:
         judged: ``named``, ``misnamed``, ``missed``, ``silent``, ``false alarm`` or ``not covered``.
         said: where it saw what, in short.
-        seconds: that it took; of this toolkit without the legacy side, which is run once.
+        seconds: of the processor; of this toolkit without the legacy side, which is run once.
     """
 
     judged: str
@@ -115,7 +117,7 @@ class Seen:
 
     Attributes:
         planted: what was planted so far.
-        legacy_seconds: that this toolkit's legacy side took.
+        legacy_seconds: of the processor, for this toolkit's legacy side.
         memory: tool -> most bytes of a process of it.
     """
 
@@ -177,9 +179,11 @@ def _in_turn(chosen: Sequence[tuple[Any, str]]) -> list[tuple[Any, str]]:
 def _plant(
     left: Sequence[tuple[Any, str]], seen: Seen, bench: Bench, out: Path, progress: Callable[[str], None]
 ) -> None:
-    begin = time.monotonic()
+    task = task_of("plain")
+    Ground.live(task, EXACT, bench.folder / "first")  # starts the process that the next one is forked from
+    begin = _cpu_seconds()
     ground = bench._ground("plain", EXACT)
-    seen.legacy_seconds = time.monotonic() - begin
+    seen.legacy_seconds = _cpu_seconds() - begin
     asked = _Asked(bench, PytestTorch(ground.sides))
     seen.memory = {OURS: _peak(ground), PEER_EXACT: asked.peer.clean(0.0).memory, PEER: asked.peer.clean(None).memory}
     for number, (one, group) in enumerate(left, 1):
@@ -209,13 +213,22 @@ class _Asked:
         return {OURS: ours, PEER_EXACT: exact, PEER: exact if exact.judged == SILENT else self._peers(one, None)}
 
     def _ours(self, planted: Fault | Rewrite, tolerance: str) -> Saw:
-        begin = time.monotonic()
+        begin = _cpu_seconds()
         finding, _ = self.bench.see(planted, tolerance)
-        return Saw(finding.judged(planted), f"{finding.where}: {finding.message}"[:300], time.monotonic() - begin)
+        return Saw(finding.judged(planted), f"{finding.where}: {finding.message}"[:300], _cpu_seconds() - begin)
 
     def _peers(self, planted: Fault | Rewrite, tolerance: float | None) -> Saw:
         told = self.peer.see(planted, tolerance)
         return Saw(judged(planted, told), said(told), told.seconds)
+
+
+def _cpu_seconds() -> float:
+    """Return the processor's time of this process, and of the sides that ran in forks of warm ones."""
+    total = time.process_time()
+    for warm in execute._warm.values():
+        fields = Path(f"/proc/{warm.process.pid}/stat").read_text().rpartition(")")[2].split()
+        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own and those of children, user and system
+    return total
 
 
 def judged(planted: Fault | Rewrite, told: Told) -> str:
@@ -268,7 +281,7 @@ def _rows(seen: Seen) -> Iterator[str]:
     yield _row(f"what outputs show ({len(covered)})", (_share(covered, tool) for tool in TOOLS))
     yield _row(f"all ({len(faults)})", (_share(faults, tool) for tool in TOOLS))
     yield _row(f"harmless rewrites ({len(harmless)}): false alarms", (_alarms(harmless, tool) for tool in TOOLS))
-    yield _row("seconds of one comparison, median", (_seconds(seen, covered, tool) for tool in TOOLS))
+    yield _row("processor seconds of one comparison, median", (_seconds(seen, covered, tool) for tool in TOOLS))
     yield _row("memory of its largest process, MB", (f"{seen.memory[tool] / 1e6:.0f}" for tool in TOOLS))
 
 

@@ -46,7 +46,7 @@ class Told:
         layers: (name, inputs differ) of every layer that differs, in its order; names of the first model, ``""`` is it.
         outputs: the message about outputs; empty if these are close enough.
         crash: the error that ended it.
-        seconds: from nothing: both models built, run and compared.
+        seconds: of the processor, to build both models, to run and to compare them.
         memory: most bytes of its process.
     """
 
@@ -110,12 +110,12 @@ class PytestTorch:
 
     def __init__(self, sides: Sides) -> None:
         self._sides = sides
-        family, begin = sides.task.port.family, time.monotonic()
+        family, begin = sides.task.port.family, time.process_time()
         self._adapters = {side: load_adapter(str(family.side(side).adapter)) for side in SIDES}
         self._clean: dict[float | None, Told] = {}
         # built once, and inherited by the forks
         self._old, self._new = self._pair(LEGACY), self._pair(NEW)
-        self._built_in = time.monotonic() - begin
+        self._built_in = time.process_time() - begin
         with torch.inference_mode():
             self._expected = self._old(**self._inputs())
 
@@ -139,13 +139,13 @@ class PytestTorch:
         return _in_fork(lambda: self._told(fault, tolerance))
 
     def _told(self, fault: Fault | Rewrite | None, tolerance: float | None) -> Told:
-        begin = time.monotonic() - self._built_in
+        begin = time.process_time()
         try:
             layers, outputs, crash = *self._compared(fault, tolerance), ""
         except Exception as error:  # it compares nothing then; a planted error that crashes is seen nevertheless
             layers, outputs, crash = (), "", f"{type(error).__name__}: {error}"
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Told(layers, outputs, crash, time.monotonic() - begin, memory)
+        return Told(layers, outputs, crash, self._built_in + time.process_time() - begin, memory)
 
     def _compared(self, fault: Fault | Rewrite | None, tolerance: float | None) -> tuple[tuple, str]:
         old, new, inputs = self._old, self._new, self._inputs()

@@ -38,7 +38,7 @@ from .sketches import Sketches
 
 FORMAT_VERSION = 3
 SEAL = "seal"
-_DECISION, _LOW, _PLACES = "decision/", "low/", "places/"
+_DECISION, _GIVEN, _PLACES = "decision/", "given/", "places/"
 #: Of the coverage: gradients that are cut off are asked of the new side only, and there are no steps of a training.
 _OF_TRACES = ("cut_off", "not_finite")
 _COLUMNS = ("phase", "kind", "name", "call", "slot", "dtype", "shape", "digest", "scope")
@@ -80,7 +80,7 @@ class Golden:
         records: as of a trace, in recording order.
         values: of the float records.
         decisions: bundle for replay.
-        low: low bits of weights and inputs, by name, see :mod:`.low_bits`.
+        given: weights and inputs of a script's module as whole numbers of the same bits, by name, if they are few.
         places: where the records hold images, of those that hold padding besides; see :class:`.padding.Images`.
         seal: digest of all that the file holds; empty before it is saved.
     """
@@ -94,7 +94,7 @@ class Golden:
     decisions: Mapping[str, Tensor] = field(repr=False)
     places: Mapping[Key, Tensor] = field(default_factory=dict, repr=False)
     seal: str = ""
-    low: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    given: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def check_seal(self, path: Path, expected: str | None) -> None:
         """Refuse a file of another digest than the one that is asked for.
@@ -219,7 +219,7 @@ def save(golden: Golden, path: Path) -> str:
         "spread": np.array([_columns(values.spread) for values in distinct_values]).reshape(-1, 4),
         **{f"{_PLACES}{number}": mask.numpy() for number, mask in masks.values()},
         **{_DECISION + key: tensor.numpy() for key, tensor in sorted(golden.decisions.items())},
-        **{_LOW + key: tensor.numpy() for key, tensor in sorted(golden.low.items())},
+        **{_GIVEN + key: tensor.numpy() for key, tensor in sorted(golden.given.items())},
     }
     seal = seal_of(arrays)
     arrays[SEAL] = np.frombuffer(bytes.fromhex(seal), np.uint8)
@@ -346,7 +346,7 @@ def _from_arrays(path: Path, arrays: Mapping[str, np.ndarray], family: str | Non
         decisions=decisions,
         places=places,
         seal=seal,
-        low={name.removeprefix(_LOW): torch.from_numpy(one) for name, one in arrays.items() if name.startswith(_LOW)},
+        given={name.removeprefix(_GIVEN): torch.from_numpy(one) for name, one in arrays.items() if name.startswith(_GIVEN)},
     )
 
 

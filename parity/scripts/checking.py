@@ -173,9 +173,10 @@ class Runs:
         asked, wide = self._asked, dtype == _FLOAT64
         model, inputs = copy.deepcopy(self._models[side]), copied_inputs(asked.inputs)
         if wide:
-            model.to(torch.float64)
+            model._apply(_widened)
             inputs = _in_float64(inputs)
         if perturbed is not None:
+            inputs = changed(inputs, lambda slot, tensor: _apart(tensor))
             tensors = [tensor for _, tensor in flatten(opened(inputs)) if tensor.is_floating_point()]
             perturb([*model.parameters(), *model.buffers(), *tensors], perturbed)
         path = str(self._folder / name)
@@ -269,6 +270,19 @@ def copied_inputs(inputs: Any) -> Any:
         raise SettingsError(
             f"The inputs cannot be copied ({type(error).__name__}: {one_line(str(error))}); detach their tensors first."
         ) from error
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Return a tensor in double precision; whole numbers stay."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _apart(tensor: Tensor) -> Tensor | None:
+    """Return a copy of a tensor of which several elements are one in memory; None of any other."""
+    shared = any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape))
+    return tensor.clone(memory_format=torch.contiguous_format) if shared else None
 
 
 def _in_float64(inputs: Any) -> Any:

@@ -1,6 +1,6 @@
 """Golden files of any module: record what it computes, and compare what it computes later, elsewhere, or rewritten.
 
-A golden file holds no weights and no inputs: who checks must give the same, and :mod:`.sources` sees to it.
+Who checks must give the weights and inputs that were recorded, and :mod:`.sources` sees to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from converters.rules.mapping import Mapping as Rules
 from converters.rules.mapping import Rule
 from legacy_adapters.ground.words import counted, sentence
+from legacy_adapters.recording.trace_writer import Record
 from legacy_adapters.scripting.capturing import check_model, shared_modules
 
 from ..comparing.compare import DERIVED, Tolerance
@@ -34,7 +34,7 @@ from ..verdict.verdict import Verdict
 from .checking import Checked, Progress, Runs, copied, copied_inputs, own_states
 from .judging import judge_scripts
 from .names import rules_of, whole_mapping
-from .sources import digests_of, give_weights, given_inputs, low_bits_of
+from .sources import bits_of, digests_of, give_weights, given_inputs
 
 _FLOAT64 = "float64"
 _PERTURBED = (1, 2, 3, 4)
@@ -71,9 +71,8 @@ def record_module(model: nn.Module, asked: Checked, progress: Progress) -> Golde
     provenance = {name: value for name, value in trace.provenance.items() if name not in _LOCAL}
     provenance["modules"] = {name: dict(version=one["version"]) for name, one in trace.provenance["modules"].items()}
     coverage = {name: value for name, value in trace.coverage.items() if name not in _OF_TRACES}
-    low = low_bits_of(model, asked.inputs)
-    golden = Golden(None, digests_of(asked.inputs), provenance, coverage, trace.records, values, own, low=low)
-    return replace(golden, provenance={**provenance, "loose": len(loose_records(golden))})
+    sources = digests_of(asked.inputs)
+    return Golden(None, sources, provenance, coverage, trace.records, values, own, given=bits_of(model, asked.inputs))
 
 
 def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Progress) -> Verdict:
@@ -115,7 +114,7 @@ def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Pro
 
 def too_loose(golden: Golden) -> str:
     """Say which records a golden file cannot tell an error of, where bits differ; empty if there are none."""
-    loose = loose_records(golden)
+    loose = [record for record in loose_records(golden) if not _is_given(record)]
     if not loose:
         return ""
     where = f"{loose[0].kind} `{loose[0].name}` {loose[0].slot}".strip()
@@ -123,6 +122,11 @@ def too_loose(golden: Golden) -> str:
         f"The rounding of {counted(len(loose), 'record')} is so large that it could hide an error, of {where} first: on a "
         "machine that computes other bits there will be no verdict. Use weights and inputs that are better conditioned."
     )
+
+
+def _is_given(record: Record) -> bool:
+    """Tell weights and the module's inputs, which have equal bits wherever they are given."""
+    return record.kind == Kind.PARAM or (record.kind == Kind.MODULE_IN and not record.name)
 
 
 def _repeats(runs: Runs, trace: Trace, own: Mapping[str, Tensor]) -> Iterator[Trace]:
@@ -143,7 +147,7 @@ def _whole(trace: Trace, how: str) -> Trace:
     return trace
 
 
-def _twin(reference: Trace, record: Any) -> Any:
+def _twin(reference: Trace, record: Record) -> Record:
     twin = reference.by_key.get(record.key)
     if twin is None:
         raise GoldenError(

@@ -1,7 +1,7 @@
 """Weights and inputs for a golden file of a module: the same as were recorded, to the last bit, or a refusal.
 
-Random numbers of one seed may have other last bits on another machine. That is undone by the low bits that the file
-holds, so that what is computed is held to sharp bounds on every machine.
+Random numbers of one seed have other last bits on another machine, for kernels of torch that make them differ. Those
+that were recorded take their place, so that what is computed is held to sharp bounds on every machine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from legacy_adapters.recording.values import changed, flatten
 from ..comparing.evidence import relative_gap
 from ..comparing.pairing import translator
 from ..golden.golden import Golden, GoldenError
-from ..golden.low_bits import low_bits, restored
 from ..golden.sketch import sketch
 from ..traces.kinds import Kind
 
-#: Most numbers whose low bits a file holds, a byte each; inputs come first.
-MOST_NUMBERS = 1_000_000
-#: How far sketches of weights are apart, as a share of their size, that differ in their last bits only.
-_LAST_BITS = 2.0**-18
+#: Most weights and inputs that a file holds, about a megabyte; inputs come first.
+MOST_NUMBERS = 250_000
+#: How far numbers are apart that differ by rounding only, in units of their type's precision, of the largest of a tensor.
+_LAST_PLACES = 8.0
+#: The same of sketches, as a share of their size.
+_OF_SKETCHES = 2.0**-18
+#: Whole numbers of the size of each type.
+_WHOLE = {
+    torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16,
+}  # fmt: skip
 _INPUTS, _WEIGHTS = "inputs/", "weights/"
 
 
@@ -36,20 +41,20 @@ def digests_of(inputs: Any) -> dict[str, str]:
     return {_INPUTS + slot: content_digest(tensor) for slot, tensor in _tensors(inputs)}
 
 
-def low_bits_of(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
-    """Return the low bits of inputs and weights, by name, as long as there are not too many of them."""
+def bits_of(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+    """Return float inputs and weights as whole numbers of the same bits, by name, as long as there are not too many."""
     left, found = MOST_NUMBERS, {}
     weights = ((_WEIGHTS + name, tensor) for name, tensor in _weights(model))
     for name, tensor in (*((_INPUTS + slot, tensor) for slot, tensor in _tensors(inputs)), *weights):
-        low = low_bits(tensor) if tensor.numel() <= left else None
-        if low is not None:
-            found[name] = low
+        if tensor.dtype in _WHOLE and tensor.numel() <= left:
             left -= tensor.numel()
+            plain = tensor.detach().cpu().contiguous()
+            found[name] = plain.reshape(-1).view(_WHOLE[tensor.dtype]).reshape(plain.shape)
     return found
 
 
 def given_inputs(golden: Golden, inputs: Any) -> Any:
-    """Return inputs with the last bits that were recorded.
+    """Return inputs with those that were recorded in place of such as differ by rounding only.
 
     Raises:
         GoldenError: if they are others.
@@ -60,7 +65,7 @@ def given_inputs(golden: Golden, inputs: Any) -> Any:
         digest = golden.sources.get(_INPUTS + slot)
         if digest is None or not _is_kept(tensor) or content_digest(tensor) == digest:
             return None
-        made = _made(tensor, golden.low.get(_INPUTS + slot), digest)
+        made = _made(tensor, golden.given.get(_INPUTS + slot), digest)
         if made is None:
             others.append(slot)
         return made
@@ -76,7 +81,7 @@ def given_inputs(golden: Golden, inputs: Any) -> Any:
 
 
 def give_weights(golden: Golden, model: nn.Module, mapping: Rules) -> None:
-    """Give a module the last bits of its weights that were recorded.
+    """Give a module the weights that were recorded in place of such as differ by rounding only.
 
     Raises:
         GoldenError: naming the weights that are others.
@@ -89,7 +94,7 @@ def give_weights(golden: Golden, model: nn.Module, mapping: Rules) -> None:
         kind = DTYPES[tensor.dtype], tuple(tensor.shape)
         if record is None or kind != (record.dtype, record.shape) or content_digest(tensor) == record.digest:
             continue
-        made = _made(tensor, golden.low.get(_WEIGHTS + record.name), record.digest)
+        made = _made(tensor, golden.given.get(_WEIGHTS + record.name), record.digest)
         if made is None:
             others[name] = _gap(golden, record, tensor)
         else:
@@ -102,10 +107,10 @@ def give_weights(golden: Golden, model: nn.Module, mapping: Rules) -> None:
 def _other_weights(others: Mapping[str, float]) -> str:
     name, gap = max(others.items(), key=lambda item: item[1])
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-    if gap <= _LAST_BITS:
+    if gap <= _OF_SKETCHES:
         return (
-            f"The last bits of the weights are not those that were recorded: `{name}`{more}. Another machine may draw such, "
-            f"and a golden file holds the last bits of {MOST_NUMBERS} numbers at most; load the weights from a file."
+            f"The weights differ from those that were recorded in their last bits: `{name}`{more}. Another machine may draw "
+            f"such, and a golden file holds {MOST_NUMBERS:,} numbers at most; let the test load the weights from a file."
         )
     size = f" by {gap:.1e} of its size" if gap < float("inf") else ""
     return (
@@ -119,12 +124,21 @@ def _gap(golden: Golden, record: Record, tensor: Tensor) -> float:
     return float("inf") if values is None else relative_gap(values.legacy, sketch(tensor.detach().cpu()))
 
 
-def _made(tensor: Tensor, low: Tensor | None, digest: str) -> Tensor | None:
-    """Return what was recorded; None if the tensor is another."""
-    if low is None or low.shape != tensor.shape or not tensor.is_floating_point():
+def _made(tensor: Tensor, bits: Tensor | None, digest: str) -> Tensor | None:
+    """Return what was recorded; None if the tensor is another, or the file does not hold it."""
+    if bits is None or bits.shape != tensor.shape or _WHOLE.get(tensor.dtype) != bits.dtype:
         return None
-    made = restored(tensor, low)
-    return made.to(tensor.device).requires_grad_(tensor.requires_grad) if content_digest(made) == digest else None
+    made = bits.reshape(-1).view(tensor.dtype).reshape(tensor.shape)
+    if content_digest(made) != digest or not _is_rounding(made, tensor.detach().cpu()):
+        return None
+    return made.to(tensor.device).requires_grad_(tensor.requires_grad)
+
+
+def _is_rounding(recorded: Tensor, found: Tensor) -> bool:
+    """Tell whether two tensors differ by no more than the rounding of their largest numbers."""
+    one, two = recorded.double(), found.double()
+    largest = one.abs().max().item()
+    return bool(((one - two).abs() <= _LAST_PLACES * torch.finfo(recorded.dtype).eps * largest).all())
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
