@@ -2,8 +2,8 @@
 
 It needs both models in one process. It is given what it asks for: the same weights, inputs and seeds, and a map of
 module names. It is asked twice, for the first layer that differs (``localize_divergence``) and for the outputs
-(``assert_matches_reference``); detections and losses are both of them outputs of the pair that it is given, so that it
-can see everything that a forward pass in either mode computes.
+(``assert_matches_reference``). Of a setting with losses, detections and losses are both outputs of the pair that it is
+given, so that it can see everything that a forward pass in either mode computes.
 """
 
 from __future__ import annotations
@@ -89,16 +89,19 @@ class _Both(nn.Module):
         plant()
         return super().named_modules(*args, **kwargs)
 
-    def forward(self, predict: Mapping[str, Tensor], train: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return detections and losses."""
+    def forward(self, predict: Mapping[str, Tensor], train: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """Return detections and, of a batch to train on, losses."""
         model, adapter = getattr(self, _MODEL), self._adapter
         model.eval()
         seed_all(self._seed, PREDICT)
         results = adapter.predict(model, adapter.batch(NamedInputs(PREDICT, dict(predict))))
+        found = dict(detections=[dict(result) for result in results])
+        if train is None:
+            return found
         model.train()
         seed_all(self._seed, TRAIN)
         terms, total = adapter.losses(model, adapter.batch(NamedInputs(TRAIN, dict(train))))
-        return dict(detections=[dict(result) for result in results], losses=dict(terms), total=total)
+        return dict(found, losses=dict(terms), total=total)
 
 
 class PytestTorch:
@@ -180,7 +183,8 @@ class PytestTorch:
 
     def _inputs(self) -> dict[str, dict[str, Tensor]]:
         given = load_file(str(Path(self._sides.folder) / "inputs.safetensors"))
-        return {phase: placed(of_phase(given, phase), "cpu", torch.float32) for phase in (PREDICT, TRAIN)}
+        phases = (PREDICT, TRAIN) if "loss" in self._sides.task.checks else (PREDICT,)
+        return {phase: placed(of_phase(given, phase), "cpu", torch.float32) for phase in phases}
 
     def _map(self, old: nn.Module) -> dict[str, str]:
         """Return the names that modules have on the new side."""

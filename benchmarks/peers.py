@@ -21,7 +21,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--each", type=click.IntRange(1), help="Errors of each group, at most. [default: 64 in all]")
-@click.option("--rewrites", type=click.IntRange(0), default=20, show_default=True, help="Number of harmless rewrites.")
+@click.option("--rewrites", type=click.IntRange(0), default=16, show_default=True, help="Number of harmless rewrites.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="peers.json", show_default=True,
     help="File of every finding, written after each; what it holds is not planted again.",
