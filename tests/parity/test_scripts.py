@@ -241,7 +241,7 @@ class Giving(nn.Module):
 @pytest.mark.parametrize("kind", ["tuple", "dataclass", "object", "text", "complex", "array", "sparse"])
 def test_whatever_a_model_gives_is_compared(kind):
     assert parity.check(Giving(kind), Giving(kind), X).outcome == parity.MATCH
-    verdict = parity.check(Giving(kind), Giving(kind, 0.01), X)
+    verdict = parity.check(Giving(kind), Giving(kind, 0.01), X, tolerance="exact")
     assert (verdict.outcome, verdict.divergence.where) == (parity.MISMATCH, "the model")
 
 
@@ -286,6 +286,13 @@ def test_a_fused_projection_matches_its_parts_by_the_old_sides_own_rounding():
     assert parity.check(old, Around(Apart()), X, rules=SPLIT).outcome == parity.MATCH
     verdict = parity.check(old, Around(Apart(1.001)), X, rules=SPLIT)
     assert (verdict.outcome, verdict.divergence.where) == (parity.MISMATCH, "attn")
+
+
+def test_what_hooks_make_of_the_output_is_compared():
+    old, new = twins()
+    old.register_forward_hook(lambda module, args, out: {**out, "out": out["out"] * 2})
+    assert parity.check(old, new, X).outcome != parity.MATCH
+    assert parity.check(old, old, X).outcome == parity.MATCH
 
 
 def test_check_leaves_modules_inputs_and_generators_alone():
@@ -339,4 +346,5 @@ def test_modules_shared_on_one_side_pair_call_by_call():
     for old, new in ((shared, apart), (apart, shared)):
         verdict = parity.check(old, new, X, gradients=False)
         assert verdict.outcome == parity.MATCH, verdict.reasons
-        assert parity.check(old, new, X).outcome == parity.MISMATCH  # gradients add up in shared weights only
+        with_gradients = parity.check(old, new, X, tolerance="exact")
+        assert with_gradients.outcome == parity.MISMATCH  # they add up in shared weights only
