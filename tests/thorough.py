@@ -120,6 +120,7 @@ THOROUGH: Mapping[str, Collection[str]] = {
     "parity/test_live_mmdet.py::test_replay_does_not_hide_a_wrong_decision_or_request": (),
     "parity/test_live_mmdet.py::test_replayed_decisions_match_too": (),
     "parity/test_mmdet2_goldens.py::test_detector_matches_and_all_of_it_is_exercised": ("retinanet",),
+    "parity/test_own_inputs.py::test_both_sides_are_given_the_file": (),
     "parity/test_pieces.py::test_peak_memory_does_not_follow_the_size_of_a_tensor": (),
     "parity/test_preprocessing.py::test_a_difference_is_named_at_its_transform": ("interpolation", "flip vertical"),
     "parity/test_ranks.py::test_error_that_one_process_cannot_show_is_named_with_step_and_rank": (),

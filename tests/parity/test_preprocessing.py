@@ -15,9 +15,10 @@ from PIL import Image
 
 from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.cli.main import cli
-from parity.evaluation.preprocessing import describe, judge
+from parity.evaluation.preprocessing import judge
 from parity.evaluation.preprocessing_report import as_dict, closing_line
 from parity.evaluation.preprocessing_run import described
+from parity.evaluation.transforms import describe
 from parity.traces.trace import Trace
 
 LOAD, RESIZE = dict(type="LoadImageFromFile"), dict(type="Resize", scale=(90, 60), keep_ratio=True)
@@ -137,6 +138,7 @@ FAULTS = {
     "flip": (dict(train=changed(TRAIN, "RandomFlip", prob=0.9)), "2.RandomFlip", ""),
     "flip vertical": (dict(train=changed(TRAIN, "RandomFlip", direction="vertical")), "2.RandomFlip", "differ"),
     "crop": (dict(train=CROP), "3.RandomChoice/1.Compose/0.RandomCrop", "became"),
+    "order": (dict(train=[TRAIN[0], TRAIN[1], CHOICE, FLIP, PACK]), "2.RandomChoice", "RandomFlip in its place"),
     "no flip": (dict(train=[step for step in TRAIN if step is not FLIP]), "2.RandomFlip", "on the legacy side only"),
 }  # fmt: skip
 
