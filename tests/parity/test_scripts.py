@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import subprocess
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from converters.rules.mapping import Rename, Split
 from legacy_adapters.scripting import CaptureError
 from parity.cli.main import cli
 
+ROOT = Path(__file__).parents[2]
 X = torch.linspace(-1, 1, 2 * 5 * 8).reshape(2, 5, 8)
 
 
@@ -212,6 +217,28 @@ def test_a_block_that_fails_leaves_nothing(tmp_path):
 def test_what_cannot_be_recorded_is_refused(tmp_path, model, says):
     with pytest.raises(parity.INPUT_ERRORS, match=says), parity.capture(model, tmp_path / "t"):
         pass
+
+
+def test_the_old_side_needs_torch_and_numpy_alone(tmp_path):
+    code = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(name)
+MISSING = ("safetensors", "scipy", "click", "rich", "mmengine", "mmdet", "mmcv", "converters", "parity", "ddq_port")
+sys.meta_path.insert(0, Missing())
+import torch
+from legacy_adapters.scripting import capture
+model = torch.nn.Linear(3, 2)
+with capture(model, sys.argv[1]):
+    model(torch.ones(1, 3))
+"""
+    shutil.copytree(ROOT / "legacy_adapters", tmp_path / "legacy_adapters", ignore=shutil.ignore_patterns("goldens", "*.pyc"))
+    (tmp_path / "old.py").write_text(code)
+    done = subprocess.run([sys.executable, tmp_path / "old.py", tmp_path / "t"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert parity.compare(tmp_path / "t", tmp_path / "t").outcome == parity.MATCH
 
 
 @dataclass
