@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Dict, List
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from .values import named_arguments
@@ -83,6 +82,8 @@ def save_call(target: Target, model: nn.Module, bound: inspect.BoundArguments) -
             arguments[name] = expression(value, name)
     except _OpaqueError as error:
         opaque = str(error)
+    from safetensors.torch import save_file  # a script that only records need not have it
+
     save_file(tensors, os.path.join(target.folder, ARGUMENTS))
     with open(os.path.join(target.folder, CALL), "w", encoding="utf-8") as file:
         json.dump(dict(asdict(target), arguments=arguments, modules=used, opaque=opaque), file, indent=1)

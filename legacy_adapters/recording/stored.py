@@ -6,7 +6,6 @@ import os
 from typing import Any, Dict, Mapping
 
 import torch
-from safetensors import safe_open
 
 from ..numerics.precision import as_stored
 
@@ -25,6 +24,8 @@ class StoredTensors:
 
     def read(self, digest: str) -> torch.Tensor:
         """Return a tensor in its own dtype, whatever this process computes in."""
+        from safetensors import safe_open  # a script that only records need not have it
+
         shard = self._shards[digest]
         with as_stored():
             if shard not in self._open:

@@ -16,7 +16,7 @@ from ..origin import report
 from ..recording import gradients, kinds
 from ..recording.recorder import Recorder
 from ..recording.taps import Tap, installed, matchings, random_taps, rankings
-from ..recording.trace_writer import INDEX_NAME, TraceWriter, content_digest
+from ..recording.trace_writer import DTYPES, INDEX_NAME, TraceWriter, content_digest
 from ..recording.values import flatten, named_arguments
 from .backward import Backward
 from .environment import described
@@ -24,6 +24,8 @@ from .opened import opened, opened_whole, sealed_in
 from .phase import BACKWARD, CALL, PHASE
 
 _WEIGHTS = "weights"
+#: What a model's forward hooks make of what it gives.
+BEHIND_HOOKS = "output behind hooks"
 
 
 class CaptureError(ValueError):
@@ -144,9 +146,9 @@ def recorded(
         weights.add_all(recorder, kinds.PARAM, 0)
     if seed is not None:
         seed_all(seed, PHASE)
-    provenance["random_start"] = {
-        name: content_digest(digest) for name, digest in RandomWatch().all().items()
-    }
+    provenance["random_start"] = {name: content_digest(digest) for name, digest in RandomWatch().all().items()}
+    on_gpu = _cuda_state(provenance["device"])
+    provenance["random_start"].update(on_gpu)
     backward = Backward(recorder, model)
     provenance["gradients_before"] = backward.present()
     try:
@@ -167,9 +169,16 @@ def recorded(
             writer.abandon()
             raise
         provenance["stopped"] = report(error)
+        provenance["cuda_drawn"] = _cuda_state(provenance["device"]) != on_gpu
         _finish(recorder, provenance, model, backward, watch)
         raise
+    provenance["cuda_drawn"] = _cuda_state(provenance["device"]) != on_gpu
     _finish(recorder, provenance, model, backward, watch)
+
+
+def _cuda_state(device: str) -> Dict[str, str]:
+    """Return a digest of the state of a GPU's generator; nothing for the CPU."""
+    return {"cuda": content_digest(torch.cuda.get_rng_state(device))} if device.startswith("cuda") else {}
 
 
 def taps() -> List[Tap]:
@@ -217,6 +226,8 @@ class _Root:
         self._model = model
         self._own: Any = None
         self._put = False
+        self._hook: Any = None
+        self._given: Dict[str, str] = {}
 
     def attach(self, recorder: Recorder) -> None:
         """Go around the model's ``forward``; to be called before the recorder does."""
@@ -232,14 +243,23 @@ class _Root:
             self.changed += [(PHASE, slot) for slot in before if before[slot] != after.get(slot)]
             self.sealed += [name for name in sealed_in(result) if name not in self.sealed]
             recorder.add(kinds.MODULE_OUT, "", number, _texts(result))
+            self._given = _digests({"": result}) if self._hook is not None else {}
             return result
 
+        def behind(module: nn.Module, args: Any, result: Any) -> None:
+            if recorder.phase and _digests({"": result}) != self._given:
+                recorder.add(kinds.TAP, BEHIND_HOOKS, recorder.next_call(kinds.TAP, BEHIND_HOOKS), result, scope="")
+
+        if model._forward_hooks:  # one of its hooks may give something else than the model does
+            self._hook = model.register_forward_hook(behind)
         self._own, self._put = vars(model).get("forward"), True
         around.__signature__ = signature  # type: ignore[attr-defined]
         model.forward = around
 
     def detach(self) -> None:
         """Take that away again."""
+        if self._hook is not None:
+            self._hook.remove()
         if self._put:
             del self._model.forward
             if self._own is not None:
@@ -256,7 +276,7 @@ def _texts(value: Any) -> Dict[str, torch.Tensor]:
 
 
 def _digests(given: Dict[str, Any]) -> Dict[str, str]:
-    return {slot: content_digest(tensor) for slot, tensor in flatten(opened(given)) if tensor.dim()}
+    return {slot: content_digest(tensor) for slot, tensor in flatten(opened(given)) if tensor.dtype in DTYPES}
 
 
 class _Weights:

@@ -93,7 +93,7 @@ class _Opening:
 
 
 def _storable(tensor: torch.Tensor) -> Any:
-    """Return a tensor as a trace keeps it: complex numbers as pairs, sparse ones dense, nested ones as a list."""
+    """Return a tensor as a trace keeps it: complex numbers as pairs, a sparse one whole, a nested one as a list."""
     if getattr(tensor, "is_nested", False):
         return list(tensor.unbind())
     if tensor.layout != torch.strided:

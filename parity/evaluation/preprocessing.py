@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import SequenceMatcher
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from legacy_adapters.tasks.preprocessing import ERROR, LEFT_OUT, MEMBERS, PREPRO
 from ..comparing.pairing import LEGACY, NEW
 from ..traces.trace import Trace
 from ..verdict.outcome import EXIT_CODES, INCOMPARABLE, MATCH, MISMATCH
+from .transforms import describe, short, twins_of
 
 SIDES = (LEGACY, NEW)
 #: A value of up to so many elements is a setting: it may be of another type, if it holds the same numbers.
@@ -129,7 +129,7 @@ class _Judging:
 
     def __init__(self, legacy: Trace, new: Trace, names: Sequence[str]) -> None:
         self._traces, self._names = {LEGACY: legacy, NEW: new}, names
-        self._twins = {kind: _twins(legacy, new, kind) for kind in (TEST, TRAINING)}
+        self._twins = {kind: twins_of(legacy, new, kind) for kind in (TEST, TRAINING)}
         self._steps: dict[tuple[str, str], StepCount] = {}
         self._found: list[StepDifference] = []
         self._refused: dict[int, str] = {}
@@ -174,9 +174,10 @@ class _Judging:
         seen: set[str] = set()
         for name, values in own[LEGACY].items():
             twin = twins.of(name)
-            if twin is None or twin not in own[NEW]:
+            if twin is None:
                 lone.append((LEGACY, name))
-                continue
+            if twin is None or twin not in own[NEW]:
+                continue  # another way was chosen inside a transform, whose own result tells
             lone += [(NEW, other) for other in _before(own[NEW], twin) if other not in seen and twins.is_lone(other)]
             seen |= {*_before(own[NEW], twin), twin}
             step = self._steps.setdefault((pipeline_of(phase), twin), StepCount(pipeline_of(phase), twin))
@@ -193,6 +194,8 @@ class _Judging:
             if twin == PREPROCESSOR and self._mates(phase, image, values) & self._differing(phase):
                 return  # the other image of the batch differs, and that is told there
             step.first += 1
+            if name.partition(".")[2] != twin.partition(".")[2]:
+                difference = replace(difference, note=f"{difference.note} (the legacy side has {name} in its place)")
             self._found.append(self._cause(phase, image, lone, difference))
             return
         if lone and any(side == LEGACY for side, _ in lone):
@@ -289,7 +292,7 @@ class _Judging:
             if one is not None and two is not None and one.digest == two.digest:
                 continue
             told = [
-                "not set" if r is None else _short(self._traces[side].tensor(r)) for side, r in ((LEGACY, one), (NEW, two))
+                "not set" if r is None else short(self._traces[side].tensor(r)) for side, r in ((LEGACY, one), (NEW, two))
             ]
             if told[0] != told[1]:
                 said.append(f"`{slot}` {told[0]} became {told[1]}")
@@ -319,47 +322,6 @@ class _Judging:
                 yield f"{name} is {told[0]} on the legacy side and {told[1]} on the new one."
 
 
-@dataclass(frozen=True)
-class _Twins:
-    """Which transform of the new side is whose.
-
-    Attributes:
-        new_of: names of the new side by those of the legacy side, of whole transforms.
-        new: names of all transforms of the new side.
-    """
-
-    new_of: Mapping[str, str]
-    new: frozenset[str]
-
-    def of(self, name: str) -> str | None:
-        """Return the twin of a transform, or of one inside another; None if the new side has none."""
-        if name == PREPROCESSOR:
-            return name
-        head, slash, rest = name.partition("/")
-        twin = self.new_of.get(head)
-        return None if twin is None else f"{twin}{slash}{rest}"
-
-    def is_lone(self, name: str) -> bool:
-        """Tell whether a transform of the new side is no one's twin."""
-        return name != PREPROCESSOR and name.partition("/")[0] not in self.new_of.values()
-
-
-def _twins(legacy: Trace, new: Trace, kind: str) -> _Twins:
-    """Pair the transforms of a pipeline by their classes, in order."""
-    names = [list(trace.provenance.get("transforms", {}).get(kind, ())) for trace in (legacy, new)]
-    classes = [[name.partition(".")[2] for name in of_side] for of_side in names]
-    if classes[0] != classes[1] and len(classes[0]) == len(classes[1]):
-        pairs = list(zip(*names))  # one class may stand for another, in its place
-        same = [(one, two) for one, two in pairs if one == two]
-        if len(same) >= len(pairs) - len(pairs) // 2:
-            return _Twins(dict(pairs), frozenset(names[1]))
-    blocks = SequenceMatcher(None, *classes, autojunk=False).get_matching_blocks()
-    matched = {
-        names[0][block.a + offset]: names[1][block.b + offset] for block in blocks for offset in range(block.size)
-    }
-    return _Twins(matched, frozenset(names[1]))
-
-
 def _by_image(trace: Trace) -> dict[tuple[str, int], dict[str, dict[str, Record]]]:
     """Return phase and image -> transform -> slot -> record, in the order in which they ran."""
     found: dict[tuple[str, int], dict[str, dict[str, Record]]] = {}
@@ -372,28 +334,3 @@ def _by_image(trace: Trace) -> dict[tuple[str, int], dict[str, dict[str, Record]
 def _before(values: Mapping[str, Values], name: str) -> list[str]:
     names = list(values)
     return names[: names.index(name)]
-
-
-def describe(legacy: Tensor, new: Tensor) -> str:
-    """Say how two tensors differ: in type, size, order of channels, or by how much."""
-    if legacy.shape != new.shape:
-        return f"{list(legacy.shape)} became {list(new.shape)}"
-    if legacy.dtype != new.dtype:
-        kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (legacy, new)]
-        return f"{kinds[0]} became {kinds[1]}"
-    for axis in range(legacy.dim()):
-        if legacy.dim() >= 3 and legacy.size(axis) == 3 and axis in (0, 1, legacy.dim() - 1):
-            if torch.equal(legacy, new.flip(axis)):
-                return "the three channels come in the opposite order"
-    if legacy.dim() >= 2:
-        for axis, what in ((-1, "last"), (-2, "last but one")):
-            if torch.equal(legacy, new.flip(axis)):
-                return f"mirrored along the {what} axis"
-    gap = (legacy.double() - new.double()).abs()
-    share = (gap > 0).double().mean().item()
-    return f"{share:.1%} of the elements differ, by up to {gap.max().item():.3g}"
-
-
-def _short(value: Tensor) -> str:
-    numbers = value.double().reshape(-1).tolist()
-    return ", ".join(f"{number:g}" for number in numbers) if len(numbers) <= 4 else f"{len(numbers)} numbers"

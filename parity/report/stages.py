@@ -78,7 +78,12 @@ def stage_of_record(record: Record) -> str:
     if record.kind in OF_TAPS:
         part = title_of(record)
     phase = _PHASES.get(record.phase, "steps" if step_of(record.phase) is not None else record.phase)
-    return f"{phase}: {part or record.name.split('.')[0] or 'detector'}"
+    return f"{phase}: {part or record.name.split('.')[0] or _whole(record)}"
+
+
+def _whole(record: Record) -> str:
+    """Return what the whole model is called: a script need not have a detector."""
+    return "model" if record.phase == SCRIPT else "detector"
 
 
 def _size(comparison: Comparison) -> float:
@@ -127,7 +132,8 @@ def drift_stages(drifts: Sequence[Drift]) -> tuple[DriftOfStage, ...]:
 def record_name(record: Record) -> str:
     slot = f".{record.slot}" if record.slot else ""
     step = "" if step_of(record.phase) is None else f"{record.phase} "
-    return f"{step}{record.name}#{record.call}{slot}"
+    name = record.name or (_whole(record) if record.phase == SCRIPT else "")
+    return f"{step}{name}#{record.call}{slot}"
 
 
 def gap_text(comparison: Comparison | None) -> str:

@@ -32,7 +32,10 @@ def is_script(trace: Recording) -> bool:
 
 def mapping_of(legacy: Recording, new: Recording, rules: Sequence[Rule]) -> Rules:
     """Return the mapping between two scripts' traces; see :func:`.names.whole_mapping`."""
-    keys = {side: [r.name for r in of.records if r.kind == Kind.PARAM] for side, of in ((LEGACY, legacy), (NEW, new))}
+    keys = {
+        side: list(dict.fromkeys(r.name for r in of.records if r.kind in (Kind.PARAM, Kind.STATE, Kind.GRAD)))
+        for side, of in ((LEGACY, legacy), (NEW, new))
+    }
     shared = {side: of.coverage.get("shared", ()) for side, of in ((LEGACY, legacy), (NEW, new))}
     return whole_mapping(rules, keys[LEGACY], keys[NEW], shared)
 
@@ -123,6 +126,7 @@ def _conditions(legacy: Trace, new: Trace) -> Iterator[str]:
     if modes[0] != modes[1]:
         yield f"The old model is in {modes[0]} mode, the new one in {modes[1]} mode; call .train() or .eval() on both."
     drawn = {record.name for side in (legacy, new) for record in side.records if record.kind == Kind.RANDOM}
+    drawn |= {"cuda" for side in (legacy, new) if side.provenance.get("cuda_drawn")}
     starts: list[dict[str, Any]] = [side.provenance.get("random_start") or {} for side in (legacy, new)]
     other = [name for name in sorted(drawn) if starts[0].get(name) != starts[1].get(name)]
     same_torch = legacy.provenance.get("torch") == new.provenance.get("torch")

@@ -50,8 +50,13 @@ def of_file(path: Path, made: Mapping[str, Inputs], detects: bool) -> dict[str, 
     for phase in _PHASES:
         others = tuple(f"{other}." for other in _PHASES if other != phase)
         mine = {n.removeprefix(f"{phase}."): t for n, t in held.items() if not n.startswith(others)}
-        given[phase] = _batch_of(path, mine) if detects else _checked(path, mine, made[phase], phase)
+        given[phase] = _own(_batch_of(path, mine) if detects else _checked(path, mine, made[phase], phase))
     return given
+
+
+def _own(tensors: Inputs) -> Inputs:
+    """Return copies: a file of both phases holds no tensor twice."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
 def _checked(path: Path, held: Inputs, made: Inputs, phase: str) -> Inputs:
@@ -121,7 +126,7 @@ def of_images(paths: Sequence[Path], sizes: Sequence[tuple[int, int]] | None, di
     for number, image in enumerate(images):
         padded[number, :, : image.size(1), : image.size(2)] = image
     batch = _batch(padded, whole, factors)
-    return {phase: batch for phase in _PHASES}
+    return {phase: _own(batch) for phase in _PHASES}
 
 
 def _read(path: Path) -> Tensor:

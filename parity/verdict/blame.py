@@ -290,7 +290,7 @@ def describe(
         text = f"{what.format(record.name, call)} by the code of {actual}, on the legacy side by that of "
         text += f"{quoted(expected)}."
         return Divergence(expected or DETECTOR, (legacy.scope, expected), text, comparison)
-    text = sentence_of(kind, record, has_flow=not comparisons or any(c.pair.new.kind in FLOW for c in comparisons))
+    text = sentence_of(kind, record, has_flow=_has_flow(record, comparisons))
     if kind.blame is Blame.NAME or is_own_value(record):
         return Divergence(record.name, None, text, comparison)
     if kind is Kind.RANDOM:
@@ -298,6 +298,11 @@ def describe(
     if kind.blame is Blame.MODULE:
         return Divergence(record.name or DETECTOR, (legacy.name, record.name), text, comparison)
     return Divergence(record.scope or DETECTOR, (legacy.scope, record.scope), text, comparison)
+
+
+def _has_flow(record: Record, comparisons: Sequence[Comparison]) -> bool:
+    """Tell whether gradients between modules were compared; a script may leave them out."""
+    return record.phase != SCRIPT or not comparisons or any(c.pair.new.kind in FLOW for c in comparisons)
 
 
 def _describe_step(

@@ -15,9 +15,10 @@ from PIL import Image
 
 from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.cli.main import cli
-from parity.evaluation.preprocessing import describe, judge
+from parity.evaluation.preprocessing import judge
 from parity.evaluation.preprocessing_report import as_dict, closing_line
 from parity.evaluation.preprocessing_run import described
+from parity.evaluation.transforms import describe
 from parity.traces.trace import Trace
 
 LOAD, RESIZE = dict(type="LoadImageFromFile"), dict(type="Resize", scale=(90, 60), keep_ratio=True)
@@ -126,7 +127,6 @@ def changed(pipeline, kind, **options):
 CROP = copy.deepcopy(TRAIN)
 CROP[3]["transforms"][1][0]["crop_size"] = (21, 20)
 FAULTS = {
-    "bgr": (dict(test=changed(TEST, "LoadImageFromFile", imdecode_backend="pillow")), "0.LoadImageFromFile", ""),
     "no exif": (dict(test=changed(TEST, "LoadImageFromFile", color_type="color_ignore_orientation")), "0.LoadImageFromFile", "became"),
     "interpolation": (dict(test=changed(TEST, "Resize", interpolation="bicubic")), "1.Resize", "by up to"),
     "scale": (dict(test=changed(TEST, "Resize", scale=(90, 59))), "1.Resize", "became"),
@@ -136,8 +136,9 @@ FAULTS = {
     "padding": (dict(pad_size_divisor=32), "data_preprocessor", "became"),
     "meta": (dict(test=changed(TEST, "PackDetInputs", meta_keys=("img_id", "ori_shape", "img_shape"))), "data_preprocessor", "alone"),
     "flip": (dict(train=changed(TRAIN, "RandomFlip", prob=0.9)), "2.RandomFlip", ""),
-    "flip vertical": (dict(train=changed(TRAIN, "RandomFlip", direction="vertical")), "2.RandomFlip", "mirrored"),
+    "flip vertical": (dict(train=changed(TRAIN, "RandomFlip", direction="vertical")), "2.RandomFlip", "differ"),
     "crop": (dict(train=CROP), "3.RandomChoice/1.Compose/0.RandomCrop", "became"),
+    "order": (dict(train=[TRAIN[0], TRAIN[1], CHOICE, FLIP, PACK]), "2.RandomChoice", "RandomFlip in its place"),
     "no flip": (dict(train=[step for step in TRAIN if step is not FLIP]), "2.RandomFlip", "on the legacy side only"),
 }  # fmt: skip
 
@@ -156,9 +157,14 @@ def test_a_difference_is_named_at_its_transform(few, images, tmp_path, fault):
 
 
 def test_a_swap_of_channels_and_a_rounded_scale_are_said_so(few, images, tmp_path):
-    images, legacy = images[:3], few
-    from mmcv.transforms import Resize
+    from mmcv.transforms import LoadImageFromFile, Resize
     from mmdet.registry import TRANSFORMS
+
+    @TRANSFORMS.register_module(force=True)
+    class LoadRGB(LoadImageFromFile):
+        def transform(self, results):
+            results = super().transform(results)
+            return {**results, "img": results["img"][..., ::-1].copy()}
 
     @TRANSFORMS.register_module(force=True)
     class RoundedResize(Resize):
@@ -166,15 +172,17 @@ def test_a_swap_of_channels_and_a_rounded_scale_are_said_so(few, images, tmp_pat
             super()._resize_img(results)
             results["scale_factor"] = tuple(round(number, 1) for number in results["scale_factor"])
 
-    swapped = recorded(tmp_path / "swapped", images, bgr_to_rgb=False)
-    swaps = judge(legacy, swapped, [file.name for file in images])
-    assert {one.note for one in swaps.differences if one.image == 0} == {
-        "the three channels come in the opposite order before they are normalised"
-    }
-    assert "Settings of the preprocessor differ: `_channel_conversion` 1 became 0." in swaps.reasons
+    names = [file.name for file in images[:3]]
+    swapped = judge(few, recorded(tmp_path / "swapped", images[:3], repeats=2, bgr_to_rgb=False), names)
+    said = "the three channels come in the opposite order"
+    assert {one.note for one in swapped.differences if one.image == 0} == {f"{said} before they are normalised"}
+    assert "Settings of the preprocessor differ: `_channel_conversion` 1 became 0." in swapped.reasons
+    steps = [{**LOAD, "type": "LoadRGB"}, RESIZE, PACK]
+    loaded = judge(few, recorded(tmp_path / "loaded", images[:3], test=steps), names)
+    assert {(one.transform, one.note) for one in loaded.differences} == {("0.LoadRGB", said)}
     steps = [LOAD, {**RESIZE, "type": "RoundedResize"}, PACK]
-    verdict = judge(legacy, recorded(tmp_path / "rounded", images, test=steps), [file.name for file in images])
-    assert {(one.transform, one.slot.partition(".")[0]) for one in verdict.differences} == {("1.RoundedResize", "scale_factor")}
+    rounded = judge(few, recorded(tmp_path / "rounded", images[:3], test=steps), names)
+    assert {(one.transform, one.slot.partition(".")[0]) for one in rounded.differences} == {("1.RoundedResize", "scale_factor")}
 
 
 def test_tensors_are_described():
