@@ -1,0 +1,165 @@
+"""The rules that a pair of keys may need, by their sizes, and those of a tensor that goes with another one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from itertools import permutations
+
+from converters.formats.stored import StoredTensor
+from converters.rules.changing import UnfitShapeError
+from converters.rules.kinds import Concat, Pad, Permute, Reshape, Rule, Slice, Split
+from converters.rules.values import applied
+from converters.suggesting.links import Link, Open
+from converters.suggesting.numbers import named
+from converters.suggesting.tensors import Held, Side
+
+_MOST_AXES = 5
+WEIGHT, BIAS = "weight", "bias"
+_MOST_PARTS = 3  # of a fused layer whose orders are written down
+
+
+def rules_of_sizes(one: Held, other: Held) -> list[Rule]:
+    """Return every rule that makes the sizes of the one tensor those of the other, which is of as many elements."""
+    if one.shape == other.shape:
+        return [named(one.key, other.key)]
+    long = tuple(size for size in one.shape if size != 1)
+    if long == tuple(size for size in other.shape if size != 1):
+        return [Reshape(one.key, other.key, other.shape, one.shape)]
+    if len(one.shape) != len(other.shape) or len(one.shape) > _MOST_AXES:
+        return []
+    orders = permutations(range(len(one.shape)))
+    return [
+        Permute(one.key, other.key, axes=axes)
+        for axes in orders
+        if tuple(one.shape[axis] for axis in axes) == other.shape
+    ]
+
+
+def turns_unseen(one: Held, other: Held, turned: Collection[int]) -> list[Rule]:
+    """Return the other orders of axes that sizes do not tell from none, where tensors of the model have been turned.
+
+    Args:
+        one, other: Tensors of one shape.
+        turned: Numbers of dimensions of the tensors whose axes are known to be in another order.
+    """
+    if len(one.shape) not in turned or one.shape != other.shape:
+        return []
+    axes = [order for order in permutations(range(len(one.shape))) if order != tuple(sorted(order))]
+    return [
+        Permute(one.key, other.key, axes=order)
+        for order in axes
+        if tuple(one.shape[axis] for axis in order) == other.shape
+        and all(one.shape[axis] != 1 or order[axis] == axis for axis in range(len(order)))
+    ]
+
+
+def following(a: Side, b: Side, link: Link, free_a: Collection[str], free_b: Collection[str]) -> Link | None:
+    """Return the rule of the biases that go with the rows of a weight that is split, joined, cut or put in order.
+
+    What a layer adds to a row is in the order of its rows. None where there is no bias, or it is another matter.
+    """
+    rule = link.rule
+    if not isinstance(rule, (Split, Concat, Slice, Pad, Permute)) or getattr(rule, "axis", None) != 0:
+        return None
+    try:
+        moved = _renamed(rule)
+    except ValueError:
+        return None
+    if not set(moved.sources) <= set(free_a) or not set(moved.targets) <= set(free_b):
+        return None
+    if not fits(a, b, moved):
+        return None
+    return Link(moved, link.known, f"as the weight beside it, {link.reason}")
+
+
+def _renamed(rule: Rule) -> Rule:
+    """Return the rule of the biases beside the weights of a rule."""
+    fields = ("source", "target") if hasattr(rule, "source") and hasattr(rule, "target") else ()
+    fields = fields or (("source", "targets") if isinstance(rule, Split) else ("sources", "target"))
+    changed = {}
+    for field in fields:
+        value = getattr(rule, field)
+        changed[field] = _bias(value) if isinstance(value, str) else tuple(map(_bias, value))
+    return replace(rule, **changed)
+
+
+def _bias(key: str) -> str:
+    head, found, tail = key.rpartition(WEIGHT)
+    if not found or "." in tail:
+        raise ValueError(key)
+    return f"{head}{BIAS}{tail}"
+
+
+def fits(a: Side, b: Side, rule: Rule) -> bool:
+    """Tell whether a rule makes of tensors of A ones with the sizes of B, and with its numbers, where these are known."""
+    sources = [a.tensors[key] for key in rule.sources]
+    targets = [b.tensors[key] for key in rule.targets]
+    try:
+        shapes = rule.shapes([held.shape for held in sources])
+    except UnfitShapeError:
+        return False
+    if shapes != tuple(held.shape for held in targets) or len({held.dtype for held in (*sources, *targets)}) != 1:
+        return False
+    if any(held.bits is None for held in (*sources, *targets)):
+        return True
+    stored = [StoredTensor.of(held.dtype, held.shape, held.bits.tobytes()) for held in sources]
+    made = applied(rule, stored, rest=None if not isinstance(rule, (Slice, Pad)) or rule.rest is None else rule.rest)
+    return all(tensor.data() == held.bits.tobytes() for tensor, held in zip(made, targets))
+
+
+def fused(a: Side, b: Side, left_a: Collection[str], left_b: Collection[str]) -> Iterator[Open]:
+    """Yield layers that one side may have as one and the other in parts: sizes allow it, but the order is not told."""
+    for wholes, parts, left, free, is_split in (
+        (a, b, left_a, left_b, True),
+        (b, a, left_b, left_a, False),
+    ):
+        siblings = _siblings(parts, free)
+        for key in left:
+            whole = wholes.tensors[key]
+            for group in siblings:
+                first = parts.tensors[group[0]]
+                fitting = (
+                    whole.shape
+                    and first.shape
+                    and whole.dtype == first.dtype
+                    and whole.shape == (len(group) * first.shape[0], *first.shape[1:])
+                )
+                if fitting and _is_near(key, group):
+                    orders = permutations(group)
+                    options = [
+                        (Split(key, order, 0) if is_split else Concat(order, key, 0),) for order in orders
+                    ]
+                    reason = "one may be the other's parts along axis 0, whose order neither names nor sizes tell"
+                    sides = ((key,), group) if is_split else (group, (key,))
+                    yield Open(*sides, reason, tuple(options))
+
+
+def _siblings(side: Side, free: Collection[str]) -> list[tuple[str, ...]]:
+    """Return free keys that stand beside each other and differ in one part only, two or three of one shape."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for key in free:
+        segments = key.split(".")
+        for at in range(max(0, len(segments) - 2), len(segments)):
+            rest = (*segments[:at], None, *segments[at + 1 :])
+            last = segments[at] if at < len(segments) - 1 else _kind(segments[at])
+            name = (rest, side.tensors[key].shape, None if at < len(segments) - 1 else last)
+            groups.setdefault(name, []).append(key)
+    return [tuple(keys) for keys in groups.values() if 2 <= len(keys) <= _MOST_PARTS]
+
+
+def _kind(leaf: str) -> str:
+    return next((kind for kind in (WEIGHT, BIAS) if kind in leaf), leaf)
+
+
+def _is_near(key: str, group: tuple[str, ...]) -> bool:
+    """Tell whether a whole and its parts are of one kind and share a word or a number of their place."""
+    if _kind(key.rpartition(".")[2]) != _kind(group[0].rpartition(".")[2]):
+        return False
+    ones, others = ([part for part in text.split(".") if part.isdecimal()] for text in (key, group[0]))
+    return ones[:1] == others[:1]
+
+
+def by_key(links: Collection[Link]) -> Mapping[str, Link]:
+    """Return links by every key of A that they take."""
+    return {key: link for link in links for key in link.rule.sources}
