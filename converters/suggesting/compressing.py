@@ -36,9 +36,9 @@ class Proposal:
         for known, count in counts.most_common():
             reasons = Counter(link.reason for link in self.links if link.known == known)
             (first, _), *others = reasons.most_common()
-            more = f" (and {len(others)} like it)" if others else ""
-            head = f"{known}: " if len(counts) == 1 else f"{count} by {known}: "
-            texts.append(f"{head}{first}{more}")
+            more = " or the like" if others else ""
+            number = "" if len(counts) == 1 else f"{count} "
+            texts.append(f"{number}by {known}: {first}{more}")
         return "; ".join(texts)
 
     @property

@@ -90,7 +90,7 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool) -> Findings:
             reason = f"a pair by their names, but {_SWAPPED}" if swapped and not unseen else reason
             options = tuple((rule,) for rule in (*rules, *unseen, *swapped))
             opens.append(Open((one,), (other,), reason, _renamed(options, one, other)))
-    opens += [_open(group, a, b) for group in paired.groups]
+    opens += [_open(group, "numbers and sizes" if is_same else "sizes") for group in paired.groups]
     return Findings(tuple(links), tuple(opens))
 
 
@@ -128,14 +128,13 @@ def _sizes(side: Side, key: str) -> Hashable:
     return ("float" in held.dtype, held.sizes)
 
 
-def _open(group: pairing.Group, a: Side, b: Side) -> Open:
-    alike = "numbers and sizes" if all(a.tensors[key].bits is not None for key in group.a[:1]) else "sizes"
+def _open(group: pairing.Group, alike: str) -> Open:
     few = len(group.a) == len(group.b) == 1
     reason = group.why[-1] if few and group.why else f"of the same {alike}, and no name tells which is which"
     if len(group.a) != len(group.b):
-        reason = f"{len(group.a)} tensors in A and {len(group.b)} in B of the same sizes, and no name tells which is which"
+        reason = f"{len(group.a)} tensors in A and {len(group.b)} in B of the same {alike}, and no name tells which is which"
     if few and not group.why:
-        reason = "of the same sizes, but with no name in common"
+        reason = f"of the same {alike}, but with no name in common"
     return Open(tuple(group.a), tuple(group.b), reason)
 
 

@@ -267,12 +267,12 @@ def _split(
 def _words(tokens: Hashable) -> str:
     """Say in words what tells keys from others."""
     places = sorted((token[1] for token in tokens if token[0] == said.PLACE), key=len)
-    numbers = sorted(f"{token[1]} {token[2]}" for token in tokens if token[0] == said.NUMBER)
+    is_numbered = any(token[0] == said.NUMBER for token in tokens)
     structure = any(token[0] == said.STRUCTURE for token in tokens)
     texts = [f"beside what is known of {places[-1]}"] if places else []
-    texts += [", ".join(numbers)] if numbers else []
-    texts += ["sizes around it"] if structure and not places else []
-    return "; ".join(texts)
+    texts += ["its numbers"] if is_numbered else []
+    texts += ["the sizes around it"] if structure and not places else []
+    return " and ".join(texts)
 
 
 def _varying(numbers: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]] | None:

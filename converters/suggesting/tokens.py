@@ -73,7 +73,7 @@ def usable(a: Iterable[frozenset[Token]], b: Iterable[frozenset[Token]]) -> froz
 def shared_words(a: str, b: str) -> list[str]:
     """Return the words of the modules of two keys that both have, in the order of the first."""
     one, other = (
-        [piece for segment in key.split(".")[:-1] or [key] for piece in words(segment) if not piece.isdecimal()]
+        {_single(piece): piece.lower() for segment in key.split(".")[:-1] or [key] for piece in _PIECES.findall(segment)}
         for key in (a, b)
     )
-    return [word for word in dict.fromkeys(one) if word in other]
+    return [shown for word, shown in one.items() if word in other and not word.isdecimal()]
