@@ -15,24 +15,36 @@ _SHARE = 0.5  # of B's telling tensors that must be found in A to say that both 
 _SWAPPED = "another tensor of its module is in another order along an axis as long, and its own numbers do not tell"
 
 
-def find(a: Side, b: Side) -> Findings:
+def find(a: Side, b: Side, flows: pairing.Flows = ({}, {}), assumed: Iterable[Link] = ()) -> Findings:
     """Tell which keys of two sides belong together.
+
+    Args:
+        a, b: The sides.
+        flows: For keys of A, and of B, what flows through their modules when both are run.
+        assumed: Links that are known from elsewhere.
 
     What the numbers tell is certain. What they do not tell, such as norms that are all ones, is told by names, sizes and
     places if these leave one possibility, and is open otherwise.
     """
+    assumed = tuple(assumed)
     direct = numbers.equal(a, b)
     rest = [without(side.tensors, taken) for side, taken in ((a, direct.linked_a), (b, direct.linked_b))]
     moved = numbers.changed(*([side.tensors[key] for key in keys] for side, keys in zip((a, b), rest)))
     sure = Findings((*direct.links, *moved.links), moved.opens)
-    sure = _with_followers(a, b, sure)
+    sure = _with_followers(a, b, replace(sure, links=(*sure.links, *assumed)))
     share = _share(a, b, sure)
     is_same = share is not None and share >= _SHARE
-    named = _named(a, b, sure, is_same)
+    if not is_same:  # where it is, the numbers told it
+        sure = replace(sure, opens=(*sure.opens, *_fused(a, b, sure)))
+    named = _named(a, b, sure, is_same, flows)
+    pairs = tuple(item for item in named.opens if len(item.a) == len(item.b))
+    parted = [] if is_same else _fused(a, b, Findings((*sure.links, *named.links), (*sure.opens, *pairs)))
+    if parted:  # what is a part of a whole is no pair with something else
+        sure = replace(sure, opens=(*sure.opens, *parted))
+        named = _named(a, b, sure, is_same, flows)
     links = (*sure.links, *named.links)
     links = (*links, *_duplicates(a, b, links))
-    opens = (*sure.opens, *named.opens)
-    return Findings(links, (*opens, *_fused(a, b, links, opens, is_same)), _notes(share, is_same))
+    return Findings(links, (*sure.opens, *named.opens), _notes(share, is_same))
 
 
 def _with_followers(a: Side, b: Side, sure: Findings) -> Findings:
@@ -56,7 +68,7 @@ def _share(a: Side, b: Side, sure: Findings) -> float | None:
     return len(found) / len(telling) if telling else None
 
 
-def _named(a: Side, b: Side, sure: Findings, is_same: bool) -> Findings:
+def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows) -> Findings:
     """Pair by names, sizes and places what the numbers do not pair."""
     open_a = {key for item in sure.opens for key in item.a}
     open_b = {key for item in sure.opens for key in item.b}
@@ -70,7 +82,7 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool) -> Findings:
     known = {key: link.rule.targets for link in sure.links for key in link.rule.sources}
     tell = _content if is_same else _sizes
     all_a, all_b = (Counter(side.tensors[key].sizes for key in left) for side, left in ((a, left_a), (b, left_b)))
-    paired = pairing.pair(a, b, left_a, left_b, known, tell, all_a == all_b and not unlike)
+    paired = pairing.pair(a, b, left_a, left_b, known, tell, all_a == all_b and not unlike, flows)
     turned = {len(link.rule.axes) for link in sure.links if isinstance(link.rule, Permute) and link.rule.axes}
     turned |= {
         len(a.tensors[one].shape)
@@ -90,7 +102,7 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool) -> Findings:
             reason = f"a pair by their names, but {_SWAPPED}" if swapped and not unseen else reason
             options = tuple((rule,) for rule in (*rules, *unseen, *swapped))
             opens.append(Open((one,), (other,), reason, _renamed(options, one, other)))
-    opens += [_open(group, "numbers and sizes" if is_same else "sizes") for group in paired.groups]
+    opens += [_open(a, b, group, "numbers and sizes" if is_same else "sizes") for group in paired.groups]
     return Findings(tuple(links), tuple(opens))
 
 
@@ -128,14 +140,15 @@ def _sizes(side: Side, key: str) -> Hashable:
     return ("float" in held.dtype, held.sizes)
 
 
-def _open(group: pairing.Group, alike: str) -> Open:
+def _open(a: Side, b: Side, group: pairing.Group, alike: str) -> Open:
     few = len(group.a) == len(group.b) == 1
-    reason = group.why[-1] if few and group.why else f"of the same {alike}, and no name tells which is which"
+    reason = f"of the same {alike}, and no name tells which is which"
     if len(group.a) != len(group.b):
         reason = f"{len(group.a)} tensors in A and {len(group.b)} in B of the same {alike}, and no name tells which is which"
-    if few and not group.why:
-        reason = f"of the same {alike}, but with no name in common"
-    return Open(tuple(group.a), tuple(group.b), reason)
+    if few:
+        reason = f"of the same {alike}, but too little else speaks for it"
+    rules = fitting.rules_of_sizes(a.tensors[group.a[0]], b.tensors[group.b[0]]) if few else []
+    return Open(tuple(group.a), tuple(group.b), reason, tuple((rule,) for rule in rules))
 
 
 def _duplicates(a: Side, b: Side, links: Iterable[Link]) -> list[Link]:
@@ -165,16 +178,20 @@ def _duplicates(a: Side, b: Side, links: Iterable[Link]) -> list[Link]:
     return [Link(DropDuplicateOf(key, twin, reason), NUMBERS, reason) for key, twin in twins.items()]
 
 
-def _fused(
-    a: Side, b: Side, links: Iterable[Link], opens: Iterable[Open], is_same: bool
-) -> list[Open]:
-    """Return what one side may have as one layer and the other in parts."""
-    if is_same:
-        return []  # the numbers would have told
-    found = Findings(tuple(links), tuple(opens))
-    taken_a = found.linked_a | {key for item in found.opens for key in item.a}
-    taken_b = found.linked_b | {key for item in found.opens for key in item.b}
-    return list(fitting.fused(a, b, without(a.tensors, taken_a), without(b.tensors, taken_b)))
+def _fused(a: Side, b: Side, sure: Findings) -> list[Open]:
+    """Return what one side has as one layer, for the other has none of its sizes, and the other in parts."""
+    taken = [
+        linked | {key for item in sure.opens for key in (item.a if side is a else item.b)}
+        for side, linked in ((a, sure.linked_a), (b, sure.linked_b))
+    ]
+    left = [without(side.tensors, gone) for side, gone in zip((a, b), taken)]
+    sizes = [{side.tensors[key].sizes for key in keys} for side, keys in zip((a, b), left)]
+    found = list(fitting.fused(a, b, *left, sizes))
+    times = Counter((side, key) for item in found for side, keys in enumerate((item.a, item.b)) for key in keys)
+    alone = [
+        item for item in found if all(times[side, key] == 1 for side, keys in enumerate((item.a, item.b)) for key in keys)
+    ]
+    return alone
 
 
 def _notes(share: float | None, is_same: bool) -> tuple[str, ...]:

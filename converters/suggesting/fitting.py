@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -16,6 +16,7 @@ from converters.suggesting.tensors import Held, Side
 
 _MOST_AXES = 5
 WEIGHT, BIAS = "weight", "bias"
+_ENDS = (lambda rule: rule.sources, lambda rule: rule.targets)
 _MOST_PARTS = 3  # of a fused layer whose orders are written down
 
 
@@ -91,8 +92,8 @@ def _bias(key: str) -> str:
     return f"{head}{BIAS}{tail}"
 
 
-def fits(a: Side, b: Side, rule: Rule) -> bool:
-    """Tell whether a rule makes of tensors of A ones with the sizes of B, and with its numbers, where these are known."""
+def fits(a: Side, b: Side, rule: Rule, with_numbers: bool = True) -> bool:
+    """Tell whether a rule makes of tensors of A ones with the sizes of B, and with its numbers, if these are to count."""
     sources = [a.tensors[key] for key in rule.sources]
     targets = [b.tensors[key] for key in rule.targets]
     try:
@@ -101,38 +102,51 @@ def fits(a: Side, b: Side, rule: Rule) -> bool:
         return False
     if shapes != tuple(held.shape for held in targets) or len({held.dtype for held in (*sources, *targets)}) != 1:
         return False
-    if any(held.bits is None for held in (*sources, *targets)):
+    if not with_numbers or any(held.bits is None for held in (*sources, *targets)):
         return True
     stored = [StoredTensor.of(held.dtype, held.shape, held.bits.tobytes()) for held in sources]
     made = applied(rule, stored, rest=None if not isinstance(rule, (Slice, Pad)) or rule.rest is None else rule.rest)
     return all(tensor.data() == held.bits.tobytes() for tensor, held in zip(made, targets))
 
 
-def fused(a: Side, b: Side, left_a: Collection[str], left_b: Collection[str]) -> Iterator[Open]:
-    """Yield layers that one side may have as one and the other in parts: sizes allow it, but the order is not told."""
-    for wholes, parts, left, free, is_split in (
-        (a, b, left_a, left_b, True),
-        (b, a, left_b, left_a, False),
-    ):
+def fused(
+    a: Side, b: Side, left_a: Collection[str], left_b: Collection[str], sizes: Sequence[Collection[tuple[int, ...]]]
+) -> Iterator[Open]:
+    """Yield layers that one side may have as one and the other in parts: sizes allow it, but the order is not told.
+
+    Args:
+        a, b: The sides.
+        left_a, left_b: Keys that nothing is known of.
+        sizes: Of the tensors of A and of B that nothing is known of; what has its like there is no whole of parts.
+    """
+    sides = ((a, b, left_a, left_b, sizes[1], True), (b, a, left_b, left_a, sizes[0], False))
+    seen: set[str] = set()
+    for wholes, parts, left, free, others, is_split in sides:
         siblings = _siblings(parts, free)
         for key in left:
             whole = wholes.tensors[key]
-            for group in siblings:
+            for group in siblings if whole.shape and whole.sizes not in others and key not in seen else ():
                 first = parts.tensors[group[0]]
-                fitting = (
-                    whole.shape
-                    and first.shape
-                    and whole.dtype == first.dtype
-                    and whole.shape == (len(group) * first.shape[0], *first.shape[1:])
-                )
-                if fitting and _is_near(key, group):
+                is_whole = first.shape and whole.shape == (len(group) * first.shape[0], *first.shape[1:])
+                if is_whole and whole.dtype == first.dtype and _is_near(key, group):
                     orders = permutations(group)
-                    options = [
-                        (Split(key, order, 0) if is_split else Concat(order, key, 0),) for order in orders
-                    ]
+                    rules = [Split(key, order, 0) if is_split else Concat(order, key, 0) for order in orders]
                     reason = "one may be the other's parts along axis 0, whose order neither names nor sizes tell"
-                    sides = ((key,), group) if is_split else (group, (key,))
-                    yield Open(*sides, reason, tuple(options))
+                    beside = [_beside(a, b, rule, left_a, left_b) for rule in rules]
+                    options = tuple((rule, *more) for rule, more in zip(rules, beside))
+                    keys = [tuple(dict.fromkeys(key for rule in options[0] for key in name(rule))) for name in _ENDS]
+                    seen |= set(keys[0 if is_split else 1][1:])  # the biases go with the weights
+                    yield Open(*keys, reason, options)
+
+
+def _beside(a: Side, b: Side, rule: Rule, left_a: Collection[str], left_b: Collection[str]) -> tuple[Rule, ...]:
+    """Return the rule of the biases beside weights, if nothing else is known of them."""
+    try:
+        moved = _renamed(rule)
+    except ValueError:
+        return ()
+    is_free = set(moved.sources) <= set(left_a) and set(moved.targets) <= set(left_b)
+    return (moved,) if is_free and fits(a, b, moved, with_numbers=False) else ()
 
 
 def _siblings(side: Side, free: Collection[str]) -> list[tuple[str, ...]]:

@@ -12,6 +12,8 @@ from converters.suggesting.tensors import Side, common_module
 from converters.suggesting.tokens import Token
 
 Pairs = dict[str, str]
+Flows = tuple[Mapping[str, Iterable[str]], Mapping[str, Iterable[str]]]
+FLOWING = "in both runs its module is given or gives the same"
 _ROUNDS = 50
 
 
@@ -41,7 +43,7 @@ class Pairing:
 
 def pair(
     a: Side, b: Side, left_a: Sequence[str], left_b: Sequence[str], known: Mapping[str, Iterable[str]],
-    tell: Callable[[Side, str], Hashable], is_same_network: bool,
+    tell: Callable[[Side, str], Hashable], is_same_network: bool, flows: Flows = ({}, {}),
 ) -> Pairing:  # fmt: skip
     """Pair keys.
 
@@ -51,8 +53,9 @@ def pair(
         known: Keys of A to keys of B that are known to belong together.
         tell: What keys that belong together have in common in any case.
         is_same_network: Both sides have tensors of the same sizes, as many of each, so that what is alone is a pair.
+        flows: For keys of A, and of B, what flows through their modules when both are run.
     """
-    worker = _Worker(a, b, {key: tuple(targets) for key, targets in known.items()}, is_same_network)
+    worker = _Worker(a, b, {key: tuple(targets) for key, targets in known.items()}, is_same_network, flows)
     groups: dict[Hashable, Group] = defaultdict(lambda: Group([], []))
     for key in left_a:
         groups[tell(a, key)].a.append(key)
@@ -62,11 +65,11 @@ def pair(
 
 
 class _Worker:
-    def __init__(self, a: Side, b: Side, known: dict[str, tuple[str, ...]], is_same_network: bool) -> None:
+    def __init__(self, a: Side, b: Side, known: dict[str, tuple[str, ...]], is_same_network: bool, flows: Flows) -> None:  # fmt: skip
         self.a, self.b, self.known, self.is_same_network = a, b, known, is_same_network
         self.done = Pairing()
-        self.said_a = {key: said.tokens(a, key) for key in a.tensors}
-        self.said_b = {key: said.tokens(b, key) for key in b.tensors}
+        self.said_a = {key: said.tokens(a, key) | _flowing(flows[0], key) for key in a.tensors}
+        self.said_b = {key: said.tokens(b, key) | _flowing(flows[1], key) for key in b.tensors}
         self.refused: set[tuple[str, str]] = set()
         self.trusts_names = True
 
@@ -87,8 +90,9 @@ class _Worker:
     def _refined(self, group: Group, places_a: _Places, places_b: _Places) -> list[Group]:
         """Take a group apart until nothing tells its keys from each other any more."""
         kinds: tuple[tuple[str, ...], ...] = (
-            (said.WORD, said.NUMBER, said.STRUCTURE, said.PLACE),
-            (said.PLACE, said.STRUCTURE),
+            (said.WORD, said.NUMBER, said.STRUCTURE, said.PLACE, said.FLOW),
+            (said.PLACE, said.STRUCTURE, said.FLOW),
+            (said.FLOW,),
         )
         if not self.trusts_names:
             kinds = kinds[1:]
@@ -126,7 +130,7 @@ class _Worker:
         one, other = group.a[0], group.b[0]
         shared = said.shared_words(one, other) if self.trusts_names else []
         why = [*(f"`{word}`" for word in shared if one != other), *dict.fromkeys(group.why)]
-        is_placed = self.is_same_network or any(text.startswith("beside") for text in group.why)
+        is_placed = self.is_same_network or any(text.startswith(("beside", FLOWING)) for text in group.why)
         if one == other and self.trusts_names:
             why = ["the same name"]
         elif not is_placed and not (shared and said.shared_words(_last(one), _last(other))):
@@ -243,6 +247,10 @@ def _module(key: str) -> str:
     return key.rpartition(".")[0]
 
 
+def _flowing(flows: Mapping[str, Iterable[str]], key: str) -> frozenset[Token]:
+    return frozenset((said.FLOW, flow) for flow in flows.get(key, ()))
+
+
 def _split(
     group: Group, of_a: Mapping[str, Hashable], of_b: Mapping[str, Hashable], words: Callable[[Hashable], str]
 ) -> list[Group]:
@@ -269,7 +277,8 @@ def _words(tokens: Hashable) -> str:
     places = sorted((token[1] for token in tokens if token[0] == said.PLACE), key=len)
     is_numbered = any(token[0] == said.NUMBER for token in tokens)
     structure = any(token[0] == said.STRUCTURE for token in tokens)
-    texts = [f"beside what is known of {places[-1]}"] if places else []
+    texts = [FLOWING] if any(token[0] == said.FLOW for token in tokens) else []
+    texts += [f"beside what is known of {places[-1]}"] if places else []
     texts += ["its numbers"] if is_numbered else []
     texts += ["the sizes around it"] if structure and not places else []
     return " and ".join(texts)

@@ -10,7 +10,7 @@ from converters.suggesting.tensors import Side, ancestors
 
 Token = tuple[str, ...]
 #: Kinds of tokens, the first element of each.
-WORD, NUMBER, STRUCTURE, PLACE = "word", "number", "structure", "place"
+WORD, NUMBER, STRUCTURE, PLACE, FLOW = "word", "number", "structure", "place", "flow"
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SHORT = 4  # letters up to which a word is taken as it is
 

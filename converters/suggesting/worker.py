@@ -70,8 +70,11 @@ class Model:
                 held[key].copy_(torch.from_numpy(value.copy()))
         called = _mapped(inputs, lambda array: _tensor(array, precise))
         called = called if isinstance(called, (tuple, dict)) else (called,)
-        calls: list[tuple[str, tuple[float, ...]]] = []
-        hooks = [module.register_forward_hook(_recorder(path, calls)) for path, module in self.module.named_modules()]
+        calls: list[tuple[str, str, tuple[float, ...]]] = []
+        hooks = [
+            module.register_forward_hook(_recorder(path, calls), with_kwargs=True)
+            for path, module in self.module.named_modules()
+        ]
         torch.manual_seed(0)
         try:
             with torch.set_grad_enabled(with_gradients):
@@ -133,12 +136,14 @@ def _shake(module: nn.Module, seed: int) -> None:
             variance *= 0.5 + torch.rand(variance.shape, generator=generator)
 
 
-def _recorder(path: str, calls: list[tuple[str, tuple[float, ...]]]) -> Callable[..., None]:
-    def record(module: nn.Module, args: object, result: object) -> None:
-        for tensor in _tensors(result):
-            if tensor.is_floating_point() and tensor.numel():
-                flat = tensor.detach().double()
-                calls.append((path, (float(flat.numel()), flat.abs().sum().item(), flat.pow(2).sum().item())))
+def _recorder(path: str, calls: list[tuple[str, str, tuple[float, ...]]]) -> Callable[..., None]:
+    def record(module: nn.Module, args: object, named: object, result: object) -> None:
+        for kind, value in (("in", (args, named)), ("out", result)):
+            for tensor in _tensors(value):
+                if tensor.is_floating_point() and tensor.numel():
+                    flat = tensor.detach().double()
+                    sums = float(flat.numel()), flat.abs().sum().item(), flat.pow(2).sum().item()
+                    calls.append((path, kind, sums))
 
     return record
 
