@@ -147,7 +147,11 @@ def _open(a: Side, b: Side, group: pairing.Group, alike: str) -> Open:
         reason = f"{len(group.a)} tensors in A and {len(group.b)} in B of the same {alike}, and no name tells which is which"
     if few:
         reason = f"of the same {alike}, but too little else speaks for it"
-    rules = fitting.rules_of_sizes(a.tensors[group.a[0]], b.tensors[group.b[0]]) if few else []
+    rules = []
+    if few:
+        one, other = a.tensors[group.a[0]], b.tensors[group.b[0]]
+        unseen = fitting.turns_unseen(one, other, {len(one.shape)})
+        rules = [*fitting.rules_of_sizes(one, other), *(replace(rule, target=other.key) for rule in unseen)]
     return Open(tuple(group.a), tuple(group.b), reason, tuple((rule,) for rule in rules))
 
 

@@ -115,8 +115,13 @@ def _next(found: Findings, trial: Trial) -> list[Picked]:
     rules = [link.rule for link in found.links]
     base = share_of(trial.reference, trial.run(rules))
     choices = choices_of(found.opens)
+    single = [Picked(choice, 0) for choice in choices if len(choice.options) == 1]
+    rules += [link.rule for pick in single for link in pick.links(RUN, _ALONE)]
+    if single and share_of(trial.reference, trial.run(rules)) > base:
+        return single
+    several = [choice for choice in choices if len(choice.options) > 1]
     for count in (1, 2):
-        for asked in combinations(choices, count):
+        for asked in combinations(several, count):
             answers = list(product(*(range(len(choice.options)) for choice in asked)))
             if len(answers) > _MOST_ANSWERS:
                 continue
@@ -126,5 +131,5 @@ def _next(found: Findings, trial: Trial) -> list[Picked]:
             scores = [share_of(trial.reference, trial.run([*rules, *option])) for option in options]
             best = max(range(len(scores)), key=scores.__getitem__)
             if scores.count(scores[best]) == 1 and scores[best] > base:
-                return [Picked(choice, at) for choice, at in zip(asked, answers[best])]
+                return [*single, *(Picked(choice, at) for choice, at in zip(asked, answers[best]))]
     return []
