@@ -13,9 +13,11 @@ from converters.formats.stored import StoredTensor
 from converters.rules import engine, ports
 from converters.rules.values import applied
 from converters.suggesting.links import Findings
+from ddq_port.ops import standin
 from legacy_adapters.ground.names import LEGACY, NEW
 
 State = dict[str, Tensor]
+standin.install()  # operators, where mmcv was installed without its compiled ones
 
 
 @dataclass(frozen=True)

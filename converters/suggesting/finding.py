@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 
-from converters.rules.kinds import DropDuplicateOf, Permute
+from converters.rules.kinds import DropDuplicateOf, Keep, Permute, Rename
 from converters.suggesting import fitting, numbers, pairing
 from converters.suggesting.links import NAMES, NUMBERS, Findings, Link, Open, without
 from converters.suggesting.tensors import Side
 
 _SHARE = 0.5  # of B's telling tensors that must be found in A to say that both hold the same weights
 _SWAPPED = "another tensor of its module is in another order along an axis as long, and its own numbers do not tell"
+_MERGED = "it joins the channels of four places, whose order is another one in other code bases"
 
 
 def find(a: Side, b: Side, flows: pairing.Flows = ({}, {}), assumed: Iterable[Link] = ()) -> Findings:
@@ -83,17 +84,17 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows
     tell = _content if is_same else _sizes
     all_a, all_b = (Counter(side.tensors[key].sizes for key in left) for side, left in ((a, left_a), (b, left_b)))
     paired = pairing.pair(a, b, left_a, left_b, known, tell, all_a == all_b and not unlike, flows)
-    turned = {len(link.rule.axes) for link in sure.links if isinstance(link.rule, Permute) and link.rule.axes}
-    turned |= {
-        len(a.tensors[one].shape)
-        for one, other in paired.pairs.items()
-        if any(isinstance(rule, Permute) for rule in fitting.rules_of_sizes(a.tensors[one], b.tensors[other]))
-    }
+    doubtful = _doubtful(a, b, sure.links, paired.pairs)
     links, opens = [], []
+    merging = set() if is_same or a.tensors.keys() == b.tensors.keys() else _merging(a)
     for one, other in paired.pairs.items():
         held, target = a.tensors[one], b.tensors[other]
+        if one in merging:
+            options = fitting.merged(held, target)
+            opens.append(Open((one,), (other,), f"a pair by their names, but {_MERGED}", options))
+            continue
         rules = fitting.rules_of_sizes(held, target)
-        unseen = fitting.turns_unseen(held, target, turned)
+        unseen = fitting.turns_unseen(held, target) if len(held.shape) in doubtful else []
         swapped = _swapped(a, sure.links, one)
         if len(rules) == 1 and not unseen and not swapped:
             links.append(Link(rules[0], NAMES, paired.why[one]))
@@ -104,6 +105,44 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows
             opens.append(Open((one,), (other,), reason, _renamed(options, one, other)))
     opens += [_open(a, b, group, "numbers and sizes" if is_same else "sizes") for group in paired.groups]
     return Findings(tuple(links), tuple(opens))
+
+
+def _doubtful(a: Side, b: Side, links: Iterable[Link], pairs: Mapping[str, str]) -> set[int]:
+    """Return the numbers of dimensions of which tensors are turned, or of which none shows that they are not.
+
+    Sizes do not tell whether a square matrix is turned; what is known of others of the pair tells it.
+    """
+    if a.tensors.keys() == b.tensors.keys():
+        return {len(link.rule.axes) for link in links if isinstance(link.rule, Permute) and link.rule.axes}
+    rules = [link.rule for link in links if link.known == NUMBERS]
+    straight = {len(a.tensors[rule.source].shape) for rule in rules if isinstance(rule, (Keep, Rename))}
+    turned = {len(rule.axes) for rule in rules if isinstance(rule, Permute) and rule.axes}
+    for one, other in pairs.items():
+        held, target = a.tensors[one], b.tensors[other]
+        found = fitting.rules_of_sizes(held, target)
+        turned |= {len(held.shape)} if any(isinstance(rule, Permute) for rule in found) else set()
+        is_told = held.shape == target.shape and not fitting.turns_unseen(held, target)
+        straight |= {len(held.shape)} if is_told else set()
+    every = {len(held.shape) for held in a.tensors.values()}
+    return turned | (every - straight)
+
+
+def _merging(side: Side) -> set[str]:
+    """Return the keys of modules that join the channels of four neighbouring places and halve them.
+
+    Such a module holds a norm and a linear layer, [2 * width, 4 * width], and nothing else.
+    """
+    found: set[str] = set()
+    for path, keys in side.modules.items():
+        shapes = [side.tensors[key].shape for key in keys]
+        matrices = {shape for shape in shapes if len(shape) == 2}
+        vectors = {shape for shape in shapes if len(shape) == 1}
+        halves = len(matrices) == 1 and all(2 * rows == columns and columns % 4 == 0 for rows, columns in matrices)
+        if path and halves and len(shapes) == sum(len(shape) in (1, 2) for shape in shapes) <= 4:
+            (_, columns), = matrices
+            if (columns,) in vectors and vectors <= {(columns,), (columns // 2,)}:
+                found |= set(keys)
+    return found
 
 
 def _renamed(options: Iterable[tuple[object, ...]], source: str, target: str) -> tuple[tuple[object, ...], ...]:
@@ -150,7 +189,7 @@ def _open(a: Side, b: Side, group: pairing.Group, alike: str) -> Open:
     rules = []
     if few:
         one, other = a.tensors[group.a[0]], b.tensors[group.b[0]]
-        unseen = fitting.turns_unseen(one, other, {len(one.shape)})
+        unseen = fitting.turns_unseen(one, other)
         rules = [*fitting.rules_of_sizes(one, other), *(replace(rule, target=other.key) for rule in unseen)]
     return Open(tuple(group.a), tuple(group.b), reason, tuple((rule,) for rule in rules))
 
@@ -206,7 +245,8 @@ def _notes(share: float | None, is_same: bool) -> tuple[str, ...]:
     what = "None" if not share else f"{share:.0%}"
     return (
         f"{what} of B's tensors have their numbers in A, so the two do not hold the same weights; what numbers do not tell "
-        "is told by names, sizes and places alone.",
+        "is told by names, sizes and places alone. These tell which tensors belong together, not whether what is in them "
+        "stands in the same order.",
     )
 
 

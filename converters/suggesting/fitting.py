@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -37,14 +37,9 @@ def rules_of_sizes(one: Held, other: Held) -> list[Rule]:
     ]
 
 
-def turns_unseen(one: Held, other: Held, turned: Collection[int]) -> list[Rule]:
-    """Return the other orders of axes that sizes do not tell from none, where tensors of the model have been turned.
-
-    Args:
-        one, other: Tensors of one shape.
-        turned: Numbers of dimensions of the tensors whose axes are known to be in another order.
-    """
-    if len(one.shape) not in turned or one.shape != other.shape:
+def turns_unseen(one: Held, other: Held) -> list[Rule]:
+    """Return the orders of axes that the sizes of two tensors do not tell from none."""
+    if one.shape != other.shape or len(one.shape) > _MOST_AXES:
         return []
     axes = [order for order in permutations(range(len(one.shape))) if order != tuple(sorted(order))]
     return [
@@ -174,6 +169,24 @@ def _is_near(key: str, group: tuple[str, ...]) -> bool:
     return ones[:1] == others[:1]
 
 
-def by_key(links: Collection[Link]) -> Mapping[str, Link]:
-    """Return links by every key of A that they take."""
-    return {key: link for link in links for key in link.rule.sources}
+def merged(one: Held, other: Held) -> tuple[tuple[Rule, ...], ...]:
+    """Return the orders that code bases have for what joins the channels of four places: as it is first.
+
+    The last dimension is [places, channels] or [channels, places], and the places are row by row or column by column.
+    """
+    axis, length = len(one.shape) - 1, one.shape[-1]
+    width = length // 4
+    if one.shape != other.shape or not width:
+        return ()
+    orders: dict[tuple[int, ...], None] = {tuple(range(length)): None}
+    for places in ((0, 1, 2, 3), (0, 2, 1, 3)):
+        outer = tuple(place * width + channel for place in places for channel in range(width))
+        inner = tuple(place * width + channel for channel in range(width) for place in places)
+        back = tuple(sorted(range(length), key=inner.__getitem__))
+        within = tuple(4 * channel + place for channel in range(width) for place in places)
+        orders |= dict.fromkeys((outer, inner, back, within))
+    return tuple(
+        (named(one.key, other.key) if number == 0 else Permute(one.key, other.key, index=index, axis=axis),)
+        for number, index in enumerate(orders)
+    )
+

@@ -148,11 +148,15 @@ class _Worker:
             for path in side.modules:
                 if path:
                     named.setdefault(_module(path), set()).add(path.rpartition(".")[2])
-        for path, other in together.items():
-            above, beside = _module(path), _module(other)
-            one, two = path.rpartition(".")[2], other.rpartition(".")[2]
-            if one != two and together.get(above, beside if not above and not beside else None) == beside:
-                if two in children[0][above] or one in children[1][beside]:
+        for key, others in self.known.items():
+            one, two = key.split("."), others[0].split(".")
+            while one and two and one[-1] == two[-1]:
+                del one[-1], two[-1]
+            if len(others) > 1 or not one or not two:
+                continue
+            above, beside = ".".join(one[:-1]), ".".join(two[:-1])
+            if above == beside or together.get(above) == beside:
+                if two[-1] in children[0].get(above, ()) or one[-1] in children[1].get(beside, ()):
                     return True
         return False
 
