@@ -113,15 +113,21 @@ class _Worker:
         return frozenset(token for token in found if token[0] in kinds)
 
     def _numbered(self, group: Group) -> list[Group] | None:
-        """Take a group apart by the numbers of the blocks in lists of other names, if both sides number alike."""
+        """Take a group apart by the numbers of blocks in lists, or in words, of other names, if both sides number alike."""
         if len(group.a) != len(group.b) or len(group.a) < 2:
             return None
         of_a = _varying({key: said.numbering(self.a, key) for key in group.a})
         of_b = _varying({key: said.numbering(self.b, key) for key in group.b})
-        if of_a is None or of_b is None or sorted(of_a.values()) != sorted(of_b.values()):
+        if of_a is not None and of_b is not None and sorted(of_a.values()) == sorted(of_b.values()):
+            parts = _split(group, of_a, of_b, lambda numbers: f"the number {'.'.join(numbers)} of their blocks")
+            if len(parts) > 1:
+                return parts
+        of_a, of_b = ({key: said.digits(key) for key in keys} for keys in (group.a, group.b))
+        is_one_name = all(len({bare for bare, _ in side.values()}) == 1 for side in (of_a, of_b))
+        one, other = (_varying({key: numbers for key, (_, numbers) in side.items()}) for side in (of_a, of_b))
+        if not is_one_name or one is None or other is None or sorted(one.values()) != sorted(other.values()):
             return None
-        parts = _split(group, of_a, of_b, lambda numbers: f"the number {'.'.join(numbers)} of their blocks")
-        return parts if len(parts) > 1 else None
+        return _split(group, one, other, lambda numbers: f"the number {'.'.join(numbers)} in their names")
 
     def _settled(self, group: Group) -> bool:
         """Pair the keys of a group that has one of each side, if there is reason to."""
@@ -133,7 +139,7 @@ class _Worker:
         is_placed = self.is_same_network or any(text.startswith(("beside", FLOWING)) for text in group.why)
         if one == other and self.trusts_names:
             why = ["the same name"]
-        elif not is_placed and not (shared and said.shared_words(_last(one), _last(other))):
+        elif not is_placed and not (shared and said.is_within(one, other)):
             return False
         self.done.pairs[one] = other
         self.done.why[one] = ", ".join(why[:5]) or "the only tensor of its sizes on either side"
@@ -240,11 +246,6 @@ class _Worker:
 
 
 _Places = dict[str, list[str]]
-
-
-def _last(key: str) -> str:
-    """Return a key without all but the last module that it is in."""
-    return ".".join(key.split(".")[-2:])
 
 
 def _module(key: str) -> str:

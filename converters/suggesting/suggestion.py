@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from converters.rules.mapping import Mapping as KeyMapping
 from converters.suggesting import finding
 from converters.suggesting.compressing import Proposal, compress
 from converters.suggesting.links import NAMES, Findings, Open
+from converters.suggesting.precision import rounded
 from converters.suggesting.tensors import Side
 
 
@@ -114,21 +115,22 @@ def suggest_files(
 
 
 def suggest(
-    a: Mapping[str, StoredTensor], b: Mapping[str, StoredTensor], name_a: str = "A", name_b: str = "B",
-    with_numbers: bool = True,
+    a: Mapping[str, StoredTensor], b: Mapping[str, StoredTensor], name_a: str = "A", name_b: str = "B"
 ) -> Suggestion:  # fmt: skip
     """Propose rules from the keys of one state dict to those of another.
 
     Args:
         a, b: The tensors by key.
         name_a, name_b: What the two are called.
-        with_numbers: Whether the numbers may tell something; two models that are initialised have unlike ones.
 
     Raises:
         CheckpointError, OSError: If a tensor cannot be read.
     """
-    sides = Side.of("A", a, with_numbers), Side.of("B", b, with_numbers)
-    return told(*sides, finding.find(*sides), name_a, name_b)
+    alike = rounded(a, b)
+    sides = Side.of("A", alike.a, alike.is_comparable), Side.of("B", alike.b, alike.is_comparable)
+    found = finding.find(*sides)
+    notes = (*([alike.note] if alike.note else []), *(found.notes if alike.is_comparable else ()))
+    return told(*sides, replace(found, notes=notes), name_a, name_b)
 
 
 def told(a: Side, b: Side, found: Findings, name_a: str, name_b: str, proof: str | None = None) -> Suggestion:

@@ -58,6 +58,14 @@ def numbering(side: Side, key: str) -> tuple[str, ...]:
     )
 
 
+def digits(key: str) -> tuple[str, tuple[str, ...]]:
+    """Return a key without the numbers within its words, such as the 2 of `norm2`, and these numbers."""
+    segments = key.split(".")
+    bare = ".".join(segment if segment.isdecimal() else re.sub(r"\d+", "#", segment) for segment in segments)
+    found = (re.findall(r"\d+", segment) for segment in segments if not segment.isdecimal())
+    return bare, tuple(number for numbers in found for number in numbers)
+
+
 def usable(a: Iterable[frozenset[Token]], b: Iterable[frozenset[Token]]) -> frozenset[Token]:
     """Return the tokens that tell keys apart alike on both sides: as many keys of one side have them as of the other.
 
@@ -77,3 +85,10 @@ def shared_words(a: str, b: str) -> list[str]:
         for key in (a, b)
     )
     return [shown for word, shown in one.items() if word in other and not word.isdecimal()]
+
+
+def is_within(a: str, b: str) -> bool:
+    """Tell whether the modules of one key are called as those of the other, but for words that the other has more."""
+    one, other = ([piece for segment in key.split(".")[:-1] or [key] for piece in words(segment)] for key in (a, b))
+    few, many = sorted((Counter(one), Counter(other)), key=Counter.total)
+    return bool(few) and few <= many

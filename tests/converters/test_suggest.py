@@ -99,6 +99,14 @@ def test_a_swap_of_names_makes_names_worthless() -> None:
     assert {key for item in told(a, b).opens for key in item.a} == {"x.norm1.w", "x.norm2.w"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_rounded_copy_holds_the_same_weights(dtype: torch.dtype) -> None:
+    a = drawn(x__weight=(8, 4), y__weight=(8, 4))
+    found = told(a, {"m.weight": a["y.weight"].to(dtype), "n.weight": a["x.weight"].to(dtype)})
+    assert found.rules == (Rename("x.weight", "n.weight"), Rename("y.weight", "m.weight"))
+    assert found.notes[0].startswith("A is float32 and B ")
+
+
 def test_duplicates_of_a_training_are_dropped() -> None:
     a = drawn(head__weight=(4, 4), other__weight=(4, 4))
     found = told({**a, "decoder.copy.weight": a["head.weight"]}, a)

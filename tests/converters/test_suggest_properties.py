@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ def converted(key: str, value: np.ndarray, change: str, seed: int) -> dict[str, 
     if change == "split" and value.shape[0] == 12:
         home, _, name = key.rpartition(".")
         return {f"{home}.{part}.{name}".lstrip("."): value[4 * at : 4 * at + 4].copy() for at, part in enumerate("abc")}
-    if change == "shuffled" and value.ndim == 2:
+    if change == "shuffled":
         return {key: value[np.random.default_rng(seed).permutation(value.shape[0])].copy()}
     return {key: value.copy()}
 
@@ -92,12 +93,16 @@ def renamings(draw: st.DrawFn) -> tuple[dict, dict[tuple[str, str], str]]:
 def truth(tree: dict, names: dict[tuple[str, str], str], distinct: bool) -> tuple[dict, dict, dict[str, set[str]]]:
     """Return A and B, and of every key of A those of B; with `distinct` no two tensors hold the same numbers."""
     a, b, pairs = {}, {}, {}
-    for seed, (key, new, leaf) in enumerate(keys_of(tree, names)):
-        value = made(seed, leaf)
+    leaves_of = keys_of(tree, names)
+    shuffled = {key: leaf.shape[0] for key, _, leaf in leaves_of if (leaf.content, leaf.change) == (GENERIC, "shuffled")}
+    for seed, (key, new, leaf) in enumerate(leaves_of):
         is_plain = leaf.content == CONSTANT and (leaf.change == "shuffled" or leaf.shape[0] == leaf.shape[-1])
         change = "same" if is_plain else leaf.change  # nothing could tell that what is constant was moved
-        a[key] = made(seed, Leaf(leaf.shape, GENERIC, change)) if distinct else value
-        b |= (parts := converted(new, a[key], change, seed))
+        home, _, name = key.rpartition(".")
+        if name == "bias" and leaf.content == CONSTANT and shuffled.get(f"{home}.weight") == leaf.shape[0]:
+            change = "shuffled"  # what is added to rows goes with them
+        a[key] = made(seed, Leaf(leaf.shape, GENERIC if distinct else leaf.content, change))
+        b |= (parts := converted(new, a[key], change, zlib.crc32(home.encode())))
         pairs[key] = set(parts)
     return a, b, pairs
 
