@@ -14,7 +14,6 @@ from converters.errors import (
     AlreadyConvertedError,
     ClassMapError,
     ConversionError,
-    FamilyError,
     MissingKeyError,
     OptimizerError,
     UnmappedKeyError,
@@ -50,11 +49,13 @@ def plan(
         FamilyError: If there is no such family or variant.
         OSError: If the source cannot be read.
     """
-    candidates = (port,) if port is not None else _candidates(options)
+    candidates = (port,) if port is not None else built.asked(options)
     loaded = checkpoint.read(source, options.key, options.prefix)
+    variant = options.variant
     if options.rules is not None:
         candidates = (_port_of_rules(loaded, options),)
-    detected = built.detected(loaded.state_dict, candidates, candidates[0].variant.name if options.rules else options.variant)
+        variant = candidates[0].variant.name
+    detected = built.detected(loaded.state_dict, candidates, variant)
     # where the keys are those of both sides a conversion is asked for all the same, of what it did not write itself
     found = detected.taken_for(loaded.meta.get("layout") or (LEGACY if options.to == NEW else NEW))
     selection = _selection(loaded, found, options)
@@ -90,19 +91,6 @@ def plan(
     if planned.meta == meta and not options.changes_more_than_names and _is_idle(planned, suffix):
         raise AlreadyConvertedError(_nothing_to_do(planned, suffix))
     return _stripped(planned) if options.strip else planned
-
-
-def _candidates(options: Options) -> tuple[ports.Port, ...] | None:
-    """Return the models that the options allow; None for all that are known by their keys.
-
-    Raises:
-        FamilyError: If there is no such family or variant, or options contradict each other.
-    """
-    if options.rules is None and options.like is not None:
-        raise FamilyError("--like says what rules of a file lead to; pass --rules, too.")
-    if options.rules is not None and (options.family is not None or options.variant is not None):
-        raise FamilyError("--rules stands in place of a family; pass either --rules or --family.")
-    return built.candidates(options.family, options.variant)
 
 
 def _port_of_rules(loaded: checkpoint.Checkpoint, options: Options) -> ports.Port:

@@ -49,9 +49,10 @@ def changed(a: Iterable[Held], b: Iterable[Held]) -> Findings:
                 else "the same numbers, and several orders fit"
             )
             opens.append(Open((one.key,), (other.key,), reason, tuple((rule,) for rule in rules)))
-    taken = {key for link in links for key in (*link.rule.sources, *link.rule.targets)}
-    taken |= {key for item in opens for key in (*item.a, *item.b)}
-    left_a, left_b = ([held for held in side if held.key not in taken] for side in (a, b))
+    taken_a = {key for link in links for key in link.rule.sources} | {key for item in opens for key in item.a}
+    taken_b = {key for link in links for key in link.rule.targets} | {key for item in opens for key in item.b}
+    left_a = [held for held in a if held.key not in taken_a]
+    left_b = [held for held in b if held.key not in taken_b]
     parted = _parts(left_a, left_b)
     return Findings((*links, *parted.links), (*opens, *parted.opens))
 

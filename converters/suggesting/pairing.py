@@ -146,7 +146,7 @@ class _Worker:
         return True
 
     def _are_swapped(self, together: Mapping[str, str]) -> bool:
-        """Tell whether a module of B has the name of another one that stands beside its own counterpart in A."""
+        """Tell whether a module of B has the name, or the number, of another one beside its own counterpart in A."""
         children = [
             {path.rpartition(".")[0]: set() for path in side.modules} for side in (self.a, self.b)
         ]  # by parent
@@ -162,7 +162,8 @@ class _Worker:
                 continue
             above, beside = ".".join(one[:-1]), ".".join(two[:-1])
             if above == beside or together.get(above) == beside:
-                if two[-1] in children[0].get(above, ()) or one[-1] in children[1].get(beside, ()):
+                names = children[0].get(above, set()), children[1].get(beside, set())
+                if two[-1] in names[0] or one[-1] in names[1] or _renumbered(one[-1], two[-1], *names):
                     return True
         return False
 
@@ -246,6 +247,16 @@ class _Worker:
 
 
 _Places = dict[str, list[str]]
+
+
+def _renumbered(one: str, other: str, beside_one: Iterable[str], beside_other: Iterable[str]) -> bool:
+    """Tell whether two names have other numbers, though the modules beside them have the same numbers on both sides."""
+    (stem, number), (other_stem, other_number) = said.digits(f"{one}.x"), said.digits(f"{other}.x")
+    used, other_used = (
+        {said.digits(f"{name}.x")[1] for name in names if said.digits(f"{name}.x")[0] == bare}
+        for names, bare in ((beside_one, stem), (beside_other, other_stem))
+    )
+    return number != other_number and used == other_used
 
 
 def _module(key: str) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Shape = tuple[int, ...]
-_FEW = 4  # distinct numbers from which on a tensor's content is like no other's by chance
+_FEW = 4  # different numbers from which on a tensor's content is like no other's by chance
 _MANTISSA = 0xFFF  # low bits of a float32 that a number somebody chose, such as 1.0 or 0.5, does not have
 _UNSIGNED = (1, 2, 4, 8)  # bytes of numbers that numpy has
 
@@ -82,10 +82,10 @@ class Held:
             return False
         import numpy as np
 
-        distinct = np.unique(self.bits.reshape(-1)[:65536])
+        different = np.unique(self.bits.reshape(-1)[:65536])
         if self.bits.size >= _FEW:
-            return len(distinct) >= _FEW
-        return self.dtype == "float32" and bool(((distinct & _MANTISSA) != 0).all())
+            return len(different) >= _FEW
+        return self.dtype == "float32" and bool(((different & _MANTISSA) != 0).all())
 
 
 @dataclass(frozen=True, eq=False)

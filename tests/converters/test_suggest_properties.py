@@ -13,7 +13,8 @@ from converters.formats.stored import StoredTensor
 from converters.rules.values import applied
 from converters.suggesting.suggestion import suggest
 
-WORDS = ("norm", "proj", "attn", "layer", "conv", "out", "ffn", "block", "q", "key", "norm1", "norm2", "fc1", "fc2", "0", "1")
+OTHERS = ("alpha", "beta", "gamma", "delta")
+WORDS = ("norm", "proj", "attn", "layer", "out", "ffn", "block", "q", "key", "norm1", "norm2", "fc1", "fc2", "0", "1")
 SHAPES = ((4,), (8,), (4, 4), (8, 4), (4, 8), (12, 4), (12,), (2, 2, 1, 1))
 CONSTANT, GENERIC = "constant", "generic"
 
@@ -40,7 +41,9 @@ trees = st.recursive(
 )
 
 
-def keys_of(tree: dict, names: dict[tuple[str, str], str], path: str = "", new: str = "") -> list[tuple[str, str, Leaf]]:
+def keys_of(
+    tree: dict, names: dict[tuple[str, str], str], path: str = "", new: str = ""
+) -> list[tuple[str, str, Leaf]]:
     """List the tensors of a tree: key, key with other names, leaf."""
     found = []
     for name, part in tree.items():
@@ -84,9 +87,12 @@ def renamings(draw: st.DrawFn) -> tuple[dict, dict[tuple[str, str], str]]:
     tree = draw(trees.filter(lambda tree: not any(isinstance(part, Leaf) for part in tree.values())))
     names = {}
     for path, inner in sites(tree):
-        targets = draw(st.permutations(WORDS))
-        keep = draw(st.booleans())
-        names |= {(path, name): name if keep else target for name, target in zip(inner, targets)}
+        kinds = [("kept", inner), ("new", OTHERS)]
+        if all(leaf.content == GENERIC for key, _, leaf in keys_of(tree, {}) if key.startswith(path)):
+            kinds.append(("mixed up", WORDS))  # numbers show it; where nothing does, names are taken at their word
+        kind, targets = draw(st.sampled_from(kinds))
+        targets = targets if kind == "kept" else draw(st.permutations(targets))
+        names |= {(path, name): target for name, target in zip(inner, targets)}
     return tree, names
 
 
@@ -94,7 +100,8 @@ def truth(tree: dict, names: dict[tuple[str, str], str], distinct: bool) -> tupl
     """Return A and B, and of every key of A those of B; with `distinct` no two tensors hold the same numbers."""
     a, b, pairs = {}, {}, {}
     leaves_of = keys_of(tree, names)
-    shuffled = {key: leaf.shape[0] for key, _, leaf in leaves_of if (leaf.content, leaf.change) == (GENERIC, "shuffled")}
+    moved = (GENERIC, "shuffled")
+    shuffled = {key: leaf.shape[0] for key, _, leaf in leaves_of if (leaf.content, leaf.change) == moved}
     for seed, (key, new, leaf) in enumerate(leaves_of):
         is_plain = leaf.content == CONSTANT and (leaf.change == "shuffled" or leaf.shape[0] == leaf.shape[-1])
         change = "same" if is_plain else leaf.change  # nothing could tell that what is constant was moved
