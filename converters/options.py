@@ -31,6 +31,8 @@ class Options:
         shard_size: Largest number of bytes of tensors in one file; None writes one file.
         key: The key of the source that the state dict stands under, dotted where keys are nested; None finds it.
         prefix: What the keys of the state dict begin with, which is taken away; None finds it.
+        rules: File of rules to convert by, in place of a family.
+        like: Checkpoint that has the tensors that the output has to have; with `rules` only.
     """
 
     to: Literal["new", "legacy"] = NEW
@@ -46,6 +48,8 @@ class Options:
     shard_size: int | None = None
     key: str | None = None
     prefix: str | None = None
+    rules: str | None = None
+    like: str | None = None
 
     @property
     def changes_more_than_names(self) -> bool:

@@ -24,7 +24,7 @@ from converters.formats.stored import StoredTensor
 from converters.options import DEFAULTS, Options
 from converters.reading import checkpoint
 from converters.reading.averages import EMA, STATE_DICT
-from converters.rules import built, detect, engine, layout, ports
+from converters.rules import built, detect, engine, layout, loose, ports
 from converters.rules.ledger import UNMAPPED, Account, Entry, Ledger
 from converters.writing import hashing, manifest
 from legacy_adapters.ground.names import LEGACY, NEW
@@ -49,9 +49,13 @@ def plan(
         FamilyError: If there is no such family or variant.
         OSError: If the source cannot be read.
     """
-    candidates = (port,) if port is not None else built.candidates(options.family, options.variant)
+    candidates = (port,) if port is not None else built.asked(options)
     loaded = checkpoint.read(source, options.key, options.prefix)
-    detected = built.detected(loaded.state_dict, candidates, options.variant)
+    variant = options.variant
+    if options.rules is not None:
+        candidates = (_port_of_rules(loaded, options),)
+        variant = candidates[0].variant.name
+    detected = built.detected(loaded.state_dict, candidates, variant)
     # where the keys are those of both sides a conversion is asked for all the same, of what it did not write itself
     found = detected.taken_for(loaded.meta.get("layout") or (LEGACY if options.to == NEW else NEW))
     selection = _selection(loaded, found, options)
@@ -87,6 +91,16 @@ def plan(
     if planned.meta == meta and not options.changes_more_than_names and _is_idle(planned, suffix):
         raise AlreadyConvertedError(_nothing_to_do(planned, suffix))
     return _stripped(planned) if options.strip else planned
+
+
+def _port_of_rules(loaded: checkpoint.Checkpoint, options: Options) -> ports.Port:
+    """Return the model that a file of rules makes of the source."""
+    like = None if options.like is None else checkpoint.read(options.like).state_dict
+    source, target = (
+        None if tensors is None else {key: layout.spec_of(tensor) for key, tensor in tensors.items()}
+        for tensors in (loaded.state_dict, like)
+    )
+    return loose.port(options.rules, source, LEGACY if options.to == NEW else NEW, target)
 
 
 def _resolved(options: Options, loaded: checkpoint.Checkpoint, keep: str) -> Options:

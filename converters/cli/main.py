@@ -12,6 +12,7 @@ import click
 
 from converters import __version__
 from converters.cli.console import UNFIT, ByteSize, OneLineGroup, exit_codes
+from converters.cli.suggest import suggest
 from converters.options import Options
 from legacy_adapters import registry
 from legacy_adapters.family import FamilyError, variant_of_configs
@@ -100,6 +101,18 @@ def _variant(family: str | None, variant: str | None, new_config: str | None) ->
 @click.option("--to", type=click.Choice(["new", "legacy"]), default="new", show_default=True, help="Layout of DST.")
 @_wrapping
 @_of_model("SRC")
+@click.option(
+    "--rules",
+    metavar="FILE",
+    type=click.Path(),
+    help="Convert by the rules in FILE, such as `suggest` writes, in place of a family.",
+)
+@click.option(
+    "--like",
+    metavar="CHECKPOINT",
+    type=click.Path(),
+    help="With --rules: DST must have the keys, shapes and dtypes of CHECKPOINT. [default: whatever the rules make]",
+)
 @click.option("--allow-unmapped", is_flag=True, help="Leave out keys that no rule matches, instead of refusing SRC.")
 @click.option(
     "--keep",
@@ -265,6 +278,9 @@ def diff(
     elif not quiet:
         click.echo("\n".join(render.diff_lines(found, verbose)))
     context.exit(DONE if found.is_empty else UNFIT)
+
+
+cli.add_command(suggest)
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from converters.formats.stored import StoredTensor
 from converters.options import Options
 from converters.reading import checkpoint, wrapping
 from converters.reading.checkpoint import Checkpoint
-from converters.rules import built, engine, ports
+from converters.rules import built, engine, loose, ports
+from converters.rules.layout import TensorSpec
 from converters.rules.ledger import UNMAPPED
 from converters.writing import hashing, manifest, writer
 from converters.writing.manifest import FileDigest, Manifest, SideManifest
@@ -183,13 +184,21 @@ def _check_files(path: Path, found: list[FileDigest], recorded: tuple[FileDigest
 
 
 def _port(recorded: Manifest) -> ports.Port:
-    """Return the model that a file was converted as; of a family that is not installed the options name the folder."""
+    """Return the model that a file was converted as; of a family that is not installed the options name the folder.
+
+    Rules of a file have no layouts but those of the checkpoints, so the tensors are taken as they were recorded.
+    """
+    if recorded.options.get("rules") is not None:
+        specs = {line.target: TensorSpec(line.dtype, line.shape) for line in recorded.tensors}
+        return loose.port(recorded.options["rules"], specs, recorded.target_layout, None)
     return built.with_new_layout(ports.port(recorded.options.get("family") or recorded.family, recorded.variant))
 
 
 def _check_names(path: Path, side: SideManifest) -> None:
-    """Compare the recorded tensors with the layout."""
+    """Compare the recorded tensors with the layout; rules of a file have none but that of the records themselves."""
     recorded = side.manifest
+    if recorded.options.get("rules") is not None:
+        return
     try:
         options = replace(Options.from_dict(recorded.options), to=recorded.target_layout)
         wanted = planning.layout_after(_port(recorded), options).tensors
@@ -207,7 +216,10 @@ def _check_names(path: Path, side: SideManifest) -> None:
 
 def _check_rules(path: Path, recorded: Manifest) -> None:
     """Ask this tool's rules what becomes of every recorded source key."""
-    mapping = _port(recorded).mapping
+    try:
+        mapping = _port(recorded).mapping
+    except FamilyError as error:
+        raise VerificationError(f"Cannot check the rules of `{path}`: {error}") from error
     if manifest.mapping_version(mapping) != recorded.mapping_version:
         raise VerificationError(
             f"The file `{path}` was made with other rules (mapping {recorded.mapping_version}, here "

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, FamilyError
+from converters.options import Options
 from converters.rules import detect, ports
 from converters.rules.layout import Layout
 from converters.rules.ports import Port
@@ -62,6 +63,19 @@ def candidates(family: str | None, variant: str | None) -> tuple[Port, ...] | No
     if family is None:
         return None
     return ports.ports(registry.get(family)) if variant is None else (ports.port(family, variant),)
+
+
+def asked(options: Options) -> tuple[Port, ...] | None:
+    """Return the models that the options allow; None for all that are known by their keys.
+
+    Raises:
+        FamilyError: If there is no such family or variant, or options contradict each other.
+    """
+    if options.rules is None and options.like is not None:
+        raise FamilyError("--like says what rules of a file lead to; pass --rules, too.")
+    if options.rules is not None and (options.family is not None or options.variant is not None):
+        raise FamilyError("--rules stands in place of a family; pass either --rules or --family.")
+    return candidates(options.family, options.variant)
 
 
 def detected(

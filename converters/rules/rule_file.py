@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +15,7 @@ from converters.rules.kinds import Rule, fault_of
 
 #: What a rule is called in JSON, and its kind.
 KINDS: Mapping[str, type[Rule]] = {kind.action: kind for kind in get_args(Rule)}
-_NAME, _VARIABLE = "rule", "RULES"
+_NAME, _VARIABLE, _COMMENT = "rule", "RULES", "comment"
 #: Fields that are no text, and what their values are in JSON.
 _LISTS = {
     "targets": (str, "a list of patterns"),
@@ -32,7 +34,8 @@ def load(path: str | Path) -> tuple[Rule, ...]:
     """Read the rules in a file.
 
     A file whose name ends in `.py` is executed and holds its rules, objects of this package's kinds, as `RULES`. Any
-    other holds JSON: a list of objects, each with the name of a kind as `rule` and the fields of the kind.
+    other holds JSON: a list of objects, each with the name of a kind as `rule` and the fields of the kind. `comment` says
+    nothing to a machine; it may stand beside them or alone.
 
     Raises:
         RuleFileError: In one line with the file and the number of the rule, counted from 0, if something is no rule, or
@@ -56,10 +59,58 @@ def load(path: str | Path) -> tuple[Rule, ...]:
     return rules
 
 
-def dump(rules: Iterable[Rule]) -> str:
-    """Write rules as JSON, one on a line, that `load` reads; fields with their default are left out."""
-    lines = (json.dumps({_NAME: rule.action, **_said(rule)}) for rule in rules)
+def dump(rules: Iterable[Rule], comments: Iterable[str] = (), last: Iterable[str] = ()) -> str:
+    """Write rules as JSON, one on a line, that `load` reads; fields with their default are left out.
+
+    Args:
+        rules: What to write.
+        comments: Of each rule.
+        last: Comments that stand alone, behind the rules.
+    """
+    said = [{_NAME: rule.action, **_said(rule)} for rule in rules]
+    said = [{**entry, **comment} for entry, comment in zip_longest(said, ({_COMMENT: text} for text in comments), fillvalue={})]
+    lines = [json.dumps(entry) for entry in (*said, *({_COMMENT: text} for text in last))]
     return "[\n" + ",\n".join(f"  {line}" for line in lines) + "\n]\n"
+
+
+def dump_python(rules: Iterable[Rule], comments: Iterable[str] = (), last: Iterable[str] = ()) -> str:
+    """Write rules as Python that `load` reads, each below its comment.
+
+    Args:
+        rules, comments, last: As of `dump`.
+    """
+    rules = list(rules)
+    kinds = ", ".join(sorted({type(rule).__name__ for rule in rules}))
+    lines = [f"from converters.rules.mapping import {kinds}", "", "RULES = ("]
+    for rule, comment in zip_longest(rules, comments):
+        lines += _commented(comment, "    ") + [f"    {_called(rule)},"]
+    return "\n".join([*lines, ")", *(line for text in last for line in _commented(text, ""))]) + "\n"
+
+
+def _commented(text: str | None, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text or "", 118, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def _called(rule: Rule) -> str:
+    """Write the call that makes a rule: what it needs by place, the rest by name."""
+    held = {field.name: getattr(rule, field.name) for field in fields(rule)}
+    needed = [field.name for field in fields(rule) if field.default is MISSING]
+    given = [_literal(held[name]) for name in needed]
+    given += [
+        f"{field.name}={_literal(held[field.name])}"
+        for field in fields(rule)
+        if field.name not in needed and held[field.name] != field.default
+    ]
+    return f"{type(rule).__name__}({', '.join(given)})"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _said(rule: Rule) -> dict[str, Any]:
@@ -80,7 +131,18 @@ def _of_json(path: Path, text: str) -> tuple[Rule, ...]:
         raise RuleFileError(f"Cannot take rules from `{path}`: it is no JSON ({one_line(error)}).") from error
     if not isinstance(entries, list):
         raise RuleFileError(f"Cannot take rules from `{path}`: it is {_named(entries)}, expected a list of rules.")
-    return tuple(_rule(f"Cannot take rule {number} of `{path}`", entry) for number, entry in enumerate(entries))
+    entries = [_uncommented(entry) for entry in entries]
+    return tuple(
+        _rule(f"Cannot take rule {number} of `{path}`", entry)
+        for number, entry in enumerate(entry for entry in entries if entry is not None)
+    )
+
+
+def _uncommented(entry: Any) -> Any:
+    """Return an entry without its comment; None where it is no more than that."""
+    if not isinstance(entry, dict) or not isinstance(entry.get(_COMMENT), str):
+        return entry
+    return {key: value for key, value in entry.items() if key != _COMMENT} or None
 
 
 def _rule(place: str, entry: Any) -> Rule:
