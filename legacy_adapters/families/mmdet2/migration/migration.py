@@ -1,0 +1,115 @@
+"""What family `mmdet2` knows of configs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from converters.configs.differing import count, gaps
+from converters.configs.kinds import ABSENT, Comparison, Context, Difference, Remark, Setting, Translation
+
+from . import whole
+from .canonical import COMPARED, aside, canonical
+from .effects import effect, group, place
+from .implied import implied
+from .reading import read
+from .toolkit import REQUIRED, known, parameters
+
+#: Dicts without a type that a class hands on as they are.
+_NO_TYPE = "has no `type`"
+
+
+class MMDet2Migration:
+    """Carry configs of MMDetection 2.x over, and compare them with configs of 3.x."""
+
+    def translate(self, old: str) -> Translation:
+        """Carry a config over and note what 3.x does not take.
+
+        Raises:
+            FamilyError: if it cannot be read, or is none of 2.x.
+        """
+        made = whole.translate(read(old, "2.x"))
+        strange = tuple(_strange(made.config, made))
+        return Translation(made.config, made.origins, (*made.remarks, *strange))
+
+    def compare(self, old: str, new: str) -> Comparison:
+        """Compare two configs by what they mean.
+
+        Raises:
+            FamilyError: if one cannot be read, or is for the other version.
+        """
+        made, theirs = self.translate(old), read(new, "3.x")
+        mine, other = canonical(made.config), canonical(theirs)
+        found = [_difference(gap.path, gap.old, gap.new, made) for gap in gaps(mine, other, Context(_defaults, implied))]
+        skipped = aside(theirs)
+        remarks = list(made.remarks)
+        if skipped:
+            why = "not compared: nothing that is computed depends on it, but for seeds and kernels"
+            remarks.append(Remark(", ".join(skipped), ABSENT, why))
+        found.sort(key=lambda one: place(one.group))
+        return Comparison(tuple(found), tuple(remarks), count(mine))
+
+    def vet(self, config: str) -> tuple[str, ...]:
+        """Read a config with mmengine and build its model; say what is wrong."""
+        from legacy_adapters.mmdet3 import build_from
+
+        known("model", "")
+        from mmengine.config import Config
+
+        try:
+            build_from(Config.fromfile(os.path.abspath(config)))
+        except Exception as error:  # whatever a class raises
+            return (f"{type(error).__name__}: {' '.join(str(error).split())}",)
+        return ()
+
+
+def _defaults(path: str, kind: str) -> dict[str, Any]:
+    """Return what a class of 3.x takes for what a config does not say."""
+    found = known(path, kind)
+    if found is None:
+        return {}
+    usual = parameters(found)[0]
+    return {name: _as_config(value) for name, value in usual.items() if value is not REQUIRED}
+
+
+def _as_config(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_config(item) for key, item in value.items()}
+    return [_as_config(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _difference(path: str, old: Setting, new: Setting, made: Translation) -> Difference:
+    origin = made.origin(path)
+    return Difference(path, origin, old, new, effect(path, old.value, new.value), group(path))
+
+
+def _strange(value: Any, made: Translation, path: str = "") -> Iterator[Remark]:
+    """Note classes that 3.x does not have, and settings that a class of it does not take."""
+    if isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _strange(item, made, f"{path}.{number}")
+        return
+    if not isinstance(value, Mapping):
+        return
+    kind = value.get("type")
+    top = path.partition(".")[0]
+    if isinstance(kind, str) and top in COMPARED:
+        found = known(path, kind)
+        if found is None:
+            yield Remark(made.origin(f"{path}.type"), kind, "MMDetection 3.3.0 has no class of that name; import yours with `custom_imports`")
+        else:
+            takes, more = parameters(found)
+            for name in () if more else value:
+                if name != "type" and name not in takes and name not in implied(path) and not _is_handed_on(path, kind, name):
+                    yield Remark(made.origin(f"{path}.{name}"), value[name], f"`{kind}` of 3.3.0 takes no `{name}`")
+    for key, item in value.items():
+        yield from _strange(item, made, f"{path}.{key}" if path else str(key))
+
+
+def _is_handed_on(path: str, kind: str, name: str) -> bool:
+    """Tell whether somebody else takes a setting out of the dict before the class is made of it."""
+    return path.endswith(("norm_cfg", "act_cfg", "conv_cfg", "upsample_cfg", "nms", "roi_layer", "plugins.cfg")) or name == "init_cfg"
+
+
+MIGRATION = MMDet2Migration()
