@@ -80,6 +80,7 @@ class Difference:
         new: value in the new config.
         effect: what it does to results, in one or two sentences; empty if nothing is known of the setting.
         group: what it belongs to, such as ``model``.
+        also: other keys of the new config with the same difference.
     """
 
     key: str
@@ -88,6 +89,7 @@ class Difference:
     new: Setting
     effect: str
     group: str
+    also: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -96,7 +98,7 @@ class Difference:
             for name, side in (("old", self.old), ("new", self.new))
             if side.value is not ABSENT
         }
-        return dict(key=self.key, old_key=self.old_key, group=self.group, effect=self.effect, **sides)
+        return dict(key=self.key, also=list(self.also), old_key=self.old_key, group=self.group, effect=self.effect, **sides)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from .toolkit import class_names
 #: Sections that decide what a model computes, is fed and learns.
 COMPARED = (
     "model", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator", "test_evaluator", "train_cfg",
-    "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks", "load_from", "resume", "tta_model",
+    "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks", "load_from", "resume",
     "find_unused_parameters",
 )  # fmt: skip
 #: Sections that decide what is shown, kept or run where; not compared.
 ASIDE = (
     "default_scope", "default_hooks", "env_cfg", "visualizer", "vis_backends", "log_processor", "log_level", "work_dir",
-    "custom_imports", "randomness", "launcher", "val_cfg", "test_cfg", "tta_pipeline", "experiment_name", "model_wrapper_cfg",
+    "custom_imports", "randomness", "launcher", "val_cfg", "test_cfg", "tta_model", "tta_pipeline", "experiment_name", "model_wrapper_cfg",
 )  # fmt: skip
 #: Words in front of a type that say which package it is of.
 _SCOPES = ("mmdet.", "mmcv.", "mmengine.")
@@ -36,6 +36,22 @@ _OF_DETR = {
     "decoder.layer_cfg.ffn_cfg": "FFN",
     "positional_encoding": "SinePositionalEncoding",
 }
+_OF_MASKS = {
+    "pixel_decoder.encoder": "DetrTransformerEncoder",
+    "pixel_decoder.encoder.layer_cfg.self_attn_cfg": _SAMPLING,
+    "pixel_decoder.encoder.layer_cfg.ffn_cfg": "FFN",
+    "pixel_decoder.positional_encoding": "SinePositionalEncoding",
+    "transformer_decoder": "DetrTransformerDecoder",
+    "transformer_decoder.layer_cfg.self_attn_cfg": _ATTENTION,
+    "transformer_decoder.layer_cfg.cross_attn_cfg": _ATTENTION,
+    "transformer_decoder.layer_cfg.ffn_cfg": "FFN",
+    "positional_encoding": "SinePositionalEncoding",
+}
+#: Heads that never look at `train_cfg`, and hooks that change no result.
+_NOT_TRAINED_BY = ("FCOSHead", "NASFCOSHead", "FoveaHead", "CenterNetHead", "CornerHead")
+_IDLE_HOOKS = ("NumClassCheckHook", "SetEpochInfoHook", "CheckInvalidLossHook", "MemoryProfilerHook")
+#: Schedulers that do nothing more behind their last change.
+_STEPPING = ("MultiStepLR", "StepLR")
 #: Type of a detector -> path beneath it -> class of a dict that has no type of its own.
 _TYPES: dict[str, dict[str, str]] = {
     "DETR": _OF_DETR,
@@ -48,6 +64,11 @@ _TYPES: dict[str, dict[str, str]] = {
         "decoder.layer_cfg": "DeformableDetrTransformerDecoderLayer",
         "decoder.layer_cfg.cross_attn_cfg": _SAMPLING,
     },
+    "Mask2Former": {f"panoptic_head.{path}": kind for path, kind in _OF_MASKS.items()},
+    "MaskFormer": {
+        **{f"panoptic_head.{path}": kind for path, kind in _OF_MASKS.items()},
+        "panoptic_head.pixel_decoder.encoder.layer_cfg.self_attn_cfg": _ATTENTION,
+    },
 }
 
 
@@ -58,6 +79,8 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, dict):
         for path, kind in _TYPES.get(str(model.get("type")), {}).items():
             _give_type(model, path.split("."), kind)
+        if isinstance(model.get("bbox_head"), dict) and model["bbox_head"].get("type") in _NOT_TRAINED_BY:
+            model.pop("train_cfg", None)
     for part in ("train", "val", "test"):
         dataset = found.get(f"{part}_dataloader", {}).get("dataset")
         if isinstance(dataset, dict):
@@ -66,14 +89,25 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
         if name in found:
             several = found[name] if isinstance(found[name], list) else [found[name]]
             found[name] = [_evaluator(one) for one in several]
-    if isinstance(found.get("param_scheduler"), dict):
-        found["param_scheduler"] = [found["param_scheduler"]]
+    if isinstance(found.get("custom_hooks"), list):
+        found["custom_hooks"] = [hook for hook in found["custom_hooks"] if hook.get("type") not in _IDLE_HOOKS]
     if isinstance(found.get("train_cfg"), dict):
         by_epoch = found["train_cfg"].pop("by_epoch", "max_iters" not in found["train_cfg"])
         found["train_cfg"].setdefault("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
     if isinstance(found.get("optim_wrapper"), dict):
         found["optim_wrapper"].setdefault("type", "OptimWrapper")
-    return found
+    if isinstance(found.get("param_scheduler"), dict):
+        found["param_scheduler"] = [found["param_scheduler"]]
+    for scheduler in found.get("param_scheduler", ()):
+        _without_late_end(scheduler, found.get("train_cfg", {}))
+    return {name: value for name, value in found.items() if value != []}
+
+
+def _without_late_end(scheduler: dict[str, Any], loop: dict[str, Any]) -> None:
+    """Leave out an end that a training does not reach."""
+    length = loop.get("max_epochs" if scheduler.get("by_epoch", True) else "max_iters")
+    if scheduler.get("type") in _STEPPING and length is not None and scheduler.get("end", length) >= length:
+        scheduler.pop("end", None)
 
 
 def aside(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -84,6 +118,8 @@ def aside(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _plain(value: Any) -> Any:
     """Return a copy with lists for tuples, types without their scope, and nothing of which no result depends."""
     if isinstance(value, Mapping):
+        if value.get("type") in ("RandomChoice", "mmcv.RandomChoice") and not value.get("prob"):
+            value = dict(type="AutoAugment", policies=value.get("transforms"))  # the same under two names
         return {
             str(key): _type(item) if key == "type" else _plain(item) for key, item in value.items() if key not in _QUIET
         }
@@ -115,6 +151,8 @@ def _dataset(dataset: dict[str, Any]) -> dict[str, Any]:
         dataset["datasets"] = [_dataset(one) for one in dataset["datasets"]]
         return dataset
     root = dataset.pop("data_root", None) or ""
+    if dataset.get("test_mode"):
+        dataset.pop("filter_cfg", None)  # nothing is left out of a test
     if dataset.get("ann_file"):
         dataset["ann_file"] = _under(root, dataset["ann_file"])
     if isinstance(dataset.get("data_prefix"), dict):

@@ -35,7 +35,18 @@ def loaders(draft: Draft, old: Mapping[str, Any]) -> dict[str, Steps]:
             options["samples_per_gpu"] = dataset["samples_per_gpu"]
         draft.config[path] = {**(_loading(draft, part, options) if _is_whole(dataset) else {}), "dataset": new}
     left_over(draft, "data", data, "not known of `data`")
+    if made.get("train") is not None:
+        _load_as_learnt(draft, made["train"])
     return made
+
+
+def _load_as_learnt(draft: Draft, learnt: Steps) -> None:
+    """Load of the objects that a test compares with what a training learns, as packaged configs do."""
+    for part in ("val", "test"):
+        steps = ((draft.config.get(f"{part}_dataloader") or {}).get("dataset") or {}).get("pipeline") or ()
+        for step in steps:
+            if step["type"] == "LoadAnnotations":
+                step.update(dict(with_mask=True) if learnt.has_masks else {}, **(dict(with_seg=True) if learnt.has_segments else {}))
 
 
 def _is_whole(dataset: Any) -> bool:
@@ -46,7 +57,7 @@ def _loading(draft: Draft, part: str, options: dict[str, Any]) -> dict[str, Any]
     path, shuffle = f"{part}_dataloader", part == "train"
     origin = "data" if part == "train" else f"data.{part}"
     for old, new in _LOADER.items():
-        draft.came(f"{path}.{new}", f"{origin}.{old}" if old in options else f"{origin}.{old}")
+        draft.came(f"{path}.{new}", f"{origin}.{old}")
     new = dict(dict(batch_size=2 if part == "train" else 1, num_workers=2), **taken(options, _LOADER))
     new.setdefault("persistent_workers", bool(new["num_workers"]))
     if part != "train":
@@ -206,6 +217,8 @@ def preprocessor(draft: Draft, made: Mapping[str, Steps], model: dict[str, Any])
         value = pad.get("pad_val", 0)
         value = value.get("img", 0) if isinstance(value, dict) else value
         new.update({} if not value else dict(pad_value=value))
+    for name in ("pad_mask", "pad_seg", "seg_pad_value"):
+        draft.came(f"model.data_preprocessor.{name}", "data.train")
     if learnt is not None and learnt.has_masks:
         new["pad_mask"] = True
     if learnt is not None and learnt.has_segments:
@@ -215,7 +228,22 @@ def preprocessor(draft: Draft, made: Mapping[str, Steps], model: dict[str, Any])
     if learnt is not None and learnt is not steps:
         _agree(draft, learnt, steps)
     model["data_preprocessor"] = new
+    if learnt is not None and learnt.segment_scale is not None:
+        _scale_segments(draft, learnt.segment_scale, model)
     draft.came("model.data_preprocessor", "data")
+
+
+def _scale_segments(draft: Draft, scale: float, model: dict[str, Any]) -> None:
+    """Let the head scale maps of segments, as in 3.x."""
+    fused = (model.get("roi_head") or {}).get("semantic_head") if isinstance(model.get("roi_head"), dict) else None
+    if isinstance(fused, dict):
+        fused["seg_scale_factor"] = scale
+        draft.came("model.roi_head.semantic_head.seg_scale_factor", "data.train.pipeline")
+    elif isinstance(model.get("semantic_head"), dict):
+        if scale != 0.25:
+            draft.remark("data.train.pipeline", scale, "`SegRescale` is the head's in 3.x, which scales by its `start_level`")
+    else:
+        draft.remark("data.train.pipeline", scale, "3.x has no `SegRescale`; its heads scale maps of segments")
 
 
 def _agree(draft: Draft, learnt: Steps, steps: Steps) -> None:

@@ -10,7 +10,7 @@ from converters.configs.kinds import ABSENT
 #: Groups in the order in which they are told -> globs of paths.
 _GROUPS: dict[str, tuple[str, ...]] = {
     "classes": ("*num_classes", "*metainfo*", "*num_things_classes", "*num_stuff_classes"),
-    "inputs": ("model.data_preprocessor*", "*_dataloader*.pipeline*", "tta_model*"),
+    "inputs": ("model.data_preprocessor*", "*_dataloader*.pipeline*"),
     "detections": ("model.test_cfg*",),
     "model": ("model.backbone*", "model.neck*", "model.encoder*", "model.decoder*", "model.*roi_extractor*"),
     "learning": ("model.train_cfg*", "model*.loss*", "model*assigner*", "model*sampler*", "model*init_cfg*"),
@@ -79,7 +79,6 @@ _EFFECTS: dict[str, str] = {
     "train_dataloader*pipeline*": "In training images are changed otherwise before the model sees them.",
     "test_dataloader*pipeline*": _IMAGE,
     "val_dataloader*pipeline*": "What the validation during a training sees differs, and so do its AP and the best checkpoint.",
-    "tta_model*": "Only a test with --tta uses it.",
     # detections
     "model.test_cfg.min_bbox_size": "Dense heads of 3.x drop boxes narrower or lower than this before the NMS, those of 2.x none (D28): with 0 a few detections of no area are missing. -1 is as 2.x.",
     "model.test_cfg*min_bbox_size": "Proposals narrower or lower than this are dropped before the NMS.",
@@ -175,8 +174,10 @@ _EFFECTS: dict[str, str] = {
     "*_dataloader.drop_last": "An incomplete last batch is used or not.",
     "*_dataloader.sampler*": "Images come in another order, or other images.",
     "*_dataloader.batch_sampler*": "Images of one shape, wide or tall, are put into one batch or not: padding differs.",
+    "*filter_cfg.bbox_min_size": "Objects smaller than this, in pixels, are not learnt from. 2.x learns from all, unless it is told `min_size`.",
     "*filter_cfg*": "Images without objects, or small ones, are learnt from or not: the number of steps differs.",
     "*ann_file": "Other annotations.",
+    "*data_prefix.seg": "Maps of segments lie elsewhere; only a pipeline that loads them uses it.",
     "*data_prefix*": "Other images.",
     "*test_mode": "Images are left out of a test, or not.",
     "train_dataloader*": "A training sees other images, or in another order.",

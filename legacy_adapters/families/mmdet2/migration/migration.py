@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from converters.configs.differing import count, gaps
-from converters.configs.kinds import ABSENT, Comparison, Context, Difference, Remark, Setting, Translation
+from converters.configs.differing import Gap, count, gaps
+from converters.configs.kinds import ABSENT, Comparison, Context, Difference, Remark, Translation
 
 from . import whole
 from .canonical import COMPARED, aside, canonical
@@ -41,14 +42,15 @@ class MMDet2Migration:
         """
         made, theirs = self.translate(old), read(new, "3.x")
         mine, other = canonical(made.config), canonical(theirs)
-        found = [_difference(gap.path, gap.old, gap.new, made) for gap in gaps(mine, other, Context(_defaults, implied))]
+        raw = read(old, "2.x")
+        found = [_difference(gap, made, raw) for gap in gaps(mine, other, Context(_defaults, implied))]
         skipped = aside(theirs)
         remarks = list(made.remarks)
         if skipped:
             why = "not compared: nothing that is computed depends on it, but for seeds and kernels"
             remarks.append(Remark(", ".join(skipped), ABSENT, why))
         found.sort(key=lambda one: place(one.group))
-        return Comparison(tuple(found), tuple(remarks), count(mine))
+        return Comparison(tuple(_merged(found)), tuple(remarks), count(mine))
 
     def vet(self, config: str) -> tuple[str, ...]:
         """Read a config with mmengine and build its model; say what is wrong."""
@@ -79,9 +81,38 @@ def _as_config(value: Any) -> Any:
     return [_as_config(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _difference(path: str, old: Setting, new: Setting, made: Translation) -> Difference:
-    origin = made.origin(path)
-    return Difference(path, origin, old, new, effect(path, old.value, new.value), group(path))
+def _difference(gap: Gap, made: Translation, raw: Mapping[str, Any]) -> Difference:
+    origin = _there(made.origin(gap.path), raw)
+    return Difference(gap.path, origin, gap.old, gap.new, effect(gap.path, gap.old.value, gap.new.value), group(gap.path))
+
+
+def _there(path: str, raw: Any) -> str:
+    """Return as much of a path as there is in a config; nothing if not even the first word is."""
+    there: list[str] = []
+    for word in path.split(".") if path else ():
+        if isinstance(raw, Mapping) and word in raw:
+            raw = raw[word]
+        elif isinstance(raw, (list, tuple)) and word.isdigit() and int(word) < len(raw):
+            raw = raw[int(word)]
+        else:
+            break
+        there.append(word)
+    return ".".join(there)
+
+
+def _merged(found: list[Difference]) -> Iterator[Difference]:
+    """Tell once what the validation and the test have both."""
+
+    def same(one: Difference, part: str) -> tuple[str, str, str] | None:
+        return (one.key[len(part) :], str(one.old), str(one.new)) if one.key.startswith(part) else None
+
+    of_test, of_validation = ({same(one, part) for one in found} - {None} for part in ("test", "val"))
+    for one in found:
+        if same(one, "val") in of_test:
+            continue
+        if same(one, "test") in of_validation:
+            one = replace(one, also=("val" + one.key[len("test") :],))
+        yield one
 
 
 def _strange(value: Any, made: Translation, path: str = "") -> Iterator[Remark]:

@@ -34,6 +34,7 @@ def model(draft: Draft, old: Mapping[str, Any]) -> dict[str, Any]:
             draft.came(f"model.{part}", part)
     _weights(draft, new)
     _boxes_without_area(draft, new)
+    _sampler_without_effect(draft, new)
     new = _walk(draft, new, "model")
     draft.config["model"] = new
     return new
@@ -59,6 +60,20 @@ def _boxes_without_area(draft: Draft, new: dict[str, Any]) -> None:
     if isinstance(settings, dict) and "min_bbox_size" in settings:
         settings["min_bbox_size"] = -1
         draft.came("model.test_cfg.min_bbox_size", "")
+
+
+def _sampler_without_effect(draft: Draft, new: dict[str, Any]) -> None:
+    """Heads with anchors of 2.x do not heed a sampler beside a focal loss; those of 3.x do."""
+    head, settings = new.get("bbox_head"), new.get("train_cfg")
+    loss = head.get("loss_cls") if isinstance(head, dict) else None
+    sampler = settings.get("sampler") if isinstance(settings, dict) else None
+    if isinstance(loss, dict) and loss.get("type") in _FOCAL and isinstance(sampler, dict) and "anchor_generator" in head:
+        if sampler.get("type") != "PseudoSampler":
+            draft.remark("model.train_cfg.sampler", sampler, f"2.x does not heed it beside `{loss['type']}`; left out")
+            settings["sampler"] = dict(type="PseudoSampler")
+
+
+_FOCAL = ("FocalLoss", "GHMC", "QualityFocalLoss")
 
 
 def _walk(draft: Draft, value: Any, path: str) -> Any:

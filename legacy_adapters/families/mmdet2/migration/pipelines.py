@@ -12,7 +12,7 @@ from .draft import Draft, left_over, taken
 #: Steps that only pack what the others made; 3.x has one for them.
 _PACKING = ("DefaultFormatBundle", "ImageToTensor", "Collect", "ToTensor", "ToDataContainer", "Transpose", "WrapFieldsToLists")
 #: Steps behind which normalising is the same as before them.
-_SHAPE_ONLY = ("Pad", "RandomFlip", "RandomCrop", "RandomCenterCropPad", *_PACKING)
+_SHAPE_ONLY = ("SegRescale", "FilterAnnotations", "Pad", "RandomFlip", "RandomCrop", "RandomCenterCropPad", *_PACKING)
 #: What 2.x takes for a test; 3.x packs the same for every detector.
 META_OF_TEST = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 _NO_TTA = (
@@ -31,6 +31,8 @@ class Steps:
         pad: settings of `Pad` that the preprocessor does; None if it pads no more than to the largest image of a batch.
         has_masks: objects have masks.
         has_segments: there are maps of segments.
+        segment_scale: that they are scaled by, which the head does in 3.x; None if nothing scales them.
+        origins: index of a step, path of the old one, and its type.
     """
 
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Steps:
     pad: dict[str, Any] | None = None
     has_masks: bool = False
     has_segments: bool = False
+    segment_scale: float | None = None
     origins: list[tuple[int, str, str]] = field(default_factory=list)
 
 
@@ -64,11 +67,11 @@ def pipeline(draft: Draft, old: Sequence[Any], path: str, *, testing: bool) -> S
             behind = [later["type"] for _, later in flat[place + 1 :] if later.get("type") not in _SHAPE_ONLY]
             if behind:
                 draft.remark(where, None, f"3.x normalises behind all steps, 2.x before {', '.join(behind)}")
+        elif name == "SegRescale":
+            made.segment_scale = step.get("scale_factor", 1)
         elif name == "Pad" and place > normal and _is_of_batch(step):
             made.pad = {**{key: value for key, value in step.items() if key != "type"}, "origin": where}
         else:
-            if name == "Pad" and place < normal < len(flat):
-                draft.remark(where, None, "2.x pads before it normalises; so does the step that stays in the pipeline")
             _step(draft, made, step, where, testing)
     if testing and made.steps and not any(step["type"] == "LoadAnnotations" for step in made.steps):
         # behind the resizing, so that the objects that results are compared with keep the size of the file
@@ -156,8 +159,7 @@ def _resize(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
     scale, mode, ratio = step.pop("img_scale", None), step.pop("multiscale_mode", "range"), step.pop("ratio_range", None)
     common = dict(keep_ratio=step.pop("keep_ratio", True))
     common.update(taken(step, dict(interpolation="interpolation", backend="backend", bbox_clip_border="clip_object_border")))
-    if step.pop("override", False):
-        draft.remark(f"{where}.override", True, "3.x resizes again without being asked")
+    step.pop("override", None)  # 3.x resizes again without being asked
     factor = step.pop("scale_factor", None)
     left_over(draft, where, step, "not known of `Resize`")
     scales = [tuple(one) for one in scale] if isinstance(scale, list) and not _is_pair(scale) else None
@@ -234,7 +236,7 @@ def _policies(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
         for place, one in enumerate(policy):
             _step(draft, inner, deepcopy(one), f"{where}.policies.{number}.{place}", False)
         policies.append(inner.steps)
-    return dict(type="AutoAugment", policies=policies)
+    return dict(type="RandomChoice", transforms=policies)
 
 
 def _shift(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:

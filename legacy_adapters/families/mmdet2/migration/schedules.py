@@ -51,6 +51,8 @@ def _warm_up(draft: Draft, options: dict[str, Any]) -> list[dict[str, Any]]:
     times = dict(by_epoch=by_epoch, begin=0, end=count + _ONE_MORE) if not by_epoch else dict(
         by_epoch=True, begin=0, end=count, convert_to_iter_based=True
     )
+    if ratio == 1 and kind in ("linear", "constant"):
+        return []  # no warm-up at all
     if kind == "linear":
         return [dict(type="LinearLR", start_factor=ratio, **times)]
     if kind == "constant":

@@ -63,14 +63,15 @@ def known(path: str, name: str) -> Any:
 def parameters(kind: Any) -> tuple[dict[str, Any], bool]:
     """Return what a class or function may be given, by name, with its default or ``REQUIRED``, and whether more is taken.
 
-    Arguments that a class hands on to the class it inherits from count as its own.
+    Arguments that a class hands on to the class it inherits from count as its own. More is taken where they are handed on
+    to something else, which the signature does not tell.
     """
     found: dict[str, Any] = {}
-    for holder in inspect.getmro(kind) if inspect.isclass(kind) else (kind,):
-        if inspect.isclass(holder) and "__init__" not in vars(holder):
-            continue
+    is_open = False
+    holders = [one for one in inspect.getmro(kind) if "__init__" in vars(one)] if inspect.isclass(kind) else [kind]
+    for holder in holders:
         if holder is object:
-            return found, False
+            break
         try:
             signature = inspect.signature(vars(holder)["__init__"] if inspect.isclass(holder) else holder)
         except (TypeError, ValueError):
@@ -79,9 +80,10 @@ def parameters(kind: Any) -> tuple[dict[str, Any], bool]:
         for one in given:
             if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
                 found.setdefault(one.name, one.default)
-        if not any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in given):
-            return found, False
-    return found, True
+        is_open = any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in given)
+        if holder is kind and not is_open:
+            break
+    return found, is_open
 
 
 def class_names(dataset: str) -> Any:

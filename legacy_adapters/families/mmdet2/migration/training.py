@@ -79,7 +79,6 @@ def _loop(draft: Draft, old: Mapping[str, Any]) -> tuple[bool, int | None]:
     left_over(draft, "runner", runner, "not known of a runner")
     new["val_interval"] = evaluation.get("interval", 1)
     if evaluation.get("dynamic_intervals"):
-        # 2.x asks in epochs counted from 1, 3.x from 0
         new["dynamic_intervals"] = [tuple(one) for one in evaluation["dynamic_intervals"]]
     if evaluation.get("start") is not None:
         new["val_begin"] = evaluation["start"]
@@ -131,28 +130,18 @@ def _hooks(draft: Draft, old: Mapping[str, Any]) -> None:
         draft.config["default_hooks"] = default
 
 
-#: Hooks of 2.x that 3.x does without.
-_GONE = {
-    "NumClassCheckHook": "3.x has no such check",
-    "CheckInvalidLossHook": "",
-    "SetEpochInfoHook": "",
-}
+#: Hooks of 2.x that change no result: one compares numbers of classes, heads of 3.x ask the runner for the epoch.
+_GONE = ("NumClassCheckHook", "SetEpochInfoHook")
 
 
 def _hook(draft: Draft, hook: dict[str, Any], path: str) -> dict[str, Any] | None:
     kind = hook.get("type")
-    if kind == "NumClassCheckHook":
-        return None  # it compares numbers of classes and changes nothing; 3.x does so by itself
+    if kind in _GONE:
+        return None
     if kind in ("ExpMomentumEMAHook", "EMAHook", "LinearMomentumEMAHook"):
         return _average(draft, hook, path)
-    if kind == "YOLOXModeSwitchHook":
-        return _switch(draft, hook)
     if kind == "SyncNormHook":
         return {key: value for key, value in hook.items() if key not in ("num_last_epochs", "interval")}
-    return hook
-
-
-def _switch(draft: Draft, hook: dict[str, Any]) -> dict[str, Any]:
     return hook
 
 
