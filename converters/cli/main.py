@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from converters import __version__
+from converters.cli.config_command import config
 from converters.cli.console import UNFIT, ByteSize, OneLineGroup, exit_codes
 from converters.options import Options
 from legacy_adapters import registry
@@ -265,6 +266,9 @@ def diff(
     elif not quiet:
         click.echo("\n".join(render.diff_lines(found, verbose)))
     context.exit(DONE if found.is_empty else UNFIT)
+
+
+cli.add_command(config)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .toolkit import class_names
+from .toolkit import SCOPES, class_names
 
 #: Sections that decide what a model computes, is fed and learns.
 COMPARED = (
@@ -18,8 +18,6 @@ ASIDE = (
     "default_scope", "default_hooks", "env_cfg", "visualizer", "vis_backends", "log_processor", "log_level", "work_dir",
     "custom_imports", "randomness", "launcher", "val_cfg", "test_cfg", "tta_model", "tta_pipeline", "experiment_name", "model_wrapper_cfg",
 )  # fmt: skip
-#: Words in front of a type that say which package it is of.
-_SCOPES = ("mmdet.", "mmcv.", "mmengine.")
 #: Settings of which no result depends.
 _QUIET = ("backend_args", "num_workers", "persistent_workers", "pin_memory", "meta_keys", "outfile_prefix", "debug",
           "with_cp", "dataset_type", "priority", "_scope_", "file_client_args", "non_blocking")  # fmt: skip
@@ -121,7 +119,8 @@ def _plain(value: Any) -> Any:
         if value.get("type") in ("RandomChoice", "mmcv.RandomChoice") and not value.get("prob"):
             value = dict(type="AutoAugment", policies=value.get("transforms"))  # the same under two names
         return {
-            str(key): _type(item) if key == "type" else _plain(item) for key, item in value.items() if key not in _QUIET
+            str(key): _type(item) if key == "type" else _plain(item) for key, item in value.items()
+            if key not in _QUIET and not (key == "dropout_layer" and item is None)  # one that drops nothing
         }
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
@@ -130,7 +129,7 @@ def _type(kind: Any) -> str:
     """Return a type's name; of a class that a config of the newer form names by its import path, too."""
     if not isinstance(kind, str):
         return getattr(kind, "__name__", str(kind))
-    is_of_toolkit = kind.startswith(_SCOPES) or kind.startswith("torch.")
+    is_of_toolkit = kind.startswith(SCOPES) or kind.startswith("torch.")
     return kind.rpartition(".")[2] if is_of_toolkit else kind
 
 

@@ -46,7 +46,7 @@ def _load_as_learnt(draft: Draft, learnt: Steps) -> None:
         steps = ((draft.config.get(f"{part}_dataloader") or {}).get("dataset") or {}).get("pipeline") or ()
         for step in steps:
             if step["type"] == "LoadAnnotations":
-                step.update(dict(with_mask=True) if learnt.has_masks else {}, **(dict(with_seg=True) if learnt.has_segments else {}))
+                step.update(dict(with_mask=True) if learnt.has_masks else {})
 
 
 def _is_whole(dataset: Any) -> bool:

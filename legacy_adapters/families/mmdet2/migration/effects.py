@@ -170,6 +170,8 @@ _EFFECTS: dict[str, str] = {
     "custom_hooks*ema_type": "Weights are averaged otherwise: another model is tested and saved.",
     "custom_hooks*momentum": "The averaged weights follow quicker or slower: another model is tested and saved.",
     "custom_hooks*": "A hook changes the training, or no longer does.",
+    "val_dataloader.batch_size": "A validation pads images to the largest of another batch: features at borders may differ.",
+    "test_dataloader.batch_size": "A test pads images to the largest of another batch: features at borders may differ.",
     "*_dataloader.batch_size": "A step sees another number of images per GPU: rate, warm-up and number of steps belong to the old one; a test pads otherwise.",
     "*_dataloader.drop_last": "An incomplete last batch is used or not.",
     "*_dataloader.sampler*": "Images come in another order, or other images.",

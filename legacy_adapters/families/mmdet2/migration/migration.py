@@ -47,7 +47,7 @@ class MMDet2Migration:
         skipped = aside(theirs)
         remarks = list(made.remarks)
         if skipped:
-            why = "not compared: nothing that is computed depends on it, but for seeds and kernels"
+            why = "not compared; of these only seeds, kernels and `tta_model` (a test with --tta) could change a result"
             remarks.append(Remark(", ".join(skipped), ABSENT, why))
         found.sort(key=lambda one: place(one.group))
         return Comparison(tuple(_merged(found)), tuple(remarks), count(mine))
@@ -57,9 +57,9 @@ class MMDet2Migration:
         from legacy_adapters.mmdet3 import build_from
 
         known("model", "")
-        from mmengine.config import Config
-
         try:
+            from mmengine.config import Config
+
             build_from(Config.fromfile(os.path.abspath(config)))
         except Exception as error:  # whatever a class raises
             return (f"{type(error).__name__}: {' '.join(str(error).split())}",)

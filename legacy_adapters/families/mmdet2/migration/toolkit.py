@@ -22,6 +22,8 @@ _FIRST = {
     "default_hooks": ("HOOKS",),
 }
 _OF_DATA = ("TRANSFORMS", "DATASETS", "DATA_SAMPLERS")
+#: Words in front of a type that say which package it is of.
+SCOPES = ("mmdet.", "mmcv.", "mmengine.")
 #: Required by the class; a config must say it.
 REQUIRED = inspect.Parameter.empty
 
@@ -50,12 +52,22 @@ def known(path: str, name: str) -> Any:
     """
     registries = _registries()
     first = path.partition(".")[0]
+    name = name.rpartition(".")[2] if name.startswith(SCOPES) else name
     order = dict.fromkeys((*_FIRST.get(first, _OF_DATA if first.endswith("dataloader") else ()), *registries))
     for registry in order:
         held = registries[registry]
-        found = getattr(held, name, None) if registry == "ops" else held.get(name)
+        found = getattr(held, name, None) if registry == "ops" else _registered(held, name)
         if callable(found):
             return found
+    return None
+
+
+def _registered(registry: Any, name: str) -> Any:
+    """Return what a registry, or one that it stands in, has under a name; unlike its own ``get`` this imports nothing."""
+    while registry is not None:
+        if name in registry.module_dict:
+            return registry.module_dict[name]
+        registry = registry.parent
     return None
 
 
