@@ -47,13 +47,17 @@ def config(
     both files, both values, and what it does to results. Defaults of the classes count as written.
     """
     with exit_codes():
-        migration = _migration(family)
-        compared = _check(migration, old, new, as_json, quiet) if check else _write(migration, old, new, no_build, as_json, quiet)
-    context.exit(DONE if compared else UNFIT)
+        of = _family(family)
+        migration = registry.called(of, "configs")
+        if check:
+            is_fine = _check(migration, old, new, as_json, quiet)
+        else:
+            is_fine = _write(migration, of.reference, old, new, no_build, as_json, quiet)
+    context.exit(DONE if is_fine else UNFIT)
 
 
-def _migration(name: str | None) -> Migration:
-    """Return what carries configs over.
+def _family(name: str | None) -> Family:
+    """Return the family that carries configs over.
 
     Raises:
         FamilyError: if the family has nothing for it, or none is named and several have.
@@ -61,10 +65,11 @@ def _migration(name: str | None) -> Migration:
     able: list[Family] = [registry.get(name)] if name else [one for one in registry.every() if one.configs is not None]
     if len(able) != 1:
         names = ", ".join(one.name for one in able)
-        raise FamilyError(f"Several families have configs to carry over: {names}; pass --family." if able else "No family carries configs over.")
+        found = f"Several families carry configs over, {names}; pass --family." if able else "No family carries configs over."
+        raise FamilyError(found)
     if able[0].configs is None:
         raise FamilyError(f"Family {able[0].name} does not carry configs over; its models are listed by name.")
-    return registry.called(able[0], "configs")
+    return able[0]
 
 
 def _check(migration: Migration, old: str, new: str, as_json: bool, quiet: bool) -> bool:
@@ -80,7 +85,7 @@ def _check(migration: Migration, old: str, new: str, as_json: bool, quiet: bool)
     return not found.differences
 
 
-def _write(migration: Migration, old: str, new: str, no_build: bool, as_json: bool, quiet: bool) -> bool:
+def _write(migration: Migration, family: str, old: str, new: str, no_build: bool, as_json: bool, quiet: bool) -> bool:
     from converters.cli import render_configs
     from converters.configs.source import source
 
@@ -108,5 +113,5 @@ def _write(migration: Migration, old: str, new: str, no_build: bool, as_json: bo
         remarks = [remark.as_dict() for remark in made.remarks]
         click.echo(json.dumps(dict(written=new, builds=None if no_build else not wrong, faults=list(wrong), remarks=remarks), indent=2))
     else:
-        click.echo(render_configs.written(old, new, made, wrong, no_build))
+        click.echo(render_configs.written(family, old, new, made, wrong, no_build))
     return not wrong

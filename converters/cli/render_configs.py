@@ -62,14 +62,14 @@ def remark_lines(remarks: Iterable[Remark]) -> list[str]:
     return [f"note: {one_line(' '.join(_remark_text(remark)))}" for remark in remarks]
 
 
-def written(old: str, new: str, made: Translation, wrong: tuple[str, ...], no_build: bool) -> str:
+def written(family: str, old: str, new: str, made: Translation, wrong: tuple[str, ...], no_build: bool) -> str:
     """Return the closing lines of a written config."""
     built = "not built" if no_build else "it loads and builds" if not wrong else f"it does not build: {one_line(wrong[0])}"
     left = sum(remark.value is not ABSENT for remark in made.remarks)
     rest = "everything was carried over" if not left else f"{counted(left, 'setting')} to look at"
     lines = [f"WRITTEN {new}: {counted(count(made.config), 'setting')}; {built}; {rest}"]
     if not wrong:
-        lines += [f"Prove it: ddq-parity run --family mmdet2 --legacy-repo REPO --legacy-config {old} --new-config {new}"]
+        lines += [f"Prove it: ddq-parity run --family {family} --legacy-repo REPO --legacy-config {old} --new-config {new}"]
     return "\n".join(lines)
 
 

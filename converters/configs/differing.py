@@ -68,8 +68,17 @@ def _setting(side: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> 
 
 
 def _of_lists(old: list[Any], new: list[Any], context: Context, path: str) -> Iterator[Gap]:
-    """Compare lists of parts: those of one type with each other, in their order."""
+    """Compare lists of parts: those of one type with each other, in their order.
+
+    Where both sides have the same types in another order, the order is one gap, and parts are compared all the same.
+    """
     kinds = [[str(item.get("type")) if isinstance(item, Mapping) else "" for item in side] for side in (old, new)]
+    if kinds[0] != kinds[1] and sorted(kinds[0]) == sorted(kinds[1]):
+        yield Gap(path, *map(Setting, kinds))
+        places = [sorted(range(len(side)), key=side.__getitem__) for side in kinds]
+        for i, j in zip(*places):
+            yield from gaps(old[i], new[j], context, _joined(path, str(j)))
+        return
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, *kinds, autojunk=False).get_opcodes():
         if tag == "equal" or (tag == "replace" and i2 - i1 == j2 - j1):
             for i, j in zip(range(i1, i2), range(j1, j2)):

@@ -48,8 +48,6 @@ _OF_MASKS = {
 #: Heads that never look at `train_cfg`, and hooks that change no result.
 _NOT_TRAINED_BY = ("FCOSHead", "NASFCOSHead", "FoveaHead", "CenterNetHead", "CornerHead")
 _IDLE_HOOKS = ("NumClassCheckHook", "SetEpochInfoHook", "CheckInvalidLossHook", "MemoryProfilerHook")
-#: Schedulers that do nothing more behind their last change.
-_STEPPING = ("MultiStepLR", "StepLR")
 #: Type of a detector -> path beneath it -> class of a dict that has no type of its own.
 _TYPES: dict[str, dict[str, str]] = {
     "DETR": _OF_DETR,
@@ -97,14 +95,14 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("param_scheduler"), dict):
         found["param_scheduler"] = [found["param_scheduler"]]
     for scheduler in found.get("param_scheduler", ()):
-        _without_late_end(scheduler, found.get("train_cfg", {}))
+        _without_idle_end(scheduler)
     return {name: value for name, value in found.items() if value != []}
 
 
-def _without_late_end(scheduler: dict[str, Any], loop: dict[str, Any]) -> None:
-    """Leave out an end that a training does not reach."""
-    length = loop.get("max_epochs" if scheduler.get("by_epoch", True) else "max_iters")
-    if scheduler.get("type") in _STEPPING and length is not None and scheduler.get("end", length) >= length:
+def _without_idle_end(scheduler: dict[str, Any]) -> None:
+    """Leave out an end behind which nothing would change."""
+    milestones = scheduler.get("milestones")
+    if scheduler.get("type") == "MultiStepLR" and milestones and scheduler.get("end", float("inf")) > max(milestones):
         scheduler.pop("end", None)
 
 
@@ -118,6 +116,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         if value.get("type") in ("RandomChoice", "mmcv.RandomChoice") and not value.get("prob"):
             value = dict(type="AutoAugment", policies=value.get("transforms"))  # the same under two names
+        if value.get("type") in ("PackDetInputs", "mmdet.PackDetInputs"):
+            more = [key for key in value.get("meta_keys", ()) if key == "border"]  # the only one that a head reads besides
+            return dict(type="PackDetInputs", **(dict(packed=more) if more else {}))
         return {
             str(key): _type(item) if key == "type" else _plain(item) for key, item in value.items()
             if key not in _QUIET and not (key == "dropout_layer" and item is None)  # one that drops nothing

@@ -33,7 +33,8 @@ def loaders(draft: Draft, old: Mapping[str, Any]) -> dict[str, Steps]:
         options = {**(common if part == "train" else {**common, "samples_per_gpu": 1}), **own}
         if "samples_per_gpu" in (dataset if isinstance(dataset, Mapping) else {}) and part != "train":
             options["samples_per_gpu"] = dataset["samples_per_gpu"]
-        draft.config[path] = {**(_loading(draft, part, options) if _is_whole(dataset) else {}), "dataset": new}
+        is_by_epoch = "max_iters" not in (old.get("runner") or {})
+        draft.config[path] = {**(_loading(draft, part, options, is_by_epoch) if _is_whole(dataset) else {}), "dataset": new}
     left_over(draft, "data", data, "not known of `data`")
     if made.get("train") is not None:
         _load_as_learnt(draft, made["train"])
@@ -53,7 +54,7 @@ def _is_whole(dataset: Any) -> bool:
     return isinstance(dataset, list) or "type" in dataset
 
 
-def _loading(draft: Draft, part: str, options: dict[str, Any]) -> dict[str, Any]:
+def _loading(draft: Draft, part: str, options: dict[str, Any], is_by_epoch: bool) -> dict[str, Any]:
     path, shuffle = f"{part}_dataloader", part == "train"
     origin = "data" if part == "train" else f"data.{part}"
     for old, new in _LOADER.items():
@@ -62,7 +63,8 @@ def _loading(draft: Draft, part: str, options: dict[str, Any]) -> dict[str, Any]
     new.setdefault("persistent_workers", bool(new["num_workers"]))
     if part != "train":
         new.setdefault("drop_last", False)
-    new["sampler"] = dict(type="DefaultSampler", shuffle=options.pop("shuffle", shuffle))
+    kind = "DefaultSampler" if is_by_epoch or part != "train" else "InfiniteSampler"
+    new["sampler"] = dict(type=kind, shuffle=options.pop("shuffle", shuffle))
     sampler = options.pop("class_aware_sampler", None)
     if sampler is not None:
         new["sampler"] = dict(type="ClassAwareSampler", **sampler)

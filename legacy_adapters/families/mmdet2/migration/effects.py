@@ -64,6 +64,7 @@ _EFFECTS: dict[str, str] = {
     "*data_preprocessor.seg_pad_value": "Padding counts as another class in maps of segments; 255 is heeded by no loss.",
     "*data_preprocessor.batch_augments*": "In training batches get other sizes.",
     "*data_preprocessor*": _IMAGE,
+    "*pipeline.*.packed": "The head needs the border of the padded image (`meta_keys`), or inference fails.",
     "*pipeline.*.keep_ratio": "Images are stretched or not. " + _IMAGE,
     "*pipeline.*.scale": "Images get another size, and so do objects in them: all detections differ.",
     "*pipeline.*.scales": "Images get other sizes, and so do objects in them.",
@@ -137,6 +138,7 @@ _EFFECTS: dict[str, str] = {
     "*relu_before_extra_convs": "Additional levels are made with a ReLU before or without: their features differ.",
     "*upsample_cfg*": "Levels are scaled up by another formula: features of the neck differ.",
     "*num_outs": "Another number of levels.",
+    "model.backbone*strides": "Features have another resolution: everything behind them differs.",
     "*strides": _ANCHOR,
     "*.dropout": "In training another share is dropped. Inference stays as it is.",
     "*drop*": "In training another share is dropped. Inference stays as it is.",
@@ -197,13 +199,38 @@ _EFFECTS: dict[str, str] = {
 
 def effect(path: str, old: Any, new: Any) -> str:
     """Say what a difference does; nothing if the setting is not known."""
+    if path in _SECTIONS and (old in _NOTHING or new in _NOTHING):
+        return _of_one(path, new in _NOTHING)
     if path.endswith("metainfo.classes") and isinstance(old, list) and isinstance(new, list):
         return _of_classes(old, new)
-    if "pipeline." in path and path.startswith("test_dataloader") and ABSENT in (old, new):
-        step = new if old is ABSENT else old
-        if isinstance(step, dict) and step.get("type") == "LoadAnnotations":
-            return "Loaded behind Resize, the objects of a test keep the size of the file; before it, AP is computed with resized ones."
+    if path.endswith("pipeline") and isinstance(old, list) and isinstance(new, list):
+        return _of_order(path, old, new)
     return next((text for pattern, text in _EFFECTS.items() if fnmatchcase(path, pattern)), "")
+
+
+_NOTHING = (ABSENT, None)
+#: Parts that a config without a training, or without data, does not have.
+_SECTIONS = ("model.data_preprocessor", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator",
+             "test_evaluator", "train_cfg", "optim_wrapper")
+
+
+def _of_one(path: str, is_missing: bool) -> str:
+    """Say what it means that only one of two configs has a part."""
+    if path == "model.data_preprocessor" and is_missing:
+        return "Without it images are neither normalised nor padded: every number that is computed differs."
+    if is_missing:
+        return "The new config has nothing in its place."
+    return "The old config has nothing in its place, so that there was nothing to compare it with."
+
+
+def _of_order(path: str, old: list[Any], new: list[Any]) -> str:
+    orders = [[name for name in side if name in ("LoadAnnotations", "Resize")] for side in (old, new)]
+    if path.startswith(("test_", "val_")) and orders[0] != orders[1]:
+        return (
+            "Objects that are loaded behind Resize keep the size of the file; before it they are resized, and metrics that "
+            "use them compare detections with boxes of another size."
+        )
+    return "Steps are taken in another order: images and objects are changed otherwise."
 
 
 def _of_classes(old: list[Any], new: list[Any]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from converters.configs.differing import Gap, count, gaps
@@ -17,9 +18,6 @@ from .implied import implied
 from .reading import read
 from .toolkit import REQUIRED, known, parameters
 
-#: Dicts without a type that a class hands on as they are.
-_NO_TYPE = "has no `type`"
-
 
 class MMDet2Migration:
     """Carry configs of MMDetection 2.x over, and compare them with configs of 3.x."""
@@ -30,9 +28,7 @@ class MMDet2Migration:
         Raises:
             FamilyError: if it cannot be read, or is none of 2.x.
         """
-        made = whole.translate(read(old, "2.x"))
-        strange = tuple(_strange(made.config, made))
-        return Translation(made.config, made.origins, (*made.remarks, *strange))
+        return translated(read(old, "2.x"))
 
     def compare(self, old: str, new: str) -> Comparison:
         """Compare two configs by what they mean.
@@ -40,17 +36,7 @@ class MMDet2Migration:
         Raises:
             FamilyError: if one cannot be read, or is for the other version.
         """
-        made, theirs = self.translate(old), read(new, "3.x")
-        mine, other = canonical(made.config), canonical(theirs)
-        raw = read(old, "2.x")
-        found = [_difference(gap, made, raw) for gap in gaps(mine, other, Context(_defaults, implied))]
-        skipped = aside(theirs)
-        remarks = list(made.remarks)
-        if skipped:
-            why = "not compared; of these only seeds, kernels and `tta_model` (a test with --tta) could change a result"
-            remarks.append(Remark(", ".join(skipped), ABSENT, why))
-        found.sort(key=lambda one: place(one.group))
-        return Comparison(tuple(_merged(found)), tuple(remarks), count(mine))
+        return compared(read(old, "2.x"), read(new, "3.x"))
 
     def vet(self, config: str) -> tuple[str, ...]:
         """Read a config with mmengine and build its model; say what is wrong."""
@@ -60,10 +46,35 @@ class MMDet2Migration:
         try:
             from mmengine.config import Config
 
-            build_from(Config.fromfile(os.path.abspath(config)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of mmdet about its own names
+                build_from(Config.fromfile(os.path.abspath(config)))
         except Exception as error:  # whatever a class raises
             return (f"{type(error).__name__}: {' '.join(str(error).split())}",)
         return ()
+
+
+def translated(old: Mapping[str, Any]) -> Translation:
+    """Return a config of 2.x, as plain data, in the words of 3.x, with a remark for all that 3.x does not take."""
+    made = whole.translate(old)
+    return Translation(made.config, made.origins, (*made.remarks, *_strange(made.config, made)))
+
+
+def compared(raw: Mapping[str, Any], theirs: Mapping[str, Any]) -> Comparison:
+    """Return what a config of 2.x and one of 3.x, both plain data, differ in."""
+    made = translated(raw)
+    mine, other = canonical(made.config), canonical(theirs)
+    found = [_difference(gap, made, raw) for gap in gaps(mine, other, Context(_defaults, implied))]
+    skipped = aside(theirs)
+    own = tuple(name for name in theirs if name not in (*skipped, *COMPARED))
+    remarks = list(made.remarks)
+    if own:
+        remarks.append(Remark(", ".join(own), ABSENT, "variables of the new file, which mmdet 3.x does not read itself"))
+    if skipped:
+        why = "not compared; of these only seeds, kernels and `tta_model` (a test with --tta) could change a result"
+        remarks.append(Remark(", ".join(skipped), ABSENT, why))
+    found.sort(key=lambda one: place(one.group))
+    return Comparison(tuple(_merged(found)), tuple(remarks), count(mine))
 
 
 def _defaults(path: str, kind: str) -> dict[str, Any]:
@@ -125,6 +136,8 @@ def _strange(value: Any, made: Translation, path: str = "") -> Iterator[Remark]:
         return
     kind = value.get("type")
     top = path.partition(".")[0]
+    if kind == "Albu":
+        return  # what it holds is of another library
     if isinstance(kind, str) and top in COMPARED:
         found = known(path, kind)
         if found is None:

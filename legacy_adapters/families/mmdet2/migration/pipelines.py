@@ -15,8 +15,12 @@ _PACKING = ("DefaultFormatBundle", "ImageToTensor", "Collect", "ToTensor", "ToDa
 _SHAPE_ONLY = ("SegRescale", "FilterAnnotations", "Pad", "RandomFlip", "RandomCrop", "RandomCenterCropPad", *_PACKING)
 #: What 2.x takes for a test; 3.x packs the same for every detector.
 META_OF_TEST = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+META_OF_TRAINING = (*META_OF_TEST, "flip", "flip_direction")
+#: What 2.x can collect of an image and 3.x packs anyway, or has no use for.
+_METAS = (*META_OF_TRAINING, "filename", "ori_filename", "pad_shape", "img_norm_cfg", "batch_input_shape", "pad_fixed_size",
+          "pad_size_divisor")
 _NO_TTA = (
-    "2.x detects in several variants of an image and merges them; 3.x does that with `tta_model` and `ddq-eval` or "
+    "2.x detects in several variants of an image and merges them; 3.x does that with `tta_model` and "
     "mmdet's test.py --tta. The new config detects in the first variant only"
 )
 
@@ -53,13 +57,14 @@ def pipeline(draft: Draft, old: Sequence[Any], path: str, *, testing: bool) -> S
         path: of it in the old config.
         testing: images are detected in, not learnt from.
     """
-    made = Steps()
+    made, metas = Steps(), list[str]()
     flat = list(_flat(draft, old, path, testing))
     normal = next((place for place, (_, step) in enumerate(flat) if step.get("type") == "Normalize"), len(flat))
     for place, (where, step) in enumerate(flat):
         step = deepcopy(step)
         name = step.get("type")
         if name in _PACKING:
+            metas += [key for key in step.get("meta_keys", ()) if key not in _METAS and key not in metas]
             _packed(draft, step, where)
         elif name == "Normalize":
             made.normalize = {key: value for key, value in step.items() if key != "type"}
@@ -77,7 +82,8 @@ def pipeline(draft: Draft, old: Sequence[Any], path: str, *, testing: bool) -> S
         # behind the resizing, so that the objects that results are compared with keep the size of the file
         made.steps.append(dict(type="LoadAnnotations", with_bbox=True))
     if made.steps:
-        made.steps.append(dict(type="PackDetInputs", **(dict(meta_keys=META_OF_TEST) if testing else {})))
+        packed = (*META_OF_TEST, *metas) if testing else (*META_OF_TRAINING, *metas) if metas else ()
+        made.steps.append(dict(type="PackDetInputs", **(dict(meta_keys=packed) if packed else {})))
     return made
 
 

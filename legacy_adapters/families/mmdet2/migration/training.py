@@ -17,7 +17,7 @@ def training(draft: Draft, old: Mapping[str, Any]) -> None:
     _optimizer(draft, old)
     is_by_epoch, length = _loop(draft, old)
     schedule(draft, old, is_by_epoch, length)
-    _hooks(draft, old)
+    _hooks(draft, old, is_by_epoch)
 
 
 def _optimizer(draft: Draft, old: Mapping[str, Any]) -> None:
@@ -92,7 +92,7 @@ def _loop(draft: Draft, old: Mapping[str, Any]) -> tuple[bool, int | None]:
     return is_by_epoch, new.get("max_epochs", new.get("max_iters"))
 
 
-def _hooks(draft: Draft, old: Mapping[str, Any]) -> None:
+def _hooks(draft: Draft, old: Mapping[str, Any], is_by_epoch: bool) -> None:
     hooks: list[dict[str, Any]] = []
     for number, hook in enumerate(old.get("custom_hooks") or ()):
         new = _hook(draft, dict(hook), f"custom_hooks.{number}")
@@ -108,6 +108,8 @@ def _hooks(draft: Draft, old: Mapping[str, Any]) -> None:
         draft.came("default_hooks.checkpoint", "checkpoint_config")
         draft.came("default_hooks.checkpoint.save_best", "evaluation.save_best")
         names = {key: key for key in ("interval", "by_epoch", "max_keep_ckpts", "save_last", "save_optimizer", "out_dir")}
+        if not is_by_epoch:
+            checkpoints.setdefault("by_epoch", False)  # as 2.x does for such a runner
         default["checkpoint"] = dict(type="CheckpointHook", **taken(checkpoints, names))
         checkpoints.pop("create_symlink", None)
         checkpoints.pop("meta", None)
@@ -128,6 +130,8 @@ def _hooks(draft: Draft, old: Mapping[str, Any]) -> None:
             draft.remark("log_config.hooks", other, "3.x has other backends: `visualizer.vis_backends`")
     if default:
         draft.config["default_hooks"] = default
+    if not is_by_epoch:
+        draft.config["log_processor"] = dict(type="LogProcessor", by_epoch=False)
 
 
 #: Hooks of 2.x that change no result: one compares numbers of classes, heads of 3.x ask the runner for the epoch.
