@@ -87,7 +87,7 @@ _WRONG = {
     "val_evaluator.metric": (["segm"], "figures"),
     "train_cfg.max_epochs": (24, "another length"),
     "param_scheduler.0.end": (500, "S1"),
-    "param_scheduler.1.milestones": ([16, 22], "other times"),
+    "param_scheduler.1.milestones": ([5, 8], "other times"),
     "optim_wrapper.clip_grad": (None, "cut off"),
     "custom_hooks": (None, "hook"),
     "custom_hooks.0.momentum": (0.001, "quicker or slower"),

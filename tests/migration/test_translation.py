@@ -155,3 +155,35 @@ def test_a_config_is_carried_over_as_it_means(tmp_path, old):
     file.write_text(source("of a test", made.config, {}))
     found = MIGRATION.compare(str(OLD), str(file))
     assert found.differences == () and found.compared > 100
+
+
+def test_places_with_a_root_of_their_own(old):
+    changed = deepcopy(old)
+    changed["data"]["test"].update(data_root="set", ann_file="val.json", img_prefix="images/")
+    new = translated(changed).config
+    dataset = new["test_dataloader"]["dataset"]
+    assert (dataset["data_root"], dataset["ann_file"], dataset["data_prefix"]) == ("set", "val.json", dict(img="images/"))
+    assert new["test_evaluator"]["ann_file"] == "set/val.json"
+
+
+def test_settings_of_first_versions(old):
+    changed = deepcopy(old)
+    of_test, of_training = changed["model"].pop("test_cfg"), changed["model"].pop("train_cfg")
+    of_test["rpn"] = dict(nms_across_levels=False, nms_pre=1000, nms_post=1000, max_num=500, nms_thr=0.6, min_bbox_size=0)
+    changed.update(test_cfg=of_test, train_cfg=of_training)
+    made = translated(changed)
+    assert made.config["model"]["test_cfg"]["rpn"] == dict(
+        nms_pre=1000, min_bbox_size=0, nms=dict(type="nms", iou_threshold=0.6), max_per_img=500
+    )
+    assert made.origin("model.test_cfg.rpn.max_per_img").endswith("max_num")
+
+
+def test_a_sampler_that_2x_does_not_heed(old):
+    changed = deepcopy(old)
+    head = dict(type="RetinaHead", num_classes=3, in_channels=8, anchor_generator=dict(type="AnchorGenerator", strides=[8]),
+                loss_cls=dict(type="FocalLoss"))  # fmt: skip
+    sampler = dict(type="RandomSampler", num=256, pos_fraction=0.5)
+    changed["model"] = dict(type="RetinaNet", bbox_head=head, train_cfg=dict(assigner=dict(type="MaxIoUAssigner"), sampler=sampler))
+    made = translated(changed)
+    assert made.config["model"]["train_cfg"]["sampler"] == dict(type="PseudoSampler")
+    assert any(remark.key == "model.train_cfg.sampler" for remark in made.remarks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,7 +138,10 @@ def _plain(
             new["proposal_file"] = old[key]
         old.pop(key, None)
     own = old.pop("data_root", None)
-    _places(draft, new, old, kind, own or root, path, origin)
+    if own is not None:
+        new["data_root"] = own
+        draft.came(f"{path}.data_root", f"{origin}.data_root")
+    _places(draft, new, old, kind, "" if own is not None else root, path, origin)
     classes = old.pop("classes", None)
     if classes is not None:
         draft.came(f"{path}.metainfo.classes", f"{origin}.classes")
@@ -182,9 +186,7 @@ def _places(
 ) -> None:
     """Say where images and annotations are, relative to the root where they lie beneath it."""
     file, folder, segments = (old.pop(key, None) for key in ("ann_file", "img_prefix", "seg_prefix"))
-    under = root if root and all(str(one).startswith(root) for one in (file, folder) if one) else ""
-    if root and not under and file is not None and not str(file).startswith(("/", ".")):
-        under = root if "data_root" in old else ""
+    under = root if root and file and all(str(one).startswith(root) for one in (file, folder) if one) else ""
     if under:
         new["data_root"] = under
     cut = len(under)
@@ -285,7 +287,7 @@ def _evaluator(
     if kind in _OF_COCO:
         file = str(dataset.get("ann_file"))
         root = dataset.get("data_root")
-        file = f"{root}{file}" if root and not file.startswith(str(root)) else file
+        file = os.path.join(str(root), file) if root else file
         new = dict(type="LVISMetric" if kind.startswith("LVIS") else "CocoMetric", ann_file=file, metric=metric or "bbox")
         new["format_only"] = False
         names = dict(classwise="classwise", proposal_nums="proposal_nums", iou_thrs="iou_thrs", metric_items="metric_items")

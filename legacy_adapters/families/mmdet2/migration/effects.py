@@ -102,6 +102,7 @@ _EFFECTS: dict[str, str] = {
     "model.train_cfg*": "A training learns otherwise; inference stays as it is.",
     "model*.loss*.loss_weight": "A loss weighs otherwise against the others: " + _RATE[0].lower() + _RATE[1:-1] + " for that part. Inference stays as it is.",
     "model*.loss*use_sigmoid": "Scores are made by a sigmoid or a softmax: all scores differ, also at inference.",
+    "model*.loss*.type": "Another loss: its value and gradients differ. Where it decides on sigmoid or softmax, scores differ, too.",
     "model*.loss*": _LOSS,
     "model*.init_cfg*": _STARTS,
     "model*stage_loss_weights*": _LOSS,
@@ -113,12 +114,14 @@ _EFFECTS: dict[str, str] = {
     "*norm_cfg.requires_grad": "Norms are trained or not. Inference stays as it is.",
     "*norm_cfg.eps": "Every norm adds another number under its root: features differ a little in every layer, and so does every score.",
     "*norm_cfg.momentum": "In training statistics of batch norm follow quicker or slower.",
-    "*norm_cfg.type": "Another norm. " + _SHAPE,
+    "*norm_cfg.type": "Another norm: features behind it differ, and its weights may not load.",
     "*norm_cfg*": "Norms compute or learn otherwise.",
     "*act_cfg*": "Another activation: every feature behind it differs.",
     "*conv_cfg*": "Another kind of convolution. " + _SHAPE,
     "*dcn*": "Deformable convolutions. " + _SHAPE,
     "*bbox_coder.clip_border": "Boxes beyond the image are cut off at its border or not.",
+    "*bbox_coder*clip": "Only boxes of extreme shape are cut off elsewhere.",
+    "*bbox_coder*clamp": "Only boxes with a very distant centre are moved otherwise.",
     "*bbox_coder*": _BOXES,
     "*reg_class_agnostic": "One box for each class, or one for all. " + _SHAPE,
     "*anchor_generator*": _ANCHOR,
@@ -203,11 +206,18 @@ def effect(path: str, old: Any, new: Any) -> str:
         return _of_one(path, new in _NOTHING)
     if path.endswith("metainfo.classes") and isinstance(old, list) and isinstance(new, list):
         return _of_classes(old, new)
+    if path.endswith("norm_cfg.type") and all(_type_of(side) in _BATCH_NORMS for side in (old, new)):
+        return "In training batch norm takes its statistics from one GPU or from all. Inference stays as it is."
     if path.endswith("pipeline") and isinstance(old, list) and isinstance(new, list):
         return _of_order(path, old, new)
     return next((text for pattern, text in _EFFECTS.items() if fnmatchcase(path, pattern)), "")
 
 
+def _type_of(value: Any) -> Any:
+    return value.get("type") if isinstance(value, dict) else value
+
+
+_BATCH_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN", "NaiveSyncBN")
 _NOTHING = (ABSENT, None)
 #: Parts that a config without a training, or without data, does not have.
 _SECTIONS = ("model.data_preprocessor", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator",

@@ -140,9 +140,9 @@ def _strange(value: Any, made: Translation, path: str = "") -> Iterator[Remark]:
         return  # what it holds is of another library
     if isinstance(kind, str) and top in COMPARED:
         found = known(path, kind)
-        if found is None:
+        if found is None and kind.rpartition(".")[2][:1].isupper():  # others are words that a class itself understands
             yield Remark(made.origin(f"{path}.type"), kind, "MMDetection 3.3.0 has no class of that name; import yours with `custom_imports`")
-        else:
+        elif found is not None:
             takes, more = parameters(found)
             for name in () if more else value:
                 if name != "type" and name not in takes and name not in implied(path) and not _is_handed_on(path, kind, name):

@@ -35,6 +35,10 @@ def model(draft: Draft, old: Mapping[str, Any]) -> dict[str, Any]:
     _weights(draft, new)
     _boxes_without_area(draft, new)
     _sampler_without_effect(draft, new)
+    for part, name in (("train_cfg", "rpn_proposal"), ("test_cfg", "rpn")):
+        settings = (new.get(part) or {}).get(name) if isinstance(new.get(part), dict) else None
+        if isinstance(settings, dict):
+            _proposals_of_first_versions(draft, settings, f"model.{part}.{name}")
     new = _walk(draft, new, "model")
     draft.config["model"] = new
     return new
@@ -71,6 +75,21 @@ def _sampler_without_effect(draft: Draft, new: dict[str, Any]) -> None:
         if sampler.get("type") != "PseudoSampler":
             draft.remark("model.train_cfg.sampler", sampler, f"2.x does not heed it beside `{loss['type']}`; left out")
             settings["sampler"] = dict(type="PseudoSampler")
+
+
+def _proposals_of_first_versions(draft: Draft, settings: dict[str, Any], path: str) -> None:
+    """Say the NMS of proposals as later versions of 2.x do."""
+    if "nms_thr" in settings:
+        threshold = settings.pop("nms_thr")
+        settings.setdefault("nms", dict(type="nms", iou_threshold=threshold))
+        draft.came(f"{path}.nms.iou_threshold", f"{path}.nms_thr")
+    if "max_num" in settings:
+        count = settings.pop("max_num")
+        settings.setdefault("max_per_img", count)
+        draft.came(f"{path}.max_per_img", f"{path}.max_num")
+    for name in ("nms_post", "nms_across_levels"):
+        if settings.pop(name, False) is True:
+            draft.remark(f"{path}.{name}", True, "2.28.2 and 3.x have no NMS over all levels in this place")
 
 
 _FOCAL = ("FocalLoss", "GHMC", "QualityFocalLoss")

@@ -57,7 +57,8 @@ def pipeline(draft: Draft, old: Sequence[Any], path: str, *, testing: bool) -> S
         path: of it in the old config.
         testing: images are detected in, not learnt from.
     """
-    made, metas = Steps(), list[str]()
+    made = Steps()
+    metas: list[str] = []
     flat = list(_flat(draft, old, path, testing))
     normal = next((place for place, (_, step) in enumerate(flat) if step.get("type") == "Normalize"), len(flat))
     for place, (where, step) in enumerate(flat):
