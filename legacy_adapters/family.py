@@ -225,6 +225,8 @@ class Family:
         batch_divisor: of the height and width that images of a batch are padded to, in pixels.
         configured: makes a model of two configs, ``configured(legacy, new)``, each a path or a name among those of its code
             base, for a family of any number of models; None for one whose models are all listed.
+        configs: returns what carries configs of the legacy side over and compares them (``converters.configs.kinds``);
+            None if nothing does.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
         rehearsals: whole trainings that both sides can do; the first is the default.
@@ -250,6 +252,7 @@ class Family:
     inputs: Optional[Callable[[str, int], Dict[str, Any]]] = None
     batch_divisor: int = 1
     configured: Optional[Callable[[str, str], Variant]] = None
+    configs: Optional[Callable[[], Any]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
     rehearsals: Tuple[Rehearsal, ...] = ()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from converters import __version__
+from converters.cli.config_command import config
 from converters.cli.console import UNFIT, ByteSize, OneLineGroup, exit_codes
 from converters.cli.suggest import suggest
 from converters.options import Options
@@ -281,6 +282,7 @@ def diff(
 
 
 cli.add_command(suggest)
+cli.add_command(config)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from legacy_adapters.family import SIDES, Checkout, Family, Side, Variant
 from legacy_adapters.ground.packages import MMDET
@@ -26,6 +27,13 @@ def configured(legacy: str, new: str) -> Variant:
     seeding = WITHIN_IMAGES if is_queryinst else None
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title, seeding=seeding)
+
+
+def configs() -> Any:
+    """Return what carries configs over; it needs mmdet and mmengine, which the command lines do without."""
+    from .migration.migration import MIGRATION
+
+    return MIGRATION
 
 
 #: Small models, to try the family and in its tests.
@@ -74,5 +82,6 @@ FAMILY = Family(
     exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
     batch_divisor=32,
     configured=configured,
+    configs=configs,
     layouts=Path("layouts"),
 )
