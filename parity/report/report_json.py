@@ -21,6 +21,7 @@ from ..verdict.labels import LabelCoverage
 from ..verdict.verdict import Verdict
 from . import sections
 from .alone import things_and_aliases
+from .diagnosis import diagnosis_dict
 from .printing import finite
 from .report import class_lines, closing_line, decision_at, exclusion_lines, tie_lines
 from .stages import drift_stages, record_name, stage_of, stages
@@ -58,6 +59,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
         "first_divergence": _divergence_dict(verdict),
+        "diagnoses": [diagnosis_dict(one) for one in verdict.diagnoses],
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
         "detections": [sections.image_dict(image) for image in verdict.detections],

@@ -21,6 +21,7 @@ from ..comparing.idle import idle
 from ..comparing.pairing import LEGACY, NEW, Exclusion
 from ..comparing.turned import forms_for, turned
 from ..decisions.trials import DecisionDifference
+from ..diagnosis.kinds import Diagnosis
 from ..sides.stopped import Stop
 from ..traces.kinds import OF_METHODS, Kind
 from ..traces.trace import Recording, Trace
@@ -28,6 +29,7 @@ from . import degenerate
 from .blame import Divergence, first_divergence
 from .case import Case, case_of
 from .counterparts import Counterparts
+from .diagnosing import diagnoses_of
 from .draws import first_strayed
 from .hints import hint_of, hint_of_error
 from .initial import InitialDifference, initial_differences
@@ -71,6 +73,7 @@ class Verdict:
         idle_names: aliases and forms of the family that fit nothing in this run.
         layout: what is said of the first divergence if it is one of layout only; else empty.
         forms: that would tell of everything that differs in its layout only.
+        diagnoses: what the difference at the first divergence is, and where in the tensor; see :mod:`..diagnosis`.
     """
 
     outcome: str
@@ -97,6 +100,7 @@ class Verdict:
     idle_names: tuple[str, ...] = ()
     layout: str = ""
     forms: tuple[str, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -134,7 +138,18 @@ def judge(
 
     Where the sides part, modules that hold the same parameters are taken for one (:mod:`..comparing.containers`), so that
     the place is named by their calls, too. What is no mismatch without that becomes none by it.
+
+    At last it is tried to say what the difference is.
     """
+    verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
+    return replace(verdict, diagnoses=diagnoses_of(verdict.divergence, verdict.comparisons, legacy, new, mapping))
+
+
+def _with_containers(
+    legacy: Recording, new: Trace, mapping: NameMapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance,
+    evidence: Evidence | None, keys: Mapping[Key, Key] | None,
+) -> Verdict:
+    """Judge; where the sides part, take modules that hold the same parameters for one."""
     verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     if keys is not None or verdict.outcome == MATCH or not verdict.comparisons:
         return verdict
@@ -288,7 +303,7 @@ def with_isolation(
         culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone, counterparts)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, culprits, reasons))
     if culprits:
-        merged = replace(merged, divergence=isolated.divergence)
+        merged = replace(merged, divergence=isolated.divergence, diagnoses=isolated.diagnoses)
     if verdict.outcome != MATCH:
         return merged
     if reasons:

@@ -1,0 +1,59 @@
+"""How far two arrays are apart, and when what is left of a difference counts as rounding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+#: A share of a tensor's size up to which a difference of float32 numbers may be rounding.
+FLOOR = 32 * 2.0**-23
+#: The undone difference must be smaller than the difference itself by this factor; of layers that are computed again,
+#: whose rounding is measured, by the second.
+FAR, FAR_OF_LAYERS = 30.0, 8.0
+#: Elements of tensors that are looked at.
+MOST_ELEMENTS = 1 << 24
+
+
+def numbers(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as float64; booleans and whole numbers, too."""
+    return tensor.detach().cpu().double().numpy()
+
+
+def off(one: np.ndarray, two: np.ndarray) -> float:
+    """Return the difference of two arrays as a share of the second's size: by root mean square or largest, the larger.
+
+    Infinite for other shapes, or where one is not finite.
+    """
+    if one.shape != two.shape:
+        return math.inf
+    if not two.size:
+        return 0.0
+    with np.errstate(all="ignore"):
+        gap = np.abs(one - two)
+        largest = float(gap.max())
+        if not math.isfinite(largest):
+            return 0.0 if np.array_equal(one, two, equal_nan=True) else math.inf
+        size = float(np.abs(two).max())
+        if size == 0.0:
+            return 0.0 if largest == 0.0 else math.inf
+        squares = float(np.sqrt(np.mean(np.square(gap / size)))), float(np.sqrt(np.mean(np.square(two / size))))
+        return max(largest / size, squares[0] / squares[1])
+
+
+def explains(residual: float, gap: float, floor: float = FLOOR) -> bool:
+    """Tell whether what remains of a difference ``gap`` is rounding and far below it."""
+    return residual == 0.0 < gap or (residual <= floor and residual * FAR <= gap)
+
+
+def is_telling(values: np.ndarray, least: int = 4) -> bool:
+    """Tell whether an array has enough different numbers to tell one explanation from another."""
+    if values.size < least or not np.isfinite(values).all():
+        return False
+    return len(np.unique(values.reshape(-1)[:65536])) >= least
+
+
+def said(value: float) -> str:
+    """Write a number that was found from data: in six digits at most, a round one as such."""
+    return f"{value:.6g}"

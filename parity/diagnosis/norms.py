@@ -1,0 +1,176 @@
+"""Normalisation computed again: eps, statistics of the batch or running ones, groups, weights left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .kinds import Diagnosis, DiagnosisKind
+from .layers import Layer, fitted, sides_of
+from .measuring import FAR_OF_LAYERS, said
+from .scene import Scene
+
+_USUAL = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+_RANK = 4
+_MOST_ROUNDING = 2e-5
+
+
+def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
+    """Yield what is otherwise in a normalisation whose output differs."""
+    names = " ".join(scene.class_names)
+    found = sides_of(scene)
+    if found is None or found[0].x.shape != found[0].result.shape or found[1].x.shape != found[1].result.shape:
+        return
+    if "running_var" in found[0].weights and "running_var" in found[1].weights:
+        yield from _batch_norm(scene, found)
+    elif "Group" in names or "group" in names:
+        yield from _group_norm(scene, found)
+    elif "Norm" in names or "norm" in names:
+        yield from _eps(scene, found, "LayerNorm", _of_last)
+
+
+class Statistics:
+    """What a normalisation takes its numbers by: ``(x - mean) / sqrt(variance + eps) * weight + bias``."""
+
+    def __init__(self, centred: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> None:
+        self.centred, self.variance, self.weight, self.bias = centred, variance, weight, bias
+
+    def result(self, eps: float) -> Tensor:
+        """Return the normalised numbers."""
+        return self.centred / torch.sqrt(self.variance + eps) * self.weight + self.bias
+
+    def eps(self, result: Tensor) -> tuple[float, float]:
+        """Find the eps of a result by inversion, and how exactly it is known.
+
+        Of every element ``(x - mean) * weight / (y - bias)`` is ``sqrt(variance + eps)``; those of one variance together
+        give it by least squares, and each counts by the square of what it says of eps.
+        """
+        scaled, target = self.centred * self.weight, result - self.bias
+        ones = torch.ones_like(scaled)
+        variance = self.variance * ones
+        # d y / d eps at eps: -scaled / 2 (variance + eps)^1.5
+        eps = 1e-5
+        for _ in range(30):
+            root = torch.sqrt((variance + eps).clamp(min=1e-30))
+            slope = -0.5 * scaled / root**3
+            square = float((slope * slope).sum())
+            if square == 0.0 or not math.isfinite(square):
+                return math.nan, math.inf
+            step = float((slope * (target - scaled / root)).sum()) / square
+            low = float(variance.min())
+            step = max(step, -0.9 * (eps + low)) if eps + step <= -low else step
+            eps += step
+            if abs(step) <= 1e-12 + 1e-9 * abs(eps):
+                break
+        left = float((target - scaled / torch.sqrt((variance + eps).clamp(min=1e-30))).pow(2).mean())
+        return eps, math.sqrt(left / square)
+
+
+def _affine(layer: Layer, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    weight = layer.weights["weight"].reshape(shape) if "weight" in layer.weights else torch.ones(())
+    bias = layer.weights["bias"].reshape(shape) if "bias" in layer.weights else torch.zeros(())
+    return weight.double(), bias.double()
+
+
+def _of_last(layer: Layer) -> Statistics:
+    """Statistics over the last dimensions, as many as the weight has."""
+    shape = tuple(layer.weights["weight"].shape) if "weight" in layer.weights else layer.x.shape[-1:]
+    axes = tuple(range(-len(shape), 0))
+    centred = layer.x - layer.x.mean(axes, keepdim=True)
+    return Statistics(centred, centred.square().mean(axes, keepdim=True), *_affine(layer, shape))
+
+
+def _of_groups(layer: Layer, groups: int) -> Statistics:
+    rows = layer.x.reshape(len(layer.x), groups, -1)  # [bs, groups, channels of each * places]
+    centred = rows - rows.mean(-1, keepdim=True)
+    variance = centred.square().mean(-1, keepdim=True).expand_as(rows)
+    shape = (1, -1, *[1] * (layer.x.dim() - 2))
+    return Statistics(centred.reshape(layer.x.shape), variance.reshape(layer.x.shape), *_affine(layer, shape))
+
+
+def _of_channels(layer: Layer, batch: bool) -> Statistics:
+    shape = (1, -1, *[1] * (layer.x.dim() - 2))
+    axes = (0, *range(2, layer.x.dim()))
+    mean = layer.x.mean(axes, keepdim=True) if batch else layer.weights["running_mean"].reshape(shape)
+    centred = layer.x - mean
+    variance = centred.square().mean(axes, keepdim=True) if batch else layer.weights["running_var"].reshape(shape)
+    return Statistics(centred, variance, *_affine(layer, shape))
+
+
+def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> Iterator[Diagnosis]:
+    """Try an eps of its own for each side."""
+    found = []
+    for layer in layers:
+        of = statistics(layer)
+        eps, known = of.eps(layer.result)
+        if not math.isfinite(eps):
+            return
+        found.append((of, *_usual(eps, known)))
+    (one, expected, first), (two, actual, second) = found
+    if abs(expected - actual) <= 10 * max(first, second) or max(expected, actual) < 0:
+        return
+    own = [layer.off(of.result(eps)) for layer, (of, eps, _) in zip(layers, found)]
+    crossed = [layers[0].off(one.result(actual)), layers[1].off(two.result(expected))]
+    if max(own) > _MOST_ROUNDING or any(wrong < FAR_OF_LAYERS * right for right, wrong in zip(own, crossed)):
+        return
+    text = f"{name} with eps {_shown(actual, second)} in place of {_shown(expected, first)}"
+    yield scene.diagnosis(DiagnosisKind.EPS, text, own[1], _RANK)
+
+
+def _usual(eps: float, known: float) -> tuple[float, float]:
+    """Return a usual eps that is the one found, as far as that is known; else the one found."""
+    room = 6 * known + 1e-3 * abs(eps)
+    near = [usual for usual in _USUAL if abs(usual - eps) <= room]
+    return (near[0], known) if len(near) == 1 else (eps, known)
+
+
+def _shown(eps: float, known: float) -> str:
+    return said(eps) if eps in _USUAL else f"about {eps:.2g}"
+
+
+def _batch_norm(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis]:
+    running = "the running statistics, as in evaluation"
+    batch = "the batch's own statistics, as in training"
+    epses = {}
+    for name, of_batch in ((running, False), (batch, True)):
+        for layer in layers:
+            of = _of_channels(layer, of_batch)
+            eps, known = of.eps(layer.result)
+            eps, known = _usual(eps, known) if math.isfinite(eps) else (1e-5, math.inf)
+            epses[name, id(layer)] = layer.off(of.result(eps))
+    right = [min((running, batch), key=lambda name, layer=layer: epses[name, id(layer)]) for layer in layers]
+    if right[0] == right[1]:
+        if right[0] == running:
+            yield from _eps(scene, layers, "BatchNorm", lambda layer: _of_channels(layer, False))
+        else:
+            yield from _eps(scene, layers, "BatchNorm", lambda layer: _of_channels(layer, True))
+        return
+    for layer, name in zip(layers, right):
+        other = batch if name == running else running
+        if epses[name, id(layer)] > _MOST_ROUNDING or epses[other, id(layer)] < FAR_OF_LAYERS * epses[name, id(layer)]:
+            return
+    text = f"BatchNorm with {right[1]}, in place of {right[0]}"
+    yield scene.diagnosis(DiagnosisKind.BATCH_NORM, text, epses[right[1], id(layers[1])], _RANK)
+
+
+def _group_norm(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis]:
+    channels = layers[0].x.shape[1]
+    divisors = [number for number in range(1, channels + 1) if channels % number == 0]
+
+    def best(layer: Layer) -> int:
+        return min(divisors, key=lambda groups: layer.off(_of_groups(layer, groups).result(1e-5)))
+
+    groups = [best(layer) for layer in layers]
+    if groups[0] == groups[1]:
+        yield from _eps(scene, layers, "GroupNorm", lambda layer: _of_groups(layer, groups[0]))
+        return
+    hypotheses = [
+        (f"{number} groups", lambda layer, number=number: _of_groups(layer, number).result(1e-5)) for number in divisors
+    ]
+    fit = fitted(layers, hypotheses, scene.gap)
+    if fit is not None and fit.legacy:
+        text = f"GroupNorm of {fit.new} in place of {fit.legacy}"
+        yield scene.diagnosis(DiagnosisKind.GROUPS, text, fit.residual, _RANK)
