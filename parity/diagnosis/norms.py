@@ -15,7 +15,7 @@ from .scene import Scene
 
 _USUAL = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _RANK = 4
-_MOST_ROUNDING = 2e-5
+_MOST_ROUNDING, _LAST_PLACE = 2e-5, 2.0**-24
 
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
@@ -108,7 +108,7 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
         eps, known = of.eps(layer.result)
         if not math.isfinite(eps):
             return
-        found.append((of, *_usual(eps, known)))
+        found.append((of, _usual(eps, known, of, layer), known))
     (one, expected, first), (two, actual, second) = found
     if abs(expected - actual) <= 10 * max(first, second) or max(expected, actual) < 0:
         return
@@ -120,11 +120,13 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
     yield scene.diagnosis(DiagnosisKind.EPS, text, own[1], _RANK)
 
 
-def _usual(eps: float, known: float) -> tuple[float, float]:
-    """Return a usual eps that is the one found, as far as that is known; else the one found."""
-    room = 6 * known + 1e-3 * abs(eps)
-    near = [usual for usual in _USUAL if abs(usual - eps) <= room]
-    return (near[0], known) if len(near) == 1 else (eps, known)
+def _usual(eps: float, known: float, of: Statistics, layer: Layer) -> float:
+    """Return the usual eps that explains a result as well as the one found does; else the one found."""
+    near = [usual for usual in _USUAL if abs(usual - eps) <= 6 * known + 0.25 * abs(usual)]
+    if len(near) != 1:
+        return eps
+    found, usual = (layer.off(of.result(value)) for value in (eps, near[0]))
+    return near[0] if usual <= 1.5 * found + _LAST_PLACE else eps
 
 
 def _shown(eps: float, known: float) -> str:
@@ -139,7 +141,7 @@ def _batch_norm(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis
         for layer in layers:
             of = _of_channels(layer, of_batch)
             eps, known = of.eps(layer.result)
-            eps, known = _usual(eps, known) if math.isfinite(eps) else (1e-5, math.inf)
+            eps = _usual(eps, known, of, layer) if math.isfinite(eps) else 1e-5
             epses[name, id(layer)] = layer.off(of.result(eps))
     right = [min((running, batch), key=lambda name, layer=layer: epses[name, id(layer)]) for layer in layers]
     if right[0] == right[1]:

@@ -12,7 +12,8 @@ from .kinds import Diagnosis, DiagnosisKind
 from .measuring import FLOOR, explains, is_telling, numbers, off
 from .scene import Both, Scene
 
-_RANK = 15
+#: A sum is stated before an activation, and before another record, which may be one of its terms.
+_RANK, _OF_ACTIVATION = 6, 12
 #: Within its bounds an activation is a plainer one.
 _PLAINER = {"ReLU6": "ReLU", "Hardtanh": "no activation"}
 _COMMON = ("no activation", "ReLU", "GELU", "SiLU")
@@ -93,7 +94,7 @@ def _activations(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
         if pair is not None:
             (expected, found), residual = pair
             text = f"{found} in place of {expected} on {_name(scene, part)}"
-            yield scene.diagnosis(DiagnosisKind.ACTIVATION, text, residual, _RANK - 3)
+            yield scene.diagnosis(DiagnosisKind.ACTIVATION, text, residual, _OF_ACTIVATION)
             return
 
 
