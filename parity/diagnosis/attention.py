@@ -84,7 +84,7 @@ def _of(scene: Scene, layers: tuple[Layer, Layer], base: Way) -> Iterator[Diagno
     if "in_proj_bias" in layers[1].weights:
         ways["attention without its biases"] = replace(base, bias=False)
     hypotheses = [(name, lambda layer, way=way: attention(layer, way)) for name, way in ways.items()]
-    fit = fitted(layers, hypotheses, scene.gap)
+    fit = fitted(layers, hypotheses, scene.gap, hypotheses[0][0])
     if fit is not None:
         text = f"{fit.new}, in place of {fit.legacy}" if fit.legacy else fit.new
         yield scene.diagnosis(DiagnosisKind.ATTENTION, text, fit.residual, _RANK)
@@ -96,7 +96,7 @@ def attention(layer: Layer, way: Way) -> Tensor | None:
     if not way.batch_first:
         query, key, value = (tensor.transpose(0, 1) for tensor in (query, key, value))  # [bs, tokens, width]
     width = query.shape[-1]
-    if width % way.heads or len(query) != len(key):
+    if width % way.heads or len(query) != len(key) or key.shape[:2] != value.shape[:2]:
         return None
     weight, bias = layer.weights["in_proj_weight"], layer.weights.get("in_proj_bias")
     projected = []

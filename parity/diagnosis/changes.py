@@ -24,6 +24,9 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     legacy, new = scene.values
     if legacy.shape != new.shape or not legacy.size:
         return
+    if legacy.size == 1:
+        yield from _over_calls(scene)
+        return
     if scene.record.dtype == "BOOL":
         if np.array_equal(legacy, 1 - new) and is_telling(legacy, 2):
             yield scene.diagnosis(DiagnosisKind.INVERTED, "True and False exchanged", 0.0, _SIMPLE)
@@ -79,6 +82,19 @@ def _factor(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagn
     if explains(residual, scene.gap) and _are_of_many_sizes(legacy, 4):
         kind = DiagnosisKind.GRADIENT if scene.is_gradient else DiagnosisKind.FACTOR
         yield scene.diagnosis(kind, f"the legacy side's numbers times {said(factor)}", residual, _ONE_NUMBER)
+
+
+def _over_calls(scene: Scene) -> Iterator[Diagnosis]:
+    """Try one factor for the single numbers of several calls that were given the same."""
+    legacy, new = scene.over_calls
+    if len(legacy) < 3 or not np.isfinite(legacy).all() or not np.isfinite(new).all():
+        return
+    factor = rounded(factor_of(legacy, new))
+    residual = off(factor * legacy, new)
+    if abs(factor - 1) > FLOOR and explains(residual, off(legacy, new)) and _are_of_many_sizes(legacy, 3):
+        kind = DiagnosisKind.GRADIENT if scene.is_gradient else DiagnosisKind.FACTOR
+        text = f"the legacy side's number times {said(factor)} in {len(legacy)} calls"
+        yield scene.diagnosis(kind, text, residual, _ONE_NUMBER)
 
 
 def rounded(value: float) -> float:

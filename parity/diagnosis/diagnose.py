@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-from legacy_adapters.correspondence import Padding
+import numpy as np
 
-from ..comparing.compare import Comparison
 from ..traces.kinds import Kind
-from ..traces.trace import Trace, TraceError
 from . import attention, changes, forms, functional, linear, norms, order, places, precision, records, sums
-from .kinds import Diagnosis, DiagnosisKind
+from .kinds import Diagnosis
 from .scene import Scene
+
+
+class _Explaining(Protocol):
+    """A module of this package that tries explanations of one sort."""
+
+    def diagnoses(self, scene: Scene) -> Iterator[Diagnosis]:
+        """Yield the explanations that hold."""
+
 
 #: Explanations of one tensor by its twin, by other records, and by its layer computed again.
 _OF_TENSORS = (forms, records, precision, order, changes, sums)
 _OF_LAYERS = (norms, linear, attention, functional)
-#: What explains the same numbers in other words: of such two the first is stated.
-_NEAR_RANK = 0
 
 
-def diagnosed(
-    legacy: Trace, new: Trace, comparisons: Sequence[Comparison], comparison: Comparison,
-    classes: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}), paddings: Sequence[Padding] = (),
-) -> tuple[Diagnosis, ...]:
-    """Return what the difference of one pair is, and where it is; empty if nothing could be shown.
+def diagnosed(scene: Scene) -> tuple[Diagnosis, ...]:
+    """Return what the difference of one pair of records is, and where it is; empty if nothing could be shown.
 
     What it is comes first, at most one statement; then where it is.
 
-    Args:
-        legacy: trace of the legacy side, under its own names.
-        new: of the new side.
-        comparisons: of all pairs, in legacy recording order.
-        comparison: of the pair that differs.
-        classes: of both sides' modules by path.
-        paddings: places of the batch that hold no image.
+    Raises:
+        parity.traces.trace.TraceError: if a tensor cannot be read.
     """
-    scene = Scene(legacy, new, comparisons, comparison, classes, paddings)
     if not scene.is_small_enough:
         return ()
-    try:
-        return (*_stated(_explanations(scene)), *places.diagnoses(scene))
-    except TraceError:
-        return ()  # a damaged tensor is told where it is judged
+    return (*_stated(_explanations(scene)), *places.diagnoses(scene))
 
 
 def _explanations(scene: Scene) -> list[Diagnosis]:
     scalar = list(places.values(scene))
     if scalar:
         return scalar
-    found = [one for module in _OF_TENSORS for one in module.diagnoses(scene)]
+    if not all(np.isfinite(values).all() for values in scene.values):
+        return []  # where that is, is said; of the rest nothing
+    modules: tuple[_Explaining, ...] = _OF_TENSORS
     if scene.record.kind == Kind.MODULE_OUT and scene.record.is_float:
-        found += [one for module in _OF_LAYERS for one in module.diagnoses(scene)]
+        modules += _OF_LAYERS
+    found = [one for module in modules for one in _tried(module, scene)]
     return found or list(order.moved(scene))
+
+
+def _tried(module: _Explaining, scene: Scene) -> list[Diagnosis]:
+    """Return what a module finds; nothing where it takes a layer for one that it is not, and shapes do not fit."""
+    try:
+        return list(module.diagnoses(scene))
+    except (RuntimeError, ValueError, IndexError, KeyError):
+        return []
 
 
 def _stated(found: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
@@ -62,6 +66,3 @@ def _stated(found: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
     best = min(found, key=lambda one: (one.rank, one.residual))
     rivals = [one for one in found if one.rank == best.rank and one.kind != best.kind]
     return () if rivals else (best,)
-
-
-__all__ = ["Diagnosis", "DiagnosisKind", "diagnosed"]

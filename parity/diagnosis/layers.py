@@ -87,7 +87,7 @@ def sides_of(scene: Scene, first: str = "") -> tuple[Layer, Layer] | None:
 
 
 def fitted(
-    layers: tuple[Layer, Layer], hypotheses: Iterable[tuple[str, Compute]], gap: float
+    layers: tuple[Layer, Layer], hypotheses: Iterable[tuple[str, Compute]], gap: float, plain: str = ""
 ) -> Fit | None:
     """Find the hypotheses that explain a pair of results.
 
@@ -95,6 +95,7 @@ def fitted(
         layers: legacy and new.
         hypotheses: by name.
         gap: the difference of the two results.
+        plain: name of the layer as it usually is; it is preferred to what gives the same, as a zero bias does.
     """
     results: dict[str, tuple[float, float]] = {}
     for name, compute in hypotheses:
@@ -108,7 +109,8 @@ def fitted(
         best = min((errors[side] for errors in results.values()), default=float("inf"))
         if best > _MOST_ROUNDING or best * FAR_OF_LAYERS > gap:
             return None
-        fits.append([name for name, errors in results.items() if errors[side] <= 4 * best + _UNIT])
+        names = [name for name, errors in results.items() if errors[side] <= 4 * best + _UNIT]
+        fits.append([plain] if plain in names else names)
     if set(fits[0]) & set(fits[1]) or len(fits[1]) != 1:
         return None
     new = fits[1][0]

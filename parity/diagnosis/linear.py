@@ -26,13 +26,13 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     found = sides_of(scene)
     if found is None:
         return
-    names = " ".join(scene.class_names)
+    names = " ".join(scene.class_names).lower()
     weights = [layer.weights.get("weight") for layer in found]
-    if "Pool" in names:
+    if "pool" in names:
         yield from _stated(scene, found, list(_pools(found)), DiagnosisKind.GEOMETRY)
     elif all(weight is not None and weight.dim() == 4 for weight in weights):
         yield from _convolution(scene, found)
-    elif all(weight is not None and weight.dim() == 2 for weight in weights) and "Embedding" not in names:
+    elif all(weight is not None and weight.dim() == 2 for weight in weights) and "embedding" not in names:
         yield from _linear(scene, found)
 
 
@@ -86,7 +86,7 @@ def _rounded(
 def _best(
     scene: Scene, layers: tuple[Layer, Layer], asked: list[tuple[str, DiagnosisKind, Compute]]
 ) -> Iterator[Diagnosis]:
-    fit = fitted(layers, [(name, compute) for name, _, compute in asked], scene.gap)
+    fit = fitted(layers, [(name, compute) for name, _, compute in asked], scene.gap, asked[0][0])
     if fit is not None:
         kinds = {name: kind for name, kind, _ in asked}
         plain = asked[0][0]

@@ -20,15 +20,15 @@ _MOST_ROUNDING, _LAST_PLACE = 2e-5, 2.0**-24
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     """Yield what is otherwise in a normalisation whose output differs."""
-    names = " ".join(scene.class_names)
+    names = " ".join(scene.class_names).lower()
     found = sides_of(scene)
     if found is None or found[0].x.shape != found[0].result.shape or found[1].x.shape != found[1].result.shape:
         return
     if "running_var" in found[0].weights and "running_var" in found[1].weights:
         yield from _batch_norm(scene, found)
-    elif "Group" in names or "group" in names:
+    elif "group" in names:
         yield from _group_norm(scene, found)
-    elif "Norm" in names or "norm" in names:
+    elif "norm" in names:
         yield from _eps(scene, found, "LayerNorm", _of_last)
 
 
@@ -45,13 +45,11 @@ class Statistics:
     def eps(self, result: Tensor) -> tuple[float, float]:
         """Find the eps of a result by inversion, and how exactly it is known.
 
-        Of every element ``(x - mean) * weight / (y - bias)`` is ``sqrt(variance + eps)``; those of one variance together
-        give it by least squares, and each counts by the square of what it says of eps.
+        By least squares over all elements, in Newton's steps.
         """
         scaled, target = self.centred * self.weight, result - self.bias
         ones = torch.ones_like(scaled)
         variance = self.variance * ones
-        # d y / d eps at eps: -scaled / 2 (variance + eps)^1.5
         eps = 1e-5
         for _ in range(30):
             root = torch.sqrt((variance + eps).clamp(min=1e-30))

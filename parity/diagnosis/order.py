@@ -21,7 +21,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     legacy, new = scene.values
     if not is_telling(legacy, 2) or not is_telling(new, 2):
         return
-    if legacy.shape == new.shape:
+    if legacy.shape == new.shape and not explains(off(-legacy, new), scene.gap):  # else it may be the sign as well
         yield from _flips(scene, legacy, new)
         for axis, length in enumerate(legacy.shape):
             if length > 1:
@@ -123,7 +123,7 @@ def named(order: np.ndarray) -> tuple[str, int]:
         if (blocks - blocks[:, :1] == np.arange(size)).all() and (blocks[:, 0] % size == 0).all():
             name, rank = named(blocks[:, 0] // size)
             return f"in {count} blocks of {size}, {name}", rank + 1
-    for count in range(2, length):  # the same within each block
+    for count in range(length - 1, 1, -1):  # the same within each block
         if length % count:
             continue
         size = length // count

@@ -127,6 +127,23 @@ class Scene:
         return by_call
 
     @cached_property
+    def over_calls(self) -> tuple[np.ndarray, np.ndarray]:
+        """The single numbers of this record in all calls whose inputs are equal and which differ, legacy and new."""
+        own = self.record
+        given = {Kind.MODULE_OUT: Kind.MODULE_IN, Kind.IN_GRAD: Kind.OUT_GRAD}.get(own.kind)
+        values = []
+        for one in self.comparisons:
+            other = one.pair.new
+            if (other.phase, other.kind, other.name, other.slot) != (own.phase, own.kind, own.name, own.slot):
+                continue
+            inputs = self._by_call.get((other.phase, given, other.name, other.call), ())
+            if one.accepted or math.prod(other.shape) != 1 or not all(it.accepted for it in inputs):
+                continue
+            both = self.both(one)
+            values.append((both.legacy.item(), both.new.item()))
+        return tuple(np.array(values, dtype=float).reshape(-1, 2).T)
+
+    @cached_property
     def weights(self) -> dict[str, Both]:
         """The parameters and buffers of the record's module itself, by their last name."""
         return self.weights_of(self.record.name)
@@ -152,7 +169,7 @@ class Scene:
         return legacy.rpartition(".")[2], self.classes[1].get(pair.new.name, "").rpartition(".")[2]
 
     def parts(self) -> Iterator[Both]:
-        """Yield what was recorded shortly before in the code that made the record, the nearest first.
+        """Yield what was recorded shortly before in the code that made the record: what it was given, then the nearest.
 
         Of a module's output that is what the modules that it calls gave, and what it was given; of an input of a module
         what the code that calls it was given and got.
@@ -160,6 +177,7 @@ class Scene:
         record = self.record
         owner = record.name if record.kind in (Kind.MODULE_OUT, Kind.METHOD_OUT) else record.scope
         seen: set[str] = set()
+        given, others = [], []
         for index in range(self.place - 1, -1, -1):
             one = self.comparisons[index]
             other = one.pair.new
@@ -167,10 +185,13 @@ class Scene:
                 break
             is_part = other.scope == owner and other.kind in (Kind.MODULE_OUT, Kind.MODULE_IN)
             is_given = other.name == owner and other.kind == Kind.MODULE_IN
-            if (is_part or is_given) and one.accepted and other.is_float and other.digest not in seen:
+            if not (is_part or is_given) or not one.accepted or not other.is_float:
+                continue
+            if other.digest not in seen:
                 seen.add(other.digest)
-                both = self.both(one)
-                if both is not None:
-                    yield both
+                (given if is_given else others).append(one)
+            elif is_given and other.digest in seen:  # what is given is named before what it was handed on to
+                given.append(one)
             if len(seen) >= MOST_PARTS:
                 break
+        yield from filter(None, map(self.both, (*given, *others)))

@@ -30,6 +30,7 @@ from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
+from .diagnosis import diagnosis_lines
 from .printing import print_wrapped
 from .stages import drift_stages, gap_text, record_name, stages
 from .training import training_lines, zero_lines
@@ -273,7 +274,7 @@ def divergence_lines(verdict: Verdict) -> list[str]:
         return []
     known = [f"known of this family: {divergence.hint}"] if divergence.hint else []
     layout = [*layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
-    return [*_difference_lines(verdict, divergence), *layout, *known]
+    return [*_difference_lines(verdict, divergence), *diagnosis_lines(verdict.explanation.diagnoses), *layout, *known]
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

@@ -59,7 +59,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
         "first_divergence": _divergence_dict(verdict),
-        "diagnoses": [diagnosis_dict(one) for one in verdict.diagnoses],
+        "diagnoses": [diagnosis_dict(one) for one in verdict.explanation.diagnoses],
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
         "detections": [sections.image_dict(image) for image in verdict.detections],

@@ -21,7 +21,6 @@ from ..comparing.idle import idle
 from ..comparing.pairing import LEGACY, NEW, Exclusion
 from ..comparing.turned import forms_for, turned
 from ..decisions.trials import DecisionDifference
-from ..diagnosis.kinds import Diagnosis
 from ..sides.stopped import Stop
 from ..traces.kinds import OF_METHODS, Kind
 from ..traces.trace import Recording, Trace
@@ -29,7 +28,7 @@ from . import degenerate
 from .blame import Divergence, first_divergence
 from .case import Case, case_of
 from .counterparts import Counterparts
-from .diagnosing import diagnoses_of
+from .diagnosing import Explanation, explanation_of
 from .draws import first_strayed
 from .hints import hint_of, hint_of_error
 from .initial import InitialDifference, initial_differences
@@ -73,7 +72,7 @@ class Verdict:
         idle_names: aliases and forms of the family that fit nothing in this run.
         layout: what is said of the first divergence if it is one of layout only; else empty.
         forms: that would tell of everything that differs in its layout only.
-        diagnoses: what the difference at the first divergence is, and where in the tensor; see :mod:`..diagnosis`.
+        explanation: what the difference at the first divergence is, and where in the tensor; see :mod:`..diagnosis`.
     """
 
     outcome: str
@@ -100,7 +99,7 @@ class Verdict:
     idle_names: tuple[str, ...] = ()
     layout: str = ""
     forms: tuple[str, ...] = ()
-    diagnoses: tuple[Diagnosis, ...] = ()
+    explanation: Explanation = field(default_factory=Explanation, repr=False)
 
     @property
     def exit_code(self) -> int:
@@ -142,7 +141,7 @@ def judge(
     At last it is tried to say what the difference is.
     """
     verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
-    return replace(verdict, diagnoses=diagnoses_of(verdict.divergence, verdict.comparisons, legacy, new, mapping))
+    return replace(verdict, explanation=explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping))
 
 
 def _with_containers(
@@ -303,7 +302,7 @@ def with_isolation(
         culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone, counterparts)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, culprits, reasons))
     if culprits:
-        merged = replace(merged, divergence=isolated.divergence, diagnoses=isolated.diagnoses)
+        merged = replace(merged, divergence=isolated.divergence, explanation=isolated.explanation)
     if verdict.outcome != MATCH:
         return merged
     if reasons:

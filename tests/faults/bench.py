@@ -220,7 +220,7 @@ def _finding(verdict: Verdict) -> Finding:
     divergence = verdict.divergence
     if divergence is None:
         return Finding(verdict.outcome, "", " ".join(verdict.reasons))
-    said = tuple((str(one.kind), one.text) for one in verdict.diagnoses)
+    said = tuple((str(one.kind), one.text) for one in verdict.explanation.diagnoses)
     return Finding(verdict.outcome, divergence.where, divergence.message, said)
 
 
