@@ -139,6 +139,8 @@ def lines(found: Iterable[Score]) -> Iterator[str]:
         covered = [one for one in ones if one.covered]
         right = sum(one.judged == RIGHT for one in covered)
         wrong = [one for one in ones if one.judged == WRONG]
+        if not covered and not wrong:
+            continue
         share = f" ({right / len(covered):.1%})" if covered else ""
         yield (
             f"diagnoses   {tolerance}: covered {len(covered)} of {len(ones)}, right {right}{share}, wrong {len(wrong)}, "
