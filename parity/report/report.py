@@ -236,8 +236,9 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
         console.print("isolated: given equal inputs, no module differs", highlight=False)
         return
     console.print(f"isolated: {count_line(culprits)}", highlight=False)
-    for line in culprit_lines(isolation)[:MOST_LINES]:
-        print_wrapped(f"  {line}", console)
+    for line, culprit in list(zip(culprit_lines(isolation), culprits))[:MOST_LINES]:
+        for part in (f"  {line}", *(f"    {said}" for said in diagnosis_lines(culprit.explanation.diagnoses))):
+            print_wrapped(part, console)
     if len(culprits) > MOST_LINES:
         console.print(f"  and {len(culprits) - MOST_LINES} more; see --json", markup=False, highlight=False)
 

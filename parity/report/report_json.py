@@ -130,6 +130,7 @@ def _culprit_dict(culprit: Culprit) -> dict[str, Any]:
         "message": culprit.message,
         "records": culprit.records,
         "follows": list(culprit.follows),
+        "diagnoses": [diagnosis_dict(one) for one in culprit.explanation.diagnoses],
         "alone": None if culprit.alone is None else _comparison_dict(culprit.alone),
         "accumulated": None if culprit.accumulated is None else _comparison_dict(culprit.accumulated),
     }
