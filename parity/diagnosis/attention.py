@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     if found is None or found[0].x.dim() != 3:
         return
     layers = tuple(
-        Layer(layer.x, layer.result, {name: (both.legacy, both.new)[side].double() for name, both in weights.items()}, layer.more)
+        replace(layer, weights={name: (both.legacy, both.new)[side].double() for name, both in weights.items()})
         for side, layer in enumerate(found)
     )
     width = layers[1].x.shape[-1]
@@ -66,8 +66,6 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 
 
 def _of(scene: Scene, layers: tuple[Layer, Layer], base: Way) -> Iterator[Diagnosis]:
-    from dataclasses import replace
-
     ways: dict[str, Way] = {f"attention of {base.heads} heads": base}
     for number in (1, 2, 4, 8, 16):
         if layers[1].x.shape[-1] % number == 0 and number != base.heads:
@@ -108,6 +106,8 @@ def attention(layer: Layer, way: Way) -> Tensor | None:
     q, k, v = (one.reshape(*one.shape[:2], way.heads, -1).transpose(1, 2) for one in projected)
     products = q @ k.transpose(-1, -2) * way.scale(q.shape[-1])
     mask, padding = layer.more.get("attn_mask"), layer.more.get("key_padding_mask")
+    if mask is not None and mask.dim() == 3 and len(mask) != len(q) * way.heads:
+        return None
     if mask is not None and way.mask:
         mask = mask if mask.dim() == 2 else mask.reshape(len(q), -1, *mask.shape[-2:])
         products = products.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else products + mask

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ..traces.kinds import Kind
-from . import attention, changes, forms, functional, linear, norms, order, places, precision, records, sums
+from . import attention, changes, forms, functional, linear, norms, order, places, precision, records, sketched, sums
 from .kinds import Diagnosis
 from .scene import Scene
 
@@ -35,6 +35,9 @@ def diagnosed(scene: Scene) -> tuple[Diagnosis, ...]:
     """
     if not scene.is_small_enough:
         return ()
+    if scene.target is not None:
+        modules = (sketched, *_OF_LAYERS) if scene.record.kind == Kind.MODULE_OUT else (sketched,)
+        return _stated([one for module in modules for one in _tried(module, scene)])
     return (*_stated(_explanations(scene)), *places.diagnoses(scene))
 
 

@@ -24,7 +24,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 
 def _activation(scene: Scene) -> Iterator[Diagnosis]:
     found = sides_of(scene)
-    if found is None or found[0].x.shape != found[0].result.shape or found[1].x.shape != found[1].result.shape:
+    if found is None or scene.target is not None or found[0].x.shape != found[0].result.shape or found[1].x.shape != found[1].result.shape:
         return
     one, two = found
     given, results = ((first.numpy(), second.numpy()) for first, second in ((one.x, two.x), (one.result, two.result)))
@@ -44,6 +44,8 @@ def _activation(scene: Scene) -> Iterator[Diagnosis]:
 def _interpolation(scene: Scene) -> Iterator[Diagnosis]:
     """Try to interpolate what was recorded before to the size of the record, a map [bs, channels, height, width]."""
     legacy, new = scene.tensors
+    if scene.target is not None:
+        return
     if legacy.shape != new.shape or legacy.dim() != 4 or not legacy.is_floating_point():
         return
     sources = [*scene.inputs.values(), *scene.parts()]

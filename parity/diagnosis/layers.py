@@ -30,17 +30,27 @@ class Layer:
         result: what it gave.
         weights: parameters and buffers by name, in float64.
         more: further inputs by slot, in float64, masks as they are.
+        compare: tells how far a tensor is from the result, where the result itself is not at hand.
+        of_shape: of the result.
     """
 
     x: Tensor
     result: Tensor
     weights: dict[str, Tensor]
     more: dict[str, Tensor] = field(default_factory=dict)
+    compare: Callable[[Tensor], float] | None = None
+    of_shape: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.of_shape or tuple(self.result.shape)
 
     def off(self, computed: Tensor | None) -> float:
         """Return how far a computed result is from the recorded one."""
         if computed is None:
             return float("inf")
+        if self.compare is not None:
+            return self.compare(computed) if tuple(computed.shape) == self.shape else float("inf")
         return off(computed.numpy(), self.result.numpy())
 
 
@@ -79,9 +89,11 @@ def sides_of(scene: Scene, first: str = "") -> tuple[Layer, Layer] | None:
             tensor = (both.legacy, both.new)[side]
             return tensor.double() if tensor.is_floating_point() else tensor
 
+        is_sketched = scene.target is not None and side == 0
         layers.append(Layer(
             take(x), scene.tensors[side].double(), {name: take(both) for name, both in scene.weights.items()},
-            {slot: take(both) for slot, both in scene.inputs.items()},
+            {slot: take(both) for slot, both in scene.inputs.items()}, scene.target.off if is_sketched else None,
+            scene.comparison.pair.legacy.shape if is_sketched else (),
         ))  # fmt: skip
     return layers[0], layers[1]
 

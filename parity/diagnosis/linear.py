@@ -128,7 +128,7 @@ def _convolution(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosi
 
 def _geometries(layer: Layer) -> Iterator[tuple[int, int, int, str]]:
     """Yield every stride, padding, dilation and padding mode that gives a result of the recorded size."""
-    kernel, size, out = layer.weights["weight"].shape[2:], layer.x.shape[2:], layer.result.shape[2:]
+    kernel, size, out = layer.weights["weight"].shape[2:], layer.x.shape[2:], layer.shape[2:]
     most = max(kernel)
     for stride, dilation, padding in product((1, 2, 4, 8, 14, 16, 32), (1, 2, 3, 4), range(0, 2 * most)):
         if dilation > 1 and most == 1:

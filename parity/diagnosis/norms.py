@@ -22,7 +22,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     """Yield what is otherwise in a normalisation whose output differs."""
     names = " ".join(scene.class_names).lower()
     found = sides_of(scene)
-    if found is None or found[0].x.shape != found[0].result.shape or found[1].x.shape != found[1].result.shape:
+    if found is None or any(tuple(layer.x.shape) != layer.shape for layer in found):
         return
     if "running_var" in found[0].weights and "running_var" in found[1].weights:
         yield from _batch_norm(scene, found)
@@ -103,10 +103,10 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
     found = []
     for layer in layers:
         of = statistics(layer)
-        eps, known = of.eps(layer.result)
+        eps, known = _eps_of(of, layer)
         if not math.isfinite(eps):
             return
-        found.append((of, _usual(eps, known, of, layer), known))
+        found.append((of, eps, known))
     (one, expected, first), (two, actual, second) = found
     if abs(expected - actual) <= 10 * max(first, second) or max(expected, actual) < 0:
         return
@@ -116,6 +116,14 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
         return
     text = f"{name} with eps {_shown(actual, second)} in place of {_shown(expected, first)}"
     yield scene.diagnosis(DiagnosisKind.EPS, text, own[1], _RANK)
+
+
+def _eps_of(of: Statistics, layer: Layer) -> tuple[float, float]:
+    """Return the eps of a layer's result, and how exactly it is known; of a sketch it is the usual one that fits best."""
+    if layer.compare is not None:
+        return min(_USUAL, key=lambda eps: layer.off(of.result(eps))), 0.0
+    eps, known = of.eps(layer.result)
+    return (_usual(eps, known, of, layer) if math.isfinite(eps) else eps), known
 
 
 def _usual(eps: float, known: float, of: Statistics, layer: Layer) -> float:
@@ -138,8 +146,8 @@ def _batch_norm(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis
     for name, of_batch in ((running, False), (batch, True)):
         for layer in layers:
             of = _of_channels(layer, of_batch)
-            eps, known = of.eps(layer.result)
-            eps = _usual(eps, known, of, layer) if math.isfinite(eps) else 1e-5
+            eps, _ = _eps_of(of, layer)
+            eps = eps if math.isfinite(eps) else 1e-5
             epses[name, id(layer)] = layer.off(of.result(eps))
     right = [min((running, batch), key=lambda name, layer=layer: epses[name, id(layer)]) for layer in layers]
     if right[0] == right[1]:

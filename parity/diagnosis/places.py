@@ -32,27 +32,25 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         text = f"{what} on one side only: {share}{f', {where}' if where else ''}"
         yield scene.diagnosis(DiagnosisKind.NOT_FINITE, text, 0.0, _RANK)
         return
-    differing = _differing(scene, legacy, new)
-    count = int(differing.sum())
-    if not count or count == differing.size:
-        return
-    padding = _padding(scene, differing)
-    if padding:
-        yield scene.diagnosis(DiagnosisKind.PLACE, padding, 0.0, _RANK)
-    where = _where(differing)
-    if where:
-        text = f"only {where} ({count} of {differing.size} elements)"
-        yield scene.diagnosis(DiagnosisKind.PLACE, text, 0.0, _RANK + 1)
+    for differing, more in _masks(scene, legacy, new):
+        if not differing.any() or differing.all():
+            continue
+        padding, where = _padding(scene, differing), _where(differing)
+        if padding:
+            yield scene.diagnosis(DiagnosisKind.PLACE, padding + more, 0.0, _RANK)
+        if where:
+            text = f"only {where} ({int(differing.sum())} of {differing.size} elements){more}"
+            yield scene.diagnosis(DiagnosisKind.PLACE, text, 0.0, _RANK + 1)
+        if padding or where:
+            return
 
 
-def _differing(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return where the numbers differ by more than rounding."""
-    if not scene.record.is_float:
-        return legacy != new
-    gap = np.abs(legacy - new)
-    coarse = gap > FLOOR * float(np.abs(legacy).max())
-    # where nothing but rounding differs, every other bit counts
-    return coarse if coarse.any() else gap > 0
+def _masks(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+    """Yield where the numbers differ, and where by more than rounding, each with what is to be said besides."""
+    yield legacy != new, ""
+    if scene.record.is_float:
+        gap = np.abs(legacy - new)
+        yield gap > FLOOR * float(np.abs(legacy).max()), "; elsewhere by no more than rounding"
 
 
 def _not_finite(legacy: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -21,8 +21,8 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     others = [one for one in scene.legacy.records if one.digest == new.digest and one.key != own.key]
     if not others or not _is_telling(scene):
         return
-    nearest = min(others, key=lambda other: _distance(own, other))
-    text = f"the legacy side's {_said(nearest, own)}"
+    nearest = min(others, key=lambda other: distance_of(own, other))
+    text = f"the legacy side's {said_of(nearest, own)}"
     if _is_exchanged(scene, nearest):
         text += ", and the other way round"
     yield scene.diagnosis(DiagnosisKind.OTHER_RECORD, text, 0.0, _RANK)
@@ -35,7 +35,7 @@ def _is_telling(scene: Scene) -> bool:
     return len(torch.unique(new)) >= (_LEAST_NUMBERS if scene.record.is_float else 2) and new.numel() >= _LEAST_NUMBERS
 
 
-def _distance(own: Record, other: Record) -> tuple:
+def distance_of(own: Record, other: Record) -> tuple:
     """Tell how far two records are apart, as a person would look for them."""
     same_call = (own.phase, own.name, own.call) == (other.phase, other.name, other.call)
     return (
@@ -61,7 +61,7 @@ def _is_exchanged(scene: Scene, other: Record) -> bool:
     return any(twin.digest == own.digest for twin in twins)
 
 
-def _said(record: Record, own: Record) -> str:
+def said_of(record: Record, own: Record) -> str:
     """Name a record as seen from another."""
     what = f"{Kind(record.kind).noun} `{record.name}`"
     slot = f", `{record.slot}`" if record.slot else ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +19,9 @@ from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Trace
 from .kinds import Diagnosis, DiagnosisKind
 from .measuring import MOST_ELEMENTS, numbers, off
+
+if TYPE_CHECKING:
+    from .sketched import Target
 
 #: Of what code computed before a record, this many results are tried as its parts.
 MOST_PARTS = 24
@@ -53,6 +57,8 @@ class Scene:
         comparison: the one to be diagnosed.
         classes: of both sides' modules by path, legacy and new.
         paddings: places of the batch that hold no image.
+        target: the sketch of the legacy side's record, where nothing else is at hand; then the traces are those of the
+            new side, in float64.
     """
 
     legacy: Trace
@@ -61,6 +67,7 @@ class Scene:
     comparison: Comparison
     classes: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
     paddings: Sequence[Padding] = ()
+    target: Target | None = None
 
     @property
     def record(self) -> Record:
@@ -72,8 +79,10 @@ class Scene:
 
     @cached_property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """The two tensors, legacy and new."""
+        """The two tensors, legacy and new; twice the new one where the legacy side has but a sketch."""
         pair = self.comparison.pair
+        if self.target is not None:
+            return (self.new.tensor(pair.new),) * 2
         return self.legacy.tensor(pair.legacy), self.new.tensor(pair.new)
 
     @cached_property
@@ -85,7 +94,7 @@ class Scene:
     @cached_property
     def gap(self) -> float:
         """The difference as a share of the new side's size."""
-        return off(*self.values)
+        return off(*self.values) if self.target is None else self.target.off(self.tensors[1])
 
     @property
     def is_gradient(self) -> bool:

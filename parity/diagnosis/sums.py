@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     kinds = (Kind.MODULE_OUT, Kind.MODULE_IN, Kind.METHOD_IN, Kind.METHOD_OUT, Kind.BASIS)
     if legacy.shape != new.shape or not record.is_float or record.kind not in kinds or not is_telling(legacy, 8):
         return
-    parts = [part for part in scene.parts() if tuple(part.legacy.shape) == legacy.shape]
+    parts = [part for one in scene.parts() if (part := laid_out(one, legacy.shape)) is not None]
     parts = [part for part in parts if np.isfinite(numbers(part.legacy)).all()]
     yield from _terms(scene, parts)
     yield from _terms_under_activation(scene, parts)
@@ -34,7 +35,16 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         yield from _activations(scene, parts)
 
 
-def _name(scene: Scene, part: Both) -> str:
+def laid_out(part: Both, shape: tuple[int, ...]) -> Both | None:
+    """Return a part in a record's shape, images and elements exchanged if need be; None if it has another."""
+    if tuple(part.legacy.shape) == shape and part.new.shape == part.legacy.shape:
+        return part
+    turned = [tensor.transpose(0, 1) if tensor.dim() > 2 else tensor for tensor in (part.legacy, part.new)]
+    is_turned = all(tuple(tensor.shape) == shape for tensor in turned)
+    return replace(part, legacy=turned[0], new=turned[1]) if is_turned else None
+
+
+def name_of(scene: Scene, part: Both) -> str:
     if part.kind == Kind.MODULE_IN:
         mine = part.name == (scene.record.name if scene.record.kind == Kind.MODULE_OUT else scene.record.scope)
         return f"its input `{part.slot}`" if mine else f"the input `{part.slot}` of `{part.name}`"
@@ -59,7 +69,7 @@ def _terms(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
                            (-1.0, "the legacy side's plus {} is the new side's: it is added")):  # fmt: skip
             residual = off(sign * term, difference)
             if explains(residual, 1.0, floor):
-                yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(_name(scene, part)), residual, _RANK)
+                yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(name_of(scene, part)), residual, _RANK)
                 return
 
 
@@ -81,7 +91,7 @@ def _terms_under_activation(scene: Scene, parts: list[Both]) -> Iterator[Diagnos
                 for two in parts:
                     residual = off(function(body + numbers(two.legacy)), whole)
                     if two is not one and explains(residual, scene.gap):
-                        text = text.format(name, _name(scene, two))
+                        text = text.format(name, name_of(scene, two))
                         yield scene.diagnosis(DiagnosisKind.RESIDUAL, text, residual, _RANK + 1)
                         return
 
@@ -93,9 +103,14 @@ def _activations(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
         pair = activations_of((numbers(part.legacy), numbers(part.new)), (legacy, new), scene.gap)
         if pair is not None:
             (expected, found), residual = pair
-            text = f"{found} in place of {expected} on {_name(scene, part)}"
+            text = f"{found} in place of {expected} on {name_of(scene, part)}"
             yield scene.diagnosis(DiagnosisKind.ACTIVATION, text, residual, _OF_ACTIVATION)
             return
+
+
+def plainest(names: list[str]) -> list[str]:
+    """Leave out activations that differ from a plainer one of them only where no number is."""
+    return [name for name in names if _PLAINER.get(name) not in names]
 
 
 def activations_of(
@@ -110,7 +125,7 @@ def activations_of(
         with np.errstate(all="ignore"):
             tried = {name: off(function(given[side]), results[side]) for name, function in ACTIVATIONS.items()}
         fitting = [name for name, residual in tried.items() if explains(residual, gap)]
-        fitting = [name for name in fitting if _PLAINER.get(name) not in fitting]
+        fitting = plainest(fitting)
         if len(fitting) != 1:
             return None
         names.append(fitting[0])

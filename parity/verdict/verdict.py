@@ -141,7 +141,8 @@ def judge(
     At last it is tried to say what the difference is.
     """
     verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
-    return replace(verdict, explanation=explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping))
+    explanation = explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping, evidence)
+    return replace(verdict, explanation=explanation)
 
 
 def _with_containers(

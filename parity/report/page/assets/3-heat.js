@@ -48,7 +48,7 @@ const heat = (() => {
   /** Return the indices of an axis at which something differs, in words. */
   function summary(strip, length) {
     const hit = [...strip].map((digit, cell) => [digit, cell]).filter(([digit]) => digit !== "0").map(([, cell]) => cell);
-    if (hit.length === strip.length) return "differs everywhere";
+    if (hit.length === strip.length) return "differs at every index";
     const parts = [];
     for (const cell of hit) {
       if (parts.length && parts[parts.length - 1][1] === cell - 1) parts[parts.length - 1][1] = cell;
