@@ -1,13 +1,21 @@
 """What a difference is, is stated where the data show it, and nothing is stated where they do not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from parity.comparing.compare import Comparison
+from parity.comparing.pairing import Pair
+from parity.diagnosis.diagnose import diagnosed
 from parity.diagnosis.kinds import DiagnosisKind as K
+from parity.diagnosis.scene import Scene
+from parity.diagnosis.sketched import Target
+from parity.golden.sketch import sketch
 
-from .synthetic import Rec, judged
+from .synthetic import Rec, judged, write_trace
 
 
 def drawn(*shape, seed=0):
@@ -24,6 +32,7 @@ def explained(folder, legacy, new, name="part", before=(), kind="module_out", **
 
 
 X = drawn(2, 6, 8)
+EXACT = X.double()
 POSITIVE = X.abs() + 0.1
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
 
@@ -151,14 +160,19 @@ def test_a_layer_is_computed_again(tmp_path, name, module, x, other, kind, text)
 
 @pytest.mark.parametrize(("change", "text"), [
     (lambda w: dict(out_proj_weight=w["out_proj_weight"].view(16, 4, 4).flip(1).reshape(16, 16)), "heads in reverse order"),
-    (lambda w: dict(num_heads=2), "attention of 2 heads, in place of attention of 4 heads"),
+    (lambda w: dict(in_proj_weight=torch.cat([w["in_proj_weight"][:16] * 2, w["in_proj_weight"][16:]])), "not scaled"),
 ])  # fmt: skip
-def test_attention_is_computed_again(tmp_path, change, text):
+@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
+def test_attention_is_computed_again(tmp_path, change, text, masked):
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(16, 4, batch_first=True)
     inputs = dict(query=drawn(2, 5, 16), key=drawn(2, 7, 16, seed=1), value=drawn(2, 7, 16, seed=2))
     before = [Rec("param", f"attn.{key}", value, phase="weights") for key, value in attention.state_dict().items()]
     before += [Rec("module_in", "attn", value, slot=slot) for slot, value in inputs.items()]
+    mask = {}
+    if masked:  # of each head of each image
+        mask = dict(attn_mask=drawn(8, 5, 7, seed=3) > 0.5)
+        before.append(Rec("module_in", "attn", mask["attn_mask"], slot="attn_mask"))
     asked = dict(
         embed_dim_to_check=16, num_heads=4, in_proj_weight=attention.in_proj_weight, in_proj_bias=attention.in_proj_bias,
         bias_k=None, bias_v=None, add_zero_attn=False, dropout_p=0.0, out_proj_weight=attention.out_proj.weight,
@@ -166,8 +180,8 @@ def test_attention_is_computed_again(tmp_path, change, text):
     )  # fmt: skip
     first = {name: value.transpose(0, 1) for name, value in inputs.items()}
     with torch.no_grad():
-        legacy = attention(**inputs)[0]
-        new = F.multi_head_attention_forward(**first, **{**asked, **change(asked)})[0].transpose(0, 1)
+        legacy = attention(**inputs, **mask)[0]
+        new = F.multi_head_attention_forward(**first, **{**asked, **change(asked), **mask})[0].transpose(0, 1)
     said = explained(tmp_path, legacy, new, "attn", before, slot="0")
     assert said[0][0] == K.ATTENTION and text in said[0][1], said
 
@@ -212,3 +226,56 @@ def test_a_factor_is_found_over_the_calls_of_a_loss(tmp_path):
 def test_half_a_gradient_is_said(tmp_path):
     said = explained(tmp_path, X, X * 0.5, kind="grad", name="part.weight")
     assert said[0] == (K.GRADIENT, "the legacy side's numbers times 0.5")
+
+
+def of_a_sketch(folder, legacy, new, name="part", before=(), others=()):
+    """Return what is said of a record, of whose legacy side there is a sketch only."""
+    records = [*before, Rec("module_out", name, new.double())]
+    trace = write_trace(folder, *(Rec(**{**vars(one), "values": one.tensor.double()}) for one in records), classes=(name,))
+    pairs = [Comparison(Pair(one, one, one.scope), True, True, None) for one in trace.records]
+    last = trace.records[-1]
+    own = Comparison(Pair(replace(last, shape=tuple(legacy.shape)), last), False, False, None)
+    target = Target(sketch(legacy.double()).numpy(), lambda tensor: sketch(tensor.contiguous()).numpy(), lambda: others)
+    classes = {}, trace.coverage["classes"]
+    return [(one.kind, one.text) for one in diagnosed(Scene(trace, trace, [*pairs[:-1], own], own, classes, target=target))]
+
+
+@pytest.mark.parametrize(
+    ("new", "kind", "text"),
+    [
+        (EXACT.flip(-1), K.PERMUTATION, "along axis 2: in reverse order"),
+        (EXACT.roll(1, 1), K.PERMUTATION, "the 6 are rolled by 1"),
+        (EXACT.view(2, 6, 4, 2).transpose(2, 3).reshape(X.shape), K.PERMUTATION, "4 blocks of 2 taken in turn"),
+        (EXACT * 0.75, K.FACTOR, "times 0.75"),
+        (EXACT - 0.5, K.OFFSET, "minus 0.5"),
+        (-EXACT, K.SIGN, "other sign"),
+        (EXACT.half(), K.PRECISION, "rounded to fp16"),
+        (torch.ones_like(EXACT), K.CONSTANT, "is 1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_sketch_is_enough_to_say_a_difference(tmp_path, new, kind, text):
+    said = of_a_sketch(tmp_path, EXACT, new.contiguous())
+    assert said and said[0][0] == kind and text in said[0][1], said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sketch_of_something_else_says_nothing(tmp_path, seed):
+    assert of_a_sketch(tmp_path, X, X + 1e-4 * drawn(2, 6, 8, seed=10 + seed)) == []
+    assert of_a_sketch(tmp_path / "other", X, drawn(2, 6, 8, seed=20 + seed)) == []
+
+
+@pytest.mark.parametrize("number", [0, 2, 3, 4, 5, 8, 9, 11, 14])
+def test_a_layer_is_computed_again_for_a_sketch(tmp_path, number):
+    name, module, x, other, kind, text = LAYERS[number]
+    with torch.no_grad():
+        before, _ = layer_of(module, x, name)
+        module.double()
+        try:
+            legacy = module(x.double())
+            # functions of the module's parameters compute in float64 now
+            new = other(x.double())
+        finally:
+            module.float()
+        said = of_a_sketch(tmp_path, legacy, new, name, before)
+    assert said and said[0][0] == kind, (said, text)
