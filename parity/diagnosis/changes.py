@@ -12,7 +12,7 @@ from .kinds import Diagnosis, DiagnosisKind
 from .measuring import FLOOR, explains, is_telling, off, said
 from .scene import Scene
 
-_SIMPLE, _ONE_NUMBER, _SEVERAL = 10, 20, 40
+_SIMPLE, _ONE_NUMBER, _BOUNDS, _SEVERAL = 10, 20, 30, 40
 #: A factor for each index of an axis is stated if there are this many elements for each.
 _ELEMENTS_FOR_ONE = 4
 _MOST_SHOWN = 4
@@ -79,7 +79,7 @@ def _factor(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagn
         return
     factor = rounded(factor)
     residual = off(factor * legacy, new)
-    if explains(residual, scene.gap) and _are_of_many_sizes(legacy, 4):
+    if explains(residual, scene.gap) and _are_of_many_sizes(legacy, 4) and not _is_offset(scene, legacy, new):
         kind = DiagnosisKind.GRADIENT if scene.is_gradient else DiagnosisKind.FACTOR
         yield scene.diagnosis(kind, f"the legacy side's numbers times {said(factor)}", residual, _ONE_NUMBER)
 
@@ -95,6 +95,10 @@ def _over_calls(scene: Scene) -> Iterator[Diagnosis]:
         kind = DiagnosisKind.GRADIENT if scene.is_gradient else DiagnosisKind.FACTOR
         text = f"the legacy side's number times {said(factor)} in {len(legacy)} calls"
         yield scene.diagnosis(kind, text, residual, _ONE_NUMBER)
+
+
+def _is_offset(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> bool:
+    return explains(off(legacy + float(np.median(new - legacy)), new), scene.gap)
 
 
 def rounded(value: float) -> float:
@@ -116,8 +120,10 @@ def _offset(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagn
         return
     offset = rounded(offset)
     residual = off(legacy + offset, new)
-    spread = float(np.abs(new - new.mean()).max())
-    if explains(residual, scene.gap) and len(np.unique(legacy)) >= (4 if scene.record.is_float else 2) and spread > 0:
+    factor = factor_of(legacy, new)
+    if math.isfinite(factor) and explains(off(factor * legacy, new), scene.gap):
+        return  # of numbers that are nearly the same, both are true
+    if explains(residual, scene.gap) and len(np.unique(legacy)) >= (4 if scene.record.is_float else 2):
         # an offset that is small beside the numbers is known only as far as their rounding
         if abs(offset) > 64 * _ULP * float(np.abs(new).max()) or not scene.record.is_float:
             sign = "plus" if offset > 0 else "minus"
@@ -159,10 +165,15 @@ def _offsets(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diag
         residual = off(one + offsets[:, None], two)
         if not explains(residual, scene.gap) or len(np.unique(np.round(offsets, 6))) < 2:
             continue
-        if not all(len(np.unique(row)) >= _ELEMENTS_FOR_ONE for row in one[:256]):
+        if not all(_is_spread(row) for row in one[:256]):
             continue
         text = f"the legacy side's numbers plus an offset for each index of axis {axis}: {_list(offsets)}"
         yield scene.diagnosis(DiagnosisKind.OFFSET, text, residual, _SEVERAL + min(len(one), 1000) // 100)
+
+
+def _is_spread(row: np.ndarray) -> bool:
+    """Tell whether numbers are different enough to tell an offset from a factor."""
+    return len(np.unique(row)) >= _ELEMENTS_FOR_ONE and np.ptp(row) > 0.01 * float(np.abs(row).max())
 
 
 def _list(values: np.ndarray) -> str:
@@ -254,7 +265,7 @@ def _clamped(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diag
             bounds = _bounds(clamped, free, axis)
             if bounds is not None:
                 kind = DiagnosisKind.CLAMP
-                yield scene.diagnosis(kind, text.format(bounds), 0.0, _ONE_NUMBER + (0 if axis is None else 5))
+                yield scene.diagnosis(kind, text.format(bounds), 0.0, _BOUNDS + (0 if axis is None else 5))
                 break
 
 

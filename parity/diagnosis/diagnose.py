@@ -9,7 +9,7 @@ import numpy as np
 
 from ..traces.kinds import Kind
 from . import attention, changes, forms, functional, linear, norms, order, places, precision, records, sketched, sums
-from .kinds import Diagnosis
+from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
 
 
@@ -22,6 +22,9 @@ class _Explaining(Protocol):
 
 #: Explanations of one tensor by its twin, by other records, and by its layer computed again.
 _OF_TENSORS = (forms, records, precision, order, changes, sums)
+#: Ranks that assume about as much as each other.
+_ALIKE = (range(10, 30), range(40, 60))
+_OF_ONE_NUMBER = (DiagnosisKind.FACTOR, DiagnosisKind.SIGN, DiagnosisKind.GRADIENT)
 _OF_LAYERS = (norms, linear, attention, functional)
 
 
@@ -63,9 +66,19 @@ def _tried(module: _Explaining, scene: Scene) -> list[Diagnosis]:
 
 
 def _stated(found: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Return the explanation that assumes least; none if another of another kind assumes as little."""
+    """Return the explanation that assumes least; none if one of another kind assumes about as little.
+
+    What is of a few numbers of the tensor itself goes before a term that would give the same.
+    """
+    if any(one.kind in _OF_ONE_NUMBER for one in found):
+        found = [one for one in found if one.kind != DiagnosisKind.RESIDUAL]
     if not found:
         return ()
     best = min(found, key=lambda one: (one.rank, one.residual))
-    rivals = [one for one in found if one.rank == best.rank and one.kind != best.kind]
+    rivals = [one for one in found if _rivals(one.rank, best.rank) and one.kind != best.kind]
     return () if rivals else (best,)
+
+
+def _rivals(one: int, two: int) -> bool:
+    """Tell whether explanations of two ranks assume about as much: whether both are of one of the ranges of ``_ALIKE``."""
+    return one == two or any(one in alike and two in alike for alike in _ALIKE)

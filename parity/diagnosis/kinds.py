@@ -41,6 +41,7 @@ class DiagnosisKind(str, Enum):
     EPS = "eps"
     BATCH_NORM = "batch norm mode"
     GROUPS = "groups"
+    VARIANCE = "variance"
     ACTIVATION = "activation"
     INTERPOLATION = "interpolation"
     GEOMETRY = "geometry"

@@ -18,6 +18,8 @@ from .scene import Scene
 _RANK = 4
 #: Products of a layer that are computed again.
 _MOST_PRODUCTS = 2e10
+#: Of usual numbers fp16 and TF32 keep the same bits; where they do not, the result tells.
+_ROUNDINGS = {"bf16": ROUNDINGS["bf16"], "TF32 or fp16": ROUNDINGS["TF32"]}
 _PADDINGS = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect", "circular": "circular"}
 
 
@@ -74,7 +76,7 @@ def _rounded(
 ) -> list[tuple[str, DiagnosisKind, Compute]]:
     """Return the layer with its input and weight rounded, and with its result rounded as well."""
     asked = []
-    for name, rounding in ROUNDINGS.items():
+    for name, rounding in _ROUNDINGS.items():
         def of_rounded(layer: Layer, rounding: Callable = rounding) -> Tensor:
             x, weight = (rounding(tensor.float()).double() for tensor in (layer.x, layer.weights["weight"]))
             return compute(x, weight, layer)

@@ -35,8 +35,13 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 class Statistics:
     """What a normalisation takes its numbers by: ``(x - mean) / sqrt(variance + eps) * weight + bias``."""
 
-    def __init__(self, centred: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> None:
-        self.centred, self.variance, self.weight, self.bias = centred, variance, weight, bias
+    def __init__(self, centred: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, count: int = 0) -> None:
+        self.centred, self.variance, self.weight, self.bias, self.count = centred, variance, weight, bias, count
+
+    def unbiased(self) -> Statistics:
+        """Return the same with the other estimate of the variance; itself where it is not of ``count`` numbers."""
+        share = self.count / (self.count - 1) if self.count > 1 else 1.0
+        return Statistics(self.centred, self.variance * share, self.weight, self.bias)
 
     def result(self, eps: float) -> Tensor:
         """Return the normalised numbers."""
@@ -78,7 +83,8 @@ def _of_last(layer: Layer) -> Statistics:
     shape = tuple(layer.weights["weight"].shape) if "weight" in layer.weights else layer.x.shape[-1:]
     axes = tuple(range(-len(shape), 0))
     centred = layer.x - layer.x.mean(axes, keepdim=True)
-    return Statistics(centred, centred.square().mean(axes, keepdim=True), *_affine(layer, shape))
+    count = torch.Size(shape).numel()
+    return Statistics(centred, centred.square().mean(axes, keepdim=True), *_affine(layer, shape), count)
 
 
 def _of_groups(layer: Layer, groups: int) -> Statistics:
@@ -110,12 +116,22 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
     (one, expected, first), (two, actual, second) = found
     if abs(expected - actual) <= 10 * max(first, second) or max(expected, actual) < 0:
         return
+    if _is_unbiased(two, layers[1], expected):
+        text = f"{name} with the variance divided by n-1, in place of n"
+        yield scene.diagnosis(DiagnosisKind.VARIANCE, text, layers[1].off(two.unbiased().result(expected)), _RANK)
+        return
     own = [layer.off(of.result(eps)) for layer, (of, eps, _) in zip(layers, found)]
     crossed = [layers[0].off(one.result(actual)), layers[1].off(two.result(expected))]
     if max(own) > _MOST_ROUNDING or any(wrong < FAR_OF_LAYERS * right for right, wrong in zip(own, crossed)):
         return
     text = f"{name} with eps {_shown(actual, second)} in place of {_shown(expected, first)}"
     yield scene.diagnosis(DiagnosisKind.EPS, text, own[1], _RANK)
+
+
+def _is_unbiased(of: Statistics, layer: Layer, eps: float) -> bool:
+    """Tell whether a result is explained by the other estimate of the variance, and not by its own."""
+    unbiased = layer.off(of.unbiased().result(eps))
+    return unbiased <= _MOST_ROUNDING and layer.off(of.result(eps)) > FAR_OF_LAYERS * unbiased
 
 
 def _eps_of(of: Statistics, layer: Layer) -> tuple[float, float]:

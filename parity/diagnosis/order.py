@@ -60,8 +60,8 @@ def _transposes(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[D
 
 def _along(scene: Scene, legacy: np.ndarray, new: np.ndarray, axis: int) -> Iterator[Diagnosis]:
     one, two = (np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in (legacy, new))
-    yield from _permuted(scene, one, two, axis)
-    yield from _shifted(scene, one, two, axis)
+    permuted = list(_permuted(scene, one, two, axis))
+    yield from permuted or _shifted(scene, one, two, axis)
     if axis == 0:
         yield from _repeated(scene, one, two)
     if axis > 0:
@@ -74,7 +74,7 @@ def _permuted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Iter
     if not moved:
         return
     residual = off(one[order], two)
-    if not explains(residual, scene.gap) or not _are_different(one[order != np.arange(len(order))]):
+    if not explains(residual, scene.gap) or not _are_evident(one[order != np.arange(len(order))]):
         return
     name, rank = named(order)
     text = f"the legacy side's numbers permuted along {_axis(axis, scene)}: {name}"
@@ -84,6 +84,14 @@ def _permuted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Iter
 def _are_different(rows: np.ndarray) -> bool:
     """Tell whether the rows that are said to have moved are several."""
     return len(np.unique(rows, axis=0)) > 1 if len(rows) < 4096 else True
+
+
+def _are_evident(rows: np.ndarray) -> bool:
+    """Tell whether rows that are found at another place are no others by chance: several, long ones or many short ones."""
+    several = len(np.unique(rows[:4096], axis=0))
+    if rows.shape[1] >= 4 and len(np.unique(rows[:64])) >= 3:
+        return several > 1
+    return several >= 4 and 2 * several >= min(len(rows), 4096)
 
 
 def matching(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -152,7 +160,7 @@ def _permuted_within(scene: Scene, legacy: np.ndarray, new: np.ndarray, axis: in
         return  # one for all
     residual = off(undone, new)
     moved = sum(int((order != np.arange(len(order))).sum()) for order in orders)
-    if moved >= 4 and explains(residual, scene.gap):
+    if moved >= 4 and len(np.unique(legacy)) >= 16 and explains(residual, scene.gap):
         text = f"the legacy side's numbers permuted along {_axis(axis, scene)}, at each index of axis 0 in another way"
         yield scene.diagnosis(DiagnosisKind.PERMUTATION, text, residual, _OWN)
 

@@ -12,7 +12,8 @@ from .scene import Scene
 
 #: So many different numbers tell one record from others; of booleans and whole numbers two.
 _LEAST_NUMBERS = 4
-_RANK = 8
+#: One of the same call or of a like module is stated first; any other if nothing simpler explains the difference.
+_NEAR, _ELSEWHERE = 8, 35
 
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
@@ -25,7 +26,8 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     text = f"the legacy side's {said_of(nearest, own)}"
     if _is_exchanged(scene, nearest):
         text += ", and the other way round"
-    yield scene.diagnosis(DiagnosisKind.OTHER_RECORD, text, 0.0, _RANK)
+    is_near = (nearest.phase, _pattern(nearest.name)) == (own.phase, _pattern(own.name)) or nearest.scope == own.scope
+    yield scene.diagnosis(DiagnosisKind.OTHER_RECORD, text, 0.0, _NEAR if is_near else _ELSEWHERE)
 
 
 def _is_telling(scene: Scene) -> bool:
