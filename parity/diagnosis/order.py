@@ -81,17 +81,21 @@ def _permuted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Iter
     yield scene.diagnosis(DiagnosisKind.PERMUTATION, text, residual, rank)
 
 
-def _are_different(rows: np.ndarray) -> bool:
-    """Tell whether the rows that are said to have moved are several."""
-    return len(np.unique(rows, axis=0)) > 1 if len(rows) < 4096 else True
+def _kinds(rows: np.ndarray) -> int:
+    """Return how many different rows there are, by a random sum of their elements."""
+    return len(np.unique(rows @ _weights(rows)))
+
+
+def _weights(rows: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0.5, 1.5, rows.shape[1])
 
 
 def _are_evident(rows: np.ndarray) -> bool:
     """Tell whether rows that are found at another place are no others by chance: several, long ones or many short ones."""
-    several = len(np.unique(rows[:4096], axis=0))
+    several = _kinds(rows)
     if rows.shape[1] >= 4 and len(np.unique(rows[:64])) >= 3:
         return several > 1
-    return several >= 4 and 2 * several >= min(len(rows), 4096)
+    return several >= 4 and 2 * several >= len(rows)
 
 
 def matching(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -99,8 +103,7 @@ def matching(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
     Rows are told apart by a random sum of their elements; of equal rows each is its own if it can be.
     """
-    weights = np.random.default_rng(0).uniform(0.5, 1.5, one.shape[1])
-    first, second = one @ weights, two @ weights
+    first, second = one @ _weights(one), two @ _weights(two)
     order = np.empty(len(one), dtype=np.int64)
     order[np.argsort(second, kind="stable")] = np.argsort(first, kind="stable")
     own = (one == two).all(1)
@@ -160,7 +163,7 @@ def _permuted_within(scene: Scene, legacy: np.ndarray, new: np.ndarray, axis: in
         return  # one for all
     residual = off(undone, new)
     moved = sum(int((order != np.arange(len(order))).sum()) for order in orders)
-    if moved >= 4 and len(np.unique(legacy)) >= 16 and explains(residual, scene.gap):
+    if moved >= 4 and is_telling(legacy, 16) and explains(residual, scene.gap):
         text = f"the legacy side's numbers permuted along {_axis(axis, scene)}, at each index of axis 0 in another way"
         yield scene.diagnosis(DiagnosisKind.PERMUTATION, text, residual, _OWN)
 
@@ -172,7 +175,7 @@ def _shifted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Itera
             continue
         source, target = (one[:-by], two[by:]) if by > 0 else (one[-by:], two[:by])
         residual, gap = off(source, target), off(one[by:] if by > 0 else one[:by], target)
-        if explains(residual, gap) and is_telling(target, 3) and _are_different(source):
+        if explains(residual, gap) and is_telling(target, 3) and _kinds(source) > 1:
             way = "later" if by > 0 else "earlier"
             text = f"the legacy side's numbers {abs(by)} {way} along {_axis(axis, scene)}"
             yield scene.diagnosis(DiagnosisKind.SHIFT, text, residual, _SIMPLE + 3 + abs(by))
@@ -181,7 +184,7 @@ def _shifted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Itera
 def _repeated(scene: Scene, one: np.ndarray, two: np.ndarray) -> Iterator[Diagnosis]:
     for index in {0, len(one) - 1}:
         residual = off(np.broadcast_to(one[index], two.shape), two)
-        if explains(residual, scene.gap) and is_telling(one[index], 2) and _are_different(one):
+        if explains(residual, scene.gap) and is_telling(one[index], 2) and _kinds(one) > 1:
             text = f"what the legacy side has at index {index} of axis 0, at every index"
             yield scene.diagnosis(DiagnosisKind.REPEATED, text, residual, _SIMPLE)
 
@@ -189,7 +192,7 @@ def _repeated(scene: Scene, one: np.ndarray, two: np.ndarray) -> Iterator[Diagno
 def moved(scene: Scene) -> Iterator[Diagnosis]:
     """Yield that the same numbers stand elsewhere, in whatever order; for where nothing simpler explains the difference."""
     legacy, new = scene.values
-    if legacy.size != new.size or len(np.unique(legacy)) < 16 or legacy.shape != new.shape:
+    if legacy.size != new.size or not is_telling(legacy, 16) or legacy.shape != new.shape:
         return
     if np.array_equal(np.sort(legacy, axis=None), np.sort(new, axis=None)):
         is_sorted = np.array_equal(new.reshape(-1), np.sort(legacy, axis=None))

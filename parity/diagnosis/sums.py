@@ -10,7 +10,7 @@ import numpy as np
 from ..traces.kinds import Kind
 from .functions import ACTIVATIONS
 from .kinds import Diagnosis, DiagnosisKind
-from .measuring import FLOOR, explains, is_telling, numbers, off
+from .measuring import FLOOR, explains, is_telling, numbers, off, off_after
 from .scene import Both, Scene
 
 #: A sum is stated before an activation, and before another record, which may be one of its terms.
@@ -86,7 +86,7 @@ def _terms_under_activation(scene: Scene, parts: list[Both]) -> Iterator[Diagnos
                 (new, legacy, "{} of the sum with {} is the legacy side's: the new side does not add it"),
                 (legacy, new, "{} of the sum with {} is the new side's: the legacy side does not add it"),
             ):
-                if off(function(body), without) > FLOOR:
+                if off_after(function, body, without) > FLOOR:
                     continue
                 for two in parts:
                     residual = off(function(body + numbers(two.legacy)), whole)
@@ -123,7 +123,7 @@ def activations_of(
     names, residual = [], 0.0
     for side in (0, 1):
         with np.errstate(all="ignore"):
-            tried = {name: off(function(given[side]), results[side]) for name, function in ACTIVATIONS.items()}
+            tried = {name: off_after(function, given[side], results[side]) for name, function in ACTIVATIONS.items()}
         fitting = [name for name, residual in tried.items() if explains(residual, gap)]
         fitting = plainest(fitting)
         if len(fitting) != 1:

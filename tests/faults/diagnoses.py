@@ -38,10 +38,11 @@ EXPECTED: dict[str, frozenset[K]] = {
             trace_channels_reversed trace_decision_reversed trace_match_exchanged expansion_in_groups_mixed_up
             box_encoding_x_before_y loss_given_dense_boxes_in_reverse distinct_reversed results_largest_first"""),
         ((K.PERMUTATION, K.TRANSPOSE), "tokens_column_major"),
+        ((K.PERMUTATION, K.OTHER_RECORD), "levels_coarse_to_fine"),
         ((K.TRANSPOSE,), """memory_projection_transposed query_map_transposed value_projection_transposed
             output_projection_transposed kernel_transposed trace_gradient_transposed"""),
         ((K.MOVED,), "trace_gradient_shuffled trace_sorted"),
-        ((K.SHIFT,), "references_one_late off_by_one_reference"),
+        ((K.SHIFT,), "references_one_late off_by_one_reference level_starts_shifted"),
         ((K.REPEATED,), "valid_ratios_of_first_image memory_of_first_image"),
         ((K.FACTOR,), """running_mean_moves loss_given_scaled_states box_loss_weight iou_loss_weight
             dense_box_loss_weight memory_changed_in_place init_level_embed_std init_label_embedding_std
@@ -49,19 +50,19 @@ EXPECTED: dict[str, frozenset[K]] = {
             rescaled_height_first scale_of_first_image scale_of_last_image third_image_not_rescaled always_rescaled"""),
         ((K.OFFSET,), "trace_state_changed"),
         ((K.OFFSET, K.RELABELLED), "labels_from_one denoising_labels_shifted"),
-        ((K.SIGN,), "position_negative weight_negative delta_negative"),
+        ((K.SIGN,), "position_negative weight_negative delta_negative offsets_negative"),
         ((K.INVERTED,), "mask_inverted_in_encoder"),
         ((K.CLAMP,), "detections_not_clamped clamped_to_height_first detections_transposed"),
         ((K.CLAMP, K.RELABELLED), "background_is_last_class"),
         ((K.WHOLE,), "boxes_of_whole_pixels"),
         ((K.CONSTANT,), """running_var_not_loaded norm_weight_not_loaded class_bias_of_initialisation bias_dropped
-            trace_all_zero trace_all_mean always_active groups_see_each_other level_embed_missing"""),
+            trace_all_zero trace_all_mean always_active groups_see_each_other"""),
         ((K.RELABELLED,), """classes_0_and_1_exchanged classes_1_and_2_exchanged classes_0_and_2_exchanged
             class_0_called_1 class_1_called_2 class_2_called_1"""),
         ((K.DROPOUT,), "dropout_at_inference attention_dropout_at_inference"),
         ((K.FUNCTION,), """sigmoid_twice_on_dense loss_given_scores_for_logits raw_outputs_are_scores
             sigmoid_twice_on_detections"""),
-        ((K.OTHER_RECORD,), """levels_reversed_by_neck levels_coarse_to_fine encoder_without_its_last_layer
+        ((K.OTHER_RECORD,), """levels_reversed_by_neck encoder_without_its_last_layer
             position_of_first_layer images_swapped aux_terms_exchanged trace_calls_rotated trace_two_calls_exchanged
             trace_layers_exchanged trace_slots_exchanged trace_arguments_exchanged trace_rows_and_columns_exchanged
             trace_state_of_other_parameter norms_exchanged layers_exchanged predict_given_masks_of_first_layer
