@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -19,9 +18,7 @@ from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Trace
 from .kinds import Diagnosis, DiagnosisKind
 from .measuring import MOST_ELEMENTS, numbers, off
-
-if TYPE_CHECKING:
-    from .sketched import Target
+from .target import Target
 
 #: Of what code computed before a record, this many results are tried as its parts.
 MOST_PARTS = 24

@@ -7,15 +7,12 @@ an element wrong gives the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import combinations, permutations
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from legacy_adapters.recording.trace_writer import Record
 
 from ..traces.kinds import Kind
 from .changes import rounded
@@ -33,25 +30,6 @@ _FLOOR = 1e-8
 _MOST_ELEMENTS = 1 << 22
 _MOST_ROLLS = 16
 _SIMPLE, _ONE_NUMBER, _SUM, _RECORD = 10, 20, 6, 8
-
-
-@dataclass(frozen=True)
-class Target:
-    """The sketch of what the legacy side has.
-
-    Attributes:
-        reference: the sketch, of float64.
-        sketch: makes the sketch of a tensor.
-        others: the other records of the legacy side and their sketches.
-    """
-
-    reference: np.ndarray
-    sketch: Callable[[Tensor], np.ndarray]
-    others: Callable[[], Iterable[tuple[Record, np.ndarray]]] = field(default=tuple, repr=False)
-
-    def off(self, tensor: Tensor) -> float:
-        """Return how far a tensor is from the legacy side's, as a share of its size."""
-        return off(self.sketch(tensor), self.reference)
 
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:

@@ -15,7 +15,7 @@ from ..diagnosis.diagnose import diagnosed
 from ..diagnosis.heat import Heat, heat_of
 from ..diagnosis.kinds import Diagnosis, DiagnosisKind
 from ..diagnosis.scene import Scene
-from ..diagnosis.sketched import Target
+from ..diagnosis.target import Target
 from ..traces.trace import Recording, Trace, TraceError
 from .blame import Divergence
 
