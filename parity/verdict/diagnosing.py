@@ -81,17 +81,16 @@ def _of_sketches(comparison: Comparison, comparisons: Sequence[Comparison], evid
 
     def in_float64(one: Comparison) -> Comparison:
         record = twin[one.pair.new.key]
-        return replace(one, pair=Pair(record, record, one.pair.scope))
+        return replace(one, pair=Pair(one.pair.legacy if one is comparison else record, record, one.pair.scope))
 
-    own = in_float64(comparison)
-    pairs = [own if one is comparison else in_float64(one) for one in comparisons if one.pair.new.key in twin]
-    own = replace(own, pair=replace(own.pair, legacy=comparison.pair.legacy))
+    pairs = {one.pair.new.key: in_float64(one) for one in comparisons if one.pair.new.key in twin}
+    own = pairs[comparison.pair.new.key]
     target = Target(
         reference.numpy(), lambda tensor: evidence.sketch_like(comparison.pair, tensor).numpy(),
         lambda: ((record, sketch.numpy()) for record, sketch in evidence.other_sketches(comparison.pair)),
     )
     classes = {}, evidence.new_reference.coverage.get("classes", {})
-    scene = Scene(evidence.new_reference, evidence.new_reference, pairs, own, classes, target=target)
+    scene = Scene(evidence.new_reference, evidence.new_reference, [*pairs.values()], own, classes, target=target)
     try:
         return Explanation(diagnosed(scene))
     except TraceError:
