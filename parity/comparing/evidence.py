@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -165,6 +165,15 @@ class Evidence(Protocol):
     def before(self, record: Record) -> Numbers | None:
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
 
+    def reference_sketch(self, pair: Pair) -> Tensor | None:
+        """Return the legacy side's sketch of a pair, in float64; None where there is none, or all of the tensor."""
+
+    def sketch_like(self, pair: Pair, tensor: Tensor) -> Tensor:
+        """Return the sketch of a tensor, made as that of a pair."""
+
+    def other_sketches(self, pair: Pair) -> Iterator[tuple[Record, Tensor]]:
+        """Yield the other records of the legacy side with their sketches in float64."""
+
 
 def everywhere(record: Record) -> None:
     """Tell of no record where it holds images: all its places count alike."""
@@ -306,6 +315,16 @@ class TraceEvidence:
         phase, kind = (on_rank("weights", rank), Kind.PARAM) if step == 1 else (phase_of(step - 1, rank), Kind.STATE)
         start = self.legacy.by_key.get((phase, kind, record.name, record.call, record.slot))
         return None if start is None else whole(self.legacy, start)
+
+
+    def reference_sketch(self, pair: Pair) -> Tensor | None:
+        return None  # whole tensors are at hand
+
+    def sketch_like(self, pair: Pair, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def other_sketches(self, pair: Pair) -> Iterator[tuple[Record, Tensor]]:
+        return iter(())
 
 
 def likeness_of(legacy: Recording, new: Trace, evidence: Evidence | None) -> Likeness | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,6 +57,18 @@ class GoldenEvidence:
 
     def before(self, record: Record) -> Tensor | None:
         return None  # a golden file holds no training
+
+    def reference_sketch(self, pair: Pair) -> Tensor | None:
+        values = self.golden.values.get(pair.legacy.key)
+        return None if values is None else values.reference
+
+    def sketch_like(self, pair: Pair, tensor: Tensor) -> Tensor:
+        return sketched(tensor.contiguous(), self.golden.places.get(pair.legacy.key))
+
+    def other_sketches(self, pair: Pair) -> Iterator[tuple[Record, Tensor]]:
+        for record in self.golden.records:
+            if record.key in self.golden.values and record.key != pair.legacy.key:
+                yield record, self.golden.values[record.key].reference
 
 
 def loose_records(golden: Golden) -> list[Record]:

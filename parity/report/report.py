@@ -30,6 +30,7 @@ from ..verdict.verdict import MATCH, Verdict
 from . import sections
 from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
+from .diagnosis import diagnosis_lines
 from .printing import print_wrapped
 from .stages import drift_stages, gap_text, record_name, stages
 from .training import training_lines, zero_lines
@@ -235,8 +236,9 @@ def _print_isolation(isolation: Isolation, console: Console) -> None:
         console.print("isolated: given equal inputs, no module differs", highlight=False)
         return
     console.print(f"isolated: {count_line(culprits)}", highlight=False)
-    for line in culprit_lines(isolation)[:MOST_LINES]:
-        print_wrapped(f"  {line}", console)
+    for line, culprit in list(zip(culprit_lines(isolation), culprits))[:MOST_LINES]:
+        for part in (f"  {line}", *(f"    {said}" for said in diagnosis_lines(culprit.explanation.diagnoses))):
+            print_wrapped(part, console)
     if len(culprits) > MOST_LINES:
         console.print(f"  and {len(culprits) - MOST_LINES} more; see --json", markup=False, highlight=False)
 
@@ -273,7 +275,7 @@ def divergence_lines(verdict: Verdict) -> list[str]:
         return []
     known = [f"known of this family: {divergence.hint}"] if divergence.hint else []
     layout = [*layout_lines(verdict), *reduction_lines(verdict), *class_lines(verdict)]
-    return [*_difference_lines(verdict, divergence), *layout, *known]
+    return [*_difference_lines(verdict, divergence), *diagnosis_lines(verdict.explanation.diagnoses), *layout, *known]
 
 
 def _difference_lines(verdict: Verdict, divergence: Divergence) -> list[str]:

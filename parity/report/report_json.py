@@ -21,6 +21,7 @@ from ..verdict.labels import LabelCoverage
 from ..verdict.verdict import Verdict
 from . import sections
 from .alone import things_and_aliases
+from .diagnosis import diagnosis_dict
 from .printing import finite
 from .report import class_lines, closing_line, decision_at, exclusion_lines, tie_lines
 from .stages import drift_stages, record_name, stage_of, stages
@@ -58,6 +59,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "isolated": None if verdict.isolation is None else [_culprit_dict(one) for one in verdict.isolation.culprits],
         "isolated_reasons": None if verdict.isolation is None else list(verdict.isolation.reasons),
         "first_divergence": _divergence_dict(verdict),
+        "diagnoses": [diagnosis_dict(one) for one in verdict.explanation.diagnoses],
         "differing": [_comparison_dict(c) for c in verdict.comparisons if not c.identical],
         "decisions": [sections.decision_dict(decision) for decision in verdict.decisions],
         "detections": [sections.image_dict(image) for image in verdict.detections],
@@ -128,6 +130,7 @@ def _culprit_dict(culprit: Culprit) -> dict[str, Any]:
         "message": culprit.message,
         "records": culprit.records,
         "follows": list(culprit.follows),
+        "diagnoses": [diagnosis_dict(one) for one in culprit.explanation.diagnoses],
         "alone": None if culprit.alone is None else _comparison_dict(culprit.alone),
         "accumulated": None if culprit.accumulated is None else _comparison_dict(culprit.accumulated),
     }

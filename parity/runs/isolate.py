@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from converters.rules.mapping import Mapping
 from converters.rules.ports import Port
 from legacy_adapters.family import Exclusion, FamilyError
 from legacy_adapters.inputs import PREDICT, TRAIN
@@ -30,6 +31,7 @@ from ..sides.stopped import recorded_by
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError, decisions
 from ..verdict.counterparts import Counterparts
+from ..verdict.diagnosing import explanation_of_pair
 from ..verdict.isolation import write_forcing
 from ..verdict.verdict import MATCH, Verdict, ended, judge, with_isolation
 
@@ -40,6 +42,8 @@ _NOT_ISOLATED = ("train", INIT)
 _PHASES = ("weights", PREDICT, TRAIN, made_up.PHASE, probes.PHASE)
 ISOLATED, FLOAT64 = "isolated", "64"
 SPREAD = "spread.json"
+#: Places of an isolated run whose differences are looked into.
+_MOST_EXPLAINED = 10
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,21 @@ def isolate(kept: RunFolder, verdict: Verdict, progress: Progress) -> Verdict:
     if verdict.outcome == MATCH:
         ended(alone)
     counterparts = Counterparts.of(legacy, isolated, mapping)
-    return with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()), counterparts)
+    merged = with_isolation(verdict, alone, legacy.records, isolated.coverage.get("forced", ()), counterparts)
+    return _explained(merged, legacy, isolated, mapping)
+
+
+def _explained(verdict: Verdict, legacy: Trace, isolated: Trace, mapping: Mapping) -> Verdict:
+    """Say what the difference at each of the first places is that an isolated run showed."""
+    isolation = verdict.isolation
+    if isolation is None:
+        return verdict
+    culprits = tuple(
+        replace(one, explanation=explanation_of_pair(one.alone, isolation.comparisons, legacy, isolated, mapping))
+        if number < _MOST_EXPLAINED else one
+        for number, one in enumerate(isolation.culprits)
+    )  # fmt: skip
+    return replace(verdict, isolation=replace(isolation, culprits=culprits))
 
 
 def _isolable(legacy: Trace) -> Trace:

@@ -32,6 +32,7 @@ class Divergence:
         message: one sentence for a person.
         comparison: the pair it was seen on; None if the new side lacks the record.
         hint: what the family knows of such a difference; empty if nothing.
+        is_cut: a tensor that needs a gradient on the legacy side needs none on the new one.
     """
 
     where: str
@@ -39,6 +40,7 @@ class Divergence:
     message: str
     comparison: Comparison | None
     hint: str = ""
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _describe_cut(legacy: Record, counterparts: Counterparts | None) -> Divergen
         slot = f" {record.slot}" if record.slot else ""
         text = f"`{record.name}` ({call}) gives an output{slot} that is cut off"
         where, modules = record.name, (legacy.name, record.name)
-    return Divergence(where, modules, f"{text}: no gradient can come back through it.", None)
+    return Divergence(where, modules, f"{text}: no gradient can come back through it.", None, is_cut=True)
 
 
 def _cause(added: Sequence[Record]) -> Record:

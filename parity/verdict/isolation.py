@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, Kind
 from ..traces.trace import Trace
 from .blame import DETECTOR, Divergence, describe, describe_missing
 from .counterparts import Counterparts
+from .diagnosing import Explanation
 
 #: Phases in which no module is recorded.
 _NOT_FORCED = (made_up.PHASE, probes.PHASE)
@@ -43,6 +44,7 @@ class Culprit:
         alone: its comparison in the isolated run; None if it is missing.
         accumulated: its comparison in the ordinary run, with what came before; None if that has none.
         follows: where records differ that follow from it: module paths, parameters, loss terms.
+        explanation: what the difference of ``alone`` is, and where in the tensor.
     """
 
     where: str
@@ -52,6 +54,7 @@ class Culprit:
     alone: Comparison | None
     accumulated: Comparison | None
     follows: tuple[str, ...] = ()
+    explanation: Explanation = field(default_factory=Explanation, repr=False)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from . import degenerate
 from .blame import Divergence, first_divergence
 from .case import Case, case_of
 from .counterparts import Counterparts
+from .diagnosing import Explanation, explanation_of
 from .draws import first_strayed
 from .hints import hint_of, hint_of_error
 from .initial import InitialDifference, initial_differences
@@ -71,6 +72,7 @@ class Verdict:
         idle_names: aliases and forms of the family that fit nothing in this run.
         layout: what is said of the first divergence if it is one of layout only; else empty.
         forms: that would tell of everything that differs in its layout only.
+        explanation: what the difference at the first divergence is, and where in the tensor; see :mod:`..diagnosis`.
     """
 
     outcome: str
@@ -97,6 +99,7 @@ class Verdict:
     idle_names: tuple[str, ...] = ()
     layout: str = ""
     forms: tuple[str, ...] = ()
+    explanation: Explanation = field(default_factory=Explanation, repr=False)
 
     @property
     def exit_code(self) -> int:
@@ -134,7 +137,19 @@ def judge(
 
     Where the sides part, modules that hold the same parameters are taken for one (:mod:`..comparing.containers`), so that
     the place is named by their calls, too. What is no mismatch without that becomes none by it.
+
+    At last it is tried to say what the difference is.
     """
+    verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
+    explanation = explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping, evidence)
+    return replace(verdict, explanation=explanation)
+
+
+def _with_containers(
+    legacy: Recording, new: Trace, mapping: NameMapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance,
+    evidence: Evidence | None, keys: Mapping[Key, Key] | None,
+) -> Verdict:
+    """Judge; where the sides part, take modules that hold the same parameters for one."""
     verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     if keys is not None or verdict.outcome == MATCH or not verdict.comparisons:
         return verdict
@@ -288,7 +303,7 @@ def with_isolation(
         culprits = culprits_of(isolated.comparisons, missing, verdict.comparisons, order, forced, lone, counterparts)
     merged = replace(verdict, isolation=Isolation(isolated.comparisons, culprits, reasons))
     if culprits:
-        merged = replace(merged, divergence=isolated.divergence)
+        merged = replace(merged, divergence=isolated.divergence, explanation=isolated.explanation)
     if verdict.outcome != MATCH:
         return merged
     if reasons:

@@ -47,11 +47,13 @@ class Finding:
         outcome: the verdict; ``REFUSED`` if the trace was not accepted as input; ``CRASH`` if the side crashed.
         where: first place that was named; empty if none was.
         message: the sentence that goes with it, or why it was refused.
+        diagnoses: kind and text of what the difference is said to be, and where in the tensor.
     """
 
     outcome: str
     where: str
     message: str
+    diagnoses: tuple[tuple[str, str], ...] = ()
 
     def judged(self, fault: Fault | Rewrite) -> str:
         """Tell whether ``fault`` was missed (it did not end as such a fault must), misnamed, or named.
@@ -190,7 +192,8 @@ def _commanded(fault: Fault, tolerance: str, folder: Path, *more: str, python_pa
         return Finding(CRASH, "", done.stderr)
     verdict = json.loads(done.stdout)
     first = verdict["first_divergence"] or {"where": "", "message": " ".join(verdict["reasons"])}
-    return Finding(verdict["verdict"], first["where"], first["message"])
+    said = tuple((one["kind"], one["text"]) for one in verdict.get("diagnoses", ()))
+    return Finding(verdict["verdict"], first["where"], first["message"], said)
 
 
 def _edited(clean: NewSide, fault: Fault, folder: Path) -> NewSide:
@@ -217,7 +220,8 @@ def _finding(verdict: Verdict) -> Finding:
     divergence = verdict.divergence
     if divergence is None:
         return Finding(verdict.outcome, "", " ".join(verdict.reasons))
-    return Finding(verdict.outcome, divergence.where, divergence.message)
+    said = tuple((str(one.kind), one.text) for one in verdict.explanation.diagnoses)
+    return Finding(verdict.outcome, divergence.where, divergence.message, said)
 
 
 def _shift(verdict: Verdict, legacy: Trace, new: Trace) -> float | None:

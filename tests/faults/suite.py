@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import tempfile
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.pool import Pool
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from ..warm.execute import use_forks
+from . import diagnoses
 from .bench import ALARM, MISNAMED, MISSED, TOLERANCES, Bench, Measurement
 from .clean import Alarm, Case, alarms
 from .fault import Fault, Rewrite
@@ -60,16 +63,38 @@ def pool(workers: int) -> Iterator[Pool]:
 
 
 def measure_all(
-    started: Pool, planted: Sequence[Fault | Rewrite], progress: Progress
+    started: Pool, planted: Sequence[Fault | Rewrite], progress: Progress, log: Path | None = None
 ) -> dict[str, Measurement]:
-    """Measure faults and rewrites; return the measurements by name, in the order of ``planted``."""
+    """Measure faults and rewrites; return the measurements by name, in the order of ``planted``.
+
+    With ``log`` a line of JSON for each is added to that file as it comes.
+    """
     found: dict[str, Measurement] = {}
     by_name = {one.name: one for one in planted}
     for done in started.imap_unordered(_measure, [one.name for one in planted]):
         found[done.name] = done
         said = ", ".join(f"{name} {finding.judged(by_name[done.name])}" for name, finding in done.findings.items())
         progress(f"{len(found)} of {len(planted)}: {done.name}: {said}; {done.seconds:.1f} s")
+        if log is not None:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_logged(done, by_name[done.name])) + "\n")
     return {one.name: found[one.name] for one in planted}
+
+
+def _logged(done: Measurement, planted: Fault | Rewrite) -> dict[str, Any]:
+    """Return what a line of the log says of a fault or rewrite."""
+    return {
+        "name": done.name,
+        "kind": planted.kind,
+        "findings": {
+            tolerance: {
+                "judged": finding.judged(planted), "outcome": finding.outcome, "where": finding.where,
+                "message": finding.message, "diagnoses": finding.diagnoses,
+                "diagnosed": diagnoses.score(done.name, tolerance, finding.diagnoses).judged,
+            }
+            for tolerance, finding in done.findings.items()
+        },
+    }  # fmt: skip
 
 
 def check_all(started: Pool, cases: Sequence[Case], progress: Progress) -> tuple[int, list[Alarm]]:
@@ -127,9 +152,18 @@ class Summary:
         return [one for one in self.rewrites if tolerance in self.measurements[one.name].findings]
 
     @property
+    def diagnosed(self) -> list[diagnoses.Score]:
+        """How what was said of each fault is judged."""
+        names = (fault.name for fault in self.faults)
+        return diagnoses.scores(
+            {name: {t: one.diagnoses for t, one in self.measurements[name].findings.items()} for name in names}
+        )
+
+    @property
     def good(self) -> bool:
-        """Tell whether all are detected, enough are named, and neither a clean run nor a rewrite raised an alarm."""
-        return not self.alarms and all(
+        """Tell whether all are detected and enough named, nothing is diagnosed wrongly, and nothing raised an alarm."""
+        wrong = any(one.judged == diagnoses.WRONG for one in self.diagnosed)
+        return not self.alarms and not wrong and all(
             not self.missed(name) and not self.false_alarms(name) and self._enough_named(name) for name in TOLERANCES
         )
 
@@ -149,6 +183,7 @@ class Summary:
             yield "planted in  " + ", ".join(f"{place} {count}" for place, count in places.items())
             yield f"quiet       {len(self.quiet)} keep mean and standard deviation within {QUIET:g}"
             yield from chain.from_iterable(self._tolerance_lines(name) for name in TOLERANCES)
+            yield from diagnoses.lines(self.diagnosed)
         if self.rewrites:
             bits = sum(one.keeps_bits for one in self.rewrites)
             yield f"rewrites    {len(self.rewrites)}: {bits} keep bits, {len(self.rewrites) - bits} round otherwise"

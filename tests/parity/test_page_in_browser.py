@@ -21,6 +21,7 @@ const seen = {}, get = (id) => document.getElementById(id), lines = () => docume
 seen.elements = document.querySelectorAll("*").length;
 seen.rows = lines();
 seen.said = get("records-said").textContent;
+seen.heat = [...document.querySelectorAll("#why .heat canvas")].map((it) => it.getAttribute("aria-label"));
 seen.canvas = document.querySelectorAll("#chart canvas").length;
 get("more-rows").click();
 seen.more = lines();
@@ -36,6 +37,7 @@ location.hash = "record-%d";
 setTimeout(() => {
   seen.focus = document.activeElement.textContent;
   seen.detail = document.querySelector("#rows tr.detail").textContent;
+  seen.more_heat = document.querySelectorAll("#rows tr.detail .heat canvas").length;
   seen.wide = document.documentElement.scrollWidth - innerWidth;
   seen.loaded = performance.getEntriesByType("resource").length;
   seen.nameless = [...document.querySelectorAll("input, select, button")].filter((it) => !it.hidden && !it.labels?.length && !it.textContent.trim()).length;
@@ -82,3 +84,4 @@ def test_the_page_can_be_used(mismatch, tmp_path, width, scheme):
     assert seen["filtered"] == "50 records of 1,500"
     assert seen["focus"] == f"part1.layers.4.ffn.0#{FIRST}"
     assert "Differs." in seen["detail"] and "0.25" in seen["detail"]
+    assert seen["heat"] == ["axis 0: differs at 0"] and seen["more_heat"] == 1

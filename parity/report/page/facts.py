@@ -16,6 +16,7 @@ from ...traces.kinds import OF_METHODS
 from ...verdict.verdict import Verdict
 from .. import report, sections
 from ..alone import backward_lines, things_and_aliases
+from ..diagnosis import diagnosis_lines
 from ..stages import drift_stages, gap_text, record_name, stages
 from ..training import training_lines, zero_lines
 from .records import table
@@ -92,7 +93,8 @@ def _isolated(verdict: Verdict, places: Mapping[int, int]) -> dict[str, Any] | N
     return {
         "reasons": list(isolation.reasons),
         "culprits": [
-            {"line": line, "message": culprit.message, "record": places.get(id(culprit.accumulated)), "follows": list(culprit.follows)}
+            {"line": line, "message": culprit.message, "record": places.get(id(culprit.accumulated)), "follows": list(culprit.follows),
+             "diagnoses": diagnosis_lines(culprit.explanation.diagnoses)}
             for line, culprit in zip(lines, isolation.culprits)
         ],
     }

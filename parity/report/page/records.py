@@ -12,8 +12,10 @@ from ...comparing.compare import Comparison
 from ...comparing.derived import Finding
 from ...comparing.evidence import Norms
 from ...comparing.metrics import Metrics
+from ...diagnosis.heat import DECADES, STEPS
 from ...traces.kinds import Kind
 from ...verdict.verdict import Verdict
+from ..diagnosis import diagnosis_lines
 from ..modules import Module, module_of, modules, share_of_allowed
 from ..stages import stage_of
 
@@ -73,7 +75,30 @@ def table(verdict: Verdict) -> dict[str, Any]:
         "texts": texts.all,
         "first": None if first is None else places.get(id(first), _place_of(verdict, first)),
         "isolated": isolation is not None,
+        **_explained(verdict),
     }
+
+
+def _explained(verdict: Verdict) -> dict[str, Any]:
+    """Return the pictures of where records differ and what their differences are, by the record's place."""
+    places = {comparison.pair.new.key: place for place, comparison in enumerate(verdict.comparisons)}
+    diagnoses: dict[int, list[list[str]]] = {}
+    explanations = [verdict.explanation]
+    if verdict.isolation is not None:
+        explanations += [culprit.explanation for culprit in verdict.isolation.culprits]
+    for explanation in explanations:
+        for one, line in zip(explanation.diagnoses, diagnosis_lines(explanation.diagnoses)):
+            shown = line.split(": ", 1)
+            if one.record in places and shown not in diagnoses.setdefault(places[one.record], []):
+                diagnoses[places[one.record]].append(shown)
+    heats = {
+        places[heat.record]: {
+            "shape": heat.shape, "largest": _short(heat.largest), "strips": heat.strips, "axes": heat.axes, "rows": heat.rows,
+        }
+        for explanation in explanations for heat in explanation.heats
+        if heat.record in places
+    }  # fmt: skip
+    return {"heats": heats, "heat_steps": STEPS, "heat_decades": DECADES, "diagnoses": diagnoses}
 
 
 def _place_of(verdict: Verdict, first: Comparison) -> int | None:

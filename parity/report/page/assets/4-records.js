@@ -53,6 +53,7 @@ const rows = (() => {
     const said = { [IDENTICAL]: "The same bits on both sides.", [ACCEPTED]: "Other bits, equal under the tolerance.", [REJECTED]: "Differs." }[record.status];
     const facts = [
       ["phase", record.phase], ["module", record.module || "the model's own code"], ["legacy name", record.legacy_name],
+      ...(data.diagnoses[record.index] || []).map(([kind, said]) => [kind, said]),
       ["type and shape", record.form], ["on the legacy side", record.legacy_form], ["what is said of it", record.note], ["why not accepted", record.objection],
       ["largest absolute difference", record.status && record.max_abs !== null && short(record.max_abs)],
       ["mean absolute difference", record.mean_abs !== null && short(record.mean_abs)],
@@ -66,7 +67,7 @@ const rows = (() => {
       ["position", `${record.index + 1} of ${records.length.toLocaleString("en")}`],
     ].filter(([, value]) => value);
     const list = make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
-    return [make("p", { class: "said" }, said), list, record.bounds ? bounds(record.bounds) : null, record.decision ? decision(record.decision) : null].filter(Boolean);
+    return [make("p", { class: "said" }, said), list, record.bounds ? bounds(record.bounds) : null, record.decision ? decision(record.decision) : null, heat.picture(record)].filter(Boolean);
   }
 
   /** Return the table of errors and of what is derived for them. */

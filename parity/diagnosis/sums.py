@@ -1,0 +1,133 @@
+"""Differences by a term: a missing residual, or one too many; and activations between modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ..traces.kinds import Kind
+from .functions import ACTIVATIONS
+from .kinds import Diagnosis, DiagnosisKind
+from .measuring import FLOOR, explains, is_telling, numbers, off, off_after
+from .scene import Both, Scene
+
+#: A sum is stated before an activation, and before another record, which may be one of its terms.
+_RANK, _OF_ACTIVATION = 6, 12
+#: Within its bounds an activation is a plainer one.
+_PLAINER = {"ReLU6": "ReLU", "Hardtanh": "no activation"}
+_COMMON = ("no activation", "ReLU", "GELU", "SiLU")
+
+
+def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
+    """Yield a term that one side adds alone, or an activation that the sides do not share."""
+    legacy, new = scene.values
+    record = scene.record
+    kinds = (Kind.MODULE_OUT, Kind.MODULE_IN, Kind.METHOD_IN, Kind.METHOD_OUT, Kind.BASIS)
+    if legacy.shape != new.shape or not record.is_float or record.kind not in kinds or not is_telling(legacy, 8):
+        return
+    parts = [part for one in scene.parts() if (part := laid_out(one, legacy.shape)) is not None]
+    parts = [part for part in parts if np.isfinite(numbers(part.legacy)).all()]
+    yield from _terms(scene, parts)
+    yield from _terms_under_activation(scene, parts)
+    if record.kind != Kind.MODULE_OUT or not scene.weights:
+        yield from _activations(scene, parts)
+
+
+def laid_out(part: Both, shape: tuple[int, ...]) -> Both | None:
+    """Return a part in a record's shape, images and elements exchanged if need be; None if it has another."""
+    if tuple(part.legacy.shape) == shape and part.new.shape == part.legacy.shape:
+        return part
+    turned = [tensor.transpose(0, 1) if tensor.dim() > 2 else tensor for tensor in (part.legacy, part.new)]
+    is_turned = all(tuple(tensor.shape) == shape for tensor in turned)
+    return replace(part, legacy=turned[0], new=turned[1]) if is_turned else None
+
+
+def name_of(scene: Scene, part: Both) -> str:
+    if part.kind == Kind.MODULE_IN:
+        mine = part.name == (scene.record.name if scene.record.kind == Kind.MODULE_OUT else scene.record.scope)
+        return f"its input `{part.slot}`" if mine else f"the input `{part.slot}` of `{part.name}`"
+    return f"the output of `{part.name}`"
+
+
+def _terms(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
+    legacy, new = scene.values
+    difference = legacy - new
+    size = float(np.abs(difference).max())
+    if not np.isfinite(size) or size == 0.0:
+        return
+    # the difference is known as far as the rounding of the two numbers that it is of
+    floor = FLOOR * max(float(np.abs(legacy).max()), float(np.abs(new).max())) / size
+    if floor > 0.01:
+        return
+    for part in parts:
+        term = numbers(part.legacy)
+        if not is_telling(term, 8):
+            continue
+        for sign, text in ((1.0, "the new side's plus {} is the legacy side's: it is not added"),
+                           (-1.0, "the legacy side's plus {} is the new side's: it is added")):  # fmt: skip
+            residual = off(sign * term, difference)
+            if explains(residual, 1.0, floor):
+                yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(name_of(scene, part)), residual, _RANK)
+                return
+
+
+def _terms_under_activation(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
+    """Try a sum of two parts under an activation of which one side leaves one out."""
+    legacy, new = scene.values
+    if scene.record.kind != Kind.MODULE_OUT:
+        return
+    for name in _COMMON[1:]:
+        function = ACTIVATIONS[name]
+        for one in parts[:6]:
+            body = numbers(one.new)
+            for without, whole, text in (
+                (new, legacy, "{} of the sum with {} is the legacy side's: the new side does not add it"),
+                (legacy, new, "{} of the sum with {} is the new side's: the legacy side does not add it"),
+            ):
+                if off_after(function, body, without) > FLOOR:
+                    continue
+                for two in parts:
+                    residual = off(function(body + numbers(two.legacy)), whole)
+                    if two is not one and explains(residual, scene.gap):
+                        text = text.format(name, name_of(scene, two))
+                        yield scene.diagnosis(DiagnosisKind.RESIDUAL, text, residual, _RANK + 1)
+                        return
+
+
+def _activations(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
+    """Try that both sides' numbers are activations, not the same, of what was computed just before."""
+    legacy, new = scene.values
+    for part in parts[:8]:
+        pair = activations_of((numbers(part.legacy), numbers(part.new)), (legacy, new), scene.gap)
+        if pair is not None:
+            (expected, found), residual = pair
+            text = f"{found} in place of {expected} on {name_of(scene, part)}"
+            yield scene.diagnosis(DiagnosisKind.ACTIVATION, text, residual, _OF_ACTIVATION)
+            return
+
+
+def plainest(names: list[str]) -> list[str]:
+    """Leave out activations that differ from a plainer one of them only where no number is."""
+    return [name for name in names if _PLAINER.get(name) not in names]
+
+
+def activations_of(
+    given: tuple[np.ndarray, np.ndarray], results: tuple[np.ndarray, np.ndarray], gap: float
+) -> tuple[tuple[str, str], float] | None:
+    """Return which activations two sides apply to what they are given, and how far the new side's is off; or None.
+
+    Each side's must be told from all others by the numbers.
+    """
+    names, residual = [], 0.0
+    for side in (0, 1):
+        with np.errstate(all="ignore"):
+            tried = {name: off_after(function, given[side], results[side]) for name, function in ACTIVATIONS.items()}
+        fitting = [name for name, residual in tried.items() if explains(residual, gap)]
+        fitting = plainest(fitting)
+        if len(fitting) != 1:
+            return None
+        names.append(fitting[0])
+        residual = max(residual, tried[fitting[0]])
+    return ((names[0], names[1]), residual) if names[0] != names[1] else None
