@@ -101,6 +101,15 @@ class Recorder:
             self._first_calls.clear()
             self.phase = ""
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record and count nothing of what is called meanwhile."""
+        phase, self.phase = self.phase, ""
+        try:
+            yield
+        finally:
+            self.phase = phase
+
     @property
     def scope(self) -> str:
         """The path of the module whose code is running; empty for the model itself."""

@@ -113,9 +113,9 @@ def coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, pr
             "exclusion, the first is "
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
-    # what must be zero everywhere to be excluded was looked at
-    unseen = (item for item in coverage.excluded_records if item.exclusion is None or not item.exclusion.zeros_only)
-    excluded = sum(item.side == LEGACY for item in unseen)
+    # what must be zero everywhere to be excluded was looked at, and what lies within a module is seen in what that gives
+    seen = [item for item in coverage.excluded_records if item.exclusion and (item.exclusion.zeros_only or item.exclusion.by)]
+    excluded = sum(item.side == LEGACY for item in coverage.excluded_records) - sum(item.side == LEGACY for item in seen)
     in_part = sum(coverage.selected.values())
     shares = (
         ("records", excluded + in_part, excluded + len(comparisons)),

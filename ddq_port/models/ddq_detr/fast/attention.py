@@ -24,7 +24,7 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
         query: Tensor,
         value: Tensor,
         query_pos: Tensor,
-        padding: Tensor | None,
+        key_padding_mask: Tensor | None,
         shapes: Sequence[tuple[int, int]],
         centres: Centres,
     ) -> Tensor:
@@ -34,7 +34,7 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
             query: [bs, num_queries, dim].
             value: [bs, num_tokens, dim].
             query_pos: [bs, num_queries, dim].
-            padding: [bs, num_tokens] bool, True where padded, or None.
+            key_padding_mask: [bs, num_tokens] bool, True where padded, or None.
             shapes: (h, w) of each level.
             centres: of the queries, in pixels of each level.
 
@@ -52,7 +52,7 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
         # over the samples of a head: [bs, num_queries, heads, levels * points] and back
         counts = logits.unflatten(-1, (self.num_heads, -1)).softmax(-1).flatten(2)
         summed = sampled_sum(
-            self.value_proj(value), shapes, centres, Samples(x, y, counts, self.num_heads), padding
+            self.value_proj(value), shapes, centres, Samples(x, y, counts, self.num_heads), key_padding_mask
         )
         return self.output_proj(summed) + query
 

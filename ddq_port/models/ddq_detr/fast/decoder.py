@@ -21,15 +21,15 @@ class FastDecoderOutput(NamedTuple):
     """What the decoder hands to the head.
 
     Attributes:
-        hidden_states: per layer [bs, num_queries_total, dim], normalised.
-        references: num_layers + 1 of [bs, num_queries_total, 4] cxcywh in [0, 1]; the first is the decoder's input.
-        active_masks: [num_layers, bs, num_matching] bool, the matching queries that entered a layer as distinct.
+        hidden_states: [num_layers, bs, num_queries_total, dim], normalised.
+        references: [num_layers + 1, bs, num_queries_total, 4] cxcywh in [0, 1]; the first is the decoder's input.
+        active_masks: per layer [bs, num_matching] bool, the matching queries that entered it as distinct.
         settled: [] bool, whether the selections came to an end; if not, all of this is of no use.
     """
 
-    hidden_states: list[Tensor]
-    references: list[Tensor]
-    active_masks: Tensor
+    hidden_states: Tensor
+    references: Tensor
+    active_masks: list[Tensor]
     settled: Tensor
 
 
@@ -48,7 +48,7 @@ class FastDecoder(DDQTransformerDecoder):
     def forward(
         self,
         query: Tensor,
-        memory: Tensor,
+        value: Tensor,
         tokens: Tokens,
         reference_points: Tensor,
         cls_branches: nn.ModuleList,
@@ -62,7 +62,7 @@ class FastDecoder(DDQTransformerDecoder):
 
         Args:
             query: [bs, num_queries_total, dim].
-            memory: of the encoder, [bs, num_tokens, dim].
+            value: encoder memory [bs, num_tokens, dim].
             tokens: shapes, padding and valid ratios of the memory.
             reference_points: [bs, num_queries_total, 4] cxcywh in [0, 1].
             cls_branches: class logits per layer, used to score queries for the selection.
@@ -83,8 +83,8 @@ class FastDecoder(DDQTransformerDecoder):
             query = layer(
                 query,
                 query_pos=query_pos,
-                value=memory,
-                padding=tokens.padding,
+                value=value,
+                key_padding_mask=tokens.padding,
                 shapes=tokens.shapes,
                 centres=box_centres(reference_points, tokens, num_points),
                 seen=seen,
@@ -103,8 +103,8 @@ class FastDecoder(DDQTransformerDecoder):
                 active_masks.append(active)
         # [num_layers - 1] -> []
         together = torch.stack(settled).all() if settled else active.new_ones(())
-        masks = torch.stack(active_masks)  # [num_layers, bs, num_matching]
-        return FastDecoderOutput(hidden_states, references, masks, together)
+        # [num_layers, bs, num_queries_total, dim], [num_layers + 1, bs, num_queries_total, 4] cxcywh in [0, 1]
+        return FastDecoderOutput(torch.stack(hidden_states), torch.stack(references), active_masks, together)
 
     def _encoding(self, boxes: Tensor, tokens: Tokens) -> Tensor:
         """Return sines and cosines of boxes [bs, n, 4] cxcywh, as shares of the first level: [bs, n, 2 * dim]."""

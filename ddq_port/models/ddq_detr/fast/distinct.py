@@ -167,6 +167,11 @@ def select_distinct(
     return _padded(tokens, valid, chosen, num_queries)
 
 
+def select_dense(scores: Tensor, max_num: int) -> Tensor:
+    """Return the indices of the ``max_num`` best scores of each image, [bs, n] of [bs, num_tokens], best first."""
+    return scores.sort(dim=1, descending=True).indices[:, :max_num]
+
+
 def _padded(tokens: Tensor, valid: Tensor, coords: Tensor, length: int) -> Proposals:
     short = length - tokens.shape[1]
     if short:

@@ -144,13 +144,19 @@ class FastEncoder(DDQTransformerEncoder):
         self.layers = ModuleList([kind(**self.layer_cfg) for kind in kinds])
         self.embed_dims = self.layers[0].embed_dims
 
-    def forward(self, tokens: Tokens) -> Tensor:
-        """Return the memory, [bs, num_tokens, dim]."""
+    def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor | None, tokens: Tokens) -> Tensor:
+        """Return the memory, [bs, num_tokens, dim].
+
+        Args:
+            query: features of the tokens, [bs, num_tokens, dim].
+            query_pos: their positions, [bs or 1, num_tokens, dim].
+            key_padding_mask: [bs, num_tokens] bool, True where padded, or None.
+            tokens: shapes and valid ratios.
+        """
         # of each level [bs, h * w], together [bs, num_tokens]
         per_level = [token_places(shape, tokens.valid_ratios[:, i]) for i, shape in enumerate(tokens.shapes)]
         x, y = (torch.cat(parts, 1) for parts in zip(*per_level))  # [bs, num_tokens] each
         centres = Centres(*pixel_centres(x, y, tokens))
-        query = tokens.features
         for layer in self.layers:
-            query = layer(query, tokens.positions, tokens.padding, tokens.shapes, centres)
+            query = layer(query, query_pos, key_padding_mask, tokens.shapes, centres)
         return query
