@@ -175,7 +175,7 @@ def judge_traces(
     if expect_digest is not None and not one.seal.startswith(expect_digest):
         raise TraceError(f"{legacy} has the digest {one.seal}; expected {expect_digest}.")
     try:
-        excluded = (*port.family.exclusions, *exclusions)
+        excluded = (*port.exclusions, *exclusions)
         verdict = with_asked(judge(one, two, port.mapping, excluded, _tolerance(tolerance, rtol, atol)), exclusions)
     except errors.UnmappedKeyError as error:
         raise TraceError(

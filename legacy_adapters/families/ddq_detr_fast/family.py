@@ -9,7 +9,7 @@ from converters.rules.mapping import Keep
 from legacy_adapters.family import Family, Form, Side, Variant
 from legacy_adapters.targets import ddq_detr as target
 
-from .not_made import NOT_MADE
+from .not_made import not_made
 
 
 def _forms(variant: Variant) -> tuple[Form, ...]:
@@ -28,7 +28,7 @@ FAMILY = Family(
     legacy=Side("this package, legacy numerics", Path("legacy.py")),
     new=Side("this package, fast numerics", target.SIDE.adapter.with_name("fast.py")),
     rules=(Keep("**"),),
-    exclusions=NOT_MADE,
+    exclusions=not_made,
     forms=_forms,
     class_rows=target.CLASS_ROWS,
     seeding=target.SEEDING,

@@ -104,7 +104,7 @@ class FastDDQDETR(DDQDETR, numerics=FAST):
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple[Tensor, Tensor]:
         prepared, _ = self._prepare(batch_inputs, batch_data_samples)
         output = self._decode(prepared, exact=True)
-        return self.bbox_head(output.hidden_states, output.references, prepared.layout)
+        return self.bbox_head(output.hidden_states, list(output.references), prepared.layout)
 
     def _decode(self, prepared: Prepared, exact: bool) -> FastDecoderOutput:
         return self.decoder(

@@ -93,7 +93,7 @@ class FastDDQDETRHead(DDQDETRHead):
             aux_enc_outputs_coord: their boxes [bs, num_dense, 4] cxcywh in [0, 1].
             objects: of the images.
         """
-        logits, boxes = self(hidden_states, references, query_layout)
+        logits, boxes = self(hidden_states, list(references), query_layout)
         with torch.autocast(logits.device.type, enabled=False):
             sizes = [query_layout.num_denoising, query_layout.num_matching, query_layout.num_dense]
             # each [num_layers, bs, n, num_classes] and [num_layers, bs, n, 4]
@@ -189,7 +189,7 @@ class FastDDQDETRHead(DDQDETRHead):
             batch_data_samples: need ``img_shape`` and, for ``rescale``, ``scale_factor``.
             rescale: divide the boxes by ``scale_factor``, back to the original image.
         """
-        logits, boxes = (x[0] for x in self(hidden_states, references, query_layout, last_only=True))
+        logits, boxes = (x[0] for x in self(hidden_states, list(references), query_layout, last_only=True))
         active = active_masks[-1]
         # one copy: [1 + bs]
         done, *counts = torch.cat([settled[None].long(), active.sum(1)]).tolist()
