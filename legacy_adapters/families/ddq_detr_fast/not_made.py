@@ -11,6 +11,7 @@ from typing import Iterator, Tuple
 from legacy_adapters.family import LEGACY, NEW, Exclusion, Variant
 
 _FOLDED = "the frozen normalisation is part of the convolution, whose output is made at once"
+_ENCODING = "without padding that of a row and that of a column are made, and not of each place"
 _HANDED_ON = "shapes, centres and keys are handed on in another form"
 _ONE_PROJECTION = "offsets and weights are one projection, whose samples are summed as they are taken"
 _BLOCKS = "blocks of queries that see each other, in place of a mask of all pairs"
@@ -34,6 +35,7 @@ def _of_model(layers: int) -> Iterator[Exclusion]:
     for name in ("conv1", "bn1", "relu"):
         yield from _within("backbone", (LEGACY,), "backbone." + name, _FOLDED)
     yield from _within("backbone.layer*.*", (LEGACY,), "backbone.layer*.*.*", _FOLDED)
+    yield from _within("encoder", (LEGACY, NEW), "positional_encoding", _ENCODING)
     for part in ("encoder", "decoder"):
         attention = "self_attn" if part == "encoder" else "cross_attn"
         sampling = "{}.layers.?.{}".format(part, attention)

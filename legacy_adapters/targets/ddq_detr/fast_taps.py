@@ -67,7 +67,7 @@ def _of_queries(model: torch.nn.Module) -> Tap:
     limit = model.num_queries
 
     def basis(
-        boxes: Tensor, scores: Tensor, candidates: Tensor, selection: DistinctSelection, sweeps: int | None
+        boxes: Tensor, scores: Tensor, candidates: Tensor, selection: DistinctSelection, *how: Any
     ) -> list[dict]:
         xyxy = bbox_cxcywh_to_xyxy(boxes)
         return [

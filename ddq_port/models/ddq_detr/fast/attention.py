@@ -137,7 +137,7 @@ def feed_forward(ffn: FFN, x: Tensor) -> Tensor:
     """
     first, second = ffn.layers[0][0], ffn.layers[1]
     activation = ffn.layers[0][1]
-    if torch.is_grad_enabled() or x.device.type != "cpu":
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return x + second(activation(first(x)))
     rows = x.reshape(-1, x.shape[-1])  # [bs * n, dim]
     output = torch.empty_like(rows)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..decoder import DDQTransformerDecoder
 from ..queries import QueryLayout
 from .attention import SeenPairs
-from .distinct import SWEEPS, Kept, still_distinct
+from .distinct import SWEEPS, Kept, Suppression, still_distinct, suppress
 from .encoder import Tokens, box_centres
 from .layers import FastDecoderLayer
 
@@ -57,6 +57,7 @@ class FastDecoder(DDQTransformerDecoder):
         query_layout: QueryLayout,
         num_groups: int,
         exact: bool,
+        suppression: Suppression = suppress,
     ) -> FastDecoderOutput:
         """Run all layers.
 
@@ -71,8 +72,10 @@ class FastDecoder(DDQTransformerDecoder):
             query_layout: division of the query axis.
             num_groups: of denoising queries, at least 1.
             exact: ask the device after each sweep of a selection; always so on a CPU.
+            suppression: what selects, in place of :func:`~.distinct.suppress`.
         """
-        layout, sweeps = query_layout, None if exact or query.device.type == "cpu" else SWEEPS
+        layout = query_layout
+        how = None if exact or query.device.type == "cpu" else SWEEPS, suppression
         seen = SeenPairs(layout.num_denoising, num_groups, layout.num_matching, query.device)
         num_points = self.layers[0].cross_attn.num_points
         active = torch.ones(len(query), layout.num_matching, dtype=torch.bool, device=query.device)
@@ -97,7 +100,7 @@ class FastDecoder(DDQTransformerDecoder):
             # "look forward twice" of DINO: the head sees the box before it is detached
             references.append(refined)
             if lid < self.num_layers - 1:
-                kept, active = self._distinct(query, reference_points, cls_branches[lid], active, layout, sweeps)
+                kept, active = self._distinct(query, reference_points, cls_branches[lid], active, layout, how)
                 survivors = kept.mask
                 settled.append(kept.settled)
                 active_masks.append(active)
@@ -113,9 +116,9 @@ class FastDecoder(DDQTransformerDecoder):
 
     def _distinct(
         self, query: Tensor, boxes: Tensor, cls_branch: nn.Module, candidates: Tensor, layout: QueryLayout,
-        sweeps: int | None,
+        how: tuple[int | None, Suppression],
     ) -> tuple[Kept, Tensor]:  # fmt: skip
         """Return survivors and active queries, both [bs, num_matching] bool."""
         with torch.no_grad():
             scores = cls_branch(layout.matching(query)).sigmoid().max(-1).values  # [bs, num_matching]
-            return still_distinct(layout.matching(boxes), scores, candidates, self.selection, sweeps)
+            return still_distinct(layout.matching(boxes), scores, candidates, self.selection, *how)

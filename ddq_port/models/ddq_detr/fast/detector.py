@@ -91,6 +91,12 @@ class FastDDQDETR(DDQDETR, numerics=FAST):
                 return terms
         raise RuntimeError("a selection of distinct queries that was followed to its end has none")
 
+    def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum the loss terms as mmengine does; what is logged is copied to the host in one piece."""
+        total, terms = super().parse_losses(losses)
+        on_host = torch.stack([term.detach() for term in terms.values()]).cpu()  # [number of terms]
+        return total, dict(zip(terms, on_host.unbind()))
+
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with their detections; arguments as of mmdet's detectors."""
         prepared, _ = self._prepare(batch_inputs, batch_data_samples)
