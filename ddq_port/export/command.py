@@ -28,7 +28,7 @@ from .writing import LEAST, ONNX, PROGRAM, Form, write
 
 _NEEDED = {ONNX: ("onnx", "onnxscript"), PROGRAM: ()}
 #: (h, w) of the images that a file of any size is tried with.
-_TRIED = ((64, 96), (100, 75), (160, 160), (131, 257), (320, 224))
+_TRIED = ((65, 97), (100, 75), (160, 160), (131, 257), (320, 224))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .nms import onnx_forms
 ONNX, PROGRAM = ".onnx", ".pt2"
 OPSET = 20
 #: Heights and widths that a file of any size takes, in pixels.
-LEAST, MOST = 64, 4096
+LEAST, MOST = 65, 4096
 #: Size of the image that is followed through the model; of a file of any size only an example.
 _EXAMPLE = (224, 288)
 INPUT, OUTPUTS = "image", ("boxes", "scores", "labels")
@@ -88,7 +88,11 @@ def write(detector: OneImage, file: Path, form: Form) -> None:
 
 def _program(detector: OneImage, example: torch.Tensor, shapes: Any) -> torch.export.ExportedProgram:
     try:
-        return torch.export.export(detector, (example,), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(
+            detector, (example,), dynamic_shapes=shapes, strict=False,
+            # a size that torch cannot prove to divide another is looked at when the program runs
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )  # fmt: skip
     except Exception as error:  # of torch's tracer, whatever the model's code leads it to
         hint = "" if shapes is None else "; pass --size HxW for a file of one size"
         told = " ".join(str(error).split())[:300]

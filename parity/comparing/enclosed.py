@@ -6,7 +6,7 @@ A port may compute what a module gives without the calls within, or with other o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -50,14 +50,12 @@ class Enclosing:
         outputs: of which an output was compared.
         gradients: of which the gradient of an output was compared.
         expected: that have a gradient of an output on the legacy side.
-        all_outputs: that have an output on the legacy side.
         mapping: gives names on the new side.
     """
 
     outputs: Collection[_Place]
     gradients: Collection[_Place]
     expected: Collection[_Place]
-    all_outputs: Collection[_Place]
     mapping: NameMapping
 
     @classmethod
@@ -73,13 +71,12 @@ class Enclosing:
         for pair in pairs:
             if pair.new.kind in seen:
                 seen[pair.new.kind].add((pair.new.phase, pair.new.name))
-        there: dict[str, set[_Place]] = {kind: set() for kind in OUTPUTS}
-        for record in legacy:
-            if record.kind in there:
-                there[record.kind].add((record.phase, mapping.map_module(record.name) or record.name))
-        return cls(
-            seen[Kind.MODULE_OUT], seen[Kind.OUT_GRAD], there[Kind.OUT_GRAD], there[Kind.MODULE_OUT], mapping
-        )
+        expected = {
+            (record.phase, mapping.map_module(record.name) or record.name)
+            for record in legacy
+            if record.kind == Kind.OUT_GRAD
+        }
+        return cls(seen[Kind.MODULE_OUT], seen[Kind.OUT_GRAD], expected, mapping)
 
     def confirmed(self, item: Unpaired) -> Unpaired:
         """Take the exclusion away from a record for which nothing was compared in its place."""
@@ -89,12 +86,11 @@ class Enclosing:
         return replace(item, exclusion=None)
 
     def _is_seen(self, item: Unpaired, by: str) -> bool:
-        places = list(self._places(item, by))
-        return bool(places) and all(
-            place in self.outputs and (place in self.gradients or place not in self.expected) for place in places
-        )
+        place = item.record.phase, self._module(item, by)
+        return place in self.outputs and (place in self.gradients or place not in self.expected)
 
-    def _places(self, item: Unpaired, by: str) -> Iterator[_Place]:
+    def _module(self, item: Unpaired, by: str) -> str:
+        """Return the path of the module that is compared in the place of a record."""
         record = item.record
         name = record.name
         if item.side == LEGACY:
@@ -103,13 +99,7 @@ class Enclosing:
         # an output is not seen in itself
         longest = len(parts) - (record.kind in OUTPUTS)
         around = (".".join(parts[:length]) for length in range(longest, 0, -1))
-        inmost = next((path for path in around if _fits(by, path)), None)
-        if inmost is not None:
-            yield record.phase, inmost
-            return
-        for phase, path in self.all_outputs:
-            if phase == record.phase and path != name and _fits(by, path):
-                yield phase, path
+        return next((path for path in around if _fits(by, path)), by if by != name else "")
 
 
 def _fits(pattern: str, path: str) -> bool:
