@@ -37,7 +37,7 @@ def _(boxes: Tensor, ranks: Tensor, iou_threshold: float, max_num: int) -> Tenso
 
 
 def onnx_forms() -> dict[Callable, Callable]:
-    """Return what stands for the operator in ONNX, for ``torch.onnx.export``."""
+    """Return what stands for the operator in ONNX, for ``torch.onnx.export``, and for a stable sort, which it lacks."""
     from onnxscript import opset20 as op
 
     def nms_of_onnx(boxes: Any, ranks: Any, iou_threshold: float, max_num: int) -> Any:
@@ -53,7 +53,12 @@ def onnx_forms() -> dict[Callable, Callable]:
         both = op.Concat(kept, missing, axis=0)  # [kept + max_num]
         return op.Slice(both, *(op.Constant(value_ints=[x]) for x in (0, max_num, 0)))
 
-    return {torch.ops.ddq_port.nms.default: nms_of_onnx}
+    def sort_of_onnx(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+        # of equal numbers the first comes first, as ONNX has it
+        size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
+        return op.TopK(x, size, axis=dim, largest=int(descending))
+
+    return {torch.ops.ddq_port.nms.default: nms_of_onnx, torch.ops.aten.sort.stable: sort_of_onnx}
 
 
 def suppress(boxes: Tensor, candidates: Tensor, iou_threshold: float, sweeps: int | None, edge: Tensor) -> Kept:
