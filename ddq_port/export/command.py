@@ -24,7 +24,7 @@ from legacy_adapters.ground.console import DONE, message
 
 from .detector import ExportError, OneImage
 from .session import Exported, Found, agreement
-from .writing import LEAST, ONNX, PROGRAM, Form, write
+from .writing import ONNX, PROGRAM, Form, write
 
 _NEEDED = {ONNX: ("onnx", "onnxscript"), PROGRAM: ()}
 #: (h, w) of the images that a file of any size is tried with.
