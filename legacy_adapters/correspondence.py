@@ -30,9 +30,9 @@ class Exclusion:
         reason: for the report.
         zeros_only: exclude only what is zero or False everywhere.
         by: path of the module, as the new side names it, that is compared in their place; ``*`` stands for one part of
-            a path. It is the innermost one that fits around such a record, or the one of this very path elsewhere. Its output
-            must have been compared in the same phase, and the gradient of its output where the legacy side has one; else
-            nothing is excluded. What has another shape on the two sides has no twin then.
+            a path. It is the innermost one that fits around such a record, or the one of this very path elsewhere. Its
+            output must have been compared in the same phase, and the gradient of its output where the legacy side has
+            one; else nothing is excluded. What has another shape on the two sides has no twin then.
         apart: with ``by``: such calls are on other things on the two sides, and never pair.
     """
 

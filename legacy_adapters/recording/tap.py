@@ -32,9 +32,9 @@ class Tap:
             :data:`legacy_adapters.tasks.probes.PHASE`; None for none.
         first: name of the function's first parameter: a call that passes it by name is taken as one that does not.
         many: the function decides for several samples at once, such as all images of a batch. ``basis`` and ``read``
-            then give a list with an entry for each, which are recorded as if each were decided by a call of its own, and
-            ``write`` takes a list of decisions, empty where the side's own stands, and before the call's arguments the
-            result of the function.
+            then give a list with an entry for each, recorded as if each were decided by a call of its own, and ``write``
+            takes a list of decisions, empty where the side's own stands, and the function's result before the call's
+            arguments.
     """
 
     owner: Any

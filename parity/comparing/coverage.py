@@ -47,7 +47,7 @@ class Coverage:
     Attributes:
         legacy_leaf_calls: calls of modules without children on the legacy side.
         paired_leaf_calls: those with a twin call on the new side.
-        excluded_leaf_calls: calls on the legacy side of which an output is excluded, and not seen in the module around it.
+        excluded_leaf_calls: calls on the legacy side of which an output is excluded and not seen in the module around.
         lone_calls: calls of either side without a twin and without an exclusion of all that they recorded.
         excluded_records: unpaired records covered by a written exclusion.
         explained_records: unpaired records whose values are compared elsewhere, see :mod:`.echoes`.

@@ -107,7 +107,7 @@ def pair(
             another shape has no twin.
         is_turned: tells of what such a module takes or gives whether it is laid out otherwise in the same shape; then it
             has no twin, either.
-        has_no_twin: tells of two records of one name whether they are of other calls all the same, see :mod:`.enclosed`.
+        has_no_twin: tells of two records of one name whether they are of other calls all the same: :mod:`.enclosed`.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.

@@ -1,4 +1,4 @@
-"""Records that a side does not make, because it computes a module in another way, are seen in what that module gives."""
+"""Records that a side does not make, because it computes a module in another way, are seen in what the module gives."""
 
 import pytest
 

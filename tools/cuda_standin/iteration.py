@@ -111,7 +111,8 @@ def _batch() -> dict[str, list[Any]]:
         inputs.append(torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator))
         corner = torch.rand(number, 2, generator=generator) * 0.6
         boxes = torch.cat([corner, corner + 0.3], 1) * torch.tensor([width, height] * 2)
-        sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0)))
+        size = (height, width)
+        sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
         sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(number) % 3)
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)

@@ -36,14 +36,15 @@ def _of_model(layers: int) -> Iterator[Exclusion]:
         yield from _within("backbone", (LEGACY,), "backbone." + name, _FOLDED)
     yield from _within("backbone.layer*.*", (LEGACY,), "backbone.layer*.*.*", _FOLDED)
     yield from _within("encoder", (LEGACY, NEW), "positional_encoding", _ENCODING)
-    for part in ("encoder", "decoder"):
-        attention = "self_attn" if part == "encoder" else "cross_attn"
-        sampling = "{}.layers.?.{}".format(part, attention)
+    for part, attention in (("encoder", "self_attn"), ("decoder", "cross_attn")):
+        layer, of_layer = part + ".layers.*", part + ".layers.?"  # as a pattern of paths, and of names
         for name in ("sampling_offsets", "attention_weights", "dropout"):
-            yield from _within("{}.layers.*.{}".format(part, attention), (LEGACY,), sampling + "." + name, _ONE_PROJECTION)
-        for name, module in (("", ""), (".layers.?", ".layers.*"), (".layers.?." + attention, ".layers.*." + attention)):
-            yield from _within(part + module, (LEGACY,), part + name, _HANDED_ON, _GIVEN)
-        yield from _within(part + ".layers.*", (LEGACY, NEW), part + ".layers.?.ffn*", _ROWS)
+            inside = "{}.{}.{}".format(of_layer, attention, name)
+            yield from _within("{}.{}".format(layer, attention), (LEGACY,), inside, _ONE_PROJECTION)
+        yield from _within(part, (LEGACY,), part, _HANDED_ON, _GIVEN)
+        yield from _within(layer, (LEGACY,), of_layer, _HANDED_ON, _GIVEN)
+        yield from _within("{}.{}".format(layer, attention), (LEGACY,), "{}.{}".format(of_layer, attention), _HANDED_ON, _GIVEN)
+        yield from _within(layer, (LEGACY, NEW), of_layer + ".ffn*", _ROWS)
     attention = "decoder.layers.*.self_attn"
     yield from _within(attention, (LEGACY,), "decoder.layers.?.self_attn", _BLOCKS, _GIVEN)
     yield from _within(attention, (LEGACY, NEW), "decoder.layers.?.self_attn.*", _BLOCKS)
@@ -62,8 +63,9 @@ def _of_choice(layers: int) -> Iterator[Exclusion]:
         yield from _within("encoder", both, name, _CHOSEN, _GRADIENTS, apart=True)
         yield from _within("encoder", (NEW,), name, _CHOSEN)
     for kind in ("", "aux_"):
-        yield from _within("encoder", both, "bbox_head.{}cls_branches.{}".format(kind, layers), _CHOSEN, _GRADIENTS, apart=True)
-        yield from _within("encoder", (NEW,), "bbox_head.{}cls_branches.{}".format(kind, layers), _CHOSEN)
+        classes = "bbox_head.{}cls_branches.{}".format(kind, layers)
+        yield from _within("encoder", both, classes, _CHOSEN, _GRADIENTS, apart=True)
+        yield from _within("encoder", (NEW,), classes, _CHOSEN)
         yield from _within("encoder", both, "bbox_head.{}reg_branches.{}*".format(kind, layers), _CHOSEN, apart=True)
 
 

@@ -75,7 +75,9 @@ def _of_queries(model: torch.nn.Module) -> Tap:
             for image, some in enumerate(candidates)
         ]
 
-    def read(result: tuple[Kept, Tensor], boxes: Tensor, scores: Tensor, candidates: Tensor, *args: Any) -> list[Decision]:
+    def read(
+        result: tuple[Kept, Tensor], boxes: Tensor, scores: Tensor, candidates: Tensor, *args: Any
+    ) -> list[Decision]:
         order = scores.float().sort(dim=1, descending=True, stable=True).indices  # [bs, num_matching]
         ranked = zip(order, result[0].mask, candidates)
         # queries of an image, best first -> their numbers among its candidates
@@ -96,7 +98,7 @@ def _of_queries(model: torch.nn.Module) -> Tap:
 
     def probe() -> Iterator[tuple]:
         threshold, like = model.selection.iou_threshold, next(model.parameters())
-        # the first of its two sets: all pairs of the second's 10,000 boxes would take 400 MB, and no decoder has as many
+        # the first of two sets: all pairs of the second's 10,000 boxes take 400 MB, and no decoder has as many
         boxes, scores = next(probes.boxes_at_threshold(threshold, limit, like))
         everyone = torch.ones_like(scores, dtype=torch.bool)[None]
         yield bbox_xyxy_to_cxcywh(boxes)[None], scores[None], everyone, model.selection, None

@@ -1,7 +1,7 @@
 """Adapter of an exported DDQ-DETR: ONNX Runtime detects, as a side of ``ddq-parity eval``.
 
-The model is exported from the weights that the side is given. One with a ResNet takes images of any size; of any other one
-file is made for each size.
+The model is exported from the weights that the side is given. One with a ResNet takes images of any size; of any other
+one file is made for each size.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class OnnxDetector(mmdet3.Detector):
         names = ("ori_shape", "img_shape", "pad_shape", "batch_input_shape", "scale_factor")
         meta = {name: [float(x) for x in told[name]] for name in names if name in told}
         scale = found.boxes.new_tensor(told["scale_factor"]).repeat(2)  # [4] of x, y, x, y
-        return dict(input=batch["inputs"], meta=meta, bboxes=found.boxes / scale, scores=found.scores, labels=found.labels)
+        results = dict(bboxes=found.boxes / scale, scores=found.scores, labels=found.labels)
+        return dict(input=batch["inputs"], meta=meta, **results)
 
     def _file(self, size: tuple[int, int]) -> Exported:
         key = None if self._any_size else size
