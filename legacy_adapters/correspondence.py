@@ -19,7 +19,8 @@ MODULE, LOSS, TAP = "module", "loss", "tap"
 class Exclusion:
     """A kind of record that one side has and the other has no use for.
 
-    A pair is always compared: an exclusion only accounts for records that have no twin.
+    A pair is always compared: an exclusion only accounts for records that have no twin. One with ``by`` is for a module
+    that the other side computes in another way, without the calls within: these are then seen in what it gives.
 
     Attributes:
         side: ``legacy`` or ``new``.
@@ -28,6 +29,11 @@ class Exclusion:
         slot: glob of slots.
         reason: for the report.
         zeros_only: exclude only what is zero or False everywhere.
+        by: path of the module, as the new side names it, that is compared in their place; ``*`` stands for one part of
+            a path. It is the innermost one that fits around such a record, or the one of this very path elsewhere. Its
+            output must have been compared in the same phase, and the gradient of its output where the legacy side has
+            one; else nothing is excluded. What has another shape on the two sides has no twin then.
+        apart: with ``by``: such calls are on other things on the two sides, and never pair.
     """
 
     side: str
@@ -36,6 +42,8 @@ class Exclusion:
     slot: str
     reason: str
     zeros_only: bool = False
+    by: str = ""
+    apart: bool = False
 
     def covers(self, side: str, record: Any) -> bool:
         """Tell whether a record of a side is of this kind."""

@@ -207,7 +207,7 @@ class Family:
         new: the port.
         rules: how weights are renamed: a table of ``converters.rules.mapping``, a function that makes one for a variant,
             or the path of a file of rules.
-        exclusions: records that one side has and the other has no use for.
+        exclusions: records that one side has and the other has no use for; or a function that makes them for a variant.
         aliases: other names of modules without parameters, loss terms and taps; or a function that makes them for a
             variant.
         forms: of what the legacy side records in another form; or a function that makes them for a variant.
@@ -239,7 +239,7 @@ class Family:
     legacy: Side
     new: Side
     rules: Union[Sequence[Any], Callable[[Variant], Sequence[Any]], str, Path]
-    exclusions: Tuple[Exclusion, ...] = ()
+    exclusions: Union[Sequence[Exclusion], Callable[[Variant], Sequence[Exclusion]]] = ()
     aliases: Union[Sequence[Alias], Callable[[Variant], Sequence[Alias]]] = ()
     forms: Union[Sequence[Form], Callable[[Variant], Sequence[Form]]] = ()
     paddings: Union[Sequence[Padding], Callable[[Variant], Sequence[Padding]]] = ()

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from converters.cli.main import cli as convert
+from ddq_port.export.cli import cli as export
 from ddq_port.training.cli import cli as train
 from ddq_port.training.eval_cli import cli as evaluate
 from legacy_adapters import registry
@@ -23,7 +24,9 @@ from parity.cli.main import cli as parity
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-COMMANDS = {"ddq-convert": convert, "ddq-parity": parity, "ddq-train": train, "ddq-eval": evaluate}
+COMMANDS = {
+    "ddq-convert": convert, "ddq-parity": parity, "ddq-train": train, "ddq-eval": evaluate, "ddq-export": export,
+}  # fmt: skip
 MODULES = {"parity": parity, "converters": convert, "ddq_port.training": train, "ddq_port.training.eval_cli": evaluate}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
 #: Programs of others; what they are given is theirs.

@@ -14,6 +14,7 @@ from converters.rules import rule_file
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping, Rule
 from legacy_adapters import registry
+from legacy_adapters.correspondence import Exclusion
 from legacy_adapters.family import Family, FamilyError, Seeding, Variant
 from legacy_adapters.ground.names import NEW
 
@@ -52,6 +53,18 @@ class Port:
             return Mapping(self.family.name, rules, self.family.class_keys, **more)
         except (MappingError, OSError) as error:
             raise FamilyError(f"The rules of family `{self.family.name}` cannot be used: {error}") from error
+
+    @property
+    def exclusions(self) -> tuple[Exclusion, ...]:
+        """Records that one side has and the other has no use for.
+
+        Raises:
+            FamilyError: if they cannot be used.
+        """
+        try:
+            return _listed(self.family, "exclusions", self.variant)
+        except MappingError as error:
+            raise FamilyError(f"The exclusions of family `{self.family.name}` cannot be used: {error}") from error
 
     @property
     def classes(self) -> int | None:
@@ -142,7 +155,7 @@ def _file(of: Port) -> Path | None:
 
 
 def _listed(family: Family, name: str, variant: Variant) -> tuple[Any, ...]:
-    """Return the aliases, forms or former names of a variant, which the mapping checks."""
+    """Return the aliases, forms, exclusions or former names of a variant."""
     listed = getattr(family, name)
     listed = registry.called(family, name, variant) if callable(listed) else listed
     if not isinstance(listed, Sequence):

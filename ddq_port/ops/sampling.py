@@ -5,7 +5,7 @@ points are offsets of a few pixels around the centre that a query has on each le
 
 On a CPU each output is a weighted sum of rows of a table, four for each sample, which ``embedding_bag`` takes without
 making an intermediate. Queries are taken in chunks, so that indices and weights stay in the cache; the backward pass
-makes them again. Elsewhere ``grid_sample`` is summed level by level.
+makes them again. Elsewhere, and where torch writes a graph of operators down, ``grid_sample`` is summed level by level.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def sampled_sum(
     where = (centres.x, centres.y, centres.width, centres.height)
     if padding is not None:
         value = value.masked_fill(padding[..., None], 0.0)
-    if value.device.type == "cpu":
+    if value.device.type == "cpu" and not torch.compiler.is_compiling():
         return _SampledSum.apply(value, x, y, weights, where, tuple(shapes), samples.num_heads)
     return _by_grid_sample(value, x, y, weights, where, shapes, samples.num_heads)
 

@@ -120,6 +120,15 @@ class Recorder:
             self._first_calls.clear()
             self.phase = ""
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record and count nothing of what is called meanwhile."""
+        phase, self.phase = self.phase, ""
+        try:
+            yield
+        finally:
+            self.phase = phase
+
     @property
     def has_calls(self) -> bool:
         """Tell whether a module was called within a phase."""

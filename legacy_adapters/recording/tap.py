@@ -31,6 +31,10 @@ class Tap:
         probe: gives arguments of further calls, which the worker makes after an inference, in the phase
             :data:`legacy_adapters.tasks.probes.PHASE`; None for none.
         first: name of the function's first parameter: a call that passes it by name is taken as one that does not.
+        many: the function decides for several samples at once, such as all images of a batch. ``basis`` and ``read``
+            then give a list with an entry for each, recorded as if each were decided by a call of its own, and ``write``
+            takes a list of decisions, empty where the side's own stands, and the function's result before the call's
+            arguments.
     """
 
     owner: Any
@@ -43,6 +47,7 @@ class Tap:
     basis: Optional[Callable[..., Dict[str, Any]]] = None
     probe: Optional[Callable[[], Iterable[Tuple[Any, ...]]]] = None
     first: str = "input"
+    many: bool = False
 
 
 def holds(module: ModuleType, ids: AbstractSet[int]) -> bool:

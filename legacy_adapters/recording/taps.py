@@ -76,6 +76,8 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
             return original(*args, **kwargs)
         watch.running = True  # in a float64 run torch hands the call on to the wrapper once more
         try:
+            if tap.many:
+                return original(*args, **kwargs) if in_backward() else watched_many(name, *args, **kwargs)
             return (repeated if in_backward() else watched)(name, *args, **kwargs)
         finally:
             watch.running = False
@@ -104,6 +106,21 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
         if tap.random:
             recorder.note_random()
         return own if forced is None else forced
+
+    def watched_many(name: str, *args: Any, **kwargs: Any) -> Any:
+        own = original(*args, **kwargs)
+        with recorder.paused():  # what is computed to tell what decisions rest on is no part of the run
+            bases, decisions = tap.basis(*args, **kwargs), tap.read(own, *args, **kwargs)
+        forced: List[Decision] = []
+        for basis, decision in zip(bases, decisions):
+            call = recorder.next_call(kinds.TAP, name)
+            recorder.add(kinds.BASIS, name, call, basis)
+            recorder.add(kinds.TAP, name, call, decision)
+            forced.append(replay.decision(recorder.phase, name, call, basis) if replay is not None else {})
+        if not any(forced):
+            return own
+        with recorder.paused():
+            return tap.write(forced, own, *args, **kwargs)
 
     def repeated(name: str, *args: Any, **kwargs: Any) -> Any:
         basis = tap.basis(*args, **kwargs) if tap.basis is not None else None

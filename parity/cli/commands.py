@@ -192,7 +192,7 @@ def judge_traces(
         _write_files(files, verdict, _audited(files, legacy))
         return verdict
     try:
-        excluded = (*port.family.exclusions, *exclusions)
+        excluded = (*port.exclusions, *exclusions)
         verdict = with_asked(judge(one, two, port.mapping, excluded, tolerance_of(tolerance, rtol, atol)), exclusions)
     except errors.UnmappedKeyError as error:
         raise TraceError(

@@ -47,7 +47,7 @@ class Coverage:
     Attributes:
         legacy_leaf_calls: calls of modules without children on the legacy side.
         paired_leaf_calls: those with a twin call on the new side.
-        excluded_leaf_calls: calls on the legacy side of which an output is excluded.
+        excluded_leaf_calls: calls on the legacy side of which an output is excluded and not seen in the module around.
         lone_calls: calls of either side without a twin and without an exclusion of all that they recorded.
         excluded_records: unpaired records covered by a written exclusion.
         explained_records: unpaired records whose values are compared elsewhere, see :mod:`.echoes`.
@@ -71,6 +71,11 @@ class Coverage:
     gradient_only_on: Mapping[str, tuple[str, ...]]
     permuted: Mapping[str, int]
     selected: Mapping[str, int]
+
+    @property
+    def enclosed_records(self) -> tuple[Unpaired, ...]:
+        """Return the excluded records that are seen in what the module around them gives."""
+        return tuple(item for item in self.excluded_records if item.exclusion is not None and item.exclusion.by)
 
     @property
     def gradients_on_one_side(self) -> tuple[str, ...]:
@@ -188,7 +193,7 @@ def _calls(side: Recording, one_name: Callable[[str], str], which: str = "leaf_c
 
 
 def _is_excluded(item: Unpaired) -> bool:
-    return item.exclusion is not None
+    return item.exclusion is not None and not item.exclusion.by
 
 
 def _is_accounted(item: Unpaired) -> bool:

@@ -84,6 +84,7 @@ def pair(
     keys: Mapping[Key, Key] | None = None,
     changed: Collection[str] = (),
     is_turned: Callable[[Record, Record], bool] = lambda one, two: False,
+    has_no_twin: Callable[[Record, Record], bool] = lambda one, two: False,
 ) -> Pairing:
     """Pair by phase, kind and name; calls, decisions and slots as in :mod:`.twins`.
 
@@ -106,6 +107,7 @@ def pair(
             another shape has no twin.
         is_turned: tells of what such a module takes or gives whether it is laid out otherwise in the same shape; then it
             has no twin, either.
+        has_no_twin: tells of two records of one name whether they are of other calls all the same: :mod:`.enclosed`.
 
     Raises:
         DuplicateRecordError: if one side has two records of one key.
@@ -121,10 +123,13 @@ def pair(
     pairs = tuple(Pair(record, twins[key], scopes[record.scope]) for key, record in ours.items() if key in twins)
     other = [
         one for one in pairs
-        if one.legacy.kind in OF_MODULES and one.legacy.name in changed
-        and (one.legacy.shape != one.new.shape or is_turned(one.legacy, one.new))
+        if has_no_twin(one.legacy, one.new) or (
+            one.legacy.kind in OF_MODULES and one.legacy.name in changed
+            and (one.legacy.shape != one.new.shape or is_turned(one.legacy, one.new))
+        )
     ]  # fmt: skip
-    pairs = tuple(one for one in pairs if not any(one is two for two in other)) if other else pairs
+    split = {id(one) for one in other}
+    pairs = tuple(one for one in pairs if id(one) not in split)
     lonely: list[tuple[str, Record]] = [(LEGACY, record) for key, record in ours.items() if key not in twins]
     lonely += [(NEW, record) for key, record in twins.items() if key not in ours]
     lonely += [item for one in other for item in ((LEGACY, one.legacy), (NEW, one.new))]

@@ -221,6 +221,7 @@ def exclusion_lines(verdict: Verdict) -> list[str]:
     counts.update(dict.fromkeys(verdict.idle_exclusions, 0))
     return [
         f"{count} x {exclusion.side} {exclusion.kind} {exclusion.name} {exclusion.slot}: {exclusion.reason}"
+        + (f"; compared in their place: {exclusion.by}" if exclusion.by else "")
         for exclusion, count in counts.items()
         if exclusion is not None
     ]

@@ -198,6 +198,7 @@ def coverage_dict(coverage: Coverage) -> dict[str, Any]:
         "paired_leaf_calls": coverage.paired_leaf_calls,
         "excluded_leaf_calls": coverage.excluded_leaf_calls,
         "excluded_records": len(coverage.excluded_records),
+        "enclosed_records": len(coverage.enclosed_records),
         "compared_elsewhere": [unpaired_name(item) for item in coverage.explained_records],
         "unaccounted": [unpaired_name(item) for item in coverage.unaccounted],
         "never_executed": {side: list(names) for side, names in coverage.never_executed.items()},

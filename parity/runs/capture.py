@@ -83,4 +83,4 @@ def check(
     new_reference = sides.new(NEW + FLOAT64, dtype="float64", decide=False, checks=checks, **given)
     progress("comparing")
     port, evidence = golden.task.port, GoldenEvidence(golden, new, new_reference)
-    return ended(judge(golden, new, port.mapping, port.family.exclusions, Tolerance(DERIVED), evidence))
+    return ended(judge(golden, new, port.mapping, port.exclusions, Tolerance(DERIVED), evidence))

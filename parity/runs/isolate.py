@@ -83,7 +83,7 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             message = f"{folder}/run.json is not of `ddq-parity run`: {type(error).__name__} {error}."
             raise TraceError(message) from error
-        return cls(folder.absolute(), tolerance, limit, port, (*port.family.exclusions, *exclusions))
+        return cls(folder.absolute(), tolerance, limit, port, (*port.exclusions, *exclusions))
 
     def job(self, run: str) -> Job:
         """Return the job of a run of the new side that was made here.

@@ -248,7 +248,7 @@ class RunOptions:
     @property
     def excluded(self) -> tuple[Exclusion, ...]:
         """Every exclusion, those of the family first."""
-        return (*self.task.port.family.exclusions, *self.exclusions)
+        return (*self.task.port.exclusions, *self.exclusions)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; paths are written as text."""

@@ -14,6 +14,7 @@ from legacy_adapters.tasks import probes
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
 from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, cover
+from ..comparing.enclosed import Enclosing, has_no_twin
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
 from ..comparing.regrouped import changed_modules, is_turned, regroupings
@@ -100,7 +101,8 @@ def case_of(
         ours, theirs = without(ours), without(theirs)
     regrouped, changed = regroupings(legacy, new, mapping), changed_modules(legacy, mapping)
     turned = (lambda one, two: False) if near is None else partial(is_turned, likeness=near)
-    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed, turned)
+    enclosed = partial(has_no_twin, exclusions=tuple(exclusion for exclusion in exclusions if exclusion.by))
+    pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed, turned, enclosed)
     if stop is not None:
         pairing = until_stop(pairing, new)
     compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
@@ -112,7 +114,8 @@ def case_of(
     modules = {side: {path for one in regrouped for path in one.lone[side]} for side in (LEGACY, NEW)}
     modules[LEGACY] |= changed
     modules[NEW] |= {mapping.map_module(path) for path in changed}
-    confirmed = [_confirmed(item) for item in pairing.unpaired]
+    enclosing = Enclosing.of(pairing.pairs, ours, mapping)
+    confirmed = [enclosing.confirmed(_confirmed(item)) for item in pairing.unpaired]
     taken = new.coverage.get("parameters")
     unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules, taken)
     compared = {pair.legacy.key for pair in pairing.pairs}

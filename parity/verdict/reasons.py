@@ -13,7 +13,7 @@ from legacy_adapters.training.phases import phase_of
 from ..comparing.compare import EXACT, Comparison, Tolerance
 from ..comparing.coverage import Coverage
 from ..comparing.derived import Finding, too_loose
-from ..comparing.pairing import LEGACY, NEW
+from ..comparing.pairing import LEGACY, NEW, Unpaired
 from ..traces.kinds import COMPUTED, Kind
 from ..traces.trace import Recording
 from .case import Case
@@ -114,9 +114,7 @@ def coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, pr
             "exclusion, the first is "
             f"{first.record.kind} `{first.record.name}`{slot} of the {first.side} side."
         )
-    # what must be zero everywhere to be excluded was looked at
-    unseen = (item for item in coverage.excluded_records if item.exclusion is None or not item.exclusion.zeros_only)
-    excluded = sum(item.side == LEGACY for item in unseen)
+    excluded = sum(item.side == LEGACY and not _is_seen(item) for item in coverage.excluded_records)
     in_part = sum(coverage.selected.values())
     shares = (
         ("records", excluded + in_part, excluded + len(comparisons)),
@@ -138,6 +136,11 @@ def coverage_reasons(comparisons: tuple[Comparison, ...], coverage: Coverage, pr
         names = ", ".join(f"`{name}`" for name in coverage.gradients_on_one_side[:3])
         reasons.append(f"Parameters get a gradient on one side only: {names}.")
     return reasons
+
+
+def _is_seen(item: Unpaired) -> bool:
+    """Tell of an excluded record whether it was looked at, as zeros, or shows in what the module around it gives."""
+    return item.exclusion is not None and bool(item.exclusion.zeros_only or item.exclusion.by)
 
 
 def _have(number: int) -> str:

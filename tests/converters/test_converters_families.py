@@ -124,7 +124,7 @@ def test_legacy_branch_that_moves_stands_last_in_its_own_list() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(FamilyError, match="There is no family `yolo`; known are ddq_detr, ddq_fcn, ddq_rcnn, mmdet2, mmdet_ddq"):
+    with pytest.raises(FamilyError, match="There is no family `yolo`; known are ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_ddq"):
         mapping_of("yolo", "r50_4scale")
     with pytest.raises(FamilyError, match="has no variant `r18`; known are r50_4scale, .*tiny_r18."):
         mapping_of("ddq_detr", "r18")

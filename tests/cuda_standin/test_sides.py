@@ -75,10 +75,10 @@ FAST = ddq_detr.LAYOUTS.parent / "fast.py"
 def test_fast_numerics_wait_as_often_for_any_number_of_images():
     arguments = ("ddq_port", "--new-adapter", FAST, "--variant", "tiny_4scale", "--no-gradients", "--images", 1, 4)
     lines = child("tools.cuda_standin", *arguments)
-    # the distinct tokens; flags and numbers of detections, or costs; how many labels are noisy; the matching
+    # the distinct tokens; flags and numbers of detections, or costs; how many labels are noisy; the matching; the log
     kinds = {
         "predict": {"copy to the CPU": 2},
-        "loss": {"copy to the CPU": 2, "nonzero": 1, "copy to the GPU": 1},
+        "loss": {"copy to the CPU": 3, "nonzero": 1, "copy to the GPU": 1},
     }
     assert [(line["stage"], line["kinds"]) for line in lines] == 2 * list(kinds.items())
 
@@ -86,3 +86,13 @@ def test_fast_numerics_wait_as_often_for_any_number_of_images():
 def test_fast_numerics_mix_no_devices():
     lines = child("tools.cuda_standin", "ddq_port", "--new-adapter", FAST, "--variant", "tiny_4scale", "--images", 2)
     assert [line["stage"] for line in lines] == STAGES
+
+
+def test_a_whole_iteration_of_the_runner_waits_as_often_for_any_number_of_layers():
+    two, four = child("tools.cuda_standin.iteration", "--variant", "tiny_r18", "--layers", 2, 4)
+    # a selection that finds too few among the tokens it looks at first asks once more
+    further = "copy to the CPU, ddq_port/models/ddq_detr/fast/distinct.py"
+    counts = [
+        {place: count for place, count in told["places"].items() if not place.startswith(further)} for told in (two, four)
+    ]
+    assert counts[0] == counts[1] and max(two["waits"], four["waits"]) <= 20

@@ -70,7 +70,7 @@ class LiveCase:
         legacy = sides.legacy()
         replay = sides.write_decisions(decisions(legacy))
         measured = measure_legacy(sides, legacy, progress=lambda step: None)
-        mapping, exclusions = task.port.mapping, task.port.family.exclusions
+        mapping, exclusions = task.port.mapping, task.port.exclusions
         for number, machine in tuple(machines.items()):
             new = sides.new(f"new{number}", replay=replay, **machine)
             wide = sides.new(f"wide{number}", dtype="float64", replay=replay, decide=False, **machine)
@@ -107,7 +107,7 @@ class ExactCase:
         sides = Sides(task, Sources(), machine, prepare(task, Sources(), machine), folder)
         legacy = sides.legacy()
         new = sides.new(twin=legacy.records)
-        mapping, exclusions = task.port.mapping, task.port.family.exclusions
+        mapping, exclusions = task.port.mapping, task.port.exclusions
         yield "exact", ended(judge(legacy, new, mapping, exclusions, Tolerance(EXACT), None))
 
 

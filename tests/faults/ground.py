@@ -130,7 +130,7 @@ class Ground:
         """
         mapping = self.task.port.mapping
         tolerance = Tolerance(EXACT if new.reference is None else DERIVED)
-        exclusions = self.task.port.family.exclusions
+        exclusions = self.task.port.exclusions
         return ended(judge(self.legacy, new.trace, mapping, exclusions, tolerance, self._evidence(new)))
 
     def _evidence(self, new: NewSide) -> GoldenEvidence | TraceEvidence | None:

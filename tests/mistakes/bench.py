@@ -126,7 +126,7 @@ class _Traces:
     def see(self) -> Finding:
         new = self.sides.new(beside=str(self.legacy.folder), twin=self.legacy.records)
         port = self.task.port
-        verdict = ended(judge(self.legacy, new, port.mapping, port.family.exclusions, self.tolerance))
+        verdict = ended(judge(self.legacy, new, port.mapping, port.exclusions, self.tolerance))
         if verdict.divergence is None:
             return Finding(verdict.outcome, "", " ".join(verdict.reasons))
         return Finding(verdict.outcome, verdict.divergence.where, verdict.divergence.message)

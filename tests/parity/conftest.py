@@ -79,7 +79,7 @@ def training_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records)) as new:
-            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.exclusions, Tolerance())
 
     return run
 
@@ -103,7 +103,7 @@ def ranks_judge(folder, family, legacy_repo=None):
     def run(adapter):
         sides = Sides(task, replace(sources, new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, beside=str(legacy.folder))) as new:
-            return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
+            return judge(legacy, new, task.port.mapping, task.port.exclusions, Tolerance())
 
     return run
 
@@ -133,7 +133,7 @@ def resumed_by_legacy(folder, family, legacy_repo=None):
     new = sides.new(twin=order.records, checkpoint_to=str(folder / "port.pth"))
     api.convert_file(folder / "port.pth", folder / "legacy.pth", Options(to="legacy", family=family))
     legacy = sides.legacy(checkpoint_from=str(folder / "legacy.pth"))
-    return judge(legacy, new, task.port.mapping, task.port.family.exclusions, Tolerance())
+    return judge(legacy, new, task.port.mapping, task.port.exclusions, Tolerance())
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -60,7 +60,7 @@ def stopped(tmp_path_factory):
             path.unlink()
         sides = Sides(TASK, Sources(new_adapter=adapter), machine, prepared, folder)
         with sides.passing(sides.new("new", twin=legacy.records, checkpoint_from=sides.resumed(NEW))) as new:
-            return ended(judge(legacy, new, TASK.port.mapping, TASK.port.family.exclusions, Tolerance()))
+            return ended(judge(legacy, new, TASK.port.mapping, TASK.port.exclusions, Tolerance()))
 
     return resumed
 

@@ -22,7 +22,7 @@ from ddq_port.training.loading import wrapped
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _RESUMABLE = ("optimizer", "message_hub")
 _OBJECT = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:global|class):?(?: GLOBAL)?)\s+`?([\w.]+)`?")  # in torch's words
@@ -353,8 +353,25 @@ class FittingWeightsHook(Hook):
         elif self.partial and fit.taken:
             runner.logger.warning(f"{self.file} {fit.told('the model')}")
         else:
-            place = wrapped.place(checkpoint, model.state_dict().keys())
-            raise WeightsError(f"{self.file} {fit.told('the model')}. {_advice(fit, self.file, place)}")
+            raise _misfit(self.file, fit, checkpoint, model)
+
+
+def load(model: nn.Module, checkpoint: Mapping[str, Any], file: str) -> None:
+    """Give a model the weights of a checkpoint that :func:`read` gave.
+
+    Raises:
+        WeightsError: unless they are all of the model's, and no others.
+    """
+    state = state_of(checkpoint)
+    fit = Fit.of(shapes(model.state_dict()), shapes(state))
+    if not fit.whole:
+        raise _misfit(file, fit, checkpoint, model)
+    model.load_state_dict(state)
+
+
+def _misfit(file: str, fit: Fit, checkpoint: Mapping[str, Any], model: nn.Module) -> WeightsError:
+    place = wrapped.place(checkpoint, model.state_dict().keys())
+    return WeightsError(f"{file} {fit.told('the model')}. {_advice(fit, file, place)}")
 
 
 def _advice(fit: Fit, file: str, place: wrapped.Place | None) -> str:

@@ -99,6 +99,18 @@ def for_evaluation(options: EvalOptions) -> tuple[Config, list[str]]:
     return cfg, notes
 
 
+def for_export(name: str, pairs: tuple[str, ...]) -> tuple[Config, list[str]]:
+    """Return a config whose model has fast numerics, and what its user should know, in lines.
+
+    Raises:
+        ConfigError: if there is none of this name, or its model has no fast numerics.
+    """
+    cfg, notes = _loaded(name, pairs)
+    _need(cfg, name, ("model",), "export")
+    _compute_fast(cfg, name, "ddq-export")
+    return cfg, notes
+
+
 def _given(**settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None and value is not False}
 
@@ -197,10 +209,10 @@ def _check_optimizer(optim_wrapper: Any, scope: str) -> None:
         raise ConfigError(f"optim_wrapper.optimizer ({given}) cannot be made: {said}.") from error
 
 
-def _compute_fast(cfg: Config, config: str) -> None:
+def _compute_fast(cfg: Config, config: str, asked: str = "--fast") -> None:
     kind = cfg.model.get("type")
     if kind != _WITH_FAST_NUMERICS:
-        raise ConfigError(f"--fast: the model of {config} is {kind}; only {_WITH_FAST_NUMERICS} has fast numerics.")
+        raise ConfigError(f"{asked}: the model of {config} is {kind}; only {_WITH_FAST_NUMERICS} has fast numerics.")
     cfg.model.numerics = "fast"
 
 

@@ -11,6 +11,8 @@ import torch
 
 from ddq_port.models.ddq_detr.detector import FAST
 from legacy_adapters import mmdet3
+from legacy_adapters.recording.taps import Tap
+from legacy_adapters.targets.ddq_detr import fast_taps
 from legacy_adapters.targets.ddq_detr.new import PortedDDQDETR
 
 
@@ -25,6 +27,14 @@ class FastDDQDETR(PortedDDQDETR):
         if "amp" in options:
             model.bbox_head.float32_boxes = False
         return model
+
+    def taps(self, model: torch.nn.Module) -> list[Tap]:
+        """Watch the same decisions as in the legacy numerics."""
+        return fast_taps.taps(model)
+
+    def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Tell which code ran."""
+        return dict(super().provenance(options), code_base="ddq_port, numerics fast")
 
 
 ADAPTER = FastDDQDETR()

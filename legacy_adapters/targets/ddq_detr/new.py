@@ -6,6 +6,7 @@ import ddq_port.models  # noqa: F401  # isort: skip  (registers the detectors; s
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -25,7 +26,13 @@ AUTOCAST_SWITCH = "bbox_head.float32_boxes=False"
 
 
 class PortedDDQDETR(mmdet3.MMDet3Adapter):
-    """Build and run the detector of ``options["config"]``, a path."""
+    """Build and run the detector of ``options["config"]``, a path.
+
+    Attributes:
+        probes: sets of boxes at the threshold that the NMS is tried with; None for all.
+    """
+
+    probes: int | None = None
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build it, to be run under autocast if ``options`` has ``amp``."""
@@ -46,7 +53,7 @@ class PortedDDQDETR(mmdet3.MMDet3Adapter):
 
         def distinct_probe() -> Iterator[tuple]:
             threshold, like = model.selection.iou_threshold, next(model.parameters())
-            for boxes, scores in probes.boxes_at_threshold(threshold, model.num_queries, like):
+            for boxes, scores in islice(probes.boxes_at_threshold(threshold, model.num_queries, like), self.probes):
                 yield bbox_xyxy_to_cxcywh(boxes), scores, threshold, model.num_queries
 
         return [

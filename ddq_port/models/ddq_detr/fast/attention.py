@@ -24,7 +24,7 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
         query: Tensor,
         value: Tensor,
         query_pos: Tensor,
-        padding: Tensor | None,
+        key_padding_mask: Tensor | None,
         shapes: Sequence[tuple[int, int]],
         centres: Centres,
     ) -> Tensor:
@@ -34,7 +34,7 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
             query: [bs, num_queries, dim].
             value: [bs, num_tokens, dim].
             query_pos: [bs, num_queries, dim].
-            padding: [bs, num_tokens] bool, True where padded, or None.
+            key_padding_mask: [bs, num_tokens] bool, True where padded, or None.
             shapes: (h, w) of each level.
             centres: of the queries, in pixels of each level.
 
@@ -52,7 +52,7 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
         # over the samples of a head: [bs, num_queries, heads, levels * points] and back
         counts = logits.unflatten(-1, (self.num_heads, -1)).softmax(-1).flatten(2)
         summed = sampled_sum(
-            self.value_proj(value), shapes, centres, Samples(x, y, counts, self.num_heads), padding
+            self.value_proj(value), shapes, centres, Samples(x, y, counts, self.num_heads), key_padding_mask
         )
         return self.output_proj(summed) + query
 
@@ -138,7 +138,7 @@ def feed_forward(ffn: FFN, x: Tensor) -> Tensor:
     first, second = ffn.layers[0][0], ffn.layers[1]
     activation = ffn.layers[0][1]
     rows = x.reshape(-1, x.shape[-1])  # [bs * n, dim]
-    if torch.is_grad_enabled() or x.device.type != "cpu":
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         # of rows a linear layer makes no view, of which autograd would copy the gradient where ReLU works in place
         return (rows + second(activation(first(rows)))).view(x.shape)  # [bs, n, dim]
     output = torch.empty_like(rows)

@@ -119,7 +119,8 @@ def convolved(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     bias = norm.bias - norm.running_mean * scale
     if conv.bias is not None:
         bias = bias + conv.bias * scale
-    if x.device.type == "cpu" and conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1:
+    is_product = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+    if is_product and x.device.type == "cpu" and not torch.compiler.is_compiling():
         # a matrix product in channels-last order, for which torch may take its slow convolution on a CPU
         pixels = x[:, :, :: conv.stride[0], :: conv.stride[1]].permute(0, 2, 3, 1)  # [bs, h, w, channels]
         return F.linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)  # [bs, channels, h, w]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -93,14 +93,13 @@ def _area(sides: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1]  # not `prod`, whose gradient makes a GPU wait
 
 
-def match(cost: np.ndarray, counts: Sequence[int], active: np.ndarray | None, copies_wanted: int) -> np.ndarray:
-    """Match queries to objects at the least cost, for each set and image.
+def match(cost: np.ndarray, counts: Sequence[int], active: np.ndarray) -> np.ndarray:
+    """Match one query to each object at the least cost, for each set and image.
 
     Args:
         cost: [sets, bs, n, most].
         counts: objects of each image.
-        active: [sets, bs, n] bool, queries that take part; None means all.
-        copies_wanted: queries of each object; fewer where there are fewer queries than that.
+        active: [sets, bs, n] bool, queries that take part.
 
     Returns:
         int64 [4, pairs] of sets, images, queries and objects, in this order of sorting.
@@ -108,14 +107,30 @@ def match(cost: np.ndarray, counts: Sequence[int], active: np.ndarray | None, co
     Raises:
         ValueError: if a cost is not finite.
     """
+
+    def solve(number: int, image: int) -> tuple[np.ndarray, np.ndarray]:
+        places = active[number, image].nonzero()[0]
+        rows, columns = linear_sum_assignment(cost[number, image, places, : counts[image]])
+        return places[rows], columns
+
+    return pairs_of(solve, len(cost), counts)
+
+
+def pairs_of(solve: Callable[[int, int], tuple[np.ndarray, np.ndarray]], num_sets: int, counts: Sequence[int]) -> np.ndarray:
+    """Put the pairs of all sets and images together.
+
+    Args:
+        solve: returns queries and objects that are pairs, both [n], of a set and an image.
+        num_sets: of predictions.
+        counts: objects of each image; one without any has no pairs.
+
+    Returns:
+        int64 [4, pairs] of sets, images, queries and objects.
+    """
     found = [np.empty((4, 0), dtype=np.int64)]
-    for number in range(len(cost)):
-        for image, count in enumerate(counts):
-            if not count:
-                continue
-            places = np.arange(cost.shape[2]) if active is None else active[number, image].nonzero()[0]
-            copies = copies_wanted if copies_wanted == 1 else min(copies_wanted, len(places) // count)
-            rows, columns = linear_sum_assignment(cost[number, image, places, :count].repeat(copies, axis=1))
-            same = np.full((2, len(rows)), [[number], [image]])
-            found.append(np.concatenate([same, [places[rows], columns // max(copies, 1)]]))
-    return np.concatenate(found, axis=1)
+    for number in range(num_sets):
+        for image in (i for i, count in enumerate(counts) if count):
+            queries, objects = solve(number, image)
+            same = np.full((2, len(queries)), [[number], [image]])
+            found.append(np.concatenate([same, [queries, objects]]))  # [4, pairs of the image]
+    return np.concatenate(found, axis=1)  # [4, pairs of all]

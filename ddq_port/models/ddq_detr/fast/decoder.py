@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..decoder import DDQTransformerDecoder
 from ..queries import QueryLayout
 from .attention import SeenPairs
-from .distinct import SWEEPS, Kept, still_distinct
+from .distinct import SWEEPS, Kept, Suppression, still_distinct, suppress
 from .encoder import Tokens, box_centres
 from .layers import FastDecoderLayer
 
@@ -21,15 +21,15 @@ class FastDecoderOutput(NamedTuple):
     """What the decoder hands to the head.
 
     Attributes:
-        hidden_states: per layer [bs, num_queries_total, dim], normalised.
-        references: num_layers + 1 of [bs, num_queries_total, 4] cxcywh in [0, 1]; the first is the decoder's input.
-        active_masks: [num_layers, bs, num_matching] bool, the matching queries that entered a layer as distinct.
+        hidden_states: [num_layers, bs, num_queries_total, dim], normalised.
+        references: [num_layers + 1, bs, num_queries_total, 4] cxcywh in [0, 1]; the first is the decoder's input.
+        active_masks: per layer [bs, num_matching] bool, the matching queries that entered it as distinct.
         settled: [] bool, whether the selections came to an end; if not, all of this is of no use.
     """
 
-    hidden_states: list[Tensor]
-    references: list[Tensor]
-    active_masks: Tensor
+    hidden_states: Tensor
+    references: Tensor
+    active_masks: list[Tensor]
     settled: Tensor
 
 
@@ -48,7 +48,7 @@ class FastDecoder(DDQTransformerDecoder):
     def forward(
         self,
         query: Tensor,
-        memory: Tensor,
+        value: Tensor,
         tokens: Tokens,
         reference_points: Tensor,
         cls_branches: nn.ModuleList,
@@ -57,12 +57,13 @@ class FastDecoder(DDQTransformerDecoder):
         query_layout: QueryLayout,
         num_groups: int,
         exact: bool,
+        suppression: Suppression = suppress,
     ) -> FastDecoderOutput:
         """Run all layers.
 
         Args:
             query: [bs, num_queries_total, dim].
-            memory: of the encoder, [bs, num_tokens, dim].
+            value: encoder memory [bs, num_tokens, dim].
             tokens: shapes, padding and valid ratios of the memory.
             reference_points: [bs, num_queries_total, 4] cxcywh in [0, 1].
             cls_branches: class logits per layer, used to score queries for the selection.
@@ -71,8 +72,10 @@ class FastDecoder(DDQTransformerDecoder):
             query_layout: division of the query axis.
             num_groups: of denoising queries, at least 1.
             exact: ask the device after each sweep of a selection; always so on a CPU.
+            suppression: what selects, in place of :func:`~.distinct.suppress`.
         """
-        layout, sweeps = query_layout, None if exact or query.device.type == "cpu" else SWEEPS
+        layout = query_layout
+        how = None if exact or query.device.type == "cpu" else SWEEPS, suppression
         seen = SeenPairs(layout.num_denoising, num_groups, layout.num_matching, query.device)
         num_points = self.layers[0].cross_attn.num_points
         active = torch.ones(len(query), layout.num_matching, dtype=torch.bool, device=query.device)
@@ -83,8 +86,8 @@ class FastDecoder(DDQTransformerDecoder):
             query = layer(
                 query,
                 query_pos=query_pos,
-                value=memory,
-                padding=tokens.padding,
+                value=value,
+                key_padding_mask=tokens.padding,
                 shapes=tokens.shapes,
                 centres=box_centres(reference_points, tokens, num_points),
                 seen=seen,
@@ -97,14 +100,14 @@ class FastDecoder(DDQTransformerDecoder):
             # "look forward twice" of DINO: the head sees the box before it is detached
             references.append(refined)
             if lid < self.num_layers - 1:
-                kept, active = self._distinct(query, reference_points, cls_branches[lid], active, layout, sweeps)
+                kept, active = self._distinct(query, reference_points, cls_branches[lid], active, layout, how)
                 survivors = kept.mask
                 settled.append(kept.settled)
                 active_masks.append(active)
         # [num_layers - 1] -> []
         together = torch.stack(settled).all() if settled else active.new_ones(())
-        masks = torch.stack(active_masks)  # [num_layers, bs, num_matching]
-        return FastDecoderOutput(hidden_states, references, masks, together)
+        # [num_layers, bs, num_queries_total, dim], [num_layers + 1, bs, num_queries_total, 4] cxcywh in [0, 1]
+        return FastDecoderOutput(torch.stack(hidden_states), torch.stack(references), active_masks, together)
 
     def _encoding(self, boxes: Tensor, tokens: Tokens) -> Tensor:
         """Return sines and cosines of boxes [bs, n, 4] cxcywh, as shares of the first level: [bs, n, 2 * dim]."""
@@ -113,9 +116,9 @@ class FastDecoder(DDQTransformerDecoder):
 
     def _distinct(
         self, query: Tensor, boxes: Tensor, cls_branch: nn.Module, candidates: Tensor, layout: QueryLayout,
-        sweeps: int | None,
+        how: tuple[int | None, Suppression],
     ) -> tuple[Kept, Tensor]:  # fmt: skip
         """Return survivors and active queries, both [bs, num_matching] bool."""
         with torch.no_grad():
             scores = cls_branch(layout.matching(query)).sigmoid().max(-1).values  # [bs, num_matching]
-            return still_distinct(layout.matching(boxes), scores, candidates, self.selection, sweeps)
+            return still_distinct(layout.matching(boxes), scores, candidates, self.selection, *how)

@@ -14,7 +14,7 @@ from ..detector import DDQDETR, FAST
 from ..queries import QueryLayout
 from .backbone import FoldedResNet  # noqa: F401  (registers it)
 from .decoder import FastDecoder, FastDecoderOutput
-from .distinct import Proposals, select_distinct
+from .distinct import Proposals, select_dense, select_distinct
 from .encoder import FastEncoder, Tokens, tokens_of
 from .head import FastDDQDETRHead  # noqa: F401
 from .noise import FastCdnQueryGenerator, Objects
@@ -91,6 +91,12 @@ class FastDDQDETR(DDQDETR, numerics=FAST):
                 return terms
         raise RuntimeError("a selection of distinct queries that was followed to its end has none")
 
+    def parse_losses(self, losses: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sum the loss terms as mmengine does; what is logged is copied to the host in one piece."""
+        total, terms = super().parse_losses(losses)
+        on_host = torch.stack([term.detach() for term in terms.values()]).cpu()  # [number of terms]
+        return total, dict(zip(terms, on_host.unbind()))
+
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Return the samples with their detections; arguments as of mmdet's detectors."""
         prepared, _ = self._prepare(batch_inputs, batch_data_samples)
@@ -104,12 +110,12 @@ class FastDDQDETR(DDQDETR, numerics=FAST):
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> tuple[Tensor, Tensor]:
         prepared, _ = self._prepare(batch_inputs, batch_data_samples)
         output = self._decode(prepared, exact=True)
-        return self.bbox_head(output.hidden_states, output.references, prepared.layout)
+        return self.bbox_head(output.hidden_states, list(output.references), prepared.layout)
 
     def _decode(self, prepared: Prepared, exact: bool) -> FastDecoderOutput:
         return self.decoder(
             query=prepared.query,
-            memory=prepared.memory,
+            value=prepared.memory,
             tokens=prepared.tokens,
             reference_points=prepared.reference_points,
             cls_branches=self.bbox_head.cls_branches,
@@ -124,7 +130,9 @@ class FastDDQDETR(DDQDETR, numerics=FAST):
         """Encode images and choose queries; in training with the objects of the images."""
         features = self.extract_feat(batch_inputs)
         tokens = tokens_of(features, samples, self.positional_encoding, self.level_embed)
-        memory = self.encoder(tokens)
+        memory = self.encoder(
+            query=tokens.features, query_pos=tokens.positions, key_padding_mask=tokens.padding, tokens=tokens
+        )
         if not self.training:
             return self._for_inference(memory, tokens), None
         objects = Objects.of(samples, batch_inputs)
@@ -149,7 +157,7 @@ class FastDDQDETR(DDQDETR, numerics=FAST):
             chosen = self._choose(transformed, proposals, valid)
             dense_scores = head.aux_cls_branches[lid](transformed).max(-1).values.sigmoid()  # [bs, num_tokens]
             wanted = min(int(self.num_queries * self.dense_topk_ratio), dense_scores.shape[1])
-            dense = dense_scores.sort(dim=1, descending=True).indices[:, :wanted]  # [bs, num_dense]
+            dense = select_dense(dense_scores, wanted)  # [bs, num_dense]
         # gradients go to the chosen tokens alone, so these are computed once more: [bs, num_queries + num_dense, dim]
         both = torch.cat([chosen.tokens, dense], 1)  # [bs, num_queries + num_dense]
         sizes = [self.num_queries, wanted]

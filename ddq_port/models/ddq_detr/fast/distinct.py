@@ -75,9 +75,14 @@ def _overlap_too_much(boxes: Tensor, iou_threshold: float) -> Tensor:
     return inter.div_(union).gt_(iou_threshold)
 
 
+#: Arguments and result as of :func:`suppress`.
+Suppression = Callable[[Tensor, Tensor, float, int | None, Tensor], Kept]
+
+
 def still_distinct(
-    boxes: Tensor, scores: Tensor, candidates: Tensor, selection: DistinctSelection, sweeps: int | None
-) -> tuple[Kept, Tensor]:
+    boxes: Tensor, scores: Tensor, candidates: Tensor, selection: DistinctSelection, sweeps: int | None,
+    suppression: Suppression = suppress,
+) -> tuple[Kept, Tensor]:  # fmt: skip
     """Find which of the candidate queries stay distinct after a decoder layer.
 
     Args:
@@ -86,6 +91,7 @@ def still_distinct(
         candidates: [bs, num_matching] bool, the queries that take part.
         selection: threshold and mask rule.
         sweeps: as in :func:`suppress`.
+        suppression: what is run in place of :func:`suppress`.
 
     Returns:
         The survivors, and ``active`` [bs, num_matching] bool, those that enter the next layer's loss, filter and
@@ -96,7 +102,7 @@ def still_distinct(
     order = scores.float().sort(dim=1, descending=True, stable=True).indices  # [bs, num_matching]
     # [bs, num_matching, 4] and [bs, num_matching], best first
     ranked = xyxy.gather(1, order[..., None].expand(-1, -1, 4)), candidates.gather(1, order)
-    kept = suppress(*ranked, selection.iou_threshold, sweeps, edge)
+    kept = suppression(*ranked, selection.iou_threshold, sweeps, edge)
     survivors = torch.zeros_like(candidates).scatter(1, order, kept.mask)  # [bs, num_matching]
     active = survivors | survivors[:, :1] if selection.mask_rule == "legacy" else survivors
     return Kept(survivors, kept.settled), active
@@ -165,6 +171,11 @@ def select_distinct(
     # [bs, size] and [bs, size, 4]
     tokens, chosen = ranked.gather(1, places), coords.gather(1, places[..., None].expand(-1, -1, 4))
     return _padded(tokens, valid, chosen, num_queries)
+
+
+def select_dense(scores: Tensor, max_num: int) -> Tensor:
+    """Return the indices of the ``max_num`` best scores of each image, [bs, n] of [bs, num_tokens], best first."""
+    return scores.sort(dim=1, descending=True).indices[:, :max_num]
 
 
 def _padded(tokens: Tensor, valid: Tensor, coords: Tensor, length: int) -> Proposals:

@@ -56,18 +56,29 @@ def tokens_of(
         level_embed: [num_levels, dim].
     """
     whole = tuple(samples[0].batch_input_shape)
-    bs, shapes = len(features[0]), tuple((x.shape[2], x.shape[3]) for x in features)
-    flat = torch.cat([x.flatten(2).transpose(1, 2) for x in features], 1)  # [bs, num_tokens, dim]
     if all(tuple(sample.img_shape[:2]) == whole for sample in samples):
-        encoded = [_unpadded_encoding(encoding, shape, features[0].device) for shape in shapes]
-        padding, ratios = None, torch.ones(bs, len(shapes), 2, device=flat.device)
-    else:
-        masks = _masks(samples, whole, features)
-        encoded = [encoding(mask).flatten(2).transpose(1, 2) for mask in masks]  # [bs, h * w, dim]
-        padding = torch.cat([mask.flatten(1) for mask in masks], 1)  # [bs, num_tokens]
-        ratios = torch.stack([DeformableDETR.get_valid_ratio(mask) for mask in masks], 1)  # [bs, num_levels, 2]
+        return unpadded_tokens(features, encoding, level_embed)
+    masks = _masks(samples, whole, features)
+    encoded = [encoding(mask).flatten(2).transpose(1, 2) for mask in masks]  # [bs, h * w, dim]
+    padding = torch.cat([mask.flatten(1) for mask in masks], 1)  # [bs, num_tokens]
+    ratios = torch.stack([DeformableDETR.get_valid_ratio(mask) for mask in masks], 1)  # [bs, num_levels, 2]
+    return _flattened(features, encoded, level_embed, padding, ratios)
+
+
+def unpadded_tokens(features: Sequence[Tensor], encoding: SinePositionalEncoding, level_embed: Tensor) -> Tokens:
+    """Flatten the feature maps of images without padding; arguments as of :func:`tokens_of`."""
+    encoded = [_unpadded_encoding(encoding, (x.shape[2], x.shape[3]), x.device) for x in features]
+    ratios = torch.ones(len(features[0]), len(features), 2, device=features[0].device)
+    return _flattened(features, encoded, level_embed, None, ratios)
+
+
+def _flattened(
+    features: Sequence[Tensor], encoded: Sequence[Tensor], level_embed: Tensor, padding: Tensor | None, ratios: Tensor
+) -> Tokens:
+    flat = torch.cat([x.flatten(2).transpose(1, 2) for x in features], 1)  # [bs, num_tokens, dim]
     # [bs or 1, num_tokens, dim]
     positions = torch.cat([part + embed for part, embed in zip(encoded, level_embed)], 1)
+    shapes = tuple((x.shape[2], x.shape[3]) for x in features)
     return Tokens(flat, positions, padding, shapes, to_float32(ratios))
 
 
@@ -144,13 +155,19 @@ class FastEncoder(DDQTransformerEncoder):
         self.layers = ModuleList([kind(**self.layer_cfg) for kind in kinds])
         self.embed_dims = self.layers[0].embed_dims
 
-    def forward(self, tokens: Tokens) -> Tensor:
-        """Return the memory, [bs, num_tokens, dim]."""
+    def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor | None, tokens: Tokens) -> Tensor:
+        """Return the memory, [bs, num_tokens, dim].
+
+        Args:
+            query: features of the tokens, [bs, num_tokens, dim].
+            query_pos: their positions, [bs or 1, num_tokens, dim].
+            key_padding_mask: [bs, num_tokens] bool, True where padded, or None.
+            tokens: shapes and valid ratios.
+        """
         # of each level [bs, h * w], together [bs, num_tokens]
         per_level = [token_places(shape, tokens.valid_ratios[:, i]) for i, shape in enumerate(tokens.shapes)]
         x, y = (torch.cat(parts, 1) for parts in zip(*per_level))  # [bs, num_tokens] each
         centres = Centres(*pixel_centres(x, y, tokens))
-        query = tokens.features
         for layer in self.layers:
-            query = layer(query, tokens.positions, tokens.padding, tokens.shapes, centres)
+            query = layer(query, query_pos, key_padding_mask, tokens.shapes, centres)
         return query

@@ -19,6 +19,8 @@ from ..aux_loss import to_float32
 from ..head import DDQDETRHead, image_size, layer_losses, named, per_axis
 from ..queries import QueryLayout
 from .costs import check_costs, cost_matrix, match
+from .dense import match_dense
+from .detections import best_pairs
 from .losses import Pairs, box_losses, check_losses, dense_sums, focal_sums, normalised
 from .noise import Objects
 
@@ -43,11 +45,30 @@ class FastDDQDETRHead(DDQDETRHead):
         assigner = self.aux_loss_for_dense.assigner
         return [assigner.cls_cost, assigner.reg_cost, assigner.iou_cost]
 
+    def forward(
+        self, hidden_states: Tensor, references: Tensor, query_layout: QueryLayout, last_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Predict classes and boxes as the head that this is one of, from every decoder layer or from the last one only.
+
+        Returns:
+            Class logits [num_layers or 1, bs, num_queries_total, num_classes] and boxes
+            [num_layers or 1, bs, num_queries_total, 4] cxcywh in [0, 1].
+        """
+        if not last_only:
+            return super().forward(hidden_states, references, query_layout)
+        lid = len(hidden_states) - 1
+        delta = self.reg_branches[lid](hidden_states[lid])
+        boxes = delta + inverse_sigmoid(references[lid])
+        if not self.float32_boxes:
+            boxes = boxes.to(delta.dtype)
+        # [1, bs, num_queries_total, num_classes] and [1, bs, num_queries_total, 4]
+        return self.cls_branches[lid](hidden_states[lid])[None], boxes.sigmoid()[None]
+
     def loss(
         self,
-        hidden_states: Sequence[Tensor],
-        references: Sequence[Tensor],
-        active_masks: Tensor,
+        hidden_states: Tensor,
+        references: Tensor,
+        active_masks: list[Tensor],
         settled: Tensor,
         query_layout: QueryLayout,
         num_groups: int,
@@ -60,9 +81,9 @@ class FastDDQDETRHead(DDQDETRHead):
         """Compute all loss terms, named as in the official training logs; None if ``settled`` is False.
 
         Args:
-            hidden_states: per layer [bs, num_queries_total, dim].
-            references: num_layers + 1 tensors [bs, num_queries_total, 4] cxcywh in [0, 1].
-            active_masks: [num_layers, bs, num_matching] bool, the matching queries a layer's loss is taken on.
+            hidden_states: [num_layers, bs, num_queries_total, dim].
+            references: [num_layers + 1, bs, num_queries_total, 4] cxcywh in [0, 1].
+            active_masks: per layer [bs, num_matching] bool, the matching queries its loss is taken on.
             settled: [] bool, whether the masks are final.
             query_layout: division of the query axis.
             num_groups: of denoising queries.
@@ -72,7 +93,7 @@ class FastDDQDETRHead(DDQDETRHead):
             aux_enc_outputs_coord: their boxes [bs, num_dense, 4] cxcywh in [0, 1].
             objects: of the images.
         """
-        logits, boxes = self(hidden_states, references, query_layout)
+        logits, boxes = self(hidden_states, list(references), query_layout)
         with torch.autocast(logits.device.type, enabled=False):
             sizes = [query_layout.num_denoising, query_layout.num_matching, query_layout.num_dense]
             # each [num_layers, bs, n, num_classes] and [num_layers, bs, n, 4]
@@ -86,8 +107,7 @@ class FastDDQDETRHead(DDQDETRHead):
                 torch.cat([of_layers, to_float32(of_encoder)[None]])  # [num_layers + 1, bs, num_dense, ...]
                 for of_layers, of_encoder in ((logits[2], aux_enc_outputs_class), (boxes[2], aux_enc_outputs_coord))
             )
-            everyone = torch.ones_like(active_masks[:1])
-            active = torch.cat([active_masks, everyone])  # [num_layers + 1, bs, num_matching]
+            active = torch.stack([*active_masks, torch.ones_like(active_masks[0])])  # [num_layers + 1, bs, num_matching]
             return self._losses((logits[0], boxes[0]), matching, (dense[0].sigmoid(), dense[1]), active, settled,
                                 num_groups, objects)  # fmt: skip
 
@@ -108,8 +128,8 @@ class FastDDQDETRHead(DDQDETRHead):
             return None
         noise = _noise_pairs(objects.counts, num_groups, objects.most, len(denoising[0]))
         assigned = (
-            match(given[0], objects.counts, given[2].astype(bool), 1),
-            match(given[1], objects.counts, None, self.aux_loss_for_dense.assigner.topk),
+            match(given[0], objects.counts, given[2].astype(bool)),
+            match_dense(given[1], objects.counts, self.aux_loss_for_dense.assigner.topk),
             noise,
         )
         matched, dense_matched, noised = _on_device(assigned, costs.device)
@@ -150,9 +170,9 @@ class FastDDQDETRHead(DDQDETRHead):
 
     def predict(
         self,
-        hidden_states: Sequence[Tensor],
-        references: Sequence[Tensor],
-        active_masks: Tensor,
+        hidden_states: Tensor,
+        references: Tensor,
+        active_masks: list[Tensor],
         settled: Tensor,
         query_layout: QueryLayout,
         batch_data_samples: SampleList,
@@ -169,7 +189,7 @@ class FastDDQDETRHead(DDQDETRHead):
             batch_data_samples: need ``img_shape`` and, for ``rescale``, ``scale_factor``.
             rescale: divide the boxes by ``scale_factor``, back to the original image.
         """
-        logits, boxes = self._last_layer(hidden_states[-1], references[len(hidden_states) - 1])
+        logits, boxes = (x[0] for x in self(hidden_states, list(references), query_layout, last_only=True))
         active = active_masks[-1]
         # one copy: [1 + bs]
         done, *counts = torch.cat([settled[None].long(), active.sum(1)]).tolist()
@@ -178,9 +198,7 @@ class FastDDQDETRHead(DDQDETRHead):
         num_classes = logits.shape[-1]
         limit = (self.test_cfg or {}).get("max_per_img")
         wanted = [min(n if limit is None else limit, n * num_classes) for n in counts]
-        # [bs, num_matching * num_classes]; queries that are not active come last
-        scores = logits.sigmoid().masked_fill(~active[..., None], -1.0).flatten(1)
-        scores, pairs = scores.topk(min(max(wanted), scores.shape[1]))  # each [bs, most detections]
+        scores, pairs = best_pairs(logits.sigmoid(), active, wanted)  # each [bs, most detections]
         # [bs, most detections, 4] xyxy in pixels
         found = boxes.gather(1, (pairs // num_classes)[..., None].expand(-1, -1, 4))
         metas = [sample.metainfo for sample in batch_data_samples]
@@ -193,15 +211,6 @@ class FastDDQDETRHead(DDQDETRHead):
             InstanceData(bboxes=bboxes[i, :n], scores=scores[i, :n], labels=labels[i, :n])
             for i, n in enumerate(wanted)
         ]
-
-    def _last_layer(self, hidden: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [bs, n, num_classes] and boxes [bs, n, 4] of the last decoder layer."""
-        lid = len(self.cls_branches) - 2  # the last branch is the encoder's
-        delta = self.reg_branches[lid](hidden)
-        boxes = delta + inverse_sigmoid(reference)
-        if not self.float32_boxes:
-            boxes = boxes.to(delta.dtype)
-        return self.cls_branches[lid](hidden), boxes.sigmoid()
 
 
 def _on_host(*tensors: Tensor) -> list[np.ndarray]:

@@ -31,12 +31,12 @@ class FastEncoderLayer(DeformableDetrTransformerEncoderLayer):
         self,
         query: Tensor,
         query_pos: Tensor,
-        padding: Tensor | None,
+        key_padding_mask: Tensor | None,
         shapes: Sequence[tuple[int, int]],
         centres: Centres,
     ) -> Tensor:
         """Run the layer; arguments as of :class:`~.attention.FastDeformableAttention`, [bs, num_tokens, dim]."""
-        query = self.norms[0](self.self_attn(query, query, query_pos, padding, shapes, centres))
+        query = self.norms[0](self.self_attn(query, query, query_pos, key_padding_mask, shapes, centres))
         return self.norms[1](feed_forward(self.ffn, query))
 
 
@@ -61,7 +61,7 @@ class FastDecoderLayer(DeformableDetrTransformerDecoderLayer):
         query: Tensor,
         query_pos: Tensor,
         value: Tensor,
-        padding: Tensor | None,
+        key_padding_mask: Tensor | None,
         shapes: Sequence[tuple[int, int]],
         centres: Centres,
         seen: SeenPairs,
@@ -73,12 +73,12 @@ class FastDecoderLayer(DeformableDetrTransformerDecoderLayer):
             query: [bs, num_queries_total, dim].
             query_pos: the same shape.
             value: encoder memory [bs, num_tokens, dim].
-            padding: [bs, num_tokens] bool, True where padded, or None.
+            key_padding_mask: [bs, num_tokens] bool, True where padded, or None.
             shapes: (h, w) of each level.
             centres: of the queries in pixels.
             seen: which queries see which.
             survivors: [bs, num_matching] bool, or None for all.
         """
         query = self.norms[0](self.self_attn(query, query_pos, seen, survivors))
-        query = self.norms[1](self.cross_attn(query, value, query_pos, padding, shapes, centres))
+        query = self.norms[1](self.cross_attn(query, value, query_pos, key_padding_mask, shapes, centres))
         return self.norms[2](feed_forward(self.ffn, query))

@@ -1,0 +1,1 @@
+"""This toolkit's own DDQ-DETR, legacy numerics against fast ones."""
