@@ -15,7 +15,7 @@ from parity.golden import golden
 #: Of each family: least number of records and of leaf calls, the taps of its decisions, labels of made-up predictions.
 CASES = {
     "ddq_fcn": (1500, 550, {"detections", "nms", "match", "labels"}, [0, 1, 2]),
-    "ddq_rcnn": (2000, 700, {"detections", "nms", "match", "levels"}, []),
+    "ddq_rcnn": (2000, 700, {"detections", "nms", "match", "levels", "labels"}, [0, 1, 2]),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from .image_set import write_image_set
 
 REPO = os.environ.get("DDQ_LEGACY_MAIN_REPO", "")
 pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_MAIN_REPO is not set (jshilong/DDQ, branch main)")
-FAMILIES = ("ddq_fcn", "ddq_rcnn")
+#: Family -> its layers of class logits, and the fault that exchanges two labels.
+EXCHANGED = {
+    "ddq_fcn": (r"bbox_head\.conv_cls", "labels_exchanged"),
+    "ddq_rcnn": (r"roi_head\.bbox_head\.\d\.fc_cls", "labels_exchanged_of_stages"),
+}
+FAMILIES = tuple(EXCHANGED)
 
 
 @pytest.fixture
@@ -75,21 +81,26 @@ def test_a_resumed_training_with_rates_that_do_not_round_has_the_same_bits(offic
     assert verdict["identical"] == verdict["records"] > 2000
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 def test_exchanged_labels_of_classes_that_are_never_detected_are_seen(
-    official: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    official: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    weights = weights_of("tiny", 0, "ddq_fcn", "legacy")
-    weights["bbox_head.conv_cls.bias"][1:] = -30.0
+    layers, fault = EXCHANGED[family]
+    weights = weights_of("tiny", 0, family, "legacy")
+    biases = [name for name in weights if re.fullmatch(layers + "[.]bias", name)]
+    for name in biases:
+        weights[name][1:] = -30.0
     save_file(weights, tmp_path / "weights.safetensors")
     arguments = ("--check", "forward", "--checkpoint", tmp_path / "weights.safetensors")
-    right = official("ddq_fcn", *arguments)
-    assert right["verdict"] == "MATCH"
+    right = official(family, *arguments)
+    assert biases and right["verdict"] == "MATCH"
     assert right["labels"]["detected"] == {"legacy": [0], "new": [0]}
     assert right["labels"]["given"] == {"legacy": [0, 1, 2], "new": [0, 1, 2]}
-    monkeypatch.setenv(VARIABLE, "labels_exchanged")
-    wrong = official("ddq_fcn", *arguments, "--new-adapter", FAULTY, exit_code=1)
+    monkeypatch.setenv(VARIABLE, fault)
+    wrong = official(family, *arguments, "--new-adapter", FAULTY, exit_code=1)
     assert wrong["labels"]["detected"] == {"legacy": [0], "new": [0]}
-    assert wrong["first_divergence"]["where"] in (*FAULTS["labels_exchanged"].where, "bbox_head.conv_cls")
+    where = wrong["first_divergence"]["where"]
+    assert where in FAULTS[fault].where or re.fullmatch(layers, where)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

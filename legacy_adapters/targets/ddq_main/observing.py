@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional
+from typing import List
 
 import torch
 
@@ -17,6 +17,7 @@ class Observed:
         """Watch the rankings, the NMS, both matchings and the levels that regions are pooled from."""
         return [*matchings({}), *random_taps(), *rankings(), *operators.taps()]
 
-    def predictor(self, model: torch.nn.Module) -> Optional[str]:
-        """Name the layer of class logits, for scores are probabilities already; none of a model with stages."""
-        return "bbox_head.conv_cls" if getattr(model, "roi_head", None) is None else None
+    def predictor(self, model: torch.nn.Module) -> str:
+        """Name the last stage, or without stages the layer of class logits: the scores are probabilities already."""
+        stages = getattr(model, "roi_head", None)
+        return "bbox_head.conv_cls" if stages is None else "roi_head.bbox_head.{}".format(len(stages.bbox_head) - 1)

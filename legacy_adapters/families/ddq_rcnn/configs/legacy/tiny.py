@@ -10,7 +10,11 @@ model = dict(
     backbone=dict(base_channels=4, init_cfg=None),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=_width),
     rpn_head=dict(
-        num_classes=_classes, in_channels=_width, feat_channels=_width, shuffle_channles=16
+        num_classes=_classes,
+        in_channels=_width,
+        feat_channels=_width,
+        shuffle_channles=16,
+        norm_cfg=dict(num_groups=8),  # as in the new side's config
     ),
     roi_head=dict(
         proposal_feature_channel=_width,
