@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from .plugin import RECORDED
+from .names import RECORDED
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .names import RECORDED
+
 if TYPE_CHECKING:
     from .fixture import Parity
 
-#: Under this name reports carry the files that a test recorded, from workers of pytest-xdist, too.
-RECORDED = "parity_recorded"
 _MARKER = (
     "parity(**settings): settings of the `parity` fixture for a test, a class or a module: call, exclude, folder, "
     "gradients, loss, reason, rules, seed."
