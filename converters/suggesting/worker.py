@@ -35,17 +35,17 @@ class Model:
         Raises:
             Unusable: Saying why it cannot be built.
         """
+        self._functions = _functions(file)
         import torch
 
-        self._functions = _functions(file)
         torch.manual_seed(seed)
         try:
-            self.module: nn.Module = self._functions["build"]().eval()
+            self.module: nn.Module = self._functions["build"]()
         except Exception as error:  # whatever the file's code does wrong
             raise Unusable(f"build() of {file} raised {type(error).__name__}: {_line(error)}") from error
         if not isinstance(self.module, torch.nn.Module):
             raise Unusable(f"build() of {file} returned a {type(self.module).__name__}, expected an nn.Module")
-        _shake(self.module, seed)
+        _shake(self.module.eval(), seed)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the weights by key."""
