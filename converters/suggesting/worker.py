@@ -1,7 +1,7 @@
 """Build and run one model in a process of its own, as another process asks; see `converters.suggesting.running`.
 
-Run as ``python -m converters.suggesting.worker FILE SEED``. Requests and answers are pickles over stdin and stdout, between
-processes of one user; what the model's code prints goes to stderr.
+Run as ``python -m converters.suggesting.worker FILE SEED``. Requests and answers are pickles over stdin and stdout,
+between processes of one user; what the model's code prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ class Model:
         made = self._functions.get("inputs")
         return None if made is None else _mapped(made(), lambda tensor: tensor.detach().cpu().numpy())
 
-    def run(self, weights: Mapping[str, np.ndarray], inputs: Any, precise: bool, with_gradients: bool) -> dict[str, Any]:
-        """Put weights into the model, call it, in float64 if `precise`, and return outputs, calls and the weights without effect.
+    def run(
+        self, weights: Mapping[str, np.ndarray], inputs: Any, precise: bool, with_gradients: bool
+    ) -> dict[str, Any]:
+        """Put weights into the model, call it, in float64 if `precise`, and return outputs, calls and idle weights.
 
         Raises:
             Unusable: Saying why it cannot be run.
