@@ -244,10 +244,10 @@ def _fused(a: Side, b: Side, sure: Findings) -> list[Open]:
 def _notes(found: int, telling: int, is_same: bool) -> tuple[str, ...]:
     if is_same:
         return ()
-    what = f"Of B's {telling} tensors that numbers could tell, {found or 'none'} {'has' if found == 1 else 'have'} them in A"
+    what = f"Numbers could tell {telling} of B's tensors, and {found or 'none'} of these have them in A"
     what = what if telling else "No tensor of B has numbers that could tell it from others"
     return (
-        f"{what}; so names, sizes and places decide what is not told by numbers. They tell which tensors belong together, "
+        f"{what}; so names, sizes and places decide the rest. They tell which tensors belong together, "
         "not whether what is in them stands in the same order.",
     )
 
