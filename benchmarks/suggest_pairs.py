@@ -230,7 +230,8 @@ def transposed() -> Pair:
 
     def convert(state: State) -> State:
         return {
-            key.replace("layers", "h"): (value.t() if value.dim() == 2 else value).clone() for key, value in state.items()
+            key.replace("layers", "h"): (value.t() if value.dim() == 2 else value).clone()
+            for key, value in state.items()
         }
 
     return Pair("transposed weights", a, convert)

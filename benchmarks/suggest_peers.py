@@ -37,7 +37,7 @@ def ours(pair: Pair, kind: str) -> tuple[Score, float]:
 def theirs(pair: Pair, formats: tuple[str, str] | None) -> tuple[Score, str]:
     """Return what weightbridge says of a pair, and with what it ended; pairs that it made before an error count.
 
-    Its result is compared with what it should be: it says which tensor becomes which, and the numbers tell if that is so.
+    It says which tensor becomes which; whether that is so, the numbers of the result tell.
     """
     import numpy as np
     from weightbridge import matcher, state

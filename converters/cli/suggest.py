@@ -24,10 +24,12 @@ Exit codes:
 @click.option(
     "--models",
     is_flag=True,
-    help="A and B are Python files with `build()`, which returns an nn.Module, and perhaps `inputs()`, which returns what "
-    "it is called with. Both models are run to tell what names do not tell, and to prove the rules.",
+    help="A and B are Python files with `build()`, which returns an nn.Module, and perhaps `inputs()`, which returns "
+    "what it is called with. Both models are run to tell what names do not tell, and to prove the rules.",
 )
-@click.option("--out", metavar="FILE", type=click.Path(), help="Write the rules to FILE: .py, or JSON under another name.")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(), help="Write the rules to FILE: .py, or JSON under another name."
+)
 @click.option("--key", "keys", metavar="K", multiple=True, help="Key of the state dict in A; give it again for B.")
 @click.option("--prefix", "prefixes", metavar="P", multiple=True, help="Prefix of its keys in A; give it again for B.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
@@ -66,7 +68,9 @@ def suggest(
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
     elif not quiet:
-        click.echo("\n".join([*telling.lines(found, verbose), telling.verdict(found, path if found.proposals else None)]))
+        click.echo(
+            "\n".join([*telling.lines(found, verbose), telling.verdict(found, path if found.proposals else None)])
+        )
     context.exit(DONE if found.is_complete else UNFIT)
 
 

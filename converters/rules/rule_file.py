@@ -34,8 +34,8 @@ def load(path: str | Path) -> tuple[Rule, ...]:
     """Read the rules in a file.
 
     A file whose name ends in `.py` is executed and holds its rules, objects of this package's kinds, as `RULES`. Any
-    other holds JSON: a list of objects, each with the name of a kind as `rule` and the fields of the kind. `comment` says
-    nothing to a machine; it may stand beside them or alone.
+    other holds JSON: a list of objects, each with the name of a kind as `rule` and the fields of the kind. `comment`
+    says nothing to a machine; it may stand beside them or alone.
 
     Raises:
         RuleFileError: In one line with the file and the number of the rule, counted from 0, if something is no rule, or
@@ -68,7 +68,8 @@ def dump(rules: Iterable[Rule], comments: Iterable[str] = (), last: Iterable[str
         last: Comments that stand alone, behind the rules.
     """
     said = [{_NAME: rule.action, **_said(rule)} for rule in rules]
-    said = [{**entry, **comment} for entry, comment in zip_longest(said, ({_COMMENT: text} for text in comments), fillvalue={})]
+    noted = ({_COMMENT: text} for text in comments)
+    said = [{**entry, **comment} for entry, comment in zip_longest(said, noted, fillvalue={})]
     lines = [json.dumps(entry) for entry in (*said, *({_COMMENT: text} for text in last))]
     return "[\n" + ",\n".join(f"  {line}" for line in lines) + "\n]\n"
 

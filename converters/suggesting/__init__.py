@@ -1,1 +1,1 @@
-"""Propose rules from one checkpoint's keys to another's: by numbers, names, shapes and structure, and never by guess."""
+"""Propose rules from one checkpoint's keys to another's: by numbers, runs, names and sizes, and never by guess."""

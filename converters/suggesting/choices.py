@@ -38,7 +38,10 @@ def choices_of(opens: Iterable[Open]) -> tuple[Choice, ...]:
     return tuple(
         Choice(
             tuple(item for item, _ in asked),
-            tuple(tuple(rule for rules in answers for rule in rules) for answers in zip(*(options for _, options in asked))),
+            tuple(
+                tuple(rule for rules in answers for rule in rules)
+                for answers in zip(*(options for _, options in asked))
+            ),
         )
         for asked in together.values()
     )
@@ -48,7 +51,13 @@ def _question(item: Open) -> tuple[Hashable, tuple[tuple[Rule, ...], ...]]:
     """Return a name that the same question in other blocks has too, and the answers in an order that goes with it."""
     if item.options:
         kinds = tuple(tuple(rule.action for rule in option) for option in item.options)
-        return (_pattern(_above(item.a)), _labels(item.a), _pattern(_above(item.b)), _labels(item.b), kinds), item.options
+        return (
+            _pattern(_above(item.a)),
+            _labels(item.a),
+            _pattern(_above(item.b)),
+            _labels(item.b),
+            kinds,
+        ), item.options
     if len(item.a) != len(item.b) or not 1 < len(item.a) <= _MOST:
         return None, ()
     one, other = (dict(zip(_labels(keys), keys)) for keys in (item.a, item.b))

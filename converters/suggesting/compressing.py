@@ -64,7 +64,8 @@ def compress(links: Collection[Link], keys: Collection[str]) -> tuple[Proposal, 
     covered = {
         rule: found
         for rule in candidates
-        if (found := _covered(rule, of_key, index)) is not None and _produced(rule, of_target, targets) <= set(map(id, found))
+        if (found := _covered(rule, of_key, index)) is not None
+        and _produced(rule, of_target, targets) <= set(map(id, found))
     }
     order = sorted(covered, key=lambda rule: (-len(covered[rule]), _wildness(rule), str(rule)))
     chosen: list[Proposal] = []
@@ -180,7 +181,7 @@ def _numbered(heads: list[list[str]]) -> Iterator[list[list[str]]]:
 
 
 def _placed(head: list[str], numbers: list[str]) -> list[int] | None:
-    """Return where numbers stand in a key, one after the other, the last ones where several would do; None if nowhere."""
+    """Return where numbers stand in a key, one after the other, the last ones of several; None if nowhere."""
     where: list[int] = []
     end = len(head)
     for number in reversed(numbers):

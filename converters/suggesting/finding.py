@@ -24,8 +24,8 @@ def find(a: Side, b: Side, flows: pairing.Flows = ({}, {}), assumed: Iterable[Li
         flows: For keys of A, and of B, what flows through their modules when both are run.
         assumed: Links that are known from elsewhere.
 
-    What the numbers tell is certain. What they do not tell, such as norms that are all ones, is told by names, sizes and
-    places if these leave one possibility, and is open otherwise.
+    What the numbers tell is certain. What they do not tell, such as norms that are all ones, is told by names, sizes
+    and places if these leave one possibility, and is open otherwise.
     """
     assumed = tuple(assumed)
     direct = numbers.equal(a, b)
@@ -33,8 +33,8 @@ def find(a: Side, b: Side, flows: pairing.Flows = ({}, {}), assumed: Iterable[Li
     moved = numbers.changed(*([side.tensors[key] for key in keys] for side, keys in zip((a, b), rest)))
     sure = Findings((*direct.links, *moved.links), moved.opens)
     sure = _with_followers(a, b, replace(sure, links=(*sure.links, *assumed)))
-    share = _share(a, b, sure)
-    is_same = share is not None and share >= _SHARE
+    found, telling = _share(a, b, sure)
+    is_same = telling > 0 and found >= _SHARE * telling
     if not is_same:  # where it is, the numbers told it
         sure = replace(sure, opens=(*sure.opens, *_fused(a, b, sure)))
     named = _named(a, b, sure, is_same, flows)
@@ -45,7 +45,7 @@ def find(a: Side, b: Side, flows: pairing.Flows = ({}, {}), assumed: Iterable[Li
         named = _named(a, b, sure, is_same, flows)
     links = (*sure.links, *named.links)
     links = (*links, *_duplicates(a, b, links))
-    return Findings(links, (*sure.opens, *named.opens), _notes(share, is_same))
+    return Findings(links, (*sure.opens, *named.opens), _notes(found, telling, is_same))
 
 
 def _with_followers(a: Side, b: Side, sure: Findings) -> Findings:
@@ -61,12 +61,12 @@ def _with_followers(a: Side, b: Side, sure: Findings) -> Findings:
     return replace(sure, links=(*sure.links, *added))
 
 
-def _share(a: Side, b: Side, sure: Findings) -> float | None:
-    """Return how much of B's telling tensors has its numbers in A; None if it has none."""
+def _share(a: Side, b: Side, sure: Findings) -> tuple[int, int]:
+    """Return how many of B's telling tensors have their numbers in A, and how many it has."""
     telling = [held for held in b.tensors.values() if held.is_telling]
     held_by_a = {(held.shape, held.digest) for held in a.tensors.values()}
     found = [held for held in telling if held.key in sure.linked_b or (held.shape, held.digest) in held_by_a]
-    return len(found) / len(telling) if telling else None
+    return len(found), len(telling)
 
 
 def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows) -> Findings:
@@ -139,7 +139,7 @@ def _merging(side: Side) -> set[str]:
         vectors = {shape for shape in shapes if len(shape) == 1}
         halves = len(matrices) == 1 and all(2 * rows == columns and columns % 4 == 0 for rows, columns in matrices)
         if path and halves and len(shapes) == sum(len(shape) in (1, 2) for shape in shapes) <= 4:
-            (_, columns), = matrices
+            ((_, columns),) = matrices
             if (columns,) in vectors and vectors <= {(columns,), (columns // 2,)}:
                 found |= set(keys)
     return found
@@ -183,7 +183,9 @@ def _open(a: Side, b: Side, group: pairing.Group, alike: str) -> Open:
     few = len(group.a) == len(group.b) == 1
     reason = f"of the same {alike}, and no name tells which is which"
     if len(group.a) != len(group.b):
-        reason = f"{len(group.a)} tensors in A and {len(group.b)} in B of the same {alike}, and no name tells which is which"
+        reason = (
+            f"{len(group.a)} tensors in A and {len(group.b)} in B of the same {alike}, and no name tells which is which"
+        )
     if few:
         reason = f"of the same {alike}, but too little else speaks for it"
     rules = []
@@ -232,21 +234,21 @@ def _fused(a: Side, b: Side, sure: Findings) -> list[Open]:
     found = list(fitting.fused(a, b, *left, sizes))
     times = Counter((side, key) for item in found for side, keys in enumerate((item.a, item.b)) for key in keys)
     alone = [
-        item for item in found if all(times[side, key] == 1 for side, keys in enumerate((item.a, item.b)) for key in keys)
+        item
+        for item in found
+        if all(times[side, key] == 1 for side, keys in enumerate((item.a, item.b)) for key in keys)
     ]
     return alone
 
 
-def _notes(share: float | None, is_same: bool) -> tuple[str, ...]:
-    if share is None:
-        return ("No tensor of B has numbers that could tell it from others, so names, sizes and places decide alone.",)
+def _notes(found: int, telling: int, is_same: bool) -> tuple[str, ...]:
     if is_same:
         return ()
-    what = "None" if not share else f"{share:.0%}"
+    what = f"Numbers could tell {telling} of B's tensors, and {found or 'none'} of these have them in A"
+    what = what if telling else "No tensor of B has numbers that could tell it from others"
     return (
-        f"{what} of B's tensors have their numbers in A, so the two do not hold the same weights; what numbers do not tell "
-        "is told by names, sizes and places alone. These tell which tensors belong together, not whether what is in them "
-        "stands in the same order.",
+        f"{what}; so names, sizes and places decide the rest. They tell which tensors belong together, "
+        "not whether what is in them stands in the same order.",
     )
 
 

@@ -88,7 +88,7 @@ def _bias(key: str) -> str:
 
 
 def fits(a: Side, b: Side, rule: Rule, with_numbers: bool = True) -> bool:
-    """Tell whether a rule makes of tensors of A ones with the sizes of B, and with its numbers, if these are to count."""
+    """Tell whether a rule makes of tensors of A ones with the sizes of B, and with its numbers, if these count."""
     sources = [a.tensors[key] for key in rule.sources]
     targets = [b.tensors[key] for key in rule.targets]
     try:
@@ -189,4 +189,3 @@ def merged(one: Held, other: Held) -> tuple[tuple[Rule, ...], ...]:
         (named(one.key, other.key) if number == 0 else Permute(one.key, other.key, index=index, axis=axis),)
         for number, index in enumerate(orders)
     )
-

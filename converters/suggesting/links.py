@@ -1,4 +1,4 @@
-"""What is known of single keys before it becomes rules: which belong together, how well that is known, and what is open."""
+"""What is known of single keys before it becomes rules: which belong together, how that is known, and what is open."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ def _proven(sides: tuple[Side, Side], named: Findings, trial: Trial) -> tuple[Fi
     ended = trial.end([link.rule for link in fixed], picked, rest)
     if not ended.is_equal:
         return named, ended.sentence
-    links = [_as_run(link, trial) for link in fixed] + [link for pick in ended.picked for link in pick.links(RUN, _ALONE)]
+    links = [_as_run(link, trial) for link in fixed] + [
+        link for pick in ended.picked for link in pick.links(RUN, _ALONE)
+    ]
     open_again = tuple(
         replace(item, reason=f"{item.reason}, and the outputs are equal with more than one")
         for choice in ended.undecided

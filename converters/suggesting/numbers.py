@@ -235,7 +235,9 @@ def _one_part(block: _Block, whole_first: bool) -> Link | str:
         return "it has numbers beside those of the other side"
     else:
         rule = Pad(block.part.key, whole.key, *numbers)
-    return Link(rule, NUMBERS, f"the same numbers from {block.start} to {stop} of {whole.shape[axis]} along axis {axis}")
+    return Link(
+        rule, NUMBERS, f"the same numbers from {block.start} to {stop} of {whole.shape[axis]} along axis {axis}"
+    )
 
 
 def _number(bits: np.ndarray, dtype: str) -> float | None:

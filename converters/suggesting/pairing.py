@@ -65,7 +65,9 @@ def pair(
 
 
 class _Worker:
-    def __init__(self, a: Side, b: Side, known: dict[str, tuple[str, ...]], is_same_network: bool, flows: Flows) -> None:  # fmt: skip
+    def __init__(
+        self, a: Side, b: Side, known: dict[str, tuple[str, ...]], is_same_network: bool, flows: Flows
+    ) -> None:  # fmt: skip
         self.a, self.b, self.known, self.is_same_network = a, b, known, is_same_network
         self.done = Pairing()
         self.said_a = {key: said.tokens(a, key) | _flowing(flows[0], key) for key in a.tensors}
@@ -105,7 +107,9 @@ class _Worker:
             if len(parts) > 1:
                 return [piece for part in parts for piece in self._refined(part, places_a, places_b)]
         numbered = self._numbered(group) if self.trusts_names else None
-        return [group] if numbered is None else [p for part in numbered for p in self._refined(part, places_a, places_b)]
+        return (
+            [group] if numbered is None else [p for part in numbered for p in self._refined(part, places_a, places_b)]
+        )
 
     @staticmethod
     def _tokens(own: frozenset[Token], places: Iterable[str], kinds: tuple[str, ...]) -> frozenset[Token]:
@@ -113,7 +117,7 @@ class _Worker:
         return frozenset(token for token in found if token[0] in kinds)
 
     def _numbered(self, group: Group) -> list[Group] | None:
-        """Take a group apart by the numbers of blocks in lists, or in words, of other names, if both sides number alike."""
+        """Take a group apart by numbers of blocks in lists, or in words, of other names, if both sides number alike."""
         if len(group.a) != len(group.b) or len(group.a) < 2:
             return None
         of_a = _varying({key: said.numbering(self.a, key) for key in group.a})
@@ -147,9 +151,7 @@ class _Worker:
 
     def _are_swapped(self, together: Mapping[str, str]) -> bool:
         """Tell whether a module of B has the name, or the number, of another one beside its own counterpart in A."""
-        children = [
-            {path.rpartition(".")[0]: set() for path in side.modules} for side in (self.a, self.b)
-        ]  # by parent
+        children = [{path.rpartition(".")[0]: set() for path in side.modules} for side in (self.a, self.b)]  # by parent
         for side, named in zip((self.a, self.b), children):
             for path in side.modules:
                 if path:
@@ -226,7 +228,8 @@ class _Worker:
             key
             for key, other in self.done.pairs.items()
             if learned.get(_pattern(key), {_pattern(other)}) != {_pattern(other)}
-            or len(homes["a", _module(key)]) > 1 or len(homes["b", _module(other)]) > 1
+            or len(homes["a", _module(key)]) > 1
+            or len(homes["b", _module(other)]) > 1
         ]
         groups = []
         for key in bad:
@@ -235,7 +238,6 @@ class _Worker:
             self.refused.add((key, other))
             groups.append(Group([key], [other], ("its module's tensors would go to several modules",)))
         return groups
-
 
     def _learned_surely(self) -> dict[str, set[str]]:
         """Return what keys of blocks are called on the other side, by the keys that are known from elsewhere."""
@@ -322,4 +324,3 @@ def _filled(pattern: str, numbers: tuple[str, ...]) -> str | None:
         return None
     left = iter(numbers)
     return ".".join(next(left) if segment == "*" else segment for segment in pattern.split("."))
-

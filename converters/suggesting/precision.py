@@ -14,7 +14,6 @@ _WIDER = {"float16": ("float32", "float64"), "bfloat16": ("float32", "float64"),
 Tensors = Mapping[str, StoredTensor]
 
 
-
 @dataclass(frozen=True)
 class Alike:
     """Two sides with one floating dtype.
@@ -50,4 +49,6 @@ def rounded(a: Tensors, b: Tensors) -> Alike:
         a, b = (casting.cast(side, narrow).state_dict for side in (a, b))
     except CastError:
         return Alike(a, b, f"{both}, and some numbers are too large for {narrow}, so they were not compared.", False)
-    return Alike(a, b, f"{both}; numbers were compared in {narrow}. Rules change no dtype; `--dtype` of `convert` does.")
+    return Alike(
+        a, b, f"{both}; numbers were compared in {narrow}. Rules change no dtype; `--dtype` of `convert` does."
+    )

@@ -28,9 +28,9 @@ class Run:
 
     Attributes:
         outputs: Its floating tensors, in their order.
-        calls: Of every call of a module, in the order in which they ended, and every floating tensor that it was given or
-            gave: the module's path, `in` or `out`, and the number of elements and the sums of their absolute values and
-            squares.
+        calls: Of every call of a module, in the order in which they ended, and every floating tensor that it was given
+            or gave: the module's path, `in` or `out`, and the number of elements and the sums of their absolute values
+            and squares.
         idle: Parameters that no output depends on; empty where that was not asked.
     """
 

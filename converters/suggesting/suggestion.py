@@ -108,9 +108,7 @@ def suggest_files(
         CheckpointError: If one of them cannot be read as a checkpoint.
         OSError: If one of them cannot be read at all.
     """
-    one, other = (
-        checkpoint.read(path, key, prefix).state_dict for path, key, prefix in zip((a, b), keys, prefixes)
-    )
+    one, other = (checkpoint.read(path, key, prefix).state_dict for path, key, prefix in zip((a, b), keys, prefixes))
     return suggest(one, other, str(a), str(b))
 
 

@@ -134,7 +134,6 @@ def _more(total: int, verbose: bool) -> list[str]:
     return [f"  and {total - _SHOWN} more; --verbose lists all"] if total > _SHOWN and not verbose else []
 
 
-
 def _evidence(proposal: Proposal) -> str:
     colon = "" if proposal.evidence.startswith("by") else ":"
     return f"{_count(len(proposal.links), 'key')}{colon} {proposal.evidence}"

@@ -81,7 +81,11 @@ def usable(a: Iterable[frozenset[Token]], b: Iterable[frozenset[Token]]) -> froz
 def shared_words(a: str, b: str) -> list[str]:
     """Return the words of the modules of two keys that both have, in the order of the first."""
     one, other = (
-        {_single(piece): piece.lower() for segment in key.split(".")[:-1] or [key] for piece in _PIECES.findall(segment)}
+        {
+            _single(piece): piece.lower()
+            for segment in key.split(".")[:-1] or [key]
+            for piece in _PIECES.findall(segment)
+        }
         for key in (a, b)
     )
     return [shown for word, shown in one.items() if word in other and not word.isdecimal()]

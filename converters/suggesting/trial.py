@@ -134,7 +134,7 @@ class Trial:
         pairs = list(enumerate(zip(choices, numbers)))
         return End(
             True,
-            self._equal(gap),
+            self._equal(gap) + (" So it does with other answers to what is open." if free else ""),
             tuple(Picked(choice, number) for at, (choice, number) in pairs if at not in free),
             tuple(choice for at, (choice, _) in pairs if at in free),
         )
@@ -190,8 +190,8 @@ class Trial:
         idle = len(self.idle)
         rest = f" {idle} parameters of A have no effect on them; of these the run says nothing." if idle else ""
         return (
-            f"with the weights of A by these rules, B gives the outputs of A. The largest of all differences, in {digits}, is "
-            f"{gap.largest:.2g}, of numbers up to {gap.scale:.3g}.{rest}"
+            "with the weights of A by these rules, B gives the outputs of A. The largest of all differences, in "
+            f"{digits}, is {gap.largest:.2g}, of numbers up to {gap.scale:.3g}.{rest}"
         )
 
     def _unequal(self, gap: Gap, fixed: Sequence[Rule], choices: Sequence[Choice], numbers: Sequence[int]) -> str:

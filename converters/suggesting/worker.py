@@ -1,7 +1,7 @@
 """Build and run one model in a process of its own, as another process asks; see `converters.suggesting.running`.
 
-Run as ``python -m converters.suggesting.worker FILE SEED``. Requests and answers are pickles over stdin and stdout, between
-processes of one user; what the model's code prints goes to stderr.
+Run as ``python -m converters.suggesting.worker FILE SEED``. Requests and answers are pickles over stdin and stdout,
+between processes of one user; what the model's code prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Model:
         Raises:
             Unusable: Saying why it cannot be built.
         """
+        self._functions = _functions(file)
         import torch
 
-        self._functions = _functions(file)
         torch.manual_seed(seed)
         try:
-            self.module: nn.Module = self._functions["build"]().eval()
+            self.module: nn.Module = self._functions["build"]()
         except Exception as error:  # whatever the file's code does wrong
             raise Unusable(f"build() of {file} raised {type(error).__name__}: {_line(error)}") from error
         if not isinstance(self.module, torch.nn.Module):
             raise Unusable(f"build() of {file} returned a {type(self.module).__name__}, expected an nn.Module")
-        _shake(self.module, seed)
+        _shake(self.module.eval(), seed)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the weights by key."""
@@ -56,8 +56,10 @@ class Model:
         made = self._functions.get("inputs")
         return None if made is None else _mapped(made(), lambda tensor: tensor.detach().cpu().numpy())
 
-    def run(self, weights: Mapping[str, np.ndarray], inputs: Any, precise: bool, with_gradients: bool) -> dict[str, Any]:
-        """Put weights into the model, call it, in float64 if `precise`, and return outputs, calls and the weights without effect.
+    def run(
+        self, weights: Mapping[str, np.ndarray], inputs: Any, precise: bool, with_gradients: bool
+    ) -> dict[str, Any]:
+        """Put weights into the model, call it, in float64 if `precise`, and return outputs, calls and idle weights.
 
         Raises:
             Unusable: Saying why it cannot be run.

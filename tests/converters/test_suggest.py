@@ -29,7 +29,10 @@ def told(a: State, b: State) -> Suggestion:
     return suggest(*({key: StoredTensor.from_torch(value) for key, value in state.items()} for state in (a, b)))
 
 
-W, BIG = torch.randn(4, 6, generator=torch.Generator().manual_seed(7)), torch.randn(12, 4, generator=torch.Generator().manual_seed(8))
+W, BIG = (
+    torch.randn(4, 6, generator=torch.Generator().manual_seed(7)),
+    torch.randn(12, 4, generator=torch.Generator().manual_seed(8)),
+)
 ZERO = torch.zeros(4, 6)
 
 
@@ -44,7 +47,11 @@ ZERO = torch.zeros(4, 6)
         ({"x.w": W}, {"x.w": W.reshape(4, 6, 1, 1)}, Reshape("x.w", "x.w", (4, 6, 1, 1), (4, 6))),
         ({"x.w": BIG}, dict(zip(("k.w", "q.w", "v.w"), BIG.chunk(3))), Split("x.w", ("k.w", "q.w", "v.w"))),
         ({"a.w": BIG[:8], "b.w": BIG[8:]}, {"x.w": BIG}, Concat(("a.w", "b.w"), "x.w", 0, (8, 4))),
-        ({"x.w": BIG}, {"x.w": BIG[:9]}, Slice("x.w", "x.w", 0, 0, 9, 12, reason="B has no more than these places along axis 0")),
+        (
+            {"x.w": BIG},
+            {"x.w": BIG[:9]},
+            Slice("x.w", "x.w", 0, 0, 9, 12, reason="B has no more than these places along axis 0"),
+        ),
         ({"x.w": torch.cat([W, ZERO])}, {"x.w": W}, Slice("x.w", "x.w", 0, 0, 4, 8, rest=0.0)),
         ({"x.w": W}, {"x.w": torch.cat([ZERO, W])}, Pad("x.w", "x.w", 0, 4, 8, 8, rest=0.0)),
     ],
@@ -77,7 +84,7 @@ def test_rules_are_put_together_and_no_more() -> None:
     ("a", "b"),
     [
         (drawn(x__bn1__weight=(4,), x__bn2__weight=(4,)), drawn(x__a__weight=(4,), x__b__weight=(4,), z=(1,))),
-        (drawn(fc__0__weight=(4, 6), fc__1__weight=(4, 6)), drawn(fc__0__weight=(4, 6), fc__1__weight=(4, 6), fc__2__weight=(4, 6))),
+        (drawn(**{f"fc__{i}__weight": (4, 6) for i in range(2)}), drawn(**{f"fc__{i}__weight": (4, 6) for i in range(3)})),
         (drawn(qkv__weight=(12, 4)), drawn(q__weight=(4, 4), k__weight=(4, 4), v__weight=(4, 4))),
         (drawn(fc__weight=(8, 4), sq__weight=(4, 4)), {**drawn(sq__weight=(4, 4)), **drawn(fc__weight=(4, 8), x=(1,))}),
     ],
@@ -138,7 +145,11 @@ def test_the_file_says_why_and_is_loaded(files: tuple[str, str], tmp_path: Path,
 
 def test_rules_of_a_file_convert_and_verify(files: tuple[str, str], tmp_path: Path) -> None:
     rules, out = tmp_path / "rules.json", tmp_path / "out.pth"
-    rules.write_text(rule_file.dump([Rename("old.*.fc.*", "new.*.fc.*"), Rename("old.0.n1.*", "new.0.a.*"), Rename("old.0.n2.*", "new.0.b.*")]))
+    rules.write_text(
+        rule_file.dump(
+            [Rename("old.*.fc.*", "new.*.fc.*"), Rename("old.0.n1.*", "new.0.a.*"), Rename("old.0.n2.*", "new.0.b.*")]
+        )
+    )
     run = CliRunner().invoke
     done = run(cli, ["convert", files[0], str(out), "--rules", str(rules), "--like", files[1]])
     assert done.output.startswith("CONVERTED 4 tensors")

@@ -114,7 +114,7 @@ def truth(tree: dict, names: dict[tuple[str, str], str], distinct: bool) -> tupl
     return a, b, pairs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(renamings())
 def test_what_the_same_weights_say_is_never_wrong(drawn) -> None:
     """Rules are right by the numbers that they would move, also for tensors whose own numbers tell nothing."""
@@ -127,7 +127,7 @@ def test_what_the_same_weights_say_is_never_wrong(drawn) -> None:
             assert tensor.data() == expected[key].tobytes(), link
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(renamings())
 def test_all_that_numbers_tell_is_found(drawn) -> None:
     """Where every tensor has numbers of its own, nothing that one rule can say is open."""
