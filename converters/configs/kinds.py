@@ -43,7 +43,7 @@ class Translation:
 
     Attributes:
         config: plain data.
-        origins: dotted path in ``config`` -> path in the old config, where they differ; a path stands for all beneath it.
+        origins: dotted path in ``config`` -> path in the old config, where they differ; each stands for all beneath it.
         remarks: what could not be translated.
     """
 
@@ -98,7 +98,9 @@ class Difference:
             for name, side in (("old", self.old), ("new", self.new))
             if side.value is not ABSENT
         }
-        return dict(key=self.key, also=list(self.also), old_key=self.old_key, group=self.group, effect=self.effect, **sides)
+        return dict(
+            key=self.key, also=list(self.also), old_key=self.old_key, group=self.group, effect=self.effect, **sides
+        )
 
 
 @dataclass(frozen=True)
