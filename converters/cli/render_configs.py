@@ -93,11 +93,13 @@ def as_dict(found: Comparison) -> dict[str, Any]:
 def _difference_lines(difference: Difference) -> Iterator[str]:
     also = "".join(f" (and {key})" for key in difference.also)
     yield from _wrapped(f"{difference.key}{also}", "  ")
+    own = difference.written
+    is_other = own is not ABSENT and own != difference.old.value
     origin = ""
     if not difference.old_key:
         origin = "  [no such key in the old config]"
-    elif difference.old_key != difference.key:
-        origin = f"  [{difference.old_key}]"
+    elif is_other or difference.old_key != difference.key:
+        origin = f"  [{difference.old_key}{f' = {own!r}' if is_other else ''}]"
     old, new = _sides(difference.old, difference.new)
     yield from _wrapped(f"old: {old}{origin}", "    ")
     yield from _wrapped(f"new: {new}", "    ")

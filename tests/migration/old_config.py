@@ -23,7 +23,8 @@ model = dict(
     roi_head=dict(
         type="StandardRoIHead",
         bbox_roi_extractor=dict(
-            type="SingleRoIExtractor", roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0), out_channels=256,
+            type="SingleRoIExtractor", out_channels=256,
+            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0),
             featmap_strides=[4, 8, 16, 32],
         ),
         bbox_head=dict(type="Shared2FCBBoxHead", in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=3),

@@ -112,6 +112,8 @@ def test_the_key_is_named_and_what_it_does(path):
     wrong = deepcopy(new)
     planted(wrong, path, value)
     told = compared(old, wrong).differences
+    if path == "param_scheduler.0.end":
+        assert (told[0].old_key, told[0].written, told[0].old.value) == ("lr_config.warmup_iters", 500, 501)
     assert len(told) == 1 and (told[0].key + ".").startswith(path.rpartition(".")[0]), told
     assert words in told[0].effect, told[0].effect
 

@@ -81,7 +81,7 @@ _EFFECTS: dict[str, str] = {
     "test_dataloader*pipeline*": _IMAGE,
     "val_dataloader*pipeline*": "What the validation during a training sees differs, and so do its AP and the best checkpoint.",
     # detections
-    "model.test_cfg.min_bbox_size": "Dense heads of 3.x drop boxes narrower or lower than this before the NMS, those of 2.x none (D28): with 0 a few detections of no area are missing. -1 is as 2.x.",
+    "model.test_cfg.min_bbox_size": "Dense heads of 3.x drop boxes narrower or lower than this before the NMS, those of 2.x none (D28): with 0 a few detections of no area are missing. -1 is as 2.x, which does not heed the setting.",
     "model.test_cfg*min_bbox_size": "Proposals narrower or lower than this are dropped before the NMS.",
     "model.test_cfg*score_thr": "Detections are cut off at another score: more or fewer of them, and another AP.",
     "model.test_cfg*iou_threshold": "The NMS removes more or fewer boxes that overlap: double detections, or missing neighbours.",

@@ -95,16 +95,16 @@ def _as_config(value: Any) -> Any:
 
 
 def _difference(gap: Gap, made: Translation, raw: Mapping[str, Any]) -> Difference:
-    origin = _there(made.origin(gap.path), raw)
-    return Difference(
-        gap.path, origin, gap.old, gap.new, effect(gap.path, gap.old.value, gap.new.value), group(gap.path)
-    )
+    origin, written = _there(made.origin(gap.path), raw)
+    told = effect(gap.path, gap.old.value, gap.new.value)
+    return Difference(gap.path, origin, gap.old, gap.new, told, group(gap.path), written=written)
 
 
-def _there(path: str, raw: Any) -> str:
-    """Return as much of a path as there is in a config; nothing if not even the first word is."""
+def _there(path: str, raw: Any) -> tuple[str, Any]:
+    """Return as much of a path as there is in a config, and the value if all of it is and holds no others."""
+    words = path.split(".") if path else []
     there: list[str] = []
-    for word in path.split(".") if path else ():
+    for word in words:
         if isinstance(raw, Mapping) and word in raw:
             raw = raw[word]
         elif isinstance(raw, (list, tuple)) and word.isdigit() and int(word) < len(raw):
@@ -112,7 +112,8 @@ def _there(path: str, raw: Any) -> str:
         else:
             break
         there.append(word)
-    return ".".join(there)
+    is_value = words and len(there) == len(words) and not isinstance(raw, (Mapping, list, tuple))
+    return ".".join(there), raw if is_value else ABSENT
 
 
 def _merged(found: list[Difference]) -> Iterator[Difference]:

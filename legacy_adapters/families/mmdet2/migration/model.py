@@ -63,7 +63,6 @@ def _boxes_without_area(draft: Draft, new: dict[str, Any]) -> None:
     settings = new.get("test_cfg")
     if isinstance(settings, dict) and "min_bbox_size" in settings:
         settings["min_bbox_size"] = -1
-        draft.came("model.test_cfg.min_bbox_size", "")
 
 
 def _sampler_without_effect(draft: Draft, new: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def _registered(registry: Any, name: str) -> Any:
 
 @lru_cache(maxsize=None)
 def parameters(kind: Any) -> tuple[dict[str, Any], bool]:
-    """Return what a class or function may be given, by name, with its default or ``REQUIRED``, and whether it takes more.
+    """Return what a class or function may be given, with defaults or ``REQUIRED``, and whether it takes more.
 
     Arguments that a class hands on to the class it inherits from count as its own. It takes more where it hands them on
     to something else, which the signature does not tell.
