@@ -169,6 +169,11 @@ def _plain(
         draft.came(f"{path}.filter_cfg", origin)
         draft.came(f"{path}.filter_cfg.filter_empty_gt", f"{origin}.filter_empty_gt")
         new["filter_cfg"] = dict(filter_empty_gt=empty, min_size=32)
+        if kind in _OF_VOC and old.get("min_size") is not None:
+            draft.came(f"{path}.filter_cfg.bbox_min_size", f"{origin}.min_size")
+            new["filter_cfg"]["bbox_min_size"] = old.pop("min_size")
+    if kind in _OF_VOC:
+        old.pop("min_size", None)  # only of a training
     steps = old.pop("pipeline", None)
     new.update(old)
     if steps is not None:
@@ -210,7 +215,7 @@ def _places(
     prefix = {}
     if folder is not None:
         draft.came(f"{path}.data_prefix", f"{origin}.img_prefix")
-        prefix["sub_data_root" if kind in _OF_VOC else "img"] = str(folder)[cut:]
+        prefix["sub_data_root" if kind in _OF_VOC and kind != "WIDERFaceDataset" else "img"] = str(folder)[cut:]
     if segments is not None:
         prefix["seg"] = str(segments)[cut:] if str(segments).startswith(under) else str(segments)
     if prefix:

@@ -140,6 +140,10 @@ def _is_of_batch(step: dict[str, Any]) -> bool:
 
 
 def _packed(draft: Draft, step: dict[str, Any], where: str) -> None:
+    padding = step.get("pad_val") or {}
+    if isinstance(padding, dict) and padding.get("img"):
+        why = "3.x pads the images of a batch with `data_preprocessor.pad_value`, which is 0 in the new config"
+        draft.remark(f"{where}.pad_val", padding, why)
     extra = [key for key in step.get("keys", ()) if key in ("proposals",)]
     if step.get("type") == "Collect" and extra:
         draft.remark(
