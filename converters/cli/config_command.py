@@ -38,13 +38,20 @@ Exit codes:
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and the last line (and JSON with --json).")
 @click.pass_context
 def config(
-    context: click.Context, old: str, new: str, check: bool, family: str | None, no_build: bool, as_json: bool, quiet: bool
+    context: click.Context,
+    old: str,
+    new: str,
+    check: bool,
+    family: str | None,
+    no_build: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Write config OLD in the words of the new version to NEW; or compare the two.
 
-    What cannot be translated is listed, with the reason. NEW is never replaced. With --check NEW may be any config of the
-    new version, for example one that was written by hand: each setting that means something else is told, with its key in
-    both files, both values, and what it does to results. Defaults of the classes count as written.
+    What cannot be translated is listed, with the reason. NEW is never replaced. With --check NEW may be any config of
+    the new version, for example one that was written by hand: each setting that means something else is told, with its
+    key in both files, both values, and what it does to results. Defaults of the classes count as written.
     """
     with exit_codes():
         of = _family(family)
@@ -65,7 +72,11 @@ def _family(name: str | None) -> Family:
     able: list[Family] = [registry.get(name)] if name else [one for one in registry.every() if one.configs is not None]
     if len(able) != 1:
         names = ", ".join(one.name for one in able)
-        found = f"Several families carry configs over, {names}; pass --family." if able else "No family carries configs over."
+        found = (
+            f"Several families carry configs over, {names}; pass --family."
+            if able
+            else "No family carries configs over."
+        )
         raise FamilyError(found)
     if able[0].configs is None:
         raise FamilyError(f"Family {able[0].name} does not carry configs over; its models are listed by name.")
@@ -95,7 +106,9 @@ def _write(migration: Migration, family: str, old: str, new: str, no_build: bool
     if path.suffix != ".py":
         raise FamilyError(f"{new} does not end in .py; a config is a Python file.")
     made = migration.translate(old)
-    text = source(f"Written by `ddq-convert config` from {Path(old).name}.", made.config, render_configs.variables(made.config))
+    text = source(
+        f"Written by `ddq-convert config` from {Path(old).name}.", made.config, render_configs.variables(made.config)
+    )
     wrong: tuple[str, ...] = ()
     if not no_build:
         with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +124,11 @@ def _write(migration: Migration, family: str, old: str, new: str, no_build: bool
             message(line)
     if as_json:
         remarks = [remark.as_dict() for remark in made.remarks]
-        click.echo(json.dumps(dict(written=new, builds=None if no_build else not wrong, faults=list(wrong), remarks=remarks), indent=2))
+        click.echo(
+            json.dumps(
+                dict(written=new, builds=None if no_build else not wrong, faults=list(wrong), remarks=remarks), indent=2
+            )
+        )
     else:
         click.echo(render_configs.written(family, old, new, made, wrong, no_build))
     return not wrong

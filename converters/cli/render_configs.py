@@ -52,9 +52,12 @@ def verdict(found: Comparison) -> str:
     if not found.differences:
         return f"SAME: {counted(found.compared, 'setting')} compared, none differs in meaning"
     groups = Counter(difference.group for difference in found.differences)
-    kinds = ", ".join(f"{number} of {name}" if name != "the rest" else f"{number} else" for name, number in groups.items())
+    kinds = ", ".join(
+        f"{number} of {name}" if name != "the rest" else f"{number} else" for name, number in groups.items()
+    )
     verb = "differs" if len(found.differences) == 1 else "differ"
-    return f"DIFFERENT: {counted(len(found.differences), 'setting')} {verb} in meaning ({kinds}); {found.compared} compared"
+    number = counted(len(found.differences), "setting")
+    return f"DIFFERENT: {number} {verb} in meaning ({kinds}); {found.compared} compared"
 
 
 def remark_lines(remarks: Iterable[Remark]) -> list[str]:
@@ -64,12 +67,16 @@ def remark_lines(remarks: Iterable[Remark]) -> list[str]:
 
 def written(family: str, old: str, new: str, made: Translation, wrong: tuple[str, ...], no_build: bool) -> str:
     """Return the closing lines of a written config."""
-    built = "not built" if no_build else "it loads and builds" if not wrong else f"it does not build: {one_line(wrong[0])}"
+    built = (
+        "not built" if no_build else "it loads and builds" if not wrong else f"it does not build: {one_line(wrong[0])}"
+    )
     left = sum(remark.value is not ABSENT for remark in made.remarks)
     rest = "everything was carried over" if not left else f"{counted(left, 'setting')} to look at"
     lines = [f"WRITTEN {new}: {counted(count(made.config), 'setting')}; {built}; {rest}"]
     if not wrong:
-        lines += [f"Prove it: ddq-parity run --family {family} --legacy-repo REPO --legacy-config {old} --new-config {new}"]
+        lines += [
+            f"Prove it: ddq-parity run --family {family} --legacy-repo REPO --legacy-config {old} --new-config {new}"
+        ]
     return "\n".join(lines)
 
 
@@ -86,11 +93,13 @@ def as_dict(found: Comparison) -> dict[str, Any]:
 def _difference_lines(difference: Difference) -> Iterator[str]:
     also = "".join(f" (and {key})" for key in difference.also)
     yield from _wrapped(f"{difference.key}{also}", "  ")
+    own = difference.written
+    is_other = own is not ABSENT and own != difference.old.value
     origin = ""
     if not difference.old_key:
         origin = "  [no such key in the old config]"
-    elif difference.old_key != difference.key:
-        origin = f"  [{difference.old_key}]"
+    elif is_other or difference.old_key != difference.key:
+        origin = f"  [{difference.old_key}{f' = {own!r}' if is_other else ''}]"
     old, new = _sides(difference.old, difference.new)
     yield from _wrapped(f"old: {old}{origin}", "    ")
     yield from _wrapped(f"new: {new}", "    ")
@@ -138,5 +147,10 @@ def _remark_text(remark: Remark) -> tuple[str, str]:
 
 def _wrapped(text: str, indent: str) -> Iterator[str]:
     yield from textwrap.wrap(
-        text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -92,9 +92,12 @@ def _of_lists(old: list[Any], new: list[Any], context: Context, path: str) -> It
 
 def _are_parts(value: Any) -> bool:
     """Tell whether a list is one of parts that are compared one by one, not a value."""
-    return isinstance(value, list) and all(isinstance(item, (Mapping, list)) for item in value) and any(
-        isinstance(item, Mapping) or _are_parts(item) for item in value
-    ) or value == []
+    return (
+        isinstance(value, list)
+        and all(isinstance(item, (Mapping, list)) for item in value)
+        and any(isinstance(item, Mapping) or _are_parts(item) for item in value)
+        or value == []
+    )
 
 
 def _same(old: Any, new: Any) -> bool:

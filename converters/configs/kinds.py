@@ -43,7 +43,7 @@ class Translation:
 
     Attributes:
         config: plain data.
-        origins: dotted path in ``config`` -> path in the old config, where they differ; a path stands for all beneath it.
+        origins: dotted path in ``config`` -> path in the old config, where they differ; each stands for all beneath it.
         remarks: what could not be translated.
     """
 
@@ -81,6 +81,7 @@ class Difference:
         effect: what it does to results, in one or two sentences; empty if nothing is known of the setting.
         group: what it belongs to, such as ``model``.
         also: other keys of the new config with the same difference.
+        written: what stands at ``old_key`` in the old config, in its own words; ``ABSENT`` if that is no single value.
     """
 
     key: str
@@ -90,6 +91,7 @@ class Difference:
     effect: str
     group: str
     also: tuple[str, ...] = ()
+    written: Any = ABSENT
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -98,7 +100,9 @@ class Difference:
             for name, side in (("old", self.old), ("new", self.new))
             if side.value is not ABSENT
         }
-        return dict(key=self.key, also=list(self.also), old_key=self.old_key, group=self.group, effect=self.effect, **sides)
+        own = {} if self.written is ABSENT else dict(written=plain(self.written))
+        names = dict(key=self.key, also=list(self.also), old_key=self.old_key, group=self.group, effect=self.effect)
+        return {**names, **own, **sides}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,10 @@ def _worth_a_name(value: Any) -> bool:
 
 def _text(value: Any, indent: str, used: int, names: Mapping[str, Any]) -> str:
     """Return a value on one line if it fits behind ``used`` characters, or else on several."""
-    name = next((name for name, held in names.items() if _worth_a_name(value) and isinstance(value, list) and held == value), None)
+    name = next(
+        (name for name, held in names.items() if _worth_a_name(value) and isinstance(value, list) and held == value),
+        None,
+    )
     if name is not None:
         return name
     line = _inline(value, names)
@@ -56,7 +59,14 @@ def _inline(value: Any, names: Mapping[str, Any]) -> str:
             return f"dict({', '.join(f'{key}={text}' for key, text in zip(value, texts))})"
         return f"{{{', '.join(f'{key!r}: {text}' for key, text in zip(value, texts))}}}"
     if isinstance(value, (list, tuple)):
-        name = next((name for name, held in names.items() if _worth_a_name(value) and isinstance(value, list) and held == value), None)
+        name = next(
+            (
+                name
+                for name, held in names.items()
+                if _worth_a_name(value) and isinstance(value, list) and held == value
+            ),
+            None,
+        )
         return name or _sequence(value, names)
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return f"float('{value}')"

@@ -1,5 +1,7 @@
 """A config of MMDetection 2.x, as a user has one: three classes of an own dataset, two schedules' worth of settings."""
+
 norm = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+images = "pets/images/"
 names = ("cat", "dog", "bird")
 model = dict(
     type="FasterRCNN",
@@ -11,7 +13,9 @@ model = dict(
     neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
     rpn_head=dict(
         type="RPNHead", in_channels=256, feat_channels=256,
-        anchor_generator=dict(type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
+        anchor_generator=dict(
+            type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
+        ),
         bbox_coder=dict(type="DeltaXYWHBBoxCoder"),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True),
         loss_bbox=dict(type="L1Loss"),
@@ -19,7 +23,8 @@ model = dict(
     roi_head=dict(
         type="StandardRoIHead",
         bbox_roi_extractor=dict(
-            type="SingleRoIExtractor", roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0), out_channels=256,
+            type="SingleRoIExtractor", out_channels=256,
+            roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0),
             featmap_strides=[4, 8, 16, 32],
         ),
         bbox_head=dict(type="Shared2FCBBoxHead", in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=3),
@@ -69,10 +74,10 @@ data = dict(
     samples_per_gpu=4,
     workers_per_gpu=2,
     train=dict(type="RepeatDataset", times=2, dataset=dict(
-        type="CocoDataset", classes=names, ann_file="pets/train.json", img_prefix="pets/images/", pipeline=train_pipeline,
+        type="CocoDataset", classes=names, ann_file="pets/train.json", img_prefix=images, pipeline=train_pipeline,
     )),
-    val=dict(type="CocoDataset", classes=names, ann_file="pets/val.json", img_prefix="pets/images/", pipeline=test_pipeline),
-    test=dict(type="CocoDataset", classes=names, ann_file="pets/val.json", img_prefix="pets/images/", pipeline=test_pipeline),
+    val=dict(type="CocoDataset", classes=names, ann_file="pets/val.json", img_prefix=images, pipeline=test_pipeline),
+    test=dict(type="CocoDataset", classes=names, ann_file="pets/val.json", img_prefix=images, pipeline=test_pipeline),
 )  # fmt: skip
 evaluation = dict(interval=2, metric=["bbox"], save_best="bbox_mAP")
 optimizer = dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=0.0001, paramwise_cfg=dict(norm_decay_mult=0.0))

@@ -16,7 +16,8 @@ COMPARED = (
 #: Sections that decide what is shown, kept or run where; not compared.
 ASIDE = (
     "default_scope", "default_hooks", "env_cfg", "visualizer", "vis_backends", "log_processor", "log_level", "work_dir",
-    "custom_imports", "randomness", "launcher", "val_cfg", "test_cfg", "tta_model", "tta_pipeline", "experiment_name", "model_wrapper_cfg",
+    "custom_imports", "randomness", "launcher", "val_cfg", "test_cfg", "tta_model", "tta_pipeline", "experiment_name",
+    "model_wrapper_cfg",
 )  # fmt: skip
 #: Settings of which no result depends.
 _QUIET = ("backend_args", "num_workers", "persistent_workers", "pin_memory", "meta_keys", "outfile_prefix", "debug",
@@ -117,10 +118,13 @@ def _plain(value: Any) -> Any:
         if value.get("type") in ("RandomChoice", "mmcv.RandomChoice") and not value.get("prob"):
             value = dict(type="AutoAugment", policies=value.get("transforms"))  # the same under two names
         if value.get("type") in ("PackDetInputs", "mmdet.PackDetInputs"):
-            more = [key for key in value.get("meta_keys", ()) if key == "border"]  # the only one that a head reads besides
+            more = [
+                key for key in value.get("meta_keys", ()) if key == "border"
+            ]  # the only one that a head reads besides
             return dict(type="PackDetInputs", **(dict(packed=more) if more else {}))
         return {
-            str(key): _type(item) if key == "type" else _plain(item) for key, item in value.items()
+            str(key): _type(item) if key == "type" else _plain(item)
+            for key, item in value.items()
             if key not in _QUIET and not (key == "dropout_layer" and item is None)  # one that drops nothing
         }
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -35,7 +35,10 @@ def loaders(draft: Draft, old: Mapping[str, Any]) -> dict[str, Steps]:
         if "samples_per_gpu" in (dataset if isinstance(dataset, Mapping) else {}) and part != "train":
             options["samples_per_gpu"] = dataset["samples_per_gpu"]
         is_by_epoch = "max_iters" not in (old.get("runner") or {})
-        draft.config[path] = {**(_loading(draft, part, options, is_by_epoch) if _is_whole(dataset) else {}), "dataset": new}
+        draft.config[path] = {
+            **(_loading(draft, part, options, is_by_epoch) if _is_whole(dataset) else {}),
+            "dataset": new,
+        }
     left_over(draft, "data", data, "not known of `data`")
     if made.get("train") is not None:
         _load_as_learnt(draft, made["train"])
@@ -91,7 +94,15 @@ def _dataset(
     files, folders = old.get("ann_file"), old.get("img_prefix")
     if isinstance(files, (list, tuple)):
         each = [
-            dict(old, ann_file=file, **({} if folders is None else dict(img_prefix=folders[number] if isinstance(folders, (list, tuple)) else folders)))
+            dict(
+                old,
+                ann_file=file,
+                **(
+                    {}
+                    if folders is None
+                    else dict(img_prefix=folders[number] if isinstance(folders, (list, tuple)) else folders)
+                ),
+            )
             for number, file in enumerate(files)
         ]
         return _concatenated(draft, each, path, origin, root, part, made)
@@ -116,7 +127,8 @@ def _wrapper(
     new.update(old)
     if parts is not None:
         new["datasets"] = [
-            _dataset(draft, one, f"{path}.datasets.{n}", f"{origin}.datasets.{n}", root, part, made) for n, one in enumerate(parts)
+            _dataset(draft, one, f"{path}.datasets.{n}", f"{origin}.datasets.{n}", root, part, made)
+            for n, one in enumerate(parts)
         ]
     if inner is not None:
         new["dataset"] = _dataset(draft, inner, f"{path}.dataset", f"{origin}.dataset", root, part, made)
@@ -147,7 +159,9 @@ def _plain(
         draft.came(f"{path}.metainfo.classes", f"{origin}.classes")
         new["metainfo"] = dict(classes=(classes,) if isinstance(classes, str) else tuple(classes))
         if isinstance(classes, str):
-            draft.remark(f"{origin}.classes", classes, "2.x reads names from such a file; 3.x wants the names themselves")
+            draft.remark(
+                f"{origin}.classes", classes, "2.x reads names from such a file; 3.x wants the names themselves"
+            )
     empty = old.pop("filter_empty_gt", True)
     if testing and kind is not None:
         new["test_mode"] = True
@@ -155,6 +169,11 @@ def _plain(
         draft.came(f"{path}.filter_cfg", origin)
         draft.came(f"{path}.filter_cfg.filter_empty_gt", f"{origin}.filter_empty_gt")
         new["filter_cfg"] = dict(filter_empty_gt=empty, min_size=32)
+        if kind in _OF_VOC and old.get("min_size") is not None:
+            draft.came(f"{path}.filter_cfg.bbox_min_size", f"{origin}.min_size")
+            new["filter_cfg"]["bbox_min_size"] = old.pop("min_size")
+    if kind in _OF_VOC:
+        old.pop("min_size", None)  # only of a training
     steps = old.pop("pipeline", None)
     new.update(old)
     if steps is not None:
@@ -196,7 +215,7 @@ def _places(
     prefix = {}
     if folder is not None:
         draft.came(f"{path}.data_prefix", f"{origin}.img_prefix")
-        prefix["sub_data_root" if kind in _OF_VOC else "img"] = str(folder)[cut:]
+        prefix["sub_data_root" if kind in _OF_VOC and kind != "WIDERFaceDataset" else "img"] = str(folder)[cut:]
     if segments is not None:
         prefix["seg"] = str(segments)[cut:] if str(segments).startswith(under) else str(segments)
     if prefix:
@@ -245,7 +264,9 @@ def _scale_segments(draft: Draft, scale: float, model: dict[str, Any]) -> None:
         draft.came("model.roi_head.semantic_head.seg_scale_factor", "data.train.pipeline")
     elif isinstance(model.get("semantic_head"), dict):
         if scale != 0.25:
-            draft.remark("data.train.pipeline", scale, "`SegRescale` is the head's in 3.x, which scales by its `start_level`")
+            draft.remark(
+                "data.train.pipeline", scale, "`SegRescale` is the head's in 3.x, which scales by its `start_level`"
+            )
     else:
         draft.remark("data.train.pipeline", scale, "3.x has no `SegRescale`; its heads scale maps of segments")
 
@@ -254,7 +275,7 @@ def _agree(draft: Draft, learnt: Steps, steps: Steps) -> None:
     for name, one, other in (("Normalize", learnt.normalize, steps.normalize), ("Pad", learnt.pad, steps.pad)):
         settings = [{key: value for key, value in (side or {}).items() if key != "origin"} for side in (one, other)]
         if settings[0] != settings[1]:
-            why = f"`{name}` of the training is another than that of the test; 3.x has one preprocessor, which does that of the test"
+            why = f"`{name}` of the training is another than that of the test, which 3.x's one preprocessor does"
             draft.remark(str((one or other or {}).get("origin")), settings[0], why)
 
 
@@ -272,7 +293,9 @@ def evaluators(draft: Draft, old: Mapping[str, Any]) -> None:
         draft.came(f"{part}_evaluator", "evaluation")
         made = _evaluator(draft, str(dataset["type"]), metric, dataset, dict(options))
         if made is None:
-            draft.remark(f"data.{part}.type", dataset["type"], "no evaluator of 3.x is known for it; name one in the new config")
+            draft.remark(
+                f"data.{part}.type", dataset["type"], "no evaluator of 3.x is known for it; name one in the new config"
+            )
         else:
             draft.config[f"{part}_evaluator"] = made
 
@@ -288,9 +311,13 @@ def _evaluator(
         file = str(dataset.get("ann_file"))
         root = dataset.get("data_root")
         file = os.path.join(str(root), file) if root else file
-        new = dict(type="LVISMetric" if kind.startswith("LVIS") else "CocoMetric", ann_file=file, metric=metric or "bbox")
+        new = dict(
+            type="LVISMetric" if kind.startswith("LVIS") else "CocoMetric", ann_file=file, metric=metric or "bbox"
+        )
         new["format_only"] = False
-        names = dict(classwise="classwise", proposal_nums="proposal_nums", iou_thrs="iou_thrs", metric_items="metric_items")
+        names = dict(
+            classwise="classwise", proposal_nums="proposal_nums", iou_thrs="iou_thrs", metric_items="metric_items"
+        )
         new.update(taken(options, names))
         left_over(draft, "evaluation", options, "not known of this evaluation")
         return new

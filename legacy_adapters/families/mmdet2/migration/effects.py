@@ -81,7 +81,7 @@ _EFFECTS: dict[str, str] = {
     "test_dataloader*pipeline*": _IMAGE,
     "val_dataloader*pipeline*": "What the validation during a training sees differs, and so do its AP and the best checkpoint.",
     # detections
-    "model.test_cfg.min_bbox_size": "Dense heads of 3.x drop boxes narrower or lower than this before the NMS, those of 2.x none (D28): with 0 a few detections of no area are missing. -1 is as 2.x.",
+    "model.test_cfg.min_bbox_size": "Dense heads of 3.x drop boxes narrower or lower than this before the NMS, those of 2.x none (D28): with 0 a few detections of no area are missing. -1 is as 2.x, which does not heed the setting.",
     "model.test_cfg*min_bbox_size": "Proposals narrower or lower than this are dropped before the NMS.",
     "model.test_cfg*score_thr": "Detections are cut off at another score: more or fewer of them, and another AP.",
     "model.test_cfg*iou_threshold": "The NMS removes more or fewer boxes that overlap: double detections, or missing neighbours.",
@@ -100,7 +100,10 @@ _EFFECTS: dict[str, str] = {
     "model.train_cfg*pos_weight": "Positives weigh otherwise in the loss.",
     "model.train_cfg*allowed_border": "Anchors beyond the border of the image are learnt from or not.",
     "model.train_cfg*": "A training learns otherwise; inference stays as it is.",
-    "model*.loss*.loss_weight": "A loss weighs otherwise against the others: " + _RATE[0].lower() + _RATE[1:-1] + " for that part. Inference stays as it is.",
+    "model*.loss*.loss_weight": "A loss weighs otherwise against the others: "
+    + _RATE[0].lower()
+    + _RATE[1:-1]
+    + " for that part. Inference stays as it is.",
     "model*.loss*use_sigmoid": "Scores are made by a sigmoid or a softmax: all scores differ, also at inference.",
     "model*.loss*.type": "Another loss: its value and gradients differ. Where it decides on sigmoid or softmax, scores differ, too.",
     "model*.loss*": _LOSS,
@@ -154,7 +157,9 @@ _EFFECTS: dict[str, str] = {
     "optim_wrapper.optimizer.momentum": _RATE,
     "optim_wrapper.optimizer.nesterov": _RATE,
     "optim_wrapper.optimizer*": _RATE,
-    "optim_wrapper.clip_grad*": "Large gradients are cut off at another length, or not at all: " + _RATE[0].lower() + _RATE[1:],
+    "optim_wrapper.clip_grad*": "Large gradients are cut off at another length, or not at all: "
+    + _RATE[0].lower()
+    + _RATE[1:],
     "optim_wrapper.paramwise_cfg*": "Some weights get another rate or decay than the rest, or no longer do.",
     "optim_wrapper.accumulative_counts": "Gradients of several batches make one step: the batch is as many times larger, and steps are fewer.",
     "optim_wrapper.loss_scale": "Gradients of half precision are scaled otherwise.",
@@ -220,8 +225,16 @@ def _type_of(value: Any) -> Any:
 _BATCH_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN", "NaiveSyncBN")
 _NOTHING = (ABSENT, None)
 #: Parts that a config without a training, or without data, does not have.
-_SECTIONS = ("model.data_preprocessor", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator",
-             "test_evaluator", "train_cfg", "optim_wrapper")
+_SECTIONS = (
+    "model.data_preprocessor",
+    "train_dataloader",
+    "val_dataloader",
+    "test_dataloader",
+    "val_evaluator",
+    "test_evaluator",
+    "train_cfg",
+    "optim_wrapper",
+)
 
 
 def _of_one(path: str, is_missing: bool) -> str:

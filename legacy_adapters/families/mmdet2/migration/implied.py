@@ -23,8 +23,10 @@ _IMPLIED: dict[str, dict[str, Any]] = {
     "optim_wrapper": dict(constructor="DefaultOptimWrapperConstructor", paramwise_cfg=None),
     "model.*loss_cls*": dict(bg_cls_weight=None),
     "optim_wrapper.clip_grad": dict(norm_type=2.0),
-    "optim_wrapper.paramwise_cfg": dict(bias_lr_mult=1.0, bias_decay_mult=1.0, norm_decay_mult=1.0, dwconv_decay_mult=1.0,
-                                        dcn_offset_lr_mult=1.0, bypass_duplicate=False),
+    "optim_wrapper.paramwise_cfg": dict(
+        bias_lr_mult=1.0, bias_decay_mult=1.0, norm_decay_mult=1.0, dwconv_decay_mult=1.0, dcn_offset_lr_mult=1.0,
+        bypass_duplicate=False,
+    ),
     "optim_wrapper.paramwise_cfg.custom_keys.*": dict(lr_mult=1.0, decay_mult=1.0),
     "auto_scale_lr": dict(enable=False),
     "": dict(resume=False, find_unused_parameters=False),

@@ -69,7 +69,9 @@ def compared(raw: Mapping[str, Any], theirs: Mapping[str, Any]) -> Comparison:
     own = tuple(name for name in theirs if name not in (*skipped, *COMPARED))
     remarks = list(made.remarks)
     if own:
-        remarks.append(Remark(", ".join(own), ABSENT, "variables of the new file, which mmdet 3.x does not read itself"))
+        remarks.append(
+            Remark(", ".join(own), ABSENT, "variables of the new file, which mmdet 3.x does not read itself")
+        )
     if skipped:
         why = "not compared; of these only seeds, kernels and `tta_model` (a test with --tta) could change a result"
         remarks.append(Remark(", ".join(skipped), ABSENT, why))
@@ -93,14 +95,16 @@ def _as_config(value: Any) -> Any:
 
 
 def _difference(gap: Gap, made: Translation, raw: Mapping[str, Any]) -> Difference:
-    origin = _there(made.origin(gap.path), raw)
-    return Difference(gap.path, origin, gap.old, gap.new, effect(gap.path, gap.old.value, gap.new.value), group(gap.path))
+    origin, written = _there(made.origin(gap.path), raw)
+    told = effect(gap.path, gap.old.value, gap.new.value)
+    return Difference(gap.path, origin, gap.old, gap.new, told, group(gap.path), written=written)
 
 
-def _there(path: str, raw: Any) -> str:
-    """Return as much of a path as there is in a config; nothing if not even the first word is."""
+def _there(path: str, raw: Any) -> tuple[str, Any]:
+    """Return as much of a path as there is in a config, and the value if all of it is and holds no others."""
+    words = path.split(".") if path else []
     there: list[str] = []
-    for word in path.split(".") if path else ():
+    for word in words:
         if isinstance(raw, Mapping) and word in raw:
             raw = raw[word]
         elif isinstance(raw, (list, tuple)) and word.isdigit() and int(word) < len(raw):
@@ -108,7 +112,8 @@ def _there(path: str, raw: Any) -> str:
         else:
             break
         there.append(word)
-    return ".".join(there)
+    is_value = words and len(there) == len(words) and not isinstance(raw, (Mapping, list, tuple))
+    return ".".join(there), raw if is_value else ABSENT
 
 
 def _merged(found: list[Difference]) -> Iterator[Difference]:
@@ -141,11 +146,20 @@ def _strange(value: Any, made: Translation, path: str = "") -> Iterator[Remark]:
     if isinstance(kind, str) and top in COMPARED:
         found = known(path, kind)
         if found is None and kind.rpartition(".")[2][:1].isupper():  # others are words that a class itself understands
-            yield Remark(made.origin(f"{path}.type"), kind, "MMDetection 3.3.0 has no class of that name; import yours with `custom_imports`")
+            yield Remark(
+                made.origin(f"{path}.type"),
+                kind,
+                "MMDetection 3.3.0 has no class of that name; import yours with `custom_imports`",
+            )
         elif found is not None:
             takes, more = parameters(found)
             for name in () if more else value:
-                if name != "type" and name not in takes and name not in implied(path) and not _is_handed_on(path, kind, name):
+                if (
+                    name != "type"
+                    and name not in takes
+                    and name not in implied(path)
+                    and not _is_handed_on(path, kind, name)
+                ):
                     yield Remark(made.origin(f"{path}.{name}"), value[name], f"`{kind}` of 3.3.0 takes no `{name}`")
     for key, item in value.items():
         yield from _strange(item, made, f"{path}.{key}" if path else str(key))
@@ -153,7 +167,10 @@ def _strange(value: Any, made: Translation, path: str = "") -> Iterator[Remark]:
 
 def _is_handed_on(path: str, kind: str, name: str) -> bool:
     """Tell whether somebody else takes a setting out of the dict before the class is made of it."""
-    return path.endswith(("norm_cfg", "act_cfg", "conv_cfg", "upsample_cfg", "nms", "roi_layer", "plugins.cfg")) or name == "init_cfg"
+    return (
+        path.endswith(("norm_cfg", "act_cfg", "conv_cfg", "upsample_cfg", "nms", "roi_layer", "plugins.cfg"))
+        or name == "init_cfg"
+    )
 
 
 MIGRATION = MMDet2Migration()

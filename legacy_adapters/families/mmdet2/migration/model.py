@@ -63,7 +63,6 @@ def _boxes_without_area(draft: Draft, new: dict[str, Any]) -> None:
     settings = new.get("test_cfg")
     if isinstance(settings, dict) and "min_bbox_size" in settings:
         settings["min_bbox_size"] = -1
-        draft.came("model.test_cfg.min_bbox_size", "")
 
 
 def _sampler_without_effect(draft: Draft, new: dict[str, Any]) -> None:
@@ -71,7 +70,12 @@ def _sampler_without_effect(draft: Draft, new: dict[str, Any]) -> None:
     head, settings = new.get("bbox_head"), new.get("train_cfg")
     loss = head.get("loss_cls") if isinstance(head, dict) else None
     sampler = settings.get("sampler") if isinstance(settings, dict) else None
-    if isinstance(loss, dict) and loss.get("type") in _FOCAL and isinstance(sampler, dict) and "anchor_generator" in head:
+    if (
+        isinstance(loss, dict)
+        and loss.get("type") in _FOCAL
+        and isinstance(sampler, dict)
+        and "anchor_generator" in head
+    ):
         if sampler.get("type") != "PseudoSampler":
             draft.remark("model.train_cfg.sampler", sampler, f"2.x does not heed it beside `{loss['type']}`; left out")
             settings["sampler"] = dict(type="PseudoSampler")
@@ -141,7 +145,11 @@ def _without(**gone: Any) -> Any:
         for name, usual in gone.items():
             value = part.pop(name, usual)
             if value != usual:
-                draft.remark(f"{path}.{name}", value, f"`{part['type']}` of 3.x has no such setting; it computes as with {usual!r}")
+                draft.remark(
+                    f"{path}.{name}",
+                    value,
+                    f"`{part['type']}` of 3.x has no such setting; it computes as with {usual!r}",
+                )
         return part
 
     return translate
@@ -153,7 +161,12 @@ def _yolox(draft: Draft, part: dict[str, Any], path: str) -> dict[str, Any]:
     interval, size = part.pop("random_size_interval", 10), part.pop("input_size", None)
     if size is None and "random_size_range" not in part:
         size = (640, 640)
-    resize = dict(type="BatchSyncRandomResize", random_size_range=tuple(step * one for one in sizes), size_divisor=step, interval=interval)
+    resize = dict(
+        type="BatchSyncRandomResize",
+        random_size_range=tuple(step * one for one in sizes),
+        size_divisor=step,
+        interval=interval,
+    )
     draft.came(f"{path}.data_preprocessor.batch_augments.0.random_size_range", f"{path}.random_size_range")
     draft.came(f"{path}.data_preprocessor.batch_augments.0.interval", f"{path}.random_size_interval")
     draft.came(f"{path}.data_preprocessor.batch_augments.0.size_divisor", f"{path}.size_multiplier")

@@ -10,15 +10,31 @@ from typing import Any
 from .draft import Draft, left_over, taken
 
 #: Steps that only pack what the others made; 3.x has one for them.
-_PACKING = ("DefaultFormatBundle", "ImageToTensor", "Collect", "ToTensor", "ToDataContainer", "Transpose", "WrapFieldsToLists")
+_PACKING = (
+    "DefaultFormatBundle",
+    "ImageToTensor",
+    "Collect",
+    "ToTensor",
+    "ToDataContainer",
+    "Transpose",
+    "WrapFieldsToLists",
+)
 #: Steps behind which normalising is the same as before them.
 _SHAPE_ONLY = ("SegRescale", "FilterAnnotations", "Pad", "RandomFlip", "RandomCrop", "RandomCenterCropPad", *_PACKING)
 #: What 2.x takes for a test; 3.x packs the same for every detector.
 META_OF_TEST = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
 META_OF_TRAINING = (*META_OF_TEST, "flip", "flip_direction")
 #: What 2.x can collect of an image and 3.x packs anyway, or has no use for.
-_METAS = (*META_OF_TRAINING, "filename", "ori_filename", "pad_shape", "img_norm_cfg", "batch_input_shape", "pad_fixed_size",
-          "pad_size_divisor")
+_METAS = (
+    *META_OF_TRAINING,
+    "filename",
+    "ori_filename",
+    "pad_shape",
+    "img_norm_cfg",
+    "batch_input_shape",
+    "pad_fixed_size",
+    "pad_size_divisor",
+)
 _NO_TTA = (
     "2.x detects in several variants of an image and merges them; 3.x does that with `tta_model` and "
     "mmdet's test.py --tta. The new config detects in the first variant only"
@@ -110,7 +126,9 @@ def _flat(draft: Draft, old: Sequence[Any], path: str, testing: bool) -> Any:
             if inner.get("type") == "RandomFlip":
                 continue  # it flips only what the step around it says
             if inner.get("type") == "Resize":
-                inner = dict(inner, **(dict(img_scale=scales[0]) if scales[0] is not None else dict(scale_factor=factor)))
+                inner = dict(
+                    inner, **(dict(img_scale=scales[0]) if scales[0] is not None else dict(scale_factor=factor))
+                )
             yield f"{where}.transforms.{place}", inner
 
 
@@ -122,9 +140,15 @@ def _is_of_batch(step: dict[str, Any]) -> bool:
 
 
 def _packed(draft: Draft, step: dict[str, Any], where: str) -> None:
+    padding = step.get("pad_val") or {}
+    if isinstance(padding, dict) and padding.get("img"):
+        why = "3.x pads the images of a batch with `data_preprocessor.pad_value`, which is 0 in the new config"
+        draft.remark(f"{where}.pad_val", padding, why)
     extra = [key for key in step.get("keys", ()) if key in ("proposals",)]
     if step.get("type") == "Collect" and extra:
-        draft.remark(f"{where}.keys", extra, "3.x has proposals in the dataset (`proposal_file`) and packs them by itself")
+        draft.remark(
+            f"{where}.keys", extra, "3.x has proposals in the dataset (`proposal_file`) and packs them by itself"
+        )
 
 
 def _step(draft: Draft, made: Steps, step: dict[str, Any], where: str, testing: bool) -> None:
@@ -152,7 +176,9 @@ def _load(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
 def _no_client(draft: Draft, step: dict[str, Any], where: str) -> None:
     client = step.pop("file_client_args", None)
     if client is not None and client.get("backend") != "disk":
-        draft.remark(f"{where}.file_client_args", client, "3.x calls it `backend_args`; other backends were not carried over")
+        draft.remark(
+            f"{where}.file_client_args", client, "3.x calls it `backend_args`; other backends were not carried over"
+        )
 
 
 def _annotations(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
@@ -163,9 +189,15 @@ def _annotations(draft: Draft, step: dict[str, Any], where: str) -> dict[str, An
 
 
 def _resize(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
-    scale, mode, ratio = step.pop("img_scale", None), step.pop("multiscale_mode", "range"), step.pop("ratio_range", None)
+    scale, mode, ratio = (
+        step.pop("img_scale", None),
+        step.pop("multiscale_mode", "range"),
+        step.pop("ratio_range", None),
+    )
     common = dict(keep_ratio=step.pop("keep_ratio", True))
-    common.update(taken(step, dict(interpolation="interpolation", backend="backend", bbox_clip_border="clip_object_border")))
+    common.update(
+        taken(step, dict(interpolation="interpolation", backend="backend", bbox_clip_border="clip_object_border"))
+    )
     step.pop("override", None)  # 3.x resizes again without being asked
     factor = step.pop("scale_factor", None)
     left_over(draft, where, step, "not known of `Resize`")
@@ -173,9 +205,15 @@ def _resize(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
     if factor is not None:
         return dict(type="Resize", scale_factor=factor, **common)
     if ratio is not None:
-        return dict(type="RandomResize", scale=tuple(scales[0] if scales else scale), ratio_range=tuple(ratio), **common)
+        return dict(
+            type="RandomResize", scale=tuple(scales[0] if scales else scale), ratio_range=tuple(ratio), **common
+        )
     if scales is not None and len(scales) > 1:
-        kind = dict(type="RandomChoiceResize", scales=scales) if mode == "value" else dict(type="RandomResize", scale=scales)
+        kind = (
+            dict(type="RandomChoiceResize", scales=scales)
+            if mode == "value"
+            else dict(type="RandomResize", scale=scales)
+        )
         return {**kind, **common}
     if scale is None:
         draft.remark(where, None, "no scale is said here; 3.x needs one")
@@ -216,7 +254,9 @@ def _turned(name: str, key: str) -> Any:
         for gone, usual in _FILTERS.get(name, {}).items():
             value = step.pop(gone, usual)
             if value != usual:
-                draft.remark(f"{where}.{gone}", value, f"`{name}` of 3.x has no such setting; `FilterAnnotations` drops boxes")
+                draft.remark(
+                    f"{where}.{gone}", value, f"`{name}` of 3.x has no such setting; `FilterAnnotations` drops boxes"
+                )
         return dict(type=name, **step)
 
     return translate
@@ -252,7 +292,9 @@ def _shift(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _renewed(name: str) -> Any:
     def translate(draft: Draft, step: dict[str, Any], where: str) -> dict[str, Any]:
-        draft.remark(where, dict(step), f"`{name}` draws and scales its strength otherwise in 3.x; look at its settings")
+        draft.remark(
+            where, dict(step), f"`{name}` draws and scales its strength otherwise in 3.x; look at its settings"
+        )
         return dict(type=name, **step)
 
     return translate

@@ -32,7 +32,11 @@ def runtime(draft: Draft, old: Mapping[str, Any]) -> None:
     start, resumed = old.get("load_from"), old.get("resume_from")
     if resumed is not None:
         draft.came("load_from", "resume_from")
-        draft.remark("resume_from", resumed, "a checkpoint of 2.x holds no schedules; convert it with ddq-convert convert, then resume")
+        draft.remark(
+            "resume_from",
+            resumed,
+            "a checkpoint of 2.x holds no schedules; convert it with ddq-convert convert, then resume",
+        )
     if "load_from" in old or "resume_from" in old:
         new["load_from"] = start if resumed is None else resumed
         new["resume"] = resumed is not None or bool(old.get("auto_resume"))

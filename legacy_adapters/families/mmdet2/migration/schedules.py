@@ -29,7 +29,9 @@ def schedule(draft: Draft, old: Mapping[str, Any], is_by_epoch: bool, length: in
     options.pop("_delete_", None)
     by_epoch = bool(options.pop("by_epoch", is_by_epoch))
     if by_epoch and not is_by_epoch:
-        draft.remark("lr_config.by_epoch", True, "the policy counts epochs and the runner iterations; 3.x wants one of both")
+        draft.remark(
+            "lr_config.by_epoch", True, "the policy counts epochs and the runner iterations; 3.x wants one of both"
+        )
     if policy == "YOLOX":
         schedulers = _yolox(draft, options, old, length)
     else:
@@ -44,12 +46,23 @@ def _warm_up(draft: Draft, options: dict[str, Any]) -> list[dict[str, Any]]:
     if kind is None:
         return []
     path = "param_scheduler.0"
-    for new, own in (("end", "warmup_iters"), ("start_factor", "warmup_ratio"), ("factor", "warmup_ratio"), ("type", "warmup")):
+    for new, own in (
+        ("end", "warmup_iters"),
+        ("start_factor", "warmup_ratio"),
+        ("factor", "warmup_ratio"),
+        ("type", "warmup"),
+    ):
         draft.came(f"{path}.{new}", f"lr_config.{own}")
     if by_epoch:
-        draft.remark("lr_config.warmup_by_epoch", True, "3.x counts epochs of the warm-up with `convert_to_iter_based`; compare the rates")
-    times = dict(by_epoch=by_epoch, begin=0, end=count + _ONE_MORE) if not by_epoch else dict(
-        by_epoch=True, begin=0, end=count, convert_to_iter_based=True
+        draft.remark(
+            "lr_config.warmup_by_epoch",
+            True,
+            "3.x counts epochs of the warm-up with `convert_to_iter_based`; compare the rates",
+        )
+    times = (
+        dict(by_epoch=by_epoch, begin=0, end=count + _ONE_MORE)
+        if not by_epoch
+        else dict(by_epoch=True, begin=0, end=count, convert_to_iter_based=True)
     )
     if ratio == 1 and kind in ("linear", "constant"):
         return []  # no warm-up at all
@@ -70,7 +83,11 @@ def _policy(
     draft.came(f"{place}.milestones", "lr_config.step")
     draft.came(f"{place}.end", "runner.max_epochs" if by_epoch else "runner.max_iters")
     draft.came(f"{place}.type", "lr_config.policy")
-    low = {new: options.pop(old) for old, new in (("min_lr", "eta_min"), ("min_lr_ratio", "eta_min_ratio")) if options.get(old) is not None}
+    low = {
+        new: options.pop(old)
+        for old, new in (("min_lr", "eta_min"), ("min_lr_ratio", "eta_min_ratio"))
+        if options.get(old) is not None
+    }
     if policy == "step":
         steps, gamma = options.pop("step", []), options.pop("gamma", 0.1)
         if low:
@@ -87,7 +104,9 @@ def _policy(
         return [dict(type="PolyLR", **times, power=options.pop("power", 1.0), **low)]
     if policy == "fixed":
         return []
-    draft.remark("lr_config.policy", policy, "no scheduler of 3.x is known for it; the rate stays as it is in the new config")
+    draft.remark(
+        "lr_config.policy", policy, "no scheduler of 3.x is known for it; the rate stays as it is in the new config"
+    )
     options.clear()
     return []
 
@@ -98,7 +117,11 @@ def _yolox(draft: Draft, options: dict[str, Any], old: Mapping[str, Any], length
     share, ratio = options.pop("min_lr_ratio", 0.05), options.pop("warmup_ratio", 1)
     kind, by_epoch = options.pop("warmup", None), options.pop("warmup_by_epoch", False)
     if kind != "exp" or ratio != 1 or not by_epoch or length is None:
-        draft.remark("lr_config", dict(old.get("lr_config") or {}), "this schedule of YOLOX is not known in 3.x; compare the rates")
+        draft.remark(
+            "lr_config",
+            dict(old.get("lr_config") or {}),
+            "this schedule of YOLOX is not known in 3.x; compare the rates",
+        )
     end = (length or 0) - last
     for number in range(3):
         draft.came(f"param_scheduler.{number}", "lr_config")
@@ -109,8 +132,8 @@ def _yolox(draft: Draft, options: dict[str, Any], old: Mapping[str, Any], length
     return [
         dict(type="QuadraticWarmupLR", by_epoch=True, begin=0, end=count, convert_to_iter_based=True),
         dict(
-            type="CosineAnnealingLR", eta_min=(old.get("optimizer") or {}).get("lr", 0) * share, begin=count, T_max=end - count, end=end,
-            by_epoch=True, convert_to_iter_based=True,
+            type="CosineAnnealingLR", eta_min=(old.get("optimizer") or {}).get("lr", 0) * share, begin=count,
+            T_max=end - count, end=end, by_epoch=True, convert_to_iter_based=True,
         ),
         dict(type="ConstantLR", by_epoch=True, factor=1, begin=end, end=length),
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def known(path: str, name: str) -> Any:
 
 
 def _registered(registry: Any, name: str) -> Any:
-    """Return what a registry, or one that it stands in, has under a name; unlike its own ``get`` this imports nothing."""
+    """Return what a registry, or one that it stands in, has under a name; its own ``get`` would import things."""
     while registry is not None:
         if name in registry.module_dict:
             return registry.module_dict[name]
@@ -73,9 +73,9 @@ def _registered(registry: Any, name: str) -> Any:
 
 @lru_cache(maxsize=None)
 def parameters(kind: Any) -> tuple[dict[str, Any], bool]:
-    """Return what a class or function may be given, by name, with its default or ``REQUIRED``, and whether more is taken.
+    """Return what a class or function may be given, with defaults or ``REQUIRED``, and whether it takes more.
 
-    Arguments that a class hands on to the class it inherits from count as its own. More is taken where they are handed on
+    Arguments that a class hands on to the class it inherits from count as its own. It takes more where it hands them on
     to something else, which the signature does not tell.
     """
     found: dict[str, Any] = {}
@@ -99,6 +99,6 @@ def parameters(kind: Any) -> tuple[dict[str, Any], bool]:
 
 
 def class_names(dataset: str) -> Any:
-    """Return what the classes of a dataset's class are called, in the order of their labels; None if that is not known."""
+    """Return what the classes of a dataset's class are called, in the order of their labels; None if nobody knows."""
     kind = known("train_dataloader", dataset)
     return (getattr(kind, "METAINFO", None) or {}).get("classes")

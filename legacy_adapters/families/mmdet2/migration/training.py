@@ -39,7 +39,11 @@ def _optimizer(draft: Draft, old: Mapping[str, Any]) -> None:
         draft.came("optim_wrapper.loss_scale", "fp16.loss_scale")
         scale = (half or hook).get("loss_scale", 512.0)
         new = dict(type="AmpOptimWrapper", loss_scale=scale)
-        draft.remark("fp16", half or kind, "2.x rounds within its own modules, 3.x where torch.autocast does; losses differ in half precision")
+        draft.remark(
+            "fp16",
+            half or kind,
+            "2.x rounds within its own modules, 3.x where torch.autocast does; losses differ in half precision",
+        )
     hook.pop("loss_scale", None)
     new["optimizer"] = optimizer
     if constructor is not None and constructor != "DefaultOptimizerConstructor":
@@ -55,7 +59,12 @@ def _optimizer(draft: Draft, old: Mapping[str, Any]) -> None:
     hook.pop("_delete_", None)
     if kind is not None and kind not in _HOOKS_OF_OPTIMIZER:
         draft.remark("optimizer_config.type", kind, "not known; 3.x steps in its optimizer wrapper")
-    left_over(draft, "optimizer_config", {k: v for k, v in hook.items() if k not in ("coalesce", "bucket_size_mb")}, "3.x has no such setting")
+    left_over(
+        draft,
+        "optimizer_config",
+        {k: v for k, v in hook.items() if k not in ("coalesce", "bucket_size_mb")},
+        "3.x has no such setting",
+    )
     draft.config["optim_wrapper"] = new
 
 
@@ -107,7 +116,9 @@ def _hooks(draft: Draft, old: Mapping[str, Any], is_by_epoch: bool) -> None:
     if checkpoints:
         draft.came("default_hooks.checkpoint", "checkpoint_config")
         draft.came("default_hooks.checkpoint.save_best", "evaluation.save_best")
-        names = {key: key for key in ("interval", "by_epoch", "max_keep_ckpts", "save_last", "save_optimizer", "out_dir")}
+        names = {
+            key: key for key in ("interval", "by_epoch", "max_keep_ckpts", "save_last", "save_optimizer", "out_dir")
+        }
         if not is_by_epoch:
             checkpoints.setdefault("by_epoch", False)  # as 2.x does for such a runner
         default["checkpoint"] = dict(type="CheckpointHook", **taken(checkpoints, names))
@@ -155,7 +166,11 @@ def _average(draft: Draft, hook: dict[str, Any], path: str) -> dict[str, Any]:
     momentum, interval = hook.pop("momentum", 0.0002), hook.pop("interval", 1)
     new: dict[str, Any] = dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=momentum)
     if kind == "ExpMomentumEMAHook":
-        new.update(ema_type="ExpMomentumEMA", gamma=hook.pop("total_iter", 2000), update_buffers=not hook.pop("skip_buffers", False))
+        new.update(
+            ema_type="ExpMomentumEMA",
+            gamma=hook.pop("total_iter", 2000),
+            update_buffers=not hook.pop("skip_buffers", False),
+        )
         draft.came(f"{path}.gamma", f"{path}.total_iter")
     else:
         warm_up = hook.pop("warm_up", 100)

@@ -14,7 +14,9 @@ _ENCODING = ("self_attn", "norm", "ffn", "norm")
 _NOT_KNOWN = "not known of a transformer; 3.x has no such setting here"
 
 
-def layer(draft: Draft, old: Mapping[str, Any], path: str, new_path: str, orders: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
+def layer(
+    draft: Draft, old: Mapping[str, Any], path: str, new_path: str, orders: tuple[tuple[str, ...], ...]
+) -> dict[str, Any]:
     """Translate what one layer is made of.
 
     Args:
@@ -57,7 +59,9 @@ def layer(draft: Draft, old: Mapping[str, Any], path: str, new_path: str, orders
     return new
 
 
-def stack(draft: Draft, old: Mapping[str, Any], path: str, new_path: str, orders: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
+def stack(
+    draft: Draft, old: Mapping[str, Any], path: str, new_path: str, orders: tuple[tuple[str, ...], ...]
+) -> dict[str, Any]:
     """Translate an encoder or a decoder; arguments as of :func:`layer`."""
     draft.came(new_path, path)
     old = dict(old)

@@ -21,9 +21,9 @@ READ = (
     "test_cfg", "plugin", "plugin_dir", "gpus", "deterministic", "diff_seed",
 )  # fmt: skip
 _ORDER = (
-    "default_scope", "custom_imports", "model", "train_dataloader", "val_dataloader", "test_dataloader", "val_evaluator",
-    "test_evaluator", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr",
-    "default_hooks", "custom_hooks",
+    "default_scope", "custom_imports", "model", "train_dataloader", "val_dataloader", "test_dataloader",
+    "val_evaluator", "test_evaluator", "train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "param_scheduler",
+    "auto_scale_lr", "default_hooks", "custom_hooks",
 )  # fmt: skip
 
 
@@ -41,7 +41,11 @@ def translate(old: Mapping[str, Any]) -> Translation:
         divisor = max(batch["pad_size_divisor"], new["data_preprocessor"]["pad_size_divisor"])
         new["data_preprocessor"].update(pad_size_divisor=divisor, batch_augments=batch["batch_augments"])
     elif batch is not None:
-        draft.remark("model.random_size_range", ABSENT, "batches are resized by the preprocessor in 3.x, which this config says nothing of")
+        draft.remark(
+            "model.random_size_range",
+            ABSENT,
+            "batches are resized by the preprocessor in 3.x, which this config says nothing of",
+        )
     first = {name: new.pop(name) for name in ("type", "data_preprocessor") if name in new}
     draft.config["model"] = {**first, **new}
     data.evaluators(draft, old)
@@ -50,5 +54,7 @@ def translate(old: Mapping[str, Any]) -> Translation:
     names = [name for name in old if name not in READ]
     if names:
         draft.remark(", ".join(names), ABSENT, "variables of the file, which mmdet 2.x does not read itself")
-    draft.config = {name: draft.config[name] for name in dict.fromkeys((*_ORDER, *draft.config)) if name in draft.config}
+    draft.config = {
+        name: draft.config[name] for name in dict.fromkeys((*_ORDER, *draft.config)) if name in draft.config
+    }
     return draft.translation()
