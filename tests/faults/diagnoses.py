@@ -96,7 +96,7 @@ _EXPECTED: tuple[tuple[tuple[K, ...], str], ...] = (
 #: Of faults of other kinds, what is true as well if it is said of the record that differs first.
 _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.OTHER_RECORD,), """boxes_of_other_image_selected loss_given_samples_in_reverse predict_given_samples_in_reverse
-        third_image_has_queries_of_second sizes_of_first_batch masks_of_the_first_image results_largest_first
+        third_image_has_queries_of_second proposals_not_masked sizes_of_first_batch masks_of_the_first_image results_largest_first
         memory_of_first_image images_swapped"""),
     ((K.FACTOR,), """iou_loss_in_unit_boxes iou_loss_height_first dense_loss_in_unit_boxes dense_sizes_of_first_image
         matched_in_size_of_first_image loss_given_objects_in_units image_scaled_by_place_in_batch
