@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from legacy_adapters.ground.words import counted
+
 from .kinds import Diagnosis, DiagnosisKind
 from .layers import Layer, fitted, sides_of
 from .measuring import FAR_OF_LAYERS, said
@@ -192,7 +194,7 @@ def _group_norm(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis
         yield from _eps(scene, layers, "GroupNorm", lambda layer: _of_groups(layer, groups[0]))
         return
     hypotheses = [
-        (f"{number} groups", lambda layer, number=number: _of_groups(layer, number).result(1e-5)) for number in divisors
+        (counted(number, "group"), lambda layer, number=number: _of_groups(layer, number).result(1e-5)) for number in divisors
     ]
     fit = fitted(layers, hypotheses, scene.gap)
     if fit is not None and fit.legacy:

@@ -168,8 +168,8 @@ def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         part = laid_out(one, tuple(new.shape))
         if part is None or not part.new.any():
             continue
-        for back, text in ((new + part.new, "the new side's plus {} is the legacy side's: it is not added"),
-                           (new - part.new, "the legacy side's plus {} is the new side's: it is added")):  # fmt: skip
+        for back, text in ((new + part.new, "the new side's plus {} is the legacy side's: a term is missing"),
+                           (new - part.new, "the legacy side's plus {} is the new side's: a term too many")):  # fmt: skip
             residual = scene.target.off(back)
             if _explains(scene, residual):
                 yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(name_of(scene, part)), residual, _SUM)

@@ -65,8 +65,8 @@ def _terms(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
         term = numbers(part.legacy)
         if not is_telling(term, 8):
             continue
-        for sign, text in ((1.0, "the new side's plus {} is the legacy side's: it is not added"),
-                           (-1.0, "the legacy side's plus {} is the new side's: it is added")):  # fmt: skip
+        for sign, text in ((1.0, "the new side's plus {} is the legacy side's: a term is missing"),
+                           (-1.0, "the legacy side's plus {} is the new side's: a term too many")):  # fmt: skip
             residual = off(sign * term, difference)
             if explains(residual, 1.0, floor):
                 yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(name_of(scene, part)), residual, _RANK)
