@@ -98,7 +98,8 @@ class OneImage(nn.Module):
         order = scores.sort(descending=True, stable=True).indices
         coords = coords[order]
         boxes = bbox_cxcywh_to_xyxy(coords.sigmoid())
-        ranks = (len(scores) - torch.arange(len(scores), device=scores.device)).to(boxes.dtype)
+        count = scores.shape[0]  # not `len`, which would be the number of the image that torch follows the model with
+        ranks = (count - torch.arange(count, device=scores.device)).to(boxes.dtype)
         keep = torch.ops.ddq_port.nms(boxes + (boxes.max() + 1), ranks, model.selection.iou_threshold, model.num_queries)
         missing, keep = (keep < 0)[:, None], keep.clamp(min=0)  # [num_queries, 1] and [num_queries]
         content = model.query_map(memory[0, order[keep]]).masked_fill(missing, 0)
