@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Side:
         command += ["--device", given.device, "--threads", str(given.threads)]
         command += ["--queries", str(queries)] if queries else []
         environment = dict(os.environ, OMP_NUM_THREADS=str(given.threads))
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._messages = tempfile.TemporaryFile("w+")
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages, text=True)
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
     def run(self, job: Job) -> Run:
@@ -76,7 +78,10 @@ class Side:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{' '.join(self._process.args)} ended with {self._process.wait()}")
+            code = self._process.wait()
+            self._messages.seek(0)
+            last = self._messages.read().strip().splitlines()[-1:]
+            raise RuntimeError(f"{' '.join(self._process.args)} ended with {code}: {' '.join(last)}")
         return Run(**json.loads(line))
 
     def close(self) -> None:

@@ -20,8 +20,6 @@ from torch import Tensor
 
 #: Queries of a chunk on a CPU: a few hundred kB for each of its tensors.
 _CHUNK = 512
-#: Bags whose rows are put together at once in the backward pass.
-_BAGS = 1024
 
 
 @dataclass(frozen=True)
@@ -176,12 +174,12 @@ def _bags(inds: Tensor, rows: Tensor, factors: Tensor) -> Tensor:
 
 def _factor_gradients(inds: Tensor, rows: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient of :func:`_bags` by its factors, [n, k], given that of its result."""
-    size, result = inds.shape[1], rows.new_empty(inds.shape)
-    for some, of_some, out in zip(inds.split(_BAGS), grad.split(_BAGS), result.split(_BAGS)):
-        # [n * k, channels] -> [n, k, channels]
-        found = rows.index_select(0, some.reshape(-1)).view(len(some), size, -1)
-        torch.bmm(found, of_some[..., None], out=out[..., None])
-    return result
+    bags, size = inds.shape
+    starts = torch.arange(0, bags * size, size, dtype=inds.dtype)  # of each bag the place of its first row
+    bag = torch.arange(bags, dtype=inds.dtype).repeat_interleave(size)  # [n * k]
+    # what autograd calls for embedding_bag; it multiplies row by row, without a copy of all rows
+    gradient = torch.ops.aten._embedding_bag_per_sample_weights_backward(grad, rows, inds.view(-1), starts, bag, 0)
+    return gradient.view(inds.shape)  # [n * k] -> [n, k]
 
 
 def _row_gradients(num_rows: int, inds: Tensor, factors: Tensor, grad: Tensor) -> Tensor:

@@ -137,9 +137,10 @@ def feed_forward(ffn: FFN, x: Tensor) -> Tensor:
     """
     first, second = ffn.layers[0][0], ffn.layers[1]
     activation = ffn.layers[0][1]
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        return x + second(activation(first(x)))
     rows = x.reshape(-1, x.shape[-1])  # [bs * n, dim]
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        # of rows a linear layer makes no view, of which autograd would copy the gradient where ReLU works in place
+        return (rows + second(activation(first(rows)))).view(x.shape)  # [bs, n, dim]
     output = torch.empty_like(rows)
     for part, out in zip(rows.split(_ROWS), output.split(_ROWS)):
         torch.add(part, second(activation(first(part))), out=out)

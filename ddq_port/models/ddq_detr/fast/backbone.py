@@ -62,7 +62,7 @@ class FoldedResNet(ResNet):
         x = x.contiguous(memory_format=torch.channels_last)
         if self.deep_stem or not _is_linear(self.norm1):
             return super().forward(x)
-        x = self.maxpool(convolved(x, self.conv1, self.norm1).relu_())
+        x = self.maxpool(_rectified(convolved(x, self.conv1, self.norm1)))
         outs = []
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
@@ -85,8 +85,18 @@ def _block_output(block: nn.Module, norms: Sequence[nn.Module], x: Tensor) -> Te
     out = x
     *inner, last = zip((block.conv1, block.conv2, getattr(block, "conv3", None)), norms)
     for conv, norm in inner:
-        out = convolved(out, conv, norm).relu_()
-    return convolved(out, *last).add_(_shortcut(block.downsample, x)).relu_()
+        out = _rectified(convolved(out, conv, norm))
+    out, shortcut = convolved(out, *last), _shortcut(block.downsample, x)
+    return _rectified(out.add_(shortcut) if _in_place(out) else out + shortcut)
+
+
+def _rectified(x: Tensor) -> Tensor:
+    return x.relu_() if _in_place(x) else x.relu()
+
+
+def _in_place(x: Tensor) -> bool:
+    """Tell whether it pays to write into ``x``: autograd copies the gradient of a view that was written into."""
+    return not (x.requires_grad and x._is_view())
 
 
 def _shortcut(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
