@@ -1,4 +1,4 @@
-"""Differences of the numbers themselves: sign, factor, offset, clamp, rounding to whole numbers, constants, functions."""
+"""Differences of the numbers themselves: sign, factor, offset, clamp, whole numbers, constants, functions."""
 
 from __future__ import annotations
 
@@ -259,7 +259,8 @@ def _relabelled(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[D
 def _clamped(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
     """Try that one side's numbers end at bounds where the other's go on."""
     for clamped, free, text in (
-        (new, legacy, "the legacy side's numbers, but none {}"), (legacy, new, "as the legacy side's, which has none {}"),
+        (new, legacy, "the legacy side's numbers, but none {}"),
+        (legacy, new, "the new side's numbers are not limited: the legacy side has none {}"),
     ):
         for axis in (None, -1):
             if axis is not None and (clamped.ndim < 2 or clamped.shape[-1] > 8):

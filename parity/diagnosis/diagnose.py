@@ -80,5 +80,5 @@ def _stated(found: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
 
 
 def _rivals(one: int, two: int) -> bool:
-    """Tell whether explanations of two ranks assume about as much: whether both are of one of the ranges of ``_ALIKE``."""
+    """Tell whether explanations of two ranks assume about as much."""
     return one == two or any(one in alike and two in alike for alike in _ALIKE)

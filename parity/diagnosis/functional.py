@@ -24,7 +24,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 
 def _activation(scene: Scene) -> Iterator[Diagnosis]:
     found = sides_of(scene)
-    if found is None or scene.target is not None or found[0].x.shape != found[0].result.shape or found[1].x.shape != found[1].result.shape:
+    if found is None or scene.target is not None or any(tuple(layer.x.shape) != layer.shape for layer in found):
         return
     one, two = found
     given, results = ((first.numpy(), second.numpy()) for first, second in ((one.x, two.x), (one.result, two.result)))

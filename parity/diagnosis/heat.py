@@ -42,7 +42,7 @@ class Heat:
 
 
 def heat_of(scene: Scene) -> Heat | None:
-    """Draw where a pair of records differs; None where that cannot be said: of other shapes, of one number, too large."""
+    """Draw where a pair of records differs; None of other shapes, of one number, and of what is too large."""
     pair = scene.comparison.pair
     shape = pair.new.shape
     if pair.legacy.shape != shape or not 2 <= math.prod(shape) <= MOST_ELEMENTS:

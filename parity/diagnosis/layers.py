@@ -1,7 +1,7 @@
 """Layers computed again from what both sides recorded: their inputs and weights, under one hypothesis after another.
 
-A layer is a :class:`Layer`: the input, the parameters and the result of one side. A hypothesis is a name and a function of
-a layer's inputs and parameters. It is stated if one hypothesis gives the legacy side's result but for rounding, another
+A layer is a :class:`Layer`: the input, the parameters and the result of one side. A hypothesis is a name and a function
+of a layer's inputs and parameters. It is stated if one hypothesis gives the legacy side's result but for rounding, another
 one the new side's, and neither gives the other's.
 """
 
@@ -127,6 +127,7 @@ def fitted(
         return None
     new = fits[1][0]
     # each side's own explanation must be far from the other side's numbers
-    if results[new][0] < FAR_OF_LAYERS * results[new][1] or results[fits[0][0]][1] < FAR_OF_LAYERS * results[fits[0][0]][0]:
+    old = fits[0][0]
+    if results[new][0] < FAR_OF_LAYERS * results[new][1] or results[old][1] < FAR_OF_LAYERS * results[old][0]:
         return None
-    return Fit(fits[0][0] if len(fits[0]) == 1 else "", new, results[new][1])
+    return Fit(old if len(fits[0]) == 1 else "", new, results[new][1])

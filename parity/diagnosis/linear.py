@@ -147,7 +147,8 @@ def _geometry_text(geometry: tuple[int, int, int, str]) -> str:
 
 
 def _convolving(
-    stride: int, padding: int, dilation: int, mode: str, change: Callable[[Tensor], Tensor] = lambda w: w, bias: bool = True
+    stride: int, padding: int, dilation: int, mode: str, change: Callable[[Tensor], Tensor] = lambda w: w,
+    bias: bool = True,
 ) -> Compute:
     def compute(layer: Layer) -> Tensor:
         return _convolved(

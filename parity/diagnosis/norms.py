@@ -137,7 +137,7 @@ def _is_unbiased(of: Statistics, layer: Layer, eps: float) -> bool:
 
 
 def _eps_of(of: Statistics, layer: Layer) -> tuple[float, float]:
-    """Return the eps of a layer's result, and how exactly it is known; of a sketch it is the usual one that fits best."""
+    """Return the eps of a layer's result, and how exactly it is known; of a sketch the usual one that fits best."""
     if layer.compare is not None:
         return min(_USUAL, key=lambda eps: layer.off(of.result(eps))), 0.0
     eps, known = of.eps(layer.result)
@@ -194,7 +194,8 @@ def _group_norm(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis
         yield from _eps(scene, layers, "GroupNorm", lambda layer: _of_groups(layer, groups[0]))
         return
     hypotheses = [
-        (counted(number, "group"), lambda layer, number=number: _of_groups(layer, number).result(1e-5)) for number in divisors
+        (counted(number, "group"), lambda layer, number=number: _of_groups(layer, number).result(1e-5))
+        for number in divisors
     ]
     fit = fitted(layers, hypotheses, scene.gap)
     if fit is not None and fit.legacy:

@@ -91,7 +91,7 @@ def _weights(rows: np.ndarray) -> np.ndarray:
 
 
 def _are_evident(rows: np.ndarray) -> bool:
-    """Tell whether rows that are found at another place are no others by chance: several, long ones or many short ones."""
+    """Tell whether rows are at another place not by chance: several long ones or many short ones."""
     several = _kinds(rows)
     if rows.shape[1] >= 4 and len(np.unique(rows[:64])) >= 3:
         return several > 1
@@ -190,7 +190,7 @@ def _repeated(scene: Scene, one: np.ndarray, two: np.ndarray) -> Iterator[Diagno
 
 
 def moved(scene: Scene) -> Iterator[Diagnosis]:
-    """Yield that the same numbers stand elsewhere, in whatever order; for where nothing simpler explains the difference."""
+    """Yield that the same numbers stand elsewhere, in whatever order; for where nothing simpler holds."""
     legacy, new = scene.values
     if legacy.size != new.size or not is_telling(legacy, 16) or legacy.shape != new.shape:
         return

@@ -151,7 +151,8 @@ def _precision(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
     """Try that all numbers of the new side are rounded, and that the legacy side's samples are these but for that."""
     if new.numel() <= 24:  # kept whole, not sampled
         return
-    ours, theirs = (torch.from_numpy(values[:16]).double() for values in (scene.target.sketch(new), scene.target.reference))
+    sketches = scene.target.sketch(new), scene.target.reference
+    ours, theirs = (torch.from_numpy(values[:16]).double() for values in sketches)
     names = []
     for name, rounding in ROUNDINGS.items():
         is_rounded = torch.equal(rounding(new.float()).double(), new)
@@ -168,8 +169,10 @@ def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         part = laid_out(one, tuple(new.shape))
         if part is None or not part.new.any():
             continue
-        for back, text in ((new + part.new, "the new side's plus {} is the legacy side's: a term is missing"),
-                           (new - part.new, "the legacy side's plus {} is the new side's: a term too many")):  # fmt: skip
+        for back, text in (
+            (new + part.new, "the new side's plus {} is the legacy side's: a term is missing"),
+            (new - part.new, "the legacy side's plus {} is the new side's: a term too many"),
+        ):
             residual = scene.target.off(back)
             if _explains(scene, residual):
                 yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(name_of(scene, part)), residual, _SUM)
@@ -189,8 +192,8 @@ def _activations(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         with np.errstate(all="ignore"):
             results = {name: function(numbers(x)) for name, function in ACTIVATIONS.items()}
         found = plainest([name for name, result in results.items() if off(result, values) <= _FLOOR])
-        right = [name for name, result in results.items() if _explains(scene, scene.target.off(torch.from_numpy(result)))]
-        expected = plainest(right)
+        gaps = {name: scene.target.off(torch.from_numpy(result)) for name, result in results.items()}
+        expected = plainest([name for name, residual in gaps.items() if _explains(scene, residual)])
         if len(found) == len(expected) == 1 and found != expected:
             text = f"{found[0]} in place of {expected[0]}{whose}"
             yield scene.diagnosis(DiagnosisKind.ACTIVATION, text, off(results[found[0]], values), 4)

@@ -1,7 +1,7 @@
 """What the faults are: the diagnoses that are right for them, and how those that were made are judged.
 
-A fault that is not listed is of no kind that a diagnosis covers: whatever is said of it, but where it is or which number
-became which, is wrong.
+A fault that is not listed is of no kind that a diagnosis covers: whatever is said of it, but where it is or which
+number became which, is wrong.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ _EXPECTED: tuple[tuple[tuple[K, ...], str], ...] = (
 #: Of faults of other kinds, what is true as well if it is said of the record that differs first.
 _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.OTHER_RECORD,), """boxes_of_other_image_selected loss_given_samples_in_reverse predict_given_samples_in_reverse
-        third_image_has_queries_of_second proposals_not_masked sizes_of_first_batch masks_of_the_first_image results_largest_first
-        memory_of_first_image images_swapped"""),
+        third_image_has_queries_of_second proposals_not_masked sizes_of_first_batch masks_of_the_first_image
+        results_largest_first memory_of_first_image images_swapped"""),
     ((K.FACTOR,), """iou_loss_in_unit_boxes iou_loss_height_first dense_loss_in_unit_boxes dense_sizes_of_first_image
         matched_in_size_of_first_image loss_given_objects_in_units image_scaled_by_place_in_batch
         images_scaled_in_place objects_scaled_in_place detections_in_padded_image"""),
@@ -160,7 +160,9 @@ def score(fault: str, tolerance: str, said: Sequence[tuple[str, str]]) -> Score:
 def scores(findings: Mapping[str, Mapping[str, Sequence[tuple[str, str]]]]) -> list[Score]:
     """Judge what was said of every fault, by its name and the tolerance."""
     return [
-        score(name, tolerance, said) for name, by_tolerance in findings.items() for tolerance, said in by_tolerance.items()
+        score(name, tolerance, said)
+        for name, by_tolerance in findings.items()
+        for tolerance, said in by_tolerance.items()
     ]
 
 
@@ -176,8 +178,8 @@ def lines(found: Iterable[Score]) -> Iterator[str]:
             continue
         share = f" ({right / len(covered):.1%})" if covered else ""
         yield (
-            f"diagnoses   {tolerance}: covered {len(covered)} of {len(ones)}, right {right}{share}, wrong {len(wrong)}, "
-            f"none {sum(one.judged == NONE for one in covered)}"
+            f"diagnoses   {tolerance}: covered {len(covered)} of {len(ones)}, right {right}{share}, "
+            f"wrong {len(wrong)}, none {sum(one.judged == NONE for one in covered)}"
         )
         kinds = {kind for one in ones if one.judged == RIGHT for kind, _ in one.said}
         yield f"  kinds that were right: {len(kinds)}"
