@@ -34,9 +34,9 @@ def model(family: str) -> nn.Module:
     return built
 
 
-def batch(objects: tuple[int, ...] = (2, 3)) -> Batch:
+def batch(objects: tuple[int, ...] = (2, 3), seed: int = 0) -> Batch:
     """Return two images of different sizes."""
-    return seeded_batch([(40, 64), (64, 48)], seed=0, num_classes=3, objects=objects, divisor=32)
+    return seeded_batch([(40, 64), (64, 48)], seed=seed, num_classes=3, objects=objects, divisor=32)
 
 
 def training_terms(family: str, objects: tuple[int, ...] = (2, 3)) -> tuple[dict[str, Tensor], Tensor]:
@@ -173,11 +173,14 @@ def test_boxes_end_at_the_border_of_the_image_and_scores_descend() -> None:
 
 
 def test_proposals_are_as_many_for_each_image_and_the_rest_is_zero() -> None:
-    rcnn, images = model("ddq_rcnn").eval(), batch()
-    with torch.no_grad():
-        x = rcnn.extract_feat(images.images)
-        proposals = rcnn.rpn_head.predict(x[1:], mmdet3.data_samples(images, False))
-    counts = [int(each.bboxes.abs().sum(-1).ne(0).sum()) for each in proposals]
+    rcnn = model("ddq_rcnn").eval()
+    for images in (batch(seed=seed) for seed in range(5)):  # until NMS keeps more of one image than of the other
+        with torch.no_grad():
+            x = rcnn.extract_feat(images.images)
+            proposals = rcnn.rpn_head.predict(x[1:], mmdet3.data_samples(images, False))
+        counts = [int(each.bboxes.abs().sum(-1).ne(0).sum()) for each in proposals]
+        if counts[0] != counts[1]:
+            break
     assert counts[0] != counts[1] and {len(each) for each in proposals} == {max(counts)}
     short = proposals[counts.index(min(counts))]
     assert not short.bboxes[min(counts) :].any() and not short.features[min(counts) :].any()
