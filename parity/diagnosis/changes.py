@@ -285,6 +285,7 @@ def _bounds(clamped: np.ndarray, free: np.ndarray, axis: int | None) -> str | No
         if outside.any():
             if len(np.unique(free[outside])) < 2:
                 return None
-            shown = sorted({said(float(value)) for value in bound.reshape(-1)}, key=float)
+            hit = outside.any(axis=rest, keepdims=True)  # of an index at which nothing is outside there is no bound
+            shown = sorted({said(float(value)) for value in bound[hit]}, key=float)
             said_of.append(f"{word} {' or '.join(shown)}")
     return " and none ".join(said_of) or None

@@ -48,11 +48,12 @@ _EXPECTED: tuple[tuple[tuple[K, ...], str], ...] = (
         init_decoder_gain init_attention_bias units_if_not_rescaled not_rescaled rescaled_the_wrong_way
         rescaled_height_first scale_of_first_image scale_of_last_image third_image_not_rescaled always_rescaled
         import_changes_sigmoid"""),
+    ((K.FACTOR, K.CLAMP), "detections_transposed"),
     ((K.OFFSET,), "trace_state_changed"),
     ((K.OFFSET, K.RELABELLED), "labels_from_one denoising_labels_shifted"),
     ((K.SIGN,), "position_negative weight_negative delta_negative offsets_negative"),
     ((K.INVERTED,), "mask_inverted_in_encoder"),
-    ((K.CLAMP,), """detections_not_clamped clamped_to_height_first detections_transposed
+    ((K.CLAMP,), """detections_not_clamped clamped_to_height_first
         gradient_of_neck_clamped_by_caller gradient_of_norm_clamped_by_layer"""),
     ((K.CLAMP, K.RELABELLED), "background_is_last_class"),
     ((K.WHOLE,), "boxes_of_whole_pixels"),
@@ -108,6 +109,7 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.DROPOUT,), "dropout_feed_forward dropout_attention drop_path_rate drop_path_per_token"),
     ((K.DETACH,), "denoising_loss_without_graph position_without_graph level_embed_detached"),
     ((K.SHAPE,), "denoising_groups"),
+    ((K.OTHER_RECORD,), "not_rescaled"),  # which is what another way of inference gives
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def explained(folder, legacy, new, name="part", before=(), kind="module_out", **
 
 
 X = drawn(2, 6, 8)
-EXACT = X.double()
+EXACT, WIDE = X.double(), 2 * drawn(20, 2, seed=5)
 POSITIVE = X.abs() + 0.1
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
 
@@ -62,6 +62,7 @@ LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
         (X, -X, K.SIGN, "other sign"),
         (X > 0, X <= 0, K.INVERTED, "exchanged"),
         (X, X.clamp(-0.5, 0.5), K.CLAMP, "none below -0.5 and none above 0.5"),
+        (WIDE.clamp(max=torch.tensor([1.0, 9.0])), WIDE, K.CLAMP, "not limited: the legacy side has none above 1"),
         (X * 9, (X * 9).floor(), K.WHOLE, "rounded down to the next whole number"),
         (X, (X * 16).round() / 16, K.WHOLE, "1/16"),
         (X, torch.zeros_like(X), K.CONSTANT, "every number of the new side is 0"),
