@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 
 #: File and function of a test -> ids of the cases that ``make test`` runs all the same.
 THOROUGH: Mapping[str, Collection[str]] = {
+    "migration/test_matching.py::test_a_written_config_matches": (),
+    "parity/test_fast_family.py::test_all_of_inference_is_compared_or_seen_in_the_module_around_it": (),
     "converters/test_converters_averages.py::test_average_of_another_model_is_refused_and_the_training_weights_can_be_had": (
         "<lambda>-have no twin in the weights of training-timm",
         "<lambda>-level_embed (expected [4, 64], found [2])-timm",
@@ -115,7 +117,6 @@ THOROUGH: Mapping[str, Collection[str]] = {
     ),
     "legacy_adapters/test_standin.py::test_code_base_is_imported_without_the_port": (),
     "legacy_adapters/test_standin.py::test_file_is_executed_when_one_of_its_operators_is_called": (),
-    "migration/test_matching.py::test_a_written_config_matches": ("retinanet",),
     "mistakes/test_mistakes.py::test_mistake_is_seen_and_named": (),
     "ops/test_nms.py::test_equals_the_loop": (
         "0.1-0-dtype0", "0.5-0-dtype0", "0.7-0-dtype0", "0.7-0-dtype1", "0.8-0-dtype1",
