@@ -201,7 +201,8 @@ def _describe_cut(legacy: Record, counterparts: Counterparts | None) -> Divergen
     record = legacy if counterparts is None else counterparts.renamed(legacy)
     call = call_of(record)
     if record.kind == Kind.IN_GRAD:
-        text = f"The code of {quoted(record.scope)} gives `{record.name}` ({call}) a `{record.slot}` that is cut off"
+        given = f"an argument `{record.slot}` that is cut off"
+        text = f"The code of {quoted(record.scope)} gives `{record.name}` ({call}) {given}"
         where, modules = record.scope or DETECTOR, (legacy.scope, record.scope)
     else:
         slot = f" {record.slot}" if record.slot else ""

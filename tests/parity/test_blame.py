@@ -211,7 +211,7 @@ def test_record_of_the_new_side_without_a_twin_is_named_if_nothing_differs(tmp_p
         (
             ["in_grad", "decoder.layers.0", 0, "x"],
             "decoder",
-            "gives `decoder.layers.0` (call 0 of the train phase) a `x`",
+            "gives `decoder.layers.0` (call 0 of the train phase) an argument `x`",
         ),
     ],
     ids=["output", "input"],
