@@ -178,7 +178,8 @@ def _factor_gradients(inds: Tensor, rows: Tensor, grad: Tensor) -> Tensor:
     starts = torch.arange(0, bags * size, size, dtype=inds.dtype)  # of each bag the place of its first row
     bag = torch.arange(bags, dtype=inds.dtype).repeat_interleave(size)  # [n * k]
     # what autograd calls for embedding_bag; it multiplies row by row, without a copy of all rows
-    gradient = torch.ops.aten._embedding_bag_per_sample_weights_backward(grad, rows, inds.view(-1), starts, bag, 0)
+    flat = inds.view(-1)  # [n * k]
+    gradient = torch.ops.aten._embedding_bag_per_sample_weights_backward(grad, rows, flat, starts, bag, 0)
     return gradient.view(inds.shape)  # [n * k] -> [n, k]
 
 
