@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,31 @@ def check(
     progress(0)
     remarks: dict[int, tuple[Remark, ...]] = {}
     alone: list[int] = []
-    for number, told in _in_pools(images, loader, decode):
-        if told is None:
-            alone.append(number)
-        else:
-            remarks[number] = told
+    with _no_threads_of_opencv():
+        for number, told in _in_pools(images, loader, decode):
+            if told is None:
+                alone.append(number)
+            else:
+                remarks[number] = told
+                progress(len(remarks))
+        for number in alone:
+            remarks[number] = _alone(images[number], loader, decode)
             progress(len(remarks))
-    for number in alone:
-        remarks[number] = _alone(images[number], loader, decode)
-        progress(len(remarks))
     for number in sorted(remarks):
         yield from ((images[number], remark) for remark in remarks[number])
+
+
+@contextmanager
+def _no_threads_of_opencv() -> Iterator[None]:
+    """End OpenCV's threads before processes are forked: a fork has none of them, and would wait for them for ever."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 _state: dict[str, Any] = {}  # of a process of the pool

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -256,3 +258,21 @@ def test_a_check_that_is_killed_leaves_no_process(tmp_path):
     if not gone:
         os.kill(pid, signal.SIGKILL)
     assert gone
+
+
+def test_images_are_checked_where_opencv_has_threads_already(tmp_path):
+    """The forks of such a process have no such threads, and must not wait for them."""
+    program = (
+        "import cv2, numpy, sys\n"
+        "from pathlib import Path\n"
+        "from mmcv.transforms import LoadImageFromFile\n"
+        "from ddq_port.data import images, pixels\n"
+        "cv2.setNumThreads(4)\n"
+        "cv2.resize(numpy.zeros((2000, 2000, 3), numpy.uint8), (3000, 3000), interpolation=cv2.INTER_CUBIC)\n"
+        "cv2.imwrite(sys.argv[1], numpy.arange(192, dtype=numpy.uint8).reshape(8, 8, 3))\n"
+        "image = pixels.Image(1, Path(sys.argv[1]), (8, 8), True)\n"
+        "print(list(images.check([image], LoadImageFromFile(), True, lambda done: None)), cv2.getNumThreads())\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "image.png")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "[] 4\n", ran.stderr
