@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not REPO, reason="DDQ_LEGACY_MAIN_REPO is not se
 #: Family -> its layers of class logits, and the fault that exchanges two labels.
 EXCHANGED = {
     "ddq_fcn": (r"bbox_head\.conv_cls", "labels_exchanged"),
-    "ddq_rcnn": (r"roi_head\.bbox_head\.\d(\.fc_cls)?", "labels_exchanged_of_stages"),
+    "ddq_rcnn": (r"roi_head\.bbox_head\.\d\.fc_cls", "labels_exchanged_of_stages"),
 }
 FAMILIES = tuple(EXCHANGED)
 
