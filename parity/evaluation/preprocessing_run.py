@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,12 @@ from typing import Any
 import torch
 
 from converters.rules.ports import Port
-from legacy_adapters.ground.words import counted
-from legacy_adapters.job import Job
-from legacy_adapters.launch import run_side
 from legacy_adapters.numerics.seeding import seed_of
 
 from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import Machine, Sources
-from ..sides.shared import foreign
-from ..sides.sides import Code, legacy_code, new_code
 from ..traces.trace import Trace
+from .both_sides import images_file, run_both
 from .preprocessing import PreprocessingVerdict, judge
 
 #: Objects that are made up in every image for the pipeline of training.
@@ -68,13 +63,10 @@ def preprocess(
     """
     folder = folder.absolute()
     listed = [described(number, file, task.seed) for number, file in enumerate(task.images)]
-    (folder / "images.json").write_text(json.dumps(listed))
-    codes = {LEGACY: legacy_code(task.port, sources), NEW: new_code(task.port, sources)}
-    family = task.port.family
-    for side, code in codes.items():
-        progress(f"running the {side} side over {counted(len(task.images), 'image')}")
-        kept_out = foreign(family, sources.new_side(family).adapter, sources.legacy_repo) if side == LEGACY else ()
-        _run(side, code, task, machine, folder, kept_out)
+    shared = dict(weights="", preprocess=dict(images=images_file(folder), repeats=task.repeats))
+    legacy, new = (str(folder / side) for side in (LEGACY, NEW))
+    own = {LEGACY: dict(shared, trace=legacy), NEW: dict(shared, trace=new, beside=legacy)}
+    run_both(task, sources, machine, listed, own, folder, progress)
     progress("comparing")
     return judge(*(Trace.load(folder / side) for side in (LEGACY, NEW)), [file.name for file in task.images])
 
@@ -106,31 +98,6 @@ def _size(file: Path) -> tuple[int, int] | None:
             return (width, height) if image.getexif().get(_ORIENTATION) in _ASIDE else (height, width)
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-
-
-def _run(
-    side: str, code: Code, task: PreprocessingTask, machine: Machine, folder: Path, kept_out: Sequence[str]
-) -> None:
-    job = Job(
-        family=task.port.family.name,
-        variant=task.port.variant.name,
-        adapter=str(code.adapter),
-        title=code.title,
-        options={**code.options, "scale": task.scale},
-        weights="",
-        inputs="",
-        trace=str(folder / side),
-        status=str(folder / f"{side}.status.json"),
-        checks=(),
-        seed=task.seed,
-        threads=machine.threads,
-        cpu_capability=machine.cpu_capability,
-        device="cpu",
-        foreign=tuple(kept_out),
-        beside=str(folder / LEGACY) if side == NEW else None,
-        preprocess=dict(images=str(folder / "images.json"), repeats=task.repeats),
-    )
-    run_side(side, job, folder, code.python, machine.time_limit, code.other_python)
 
 
 def options_dict(task: PreprocessingTask, sources: Sources, machine: Machine) -> dict[str, Any]:

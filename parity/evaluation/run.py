@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +14,10 @@ from converters.reading import checkpoint
 from converters.rules.layout import class_counts
 from converters.rules.ports import Port
 from legacy_adapters.ground.words import counted
-from legacy_adapters.job import Job
-from legacy_adapters.launch import run_side
 
-from ..comparing.pairing import LEGACY, NEW
 from ..sides.settings import Machine, Sources
-from ..sides.shared import foreign
-from ..sides.sides import Code, both_layouts, legacy_code, new_code, num_classes
+from ..sides.sides import both_layouts, num_classes
+from .both_sides import images_file, run_both
 from .coco import BadSetError, ImageSet
 from .evaluation import Bounds, EvalVerdict, files_of, judge
 
@@ -80,45 +76,20 @@ def evaluate(
         legacy_adapters.launch.SideError: if a side crashes or takes too long.
     """
     folder = folder.absolute()
-    _write_inputs(task, sources, images, folder)
-    codes = {LEGACY: legacy_code(task.port, sources), NEW: new_code(task.port, sources)}
-    family = task.port.family
-    for side, code in codes.items():
-        progress(f"running the {side} side over {counted(len(images.images), 'image')}")
-        kept_out = foreign(family, sources.new_side(family).adapter, sources.legacy_repo) if side == LEGACY else ()
-        _run(side, code, task, machine, folder, kept_out)
+    for side, tensors in both_layouts(task.port, task.seed, sources.checkpoint).items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, _weights(folder, side))
+    listed = [{"id": image.id, "file": str(image.file.absolute())} for image in images.images]
+    own = {
+        side: dict(weights=_weights(folder, side), trace="", images=images_file(folder), detections=str(file))
+        for side, file in files_of(folder).items()
+    }
+    run_both(task, sources, machine, listed, own, folder, progress)
     progress("comparing")
     return judge(files_of(folder), images, categories, bounds)
 
 
-def _write_inputs(task: EvalTask, sources: Sources, images: ImageSet, folder: Path) -> None:
-    for side, tensors in both_layouts(task.port, task.seed, sources.checkpoint).items():
-        save_file({key: value.contiguous() for key, value in tensors.items()}, str(folder / f"{side}.safetensors"))
-    listed = [{"id": image.id, "file": str(image.file.absolute())} for image in images.images]
-    (folder / "images.json").write_text(json.dumps(listed))
-
-
-def _run(side: str, code: Code, task: EvalTask, machine: Machine, folder: Path, kept_out: tuple[str, ...]) -> None:
-    job = Job(
-        family=task.port.family.name,
-        variant=task.port.variant.name,
-        adapter=str(code.adapter),
-        title=code.title,
-        options={**code.options, "scale": task.scale},
-        weights=str(folder / f"{side}.safetensors"),
-        inputs="",
-        trace="",
-        status=str(folder / f"{side}.status.json"),
-        checks=(),
-        seed=task.seed,
-        threads=machine.threads,
-        cpu_capability=machine.cpu_capability,
-        device=machine.device,
-        images=str(folder / "images.json"),
-        detections=str(files_of(folder)[side]),
-        foreign=kept_out,
-    )
-    run_side(side, job, folder, code.python, machine.time_limit, code.other_python)
+def _weights(folder: Path, side: str) -> str:
+    return str(folder / f"{side}.safetensors")
 
 
 def options_dict(

@@ -99,7 +99,7 @@ def check_modules(old: nn.Module, new: nn.Module, asked: Checked, progress: Prog
     if asked.weights not in (COPY, OWN):
         raise SettingsError(f"weights is {asked.weights!r}; expected {COPY!r} or {OWN!r}.")
     rules = rules_of(asked.rules)
-    models = {LEGACY: copied(old, "old"), NEW: copied(new, "new")}
+    models = {LEGACY: copied_model(old, "old"), NEW: copied_model(new, "new")}
     mapping = _mapping(rules, models)
     if asked.weights == COPY:
         _copy_weights(models, mapping)
@@ -254,22 +254,28 @@ def _copy_weights(models: Mapping[str, nn.Module], mapping: Rules) -> None:
             target[key].copy_(value)
 
 
-def copied(model: nn.Module, name: str) -> nn.Module:
+def _copied(value: Any, name: str, instead: str) -> Any:
+    """Return a deep copy.
+
+    Raises:
+        SettingsError: if ``value``, called ``name``, cannot be copied; it ends with what to do ``instead``.
+    """
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(value)
     except Exception as error:
         raise SettingsError(
-            f"{name} cannot be copied ({type(error).__name__}: {one_line(str(error))}); record it with parity.capture instead."
+            f"{name} cannot be copied ({type(error).__name__}: {one_line(str(error))}); {instead}."
         ) from error
+
+
+def copied_model(model: nn.Module, name: str) -> nn.Module:
+    """Return a copy of a module."""
+    return _copied(model, name, "record it with parity.capture instead")
 
 
 def copied_inputs(inputs: Any) -> Any:
-    try:
-        return copy.deepcopy(inputs)
-    except Exception as error:
-        raise SettingsError(
-            f"The inputs cannot be copied ({type(error).__name__}: {one_line(str(error))}); detach their tensors first."
-        ) from error
+    """Return a copy of what a module is given."""
+    return _copied(inputs, "The inputs", "detach their tensors first")
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from ..traces.kinds import Kind
 from ..traces.trace import Trace, decisions
 from ..verdict.outcome import INCOMPARABLE, MATCH
 from ..verdict.verdict import Verdict
-from .checking import Checked, Progress, Runs, copied, copied_inputs, own_states
+from .checking import Checked, Progress, Runs, copied_inputs, copied_model, own_states
 from .judging import judge_scripts
 from .names import rules_of, whole_mapping
 from .sources import bits_of, digests_of, give_weights, given_inputs
@@ -53,7 +53,7 @@ def record_module(model: nn.Module, asked: Checked, progress: Progress) -> Golde
     """
     check_model(model)
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made, own_states():
-        runs = Runs(asked, Path(made), {NEW: copied(model, "The module")})
+        runs = Runs(asked, Path(made), {NEW: copied_model(model, "The module")})
         progress("running the module")
         trace = _whole(runs.run(NEW, NEW), "")
         own = decisions(trace)
@@ -88,7 +88,7 @@ def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Pro
     check_model(model)
     rules = rules_of(asked.rules)
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made, own_states():
-        model = copied(model, "The module")
+        model = copied_model(model, "The module")
         mapping = _mapping(golden, model, rules)
         if mapping.changes_tensors:
             raise GoldenError(

@@ -71,8 +71,7 @@ class Bench:
             try:
                 made = self.sides.new("new", beside=str(self.legacy.folder), twin=self.legacy.records)
                 with self.sides.passing(made) as new:
-                    family = self.port.family
-                    verdict = ended(judge(self.legacy, new, self.port.mapping, family.exclusions, Tolerance()))
+                    verdict = ended(judge(self.legacy, new, self.port.mapping, self.port.exclusions, Tolerance()))
             except SideError as error:
                 return Finding("CRASH", "", str(error))
         first = verdict.divergence
