@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converters import __version__, ready
-from converters.carrying import casting, classes, counters, optimizer, parts
+from converters.carrying import casting, classes, counters, misfits, optimizer, parts, resuming
 from converters.carrying.plans import Plan
 from converters.errors import (
     AlreadyConvertedError,
@@ -16,7 +16,6 @@ from converters.errors import (
     ConversionError,
     MissingKeyError,
     OptimizerError,
-    UnmappedKeyError,
     listed,
 )
 from converters.formats import finite
@@ -60,26 +59,34 @@ def plan(
     found = detected.taken_for(loaded.meta.get("layout") or (LEGACY if options.to == NEW else NEW))
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
-    chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection))
+    training = resuming.training(loaded, found, options.to)
+    loaded, old = (loaded, None) if training is None else (training.loaded, training.old)
+    chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection), old)
+    resuming.check_asked(loaded, found, options.keep)
+    training = training if chosen.keep == parts.ALL else None
+    if training is not None:
+        training.check(chosen)
     source_layout = _layout(found, found.side, classes_held)
     counted = counters.mended(chosen.state_dict, source_layout)
     try:
         result = _converted(counted.tensors, found, options, classes_held, chosen.originals)
     except ConversionError as error:
-        raise chosen.told(_with_variant(_with_prefix(error, loaded, found), found, options)) from error
+        raise chosen.told(misfits.with_variant(misfits.with_prefix(error, loaded, found), found, options)) from error
     _check_average(result.ledger, chosen)
     carried = parts.carry(
         loaded,
         chosen,
         lambda tensors: _converted(counters.mended(tensors, source_layout).tensors, found, options, classes_held),
-        None if found.side == options.to else _regrouping(found, options.to, classes_held, chosen.state_dict),
+        None if found.side == options.to else _regrouping(found, options.to, classes_held, loaded.state_dict, training),
     )
+    carried = carried if training is None else training.completed(carried)
     asked = _resolved(options, loaded, chosen.keep)
     meta = _meta(loaded.meta, found, asked)
     accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
     others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
     taken = ({**counted.tensors, **loaded.outside}, *others)
     notes = (*_side_notes(found, loaded), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
+    notes = notes if training is None else (*notes, *training.notes)
     planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
     done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
     planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
@@ -114,53 +121,6 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     """Add the keys that are left out because they lack the prefix that was asked for."""
     outside = (Entry(key, None, None, UNMAPPED) for key in loaded.outside)
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
-
-
-def _with_variant(error: ConversionError, found: detect.Detection, options: Options) -> ConversionError:
-    """Say of a source that does not fit which variant it was taken for, if that was not said and there are others."""
-    variants = [variant.name for variant in found.port.family.variants]
-    if options.variant is not None or len(variants) == 1:
-        return error
-    return type(error)(
-        f"{str(error).rstrip('.')} (the source was taken for variant `{found.variant}`, {found.side} side; if that is "
-        f"wrong, pass --variant, one of {', '.join(variants)})."
-    )
-
-
-def _with_prefix(error: ConversionError, loaded: checkpoint.Checkpoint, found: detect.Detection) -> ConversionError:
-    """Say of keys without a rule, where all others have a prefix, that this is what they lack."""
-    prefix, mapping = loaded.wrapping.prefix, found.port.mapping
-    rules = engine.rules_between(mapping, found.side, found.side)
-    strays = [key for key in sorted(loaded.state_dict) if rules.match(key) is None]
-    if not isinstance(error, UnmappedKeyError):
-        return error
-    before = _before(strays, rules)
-    if before is not None:
-        twice = sum(key.removeprefix(before) in loaded.state_dict for key in strays)
-        way = (
-            f"pass --prefix {before} to convert those alone, or --allow-unmapped to leave them out"
-            if twice
-            else "take it away where the file was made"
-        )
-        return UnmappedKeyError(
-            f"{len(strays)} key(s) of the source begin with `{before}`, and the others do not"
-            f"{f' ({twice} stand in it twice, with it and without)' if twice else ''}: {listed(strays)}; {way}."
-        )
-    if not prefix or any(key in loaded.wrapping.names for key in strays):
-        return error
-    return UnmappedKeyError(
-        f"{len(strays)} key(s) of the source do not begin with `{prefix}`, as those of the model do: {listed(strays)}; "
-        f"pass --prefix {prefix} to leave them out."
-    )
-
-
-def _before(strays: list[str], rules: engine.Rules) -> str | None:
-    """Return what stands before the names of the model in all keys without a rule; None where it is no one thing."""
-    first = strays[0] if strays else ""
-    ends = [number + 1 for number, letter in enumerate(first) if letter == "."]
-    begins = [first[:end] for end in ends if all(key.startswith(first[:end]) for key in strays)]
-    fitting = (begin for begin in begins if all(rules.match(key.removeprefix(begin)) for key in strays))
-    return next(fitting, None)
 
 
 def _side_notes(found: detect.Detection, loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
@@ -286,7 +246,11 @@ def _converted(
 
 
 def _regrouping(
-    found: detect.Detection, to: str, num_classes: int | None, keys: Iterable[str]
+    found: detect.Detection,
+    to: str,
+    num_classes: int | None,
+    keys: Mapping[str, Any],
+    training: resuming.Training | None,
 ) -> Callable[[Mapping[str, Any]], optimizer.Regrouped]:
     """Return what carries an optimizer's state to the other side.
 
@@ -299,7 +263,9 @@ def _regrouping(
     if not found.port.has_tested_order:
         if to == LEGACY:
             return _order_unknown
-        source = source.ordered(keys)
+        source = resuming.in_model_order(source, keys)
+    if training is not None:
+        return lambda saved: training.regroup(saved, source)
     target = optimizer.Side(_layout(found, to, num_classes), frozen_groups)
     rules = engine.rules_between(found.port.mapping, found.side, to)
     return lambda saved: optimizer.regroup(saved, source, target, rules)

@@ -129,6 +129,13 @@ class Adapter:
         """Make optimizer, clipping and schedules, with the code base's own functions."""
         raise UnableError("{} has no method training(model, options, epoch_length).".format(self.label))
 
+    def optimizer_wrapper(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Any:
+        """Return an object with the ``optimizer`` that the config makes; None if it makes none.
+
+        Asked for its groups alone, by a conversion of a training that goes on.
+        """
+        return None
+
     @left_open
     def distributed(self, model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
         """Wrap the model for a training of several ranks."""

@@ -227,6 +227,8 @@ class Family:
             base, for a family of any number of models; None for one whose models are all listed.
         configs: returns what carries configs of the legacy side over and compares them (``converters.configs.kinds``);
             None if nothing does.
+        resumption: returns what goes on with trainings of the legacy side's runner, mmcv 1.x, in the new one
+            (``converters.mmcv1.taken_up``); None if nothing does.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
         rehearsals: whole trainings that both sides can do; the first is the default.
@@ -253,6 +255,7 @@ class Family:
     batch_divisor: int = 1
     configured: Optional[Callable[[str, str], Variant]] = None
     configs: Optional[Callable[[], Any]] = None
+    resumption: Optional[Callable[[], Any]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
     rehearsals: Tuple[Rehearsal, ...] = ()

@@ -69,6 +69,7 @@ class Job:
         describe: file to describe the adapter's model in, see :mod:`legacy_adapters.tasks.describing`, in place of
             everything else; None for a trace.
         runs: the model whose layout is described will be run, so no operator of its code may be lacking.
+        trains: describe the groups of the optimizer of the model's config, too.
         whole: a whole training or test by the code base's own runner, in place of everything else:
             ``{"kind", "request"}``, see :mod:`legacy_adapters.whole.request`; None for none.
         preprocess: images to run through the side's pipelines in place of everything else, see
@@ -119,6 +120,7 @@ class Job:
     patience: float = 600.0
     describe: Optional[str] = None
     runs: bool = False
+    trains: bool = False
     whole: Optional[Dict[str, Any]] = None
     preprocess: Optional[Dict[str, Any]] = None
     layout: Optional[str] = None

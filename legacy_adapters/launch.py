@@ -99,15 +99,18 @@ class Description:
     Attributes:
         layout: key -> dtype, shape and role, in the model's order.
         classes: how many classes a detector tells apart; None if it does not say.
+        optimizer: of the config, see :func:`legacy_adapters.tasks.describing.groups`; None if it has none, or was not asked
+            for.
     """
 
     layout: Dict[str, List[Any]]
     classes: Optional[int]
+    optimizer: Optional[Dict[str, Any]] = None
 
 
 def describe_side(
     side: str, adapter: Path, options: Mapping[str, Any], folder: Path, python: str, time_limit: float,
-    other_python: bool, runs: bool = False,
+    other_python: bool, runs: bool = False, trains: bool = False,
 ) -> Description:
     """Build the model of a side and describe it.
 
@@ -120,6 +123,7 @@ def describe_side(
         time_limit: see there.
         other_python: see there.
         runs: the model will be run, so refuse one whose operators are lacking; a conversion needs none.
+        trains: describe the optimizer of its config, too.
 
     Raises:
         SideError: if the model cannot be built.
@@ -143,10 +147,11 @@ def describe_side(
         device="cpu",
         describe=str(path),
         runs=runs,
+        trains=trains,
     )
     run_side(name, job, folder, python, time_limit, other_python, called=side)
     told = json.loads(path.read_text())
-    return Description(dict(told["layout"]), told["classes"])
+    return Description(dict(told["layout"]), told["classes"], told.get("optimizer"))
 
 
 def execute(command: List[str], log_file: Path, environment: Dict[str, str], time_limit: float) -> int:

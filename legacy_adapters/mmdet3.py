@@ -295,6 +295,22 @@ def training(model: Any, config: Any, epoch_length: Optional[int]) -> EngineTrai
     return EngineTraining(model, wrapper, schedulers)
 
 
+def optimizer_wrapper(model: Any, config: Any) -> Any:
+    """Build the optimizer of a config in a plain wrapper, whatever precision it asks for; None if it has none.
+
+    Half precision needs a GPU, and makes no other groups.
+    """
+    given = config.get("optim_wrapper")
+    if given is None:
+        return None
+    import mmdet.engine  # noqa: F401  (registers its constructors)
+    from mmengine.optim import build_optim_wrapper
+
+    return build_optim_wrapper(
+        model, {name: given[name] for name in ("optimizer", "paramwise_cfg", "constructor") if name in given}
+    )
+
+
 def _training_length(config: Any, epoch_length: Optional[int]) -> Tuple[Optional[int], Optional[int]]:
     """Return the epochs and steps of the config's whole training, None where they are not known."""
     epochs, steps = config.train_cfg.get("max_epochs"), config.train_cfg.get("max_iters")
@@ -349,6 +365,10 @@ class MMDet3Adapter(DetectionAdapter):
     def training(self, model: torch.nn.Module, options: Mapping[str, Any], epoch_length: Optional[int]) -> EngineTraining:
         """Make optimizer and schedulers of the config, with the mmengine of the running process."""
         return training(model, self.whole_config(options), epoch_length)
+
+    def optimizer_wrapper(self, model: torch.nn.Module, options: Mapping[str, Any]) -> Any:
+        """Make the optimizer of the config, without what it is wrapped in for half precision; None if it has none."""
+        return optimizer_wrapper(model, self.whole_config(options))
 
     def distributed(self, model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
         """Wrap the model as mmengine does for the config."""

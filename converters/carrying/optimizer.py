@@ -31,8 +31,8 @@ from converters.rules.mapping import Mapping as KeyMapping
 BASE = "base_param_settings"
 _GROUPS, _STATE = "param_groups", "state"
 _STEP = "step"  # what torch calls the count of a parameter's updates
-_IDENTITY = ("params", "param_names")  # which parameters a group holds; all else in it are settings
-_ADVICE = "pass --keep model to convert the weights alone"
+IDENTITY = ("params", "param_names")  # which parameters a group holds; all else in it are settings
+ADVICE = "pass --keep model to convert the weights alone"
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,19 @@ def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rules: KeyMa
         OptimizerError: If it is no optimizer of that model, groups parameters in a way that hides which is which, or
             treats parameters otherwise that the target has as one.
     """
-    groups, states = _parts(saved)
-    names = _names(groups, source)
-    _check_states(states, names, source)
-    settings = [{key: value for key, value in group.items() if key not in _IDENTITY} for group in groups]
+    groups, states = parts(saved)
+    names = names_of(groups, source)
+    check_states(states, names, source)
+    settings = [{key: value for key, value in group.items() if key not in IDENTITY} for group in groups]
     base = saved.get(BASE)
     if isinstance(base, Mapping):
-        settings.append({key: value for key, value in base.items() if key not in _IDENTITY})
+        settings.append({key: value for key, value in base.items() if key not in IDENTITY})
     slot_of = {name: slot for slot, members in enumerate(names) for name in members.values()}
     state_of = {name: states[number] for members in names for number, name in members.items() if number in states}
     trained = _trained(names, states, source)
     single = len(groups) == 1
     wanted = names[0].values() if single else source.parameters if target.frozen_groups else trained
-    made = list(_parameters(rules, wanted, source, settings, slot_of, state_of))
+    made = list(parameters(rules, wanted, source, settings, slot_of, state_of))
     slots = {name: slot for one, slot, _ in made for name in one.targets}
     carried = {name: state for *_, given in made for name, state in given.items()}
     order = [name for name in target.layout.parameters if name in slots]
@@ -126,10 +126,10 @@ def regroup(saved: Mapping[str, Any], source: Layout, target: Side, rules: KeyMa
         members = [[name] for name in order]
         held = [slots[name] for name in order]
         taken = [default if slot is None else slot for slot in held] + ([] if target.frozen_groups else [default])
-    return _made(saved, settings, Slots(len(settings), tuple(taken)), members, carried)
+    return put_together(saved, settings, Slots(len(settings), tuple(taken)), members, carried)
 
 
-def _parameters(
+def parameters(
     rules: KeyMapping,
     wanted: Iterable[str],
     source: Layout,
@@ -150,7 +150,7 @@ def _parameters(
         if any(settings[slot] != settings[held[0]] for slot in held):
             raise OptimizerError(
                 f"The optimizer's groups of {listed(one.sources)} have other settings, expected the same, for rule "
-                f"{one.index} (`{one.rule.text}`) makes one parameter of them; {_ADVICE}."
+                f"{one.index} (`{one.rule.text}`) makes one parameter of them; {ADVICE}."
             )
         yield one, held[0] if held else None, _states(one, source, state_of)
 
@@ -177,7 +177,7 @@ def _states(
         else:
             raise OptimizerError(
                 f"The optimizer's `{key}` of {listed(one.sources)} is not the same, expected so, for rule {one.index} "
-                f"(`{one.rule.text}`) makes one parameter of them; {_ADVICE}."
+                f"(`{one.rule.text}`) makes one parameter of them; {ADVICE}."
             )
     return found
 
@@ -188,7 +188,7 @@ def _is_same(one: Any, two: Any) -> bool:
     return type(one) is type(two) and one == two
 
 
-def _made(
+def put_together(
     saved: Mapping[str, Any],
     settings: Sequence[dict[str, Any]],
     slots: Slots,
@@ -209,31 +209,31 @@ def _made(
     return Regrouped(made, slots, len(kept), len(saved[_GROUPS]), len(members))
 
 
-def _parts(saved: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Mapping[int, Mapping[str, Any]]]:
+def parts(saved: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], Mapping[int, Mapping[str, Any]]]:
     groups, states = saved.get(_GROUPS), saved.get(_STATE)
     if groups == []:
-        raise OptimizerError(f"The optimizer has no group of parameters; {_ADVICE}.")
+        raise OptimizerError(f"The optimizer has no group of parameters; {ADVICE}.")
     if not isinstance(groups, list) or not isinstance(states, Mapping):
         raise OptimizerError(
             f"The optimizer holds {listed(map(str, saved)) or 'nothing'}, expected `state` and `param_groups` of one "
-            f"optimizer; {_ADVICE}."
+            f"optimizer; {ADVICE}."
         )
     if not all(isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups):
-        raise OptimizerError(f"A group of the optimizer has no list `params`; {_ADVICE}.")
+        raise OptimizerError(f"A group of the optimizer has no list `params`; {ADVICE}.")
     numbers = [number for group in groups for number in group["params"]]
     known = {number for number in numbers if type(number) is int}
     if len(known) != len(numbers):
-        raise OptimizerError(f"The optimizer's groups do not number their parameters, each by its own; {_ADVICE}.")
+        raise OptimizerError(f"The optimizer's groups do not number their parameters, each by its own; {ADVICE}.")
     strange = [number for number in states if number not in known]
     if strange:
         raise OptimizerError(
             f"The optimizer has a state of parameter {strange[0]!r}, which is in none of its {len(groups)} groups; "
-            f"{_ADVICE}."
+            f"{ADVICE}."
         )
     return groups, states
 
 
-def _names(groups: Sequence[Mapping[str, Any]], source: Layout) -> list[dict[int, str]]:
+def names_of(groups: Sequence[Mapping[str, Any]], source: Layout) -> list[dict[int, str]]:
     """Name the parameters of each group: number to name."""
     everything = source.parameters
     trained = tuple(name for name in everything if name not in source.frozen)
@@ -242,7 +242,7 @@ def _names(groups: Sequence[Mapping[str, Any]], source: Layout) -> list[dict[int
     if not single and any(len(group["params"]) != 1 for group in groups):
         raise OptimizerError(
             f"The optimizer has {len(groups)} groups for {len(numbers)} parameters, which hides which is which; "
-            f"expected a group for each, as mmengine makes with paramwise_cfg, or one group for all; {_ADVICE}."
+            f"expected a group for each, as mmengine makes with paramwise_cfg, or one group for all; {ADVICE}."
         )
     for names in (everything, trained):
         if len(names) == len(numbers):
@@ -251,23 +251,23 @@ def _names(groups: Sequence[Mapping[str, Any]], source: Layout) -> list[dict[int
     found = f"one group of {len(numbers)} parameters" if single else f"{len(groups)} groups"
     raise OptimizerError(
         f"The optimizer has {found}, expected {len(everything)} (all parameters of `{source.variant}`) or "
-        f"{len(trained)} (those that it trains); {_ADVICE}."
+        f"{len(trained)} (those that it trains); {ADVICE}."
     )
 
 
-def _check_states(states: Mapping[int, Mapping[str, Any]], names: Sequence[Mapping[int, str]], source: Layout) -> None:
+def check_states(states: Mapping[int, Mapping[str, Any]], names: Sequence[Mapping[int, str]], source: Layout) -> None:
     """Refuse states that are not of the parameter that their number stands for."""
     named = {number: name for members in names for number, name in members.items()}
     for number, state in states.items():
         if not isinstance(state, Mapping):
-            raise OptimizerError(f"The optimizer's state of `{named[number]}` is not a dict; {_ADVICE}.")
+            raise OptimizerError(f"The optimizer's state of `{named[number]}` is not a dict; {ADVICE}.")
         shape = source.tensors[named[number]].shape
         for key, value in state.items():
             found = getattr(value, "shape", ())
             if tuple(found) not in (shape, ()):
                 raise OptimizerError(
                     f"The optimizer's `{key}` of parameter {number} has shape {list(found)}, expected {list(shape)} of "
-                    f"`{named[number]}`; check the variant, or {_ADVICE}."
+                    f"`{named[number]}`; check the variant, or {ADVICE}."
                 )
 
 

@@ -16,9 +16,12 @@ from converters.errors import CheckpointError, ConversionError, MalformedError, 
 from converters.formats.plain import copied
 from converters.formats.stand_ins import Foreign, NumpyArray
 from converters.formats.stored import StoredTensor
+from converters.mmcv1 import saved
+from converters.mmcv1.averages import are_swapped
 from converters.reading import averages
 from converters.reading.averages import AVERAGED, TRAINING, Weights
 from converters.reading.checkpoint import MANIFEST_KEY, Checkpoint
+from legacy_adapters.ground.names import NEW
 
 if TYPE_CHECKING:
     from converters.rules.engine import Conversion
@@ -30,7 +33,7 @@ _EMA, _MODULE, _STEPS = averages.EMA, averages.MODULE, averages.STEPS
 _OPTIMIZER, _SCHEDULES, _HUB, _META = "optimizer", "param_schedulers", "message_hub", "meta"
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 OWN = ("family", "variant", "layout", "tool", "tool_version")  # what a conversion writes into `meta`
-_OF_CODE = ("cfg", "mmcv_version", "mmdet_version", "mmengine_version")  # what `meta` says of the code of its side
+_OF_CODE = ("cfg", "config", "mmcv_version", "mmdet_version", "mmengine_version")  # what `meta` says of its side's code
 _PER_GROUP = ("base_values", "_last_value", "min_values")
 _ADVICE = "pass --keep model to convert the weights alone"
 
@@ -116,14 +119,15 @@ class Carried:
     beside: Conversion | None = None
 
 
-def weights(loaded: Checkpoint, keep: str | None = None) -> Weights:
-    """Tell training weights from averaged ones; for `keep` see `choose`.
+def weights(loaded: Checkpoint, keep: str | None = None, old: Mapping[str, Any] | None = None) -> Weights:
+    """Tell training weights from averaged ones; for the other arguments see `choose`.
 
     Raises:
         PartsError: If the averaged model is not that of the state dict.
     """
+    swapped = are_swapped(saved.config(loaded.meta) if old is None else old, loaded.path.name) if loaded.averages else None
     try:
-        return averages.find(loaded.state_dict, place(loaded), loaded.averages, loaded.content, loaded.meta)
+        return averages.find(loaded.state_dict, place(loaded), loaded.averages, loaded.content, loaded.meta, swapped)
     except averages.UnusableError:
         if keep != MODEL:
             raise
@@ -145,18 +149,21 @@ def given(loaded: Checkpoint) -> Choice:
     return Choice(EMA if held.averaged is not None and held.places[1] == held.own else MODEL, held)
 
 
-def choose(loaded: Checkpoint, keep: str | None, weights_only: str | None) -> Choice:
+def choose(
+    loaded: Checkpoint, keep: str | None, weights_only: str | None, old: Mapping[str, Any] | None = None
+) -> Choice:
     """Choose what is written.
 
     Args:
         loaded: The source.
         keep: `model`, `ema` or `all`. None means everything; of weights alone the averaged ones where there are any.
         weights_only: Why nothing but weights can be written, such as "A .safetensors file"; None if all can.
+        old: Config of mmcv 1.x that the training had; None for the one in the source, if it has one.
 
     Raises:
         PartsError: If there are no averaged weights, or everything is asked for where it cannot be written.
     """
-    found = weights(loaded, keep)
+    found = weights(loaded, keep, old)
     if keep == ALL and weights_only:
         raise PartsError(
             f"{weights_only} holds weights only, so --keep all is impossible; write a whole .pth, or pass --keep model "
@@ -232,13 +239,22 @@ def meta(source: Mapping[str, Any], side: str, to: str) -> dict[str, Any]:
 
     The text of the config, `cfg`, describes the code of its own side, and tools build a model of it; versions of
     packages are of that code, too. So these are kept as `legacy_cfg`, `legacy_mmdet_version` or `new_cfg` ... when the
-    layout changes, and put back on the way back.
+    layout changes, and put back on the way back. Names of classes, which mmcv 1.x has as `CLASSES`, get the place that
+    mmengine expects, too.
     """
     if side == to:
         return dict(source)
+    source = {**source, **_dataset(source)} if to == NEW else source
     of_code = {f"{side}_{key}": source[key] for key in _OF_CODE if key in source}
     back = {f"{to}_{key}": key for key in _OF_CODE}
     return {**{back.get(key, key): value for key, value in source.items() if key not in _OF_CODE}, **of_code}
+
+
+def _dataset(source: Mapping[str, Any]) -> dict[str, Any]:
+    names, colours = source.get("CLASSES"), source.get("PALETTE")
+    if not isinstance(names, (list, tuple)) or "dataset_meta" in source:
+        return {}
+    return dict(dataset_meta=dict(classes=tuple(names), **({} if colours is None else dict(palette=colours))))
 
 
 def meta_lines(loaded: Checkpoint, side: str, to: str) -> tuple[Line, ...]:

@@ -72,28 +72,39 @@ def _of_model(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             "(mmdet2); a file or a name in the code base.",
         )
 
+        legacy = click.option(
+            "--legacy-config",
+            metavar="FILE",
+            help=f"Config of the old version that {what} was trained with, with --new-config: a training goes on with its "
+            "schedules. [default: the one in the file]",
+        )
+
         @functools.wraps(command)
-        def of_model(*args: Any, new_config: str | None, **options: Any) -> Any:
+        def of_model(*args: Any, new_config: str | None, legacy_config: str | None, **options: Any) -> Any:
             with exit_codes():
-                options["variant"] = _variant(options["family"], options["variant"], new_config)
+                options["variant"] = _variant(options["family"], options["variant"], new_config, legacy_config)
             return command(*args, **options)
 
-        return family(variant(config(of_model)))
+        return family(variant(config(legacy(of_model))))
 
     return add
 
 
-def _variant(family: str | None, variant: str | None, new_config: str | None) -> str | None:
+def _variant(
+    family: str | None, variant: str | None, new_config: str | None, legacy_config: str | None
+) -> str | None:
     """Return the name of the variant that is asked for, be it by a config.
 
     Raises:
         FamilyError: If the family has no models of configs, or both a variant and a config are given.
     """
+    if new_config is None and legacy_config is not None:
+        raise FamilyError("--legacy-config goes with --new-config, which says what the model is; pass both.")
     if new_config is None:
         return variant
     if family is None:
         raise FamilyError("--new-config says which model of a family it is; pass --family, too.")
-    return variant_of_configs(registry.get(family), variant, new=new_config)
+    return variant_of_configs(registry.get(family), variant, legacy_config or "", new_config)
 
 
 @cli.command(epilog=_EXIT_CODES)

@@ -6,7 +6,7 @@ training is resumed. Only keys of the averaged model are swapped. What training 
 a second list of branches, stays as it was in training, and differs from its averaged twin in `state_dict`.
 
 mmcv 1.x: buffers of the model, `ema_` and the name with `_` for dots. mmdet's configs run the hook before the saving
-(priority 49), which swaps as above: the plain names are averaged.
+(priority 49), which swaps as above: the plain names are averaged. Of others the config tells (`converters.mmcv1.averages`).
 
 Others: the averages stand in a dict of their own, such as `state_dict_ema` (timm), `ema.module` (trainings with a wrapper of their own),
 `ema_model`, or among the tensors of the state dict under another prefix (Lightning), and nothing is swapped.
@@ -43,6 +43,10 @@ _SWAPPED = (
     "The averages are those of mmcv 1.x, which swaps: the plain names of the source hold the averaged weights and "
     "`ema_...` those of training, if the hook ran before the saving, as in mmdet's configs (priority 49). If it ran "
     "afterwards, it is the other way round, and --keep model takes the averaged ones."
+)
+_TOLD = (
+    "The averages are those of mmcv 1.x. By the config of the training the plain names of the source hold the {own} weights, "
+    "and `ema_...` the {other} ones."
 )
 
 Tensors = Mapping[str, StoredTensor]
@@ -107,7 +111,14 @@ def split(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return own, among
 
 
-def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, Any], meta: Mapping[str, Any]) -> Weights:
+def find(
+    state_dict: Tensors,
+    own: str,
+    among: Tensors,
+    content: Mapping[Any, Any],
+    meta: Mapping[str, Any],
+    swapped: bool | None = None,
+) -> Weights:
     """Tell training weights from averaged ones.
 
     Args:
@@ -116,6 +127,7 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
         among: Averages that stood among them, by their own keys.
         content: What stands beside the state dict.
         meta: The file's plain metadata.
+        swapped: Whether the model's own names hold the averages, of mmcv's form; None if that is not known.
 
     Raises:
         UnusableError: If there is an average that is not one of these weights.
@@ -125,7 +137,7 @@ def find(state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, An
     if isinstance(held, dict) and STEPS in held:
         return _of_mmengine(state_dict, own, held)
     if among:
-        return _of_those_among(state_dict, own, among, content, meta)
+        return _of_those_among(state_dict, own, among, content, meta, swapped)
     notes, fitting = [], []
     for name, value in content.items():
         if not isinstance(name, str) or value is None:
@@ -183,7 +195,12 @@ def _of_mmengine(state_dict: Tensors, own: str, held: Mapping[Any, Any]) -> Weig
 
 
 def _of_those_among(
-    state_dict: Tensors, own: str, among: Tensors, content: Mapping[Any, Any], meta: Mapping[str, Any]
+    state_dict: Tensors,
+    own: str,
+    among: Tensors,
+    content: Mapping[Any, Any],
+    meta: Mapping[str, Any],
+    swapped: bool | None,
 ) -> Weights:
     names = _spelled(state_dict)
     named = {key: _name(key, names) for key in among}
@@ -193,16 +210,17 @@ def _of_those_among(
     prefixes = sorted({match.group() for match in map(_AMONG.match, among) if match})
     place = f"{own}.{prefixes[0]}*"
     complete, notes = _with_buffers(other, state_dict, place, own)
-    if not prefixes[0].endswith("ema_"):
+    is_mmcv = prefixes[0].endswith("ema_")
+    if not is_mmcv or swapped is False:
         return Weights(
             training=state_dict,
             averaged=complete,
             own=own,
             places=(own, place),
-            form=OTHER,
+            form=MMCV if is_mmcv else OTHER,
             steps=steps,
             left_out=tuple(unused),
-            notes=notes,
+            notes=(*notes, *([_TOLD.format(own="training", other="averaged")] if is_mmcv else [])),
         )
     return Weights(
         training=complete,
@@ -212,7 +230,7 @@ def _of_those_among(
         form=MMCV,
         steps=steps,
         left_out=tuple(unused),
-        notes=(*notes, _SWAPPED),
+        notes=(*notes, _SWAPPED if swapped is None else _TOLD.format(own="averaged", other="training")),
     )
 
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from converters.errors import ConversionError, FamilyError
 from converters.options import Options
@@ -16,7 +17,7 @@ from converters.rules.ports import Port
 from converters.rules.values import AnyTensor
 from legacy_adapters import registry
 from legacy_adapters.ground.names import LEGACY, NEW
-from legacy_adapters.launch import RefusedError, SideError, describe_side
+from legacy_adapters.launch import Description, RefusedError, SideError, describe_side
 
 _TIME_LIMIT = 600.0  # seconds
 
@@ -41,13 +42,28 @@ def layout_of_new_model(port: Port) -> Layout:
     Raises:
         ConversionError: If it cannot be built.
     """
+    return Layout.from_entries(port.variant.title or port.variant.name, _described(port).layout)
+
+
+def optimizer_of_new_model(port: Port) -> dict[str, Any] | None:
+    """Return the groups of the optimizer that the config of the new side makes; None if it makes none.
+
+    Raises:
+        ConversionError: If it cannot be built.
+    """
+    return _described(port).optimizer
+
+
+@cache
+def _described(port: Port) -> Description:
+    trains = port.family.resumption is not None
     with tempfile.TemporaryDirectory(prefix="ddq-convert-") as made:
         adapter = port.family.new.adapter
         try:
-            described = describe_side(NEW, adapter, port.variant.new, Path(made), sys.executable, _TIME_LIMIT, False)
+            where = (Path(made), sys.executable, _TIME_LIMIT, False)
+            return describe_side(NEW, adapter, port.variant.new, *where, trains=trains)
         except (RefusedError, SideError) as error:
             raise ConversionError(f"The layout of {port} is taken from its model, which cannot be built: {error}") from error
-    return Layout.from_entries(port.variant.title or port.variant.name, described.layout)
 
 
 def candidates(family: str | None, variant: str | None) -> tuple[Port, ...] | None:

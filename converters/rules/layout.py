@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from converters.formats.stored import StoredTensor
 
-_BUFFER, _FROZEN = "buffer", "frozen"  # what a key's line in a file says of it, if it is no trained parameter
+_BUFFER, _FROZEN, _SHARED = "buffer", "frozen", "shared"  # what a key's line in a file says of it beside its form
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,19 @@ class Layout:
         tensors: Key to specification, in the model's order: that of its state dict.
         buffers: Keys that are no parameters.
         frozen: Parameters that the model's config does not train.
+        shared: Keys of parameters that stand under an earlier key, too.
     """
 
     variant: str
     tensors: Mapping[str, TensorSpec]
     buffers: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Name the parameters in the model's order, in which an optimizer is given them."""
-        return tuple(key for key in self.tensors if key not in self.buffers)
+        """Name the parameters in the model's order, in which an optimizer is given them; each once, by its first name."""
+        return tuple(key for key in self.tensors if key not in self.buffers and key not in self.shared)
 
     def mapped(self, mapping: KeyMapping) -> Layout:
         """Return the layout that `mapping` makes of this one; what is joined is frozen if all its parts are.
@@ -60,14 +62,16 @@ class Layout:
         named: dict[str, TensorSpec] = {}
         buffers: set[str] = set()
         frozen: set[str] = set()
+        shared: set[str] = set()
         for key in self.tensors:
             mapping.targets_of(key)  # every key has a rule
         for one in mapping.applications(self.tensors):
             named |= fitting_specs(one, self.tensors)
             buffers |= set(one.targets) if self.buffers.issuperset(one.sources) else set()
             frozen |= set(one.targets) if self.frozen.issuperset(one.sources) else set()
+            shared |= set(one.targets) if self.shared.issuperset(one.sources) else set()
         ordered = {key: named[key] for key in model_order(named)}
-        return Layout(self.variant, ordered, frozenset(buffers), frozenset(frozen))
+        return Layout(self.variant, ordered, frozenset(buffers), frozenset(frozen), frozenset(shared))
 
     def ordered(self, keys: Iterable[str]) -> Layout:
         """Return the layout in the order of a state dict's `keys`; tensors that it lacks come last."""
@@ -89,7 +93,8 @@ class Layout:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def _role(self, key: str) -> tuple[str, ...]:
-        return (_BUFFER,) if key in self.buffers else (_FROZEN,) if key in self.frozen else ()
+        roles = ((_BUFFER, self.buffers), (_FROZEN, self.frozen), (_SHARED, self.shared))
+        return tuple(role for role, keys in roles if key in keys)
 
     @classmethod
     def from_json(cls, variant: str, text: str) -> Layout:
@@ -100,10 +105,10 @@ class Layout:
     def from_entries(cls, variant: str, entries: Mapping[str, Sequence[Any]]) -> Layout:
         """Make a layout of key -> dtype, shape and role."""
         tensors = {key: TensorSpec(dtype, tuple(shape)) for key, (dtype, shape, *_) in entries.items()}
-        buffers, frozen = (
-            frozenset(key for key, entry in entries.items() if role in entry[2:]) for role in (_BUFFER, _FROZEN)
+        buffers, frozen, shared = (
+            frozenset(key for key, entry in entries.items() if role in entry[2:]) for role in (_BUFFER, _FROZEN, _SHARED)
         )
-        return cls(variant, tensors, buffers, frozen)
+        return cls(variant, tensors, buffers, frozen, shared)
 
 
 def fitting_specs(one: Application, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:

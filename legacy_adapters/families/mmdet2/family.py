@@ -36,6 +36,13 @@ def configs() -> Any:
     return MIGRATION
 
 
+def resumption() -> Any:
+    """Return what goes on with trainings; it needs mmdet and mmengine, as `configs` does."""
+    from .resumption import RESUMPTION
+
+    return RESUMPTION
+
+
 #: Small models, to try the family and in its tests.
 _TRANSFORMERS = ("tiny_detr", "tiny_deformable", "tiny_deformable_refine", "tiny_deformable_two_stage")
 _SMALL = (
@@ -83,5 +90,6 @@ FAMILY = Family(
     batch_divisor=32,
     configured=configured,
     configs=configs,
+    resumption=resumption,
     layouts=Path("layouts"),
 )

@@ -1,0 +1,61 @@
+"""A checkpoint of mmcv 1.x's Runner: whether a file is one, the config in it, and what stands in the way of going on.
+
+`mmcv.runner.save_checkpoint` writes `meta` (`epoch`, `iter`, `mmcv_version`, `time`, `CLASSES` and what the program
+adds, of mmdet the text of the config as `config`), `state_dict` and `optimizer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.errors import PartsError
+from legacy_adapters.ground import config_text
+
+ADVICE = "pass --keep model to convert the weights alone"
+_SCALERS = ("amp", "scaler", "loss_scaler", "grad_scaler")
+_OF_MMENGINE = ("message_hub", "param_schedulers", "ema_state_dict")
+
+
+def is_saved(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> bool:
+    """Tell whether a training's checkpoint has the form of mmcv 1.x: counters, and nothing of mmengine."""
+    if any(name in content for name in _OF_MMENGINE) or "mmengine_version" in meta:
+        return False
+    return all(_is_count(meta.get(name)) for name in ("epoch", "iter"))
+
+
+def config(meta: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the config that a checkpoint was written with, as plain data; None if it has none that can be read."""
+    text = meta.get("config")
+    if not isinstance(text, str):
+        return None
+    try:
+        return config_text.parse(text) or None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def check_whole(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> None:
+    """Refuse what a training in 3.x cannot go on with.
+
+    Raises:
+        PartsError: If the training was one in half precision: its loss scale has no equal in 3.x's.
+    """
+    half = meta.get("fp16")
+    if half:
+        what = "a loss scaler" if isinstance(half, Mapping) and "loss_scaler" in half else "half precision"
+        raise PartsError(
+            f"`meta.fp16` of the source is the state of {what}, of mmcv's Fp16OptimizerHook, and 3.x rounds in other places, "
+            f"so that no step would be the same; {ADVICE}, and begin a new training with them."
+        )
+    for name in _SCALERS:
+        if content.get(name) is not None:
+            of = "apex amp" if name == "amp" else "a gradient scaler"
+            raise PartsError(
+                f"`{name}` of the source is the state of {of}, which mmengine's Runner does not take up; {ADVICE}, and begin "
+                "a new training with them."
+            )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
