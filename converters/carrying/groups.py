@@ -55,12 +55,15 @@ class Fitted:
     notes: tuple[str, ...]
 
 
-def fit(saved: Mapping[str, Any], source: Layout, wanted: Wanted, rules: KeyMapping, kind: str | None) -> Fitted:
+def fit(
+    saved: Mapping[str, Any], source: Layout, target: Layout, wanted: Wanted, rules: KeyMapping, kind: str | None
+) -> Fitted:
     """Give the states and settings of an optimizer to the groups that the new config makes.
 
     Args:
         saved: `state_dict()` of the old optimizer, without stand-ins.
         source: Layout of the old model, in the order in which it makes its parameters.
+        target: Layout of the new model.
         wanted: The new optimizer.
         rules: Make the new parameters of the old ones.
         kind: Class of the old optimizer; None if it is not known.
@@ -78,8 +81,9 @@ def fit(saved: Mapping[str, Any], source: Layout, wanted: Wanted, rules: KeyMapp
     made = list(optimizer.parameters(rules, source.parameters, source, settings, slot_of, state_of))
     held = {name: slot for one, slot, _ in made for name in one.targets if slot is not None}
     carried = {name: state for *_, given in made for name, state in given.items()}
-    trained = [name for members in wanted.groups for name in members]
-    _check_parameters(trained, held, carried)
+    grouped = [name for members in wanted.groups for name in members]
+    trained = [name for name in grouped if name not in target.frozen]  # one group of all holds what is frozen, too
+    _check_parameters(grouped, trained, held, carried)
     taken = [_slot(members, held, settings, number, wanted) for number, members in enumerate(wanted.groups)]
     _check_split(taken, wanted)
     if wanted.base is not None:
@@ -126,12 +130,14 @@ def _check_kind(
         )
 
 
-def _check_parameters(trained: Iterable[str], held: Mapping[str, int], carried: Mapping[str, Any]) -> None:
-    absent = [name for name in trained if name not in held]
+def _check_parameters(
+    grouped: Iterable[str], trained: Sequence[str], held: Mapping[str, int], carried: Mapping[str, Any]
+) -> None:
+    absent = [name for name in grouped if name not in held]
     if absent:
         raise OptimizerError(
-            f"The new config trains {len(absent)} parameter(s) that the source's optimizer does not hold: {listed(absent)}; "
-            f"freeze them in the config, or {ADVICE}."
+            f"The optimizer of the new config holds {len(absent)} parameter(s) that the source's does not: {listed(absent)}; "
+            f"freeze them in the config as 2.x did, or {ADVICE}."
         )
     frozen = [name for name in carried if name not in set(trained)]
     if frozen:

@@ -102,7 +102,7 @@ class Training:
         wanted = groups.Wanted.of(described)
         rules = engine.rules_between(self._found.port.mapping, LEGACY, NEW)
         kind = (self.old or {}).get(_OPTIMIZER, {}).get("type")
-        fitted = groups.fit(held, source, wanted, rules, kind)
+        fitted = groups.fit(held, source, self._found.port.layout(NEW), wanted, rules, kind)
         made = fitted.regrouped
         targets = [*made.state_dict["param_groups"], *([made.state_dict[groups.BASE]] if groups.BASE in made.state_dict else [])]
         self._taken_up = self._resumption.take_up(self.old, self._goal, self._stop, targets)
