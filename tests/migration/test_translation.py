@@ -157,7 +157,7 @@ def test_steps_of_a_training(old, new):
             "data.train.dataset.pipeline.6",
             "one",
         ),
-        (lambda c: c.update(momentum_config=dict(policy="cyclic")), "momentum_config", "not carried over"),
+        (lambda c: c.update(momentum_config=dict(policy="cyclic")), "momentum_config.policy", "no scheduler"),
         (lambda c: c["optimizer_config"].update(unheard=1), "optimizer_config.unheard", "no such setting"),
         (lambda c: c["runner"].update(unheard=1), "runner.unheard", "not known"),
         (lambda c: c["data"].update(unheard=1), "data.unheard", "not known"),

@@ -1,6 +1,7 @@
-"""Train a detector of MMDetection 2.x with mmcv 1.x's own runner and hooks: ``python FILE REPO JOB.json``.
+"""Train detectors of MMDetection 2.x with mmcv 1.x's own runner and hooks: ``python FILE REPO JOBS.json``.
 
-Runs where mmcv 1.x is, in a process of its own. Writes checkpoints as the config says, and to ``log`` what each step had.
+Runs where mmcv 1.x is, in a process of its own. Writes checkpoints as each config says, and to ``log`` what each step had.
+``JOBS.json`` is a list of arguments of :func:`train`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), sys.argv[1]]
 
-from legacy_adapters import mmdet2, shims  # noqa: E402
+from legacy_adapters import mmdet2  # noqa: E402
 from legacy_adapters.inputs import Batch  # noqa: E402
 from legacy_adapters.numerics.seeding import seed_all  # noqa: E402
 
@@ -35,8 +36,8 @@ time.sleep = lambda seconds: None  # the runner waits between epochs
 class Notes(Hook):
     """Seeds each step by its number, and notes what it had and what it left."""
 
-    def __init__(self, names: dict[int, str], averages: bool) -> None:
-        self.names, self.averages, self.steps, self.rates = names, averages, [], {}
+    def __init__(self, names: dict[int, str]) -> None:
+        self.names, self.steps, self.rates = names, [], {}
 
     def before_train_iter(self, runner: Any) -> None:
         seed_all(0, f"step {runner.iter + 1}")
@@ -73,8 +74,16 @@ def batch_of(path: str) -> dict[str, Any]:
     return dict(img=batch.images, img_metas=mmdet2.metas(batch), gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
 
 
-def main(config: str, batches: list[str], folder: str, log: str, resume: str | None = None) -> None:
-    logging.disable()
+def train(config: str, batches: list[str], folder: str, log: str, resume: str | None = None) -> None:
+    """Train a detector to the end of its config.
+
+    Args:
+        config: of 2.x.
+        batches: files as `legacy_adapters.inputs` has them, one for each step of an epoch.
+        folder: where to work.
+        log: file for what each step had.
+        resume: checkpoint to go on from.
+    """
     cfg = Config.fromfile(config)
     seed_all(0, "weights")
     model = build_detector(cfg.model)
@@ -89,7 +98,7 @@ def main(config: str, batches: list[str], folder: str, log: str, resume: str | N
         cfg.get("lr_config"), cfg.optimizer_config, cfg.checkpoint_config, None, momentum_config=cfg.get("momentum_config"),
         custom_hooks_config=cfg.get("custom_hooks"),
     )  # fmt: skip
-    notes = Notes({id(param): name for name, param in model.named_parameters()}, bool(cfg.get("custom_hooks")))
+    notes = Notes({id(param): name for name, param in model.named_parameters()})
     runner.register_hook(notes, priority="VERY_LOW")
     if resume is not None:
         runner.resume(resume, map_location="cpu")
@@ -98,5 +107,6 @@ def main(config: str, batches: list[str], folder: str, log: str, resume: str | N
 
 
 if __name__ == "__main__":
-    assert shims.IN_PLACE is not None
-    main(**json.loads(Path(sys.argv[2]).read_text()))
+    logging.disable()
+    for job in json.loads(Path(sys.argv[2]).read_text()):
+        train(**job)

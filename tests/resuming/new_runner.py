@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def go_on(config: str, batches: list[str], folder: Path, start: str) -> list[dict[str, Any]]:
+def go_on(config: str, batches: list[str], folder: Path, start: str, order: Sequence[str]) -> list[dict[str, Any]]:
     """Resume a checkpoint and train to the end of the config.
 
     Args:
@@ -14,6 +16,7 @@ def go_on(config: str, batches: list[str], folder: Path, start: str) -> list[dic
         batches: files as `legacy_adapters.inputs` has them, one for each step of an epoch.
         folder: where to work.
         start: the checkpoint.
+        order: of the parameters in which the norm of all gradients is summed, which rounds.
 
     Returns:
         For each step its number, rates, losses, and the weights and the optimizer's state that it left.
@@ -43,6 +46,11 @@ def go_on(config: str, batches: list[str], folder: Path, start: str) -> list[dic
                 for group in optimizer.param_groups
                 for param in group["params"]
             }
+
+        def before_train(self, runner: Any) -> None:
+            names = {id(param): order.index(name) for name, param in runner.model.named_parameters()}
+            clip = runner.optim_wrapper.clip_func
+            runner.optim_wrapper.clip_func = lambda params, **how: clip(sorted(params, key=lambda one: names[id(one)]), **how)
 
     class Left(Hook):
         priority = "VERY_LOW"
@@ -92,5 +100,7 @@ def go_on(config: str, batches: list[str], folder: Path, start: str) -> list[dic
         experiment_name=str(folder),
         log_level="ERROR",
     )
-    runner.train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about numbers that need a gradient
+        runner.train()
     return steps
