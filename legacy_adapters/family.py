@@ -89,7 +89,8 @@ class Side:
         packages: that its code is in, where it is installed. Of the legacy side it is known how they were published; those
             of the new side must not be loaded by the legacy one.
         checkout: of a legacy side that is not installed.
-        frozen_groups: its mmengine makes groups of an optimizer for frozen parameters, too (0.6.0 does, 0.10.7 not).
+        frozen_groups: it makes groups of an optimizer for frozen parameters, too (mmcv 1.x and mmengine 0.6.0 do, 0.10.7
+            does not).
         needs: packages that its adapter imports and an install of this toolkit may lack, as they are imported; told
             before anything runs where the side has the current interpreter.
     """

@@ -14,6 +14,7 @@ from legacy_adapters.ground import config_text
 
 ADVICE = "pass --keep model to convert the weights alone"
 _SCALERS = ("amp", "scaler", "loss_scaler", "grad_scaler")
+_SECTIONS = ("runner", "optimizer", "lr_config", "momentum_config", "checkpoint_config")
 _OF_MMENGINE = ("message_hub", "param_schedulers", "ema_state_dict")
 
 
@@ -30,9 +31,11 @@ def config(meta: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(text, str):
         return None
     try:
-        return config_text.parse(text) or None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        found = config_text.parse(text)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
+    is_read = all(isinstance(found.get(name) or {}, Mapping) for name in _SECTIONS)
+    return found if found and is_read and isinstance(found.get("custom_hooks") or [], list) else None
 
 
 def check_whole(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> None:

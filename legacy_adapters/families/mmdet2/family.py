@@ -77,6 +77,7 @@ FAMILY = Family(
             code=("mmdet",),
             or_installed=True,
         ),
+        frozen_groups=True,
     ),
     new=Side("mmdet 3.x", Path("new.py"), packages=("mmengine",), needs=MMDET),
     rules=rules,
