@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +23,7 @@ from legacy_adapters.families.mmdet2.migration.schedules import schedule
 from legacy_adapters.families.mmdet2.migration.toolkit import known
 from legacy_adapters.families.mmdet2.resumption import RESUMPTION, courses_of
 
+REPO = os.environ.get("DDQ_MMDET2_REPO", "")
 LENGTH = 6  # steps of an epoch
 EPOCHS = dict(type="EpochBasedRunner", max_epochs=8)
 STEPS = dict(type="IterBasedRunner", max_iters=48)
@@ -222,3 +228,17 @@ def test_the_length_of_an_epoch_is_asked_for_where_it_is_needed():
     stop = replace(place(old, 3), epoch_length=None)
     with pytest.raises(PartsError, match="the source does not tell how many an epoch has"):
         RESUMPTION.take_up(old, written(old), stop, [dict(lr=0.02, initial_lr=0.02, momentum=0.9)])
+
+
+@pytest.mark.skipif(not REPO, reason="DDQ_MMDET2_REPO is not set (a folder with mmdet 2.x and mmcv 1.x)")
+def test_rates_are_those_of_mmcvs_own_hooks(tmp_path):
+    (tmp_path / "cases.json").write_text(json.dumps(dict(length=LENGTH, cases=CASES)))
+    script = Path(__file__).with_name("rates_of_hooks.py")
+    ran = subprocess.run([sys.executable, script, REPO, tmp_path / "cases.json"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    told = json.loads(ran.stdout.rpartition("told ")[2])
+    for name, old in CASES.items():
+        courses = dict(courses_of(old, place(old, 1)))
+        for number, groups in enumerate(told[name]):
+            epoch = number // LENGTH if counts_epochs(old) else 0
+            assert groups == [list(at(courses, (rate, 0.9), epoch, number)) for rate in (0.02, 0.002)], (name, number)

@@ -164,7 +164,11 @@ def _average(draft: Draft, hook: dict[str, Any], path: str) -> dict[str, Any]:
     kind = hook.pop("type")
     hook.pop("resume_from", None)
     momentum, interval = hook.pop("momentum", 0.0002), hook.pop("interval", 1)
+    if kind != "ExpMomentumEMAHook":
+        momentum = momentum**interval  # as these hooks do by themselves
     new: dict[str, Any] = dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=momentum)
+    if kind != "EMAHook" and interval != 1:
+        draft.remark(f"{path}.interval", interval, "2.x averages in the last of so many steps, 3.x in the first")
     if kind == "ExpMomentumEMAHook":
         new.update(
             ema_type="ExpMomentumEMA",
