@@ -62,7 +62,7 @@ def plan(
     training = resuming.training(loaded, found, options.to)
     loaded, old = (loaded, None) if training is None else (training.loaded, training.old)
     chosen = parts.choose(loaded, options.keep, _weights_only(options, suffix, selection), old)
-    resuming.check_asked(loaded, found, options.keep)
+    resuming.check_asked(loaded, found, options.to, options.keep, chosen)
     training = training if chosen.keep == parts.ALL else None
     if training is not None:
         training.check(chosen)

@@ -15,6 +15,7 @@ from converters.carrying import optimizer
 from converters.carrying.optimizer import ADVICE, IDENTITY, Regrouped, Slots
 from converters.carrying.optimizer import BASE as BASE
 from converters.errors import OptimizerError, listed
+from converters.formats.stored import StoredTensor
 from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping as KeyMapping
 
@@ -139,12 +140,19 @@ def _check_parameters(
             f"The optimizer of the new config holds {len(absent)} parameter(s) that the source's does not: {listed(absent)}; "
             f"freeze them in the config as 2.x did, or {ADVICE}."
         )
-    frozen = [name for name in carried if name not in set(trained)]
+    known = set(trained)
+    frozen = [name for name, state in carried.items() if name not in known and _was_updated(state)]
     if frozen:
         raise OptimizerError(
             f"The source's optimizer has a state of {len(frozen)} parameter(s) that the new config does not train: "
             f"{listed(frozen)}; set `frozen_stages` and the like as in 2.x, or {ADVICE}."
         )
+
+
+def _was_updated(state: Mapping[str, Any]) -> bool:
+    """Tell whether an optimizer has ever changed a parameter; some have a state from the beginning."""
+    step = state.get("step", 1)
+    return bool(step.tolist() if isinstance(step, StoredTensor) else step)
 
 
 def _slot(

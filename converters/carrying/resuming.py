@@ -6,7 +6,7 @@ the config. mmengine's Runner loads the state of every schedule, so these are ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ class Training:
         self._stop = stops.stop(loaded.meta, self.old, by_epoch)
         counters = dict(epoch=self._stop.epoch, iter=self._stop.iteration)
         self.loaded = replace(loaded, meta={**loaded.meta, **counters})
-        self.notes: tuple[str, ...] = self._stop.notes
+        self.notes: tuple[str, ...] = (*self._stop.notes, *_waiting(self.old, self._stop))
         self._taken_up: TakenUp | None = None
 
     def _old(self, loaded: Checkpoint) -> dict[str, Any] | None:
@@ -69,7 +69,7 @@ class Training:
         Raises:
             PartsError: Saying what.
         """
-        saved.check_whole(self.loaded.content, self.loaded.meta)
+        saved.check_whole(self.loaded.content, self.loaded.meta, self.old)
         if self._goal.by_epoch != self._stop.by_epoch:
             counts = ("iterations", "epochs")
             raise PartsError(
@@ -105,11 +105,24 @@ class Training:
         fitted = groups.fit(held, source, self._found.port.layout(NEW), wanted, rules, kind)
         made = fitted.regrouped
         targets = [*made.state_dict["param_groups"], *([made.state_dict[groups.BASE]] if groups.BASE in made.state_dict else [])]
-        self._taken_up = self._resumption.take_up(self.old, self._goal, self._stop, targets)
+        self._taken_up = self._schedules(targets)
         for group, settings in zip(targets, self._taken_up.settings):
             group.update(settings)
         self.notes = (*self.notes, *fitted.notes, *self._taken_up.notes)
         return made
+
+    def _schedules(self, targets: Sequence[Mapping[str, Any]]) -> TakenUp:
+        """Make the schedules; of a training that is over nothing depends on them."""
+        try:
+            return self._resumption.take_up(self.old, self._goal, self._stop, targets)
+        except PartsError:
+            if self.old is None or not stops.is_over(self._stop, self.old):
+                raise
+            note = (
+                f"The training is over, after {self._stop.words}, and its schedules are none that 3.x has, so that they are left out; "
+                "a longer training cannot go on from here."
+            )
+            return TakenUp([], [{} for _ in targets], (note,))
 
     def completed(self, carried: parts.Carried) -> parts.Carried:
         """Add the schedules to what stands beside the weights."""
@@ -124,6 +137,15 @@ class Training:
         )
 
 
+def _waiting(old: Mapping[str, Any] | None, stop: stops.Stop) -> tuple[str, ...]:
+    """Say that gradients waited for a step that adds several up; neither version saves them."""
+    count = ((old or {}).get("optimizer_config") or {}).get("cumulative_iters", 1)
+    if not isinstance(count, int) or count < 2 or stop.iteration % count == 0:
+        return ()
+    waiting = stop.iteration % count
+    return (f"Gradients of {waiting} of {count} steps (`cumulative_iters`) waited to be added up; mmcv does not save them.",)
+
+
 def training(loaded: Checkpoint, found: Detection, to: str) -> Training | None:
     """Return the training that a checkpoint is of; None if it is no such one, or does not go to the new code.
 
@@ -133,21 +155,37 @@ def training(loaded: Checkpoint, found: Detection, to: str) -> Training | None:
     able = found.port.family.resumption is not None and "config" in found.port.variant.new
     if not able or (found.side, to) != (LEGACY, NEW):
         return None
-    if _OPTIMIZER not in loaded.content or not saved.is_saved(loaded.content, loaded.meta):
+    if _OPTIMIZER not in loaded.content or saved.is_of_mmengine(loaded.content, loaded.meta):
         return None
-    return Training(loaded, found)
+    return Training(loaded, found) if saved.has_counters(loaded.meta) else None
 
 
-def check_asked(loaded: Checkpoint, found: Detection, keep: str | None) -> None:
-    """Refuse to write everything that resuming needs where the source has no optimizer.
+def check_asked(loaded: Checkpoint, found: Detection, to: str, keep: str | None, chosen: parts.Choice) -> None:
+    """Refuse to write everything that resuming needs where the source lacks some of it.
+
+    Args:
+        loaded: The source.
+        found: What model it is of.
+        to: Layout to write.
+        keep: What was asked for.
+        chosen: What is written.
 
     Raises:
-        PartsError: If that is asked for.
+        PartsError: If there is no optimizer and all is asked for, or no counters beside an optimizer.
     """
-    if keep == parts.ALL and found.port.family.resumption is not None and _OPTIMIZER not in loaded.content:
+    if found.port.family.resumption is None or (found.side, to) != (LEGACY, NEW):
+        return
+    if saved.is_of_mmengine(loaded.content, loaded.meta):
+        return
+    if keep == parts.ALL and _OPTIMIZER not in loaded.content:
         raise PartsError(
             "The source holds no optimizer, which resuming a training needs (2.x leaves it out with `save_optimizer=False`, and "
             "published files have none); pass --keep model to convert the weights, and begin a training with them."
+        )
+    if chosen.keep == parts.ALL and _OPTIMIZER in loaded.content and not saved.has_counters(loaded.meta):
+        raise PartsError(
+            "The source holds an optimizer and does not say after how many epochs and steps (`meta.epoch`, `meta.iter`), without "
+            f"which no training goes on; {saved.ADVICE}."
         )
 
 

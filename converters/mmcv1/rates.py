@@ -50,8 +50,8 @@ class Course:
 
     @property
     def by_epoch(self) -> bool:
-        """Tell whether the policy follows from epochs; the runner that counts iterations says `by_epoch=False`."""
-        return bool(self.options.get("by_epoch", self.epochs is not None))
+        """Tell whether the policy follows from epochs."""
+        return bool(self.options.get("by_epoch", True))
 
     @property
     def warm_up(self) -> int:

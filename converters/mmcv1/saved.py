@@ -15,13 +15,16 @@ from legacy_adapters.ground import config_text
 ADVICE = "pass --keep model to convert the weights alone"
 _SCALERS = ("amp", "scaler", "loss_scaler", "grad_scaler")
 _SECTIONS = ("runner", "optimizer", "lr_config", "momentum_config", "checkpoint_config")
-_OF_MMENGINE = ("message_hub", "param_schedulers", "ema_state_dict")
+_OF_MMENGINE = ("message_hub", "param_schedulers")
 
 
-def is_saved(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> bool:
-    """Tell whether a training's checkpoint has the form of mmcv 1.x: counters, and nothing of mmengine."""
-    if any(name in content for name in _OF_MMENGINE) or "mmengine_version" in meta:
-        return False
+def is_of_mmengine(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint has what mmengine's Runner saves, and mmcv's not."""
+    return any(name in content for name in _OF_MMENGINE) or "mmengine_version" in meta
+
+
+def has_counters(meta: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint says after how many epochs and steps it was written."""
     return all(_is_count(meta.get(name)) for name in ("epoch", "iter"))
 
 
@@ -38,8 +41,13 @@ def config(meta: Mapping[str, Any]) -> dict[str, Any] | None:
     return found if found and is_read and isinstance(found.get("custom_hooks") or [], list) else None
 
 
-def check_whole(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> None:
+def check_whole(content: Mapping[Any, Any], meta: Mapping[str, Any], old: Mapping[str, Any] | None) -> None:
     """Refuse what a training in 3.x cannot go on with.
+
+    Args:
+        content: Of the file.
+        meta: The plain part of its `meta`.
+        old: The config that it was written with; None if it is not known.
 
     Raises:
         PartsError: If the training was one in half precision: its loss scale has no equal in 3.x's.
@@ -50,6 +58,11 @@ def check_whole(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> None:
         raise PartsError(
             f"`meta.fp16` of the source is the state of {what}, of mmcv's Fp16OptimizerHook, and 3.x rounds in other places, "
             f"so that no step would be the same; {ADVICE}, and begin a new training with them."
+        )
+    if (old or {}).get("fp16"):
+        raise PartsError(
+            "`fp16` of the source's config says that it was trained in half precision, where 3.x rounds in other places, so that "
+            f"no step would be the same; {ADVICE}, and begin a new training with them."
         )
     for name in _SCALERS:
         if content.get(name) is not None:

@@ -49,6 +49,18 @@ def counts_epochs(config: Mapping[str, Any]) -> bool:
     return not isinstance(runner, Mapping) or ("max_iters" not in runner and "IterBased" not in str(runner.get("type")))
 
 
+def length(config: Mapping[str, Any]) -> int | None:
+    """Return the length of the whole training of a config of 2.x, in epochs or iterations; None if it does not say."""
+    runner = config.get("runner") or {}
+    return runner.get("max_epochs", runner.get("max_iters", config.get("total_epochs")))
+
+
+def is_over(stop: Stop, config: Mapping[str, Any]) -> bool:
+    """Tell whether a training ended where it stopped."""
+    whole = length(config)
+    return whole is not None and (stop.epoch if stop.by_epoch else stop.iteration) >= whole
+
+
 def stop(meta: Mapping[str, Any], config: Mapping[str, Any] | None, by_epoch: bool) -> Stop:
     """Return where a training stood.
 

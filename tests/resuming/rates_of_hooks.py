@@ -35,10 +35,10 @@ def rates(case: dict, length: int) -> list:
     given = dict(case.get("runner") or dict(type="EpochBasedRunner", max_epochs=case.get("total_epochs")))
     runner = build_runner(given, default_args=dict(model=Model(), optimizer=optimizer, logger=logging.getLogger("own")))
     by_epoch = runner.max_epochs is not None
-    usual = {} if by_epoch else dict(by_epoch=False)
+    usual = {} if by_epoch else dict(by_epoch=False)  # as its runner has it, for rates only
     runner.register_lr_hook({**usual, **case["lr_config"]})
     if "momentum_config" in case:
-        runner.register_momentum_hook({**usual, **case["momentum_config"]})
+        runner.register_momentum_hook(dict(case["momentum_config"]))
     runner.data_loader = range(length)
     runner._max_iters = runner.max_epochs * length if by_epoch else runner.max_iters
     runner.call_hook("before_run")

@@ -71,7 +71,7 @@ CASES = {
         lr_config=POLICIES["step"], momentum_config=dict(policy="CosineAnnealing", min_momentum_ratio=0.5), runner=EPOCHS
     ),
     "momentum by step": dict(
-        lr_config=POLICIES["poly"], momentum_config=dict(policy="step", step=[20], gamma=0.9), runner=dict(STEPS)
+        lr_config=POLICIES["poly"], momentum_config=dict(policy="step", step=[20], gamma=0.9, by_epoch=False), runner=STEPS
     ),
     "old runner": dict(lr_config=POLICIES["step"], total_epochs=8),
 }  # fmt: skip

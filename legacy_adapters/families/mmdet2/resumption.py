@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from converters.errors import PartsError
+from converters.mmcv1 import stops
 from converters.mmcv1.rates import MOMENTUM, RATE, Course
 from converters.mmcv1.saved import ADVICE
 from converters.mmcv1.stops import Stop, counts_epochs
@@ -54,7 +55,7 @@ class MMDet2Resumption:
         """
         given = goal.config.get("param_scheduler") or []
         wanted = [dict(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
-        length = _length(goal.config if old is None else _of_old(old))
+        length = _of_loop(goal.config) if old is None else stops.length(old)
         if old is None:
             made = [as_built(one, stop, length) for one in wanted]
             courses = {}
@@ -66,30 +67,21 @@ class MMDet2Resumption:
         return Schedules(made, courses, stop, slots, length).taken_up(wanted)
 
 
-def _of_old(old: Mapping[str, Any]) -> dict[str, Any]:
-    runner = dict(old.get("runner") or {})
-    if not runner and old.get("total_epochs") is not None:
-        runner = dict(max_epochs=old["total_epochs"])
-    return dict(train_cfg=runner)
-
-
-def _length(config: Mapping[str, Any]) -> int | None:
+def _of_loop(config: Mapping[str, Any]) -> int | None:
     loop = config.get("train_cfg") or {}
     return loop.get("max_epochs", loop.get("max_iters"))
 
 
 def courses_of(old: Mapping[str, Any], stop: Stop) -> Iterator[tuple[str, Course]]:
     """Yield what mmcv sets over a training, by the section of the config of 2.x."""
-    loop = _of_old(old)["train_cfg"]
-    epochs = loop.get("max_epochs")
-    whole = loop.get("max_iters")
-    if whole is None and epochs is not None and stop.epoch_length is not None:
-        whole = epochs * stop.epoch_length
+    by_epoch, whole = counts_epochs(old), stops.length(old)
+    iterations = whole if not by_epoch or whole is None or stop.epoch_length is None else whole * stop.epoch_length
+    if by_epoch and stop.epoch_length is None:
+        iterations = None
     for section in (RATE, MOMENTUM):
-        options = old.get(section)
-        if options:
-            by_epoch = {} if counts_epochs(old) else dict(by_epoch=False)
-            yield section, Course(section, {**by_epoch, **options}, epochs, whole, stop.epoch_length)
+        if old.get(section):
+            usual = dict(by_epoch=by_epoch or section == MOMENTUM)  # the runner says it of rates only
+            yield section, Course(section, {**usual, **old[section]}, whole if by_epoch else None, iterations, stop.epoch_length)
 
 
 def _is_by_epoch(one: Mapping[str, Any]) -> bool:

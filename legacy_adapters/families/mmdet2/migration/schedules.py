@@ -71,7 +71,7 @@ def _section(draft: Draft, old: Mapping[str, Any], section: str, time: _Time) ->
     policy = str(options.pop("policy", "fixed"))
     policy = policy.title() if policy == policy.lower() else policy  # as mmcv looks for the hook
     options.pop("_delete_", None)
-    by_epoch = bool(options.pop("by_epoch", time.is_by_epoch))
+    by_epoch = bool(options.pop("by_epoch", time.is_by_epoch or section == "momentum_config"))  # as mmcv's runners have it
     if by_epoch and not time.is_by_epoch:
         draft.remark(f"{section}.by_epoch", True, "the policy counts epochs and the runner iterations; 3.x wants one of both")
     if policy == "YOLOX":
