@@ -48,6 +48,8 @@ def go_on(config: str, batches: list[str], folder: Path, start: str, order: Sequ
             }
 
         def before_train(self, runner: Any) -> None:
+            if not runner.optim_wrapper.clip_grad_kwargs:
+                return
             names = {id(param): order.index(name) for name, param in runner.model.named_parameters()}
             clip = runner.optim_wrapper.clip_func
             runner.optim_wrapper.clip_func = lambda params, **how: clip(sorted(params, key=lambda one: names[id(one)]), **how)

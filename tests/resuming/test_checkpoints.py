@@ -17,7 +17,7 @@ pytest.importorskip("mmdet")
 from converters.cli.main import cli
 from converters.configs.source import source
 from converters.examining import verification
-from converters.rules import built
+from converters.rules import built, ports
 from legacy_adapters import mmdet3
 from legacy_adapters.families.mmdet2.migration.migration import MIGRATION
 from legacy_adapters.families.mmdet2.new import ADAPTER
@@ -187,11 +187,42 @@ def test_a_group_for_each_parameter(old):
     assert made["optimizer"]["base_param_settings"]["lr"] == 0.01
 
 
-def test_parameters_that_stand_under_several_keys_are_counted_once(old):
-    training = old(text_of("tiny_deformable").replace("bbox_head=dict(", "bbox_head=dict(", 1))
-    layout = describing.entries(training.model)
-    assert sum("shared" in entry for entry in layout.values()) > 0
-    assert len(training.optimizer.param_groups[0]["params"]) < sum("buffer" not in entry for entry in layout.values())
+def test_parameters_that_are_one_under_several_keys_are_counted_once_in_the_old_order(old):
+    training, port = old(text_of("tiny_deformable")), ports.port("mmdet2", "tiny_deformable")
+    layout, name_of = port.layout("legacy"), port.mapping.target_of
+    own, weights = dict(training.model.named_parameters()), training.model.state_dict()
+    numbered = {number: name_of(name) for number, name in enumerate(layout.parameters)}
+    assert sorted(numbered.values()) == sorted(own) and len(own) < len(layout.tensors) - len(layout.buffers)
+    assert list(numbered.values()) != list(own), "the two models make their parameters in another order"
+    training.content["state_dict"] = {key: weights[name_of(key)] for key in layout.tensors}
+    group = dict(training.content["optimizer"]["param_groups"][0], params=list(numbered))
+    states = {
+        number: dict(momentum_buffer=torch.full_like(own[name], float(number)))
+        for number, name in numbered.items()
+        if own[name].requires_grad
+    }
+    training.content["optimizer"] = dict(state=states, param_groups=[group])
+    optimizer = training.taken_up(training.made())
+    for number, name in numbered.items():
+        held = optimizer.state.get(own[name], {}).get("momentum_buffer")
+        assert held is None or held.flatten()[0] == number
+    assert len(optimizer.state) == len(states)
+
+
+def test_an_optimizer_that_has_a_state_of_everything_is_carried(old):
+    """Adagrad has one from the beginning, of frozen parameters, too; its steps tell that it has changed none of these."""
+    training = old(text_of("tiny_retinanet", 'optimizer = dict(type="Adagrad", lr=0.01)'))
+    optimizer = training.taken_up(training.made())
+    assert all(optimizer.state[param]["step"] == param.requires_grad for param in training.model.parameters())
+
+
+def test_a_training_that_is_over_needs_no_schedule(old):
+    training = old(text_of("tiny_retinanet", 'lr_config = dict(policy="cyclic", by_epoch=False)'))
+    training.new.write_text(training.new.read_text() + "\nparam_scheduler = []\n")
+    assert "`lr_config.policy`" in " ".join(training.convert().stderr.split())
+    training.content["meta"].update(epoch=4, iter=12)
+    assert "param_schedulers" not in training.made()
+    assert "The training is over, after step 12 (the end of epoch 4)" in training.stderr
 
 
 @pytest.mark.parametrize(
@@ -325,6 +356,14 @@ def _frozen(training: Old) -> None:
     training.content["optimizer"]["state"][number] = dict(momentum_buffer=torch.zeros_like(param))
 
 
+def _uncounted(training: Old) -> None:
+    del training.content["meta"]["iter"]
+
+
+def _half_by_config(training: Old) -> None:
+    training.content["meta"]["config"] = training.text + "\nfp16 = dict(loss_scale=512.0)\n"
+
+
 def _missing(training: Old) -> None:
     del training.content["state_dict"]["bbox_head.retina_cls.weight"]
 
@@ -343,6 +382,8 @@ def _by_steps(training: Old) -> None:
 
 REFUSED = [
     (_half, (), "`meta.fp16` of the source is the state of a loss scaler"),
+    (_half_by_config, (), "`fp16` of the source's config says that it was trained in half precision"),
+    (_uncounted, (), "does not say after how many epochs and steps (`meta.epoch`, `meta.iter`)"),
     (_apex, (), "`amp` of the source is the state of apex amp"),
     (_without_optimizer, ("--keep", "all"), "The source holds no optimizer, which resuming a training needs"),
     (_split, (), "The optimizer has 2 groups for"),
