@@ -56,7 +56,8 @@ def plan(
         variant = candidates[0].variant.name
     detected = built.detected(loaded.state_dict, candidates, variant)
     # where the keys are those of both sides a conversion is asked for all the same, of what it did not write itself
-    found = detected.taken_for(loaded.meta.get("layout") or (LEGACY if options.to == NEW else NEW))
+    told = resuming.told_side(loaded, detected)
+    found = detected.taken_for(told or (LEGACY if options.to == NEW else NEW))
     selection = _selection(loaded, found, options)
     classes_held = None if selection is None else selection.source_classes
     training = resuming.training(loaded, found, options.to)
@@ -85,8 +86,8 @@ def plan(
     accounts = _accounts(_with_outside(result.ledger, loaded), chosen, carried)
     others = [] if chosen.other is None else [counters.mended(chosen.other, source_layout).tensors]
     taken = ({**counted.tensors, **loaded.outside}, *others)
-    notes = (*_side_notes(found, loaded), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
-    notes = notes if training is None else (*notes, *training.notes)
+    notes = (*_side_notes(found, told), *_wrapping_notes(loaded), *chosen.held.notes, *([counted.note] if counted.note else []))
+    notes = (*notes, *(resuming.notes(loaded, found, chosen) if training is None else training.notes))
     planned = Plan(loaded, asked, found, result.rules, accounts, taken, result.state_dict, meta, notes=notes)
     done = {entry.target: entry.source for entry in result.ledger.entries if entry.source in counted.changes}
     planned = replace(planned, changes={target: (counted.changes[key],) for target, key in done.items()})
@@ -123,11 +124,11 @@ def _with_outside(ledger: Ledger, loaded: checkpoint.Checkpoint) -> Ledger:
     return Ledger(tuple(sorted((*ledger.entries, *outside), key=lambda entry: entry.source)))
 
 
-def _side_notes(found: detect.Detection, loaded: checkpoint.Checkpoint) -> tuple[str, ...]:
+def _side_notes(found: detect.Detection, told: str | None) -> tuple[str, ...]:
     """Say for which side a source was taken that its keys do not tell, and why."""
     if not found.is_of_either_side:
         return ()
-    why = "as its metadata says" if "layout" in loaded.meta else "for the other layout is asked for"
+    why = "as its metadata says" if told is not None else "for the other layout is asked for"
     return (
         "This model has the same keys on both sides, so they do not tell of which side the source is; it is taken for one "
         f"of the {found.side} side, {why}.",

@@ -20,6 +20,11 @@ from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping as KeyMapping
 
 _INITIAL = "initial_"
+#: Settings by which optimizers differ.
+_OF_KINDS = (
+    "betas", "momentum", "dampening", "nesterov", "alpha", "centered", "rho", "lr_decay", "lambd", "t0", "etas", "step_sizes",
+    "momentum_decay", "amsgrad",
+)  # fmt: skip
 #: Settings of a group that choose how, not what, an optimizer computes, or that only say something about the group.
 _SWITCHES = {"foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay", "group_name", "lr_scale"}
 
@@ -117,6 +122,27 @@ def _check_kind(
             f"The source was trained with {kind}, and the new config makes {wanted.kind}, which cannot take up its state; set "
             f"`optim_wrapper.optimizer.type`, or {ADVICE}."
         )
+    one, two = groups[0], wanted.settings[0]
+    strange = [name for name in _OF_KINDS if (name in one) != (name in two)]
+    strange += [name for name in ("decoupled_weight_decay",) if name in one and one[name] != two.get(name, one[name])]
+    if strange:
+            raise OptimizerError(
+                f"`param_names` of the optimizer's groups tell {len(strange)} name(s) that the model does not have: "
+                f"{listed(strange)}; {ADVICE}."
+            )
+        return [dict(zip(group["params"], names)) for names, group in zip(told, groups)]
+    return optimizer.names_of(groups, source)
+
+
+def _check_kind(
+    groups: Sequence[Mapping[str, Any]], states: Mapping[int, Any], wanted: Wanted, kind: str | None
+) -> None:
+    """Refuse an optimizer of another class, by its name or by settings that the new one does not have."""
+    if kind is not None and kind != wanted.kind:
+        raise OptimizerError(
+            f"The source was trained with {kind}, and the new config makes {wanted.kind}, which cannot take up its state; set "
+            f"`optim_wrapper.optimizer.type`, or {ADVICE}."
+        )
     known = set(wanted.settings[0]) | _SWITCHES
     strange = [
         name
@@ -127,7 +153,7 @@ def _check_kind(
     if strange:
         raise OptimizerError(
             f"The groups of the source's optimizer are of another one than {wanted.kind}, which the new config makes: "
-            f"{listed(strange)} stand in one of the two only; set `optim_wrapper.optimizer.type`, or {ADVICE}."
+            f"{listed(strange)} differ; set `optim_wrapper.optimizer.type`, or {ADVICE}."
         )
 
 

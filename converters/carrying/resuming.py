@@ -137,6 +137,17 @@ class Training:
         )
 
 
+def told_side(loaded: Checkpoint, found: Detection) -> str | None:
+    """Return the side that a checkpoint's metadata tell; None if they do not."""
+    if "layout" in loaded.meta:
+        return loaded.meta["layout"]
+    if found.port.family.resumption is None:
+        return None
+    if saved.is_of_mmcv(loaded.content, loaded.meta):
+        return LEGACY
+    return NEW if saved.is_of_mmengine(loaded.content, loaded.meta) else None
+
+
 def _waiting(old: Mapping[str, Any] | None, stop: stops.Stop) -> tuple[str, ...]:
     """Say that gradients waited for a step that adds several up; neither version saves them."""
     count = ((old or {}).get("optimizer_config") or {}).get("cumulative_iters", 1)
@@ -187,6 +198,14 @@ def check_asked(loaded: Checkpoint, found: Detection, to: str, keep: str | None,
             "The source holds an optimizer and does not say after how many epochs and steps (`meta.epoch`, `meta.iter`), without "
             f"which no training goes on; {saved.ADVICE}."
         )
+
+
+def notes(loaded: Checkpoint, found: Detection, chosen: parts.Choice) -> tuple[str, ...]:
+    """Say of a checkpoint of mmcv 1.x without an optimizer that no training goes on with it."""
+    is_whole = chosen.keep == parts.ALL and found.side == LEGACY and found.port.family.resumption is not None
+    if not is_whole or _OPTIMIZER in loaded.content or not saved.is_of_mmcv(loaded.content, loaded.meta):
+        return ()
+    return ("The source holds no optimizer, so a training can begin with the output (`load_from`), and not go on.",)
 
 
 def in_model_order(source: Layout, keys: Mapping[str, Any]) -> Layout:

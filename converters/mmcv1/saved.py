@@ -23,6 +23,11 @@ def is_of_mmengine(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> bool:
     return any(name in content for name in _OF_MMENGINE) or "mmengine_version" in meta
 
 
+def is_of_mmcv(content: Mapping[Any, Any], meta: Mapping[str, Any]) -> bool:
+    """Tell whether mmcv 1.x wrote a checkpoint, by the version that it writes."""
+    return str(meta.get("mmcv_version", "")).startswith("1.") and not is_of_mmengine(content, meta)
+
+
 def has_counters(meta: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint says after how many epochs and steps it was written."""
     return all(_is_count(meta.get(name)) for name in ("epoch", "iter"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import torch
 
@@ -32,6 +32,7 @@ class HookTraining(Training):
         self.optimizer, self.by_epoch = runner.optimizer, runner.max_epochs is not None
         self._backward_done: Callable[[], None] = lambda: None
         self._clip: Callable[[Callable], Callable] = lambda clip: clip
+        self._taken: List[Dict[str, Any]] = []
 
     def watch(self, backward_done: Callable[[], None], clip: Callable[[Callable], Callable]) -> None:
         self._backward_done, self._clip = backward_done, clip
@@ -52,15 +53,29 @@ class HookTraining(Training):
         clip = self._clip(clipping.clip_grad_norm_)
         with _replaced(torch.Tensor, "backward", watched), _replaced(clipping, "clip_grad_norm_", clip):
             self.runner.call_hook("after_train_iter")
+        self._taken = self._settings()
         self.runner.log_buffer.clear()
 
+    def _settings(self) -> List[Dict[str, Any]]:
+        return [{name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups]
+
+    def _set(self, settings: List[Dict[str, Any]]) -> None:
+        for group, own in zip(self.optimizer.param_groups, settings):
+            group.update(own)
+
     def save(self, path: str, step: int) -> None:
-        """Write what the runner does at the end of an epoch; ``epoch`` in it is how many are complete."""
+        """Write what the runner does at the end of an epoch; ``epoch`` in it is how many are complete.
+
+        Hooks have set the rates of the next step already; a runner's file has those of the last one.
+        """
         runner, (folder, name) = self.runner, os.path.split(path)
         runner._epoch -= 1  # at the end of an epoch a runner has not counted it yet, and writes one more
+        following = self._settings()
+        self._set(self._taken)
         try:
             runner.save_checkpoint(folder, filename_tmpl=name, create_symlink=False)
         finally:
+            self._set(following)
             runner._epoch += 1
 
     def resume(self, path: str, step: int) -> None:

@@ -216,6 +216,13 @@ def test_an_optimizer_that_has_a_state_of_everything_is_carried(old):
     assert all(optimizer.state[param]["step"] == param.requires_grad for param in training.model.parameters())
 
 
+def test_a_file_without_an_optimizer_is_one_to_begin_with(old):
+    training = old()
+    del training.content["optimizer"]
+    assert "optimizer" not in training.made()
+    assert "a training can begin with the output (`load_from`), and not go on" in training.stderr
+
+
 def test_a_training_that_is_over_needs_no_schedule(old):
     training = old(text_of("tiny_retinanet", 'lr_config = dict(policy="cyclic", by_epoch=False)'))
     training.new.write_text(training.new.read_text() + "\nparam_scheduler = []\n")
