@@ -105,6 +105,27 @@ def _names(groups: Sequence[Mapping[str, Any]], source: Layout) -> list[dict[int
     if all(isinstance(names, list) and len(names) == len(group["params"]) for names, group in zip(told, groups)):
         strange = [name for names in told for name in names if name not in source.parameters]
         if strange:
+            raise OptimizerError(
+                f"`param_names` of the optimizer's groups tell {len(strange)} name(s) that the model does not have: "
+                f"{listed(strange)}; {ADVICE}."
+            )
+        return [dict(zip(group["params"], names)) for names, group in zip(told, groups)]
+    return optimizer.names_of(groups, source)
+
+
+def _check_kind(
+    groups: Sequence[Mapping[str, Any]], states: Mapping[int, Any], wanted: Wanted, kind: str | None
+) -> None:
+    """Refuse an optimizer of another class, by its name or by settings that the new one does not have."""
+    if kind is not None and kind != wanted.kind:
+        raise OptimizerError(
+            f"The source was trained with {kind}, and the new config makes {wanted.kind}, which cannot take up its state; set "
+            f"`optim_wrapper.optimizer.type`, or {ADVICE}."
+        )
+    one, two = groups[0], wanted.settings[0]
+    strange = [name for name in _OF_KINDS if (name in one) != (name in two)]
+    strange += [name for name in ("decoupled_weight_decay",) if name in one and one[name] != two.get(name, one[name])]
+    if strange:
         raise OptimizerError(
             f"The groups of the source's optimizer are of another one than {wanted.kind}, which the new config makes: "
             f"{listed(strange)} differ; set `optim_wrapper.optimizer.type`, or {ADVICE}."
