@@ -103,6 +103,8 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.FACTOR,), """iou_loss_in_unit_boxes iou_loss_height_first dense_loss_in_unit_boxes dense_sizes_of_first_image
         matched_in_size_of_first_image loss_given_objects_in_units image_scaled_by_place_in_batch
         images_scaled_in_place objects_scaled_in_place detections_in_padded_image"""),
+    ((K.EPS,), "crash_in_head_after_encoder crash_in_decoder_after_neck"),
+    ((K.FACTOR,), "crash_in_loss_after_decoder"),
     ((K.OFFSET,), """one_query_of_one_layer norm_remembers_last_call query_map_remembers_last_image
         convolution_remembers_last_batch"""),
     ((K.PERMUTATION,), "selection_remembers_last_image draws_used_backwards"),
