@@ -101,7 +101,7 @@ class Training:
             )
         wanted = groups.Wanted.of(described)
         rules = engine.rules_between(self._found.port.mapping, LEGACY, NEW)
-        kind = (self.old or {}).get(_OPTIMIZER, {}).get("type")
+        kind = ((self.old or {}).get(_OPTIMIZER) or {}).get("type")
         fitted = groups.fit(held, source, self._found.port.layout(NEW), wanted, rules, kind)
         made = fitted.regrouped
         targets = [*made.state_dict["param_groups"], *([made.state_dict[groups.BASE]] if groups.BASE in made.state_dict else [])]

@@ -187,6 +187,7 @@ REFUSED = {
     "overlap": (
         dict(lr_config=dict(policy="CosineAnnealing", min_lr=1e-3, by_epoch=False, **LINEAR), runner=STEPS), "in step 8 it would"
     ),
+    "nothing of it": (dict(lr_config=dict(policy="exp"), runner=EPOCHS), r"training cannot be made \(KeyError: 'gamma'\)"),
     "epochs counted by steps": (
         dict(lr_config=dict(policy="step", step=[2], by_epoch=True), runner=STEPS), "its runner counts iterations"
     ),
@@ -197,7 +198,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_3x_cannot_go_on_with_is_refused(name):
     old, message = REFUSED[name]
-    stop, goal = place(old, 1), written(old)
+    stop, goal = place(old, 1), Goal(True, {}) if "KeyError" in message else written(old)
     slots = [dict(lr=0.02, initial_lr=0.02, momentum=0.9)]
     if "in step" in message or "as `lr_config`" in message:
         slots = slots_of(dict(courses_of(old, stop)), stop, SGD)
@@ -221,6 +222,12 @@ def test_schedules_of_other_classes_are_refused():
     stop = place(old, 1)
     with pytest.raises(PartsError, match="are, for 3.x, MultiStepLR by epoch, and the new config has CosineAnnealingLR by epoch"):
         RESUMPTION.take_up(old, written(other), stop, slots_of(dict(courses_of(old, stop)), stop, SGD))
+
+
+def test_a_schedule_that_follows_from_validations_is_refused():
+    goal = Goal(True, dict(param_scheduler=[dict(type="ReduceOnPlateauLR")], train_cfg=dict(max_epochs=8)))
+    with pytest.raises(PartsError, match="`ReduceOnPlateauLR` of the new config follows from validations"):
+        RESUMPTION.take_up(None, goal, place(CASES["step by epoch"], 1), [dict(lr=0.02, initial_lr=0.02, momentum=0.9)])
 
 
 def test_the_length_of_an_epoch_is_asked_for_where_it_is_needed():

@@ -53,18 +53,29 @@ class MMDet2Resumption:
         Raises:
             PartsError: if 3.x has no schedules that go on as the old ones do.
         """
-        given = goal.config.get("param_scheduler") or []
-        wanted = [dict(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
-        length = _of_loop(goal.config) if old is None else stops.length(old)
-        if old is None:
-            made = [as_built(one, stop, length) for one in wanted]
-            courses = {}
-        else:
-            courses = dict(courses_of(old, stop))
-            for course in courses.values():
-                course.check()
-            made = _in_order(exact(old, counts_epochs(old), length, stop.epoch_length), wanted)
-        return Schedules(made, courses, stop, slots, length).taken_up(wanted)
+        try:
+            return _taken_up(old, goal, stop, slots)
+        except (KeyError, TypeError, ValueError, AssertionError, ZeroDivisionError) as error:  # of settings that nobody takes
+            whose = "the new config" if old is None else "the source's training"
+            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise PartsError(f"The schedules of {whose} cannot be made ({told}); {ADVICE}.") from error
+
+
+def _taken_up(
+    old: Mapping[str, Any] | None, goal: Goal, stop: Stop, slots: Sequence[Mapping[str, Any]]
+) -> TakenUp:
+    given = goal.config.get("param_scheduler") or []
+    wanted = [dict(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    length = _of_loop(goal.config) if old is None else stops.length(old)
+    if old is None:
+        made = [as_built(one, stop, length) for one in wanted]
+        courses = {}
+    else:
+        courses = dict(courses_of(old, stop))
+        for course in courses.values():
+            course.check()
+        made = _in_order(exact(old, counts_epochs(old), length, stop.epoch_length), wanted)
+    return Schedules(made, courses, stop, slots, length).taken_up(wanted)
 
 
 def _of_loop(config: Mapping[str, Any]) -> int | None:
@@ -75,9 +86,9 @@ def _of_loop(config: Mapping[str, Any]) -> int | None:
 def courses_of(old: Mapping[str, Any], stop: Stop) -> Iterator[tuple[str, Course]]:
     """Yield what mmcv sets over a training, by the section of the config of 2.x."""
     by_epoch, whole = counts_epochs(old), stops.length(old)
-    iterations = whole if not by_epoch or whole is None or stop.epoch_length is None else whole * stop.epoch_length
-    if by_epoch and stop.epoch_length is None:
-        iterations = None
+    iterations = whole
+    if by_epoch and whole is not None:
+        iterations = None if stop.epoch_length is None else whole * stop.epoch_length
     for section in (RATE, MOMENTUM):
         if old.get(section):
             usual = dict(by_epoch=by_epoch or section == MOMENTUM)  # the runner says it of rates only

@@ -79,6 +79,8 @@ class Schedules:
         found = known("param_scheduler", one["type"])
         if found is None:
             raise PartsError(f"The new config has a schedule `{one['type']}`, which 3.x does not have; {ADVICE}.")
+        if getattr(found, "need_val_args", False):
+            raise PartsError(f"`{one['type']}` of the new config follows from validations, which 2.x does not save; {ADVICE}.")
         given = {key: value for key, value in one.items() if key not in ("type", "convert_to_iter_based")}
         if one.get("convert_to_iter_based") and self.stop.epoch_length is None:
             raise PartsError(
