@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional, Tuple
 
 from converters.errors import PartsError
 from converters.mmcv1.rates import MOMENTUM, RATE, Course
@@ -178,7 +178,7 @@ class Schedules:
 
 
 #: Initial rate of a group, and its momentum where that is scheduled.
-_Start = tuple[float, "float | None"]
+_Start = Tuple[float, Optional[float]]
 
 
 def _start(slot: Mapping[str, Any], has_momentum: bool) -> _Start:
@@ -233,9 +233,9 @@ def _settings(slot: Mapping[str, Any], now: _Start, start: _Start, scheduled: se
     """Return what changes in the settings of a group before the next step, as mmengine's schedulers look for it."""
     found: dict[str, Any] = {}
     if "lr" in scheduled:
-        found |= dict(lr=now[0], initial_lr=start[0])
+        found.update(lr=now[0], initial_lr=start[0])
     if "momentum" in scheduled:
-        found |= dict(momentum=now[1], initial_momentum=start[1])
+        found.update(momentum=now[1], initial_momentum=start[1])
         if "betas" in slot:
             found["betas"] = (now[1], slot["betas"][1])
     return found
