@@ -118,7 +118,7 @@ def _proven(sides: tuple[Side, Side], named: Findings, trial: Trial) -> Proven:
             break
         keys = {key for link in more for key in link.rule.sources}
         assumed = [*(link for link in assumed if not keys & set(link.rule.sources)), *more]
-    return Proven(_without_touched(sides, named, ended.first), ended.sentence, "the outputs of both models differ")
+    return Proven(_without_touched(sides, named, ended.first), ended.sentence, ended.fault)
 
 
 def _layer_by_layer(

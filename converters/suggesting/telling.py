@@ -44,7 +44,7 @@ def open_patterns(opens: Iterable[Open]) -> tuple[OpenPattern, ...]:
         groups.setdefault(name, []).append(item)
     return tuple(
         OpenPattern(
-            _exact(a, [item.a for item in items]), _exact(b, [item.b for item in items]), reason,
+            *((_exact(a, [item.a for item in items]),) * 2 if a == b else (a, b)), reason,
             (sum(len(item.a) for item in items), sum(len(item.b) for item in items)),
             tuple(", ".join(rule.text for rule in option) for option in items[0].options),
         )

@@ -49,6 +49,7 @@ class End:
         undecided: The questions that have several such answers.
         beside: Answers to these with which the outputs are equal.
         first: The first module of A whose output is another one in B, if one is known.
+        fault: Why they are not equal, in a phrase; of no use where they are.
     """
 
     is_equal: bool
@@ -57,6 +58,7 @@ class End:
     undecided: tuple[Choice, ...] = ()
     beside: tuple[Rule, ...] = ()
     first: str | None = None
+    fault: str = "the outputs of both models differ"
 
 
 class Trial:
@@ -159,8 +161,11 @@ class Trial:
         """
         import numpy as np
 
-        taken = {key for rule in rules if rule.targets for key in rule.sources}
-        doubtful = sorted(self.idle & taken)
+        doubtful = []
+        for rule in rules:
+            idle = [key for key in rule.sources if rule.targets and key in self.idle]
+            # of several that become one, the place of the last follows from those of the others
+            doubtful += idle if len(idle) > 1 or len(rule.sources) == 1 else []
         final = self.run([*rules, *beside]) if doubtful else None
         generator = np.random.default_rng(0)
         found = list(doubtful[_MOST_MOVED:])
@@ -263,11 +268,11 @@ class Trial:
 
     def _unequal(self, gap: Gap, run: Run, rules: Sequence[Rule]) -> End:
         if not self.reference.outputs:
-            return End(False, "none, for A returns no tensors")
+            return End(False, "none, for A returns no tensors", fault="A returns no tensors")
         if gap.largest is None:
             return End(False, "none, for the outputs of the two models have other numbers or shapes")
         if not gap.scale:
-            return End(False, "none, for all outputs of A are 0")
+            return End(False, "none, for all outputs of A are 0", fault="all outputs of A are 0")
         other = first_other(self.reference, run, _counterparts(rules, self._weights, self._own))
         missing = first_missing(self.reference, run)
         where = f"; the first module of A whose result B does not have is `{missing}`" if missing else ""
