@@ -171,8 +171,8 @@ def _told_by(
     sentence = ended.sentence
     if unproven:
         few = ", ".join(unproven[:_SHOWN]) + (f" and {len(unproven) - _SHOWN} more" if len(unproven) > _SHOWN else "")
-        what = f"{len(unproven)} tensors" if len(unproven) > 1 else "1 tensor"
-        sentence += f" It says nothing of {what} without effect on them: {few}."
+        what = f"{len(unproven)} parameters of A have" if len(unproven) > 1 else "1 parameter of A has"
+        sentence += f" {what} no effect on them; of these the run says nothing: {few}."
     opens = (*untried, *open_again, *open_turns)
     return Proven(replace(found, links=tuple(links), opens=opens, notes=()), sentence, None, unproven)
 
