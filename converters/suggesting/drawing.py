@@ -6,6 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+def are_alike(inputs: tuple[Any, Any]) -> bool:
+    """Tell whether both are called with arrays of the same numbers."""
+    import numpy as np
+
+    one, other = (list(_arrays(side)) for side in inputs)
+    return len(one) == len(other) and all(np.array_equal(first, second) for first, second in zip(one, other))
+
+
 def drawn(inputs: tuple[Any, Any]) -> tuple[Any, Any] | None:
     """Return inputs of A and of B with the same random numbers in place of floating ones.
 
@@ -13,12 +21,7 @@ def drawn(inputs: tuple[Any, Any]) -> tuple[Any, Any] | None:
     """
     import numpy as np
 
-    one, other = (list(_arrays(side)) for side in inputs)
-    if [array.shape for array in one] != [array.shape for array in other]:
-        return None
-    if not all(np.array_equal(first, second) for first, second in zip(one, other)):
-        return None
-    if not any(array.dtype.kind == "f" for array in one):
+    if not are_alike(inputs) or not any(array.dtype.kind == "f" for array in _arrays(inputs[0])):
         return None
     return tuple(_filled(side, np.random.default_rng(0)) for side in inputs)
 

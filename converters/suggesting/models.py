@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import CheckpointError
 from converters.suggesting import finding
 from converters.suggesting.choices import Choice, choices_of
+from converters.suggesting.drawing import are_alike
 from converters.suggesting.flows import flows_of, share_of
 from converters.suggesting.links import RUN, Findings, Link
 from converters.suggesting.pairing import FLOWING
@@ -30,6 +31,7 @@ _MOST_ANSWERS = 150  # to two questions together
 _NO_INPUTS = "neither file has a function inputs(), which returns what the model is called with"
 _TURNS = 4  # times that tensors are turned and all is tried again
 _SHOWN = 6  # keys that a sentence lists
+_UNLIKE = "The two functions inputs() return other numbers; give one file alone such a function."
 _EITHER = "a pair, but the outputs are equal with either order of its axes"
 _ALONE = "of all that fits, the outputs are equal with this alone"
 
@@ -53,6 +55,8 @@ def suggest_models(a: str | Path, b: str | Path) -> Suggestion:
         try:
             inputs = _inputs(one, other)
             ended = _proven(sides, named, Trial(one, other, weights, own, inputs))
+            if ended.fault and not are_alike(inputs):
+                ended = replace(ended, proof=f"{ended.proof} {_UNLIKE}")
         except _NoInputs as error:
             ended = Proven(named, f"none: {error}")
         except RunError as error:

@@ -66,7 +66,8 @@ def _exact(patterns: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> tuple[
 
 def lines(found: Suggestion, verbose: bool) -> list[str]:
     """Return rules with their evidence, what is open, what is on one side only, and what should be known."""
-    text = [f"{name:<4}{side}, {_count(count, 'tensor')}" for name, side, count in zip("AB", (found.a, found.b), found.counts)]
+    sides = zip("AB", (found.a, found.b), found.counts)
+    text = [f"{name:<4}{side}, {_count(count, 'tensor')}" for name, side, count in sides]
     for proposal in found.proposals:
         text += _wrapped(proposal.rule.text, "", "     ")
         text += _wrapped(_evidence(proposal, found.unproven), "     ", "     ")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_RUNS = 600
+_BLANK, _NOTHING = "all outputs of A are 0 or not finite", "no tensors were found in what A returns"
 _MOST_ALL = 128  # answers to all questions together that are all tried
 _MOST_MOVED = 64  # weights without effect on the outputs of which it is tried whether they have one elsewhere
 
@@ -268,11 +269,11 @@ class Trial:
 
     def _unequal(self, gap: Gap, run: Run, rules: Sequence[Rule]) -> End:
         if not self.reference.outputs:
-            return End(False, "none, for A returns no tensors", fault="A returns no tensors")
+            return End(False, f"none, for {_NOTHING}", fault=_NOTHING)
         if gap.largest is None:
             return End(False, "none, for the outputs of the two models have other numbers or shapes")
         if not gap.scale:
-            return End(False, "none, for all outputs of A are 0", fault="all outputs of A are 0")
+            return End(False, f"none, for {_BLANK}", fault=_BLANK)
         other = first_other(self.reference, run, _counterparts(rules, self._weights, self._own))
         missing = first_missing(self.reference, run)
         where = f"; the first module of A whose result B does not have is `{missing}`" if missing else ""

@@ -43,7 +43,7 @@ def flips(sides: tuple[Side, Side], rules: Iterable[Rule]) -> dict[str, list[Rul
 
 
 def turned(sides: tuple[Side, Side], links: Iterable[Link], trial: Trial) -> list[Link]:
-    """Return links with another order of axes, with which more modules agree, or all outputs; none if there are none."""
+    """Return links with another order of axes, with which more modules agree, or all outputs; none if none helps."""
     rules = [link.rule for link in links]
     open_to = flips(sides, rules)
     made: dict[str, Rule] = {}

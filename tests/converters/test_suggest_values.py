@@ -84,8 +84,8 @@ def suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(a: str, b: str, inputs: str = SOME) -> tuple[Result, set]:
         for name, build in (("a", a), ("b", b)):
-            made = f"def inputs():\n    return {inputs}\n" if inputs else ""
-            (tmp_path / f"{name}.py").write_text(f"{_HEAD}def build():\n    return {build}\n{made if name == 'a' else ''}")
+            made = f"def inputs():\n    return {inputs}\n" if inputs and name == "a" else ""
+            (tmp_path / f"{name}.py").write_text(f"{_HEAD}def build():\n    return {build}\n{made}")
         out = tmp_path / "rules.json"
         done = CliRunner().invoke(
             cli, ["suggest", "--models", str(tmp_path / "a.py"), str(tmp_path / "b.py"), "--out", str(out), "--force"]
