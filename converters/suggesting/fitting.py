@@ -131,15 +131,16 @@ def fused(
                 count = _part_count(whole, parts.tensors[group[0]])
                 if not _is_near(key, group) or not (len(group) == count or (with_more and 1 < count < len(group))):
                     continue
-                if perm(len(group), count) > MOST_ORDERS:
+                if perm(len(group), count) * max(1, len(group) - count) > MOST_ORDERS:
                     continue
                 options = []
                 for order in permutations(group, count):
                     rule = Split(key, order, 0) if is_split else Concat(order, key, 0)
-                    last = _last(wholes, parts, key, left, [part for part in group if part not in order], is_split)
-                    rules = (rule, *last)
-                    beside = [more for each in rules for more in _beside(a, b, each, left_a, left_b)]
-                    options.append((*rules, *beside))
+                    rest = [part for part in group if part not in order]
+                    for last in _last(wholes, parts, key, left, rest, is_split):
+                        rules = (rule, *last)
+                        beside = [more for each in rules for more in _beside(a, b, each, left_a, left_b)]
+                        options.append((*rules, *beside))
                 reason = "one may be the other's parts along axis 0, whose order neither names nor sizes tell"
                 keys = [
                     tuple(dict.fromkeys(key for option in options for rule in option for key in name(rule)))
@@ -158,14 +159,23 @@ def _part_count(whole: Held, part: Held) -> int:
 
 def _last(
     wholes: Side, parts: Side, key: str, left: Collection[str], rest: Sequence[str], is_split: bool
-) -> tuple[Rule, ...]:  # fmt: skip
-    """Return the rule of the one sibling that is no part, if one tensor of the whole's side can be it."""
-    if len(rest) != 1:
-        return ()
-    shape = parts.tensors[rest[0]].shape
-    near = [other for other in left if other != key and wholes.tensors[other].shape == shape]
-    near = [other for other in near if _is_near(other, (rest[0],)) and _is_near(other, (key,))]
-    return (named(near[0], rest[0]) if is_split else named(rest[0], near[0]),) if len(near) == 1 else ()
+) -> list[tuple[Rule, ...]]:  # fmt: skip
+    """Return the rules that a sibling that is no part may have: it is what the module of the whole holds beside it.
+
+    Where that module holds nothing of the size, it is the one tensor of the size nearby.
+    """
+    shape = parts.tensors[rest[0]].shape if rest else ()
+    near = [
+        other
+        for other in left
+        if rest and other != key and wholes.tensors[other].shape == shape and _is_near(other, (rest[0],))
+    ]
+    home = key.rpartition(".")[0]
+    within = [other for other in near if home and other.startswith(f"{home}.")]
+    if len(within) == 1 or len(near) == len(rest) == 1:
+        (one,) = within if len(within) == 1 else near
+        return [(named(one, part) if is_split else named(part, one),) for part in rest]
+    return [()]
 
 
 def _has_weight(side: Side, key: str) -> bool:
