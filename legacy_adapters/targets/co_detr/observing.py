@@ -1,0 +1,30 @@
+"""What is watched in the official code and in the port alike."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from legacy_adapters.bases import operators
+from legacy_adapters.recording.taps import Decision, Tap, matchings, random_taps, rankings, within
+
+#: How the tap of soft NMS is called in reports.
+SOFT_SUPPRESSION = "soft_nms"
+
+
+class Observed:
+    """Part of the adapters of both sides."""
+
+    def taps(self, model: torch.nn.Module) -> List[Tap]:
+        """Watch draws, rankings, matchings, assignments, both kinds of NMS and the levels that regions are pooled from."""
+        return [*matchings({}), *random_taps(), *rankings(), *operators.taps(), *soft_suppressions()]
+
+    def predictor(self, model: torch.nn.Module) -> str:
+        """Name the layer of class logits behind the last layer of the decoder."""
+        return "query_head.cls_branches.{}".format(len(model.query_head.cls_branches) - 2)
+
+    def classes(self, model: torch.nn.Module) -> int:
+        """Return how many classes the query head tells apart."""
+        return int(model.query_head.num_classes)
