@@ -257,7 +257,7 @@ class CoDeformableDetrTransformer(_CoTransformer):
         reg_branches: nn.ModuleList,
         attn_masks: Tensor | None,
         head: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """Run the decoder on the boxes that another head was trained with.
 
         Args:
@@ -270,7 +270,7 @@ class CoDeformableDetrTransformer(_CoTransformer):
             head: number of the other head.
 
         Returns:
-            Hidden states [num_layers, n, bs, dim] and references [num_layers + 1, bs, n, 4], the first those given.
+            Hidden states [num_layers, n, bs, dim], and boxes, num_layers + 1 times [bs, n, 4], the first those given.
         """
         tokens = flattened(features, masks)
         query_pos, query = torch.split(self.box_queries(boxes, head), self.embed_dims, dim=2)
@@ -286,7 +286,7 @@ class CoDeformableDetrTransformer(_CoTransformer):
             reg_branches=reg_branches,
             attn_masks=None if attn_masks is None else [attn_masks, None],
         )
-        return states, references
+        return states, [boxes, *references]
 
 
 @MODELS.register_module()
@@ -362,7 +362,7 @@ class CoDinoTransformer(_CoTransformer):
         reg_branches: nn.ModuleList,
         attn_masks: Tensor | None,
         head: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """Run the decoder on the boxes that another head was trained with.
 
         Arguments and results as of :meth:`CoDeformableDetrTransformer.forward_aux`. ``attn_masks`` is not looked at:
