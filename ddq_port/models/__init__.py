@@ -15,6 +15,7 @@ from .co_detr import (
     CoStandardRoIHead,
     DetrTransformerEncoder,
     DinoTransformerDecoder,
+    SwinTransformerV1,
 )
 from .ddq_detr import DDQDETR, DDQDETRHead, DDQTransformerDecoder, DenseAuxLoss, TopkHungarianAssigner
 from .ddq_fcn import DDQFCNHead, LogitTopkHungarianAssigner, QueryLoss, ShareBBoxL1Cost, ShareIoUCost
@@ -26,5 +27,5 @@ __all__ = [
     "CoDeformableDetrTransformerDecoder", "CoDinoTransformer", "CoStandardRoIHead", "DetrTransformerEncoder",
     "DinoTransformerDecoder", "DDQDETR", "DDQDETRHead", "DDQFCNHead", "DDQFCNRPN", "DDQRCNN", "DDQTransformerDecoder", "DETR", "DETRHead",
     "DeformableDETR", "DeformableDETRHead", "DenseAuxLoss", "LogitTopkHungarianAssigner", "NormalizedBBoxL1Cost",
-    "QueryLoss", "ShareBBoxL1Cost", "ShareIoUCost", "TopkHungarianAssigner",
+    "QueryLoss", "ShareBBoxL1Cost", "ShareIoUCost", "SwinTransformerV1", "TopkHungarianAssigner",
 ]  # fmt: skip

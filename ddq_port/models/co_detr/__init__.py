@@ -7,10 +7,11 @@ from .detector import CoDETR
 from .dino_head import CoDINOHead
 from .layers import DetrTransformerEncoder
 from .roi_head import CoStandardRoIHead
+from .swin import SwinTransformerV1
 from .transformer import CoDeformableDetrTransformer, CoDinoTransformer
 
 __all__ = [
     "CoATSSHead", "CoDETR", "CoDINOHead", "CoDeformDETRHead", "CoDeformableDetrTransformer",
     "CoDeformableDetrTransformerDecoder", "CoDinoTransformer", "CoStandardRoIHead", "DetrTransformerEncoder",
-    "DinoTransformerDecoder",
+    "DinoTransformerDecoder", "SwinTransformerV1",
 ]  # fmt: skip
