@@ -96,7 +96,7 @@ class SwinTransformerV1(BaseModule):
         self.out_indices, self.frozen_stages, self.pretrained = out_indices, frozen_stages, pretrained
         self.patch_embed = PatchEmbed(patch_size, embed_dim, patch_norm)
         self.pos_drop = nn.Dropout(drop_rate)
-        chances = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        chances = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
         kind = RecomputedBlock if use_checkpoint else SwinBlock
         self.layers = nn.ModuleList()
         for number, (depth, heads) in enumerate(zip(depths, num_heads)):
