@@ -10,5 +10,5 @@ CHECKOUT = Checkout(
     files=("projects/models/co_detr.py", "mmdet/__init__.py"),
     hint="a checkout of github.com/Sense-X/Co-DETR",
     code=("projects", "mmdet", "mmcv_custom"),
-    commits={},
+    commits={"aae2b3dc95b7614bb13e242f41a3f607ac0561d00ba4774720c0aac47e377c4f": "2665352"},
 )

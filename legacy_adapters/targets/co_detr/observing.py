@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, List
 
 import torch
 
 from legacy_adapters.bases import operators
-from legacy_adapters.recording.taps import Decision, Tap, matchings, random_taps, rankings, within
+from legacy_adapters.recording.taps import Decision, Tap, matchings, random_taps, rankings
 
 #: How the tap of soft NMS is called in reports.
 SOFT_SUPPRESSION = "soft_nms"
@@ -28,3 +27,13 @@ class Observed:
     def classes(self, model: torch.nn.Module) -> int:
         """Return how many classes the query head tells apart."""
         return int(model.query_head.num_classes)
+
+
+def soft_suppressions() -> List[Tap]:
+    """Return the tap of mmcv's operator of soft NMS: which boxes it takes, in their order."""
+    from mmcv.ops.nms import ext_module
+
+    def read(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
+        return {"keep": result}
+
+    return [Tap(ext_module, "softnms", lambda *args, **kwargs: SOFT_SUPPRESSION, read, first="boxes")]

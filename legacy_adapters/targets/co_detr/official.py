@@ -5,66 +5,27 @@ The repo holds its own mmdet 2.25.3; mmcv 1.x and others are packages. Runs in t
 
 from __future__ import annotations
 
-import os
-import runpy
-from typing import Any, Dict, Mapping
+from typing import Any, Mapping
 
-import torch
-
-from legacy_adapters import mmdet2
-from legacy_adapters.provenance import originals
+from legacy_adapters import shims
+from legacy_adapters.bases.repo2 import RepoAdapter
 
 from . import packages
 from .checkout import CHECKOUT, PACKAGES
 from .observing import Observed
 
 
-class OfficialCoDETR(Observed, mmdet2.MMDet2Adapter):
-    """Build and run a model of the repo.
+class OfficialCoDETR(Observed, RepoAdapter):
+    """Build and run a model of the repo."""
 
-    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, paths of
-    plain Python files whose dicts are merged into the config.
-    """
+    checkout = CHECKOUT
+    code_base = "Sense-X/Co-DETR"
 
-    def config(self, options: Mapping[str, Any]) -> str:
-        """Return the path of a config in the checkout."""
-        return os.path.join(options["repo"], options["config"])
-
-    def whole_config(self, options: Mapping[str, Any]) -> Any:
-        """Return the config with what is merged into it."""
-        config = mmdet2.load_config(self.config(options))
-        for path in options["overrides"]:
-            sections = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
-            config.merge_from_dict(sections, allow_list_keys=True)  # keys of a list are the numbers of its elements
-        return config
-
-    def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
-        """Build the detector of the config."""
-        self._make_importable(options, device)
-        from mmdet.models import build_detector
-
-        return build_detector(self.whole_config(options).model)
-
-    def _make_importable(self, options: Mapping[str, Any], device: str) -> None:
-        mmdet2.shims.install(device)
+    def make_importable(self, options: Mapping[str, Any], device: str) -> None:
+        """Find the packages that the repo imports, too."""
+        shims.install(device)
         packages.make_importable(options["repo"], PACKAGES)
-        mmdet2.prepare(options["repo"], device)
-        import projects.models  # noqa: F401  (registers the repo's modules)
-
-    def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
-        """Prove which code ran."""
-        import projects
-
-        code = originals.fingerprint(options["repo"], CHECKOUT.code)
-        told = super().provenance(options)
-        told["modules"]["projects"] = dict(file=str(projects.__file__), version="")
-        return dict(
-            told,
-            code_base="Sense-X/Co-DETR",
-            repo=options["repo"],
-            code_sha256=code,
-            commit=CHECKOUT.commit(code),
-        )
+        super().make_importable(options, device)
 
 
 ADAPTER = OfficialCoDETR()
