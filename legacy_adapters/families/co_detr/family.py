@@ -7,7 +7,8 @@ from pathlib import Path
 from legacy_adapters.family import Family, Side
 from legacy_adapters.targets.co_detr.checkout import CHECKOUT
 
-from .models import CLASS_ROWS, EXCLUSIONS, NEW, VARIANTS
+from .exclusions import ALIASES, EXCLUSIONS
+from .models import CLASS_ROWS, NEW, VARIANTS
 from .rules import rules
 from .seeding import SEEDING
 
@@ -18,6 +19,7 @@ FAMILY = Family(
     new=NEW,
     rules=rules,
     exclusions=EXCLUSIONS,
+    aliases=ALIASES,
     class_rows=CLASS_ROWS,
     markers=("query_head.cls_branches.0.weight", "roi_head.0.bbox_head.fc_cls.weight", "bbox_head.0.atss_cls.weight"),
     seeding=SEEDING,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddq_port import configs
-from legacy_adapters.family import LINEAR, NORMAL, PRIOR, Exclusion, Side, Variant
+from legacy_adapters.family import LINEAR, NORMAL, PRIOR, Side, Variant
 from legacy_adapters.ground.packages import MMDET
 from legacy_adapters.targets import co_detr
 
@@ -24,7 +24,6 @@ CLASS_ROWS = {
     "bbox_head.*.atss_cls.weight": LINEAR,
     "bbox_head.*.atss_cls.bias": PRIOR,
 }
-EXCLUSIONS: tuple[Exclusion, ...] = ()
 
 
 def _variant(

@@ -12,6 +12,7 @@ import torch
 from legacy_adapters import mmdet3
 from legacy_adapters.bases import operators
 from legacy_adapters.bases.by_class import ByClass
+from legacy_adapters.bases.zero_losses import losses_of_no_positives
 from legacy_adapters.targets.co_detr.observing import Observed
 
 
@@ -19,7 +20,8 @@ class PortedCoDETR(Observed, ByClass):
     """Build and run the detector of ``options["config"]``, a path."""
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
-        """Build it."""
+        """Build it, with the zeros of 2.x: D30 of the register."""
+        losses_of_no_positives()
         return mmdet3.build_model(options["config"])
 
     def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ class Observed:
         return [*matchings({}), *random_taps(), *rankings(), *operators.taps(), *soft_suppressions()]
 
     def predictor(self, model: torch.nn.Module) -> str:
-        """Name the layer of class logits behind the last layer of the decoder."""
-        return "query_head.cls_branches.{}".format(len(model.query_head.cls_branches) - 2)
+        """Name the head that detects."""
+        return "query_head"
 
     def classes(self, model: torch.nn.Module) -> int:
         """Return how many classes the query head tells apart."""
