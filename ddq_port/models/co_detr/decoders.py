@@ -51,7 +51,7 @@ class CoDeformableDetrTransformerDecoder(LayerSequence):
             reference_points = refined.detach()
             states.append(query)
             references.append(refined if self.look_forward_twice else reference_points)
-        return torch.stack(states), torch.stack(references)
+        return torch.stack(states), torch.stack(references)  # [num_layers, num_queries, bs, dim] and [..., 4]
 
 
 @MODELS.register_module()
@@ -91,9 +91,10 @@ class DinoTransformerDecoder(LayerSequence):
             reference_points = refined.detach()
             states.append(self.norm(query))
             references.append(refined)  # not yet cut from the graph: "look forward twice"
-        return torch.stack(states), torch.stack(references)
+        return torch.stack(states), torch.stack(references)  # [num_layers, num_queries, bs, dim] and [..., 4]
 
 
 def _in_levels(boxes: Tensor, valid_ratios: Tensor) -> Tensor:
     """Return boxes [bs, num_queries, 4] in parts of each level with its padding, [bs, num_queries, num_levels, 4]."""
+    # [bs, num_queries, 1, 4] * [bs, 1, num_levels, 4]
     return boxes[:, :, None] * torch.cat([valid_ratios, valid_ratios], -1)[:, None]

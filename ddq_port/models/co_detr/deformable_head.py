@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmdet.models.utils import unpack_gt_instances
@@ -23,21 +22,14 @@ class CoDeformDETRHead(QueryHead):
     """Give queries in two stages, the first of which tells objects from background only.
 
     Args:
-        mixed_selection: the content of queries is learned.
-        transformer: config of a ``CoDeformableDetrTransformer``.
-        options: as of the base class.
+        options: as of the base class; ``transformer`` is the config of a ``CoDeformableDetrTransformer``.
     """
 
     reference_eps = 1e-5
 
-    def __init__(self, transformer: dict, mixed_selection: bool = False, **options: Any) -> None:
-        self.mixed_selection = mixed_selection
-        super().__init__(transformer=transformer, **options)
-
     def _init_layers(self, num_reg_fcs: int) -> None:
         super()._init_layers(num_reg_fcs)
-        if self.mixed_selection:
-            self.query_embedding = nn.Embedding(self.num_query, self.embed_dims)
+        self.query_embedding = nn.Embedding(self.num_query, self.embed_dims)
 
     def forward(self, x: Sequence[Tensor], batch_img_metas: Sequence[dict]) -> HeadOutput:
         """Run transformer and branches.
@@ -46,8 +38,9 @@ class CoDeformDETRHead(QueryHead):
             x: per level [bs, dim, h, w].
             batch_img_metas: with ``img_shape`` and ``batch_input_shape`` (h, w) in pixels.
         """
-        embed = self.query_embedding.weight if self.mixed_selection else None
-        found = self.transformer(x, *self.levels(x, batch_img_metas), embed, self.reg_branches, self.cls_branches)
+        found = self.transformer(
+            x, *self.levels(x, batch_img_metas), self.query_embedding.weight, self.reg_branches, self.cls_branches
+        )
         features = maps(found.memory, x)
         features.append(self.downsample(features[-1]))
         # [num_layers, num_queries, bs, dim] -> [num_layers, bs, num_queries, dim]

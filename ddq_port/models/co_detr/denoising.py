@@ -78,15 +78,16 @@ class CdnQueryGenerator(BaseModule):
         longest = max(counts)
         num_groups = self._num_groups(longest)
         labels = torch.cat([objects.labels for objects in batch_gt_instances])  # [num_objects]
-        boxes = torch.cat([_normalised(*each) for each in zip(batch_gt_instances, batch_img_metas)])
+        boxes = torch.cat([_normalised(*each) for each in zip(batch_gt_instances, batch_img_metas)])  # [num_objects, 4]
+        # [num_objects]
         images = torch.cat([torch.full_like(each.labels, i) for i, each in enumerate(batch_gt_instances)])
         # each group twice, all its near boxes first
         labels = self._noisy_labels(labels.repeat(2 * num_groups, 1).view(-1))  # [2 * num_groups * num_objects]
         boxes = self._noisy_boxes(boxes.repeat(2 * num_groups, 1), len(images), num_groups)
         embedded, logits = self.label_embedding(labels), inverse_sigmoid(boxes, eps=1e-3)
-        rows = images.repeat(2 * num_groups, 1).view(-1)
-        within = torch.cat([torch.arange(count, device=images.device) for count in counts])
-        columns = torch.cat([within + longest * part for part in range(2 * num_groups)])
+        rows = images.repeat(2 * num_groups, 1).view(-1)  # [2 * num_groups * num_objects]
+        within = torch.cat([torch.arange(count, device=images.device) for count in counts])  # [num_objects]
+        columns = torch.cat([within + longest * part for part in range(2 * num_groups)])  # as rows: [...]
         length = 2 * num_groups * longest
         of_labels = embedded.new_zeros(len(counts), length, embedded.shape[-1])
         of_boxes = logits.new_zeros(len(counts), length, 4)
@@ -104,7 +105,7 @@ class CdnQueryGenerator(BaseModule):
         if not self.label_noise_scale > 0:
             return labels
         chance = torch.rand_like(labels.float())
-        index = torch.nonzero(chance < self.label_noise_scale * 0.5).view(-1)
+        index = torch.nonzero(chance < self.label_noise_scale * 0.5).view(-1)  # [k, 1] -> [k]
         return labels.scatter(0, index, torch.randint_like(index, 0, self.num_classes))
 
     def _noisy_boxes(self, boxes: Tensor, num_objects: int, num_groups: int) -> Tensor:
@@ -112,14 +113,14 @@ class CdnQueryGenerator(BaseModule):
         if not self.box_noise_scale > 0:
             return boxes
         half = boxes[:, 2:] / 2
-        corners = torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)  # xyxy
+        corners = torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)  # [n, 4] xyxy
         sign = torch.randint_like(boxes, low=0, high=2, dtype=torch.float32) * 2.0 - 1.0
         part = torch.rand_like(boxes)
-        # the second half of each group is moved by more than half a side
+        # the second half of each group, [num_groups, num_objects, 4], is moved by more than half a side
         part.view(num_groups, 2, num_objects, 4)[:, 1] += 1.0
         corners = corners + torch.mul(part * sign, half.repeat(1, 2)) * self.box_noise_scale
         corners = corners.clamp(min=0.0, max=1.0)
-        return torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)  # cxcywh
+        return torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)  # [n, 4] cxcywh
 
     def _mask(self, longest: int, num_groups: int, device: torch.device) -> Tensor:
         """Let no query see those of another group, and no matching query see any of them."""

@@ -19,9 +19,9 @@ def detections(
         cls_score: [num_queries, num_classes] logits.
         bbox_pred: [num_queries, 4] cxcywh in [0, 1].
         meta: with ``img_shape`` (h, w) in pixels and, to rescale, ``scale_factor``.
-        config: ``max_per_img``, as many objects at most; ``score_thr``, they have a higher score, 0 if not given; ``nms``.
-            As in the official code, NMS begins with as many candidates as there are queries; ``nms_candidates`` is
-            another number. ``keep_zero_scores`` says that a threshold of 0 drops nothing.
+        config: ``max_per_img``, as many objects at most; ``score_thr``, they have a higher score, 0 if not given;
+            ``nms``. As in the official code, NMS begins with as many candidates as there are queries;
+            ``nms_candidates`` is another number. ``keep_zero_scores`` says that a threshold of 0 drops nothing.
         num_query: how many queries the head has.
         rescale: give boxes of the original image.
         with_nms: drop duplicates; the config has to have ``nms``.
@@ -31,7 +31,7 @@ def detections(
     """
     most = config.get("max_per_img", num_query)
     candidates = config.get("nms_candidates", num_query) if with_nms else most
-    scores, index = cls_score.sigmoid().view(-1).topk(candidates)
+    scores, index = cls_score.sigmoid().view(-1).topk(candidates)  # of [num_queries * num_classes]
     num_classes = cls_score.shape[-1]
     labels, boxes = index % num_classes, bbox_pred[index // num_classes]
     threshold = config.get("score_thr", 0)

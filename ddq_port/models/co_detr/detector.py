@@ -178,7 +178,7 @@ class CoDETR(BaseDetector):
 
 def _check_supported(backbone: dict, mask_head: Any, mask_iou_head: Any, roi_head: Sequence[dict]) -> None:
     if backbone["type"].rpartition(".")[2] == "ViT":
-        raise ValueError("model.backbone is a ViT, which this port does not have; expected a ResNet or SwinTransformerV1.")
+        raise ValueError("model.backbone is a ViT, which this port lacks; expected a ResNet or a SwinTransformerV1.")
     if mask_head or mask_iou_head or any(head.get("mask_head") for head in roi_head):
         raise ValueError("model has a mask_head, and this port detects boxes only; leave the mask branch out.")
 

@@ -44,7 +44,8 @@ class CoDINOHead(QueryHead):
     ) -> None:
         self.dn_cfg = dn_cfg
         self.detections_in_training = detections_in_training
-        super().__init__(transformer={**transformer, "two_stage_num_proposals": num_query}, num_query=num_query, **options)
+        transformer = {**transformer, "two_stage_num_proposals": num_query}
+        super().__init__(transformer=transformer, num_query=num_query, **options)
 
     def _init_layers(self, num_reg_fcs: int) -> None:
         super()._init_layers(num_reg_fcs)

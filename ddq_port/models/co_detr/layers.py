@@ -58,7 +58,7 @@ class LayerSequence(BaseModule):
 
     def __init__(self, num_layers: int, transformerlayers: dict, num_recomputed: int = 0) -> None:
         if num_recomputed > num_layers:
-            raise ValueError(f"{num_recomputed} layers are to be recomputed; expected at most {num_layers}, all there are.")
+            raise ValueError(f"with_cp is {num_recomputed}; expected at most the number of layers, {num_layers}.")
         super().__init__()
         self.num_layers = num_layers
         self.layers = ModuleList(

@@ -96,7 +96,7 @@ def aux_queries(
         bbox_weights[i, : image.num_positives] = 1
         if zero_padding:
             label_weights[i, : image.num_positives] = 1
-    return AuxQueries(
+    return AuxQueries(  # of images: [bs, n, ...]
         boxes=torch.stack([image.boxes for image in images]),
         labels=torch.stack([image.labels for image in images]),
         targets=torch.stack([image.targets for image in images]),
@@ -131,7 +131,7 @@ def _image(
         background = (labels == num_classes).nonzero().squeeze(1)
         # drawn on the CPU, whatever the device
         drawn = background[torch.randperm(len(background))[:lacking].to(chosen.device)]
-        chosen = torch.cat([chosen, drawn])
+        chosen = torch.cat([chosen, drawn])  # [length], if there is background enough
     h, w = meta["img_shape"][:2]
     factor = positives.boxes[image].new_tensor([w, h, w, h])[None]
     boxes = bbox_xyxy_to_cxcywh(positives.boxes[image][chosen] / factor)

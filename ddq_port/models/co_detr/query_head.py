@@ -144,7 +144,7 @@ class QueryHead(BaseModule):
         """
 
     def levels(self, x: Sequence[Tensor], batch_img_metas: Sequence[dict]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return masks, per level [bs, h, w] bool, True outside of the image, and position encodings [bs, dim, h, w]."""
+        """Return masks [bs, h, w] bool, True outside of the image, and encodings [bs, dim, h, w] of each level."""
         whole = x[0].new_ones(len(x[0]), *batch_img_metas[0]["batch_input_shape"])
         for mask, meta in zip(whole, batch_img_metas):
             h, w = meta["img_shape"][:2]
@@ -164,7 +164,7 @@ class QueryHead(BaseModule):
             scores.append(self.cls_branches[layer](states))
             delta = self.reg_branches[layer](states)
             boxes.append((delta + inverse_sigmoid(reference, eps=self.reference_eps)).sigmoid())
-        return torch.stack(scores), torch.stack(boxes)
+        return torch.stack(scores), torch.stack(boxes)  # [num_layers, bs, num_queries, num_classes], [..., 4]
 
     def layer_losses(
         self, cls_scores: Tensor, bbox_preds: Tensor, targets: Targets, batch_img_metas: Sequence[dict]
@@ -180,12 +180,13 @@ class QueryHead(BaseModule):
         factors = torch.cat(  # [bs * num_queries, 4]
             [scale(meta, boxes).repeat(len(boxes), 1) for meta, boxes in zip(batch_img_metas, bbox_preds)]
         )
-        bbox_preds = bbox_preds.reshape(-1, 4)
+        # [bs * num_queries, ...]
+        bbox_preds, cls_scores = bbox_preds.reshape(-1, 4), cls_scores.reshape(-1, self.num_classes)
         average = float(targets.num_positives)
         if self.sync_cls_avg_factor:
             average = reduce_mean(cls_scores.new_tensor([average]))
         average = max(average, 1)
-        of_classes = self.classification_loss(cls_scores.reshape(-1, self.num_classes), bbox_preds, targets, average)
+        of_classes = self.classification_loss(cls_scores, bbox_preds, targets, average)
         count = torch.clamp(reduce_mean(of_classes.new_tensor([targets.num_positives])), min=1).item()
         of_overlap = self.loss_iou(
             bbox_cxcywh_to_xyxy(bbox_preds) * factors,

@@ -141,8 +141,8 @@ class SwinTransformerV1(BaseModule):
         wrong += [name for name in wanted if name not in given and not name.startswith("norm")]
         if wrong:
             raise ValueError(
-                f"{path} does not fit the SwinTransformerV1 of the config: {len(wrong)} weights are missing, too many or "
-                f"of another shape, first {wrong[0]}; give the file of a Swin Transformer of this width, depth and window."
+                f"{path} does not fit the SwinTransformerV1 of the config: {len(wrong)} weights are missing, too many "
+                f"or of another shape, first {wrong[0]}; give the file of a Swin of this width, depth and window."
             )
         self.load_state_dict(given, strict=False)
 

@@ -48,9 +48,9 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return [bs, h / 2 * w / 2, 2 * dim], sides rounded up, of tokens [bs, h * w, dim]."""
         (h, w), dim = size, x.shape[-1]
-        grid = functional.pad(x.view(-1, h, w, dim), (0, 0, 0, w % 2, 0, h % 2))
+        grid = functional.pad(x.view(-1, h, w, dim), (0, 0, 0, w % 2, 0, h % 2))  # [bs, h, w, dim], sides even
         four = [grid[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        merged = torch.cat(four, -1).view(len(x), -1, 4 * dim)  # [bs, h / 2, w / 2, 4 * dim] -> [bs, h / 2 * w / 2, ...]
+        merged = torch.cat(four, -1).view(len(x), -1, 4 * dim)  # [bs, h / 2 * w / 2, 4 * dim]
         return self.reduction(self.norm(merged))
 
 
@@ -95,14 +95,15 @@ class WindowAttention(nn.Module):
         # [n, tokens, 3 * dim] -> three of [n, heads, tokens, dim / heads]
         query, key, value = self.qkv(x).reshape(count, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         weights = (query * self.scale) @ key.transpose(-2, -1)  # [n, heads, tokens, tokens]
+        # [tokens, tokens, heads]
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)].view(length, length, -1)
-        weights = weights + bias.permute(2, 0, 1).contiguous().unsqueeze(0)
+        weights = weights + bias.permute(2, 0, 1).contiguous().unsqueeze(0)  # [1, heads, tokens, tokens]
         if mask is not None:
-            # [bs, num_windows, heads, tokens, tokens], and back to [n, heads, tokens, tokens]
+            # [bs, num_windows, heads, tokens, tokens]
             weights = weights.view(-1, len(mask), self.num_heads, length, length) + mask.unsqueeze(1).unsqueeze(0)
-            weights = weights.view(-1, self.num_heads, length, length)
+            weights = weights.view(-1, self.num_heads, length, length)  # [n, heads, tokens, tokens]
         weights = self.attn_drop(self.softmax(weights))
-        x = (weights @ value).transpose(1, 2).reshape(count, length, dim)
+        x = (weights @ value).transpose(1, 2).reshape(count, length, dim)  # [n, heads, tokens, ...] -> [n, tokens, dim]
         return self.proj_drop(self.proj(x))
 
 
@@ -196,17 +197,19 @@ class SwinBlock(nn.Module):
 
     def _attended(self, x: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
         (h, w), dim = size, x.shape[-1]
+        # [bs, h, w, dim], to whole windows
         grid = functional.pad(x.view(-1, h, w, dim), (0, 0, 0, -w % self.window, 0, -h % self.window))
         padded = grid.shape[1:3]
         if self.shift:
             grid = torch.roll(grid, shifts=(-self.shift, -self.shift), dims=(1, 2))
+        # [bs * num_windows, tokens, dim]
         windows = self.attn(partition(grid, self.window).flatten(1, 2), mask if self.shift else None)
         grid = _joined(windows, self.window, padded)
         if self.shift:
             grid = torch.roll(grid, shifts=(self.shift, self.shift), dims=(1, 2))
         if padded != (h, w):
             grid = grid[:, :h, :w].contiguous()
-        return grid.view(-1, h * w, dim)
+        return grid.view(-1, h * w, dim)  # [bs, h, w, dim] -> [bs, h * w, dim]
 
 
 class RecomputedBlock(Recomputed, SwinBlock):
@@ -216,7 +219,7 @@ class RecomputedBlock(Recomputed, SwinBlock):
 def partition(grid: Tensor, window: int) -> Tensor:
     """Return windows [bs * num_windows, window, window, c] of a grid [bs, h, w, c] with sides that it divides."""
     _, h, w, c = grid.shape
-    parts = grid.view(-1, h // window, window, w // window, window, c)
+    parts = grid.view(-1, h // window, window, w // window, window, c)  # [bs, rows, window, columns, window, c]
     return parts.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, window, window, c)
 
 
@@ -234,7 +237,7 @@ def shift_mask(size: tuple[int, int], window: int, device: torch.device) -> Tens
     regions = torch.zeros(1, h, w, 1, device=device)
     for number, (rows, columns) in enumerate((rows, columns) for rows in parts for columns in parts):
         regions[:, rows, columns] = number
-    tokens = partition(regions, window).view(-1, window * window)
+    tokens = partition(regions, window).view(-1, window * window)  # [num_windows, tokens]
     differ = tokens.unsqueeze(1) != tokens.unsqueeze(2)
     return torch.zeros_like(differ, dtype=regions.dtype).masked_fill(differ, -100.0)
 
@@ -242,8 +245,9 @@ def shift_mask(size: tuple[int, int], window: int, device: torch.device) -> Tens
 def _joined(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
     """Return the grid [bs, h, w, c] of windows [bs * num_windows, window ** 2, c]."""
     h, w = size
+    # [bs, rows, columns, window, window, c] -> [bs, rows, window, columns, window, c]
     parts = windows.view(-1, h // window, w // window, window, window, windows.shape[-1])
-    return parts.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, h, w, windows.shape[-1])
+    return parts.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, h, w, windows.shape[-1])  # [bs, h, w, c]
 
 
 def _relative_positions(window: int) -> Tensor:

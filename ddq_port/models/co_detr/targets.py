@@ -85,6 +85,7 @@ def of_denoising(
     for boxes, objects, meta in zip(bbox_preds, batch_gt_instances, batch_img_metas):
         which = torch.arange(len(objects), device=boxes.device).repeat(num_groups, 1)  # [num_groups, n]
         starts = group * torch.arange(num_groups, device=boxes.device)[:, None]
+        # [num_groups * n] each
         images.append(_of_image(objects, meta, boxes, (starts + which).flatten(), which.flatten(), num_classes))
     return _joined(images)
 

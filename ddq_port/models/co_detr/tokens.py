@@ -50,7 +50,7 @@ def encodings(positions: Sequence[Tensor], level_embeds: Tensor) -> Tensor:
         positions: per level [bs, dim, h, w].
         level_embeds: [num_levels, dim].
     """
-    return torch.cat(
+    return torch.cat(  # per level [bs, dim, h, w] -> [bs, h * w, dim]
         [level.flatten(2).transpose(1, 2) + embed.view(1, 1, -1) for level, embed in zip(positions, level_embeds)], 1
     )
 
@@ -71,7 +71,7 @@ def reference_points(tokens: Tokens) -> Tensor:
     for level, (h, w, ys, xs) in enumerate(_grids(tokens.shapes, 0.5)):
         ys = ys.reshape(-1)[None] / (tokens.valid_ratios[:, None, level, 1] * h)  # [bs, h * w]
         xs = xs.reshape(-1)[None] / (tokens.valid_ratios[:, None, level, 0] * w)
-        centres.append(torch.stack((xs, ys), -1))
+        centres.append(torch.stack((xs, ys), -1))  # [bs, h * w, 2]
     # [bs, num_tokens, 1, 2] * [bs, 1, num_levels, 2]
     return torch.cat(centres, 1)[:, :, None] * tokens.valid_ratios[:, None]
 
@@ -86,8 +86,9 @@ def proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:
     boxes, bs = [], len(tokens.padding)
     for level, (h, w, ys, xs) in enumerate(_grids(tokens.shapes, 0.0)):
         start = int(tokens.starts[level])
-        inside = ~tokens.padding[:, start : start + h * w].view(bs, h, w)
-        extent = torch.stack([inside[:, 0].sum(1), inside[:, :, 0].sum(1)], 1).view(bs, 1, 1, 2)  # (w, h) in tokens
+        inside = ~tokens.padding[:, start : start + h * w].view(bs, h, w)  # [bs, h * w] -> [bs, h, w]
+        # (w, h) in tokens, [bs, 1, 1, 2]
+        extent = torch.stack([inside[:, 0].sum(1), inside[:, :, 0].sum(1)], 1).view(bs, 1, 1, 2)
         centres = (torch.stack([xs, ys], -1)[None].expand(bs, -1, -1, -1) + 0.5) / extent  # [bs, h, w, 2]
         sides = torch.ones_like(centres) * 0.05 * (2.0**level)
         boxes.append(torch.cat((centres, sides), -1).view(bs, -1, 4))  # [bs, h * w, 4]
@@ -103,7 +104,7 @@ def box_encoding(boxes: Tensor, dim: int) -> Tensor:
     index = torch.arange(dim, dtype=torch.float32, device=boxes.device)
     wavelengths = 10000 ** (2 * (index // 2) / dim)
     angles = (boxes.sigmoid() * (2 * math.pi))[:, :, :, None] / wavelengths  # [bs, n, 4, dim]
-    # sine and cosine of each pair of places lie side by side
+    # sine and cosine of each pair of places lie side by side: [bs, n, 4, dim / 2, 2] -> [bs, n, 4 * dim]
     return torch.stack((angles[:, :, :, 0::2].sin(), angles[:, :, :, 1::2].cos()), dim=4).flatten(2)
 
 
@@ -119,4 +120,4 @@ def _valid_ratio(mask: Tensor) -> Tensor:
     """Return the parts (of width, of height) [bs, 2] of a mask [bs, h, w] that are inside of the image."""
     h, w = mask.shape[-2:]
     heights, widths = torch.sum(~mask[:, :, 0], 1), torch.sum(~mask[:, 0, :], 1)
-    return torch.stack([widths.float() / w, heights.float() / h], -1)
+    return torch.stack([widths.float() / w, heights.float() / h], -1)  # [bs, 2]

@@ -1,4 +1,4 @@
-"""Transformers of Co-Deformable-DETR and Co-DINO: an encoder, the choice of queries, and a decoder for several heads."""
+"""Transformers of Co-Deformable-DETR and Co-DINO: encoder, choice of queries, a decoder that serves several heads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ class _CoTransformer(BaseModule):
         encoder: config.
         decoder: config.
         num_feature_levels: how many levels there are.
-        two_stage_num_proposals: how many tokens become queries.
         num_co_heads: how many further heads give queries in training.
         with_coord_feat: such queries are given features, too.
     """
@@ -71,7 +70,6 @@ class _CoTransformer(BaseModule):
         encoder: dict,
         decoder: dict,
         num_feature_levels: int = 4,
-        two_stage_num_proposals: int = 300,
         num_co_heads: int = 1,
         with_coord_feat: bool = True,
     ) -> None:
@@ -79,15 +77,15 @@ class _CoTransformer(BaseModule):
         self.encoder = MODELS.build(encoder)
         self.decoder = MODELS.build(decoder)
         self.embed_dims = self.encoder.embed_dims
-        self.two_stage_num_proposals = two_stage_num_proposals
         self.with_coord_feat = with_coord_feat
         dim = self.embed_dims
         self.level_embeds = nn.Parameter(torch.empty(num_feature_levels, dim))
         self.enc_output = nn.Linear(dim, dim)
         self.enc_output_norm = nn.LayerNorm(dim)
         self._init_queries()
-        self._init_co_heads(num_co_heads, self._positive_width())
-        if with_coord_feat:
+        if num_co_heads:
+            self._init_co_heads(num_co_heads, self._positive_width())
+        if num_co_heads and with_coord_feat:
             self.pos_feats_trans = nn.ModuleList([nn.Linear(dim, dim) for _ in range(num_co_heads)])
             self.pos_feats_norm = nn.ModuleList([nn.LayerNorm(dim) for _ in range(num_co_heads)])
 
@@ -176,7 +174,7 @@ class _CoTransformer(BaseModule):
 
 def rows_of(tensor: Tensor, index: Tensor) -> Tensor:
     """Return rows ``index`` [bs, n] of ``tensor`` [bs, num_tokens, c] as [bs, n, c]."""
-    return torch.gather(tensor, 1, index.unsqueeze(-1).repeat(1, 1, tensor.shape[-1]))
+    return torch.gather(tensor, 1, index.unsqueeze(-1).repeat(1, 1, tensor.shape[-1]))  # index as [bs, n, c]
 
 
 @MODELS.register_module()
@@ -184,14 +182,12 @@ class CoDeformableDetrTransformer(_CoTransformer):
     """The transformer of Co-Deformable-DETR, in two stages.
 
     Args:
-        mixed_selection: the content of queries is learned; otherwise it follows from their boxes.
         wide_head_embedding: of each further head, ``embed_dims`` numbers are learned. The official code means to but
             learns one, for the arguments of its embedding are in the wrong order; so do its checkpoints.
         options: as of the base class.
     """
 
-    def __init__(self, mixed_selection: bool = True, wide_head_embedding: bool = False, **options: Any) -> None:
-        self.mixed_selection = mixed_selection
+    def __init__(self, wide_head_embedding: bool = False, **options: Any) -> None:
         self.wide_head_embedding = wide_head_embedding
         super().__init__(**options)
 
@@ -211,7 +207,7 @@ class CoDeformableDetrTransformer(_CoTransformer):
         features: Sequence[Tensor],
         masks: Sequence[Tensor],
         positions: Sequence[Tensor],
-        query_embed: Tensor | None,
+        query_embed: Tensor,
         reg_branches: nn.ModuleList,
         cls_branches: nn.ModuleList,
     ) -> DeformableOutput:
@@ -221,22 +217,20 @@ class CoDeformableDetrTransformer(_CoTransformer):
             features: per level [bs, dim, h, w].
             masks: per level [bs, h, w] bool, True outside of the image.
             positions: per level [bs, dim, h, w].
-            query_embed: [num_queries, dim], the content of queries; None without mixed selection.
+            query_embed: [num_queries, dim], the content of queries; their places follow from boxes ("mixed selection").
             reg_branches: of the decoder's layers, then of the encoder.
             cls_branches: likewise.
         """
         tokens = flattened(features, masks)
         memory = self.encode(tokens, positions)
         scores, boxes = self.token_predictions(memory, tokens, cls_branches[-1], reg_branches[-1])
-        count = self.two_stage_num_proposals if query_embed is None else len(query_embed)
         # the classes of a proposal are not trained: its first logit tells objects from background
-        chosen = rows_of(boxes, torch.topk(scores[..., 0], count, dim=1)[1]).detach()
+        chosen = rows_of(boxes, torch.topk(scores[..., 0], len(query_embed), dim=1)[1]).detach()
         reference = chosen.sigmoid()
         encoding = self.pos_trans_norm(self.pos_trans(box_encoding(chosen, self.embed_dims // 2)))
         # [bs, num_queries, 2 * dim] -> twice [bs, num_queries, dim]
-        query_pos, query = torch.split(encoding, self.embed_dims, dim=2)
-        if query_embed is not None:
-            query = query_embed.unsqueeze(0).expand(len(memory), -1, -1)
+        query_pos, _ = torch.split(encoding, self.embed_dims, dim=2)
+        query = query_embed.unsqueeze(0).expand(len(memory), -1, -1)  # [bs, num_queries, dim]
         rows = memory.permute(1, 0, 2)  # [bs, num_tokens, dim] -> [num_tokens, bs, dim]
         states, references = self.decode(
             query,
@@ -279,7 +273,7 @@ class CoDeformableDetrTransformer(_CoTransformer):
             query_pos = query_pos + self.head_pos_embed.weight[head]
         states, references = self.decode(
             query,
-            tokens.features.permute(1, 0, 2),
+            tokens.features.permute(1, 0, 2),  # [bs, num_tokens, dim] -> [num_tokens, bs, dim]
             tokens,
             query_pos=query_pos.permute(1, 0, 2),
             reference_points=boxes,
@@ -294,8 +288,13 @@ class CoDinoTransformer(_CoTransformer):
     """The transformer of Co-DINO.
 
     Args:
+        two_stage_num_proposals: how many tokens become queries.
         options: as of the base class.
     """
+
+    def __init__(self, two_stage_num_proposals: int = 900, **options: Any) -> None:
+        self.two_stage_num_proposals = two_stage_num_proposals
+        super().__init__(**options)
 
     def _init_queries(self) -> None:
         self.query_embed = nn.Embedding(self.two_stage_num_proposals, self.embed_dims)
@@ -372,6 +371,5 @@ class CoDinoTransformer(_CoTransformer):
         query = self.box_queries(boxes, head)
         if self.with_coord_feat:
             query = query + self.feature_queries(box_features, head)
-        return self.decode(
-            query, tokens.features.permute(1, 0, 2), tokens, reference_points=boxes, reg_branches=reg_branches
-        )
+        memory = tokens.features.permute(1, 0, 2)  # [bs, num_tokens, dim] -> [num_tokens, bs, dim]
+        return self.decode(query, memory, tokens, reference_points=boxes, reg_branches=reg_branches)

@@ -50,7 +50,6 @@ model = dict(
         num_query=300,
         num_classes=_classes,
         sync_cls_avg_factor=True,
-        mixed_selection=True,
         transformer=dict(
             type="ddq_port.CoDeformableDetrTransformer",
             num_co_heads=2,

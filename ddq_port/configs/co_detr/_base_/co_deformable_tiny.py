@@ -1,5 +1,5 @@
-# Co-Deformable-DETR at a small width: every part of the r50 model, a ResNet-50 of 4 channels, few layers. Both cases of a
-# further head occur: more positive boxes than become queries, and fewer.
+# Co-Deformable-DETR at a small width: every part of the r50 model, a ResNet-50 of 4 channels, few layers. Both cases of
+# a further head occur: more positive boxes than become queries, and fewer.
 _base_ = ["co_deformable.py"]
 
 _classes, _dim, _samples = 3, 64, 48

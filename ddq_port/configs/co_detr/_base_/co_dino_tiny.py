@@ -1,5 +1,5 @@
-# Co-DINO at a small width: every part of the r50 model, a ResNet-50 of 4 channels, few layers. Both cases of a further head
-# occur: more positive boxes than become queries, and fewer.
+# Co-DINO at a small width: every part of the r50 model, a ResNet-50 of 4 channels, few layers. Both cases of a further
+# head occur: more positive boxes than become queries, and fewer.
 _base_ = ["co_dino.py"]
 
 _classes, _dim, _samples = 3, 64, 48
