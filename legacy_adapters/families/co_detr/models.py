@@ -16,6 +16,10 @@ NEW = Side("ddq_port", Path(co_detr.__file__).parent / "new.py", packages=("ddq_
 _SMALL_SIZES = ((93, 115), (131, 121), (77, 157))
 _FULL_SIZES = ((331, 397), (401, 467), (289, 499))
 
+_DINO, _SWIN = "co_dino/co_dino_5scale_r50_1x_coco", "co_dino/co_dino_5scale_swin_large_1x_coco"
+_DEFORMABLE = "co_deformable_detr/co_deformable_detr_r50_1x_coco"
+_RESNET = "without_downloads"
+
 CLASS_ROWS = {
     "query_head.cls_branches.*.weight": LINEAR,
     "query_head.cls_branches.*.bias": PRIOR,
@@ -45,13 +49,10 @@ def _variant(
         legacy=dict(config=f"projects/configs/{legacy}.py", overrides=files),
         new=dict(config=str(configs.path(f"co_detr/{new}"))),
         sizes=sizes,
-        settings=dict(denoising=denoising),
+        settings=dict(denoising=denoising, swin=legacy == _SWIN),
     )
 
 
-_DINO, _SWIN = "co_dino/co_dino_5scale_r50_1x_coco", "co_dino/co_dino_5scale_swin_large_1x_coco"
-_DEFORMABLE = "co_deformable_detr/co_deformable_detr_r50_1x_coco"
-_RESNET = "without_downloads"
 VARIANTS = (
     _variant("co_dino_5scale_r50", _DINO, "co-dino-5scale_r50_8xb2-12e_coco", _FULL_SIZES, _RESNET),
     _variant("co_dino_4scale_r50", _DINO, "co-dino-4scale_r50_8xb2-12e_coco", _FULL_SIZES, _RESNET, "co_dino_4scale"),
