@@ -33,8 +33,8 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the stage's tokens [bs, h * w, dim] and those of the next stage.
+    def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, int, int, Tensor, int, int]:
+        """Return the stage's tokens [bs, h * w, dim], h and w, and the same of the next stage.
 
         Args:
             x: tokens [bs, h * w, dim].
@@ -43,7 +43,9 @@ class Stage(nn.Module):
         mask = shift_mask(size, self.window, x.device)
         for block in self.blocks:
             x = block(x, mask, size)
-        return x, x if self.downsample is None else self.downsample(x, size)
+        if self.downsample is None:
+            return x, *size, x, *size
+        return x, *size, self.downsample(x, size), (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 @MODELS.register_module()
@@ -153,16 +155,15 @@ class SwinTransformerV1(BaseModule):
             x: images [bs, 3, h, w].
         """
         x = self.patch_embed(x)
-        size = x.shape[-2:]
+        h, w = x.shape[-2:]
         x = self.pos_drop(x.flatten(2).transpose(1, 2))  # [bs, dim, h, w] -> [bs, h * w, dim]
         outputs = []
         for number, stage in enumerate(self.layers):
-            rows, x = stage(x, tuple(size))
+            rows, *size, x, h, w = stage(x, (h, w))
             if number in self.out_indices:
                 rows = getattr(self, f"norm{number}")(rows)
                 # [bs, h * w, dim] -> [bs, dim, h, w]
                 outputs.append(rows.view(-1, *size, rows.shape[-1]).permute(0, 3, 1, 2).contiguous())
-            size = [(side + 1) // 2 for side in size]
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> SwinTransformerV1:

@@ -7,7 +7,7 @@ from pathlib import Path
 from legacy_adapters.family import Family, Side
 from legacy_adapters.targets.co_detr.checkout import CHECKOUT
 
-from .exclusions import ALIASES, exclusions
+from .exclusions import ALIASES, EXCLUSIONS
 from .models import CLASS_ROWS, NEW, VARIANTS
 from .rules import rules
 from .seeding import SEEDING
@@ -18,7 +18,7 @@ FAMILY = Family(
     legacy=Side("the official code", Path("legacy.py"), checkout=CHECKOUT),
     new=NEW,
     rules=rules,
-    exclusions=exclusions,
+    exclusions=EXCLUSIONS,
     aliases=ALIASES,
     class_rows=CLASS_ROWS,
     markers=("query_head.cls_branches.0.weight", "roi_head.0.bbox_head.fc_cls.weight", "bbox_head.0.atss_cls.weight"),

@@ -49,7 +49,7 @@ def _variant(
         legacy=dict(config=f"projects/configs/{legacy}.py", overrides=files),
         new=dict(config=str(configs.path(f"co_detr/{new}"))),
         sizes=sizes,
-        settings=dict(denoising=denoising, swin=legacy == _SWIN),
+        settings=dict(denoising=denoising),
     )
 
 
