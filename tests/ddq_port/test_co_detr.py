@@ -52,7 +52,7 @@ def model(name: str) -> nn.Module:
 
 def batch(objects: tuple[int, ...] = (3, 2)) -> Batch:
     """Return two images of different sizes."""
-    return seeded_batch([(64, 96), (48, 64)], seed=0, num_classes=3, objects=objects, divisor=1)
+    return seeded_batch([(32, 48), (24, 32)], seed=0, num_classes=3, objects=objects, divisor=1)
 
 
 @pytest.mark.parametrize(("name", "count"), [(DINO, 47), (DEFORMABLE, 38)])
@@ -116,11 +116,11 @@ def test_padding_that_counts_as_image_reaches_all_heads_and_not_the_callers_samp
     samples = mmdet3.data_samples(images, True)
     without_masks = built(DINO, with_attn_mask=False).eval()
     own, whole = mmdet3.predict(built(DINO).eval(), images), without_masks.predict(images.images, samples)
-    assert [sample.img_shape for sample in samples] == [(64, 96), (48, 64)]
+    assert [sample.img_shape for sample in samples] == [(32, 48), (24, 32)]
     assert torch.equal(own[0]["bboxes"], whole[0].pred_instances.bboxes)  # the larger image has no padding
     assert not torch.equal(own[1]["bboxes"], whole[1].pred_instances.bboxes)
     without_masks.train().loss(images.images, samples)
-    assert [sample.img_shape for sample in samples] == [(64, 96), (48, 64)]
+    assert [sample.img_shape for sample in samples] == [(32, 48), (24, 32)]
     as_public_port = built(DINO, with_attn_mask=False, padding_is_image=False).eval()
     assert torch.equal(mmdet3.predict(as_public_port, images)[1]["bboxes"], own[1]["bboxes"])
 
@@ -269,8 +269,8 @@ def test_swin_is_mmdets_swin_under_other_names() -> None:
     theirs.eval()
     for parameter in mine.parameters():
         nn.init.normal_(parameter, std=0.3)
-    weights = {f"backbone.{name}": value for name, value in mine.state_dict().items()}
-    theirs.load_state_dict({name.removeprefix("backbone."): v for name, v in swin_converter(weights).items()})
+    weights = swin_converter(mine.state_dict())
+    theirs.load_state_dict({name.removeprefix("backbone."): value for name, value in weights.items()})
     image = torch.rand(2, 3, 50, 70)
     for one, other in zip(mine(image), theirs(image)):
         assert one.shape == other.shape
