@@ -65,4 +65,5 @@ VARIANTS = (
     _variant(
         "tiny_co_dino_swin", _SWIN, "co-dino-5scale_tiny-swin", _SMALL_SIZES, "tiny_co_dino", "tiny_co_dino_swin"
     ),
+    _variant("tiny_co_dino_lsj", _DINO, "co-dino-5scale_tiny-lsj", _SMALL_SIZES, "tiny_co_dino", "lsj"),
 )
