@@ -17,7 +17,6 @@ from ..ddq_main.bench import MISSED, NAMED, Bench
 from ..models import weights_of
 from ..warm.execute import use_forks
 from .catalogue import ALL
-from .faults_queries import DINO
 
 ADAPTER = Path(__file__).with_name("adapter.py")
 #: Least share that must be named.
@@ -55,7 +54,7 @@ def main(names: list[str]) -> int:
 
 
 def _bench(made: Path, repo: str, variant: str, of_zero_scores: bool) -> Bench:
-    """Make the bench of a small model; images of two shapes, the second with more objects."""
+    """Make the bench of a small model, on images of two shapes; the second one has more objects."""
     name, checkpoint = variant, None
     if of_zero_scores:
         name, checkpoint = f"{variant}_zero", made / "zero.safetensors"
@@ -63,7 +62,7 @@ def _bench(made: Path, repo: str, variant: str, of_zero_scores: bool) -> Bench:
         for layer in range(3):
             weights[f"query_head.cls_branches.{layer}.bias"][:] = -200.0
         save_file(weights, checkpoint)
-    sizes = ((61, 93), (83, 77)) if variant == DINO else ((61, 93), (48, 70))
+    sizes = ((48, 70), (61, 57))
     return Bench("co_detr", made / name, Path(repo), sizes=sizes, variant=variant, adapter=ADAPTER, checkpoint=checkpoint)
 
 
