@@ -162,6 +162,7 @@ def test_duplicates_are_looked_for_among_all_queries_or_among_as_many_as_are_wan
 
 def test_scores_of_zero_are_dropped_unless_they_are_to_be_kept() -> None:
     assert found({}) == [0.88]
+    assert found(dict(score_thr=0.99)) == []
     assert found(dict(max_per_img=3), with_nms=False) == [0.88, 0.73]
     assert found(dict(max_per_img=3, keep_zero_scores=True), with_nms=False) == [0.88, 0.73, 0.0]
 
