@@ -85,7 +85,7 @@ class CoDETR(BaseDetector):
         served = query_head["transformer"].get("num_co_heads", 1)
         if with_pos_coord and served < count - 1:
             raise ValueError(
-                f"query_head.transformer.num_co_heads is {served}; expected {count - 1}, as many as roi_head and bbox_head."
+                f"query_head.transformer.num_co_heads is {served}; expected {count - 1}, as roi_head and bbox_head have."
             )
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
@@ -193,7 +193,7 @@ def _check_numbers(count: int, given: dict[str, list], has_rpn: bool, has_roi_he
     for name, configs in given.items():
         if len(configs) != count:
             raise ValueError(
-                f"model.{name} is for {len(configs)} heads; expected {count}: query_head, each roi_head, each bbox_head."
+                f"model.{name} is for {len(configs)} heads; expected {count}: query_head, all roi_head, all bbox_head."
             )
     if has_rpn != has_roi_head:
         raise ValueError("model has only one of rpn_head and roi_head; expected both or neither.")
