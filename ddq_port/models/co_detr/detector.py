@@ -85,7 +85,7 @@ class CoDETR(BaseDetector):
         served = query_head["transformer"].get("num_co_heads", 1)
         if with_pos_coord and served < count - 1:
             raise ValueError(
-                f"query_head.transformer.num_co_heads is {served}; expected {count - 1}, as roi_head and bbox_head have."
+                f"query_head.transformer.num_co_heads is {served}; expected {count - 1}, for roi_head and bbox_head."
             )
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
