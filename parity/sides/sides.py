@@ -21,7 +21,8 @@ from converters.carrying import parts
 from converters.options import Options
 from converters.reading import checkpoint
 from converters.rules import detect, engine
-from converters.rules.layout import Layout, class_counts
+from converters.rules.class_rows import class_counts
+from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping as NameMapping
 from converters.rules.ports import Port
 from legacy_adapters import registry

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from legacy_adapters.family import Family, Side
 from legacy_adapters.targets.co_detr.checkout import CHECKOUT
+from legacy_adapters.targets.co_detr.rules import CLASS_ROWS, MARKERS
+from legacy_adapters.targets.co_detr.seeding import SEEDING
 
 from .exclusions import ALIASES, EXCLUSIONS
-from .models import CLASS_ROWS, NEW, VARIANTS
+from .models import NEW, VARIANTS
 from .rules import rules
-from .seeding import SEEDING
 
 FAMILY = Family(
     name="co_detr",
@@ -21,7 +22,7 @@ FAMILY = Family(
     exclusions=EXCLUSIONS,
     aliases=ALIASES,
     class_rows=CLASS_ROWS,
-    markers=("query_head.cls_branches.0.weight", "roi_head.0.bbox_head.fc_cls.weight", "bbox_head.0.atss_cls.weight"),
+    markers=MARKERS,
     seeding=SEEDING,
     batch_divisor=1,
     layouts=Path("layouts"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddq_port import configs
-from legacy_adapters.family import LINEAR, NORMAL, PRIOR, Side, Variant
+from legacy_adapters.family import Side, Variant
 from legacy_adapters.ground.packages import MMDET
 from legacy_adapters.targets import co_detr
 
@@ -14,20 +14,11 @@ NEW = Side("ddq_port", Path(co_detr.__file__).parent / "new.py", packages=("ddq_
 
 #: No image is the largest, the first neither the highest nor the widest; no side is a multiple of a stride.
 _SMALL_SIZES = ((93, 115), (131, 121), (77, 157))
-_FULL_SIZES = ((331, 397), (401, 467), (289, 499))
+_FULL_SIZES = ((193, 227), (231, 211), (165, 249))
 
 _DINO, _SWIN = "co_dino/co_dino_5scale_r50_1x_coco", "co_dino/co_dino_5scale_swin_large_1x_coco"
 _DEFORMABLE = "co_deformable_detr/co_deformable_detr_r50_1x_coco"
 _RESNET = "without_downloads"
-
-CLASS_ROWS = {
-    "query_head.cls_branches.*.weight": LINEAR,
-    "query_head.cls_branches.*.bias": PRIOR,
-    "query_head.dn_generator.label_embedding.weight": NORMAL,
-    "query_head.label_embedding.weight": NORMAL,
-    "bbox_head.*.atss_cls.weight": LINEAR,
-    "bbox_head.*.atss_cls.bias": PRIOR,
-}
 
 
 def _variant(
@@ -65,4 +56,5 @@ VARIANTS = (
     _variant(
         "tiny_co_dino_swin", _SWIN, "co-dino-5scale_tiny-swin", _SMALL_SIZES, "tiny_co_dino", "tiny_co_dino_swin"
     ),
+    _variant("tiny_co_dino_lsj", _DINO, "co-dino-5scale_tiny-lsj", _SMALL_SIZES, "tiny_co_dino", "lsj"),
 )
