@@ -108,7 +108,8 @@ class Comparison:
 
 
 def compare_all(
-    legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance, evidence: Evidence | None = None
+    legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance, evidence: Evidence | None = None,
+    known: dict[tuple, Comparison] | None = None,
 ) -> Iterator[Comparison]:
     """Compare pair by pair; identical tensors are told by their digests and not read.
 
@@ -120,11 +121,13 @@ def compare_all(
         pairs: of their records.
         tolerance: what counts as equal.
         evidence: for ``derived``.
+        known: what earlier calls with these recordings, tolerance and evidence measured; what this one measures is added,
+            so that recordings that are paired several times are read once.
 
     Raises:
         TraceError: if a tensor cannot be read or is not what was recorded.
     """
-    pairs = tuple(pairs)
+    pairs, known = tuple(pairs), {} if known is None else known
     work, decisions = {}, Decisions(legacy, new, evidence)
     layers = None if evidence is None else Layers(pairs, evidence)
     same = {id(pair) for pair in pairs if _is_same(legacy, new, pair)}
@@ -132,7 +135,12 @@ def compare_all(
         if id(pair) not in same:
             compare = partial(_compare_one, legacy, new, pair, tolerance, evidence, decisions, layers)
             work.setdefault(_work_of(pair, evidence), compare)
-    results = {key: compare() for key, compare in work.items()}
+    results = {}
+    for key, compare in work.items():
+        asked = layers.asked if layers is not None else 0
+        results[key] = known[key] if key in known else compare()
+        if layers is None or layers.asked == asked:  # else it depends on how the other records are paired
+            known[key] = results[key]
     for pair in pairs:
         if id(pair) in same:
             yield Comparison(pair, True, True, None)
@@ -181,7 +189,7 @@ def _is_one_number(pair: Pair, new: Trace) -> bool:
 def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
     """Return what two pairs have in common whose comparison is the same."""
     if evidence is not None:
-        return pair.new.key
+        return pair.legacy.key, pair.legacy.digest, pair.new.key
     return pair.legacy.digest, pair.new.digest, _is_setting(pair.new)
 
 

@@ -27,9 +27,13 @@ class Layers:
     Args:
         pairs: of all records.
         evidence: has their values.
+
+    Attributes:
+        asked: how often a size was asked for.
     """
 
     def __init__(self, pairs: Iterable[Pair], evidence: Evidence) -> None:
+        self.asked = 0
         self._evidence = evidence
         self._pairs: dict[tuple[str, frozenset[Kind]], list[tuple[str, Pair]]] = defaultdict(list)
         self._sizes: dict[Pair, float] = {}
@@ -46,6 +50,7 @@ class Layers:
         Args:
             record: of the new side; a gradient for what follows from one.
         """
+        self.asked += 1
         kinds = _alike(record)
         path, candidates = _module(record), [] if kinds is None else self._pairs.get((record.phase, kinds), [])
         while candidates:

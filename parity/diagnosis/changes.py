@@ -152,7 +152,7 @@ def _factors(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diag
             continue
         if not all(_are_of_many_sizes(row, _ELEMENTS_FOR_ONE) for row in one[:256]):
             continue
-        text = f"the legacy side's numbers times a factor for each index of axis {axis}: {_list(factors)}"
+        text = f"the legacy side's numbers times a factor for each index of axis {axis}: {_list(factors, 1.0)}"
         yield scene.diagnosis(DiagnosisKind.FACTOR, text, residual, _SEVERAL + min(len(one), 1000) // 100)
 
 
@@ -168,7 +168,7 @@ def _offsets(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diag
             continue
         if not all(_is_spread(row) for row in one[:256]):
             continue
-        text = f"the legacy side's numbers plus an offset for each index of axis {axis}: {_list(offsets)}"
+        text = f"the legacy side's numbers plus an offset for each index of axis {axis}: {_list(offsets, 0.0)}"
         yield scene.diagnosis(DiagnosisKind.OFFSET, text, residual, _SEVERAL + min(len(one), 1000) // 100)
 
 
@@ -177,7 +177,12 @@ def _is_spread(row: np.ndarray) -> bool:
     return len(np.unique(row)) >= _ELEMENTS_FOR_ONE and np.ptp(row) > 0.01 * float(np.abs(row).max())
 
 
-def _list(values: np.ndarray) -> str:
+def _list(values: np.ndarray, neutral: float) -> str:
+    """List the first values; where most change nothing, as the ``neutral`` one does, those that do."""
+    changing = np.flatnonzero(values != neutral)
+    if len(changing) <= min(_MOST_SHOWN, len(values) // 2):
+        shown = ", ".join(f"{said(float(values[index]))} at index {index}" for index in changing)
+        return f"{shown}, {said(neutral)} at the others"
     shown = ", ".join(said(float(value)) for value in values[:_MOST_SHOWN])
     return shown if len(values) <= _MOST_SHOWN else f"{shown} ..."
 

@@ -89,8 +89,12 @@ def case_of(
     tolerance: Tolerance,
     evidence: Evidence | None,
     keys: Mapping[Key, Key] | None,
+    known: dict[tuple, Comparison],
 ) -> Case:
-    """Pair and compare what can be judged of two recordings; arguments as of :func:`judge`."""
+    """Pair and compare what can be judged of two recordings.
+
+    Arguments as of :func:`.verdict.judge`, ``known`` as of :func:`~parity.comparing.compare.compare_all`.
+    """
     legacy = in_new_form(_as_probed(legacy, new), mapping)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
@@ -105,7 +109,7 @@ def case_of(
     pairing = pair(ours, theirs, mapping, exclusions, likeness, keys, changed, turned, enclosed)
     if stop is not None:
         pairing = until_stop(pairing, new)
-    compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence)
+    compared = compare_all(legacy, new, pairing.pairs, tolerance, evidence, known)
     counterparts = Counterparts.of(legacy, new, mapping)
     comparisons = counterparts.with_own_scopes(drawn_alike(compared, legacy.coverage, new.coverage, mapping))
     comparisons = with_givers(comparisons, ours, theirs)

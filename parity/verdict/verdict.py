@@ -150,7 +150,8 @@ def _with_containers(
     evidence: Evidence | None, keys: Mapping[Key, Key] | None,
 ) -> Verdict:
     """Judge; where the sides part, take modules that hold the same parameters for one."""
-    verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys)
+    known: dict[tuple, Comparison] = {}
+    verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys, known)
     if keys is not None or verdict.outcome == MATCH or not verdict.comparisons:
         return verdict
     legacy = in_new_form(legacy, mapping)
@@ -159,7 +160,7 @@ def _with_containers(
         if not tried:
             break
         with_containers = replace(mapping, containers=tried)
-        other = _judged(legacy, new, with_containers, exclusions, tolerance, evidence, keys)
+        other = _judged(legacy, new, with_containers, exclusions, tolerance, evidence, keys, known)
         wrong = contradicted(other.comparisons, tried, mapping)
         if not wrong:
             is_new = other.outcome == MISMATCH and verdict.outcome != MISMATCH
@@ -170,10 +171,10 @@ def _with_containers(
 
 def _judged(
     legacy: Recording, new: Trace, mapping: NameMapping, exclusions: tuple[Exclusion, ...], tolerance: Tolerance,
-    evidence: Evidence | None, keys: Mapping[Key, Key] | None,
+    evidence: Evidence | None, keys: Mapping[Key, Key] | None, known: dict[tuple, Comparison],
 ) -> Verdict:
-    """Judge by the names that ``mapping`` gives; arguments as of :func:`judge`."""
-    case = case_of(legacy, new, mapping, exclusions, tolerance, evidence, keys)
+    """Judge by the names that ``mapping`` gives; arguments as of :func:`judge` and :func:`.case.case_of`."""
+    case = case_of(legacy, new, mapping, exclusions, tolerance, evidence, keys, known)
     initial = initial_differences(case.legacy.coverage, case.new.coverage, mapping, case.comparisons)
     touched = changed_inputs(case.legacy, case.new) if case.stop is None else None  # a stopped side had no time
     divergence = _divergence(case, initial) or touched

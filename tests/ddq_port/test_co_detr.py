@@ -130,6 +130,9 @@ def test_padding_that_counts_as_image_reaches_all_heads_and_not_the_callers_samp
     [
         (dict(backbone=dict(_delete_=True, type="ViT")), "model.backbone is a ViT"),
         (dict(mask_head=dict(type="FCNMaskHead")), "model has a mask_head"),
+        (dict(train_cfg=[None]), "train_cfg is for 1 heads; expected 3"),
+        (dict(rpn_head=None), "only one of rpn_head and roi_head"),
+        (dict(query_head=dict(transformer=dict(num_co_heads=1))), "num_co_heads is 1; expected 2"),
         (dict(eval_module="three-stage"), "expected one of detr, two-stage, one-stage"),
         (dict(query_head=dict(loss_cls=dict(use_sigmoid=False))), "expected use_sigmoid=True"),
         (dict(query_head=dict(positional_encoding=dict(num_feats=8))), "num_feats is 8; expected 32"),
@@ -162,6 +165,7 @@ def test_duplicates_are_looked_for_among_all_queries_or_among_as_many_as_are_wan
 
 def test_scores_of_zero_are_dropped_unless_they_are_to_be_kept() -> None:
     assert found({}) == [0.88]
+    assert found(dict(score_thr=0.99)) == []
     assert found(dict(max_per_img=3), with_nms=False) == [0.88, 0.73]
     assert found(dict(max_per_img=3, keep_zero_scores=True), with_nms=False) == [0.88, 0.73, 0.0]
 

@@ -98,11 +98,15 @@ _EXPECTED: tuple[tuple[tuple[K, ...], str], ...] = (
 _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.OTHER_RECORD,), """boxes_of_other_image_selected loss_given_samples_in_reverse predict_given_samples_in_reverse
         third_image_has_queries_of_second proposals_not_masked sizes_of_first_batch masks_of_the_first_image
-        results_largest_first memory_of_first_image images_swapped"""),
+        results_largest_first memory_of_first_image images_swapped off_by_one_branch swapped_aux_branch"""),
+    ((K.MOVED,), "window_not_shifted"),
     ((K.FACTOR,), """iou_loss_in_unit_boxes iou_loss_height_first dense_loss_in_unit_boxes dense_sizes_of_first_image
         matched_in_size_of_first_image loss_given_objects_in_units image_scaled_by_place_in_batch
         images_scaled_in_place objects_scaled_in_place detections_in_padded_image"""),
-    ((K.OFFSET,), "norm_remembers_last_call query_map_remembers_last_image convolution_remembers_last_batch"),
+    ((K.EPS,), "crash_in_head_after_encoder crash_in_decoder_after_neck"),
+    ((K.FACTOR,), "crash_in_loss_after_decoder"),
+    ((K.OFFSET,), """one_query_of_one_layer norm_remembers_last_call query_map_remembers_last_image
+        convolution_remembers_last_batch"""),
     ((K.PERMUTATION,), "selection_remembers_last_image draws_used_backwards"),
     ((K.CLAMP,), "anchor_clamped sizes_of_whole_blocks dense_objects_inside_by_a_pixel clipped_by_value"),
     ((K.CONSTANT,), "one_class_for_encoder class_0_without_objects"),

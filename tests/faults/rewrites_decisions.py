@@ -161,7 +161,7 @@ def _losses_in_other_order(self: DDQDETRHead, hidden_states: Tensor, references:
     metas = [sample.metainfo for sample in batch_data_samples]
     logits, boxes = self(hidden_states, references, query_layout)
     start, stop = query_layout.num_denoising, query_layout.num_sparse
-    denoising = head._layer_losses(
+    denoising = head.layer_losses(
         "dn_", zip(*self.loss_dn(logits[:, :, :start], boxes[:, :, :start], gts, metas, dn_meta))
     )
     matching = self._matching_losses(logits[:, :, start:stop], boxes[:, :, start:stop], active_masks, gts, metas)
@@ -170,7 +170,7 @@ def _losses_in_other_order(self: DDQDETRHead, hidden_states: Tensor, references:
         terms = self._dense_losses(logits[lid, :, stop:], boxes[lid, :, stop:], gts, metas)
         dense |= {f"{lid}_aux_{name}": value for name, value in terms.items()}
     aux = self._dense_losses(aux_enc_outputs_class, aux_enc_outputs_coord, gts, metas)
-    encoder = head._named("enc_", self.loss_by_feat_single(enc_outputs_class, enc_outputs_coord, gts, metas))
+    encoder = head.named("enc_", self.loss_by_feat_single(enc_outputs_class, enc_outputs_coord, gts, metas))
     return {**matching, **encoder, **denoising, **dense, **{f"aux_enc_{name}": value for name, value in aux.items()}}
 
 

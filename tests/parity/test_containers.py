@@ -1,9 +1,12 @@
 """Modules that hold the same parameters are taken for one where the sides part, and cause no mismatch."""
 
+from collections import Counter
+
 import pytest
 
 from converters.rules.mapping import Keep, Mapping, Rename
 from legacy_adapters.family import Alias
+from parity.comparing import compare
 from parity.comparing.compare import Tolerance
 from parity.comparing.containers import containers
 from parity.verdict.verdict import MATCH, MISMATCH
@@ -136,3 +139,16 @@ def test_a_block_that_should_not_hand_a_gradient_on_as_it_is_is_blamed(tmp_path)
               for replaced in [Rec("out_grad", "layers.0", 2.0)]]  # fmt: skip
     verdict = judged(tmp_path, legacy, backward("new", 2.0), mapping=MAPPING)
     assert verdict.divergence.where == "net.blocks.0.mlp"
+
+
+def test_recordings_that_are_paired_several_times_are_read_once(tmp_path, monkeypatch):
+    read = Counter()
+
+    def counted(legacy, new, pair, *rest):
+        read[pair.legacy.key, pair.new.key] += 1
+        return compare_one(legacy, new, pair, *rest)
+
+    compare_one = compare._compare_one
+    monkeypatch.setattr(compare, "_compare_one", counted)
+    verdict = judged(tmp_path, forward("legacy"), forward("new", wrong=1), mapping=MAPPING)
+    assert verdict.containers and read and set(read.values()) == {1}

@@ -59,6 +59,7 @@ LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
         (X, X * torch.linspace(0.5, 1.5, 6)[:, None], K.FACTOR, "each index of axis 1: 0.5, 0.7, 0.9, 1.1 ..."),
         (X, X + 0.25, K.OFFSET, "plus 0.25"),
         (X, X + torch.arange(8), K.OFFSET, "each index of axis 2"),
+        (X, X + 0.25 * (torch.arange(8) == 3), K.OFFSET, "each index of axis 2: 0.25 at index 3, 0 at the others"),
         (X, -X, K.SIGN, "other sign"),
         (X > 0, X <= 0, K.INVERTED, "exchanged"),
         (X, X.clamp(-0.5, 0.5), K.CLAMP, "none below -0.5 and none above 0.5"),

@@ -44,7 +44,7 @@ def detections(
     boxes[:, 1::2].clamp_(min=0, max=h)
     if rescale:
         boxes = boxes / boxes.new_tensor(meta["scale_factor"]).repeat(2)
-    if with_nms:
+    if with_nms and len(boxes):  # mmcv's NMS fails without any
         found, keep = batched_nms(boxes, scores, labels, config["nms"])  # [n, 5], its scores may have been lowered
         boxes, scores, labels = found[:most, :4], found[:most, 4], labels[keep][:most]
     return InstanceData(bboxes=boxes, scores=scores, labels=labels)

@@ -48,7 +48,7 @@ class CoDETR(BaseDetector):
         init_cfg: config.
 
     Raises:
-        ValueError: for a mask branch, a ViT, or an ``eval_module`` of another name.
+        ValueError: for a mask branch, a ViT, an ``eval_module`` of another name, or numbers of heads that do not fit.
     """
 
     def __init__(
@@ -81,6 +81,12 @@ class CoDETR(BaseDetector):
         count = 1 + len(roi_head) + len(bbox_head)
         of_training = list(train_cfg or [None] * count)
         of_test = list(test_cfg or [None] * count)
+        _check_numbers(count, dict(train_cfg=of_training, test_cfg=of_test), bool(rpn_head), bool(roi_head))
+        served = query_head["transformer"].get("num_co_heads", 1)
+        if with_pos_coord and served < count - 1:
+            raise ValueError(
+                f"query_head.transformer.num_co_heads is {served}; expected {count - 1}, for roi_head and bbox_head."
+            )
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
         self.query_head = _built(query_head, of_training[0], of_test[0])
@@ -181,6 +187,16 @@ def _check_supported(backbone: dict, mask_head: Any, mask_iou_head: Any, roi_hea
         raise ValueError("model.backbone is a ViT, which this port lacks; expected a ResNet or a SwinTransformerV1.")
     if mask_head or mask_iou_head or any(head.get("mask_head") for head in roi_head):
         raise ValueError("model has a mask_head, and this port detects boxes only; leave the mask branch out.")
+
+
+def _check_numbers(count: int, given: dict[str, list], has_rpn: bool, has_roi_head: bool) -> None:
+    for name, configs in given.items():
+        if len(configs) != count:
+            raise ValueError(
+                f"model.{name} is for {len(configs)} heads; expected {count}: query_head, all roi_head, all bbox_head."
+            )
+    if has_rpn != has_roi_head:
+        raise ValueError("model has only one of rpn_head and roi_head; expected both or neither.")
 
 
 def _built(head: dict, train_cfg: dict | None, test_cfg: dict | None) -> nn.Module:
