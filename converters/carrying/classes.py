@@ -24,7 +24,7 @@ from converters.errors import ClassMapError, ConversionError, listed, one_line
 from converters.formats.stored import StoredTensor
 from converters.reading.checkpoint import CLASS_META
 from converters.rules.class_rows import ClassRows, held
-from legacy_adapters.family import NORMAL, NORMAL_001, NORMAL_0001, PRIOR, ZERO
+from legacy_adapters.family import NORMAL, NORMAL_0001, NORMAL_001, PRIOR, ZERO
 
 MOST_CLASSES = 100_000
 _PRIOR_BIAS = -4.59511985013459  # the logit of a score of 0.01, at which every branch starts

@@ -18,8 +18,6 @@ def losses_of_no_positives() -> None:
     ) -> Tensor:  # fmt: skip
         function, more = (l1_loss, {}) if isinstance(self, L1Loss) else (smooth_l1_loss, dict(beta=self.beta))
         reduction = reduction_override or self.reduction
-        return self.loss_weight * function(
-            pred, target, weight, reduction=reduction, avg_factor=avg_factor, **more
-        )
+        return self.loss_weight * function(pred, target, weight, reduction=reduction, avg_factor=avg_factor, **more)
 
     L1Loss.forward = SmoothL1Loss.forward = forward

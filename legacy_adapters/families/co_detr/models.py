@@ -52,9 +52,14 @@ VARIANTS = (
     ),
     _variant("co_dino_5scale_swin_l", _SWIN, "co-dino-5scale_swin-l_16xb1-12e_coco", _FULL_SIZES, "swin_l"),
     _variant("tiny_co_dino", _DINO, "co-dino-5scale_tiny", _SMALL_SIZES, "tiny_co_dino"),
-    _variant("tiny_co_deformable", _DEFORMABLE, "co-deformable-detr_tiny", _SMALL_SIZES, "tiny_co_deformable", denoising=False),
     _variant(
-        "tiny_co_dino_swin", _SWIN, "co-dino-5scale_tiny-swin", _SMALL_SIZES, "tiny_co_dino", "tiny_co_dino_swin"
+        "tiny_co_deformable",
+        _DEFORMABLE,
+        "co-deformable-detr_tiny",
+        _SMALL_SIZES,
+        "tiny_co_deformable",
+        denoising=False,
     ),
+    _variant("tiny_co_dino_swin", _SWIN, "co-dino-5scale_tiny-swin", _SMALL_SIZES, "tiny_co_dino", "tiny_co_dino_swin"),
     _variant("tiny_co_dino_lsj", _DINO, "co-dino-5scale_tiny-lsj", _SMALL_SIZES, "tiny_co_dino", "lsj"),
 )

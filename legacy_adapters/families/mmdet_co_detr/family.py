@@ -33,7 +33,9 @@ FAMILY = Family(
         _variant("co_dino_5scale_swin_l", "co-dino-5scale_swin-l_16xb1-12e_coco", "swin_l", 192),
         _variant("tiny_co_dino_swin", "co-dino-5scale_tiny-swin", "tiny_swin", 16),
     ),
-    legacy=Side("Co-DETR on mmdet's Swin Transformer", Path("legacy.py"), packages=("mmdet", "mmcv", "mmengine"), needs=MMDET),
+    legacy=Side(
+        "Co-DETR on mmdet's Swin Transformer", Path("legacy.py"), packages=("mmdet", "mmcv", "mmengine"), needs=MMDET
+    ),
     new=Side("ddq_port", Path(co_detr.__file__).parent / "new.py", packages=("ddq_port",), needs=MMDET),
     rules=rules,
     aliases=(Alias("backbone.stages.*", "backbone.layers.*"),),

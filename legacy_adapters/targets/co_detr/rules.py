@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from converters.rules.mapping import Drop, Keep, Rule
-from legacy_adapters.family import LINEAR, NORMAL, NORMAL_001, NORMAL_0001, PRIOR, ZERO
+from legacy_adapters.family import LINEAR, NORMAL, NORMAL_0001, NORMAL_001, PRIOR, ZERO
 
-_FEDERATED = "how often each class of LVIS occurs, which a federated loss draws classes by; the losses here have no such weights"
+_FEDERATED = (
+    "how often each class of LVIS occurs, which a federated loss draws classes by; the losses here have no such weights"
+)
 #: Neck and heads, but for the embedding of denoising queries.
 HEADS: tuple[Rule, ...] = (
     Keep("neck.**"),

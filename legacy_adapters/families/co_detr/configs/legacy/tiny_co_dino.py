@@ -37,5 +37,9 @@ model = dict(
     train_cfg={
         "1": dict(rpn=dict(sampler=dict(num=_samples)), rpn_proposal=_proposals, rcnn=dict(sampler=dict(num=_samples)))
     },
-    test_cfg={"0": dict(max_per_img=20), "1": dict(rpn=_proposals, rcnn=dict(max_per_img=20)), "2": dict(max_per_img=20)},
+    test_cfg={
+        "0": dict(max_per_img=20),
+        "1": dict(rpn=_proposals, rcnn=dict(max_per_img=20)),
+        "2": dict(max_per_img=20),
+    },
 )
