@@ -30,10 +30,24 @@ class Observed:
 
 
 def soft_suppressions() -> List[Tap]:
-    """Return the tap of mmcv's operator of soft NMS: which boxes it takes, in their order."""
+    """Return the tap of mmcv's operator of soft NMS: which boxes it takes, in their order, and what it was asked.
+
+    Where no boxes overlap, the boxes do not tell one threshold from another.
+    """
     from mmcv.ops.nms import ext_module
 
-    def read(result: torch.Tensor, *args: Any, **kwargs: Any) -> Decision:
-        return {"keep": result}
+    def read(
+        result: torch.Tensor,
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        dets: torch.Tensor,
+        iou_threshold: float,
+        sigma: float,
+        min_score: float,
+        method: int,
+        offset: int,
+    ) -> Decision:
+        asked = torch.tensor([iou_threshold, sigma, min_score, method, offset], dtype=torch.float64)
+        return {"keep": result, "asked": asked}
 
     return [Tap(ext_module, "softnms", lambda *args, **kwargs: SOFT_SUPPRESSION, read, first="boxes")]
