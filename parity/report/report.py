@@ -23,7 +23,7 @@ from ..comparing.pairing import LEGACY, NEW
 from ..decisions.trials import DecisionDifference
 from ..sides.places import is_of_model
 from ..sides.shared import shared_code
-from ..traces.kinds import OF_TAPS, Kind
+from ..traces.kinds import GRADIENTS, OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
@@ -176,6 +176,14 @@ def rounding_lines(verdict: Verdict) -> list[str]:
     padded = sum(finding.of_images for finding in findings)
     told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
     lines = [told] if padded else []
+    jumped = jumped_gradients(verdict)
+    if jumped:
+        first = jumped[0].pair.new
+        lines.append(
+            f"{counted(len(jumped), 'gradient')} further off in the precision of the run than rounding explains, though not in "
+            f"float64, {first.kind} of `{first.name}` first: a kink (ReLU, clamp, bilinear sampling) between two roundings "
+            "does that, and so does a backward that is wrong in that precision only"
+        )
     ceiling = derived.limits_of(amp).ceiling
     wide = sum(finding.explained > ceiling * finding.size for finding in findings)
     if amp is None or not wide:
@@ -184,6 +192,15 @@ def rounding_lines(verdict: Verdict) -> list[str]:
         *lines,
         f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
         f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
+    ]
+
+
+def jumped_gradients(verdict: Verdict) -> list[Comparison]:
+    """Return the gradients that were held to half their size only, for their error is more than rounding."""
+    if verdict.provenance[LEGACY].get("amp") is not None:
+        return []
+    return [
+        c for c in verdict.comparisons if c.finding is not None and c.pair.new.kind in GRADIENTS and c.finding.has_jumped
     ]
 
 
@@ -363,14 +380,24 @@ def closing_line(verdict: Verdict) -> str:
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
         within = total - len(verdict.without_effect)
         accepted = "" if identical == within else f", {within} within {tolerance.name} tolerance{bounds}"
+        if jumped := jumped_gradients(verdict):
+            accepted += f", {counted(len(jumped), 'gradient')} of these within half their size only"
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
+        if verdict.renamed_outputs:
+            accepted += f", outputs under other names: {_renamed_outputs(verdict)}"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
         under = f", under {autocast}" if (autocast := _autocast(verdict.provenance[NEW])) else ""
         said = f"MATCH {identical} of {counted(total, 'record')} bit-identical{accepted}{replayed}{under}"
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def _renamed_outputs(verdict: Verdict) -> str:
+    pairs = verdict.renamed_outputs
+    more = f" and {len(pairs) - 2} more" if len(pairs) > 2 else ""
+    return ", ".join(f"`{one}` is `{two}`" for one, two in pairs[:2]) + more
 
 
 def seed_remark(verdict: Verdict) -> str:
