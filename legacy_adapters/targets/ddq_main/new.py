@@ -11,7 +11,7 @@ import torch
 
 from legacy_adapters import mmdet3
 from legacy_adapters.bases import operators
-from legacy_adapters.bases.by_class import ByClass
+from legacy_adapters.targets.by_class import ByClass
 from legacy_adapters.targets.ddq_main.observing import Observed
 
 

@@ -11,7 +11,7 @@ from typing import Any, Mapping
 
 import torch
 
-from legacy_adapters.bases.repo2 import RepoAdapter
+from legacy_adapters.targets.repo2 import RepoAdapter
 from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
 
 from . import whole
