@@ -7,7 +7,7 @@ set -euo pipefail
 repo=$1
 shift
 here=$(cd "$(dirname "$0")/.." && pwd)
-[ $# -gt 0 ] || set -- tiny_co_dino tiny_co_deformable tiny_co_dino_swin
+[ $# -gt 0 ] || set -- tiny_co_dino
 for variant in "$@"; do
     file=$here/legacy_adapters/families/co_detr/goldens/$variant.npz # in the package, for the demo
     mkdir -p "$(dirname "$file")"

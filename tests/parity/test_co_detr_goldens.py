@@ -13,9 +13,8 @@ import pytest
 from legacy_adapters import registry
 from parity.golden import golden
 
-TAPS = {"detections", "nms", "match", "levels", "assigned", "labels"}
 #: Of each small model the taps of its decisions.
-CASES = {"tiny_co_dino": TAPS | {"soft_nms"}, "tiny_co_deformable": TAPS}
+CASES = {"tiny_co_dino": {"detections", "nms", "soft_nms", "match", "levels", "assigned", "labels"}}
 
 
 def _file(variant: str) -> Path:
