@@ -20,7 +20,7 @@ from .functions import ACTIVATIONS
 from .kinds import Diagnosis, DiagnosisKind
 from .layers import sides_of
 from .measuring import FAR, numbers, off, said
-from .precision import ROUNDINGS
+from .precision import ROUNDINGS, grid_words
 from .records import distance_of, said_of
 from .scene import Scene
 from .sums import laid_out, name_of, plainest
@@ -68,9 +68,10 @@ def _numbers(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         residual = off(factor * sketch, reference)
         if _explains(scene, residual):
             if abs(factor + 1) < 1e-7:
-                yield scene.diagnosis(
-                    DiagnosisKind.SIGN, "the legacy side's numbers with the other sign", residual, _SIMPLE
-                )
+                text = "the legacy side's numbers with the other sign"
+                if torch.equal(new.flatten().sort().values, (-new).flatten().sort().values):
+                    text += ", or in another order: of these numbers both are the same"
+                yield scene.diagnosis(DiagnosisKind.SIGN, text, residual, _SIMPLE)
             else:
                 text = f"the legacy side's numbers times {said(rounded(1 / factor))}"
                 yield scene.diagnosis(kind, text, residual, _ONE_NUMBER)
@@ -108,7 +109,8 @@ def _of_axis(new: Tensor, axis: int, length: int) -> Iterator[tuple[str, Tensor]
     yield "in reverse order", new.flip(axis)
     for by in range(1, min(_MOST_ROLLS, length - 1) + 1):
         if 2 * by == length:
-            yield "the two halves exchanged", new.roll(by, axis)
+            if length > 2:
+                yield "the two halves exchanged", new.roll(by, axis)
             continue
         yield f"the {length} are rolled by {by}", new.roll(-by, axis)
         yield f"the {length} are rolled by -{by}", new.roll(by, axis)
@@ -160,7 +162,8 @@ def _precision(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         if is_rounded and torch.equal(twins, ours) and int((twins != theirs).sum()) >= 8:
             names.append(name)
     if names:
-        text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}, as far as samples show"
+        text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}"
+        text += f"{grid_words(theirs, ours)}, as far as samples show"
         yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
 
 
