@@ -9,7 +9,21 @@ from typing import Protocol
 import numpy as np
 
 from ..traces.kinds import Kind
-from . import attention, changes, dropping, forms, functional, linear, norms, order, places, precision, records, sketched, sums
+from . import (
+    attention,
+    changes,
+    dropping,
+    forms,
+    functional,
+    linear,
+    norms,
+    order,
+    places,
+    precision,
+    records,
+    sketched,
+    sums,
+)
 from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
 

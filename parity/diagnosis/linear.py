@@ -116,7 +116,7 @@ def _convolution(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosi
             (f"a convolution with its kernel {how}", DiagnosisKind.WEIGHT, _convolving(*one, change=change))
             for how, change in (
                 ("turned round", lambda w: w.flip(2, 3)), ("transposed", lambda w: w.transpose(2, 3)),
-                ("for the input channels in reverse order", lambda w: w.flip(1)),
+                ("for the input channels in reverse order (or with these reversed)", lambda w: w.flip(1)),
             )
         ]  # fmt: skip
         if "bias" in new.weights:

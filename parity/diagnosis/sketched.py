@@ -173,8 +173,8 @@ def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         if part is None or not part.new.any():
             continue
         for back, text in (
-            (new + part.new, "the new side's plus {} is the legacy side's: a term is missing"),
-            (new - part.new, "the legacy side's plus {} is the new side's: a term too many"),
+            (new + part.new, "the new side's plus {} is the legacy side's: a term is missing, or is subtracted"),
+            (new - part.new, "the legacy side's plus {} is the new side's: a term too many, or one that the legacy side subtracts"),
         ):
             residual = scene.target.off(back)
             if _explains(scene, residual):
