@@ -93,7 +93,10 @@ def affine_words(legacy: np.ndarray, new: np.ndarray, gap: float) -> str:
     if not factor or not explains(off(factor * legacy + offset, new), gap):
         return ""
     offset = 0.0 if abs(offset) <= FLOOR * float(np.abs(new).max()) else rounded(offset)
-    return f"times {said(rounded(factor))} {'minus' if offset < 0 else 'plus'} {said(abs(offset))}"
+    factor = rounded(factor)
+    words = [f"times {said(factor)}"] if factor != 1 else []
+    words += [f"{'minus' if offset < 0 else 'plus'} {said(abs(offset))}"] if offset else []
+    return " ".join(words)
 
 
 def factor_of(legacy: np.ndarray, new: np.ndarray) -> float:
@@ -220,6 +223,9 @@ def _list(values: np.ndarray, neutral: float) -> str:
     if len(changing) <= min(_MOST_SHOWN, len(values) // 2):
         shown = ", ".join(f"{said(float(values[index]))} at index {index}" for index in changing)
         return f"{shown}, {said(neutral)} at the others"
+    other = np.flatnonzero(values != values[0])
+    if len(other) and other[0] >= _MOST_SHOWN:  # the first are alike: where it changes is told
+        return f"{said(float(values[0]))} before index {other[0]}, {said(float(values[other[0]]))} from there ..."
     shown = ", ".join(said(float(value)) for value in values[:_MOST_SHOWN])
     return shown if len(values) <= _MOST_SHOWN else f"{shown} ..."
 

@@ -64,7 +64,7 @@ def _interpolation(scene: Scene) -> Iterator[Diagnosis]:
 
 
 def _modes(size: tuple[int, ...]) -> Iterator[tuple[str, Compute]]:
-    for mode, more in (("nearest", ""), ("nearest-exact", ""), ("area", ", which is a mean of each cell")):
+    for mode, more in (("nearest", ""), ("nearest-exact", ""), ("area", " (a mean of each cell)")):
         yield f"{mode} interpolation{more}", lambda layer, mode=mode: F.interpolate(layer.x, size, mode=mode)
     for mode in ("bilinear", "bicubic"):
         for aligned in (False, True):

@@ -157,6 +157,8 @@ def _factor_like(of: Statistics, layer: Layer, expected: float, actual: float, r
 
 def _is_unbiased(of: Statistics, layer: Layer, eps: float) -> bool:
     """Tell whether a result is explained by the other estimate of the variance, and not by its own."""
+    if of.count <= 2:
+        return False  # which is a factor of the root of a half
     unbiased = layer.off(of.unbiased().result(eps))
     return unbiased <= _MOST_ROUNDING and layer.off(of.result(eps)) > FAR_OF_LAYERS * unbiased
 

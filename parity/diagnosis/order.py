@@ -24,11 +24,11 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     legacy, new = scene.values
     if not is_telling(legacy, 2) or not is_telling(new, 2):
         return
-    also = affine_words(legacy, new, scene.gap)
-    if scene.record.is_float and also:  # an even grid in another order
+    also = "" if scene.record.dtype == "BOOL" else affine_words(legacy, new, scene.gap)
+    if also:  # an even grid in another order
         also = f", or {also}: of these numbers both are the same"
     for one in _found(scene, legacy, new):
-        yield replace(one, text=f"{one.text}{also}") if scene.record.is_float else one
+        yield replace(one, text=f"{one.text}{also}")
 
 
 def _found(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
@@ -100,7 +100,7 @@ def _permuted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Iter
 def _of_equal_rows(one: np.ndarray, two: np.ndarray, order: np.ndarray, gap: float) -> list[tuple[str, int]]:
     """Return the names of all plain orders that hold where rows are equal, so that several may; else none."""
     first = one @ _weights(one)
-    if len(np.unique(first[order != np.arange(len(order))])) == int((order != np.arange(len(order))).sum()):
+    if len(np.unique(first)) == len(first):
         return []
     places = np.arange(len(one))
     plain = [places[::-1], *(np.roll(places, by) for by in (1, -1, *range(2, min(len(one) - 1, _MOST_ROLLS))))]
@@ -163,7 +163,7 @@ def named(order: np.ndarray) -> tuple[str, int]:
         blocks = order.reshape(count, size)
         if (blocks - blocks[:, :1] == np.arange(size)).all() and (blocks[:, 0] % size == 0).all():
             name, rank = named(blocks[:, 0] // size)
-            if rank > _SIMPLE + 1:  # of blocks of blocks nobody thinks
+            if "block" in name or rank > _SIMPLE + 1:  # nobody thinks of blocks of blocks
                 name = _listed(blocks[:, 0] // size)
             return f"in {count} blocks of {size}, {name}", rank + 1
     for count in range(length - 1, 1, -1):  # the same within each block
@@ -175,7 +175,7 @@ def named(order: np.ndarray) -> tuple[str, int]:
             name, rank = named(blocks[0])
             if size == 2:
                 name = "the two exchanged"
-            elif rank > _SIMPLE + 1:
+            elif "block" in name or rank > _SIMPLE + 1:
                 name = _listed(blocks[0])
             return f"within each of {count} blocks of {size}, {name}", rank + 1
     for count in range(2, length):
@@ -225,7 +225,8 @@ def _shifted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Itera
             words = affine_words(kept, target, gap)  # of an even grid that may be an offset as well, up to a bound
             way = "later" if by > 0 else "earlier"
             text = f"the legacy side's numbers {abs(by)} {way} along {_axis(axis, scene)}"
-            text += f", or {words}, but for {abs(by)} at the end" if words else ""
+            end = f"{'first' if by > 0 else 'last'} {'index' if abs(by) == 1 else f'{abs(by)} indices'}"
+            text += f", or {words} but at the {end}" if words else ""
             yield scene.diagnosis(DiagnosisKind.SHIFT, text, residual, _SIMPLE + 3 + abs(by))
 
 
@@ -244,7 +245,9 @@ def moved(scene: Scene) -> Iterator[Diagnosis]:
         return
     if np.array_equal(np.sort(legacy, axis=None), np.sort(new, axis=None)):
         is_sorted = np.array_equal(new.reshape(-1), np.sort(legacy, axis=None))
-        text = "the same numbers, sorted" if is_sorted else "the same numbers at other places, in no simple order"
+        rows = [axis for axis in range(legacy.ndim) if np.array_equal(np.sort(legacy, axis), new)]
+        text = "the same numbers, sorted" if is_sorted else "the same numbers at other places, in no order that was tried"
+        text = f"the same numbers, sorted along axis {rows[0]}" if rows and not is_sorted else text
         yield scene.diagnosis(DiagnosisKind.MOVED, text, 0.0, _ANY)
 
 
