@@ -14,8 +14,7 @@ from ..comparing.pairing import Pair
 from ..diagnosis.diagnose import diagnosed
 from ..diagnosis.heat import Heat, heat_of
 from ..diagnosis.kinds import Diagnosis, DiagnosisKind
-from ..diagnosis.scene import Scene
-from ..diagnosis.target import Target
+from ..diagnosis.scene import Scene, Target
 from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace, TraceError
 from .blame import Divergence

@@ -11,8 +11,7 @@ from parity.comparing.compare import Comparison
 from parity.comparing.pairing import Pair
 from parity.diagnosis.diagnose import diagnosed
 from parity.diagnosis.kinds import DiagnosisKind as K
-from parity.diagnosis.scene import Scene
-from parity.diagnosis.target import Target
+from parity.diagnosis.scene import Scene, Target
 from parity.golden.sketch import sketch
 
 from .synthetic import Rec, judged, write_trace
