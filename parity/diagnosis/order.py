@@ -10,7 +10,7 @@ import numpy as np
 
 from .changes import affine_words
 from .kinds import Diagnosis, DiagnosisKind
-from .measuring import explains, is_telling, off
+from .measuring import FLOOR, explains, is_telling, off
 from .scene import Scene
 
 _MOST_DIMENSIONS = 5
@@ -100,10 +100,11 @@ def _permuted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Iter
 def _of_equal_rows(one: np.ndarray, two: np.ndarray, order: np.ndarray, gap: float) -> list[tuple[str, int]]:
     """Return the names of all plain orders that hold where rows are equal, so that several may; else none."""
     first = one @ _weights(one)
-    if len(np.unique(first)) == len(first):
+    if float(np.diff(np.sort(first)).min()) > FLOOR * float(np.abs(first).max()):
         return []
     places = np.arange(len(one))
-    plain = [places[::-1], *(np.roll(places, by) for by in (1, -1, *range(2, min(len(one) - 1, _MOST_ROLLS))))]
+    rolls = dict.fromkeys(by % len(one) for by in range(-_MOST_ROLLS, _MOST_ROLLS + 1) if by % len(one))
+    plain = [places[::-1], *(np.roll(places, by) for by in rolls)]
     names = [named(order)]
     names += [named(other) for other in plain if explains(off(one[other], two), gap)]
     found = list(dict.fromkeys(names))

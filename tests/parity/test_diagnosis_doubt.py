@@ -31,6 +31,8 @@ BOTH = {
     "the first or the last": (X[0, :1].expand(4, 8), X[0, :1].expand(3, 8), "the first or the last 3 of"),
     "a function or its inverse": (POSITIVE, POSITIVE**2, "which is: the legacy side's are the square root"),
     "half the columns": (LONG, 2 * LONG * (torch.arange(8) < 4), "2 before index 4, 0 from there"),
+    "a sine moved by a phase": (
+        (torch.arange(64.0) * torch.pi / 16).sin(), (torch.arange(64.0) * torch.pi / 16).cos(), "some of which are equal"),
     "rows sorted": (LONG, LONG.sort(-1).values, "sorted along axis 1"),
 }
 
@@ -85,6 +87,17 @@ def test_an_eps_is_said_where_the_variances_tell_it_from_a_factor(tmp_path, name
     with torch.no_grad():
         said = explained(tmp_path, legacy, other(x), name, before)
     assert (said[0][0] if said else None) == kind and text in (said[0][1] if said else ""), said
+
+
+def test_a_layer_is_said_as_far_as_its_numbers_show(tmp_path):
+    linear, whole = nn.Linear(16, 16), torch.arange(48.0).view(3, 16) % 7 - 3
+    nn.init.constant_(linear.bias, 0.25)
+    before, legacy = layer_of(linear, whole, "linear")
+    with torch.no_grad():
+        rounded = explained(tmp_path / "one", legacy, F.linear(whole, linear.weight.bfloat16().float(), linear.bias), "linear", before)
+        even = explained(tmp_path / "two", legacy, legacy - 0.25, "linear", before)
+    assert rounded[0][0] == K.PRECISION and "of weights rounded to bf16" in rounded[0][1]
+    assert even[0][0] == K.BIAS and "or 0.25 less everywhere" in even[0][1]
 
 
 @pytest.mark.parametrize(("legacy", "new", "text"), [
