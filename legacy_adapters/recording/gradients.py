@@ -41,6 +41,7 @@ class Share:
         gradient: of an input, what the call has contributed so far.
         hooks: of an output, the hooks on the tensor when the call ended.
         hooked: of an input, that the call has put a hook on the tensor.
+        passes: how many backward passes have recorded it: several where gradients of gradients are computed.
     """
 
     kind: str
@@ -51,6 +52,12 @@ class Share:
     gradient: Optional[torch.Tensor] = None
     hooks: FrozenSet[int] = frozenset()
     hooked: bool = False
+    passes: int = 0
+
+    @property
+    def slot_of_pass(self) -> str:
+        """The slot under which the next backward pass is recorded."""
+        return "{} (backward pass {})".format(self.slot, self.passes + 1).lstrip() if self.passes else self.slot
 
 
 #: Records the gradient of an input or output. The last argument says that what a call contributed to it differs from

@@ -175,14 +175,15 @@ class Recorder:
             return None
         other = None if self._forcing is None else self._forcing.value(self._key(share), gradient)
         own = other if explained and other is not None else gradient
-        self.writer.add(self.phase, share.kind, share.name, share.call, share.slot, own, share.scope)
+        self.writer.add(self.phase, share.kind, share.name, share.call, share.slot_of_pass, own, share.scope)
+        share.passes += 1
         return other
 
     def _is_missing(self, share: Share) -> bool:
         return self._forcing is not None and self._forcing.has(self._key(share))
 
     def _key(self, share: Share) -> Key:
-        return self.phase, share.kind, share.name, share.call, share.slot
+        return self.phase, share.kind, share.name, share.call, share.slot_of_pass
 
     def _forced(self, kind: str, name: str, call: int, method: str = "") -> Change:
         def change(slot: str, tensor: torch.Tensor) -> Optional[torch.Tensor]:

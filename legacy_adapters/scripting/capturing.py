@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import threading
 from contextlib import ExitStack, contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -162,6 +163,10 @@ def recorded(
             stack.enter_context(recorder.in_phase(PHASE, draws=True, methods=False, idle_generators=False))
             yield Recording(folder, recorder)
             weights.add_all(recorder, kinds.STATE, weights.calls)
+        if watch.crowded:
+            raise CaptureError(
+                "Several threads call the model at a time, so what belongs to which call is not seen; call it from one."
+            )
         if not recorder.has_calls:
             raise CaptureError("The block calls no module of the model; run the model within `with capture(...)`.")
     except BaseException as error:
@@ -201,6 +206,8 @@ def check_model(model: Any) -> None:
             raise CaptureError("{} is scripted ({}), and its calls cannot be seen; give the module itself.".format(where, kind))
         if kind.startswith("torch._dynamo."):
             raise CaptureError("{} is compiled ({}); give the module that was compiled.".format(where, kind))
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise CaptureError("{} was compiled in place (`.compile()`); give one that was not.".format(where))
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             raise CaptureError("{} is wrapped for several devices or processes ({}); give its `.module`.".format(where, kind))
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -217,10 +224,13 @@ class _Root:
         called: how often.
         changed: inputs that it changes in place.
         sealed: types of what it gives whose content cannot be seen.
+        crowded: it was called by several threads at a time.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.called = 0
+        self.crowded = False
+        self._threads: List[int] = []
         self.changed: List[Tuple[str, str]] = []
         self.sealed: List[str] = []
         self._model = model
@@ -236,6 +246,14 @@ class _Root:
 
         def around(*args: Any, **kwargs: Any) -> Any:
             number, self.called = self.called, self.called + 1
+            self._threads.append(threading.get_ident())
+            self.crowded |= len(set(self._threads)) > 1
+            try:
+                return seen(number, args, kwargs)
+            finally:
+                self._threads.pop()
+
+        def seen(number: int, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
             given = named_arguments(signature.bind(*args, **kwargs))
             before = _digests(given)
             result = forward(*args, **kwargs)

@@ -183,6 +183,11 @@ class Finding:
     of_images: bool = False
     is_zero: bool = False
 
+    @property
+    def has_jumped(self) -> bool:
+        """Tell whether a value was accepted in the precision of the run though rounding does not explain its error."""
+        return not self.objection and self.error.max > max(self.explained, self.slack)
+
 
 def examine(sample: Sample, gradient: bool = False, slack: Norms = ZERO, slack64: Norms = ZERO) -> Finding:
     """Measure the new values against the reference and judge them, piece by piece.

@@ -16,7 +16,6 @@ from legacy_adapters.recording.kinds import RESULT
 from legacy_adapters.registry import shown_path
 from legacy_adapters.training.phases import rank_of
 
-from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
@@ -32,6 +31,7 @@ from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
 from .diagnosis import diagnosis_lines
 from .printing import print_wrapped
+from .rounding import jumped_gradients, rounding_lines
 from .stages import drift_stages, gap_text, record_name, stages
 from .training import training_lines, zero_lines
 
@@ -167,24 +167,6 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
         print_wrapped(line, console)
-
-
-def rounding_lines(verdict: Verdict) -> list[str]:
-    """Say of how many records padding was told apart, and how many have too much rounding in half precision."""
-    amp = verdict.provenance[LEGACY].get("amp")
-    findings = [c.finding for c in verdict.comparisons if c.finding is not None]
-    padded = sum(finding.of_images for finding in findings)
-    told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
-    lines = [told] if padded else []
-    ceiling = derived.limits_of(amp).ceiling
-    wide = sum(finding.explained > ceiling * finding.size for finding in findings)
-    if amp is None or not wide:
-        return lines
-    return [
-        *lines,
-        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
-        f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
-    ]
 
 
 def initial_lines(verdict: Verdict) -> list[str]:
@@ -363,14 +345,24 @@ def closing_line(verdict: Verdict) -> str:
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
         within = total - len(verdict.without_effect)
         accepted = "" if identical == within else f", {within} within {tolerance.name} tolerance{bounds}"
+        if jumped := jumped_gradients(verdict):
+            accepted += f", {counted(len(jumped), 'gradient')} of these within half their size only"
         if verdict.without_effect:
             accepted += f", {total - within} between methods differ without effect"
+        if verdict.renamed_outputs:
+            accepted += f", outputs under other names: {_renamed_outputs(verdict)}"
         replayed = ", legacy decisions and draws replayed" if verdict.provenance[NEW].get("replayed") else ""
         under = f", under {autocast}" if (autocast := _autocast(verdict.provenance[NEW])) else ""
         said = f"MATCH {identical} of {counted(total, 'record')} bit-identical{accepted}{replayed}{under}"
         return f"{said}, {remark}" if remark else said
     where = f" First at {_place_of(divergence)}." if (divergence := verdict.divergence) is not None else ""
     return f"{verdict.outcome} {' '.join(verdict.reasons)}{where}{as_sentence(remark)}"
+
+
+def _renamed_outputs(verdict: Verdict) -> str:
+    pairs = verdict.renamed_outputs
+    more = f" and {len(pairs) - 2} more" if len(pairs) > 2 else ""
+    return ", ".join(f"`{one}` is `{two}`" for one, two in pairs[:2]) + more
 
 
 def seed_remark(verdict: Verdict) -> str:

@@ -51,6 +51,7 @@ def as_dict(verdict: Verdict) -> dict[str, Any]:
         "initial": [asdict(item) for item in verdict.initial],
         "steps": _steps(verdict.comparisons),
         "only_rounding": list(rounding_only(verdict)),
+        "renamed_outputs": [{"legacy": one, "new": two} for one, two in verdict.renamed_outputs],
         "containers": [{"legacy": one, "new": two} for one, two in verdict.containers],
         "idle_names": list(verdict.idle_names),
         "suggested_aliases": things_and_aliases(verdict)[1],

@@ -45,6 +45,10 @@ Progress = Callable[[str], None]
 
 COPY, OWN = "copy", "own"
 _FLOAT64 = "float64"
+#: Where a module keeps what is registered with it.
+_REGISTERED = frozenset(vars(nn.Module()))
+#: Types that float64 takes the place of.
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
 #: Seeds of the perturbed runs by which the old side's rounding is measured.
 _PERTURBED = (1, 2, 3)
 
@@ -174,7 +178,9 @@ class Runs:
         model, inputs = copy.deepcopy(self._models[side]), copied_inputs(asked.inputs)
         if wide:
             model._apply(_widened)
+            _widen_attributes(model)
             inputs = _in_float64(inputs)
+        _take_over_hooks(self._models[side], model)
         if perturbed is not None:
             inputs = changed(inputs, lambda slot, tensor: _apart(tensor))
             tensors = [tensor for _, tensor in flatten(opened(inputs)) if tensor.is_floating_point()]
@@ -269,8 +275,21 @@ def _copied(value: Any, name: str, instead: str) -> Any:
 
 
 def copied_model(model: nn.Module, name: str) -> nn.Module:
-    """Return a copy of a module."""
-    return _copied(model, name, "record it with parity.capture instead")
+    """Return a copy of a module, which has the hooks on its parameters and buffers, too."""
+    made = _copied(model, name, "record it with parity.capture instead")
+    _take_over_hooks(model, made)
+    return made
+
+
+def _take_over_hooks(model: nn.Module, made: nn.Module) -> None:
+    """Put the hooks on a model's parameters and buffers on those of its copy; torch copies a tensor without them."""
+    for tensors in (nn.Module.named_parameters, nn.Module.named_buffers):
+        copies = dict(tensors(made))
+        for name, tensor in tensors(model):
+            for hook in (tensor._backward_hooks or {}).values():
+                copies[name].register_hook(hook)
+            for hook in (getattr(tensor, "_post_accumulate_grad_hooks", None) or {}).values():
+                copies[name].register_post_accumulate_grad_hook(hook)
 
 
 def copied_inputs(inputs: Any) -> Any:
@@ -283,6 +302,16 @@ def _widened(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         return tensor.to(torch.complex128)
     return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _widen_attributes(model: nn.Module) -> None:
+    """Bring tensors that modules hold without registering them, anchors say, to double precision."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, (Tensor, list, tuple, dict)) and name not in _REGISTERED:
+                wide = changed(value, lambda slot, tensor: tensor.double() if tensor.dtype in _NARROW else None)
+                if wide is not value:
+                    setattr(module, name, wide)
 
 
 def _apart(tensor: Tensor) -> Tensor | None:

@@ -29,7 +29,9 @@ from ..golden.golden import Golden, GoldenError, GoldenValues
 from ..golden.sketches import Sketches
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, decisions
-from ..verdict.outcome import INCOMPARABLE, MATCH
+from ..verdict.blame import Divergence
+from ..verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
+from ..verdict.sentences import DETECTOR
 from ..verdict.verdict import Verdict
 from .checking import Checked, Progress, Runs, copied_inputs, copied_model, own_states
 from .judging import judge_scripts
@@ -105,6 +107,10 @@ def check_module(golden: Golden, model: nn.Module, asked: Checked, progress: Pro
         reference = runs.run(NEW, "reference", dtype=_FLOAT64, replay=replay, decide=False)
         evidence = GoldenEvidence(golden, new, reference)
         verdict = judge_scripts(golden, new, rules, asked.exclusions, Tolerance(DERIVED), evidence)
+        if verdict.outcome == MATCH and verdict.renamed_outputs:
+            one, two = verdict.renamed_outputs[0]
+            text = f"The module gives `{two}` where `{one}` was recorded, with the same numbers; record anew if that is right."
+            return replace(verdict, outcome=MISMATCH, reasons=(text,), divergence=Divergence(DETECTOR, None, text, None))
         stop = reference.provenance.get("stopped")
         if stop is not None and new.provenance.get("stopped") is None and verdict.outcome != MATCH:
             why = f"Bits differ, and how much rounding explains is not known: in float64 the module stops with {stop['error']}"

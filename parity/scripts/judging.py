@@ -12,6 +12,7 @@ from converters.rules.mapping import Rule
 from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.ground.words import counted
 from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.scripting.backward import NAME as BACKWARD_LOSS
 from legacy_adapters.scripting.phase import PHASE
 
 from ..comparing.compare import Tolerance
@@ -19,10 +20,12 @@ from ..comparing.evidence import Evidence
 from ..comparing.pairing import Exclusion
 from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Recording, Trace
-from ..verdict.blame import describe_added
+from ..verdict.blame import Divergence, describe_added
 from ..verdict.outcome import INCOMPARABLE, MATCH
+from ..verdict.sentences import DETECTOR
 from ..verdict.verdict import Verdict, judge
 from .names import whole_mapping
+from .outputs import renamed_outputs
 
 
 def is_script(trace: Recording) -> bool:
@@ -59,7 +62,8 @@ def judge_scripts(
     mapping = mapping_of(legacy, new, rules)
     reasons = tuple(_conditions(legacy, new))
     verdict = _in_own_words(judge(legacy, new, mapping, exclusions, tolerance, evidence))
-    verdict = _changed_first(verdict, new)
+    verdict = _outputs_first(_changed_first(verdict, new))
+    verdict = replace(verdict, renamed_outputs=renamed_outputs(c.pair for c in verdict.comparisons))
     given, calls = _other_input(verdict), _other_calls(verdict, legacy, new) or _older_gradients(verdict, legacy, new)
     if given or calls or reasons:
         why = (*reasons, *filter(None, (given or calls,)))
@@ -87,9 +91,11 @@ def _in_own_words(verdict: Verdict) -> Verdict:
 
 def _changed_first(verdict: Verdict, new: Trace) -> Verdict:
     """Blame a weight that the new script alone changes, if that comes before all else that differs."""
+    of_both = {c.pair.new.name for c in verdict.comparisons if c.pair.new.kind == Kind.PARAM}
     changed = {
         item.record.key for item in verdict.coverage.unaccounted
         if item.side == NEW and item.record.kind == Kind.STATE and item.record.phase == PHASE
+        and item.record.name in of_both
     }  # fmt: skip
     if verdict.divergence is None or not changed:
         return verdict
@@ -99,6 +105,20 @@ def _changed_first(verdict: Verdict, new: Trace) -> Verdict:
             return verdict
         if record.key in changed:
             return replace(verdict, divergence=describe_added(record))
+    return verdict
+
+
+def _outputs_first(verdict: Verdict) -> Verdict:
+    """Blame an output that one model alone gives, where only what goes backward from the outputs differs."""
+    comparison = verdict.divergence.comparison if verdict.divergence is not None else None
+    if comparison is None or comparison.pair.new.kind != Kind.LOSS or comparison.pair.new.name != BACKWARD_LOSS:
+        return verdict
+    for item in verdict.coverage.unaccounted:
+        record = item.record
+        if record.kind == Kind.MODULE_OUT and not record.name:
+            slot = f" `{record.slot}`" if record.slot else ""
+            text = f"The {'old' if item.side == LEGACY else 'new'} model alone gives the output{slot} (call {record.call})."
+            return replace(verdict, divergence=Divergence(DETECTOR, None, text, None))
     return verdict
 
 

@@ -19,7 +19,7 @@ from ..sides.settings import SettingsError
 #: What a mapping is called in messages.
 NAME = "the script"
 #: Rules as a user gives them: a file, the rules themselves, or none.
-GivenRules = str | Path | Sequence[Rule] | None
+GivenRules = str | Path | Rule | Sequence[Rule] | None
 #: Paths of modules that are one, by side.
 Shared = Mapping[str, Sequence[Sequence[str]]]
 
@@ -36,7 +36,7 @@ def rules_of(given: GivenRules) -> tuple[Rule, ...]:
         return ()
     if isinstance(given, str | Path):
         return rule_file.load(given)
-    rules = tuple(given)
+    rules = (given,) if isinstance(given, Rule) else tuple(given)
     for number, rule in enumerate(rules):
         if not isinstance(rule, Rule):
             raise SettingsError(

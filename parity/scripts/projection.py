@@ -13,7 +13,10 @@ _STEP, _MODULUS = 48271, 65537
 
 
 def projection(output: object) -> Tensor | None:
-    """Return the sum over all elements of all outputs that need a gradient, each times a number in (-1, 1).
+    """Return the sum over all elements of all outputs, each times a number in (-1, 1).
+
+    Outputs that need no gradient are added as well if they are finite: where one side alone cuts an output off, the loss is the same and its
+    gradients tell.
 
     The numbers follow from an element's place in its tensor alone, so that outputs in another order or under other names
     give the same sum, and they are the same on every machine and in every precision.
@@ -24,8 +27,10 @@ def projection(output: object) -> Tensor | None:
     Returns:
         A scalar; None if nothing needs a gradient.
     """
-    parts = [tensor for _, tensor in flatten(opened(output)) if tensor.requires_grad and tensor.numel()]
-    if not parts:
+    floats = [tensor for _, tensor in flatten(opened(output)) if isinstance(tensor, Tensor) and tensor.numel()]
+    parts = [tensor for tensor in floats if tensor.is_floating_point() or tensor.is_complex()]
+    parts = [tensor for tensor in parts if tensor.requires_grad or bool(tensor.isfinite().all())]
+    if not any(tensor.requires_grad for tensor in parts):
         return None
     sums = [_sum(tensor) for tensor in parts]
     # equal outputs in another order are added in one order, so that the last bit is the same

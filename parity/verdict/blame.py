@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from legacy_adapters.ground.words import counted
+from legacy_adapters.ground.words import capital, counted
 from legacy_adapters.recording.trace_writer import Record
 from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.training.phases import step_of
@@ -206,8 +206,8 @@ def _describe_cut(legacy: Record, counterparts: Counterparts | None) -> Divergen
         where, modules = record.scope or DETECTOR, (legacy.scope, record.scope)
     else:
         slot = f" {record.slot}" if record.slot else ""
-        text = f"`{record.name}` ({call}) gives an output{slot} that is cut off"
-        where, modules = record.name, (legacy.name, record.name)
+        text = f"{capital(quoted(record.name))} ({call}) gives an output{slot} that is cut off"
+        where, modules = record.name or DETECTOR, (legacy.name, record.name)
     return Divergence(where, modules, f"{text}: no gradient can come back through it.", None, is_cut=True)
 
 

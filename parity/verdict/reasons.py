@@ -24,7 +24,7 @@ MAX_EXCLUDED_SHARE = 0.02
 #: Phase and kind of the records without which a check has not taken place.
 EVIDENCE_OF_CHECKS = {
     "forward": ("predict", Kind.MODULE_OUT), "loss": ("train", Kind.LOSS), "grad": ("train", Kind.GRAD),
-    "init": (INIT, Kind.INIT), scripts.CALL: (scripts.PHASE, Kind.MODULE_OUT), scripts.BACKWARD: (scripts.PHASE, Kind.GRAD),
+    "init": (INIT, Kind.INIT), scripts.CALL: (scripts.PHASE, Kind.MODULE_OUT), scripts.BACKWARD: (scripts.PHASE, Kind.LOSS),
 }  # fmt: skip
 #: Kinds that every step of a training must have left; an optimizer may be without state.
 _STEP_EVIDENCE = (Kind.LOSS, Kind.GRAD, Kind.SETTING, Kind.STATE)

@@ -72,6 +72,7 @@ class Verdict:
         idle_names: aliases and forms of the family that fit nothing in this run.
         layout: what is said of the first divergence if it is one of layout only; else empty.
         forms: that would tell of everything that differs in its layout only.
+        renamed_outputs: slots of both sides' own outputs that hold the same and are called otherwise.
         explanation: what the difference at the first divergence is, and where in the tensor; see :mod:`..diagnosis`.
     """
 
@@ -99,6 +100,7 @@ class Verdict:
     idle_names: tuple[str, ...] = ()
     layout: str = ""
     forms: tuple[str, ...] = ()
+    renamed_outputs: tuple[tuple[str, str], ...] = ()
     explanation: Explanation = field(default_factory=Explanation, repr=False)
 
     @property
