@@ -86,7 +86,8 @@ def _rounded(
             part for part, tensor in (("inputs", new.x), ("weights", new.weights["weight"]))
             if not torch.equal(rounding(tensor.float()).double(), tensor)
         ]  # fmt: skip
-        asked.append((f"{what} of {' and '.join(changed) or 'inputs and weights'} rounded to {name}", DiagnosisKind.PRECISION, of_rounded))
+        text = f"{what} of {' and '.join(changed) or 'inputs and weights'} rounded to {name}"
+        asked.append((text, DiagnosisKind.PRECISION, of_rounded))
     return asked
 
 

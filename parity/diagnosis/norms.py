@@ -18,6 +18,8 @@ from .scene import Scene
 _USUAL = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _RANK = 4
 _MOST_ROUNDING, _LAST_PLACE = 2e-5, 2.0**-24
+#: A sketch is of float64: an eps that is only the nearest usual one leaves more.
+_MOST_OF_SKETCH = 1e-8
 
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
@@ -134,7 +136,8 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
         return
     own = [layer.off(of.result(eps)) for layer, (of, eps, _) in zip(layers, found)]
     crossed = [layers[0].off(one.result(actual)), layers[1].off(two.result(expected))]
-    if max(own) > _MOST_ROUNDING or any(wrong < FAR_OF_LAYERS * right for right, wrong in zip(own, crossed)):
+    most = [_MOST_OF_SKETCH if layer.compare is not None else _MOST_ROUNDING for layer in layers]
+    if any(right > bound or wrong < FAR_OF_LAYERS * right for right, wrong, bound in zip(own, crossed, most)):
         return
     text = f"{name} with eps {_shown(actual, second)} in place of {_shown(expected, first)}"
     factor = _factor_like(two, layers[1], expected, actual, own[1])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..traces.kinds import Kind
-from .changes import rounded
+from .changes import affine_words, rounded
 from .functions import ACTIVATIONS
 from .kinds import Diagnosis, DiagnosisKind
 from .layers import sides_of
@@ -102,6 +102,8 @@ def _orders(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
 def _order(scene: Scene, back: Tensor, kind: DiagnosisKind, text: str) -> Iterator[Diagnosis]:
     residual = scene.target.off(back)
     if _explains(scene, residual):
+        words = affine_words(numbers(back), numbers(scene.tensors[1]), scene.gap)
+        text += f", or {words}: of these numbers both are the same" if words else ""
         yield scene.diagnosis(kind, f"the legacy side's numbers {text}", residual, _SIMPLE)
 
 
@@ -174,7 +176,8 @@ def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
             continue
         for back, text in (
             (new + part.new, "the new side's plus {} is the legacy side's: a term is missing, or is subtracted"),
-            (new - part.new, "the legacy side's plus {} is the new side's: a term too many, or one that the legacy side subtracts"),
+            (new - part.new, "the legacy side's plus {} is the new side's: a term too many, or one that the legacy side "
+             "subtracts"),
         ):
             residual = scene.target.off(back)
             if _explains(scene, residual):

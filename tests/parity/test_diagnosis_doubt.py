@@ -10,7 +10,7 @@ from parity.diagnosis.kinds import DiagnosisKind as K
 from parity.report.diagnosis import diagnosis_lines
 
 from .synthetic import Rec, judged
-from .test_diagnosis import IMAGE, NORM, POSITIVE, TOKENS, X, drawn, explained, layer_of
+from .test_diagnosis import IMAGE, NORM, POSITIVE, TOKENS, X, drawn, explained, layer_of, of_a_sketch
 
 GRID, NEAR_ONE, SQUARE = torch.linspace(-1, 1, 9), 1 + drawn(4, 16).sigmoid() * 0.99, drawn(16, 16)
 LONG = drawn(32, 8, seed=9)
@@ -94,7 +94,8 @@ def test_a_layer_is_said_as_far_as_its_numbers_show(tmp_path):
     nn.init.constant_(linear.bias, 0.25)
     before, legacy = layer_of(linear, whole, "linear")
     with torch.no_grad():
-        rounded = explained(tmp_path / "one", legacy, F.linear(whole, linear.weight.bfloat16().float(), linear.bias), "linear", before)
+        coarse = F.linear(whole, linear.weight.bfloat16().float(), linear.bias)
+        rounded = explained(tmp_path / "one", legacy, coarse, "linear", before)
         even = explained(tmp_path / "two", legacy, legacy - 0.25, "linear", before)
     assert rounded[0][0] == K.PRECISION and "of weights rounded to bf16" in rounded[0][1]
     assert even[0][0] == K.BIAS and "or 0.25 less everywhere" in even[0][1]
@@ -139,3 +140,11 @@ def test_what_remains_is_not_measured_against_another_shape(tmp_path):
 @pytest.mark.parametrize(("one", "two", "text"), [(0.594, 0.591, ("0.594", "0.591")), (3.3, 1.0, ("3.3", "1"))])
 def test_figures_that_differ_look_different(one, two, text):
     assert told_apart(one, two) == text
+
+
+def test_of_a_sketch_the_same_is_doubted(tmp_path):
+    even = torch.linspace(0, 1, 33).double()
+    assert "or times -1 plus 1" in of_a_sketch(tmp_path / "even", even, 1 - even)[0][1]
+    before, _ = layer_of(PLAIN, TOKENS, "layernorm")
+    sides = [F.layer_norm(TOKENS.double(), (16,), eps=eps) for eps in (3e-6, 1e-3)]
+    assert of_a_sketch(tmp_path / "eps", *sides, "layernorm", before) == []  # no usual eps gives the legacy side's
