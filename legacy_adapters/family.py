@@ -18,8 +18,9 @@ from .ground.names import LEGACY, NEW
 from .provenance import originals
 
 SIDES = (LEGACY, NEW)
-#: How a model initialises the rows of a tensor that has one per class; ``converters.carrying.classes`` knows each.
-LINEAR, PRIOR, NORMAL = "linear", "prior", "normal"
+#: How a model initialises the rows of a tensor that has some per class; ``converters.carrying.classes`` knows each.
+LINEAR, PRIOR, NORMAL, ZERO = "linear", "prior", "normal", "zero"
+NORMAL_001, NORMAL_0001 = "normal, 0.01", "normal, 0.001"
 
 
 class FamilyError(Exception):
@@ -215,7 +216,8 @@ class Family:
         hints: what is known of differences and errors that come from the two code bases themselves.
         former: names of weights that older versions of the legacy code base saved, and it renames itself when it loads
             them: ``Rename`` rules to the names it has now; or a function that makes them for a variant.
-        class_rows: glob of the tensors with one row per class -> how the model initialises such a row.
+        class_rows: glob of the tensors with one row per class -> how the model initialises such a row; behind the glob
+            stands ``x4`` where a class has four rows, ``+1`` where one of the background comes last.
         versions: module of the legacy side -> version of its layout. Some code renames what it loads without one, as the
             weights of files older than it; a ``.pth`` of the legacy layout tells it as torch does.
         markers: keys that every checkpoint of the family has, and that no related model has together.

@@ -146,6 +146,7 @@ THOROUGH: Mapping[str, Collection[str]] = {
     "parity/test_bisect_runs.py::test_bisect_under_derived_tolerance_shows_in_float64_what_only_that_shows": (),
     "parity/test_bisect_runs.py::test_script_shows_the_error_and_no_more_once_it_is_mended": (),
     "parity/test_converted.py::test_a_family_whose_rules_change_tensors_matches_when_both_sides_run": (),
+    "parity/test_co_detr_goldens.py::test_detector_matches_and_all_of_it_is_exercised": (),
     "parity/test_ddq_main_goldens.py::test_detector_matches_and_all_of_it_is_exercised": (),
     "parity/test_degenerate.py::test_a_checkpoint_of_constants_is_not_comparable": ("loss-1.0",),
     "parity/test_detr_goldens.py::test_transformer_matches_under_the_dropped_elements_of_2_x": (),

@@ -23,11 +23,13 @@ from typing import Any
 from converters.errors import ClassMapError, ConversionError, listed, one_line
 from converters.formats.stored import StoredTensor
 from converters.reading.checkpoint import CLASS_META
-from converters.rules.pattern import Pattern
-from legacy_adapters.family import NORMAL, PRIOR
+from converters.rules.class_rows import ClassRows, held
+from legacy_adapters.family import NORMAL, NORMAL_0001, NORMAL_001, PRIOR, ZERO
 
 MOST_CLASSES = 100_000
 _PRIOR_BIAS = -4.59511985013459  # the logit of a score of 0.01, at which every branch starts
+_CONSTANT = {PRIOR: _PRIOR_BIAS, ZERO: 0.0}
+_DEVIATION = {NORMAL: 1.0, NORMAL_001: 0.01, NORMAL_0001: 0.001}
 _FORMATS = {"float64": "d", "float32": "f", "float16": "e"}
 _EXAMPLE = '{"cat": "cat", "my new class": null}'
 
@@ -128,15 +130,16 @@ def select(
 def apply(
     state_dict: Mapping[str, StoredTensor], class_rows: Mapping[str, str], selection: Selection
 ) -> tuple[dict[str, StoredTensor], dict[str, tuple[str, ...]]]:
-    """Give every tensor that has one row per class the rows of a selection; the others are left as they are.
+    """Give every tensor that has rows for classes those of a selection; the others are left as they are.
 
     New rows are what the model's own initialisation gives: weights of branches are uniform within 1 / sqrt(inputs), and
     the same for all branches, which the model copies from one; their biases are the logit of 0.01; label embeddings
-    are normal. A new row depends on the seed and on the class, not on the other rows.
+    are normal. A new row depends on the seed and on the class, not on the other rows. Rows of no class, such as that of
+    the background, are kept.
 
     Args:
         state_dict: The tensors by key, of either side.
-        class_rows: Patterns of the keys concerned, each with the way in which its rows are initialised.
+        class_rows: Which tensors, see `ClassRows`, each with the way in which its rows are initialised.
         selection: The rows.
 
     Returns:
@@ -149,9 +152,9 @@ def apply(
     """
     if selection.keeps_rows:
         return dict(state_dict), {}
-    patterns = [(Pattern(text), kind) for text, kind in class_rows.items()]
-    kinds = {key: kind for key in state_dict for pattern, kind in patterns if pattern.match(key) is not None}
-    made = {key: _with_rows(key, state_dict[key], kind, selection) for key, kind in kinds.items()}
+    kinds = {ClassRows.of(text): kind for text, kind in class_rows.items()}
+    forms = held(state_dict, class_rows)
+    made = {key: _with_rows(key, state_dict[key], form, kinds[form], selection) for key, form in forms.items()}
     return {**state_dict, **made}, dict.fromkeys(made, (selection.describe(),))
 
 
@@ -215,31 +218,35 @@ def _row(source: int | str | None, count: int, names: tuple[str, ...] | None) ->
     return names.index(source)
 
 
-def _with_rows(key: str, tensor: StoredTensor, kind: str, selection: Selection) -> StoredTensor:
+def _with_rows(key: str, tensor: StoredTensor, form: ClassRows, kind: str, selection: Selection) -> StoredTensor:
     if selection.initialised and tensor.dtype not in (*_FORMATS, "bfloat16"):
         raise ConversionError(
             f"Key `{key}` has dtype {tensor.dtype}, whose rows cannot be initialised; pick every class from the source."
         )
     width = math.prod(tensor.shape[1:])
-    size, data = width * tensor.itemsize, tensor.data()
-    rows = (
-        _encoded(_new_row(kind, at, width, selection.seed), tensor.dtype)
+    size, data = width * tensor.itemsize * form.each, tensor.data()  # bytes of a class
+    rows = [
+        b"".join(
+            _encoded(_new_row(kind, at * form.each + part, width, selection.seed), tensor.dtype)
+            for part in range(form.each)
+        )
         if row is None
         else data[row * size : (row + 1) * size]
         for at, row in enumerate(selection.rows)
-    )
-    return StoredTensor.of(tensor.dtype, (len(selection.rows), *tensor.shape[1:]), b"".join(rows))
+    ]
+    rows.append(data[selection.source_classes * size :])  # of no class
+    return StoredTensor.of(tensor.dtype, (form.rows(len(selection.rows)), *tensor.shape[1:]), b"".join(rows))
 
 
 @lru_cache(maxsize=1024)  # branches have the same new rows
 def _new_row(kind: str, at: int, width: int, seed: int) -> tuple[float, ...]:
-    """Make the row of class number `at`."""
-    if kind == PRIOR:
-        return (_PRIOR_BIAS,) * width
+    """Make row number `at` of a tensor."""
+    if kind in _CONSTANT:
+        return (_CONSTANT[kind],) * width
     digest = hashlib.sha256(f"class row/{seed}/{kind}/{at}".encode()).digest()
     generator = random.Random(int.from_bytes(digest, "big"))
-    if kind == NORMAL:
-        return tuple(islice(_normals(generator), width))
+    if kind in _DEVIATION:
+        return tuple(_DEVIATION[kind] * number for number in islice(_normals(generator), width))
     bound = 1.0 / math.sqrt(width)
     return tuple((2.0 * generator.random() - 1.0) * bound for _ in range(width))
 

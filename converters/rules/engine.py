@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from converters import errors
 from converters.errors import listed
 from converters.formats.stored import StoredTensor
-from converters.rules.layout import Layout, TensorSpec, class_counts, fitting_specs, spec_of
+from converters.rules.class_rows import class_counts
+from converters.rules.layout import Layout, TensorSpec, fitting_specs, spec_of
 from converters.rules.ledger import DROP_DUPLICATE, UNMAPPED, Entry, Ledger
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as KeyMapping

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from converters.errors import DtypeMismatchError, MissingKeyError, ShapeMismatchError, listed
 from converters.rules.changing import UnfitShapeError
+from converters.rules.class_rows import held
 from converters.rules.mapping import Application
 from converters.rules.mapping import Mapping as KeyMapping
-from converters.rules.pattern import Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,8 +76,11 @@ class Layout:
 
     def with_classes(self, class_keys: Iterable[str], count: int) -> Layout:
         """Return the layout of the same model with another number of classes."""
-        keys = {key for same in class_counts(self.tensors, class_keys).values() for key in same}
-        changed = {key: replace(self.tensors[key], shape=(count, *self.tensors[key].shape[1:])) for key in keys}
+        forms = held((key for key, spec in self.tensors.items() if spec.shape), class_keys)
+        changed = {
+            key: replace(self.tensors[key], shape=(form.rows(count), *self.tensors[key].shape[1:]))
+            for key, form in forms.items()
+        }
         return replace(self, tensors={**self.tensors, **changed})
 
     def to_json(self) -> str:
@@ -169,13 +172,3 @@ def _walk(node: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield from _walk(node[name], f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def class_counts(tensors: Mapping[str, TensorSpec], class_keys: Iterable[str]) -> dict[int, list[str]]:
-    """Group the tensors that have one row per class by their number of rows."""
-    patterns = [Pattern(text) for text in class_keys]
-    counts: dict[int, list[str]] = {}
-    for key, spec in tensors.items():
-        if spec.shape and any(pattern.match(key) is not None for pattern in patterns):
-            counts.setdefault(spec.shape[0], []).append(key)
-    return counts

@@ -31,8 +31,9 @@ VARIANTS = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all configs, sorted, without ``.py``."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__"))
+    """Return the names of all configs, sorted, without ``.py``; those in folders with the folder in front."""
+    found = [path.relative_to(_FOLDER).with_suffix("") for path in _FOLDER.rglob("*.py") if path.stem != "__init__"]
+    return tuple(sorted(path.as_posix() for path in found if "_base_" not in path.parts))
 
 
 def path(name: str) -> Path:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from converters.carrying.classes import class_names
 from converters.reading import checkpoint
-from converters.rules.layout import class_counts
+from converters.rules.class_rows import class_counts
 from converters.rules.ports import Port
 from legacy_adapters.ground.words import counted
 

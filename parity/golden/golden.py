@@ -164,13 +164,15 @@ def distil(
         GoldenError: if the run in float64 computed other things.
     """
     weights = {record.name: record.digest for record in legacy.records if record.kind == Kind.PARAM}
-    lone = next((r for r in legacy.records if r.is_float and r.kind != Kind.INIT and r.key not in reference.by_key), None)
-    if lone is not None:
-        place = f"{lone.phase} {lone.kind} {lone.name}#{lone.call} {lone.slot}".strip()
-        raise GoldenError(
-            f"The legacy side records {place} in float32 and not in float64, where a number fell on the other side of a "
-            "threshold; record with another --seed, --size or --objects."
-        )
+    measured = [r for r in legacy.records if r.is_float and r.kind not in (Kind.INIT, Kind.PARAM)]
+    for held, instead in ((reference.by_key, "in float64"), (spread, "in that shape in float64")):
+        lone = next((record for record in measured if record.key not in held), None)
+        if lone is not None:
+            place = f"{lone.phase} {lone.kind} {lone.name}#{lone.call} {lone.slot}".strip()
+            raise GoldenError(
+                f"The legacy side records {place} in float32 and not {instead}, where a number fell on the other side of "
+                "a threshold; record with another --seed, --size or --objects."
+            )
     values = {
         record.key: GoldenValues(
             sketches.of(legacy, record), sketches.of(reference, reference.by_key[record.key]), spread[record.key]

@@ -20,8 +20,8 @@ from converters import api
 from converters.carrying import parts
 from converters.options import Options
 from converters.reading import checkpoint
-from converters.rules import detect, engine
-from converters.rules.layout import Layout, class_counts
+from converters.rules import class_rows, detect, engine
+from converters.rules.layout import Layout
 from converters.rules.mapping import Mapping as NameMapping
 from converters.rules.ports import Port
 from legacy_adapters import registry
@@ -168,7 +168,7 @@ def num_classes(port: Port) -> int:
     """Return how many classes a model tells apart; 1 if nothing says so."""
     if port.classes is not None:
         return port.classes
-    return min(class_counts(port.layout(NEW).tensors, port.family.class_keys), default=1)
+    return min(class_rows.class_counts(port.layout(NEW).tensors, port.family.class_keys), default=1)
 
 
 class Sides:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from converters.rules import layout
+from converters.rules.class_rows import class_counts
 from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.ground.words import counted
 from legacy_adapters.tasks import made_up
@@ -130,7 +131,7 @@ def _classes(new: Trace, rules: NameMapping) -> int | None:
     if new.provenance.get("classes") is not None:
         return new.provenance["classes"]
     weights = {r.name: layout.TensorSpec(r.dtype, r.shape) for r in new.records if r.kind == Kind.PARAM}
-    return min(layout.class_counts(weights, rules.class_keys), default=None)
+    return min(class_counts(weights, rules.class_keys), default=None)
 
 
 def _labels(images: Mapping[int, Detections]) -> tuple[int, ...]:

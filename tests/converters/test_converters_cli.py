@@ -193,7 +193,7 @@ def _sound(folder: Path, state: StateDict) -> None:
             "already has the new layout of ddq_detr tiny_r18; it can be loaded as it is by ddq_port, or converted "
             "with --to legacy; pass --keep model to write its weights as .safetensors.",
         ),
-        (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_ddq, or give the folder of one"),
+        (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are co_detr, ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_co_detr, mmdet_ddq, or give the folder of one"),
         (_sound, ["--variant", "r18"], 2, "has no variant `r18`"),
         (_sound, ["--to", "sideways"], 2, "'sideways' is not one of 'new', 'legacy'"),
         (_sound, ["--nonsense"], 2, "No such option"),

@@ -47,6 +47,9 @@ class Bench:
         seed: of weights and inputs.
         sizes: (h, w) of each image in pixels.
         objects: number of objects of each.
+        variant: small model of the family.
+        adapter: of the new side, which plants the fault.
+        checkpoint: weights; None for seeded ones.
     """
 
     def __init__(
@@ -57,9 +60,12 @@ class Bench:
         seed: int = 0,
         sizes: tuple[tuple[int, int], ...] = SIZES,
         objects: tuple[int, ...] = OBJECTS,
+        variant: str = "tiny",
+        adapter: Path = ADAPTER,
+        checkpoint: Path | None = None,
     ) -> None:
-        task = Task(port(family, "tiny"), sizes, objects, seed, ("forward", "loss", "grad"))
-        sources = Sources(legacy_repo=repo, new_adapter=ADAPTER)
+        task = Task(port(family, variant), sizes, objects, seed, ("forward", "loss", "grad"))
+        sources = Sources(legacy_repo=repo, new_adapter=adapter, checkpoint=checkpoint)
         folder.mkdir()
         self.port = task.port
         self.sides = Sides(task, sources, MACHINE, prepare(task, sources, MACHINE), folder)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from legacy_adapters.bases.zero_losses import losses_of_no_positives
 from legacy_adapters.families.mmdet2.new import MMDet3Detector
 
 
@@ -22,7 +23,7 @@ class As2xDetector(MMDet3Detector):
         """Build the detector of the config."""
         model = super().build(options, device)
         _divide_by_scale_factors()
-        _losses_of_no_positives()
+        losses_of_no_positives()
         _all_pairs_to_the_nms()
         _masks_of_all_stages()
         for module in model.modules():
@@ -63,24 +64,6 @@ def _divide_by_scale_factors() -> None:
         return boxes / factors.repeat((1, boxes.size(-1) // 2))
 
     base_dense_head.scale_boxes = bbox_head.scale_boxes = scale_boxes
-
-
-def _losses_of_no_positives() -> None:
-    """D30: the loss of a level without positives is that of any other level, with weights of 0."""
-    from mmdet.models.losses import L1Loss, SmoothL1Loss
-    from mmdet.models.losses.smooth_l1_loss import l1_loss, smooth_l1_loss
-
-    def forward(
-        self: Any, pred: Tensor, target: Tensor, weight: Tensor | None = None, avg_factor: Any = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:  # fmt: skip
-        function, more = (l1_loss, {}) if isinstance(self, L1Loss) else (smooth_l1_loss, dict(beta=self.beta))
-        reduction = reduction_override or self.reduction
-        return self.loss_weight * function(
-            pred, target, weight, reduction=reduction, avg_factor=avg_factor, **more
-        )
-
-    L1Loss.forward = SmoothL1Loss.forward = forward
 
 
 def _all_pairs_to_the_nms() -> None:

@@ -6,14 +6,12 @@ The repo holds its own mmdet 2.22.0 and mmcv 1.4.7. Runs in the legacy interpret
 from __future__ import annotations
 
 import os
-import runpy
 import sys
-from typing import Any, Dict, Mapping
+from typing import Any, Mapping
 
 import torch
 
-from legacy_adapters import mmdet2
-from legacy_adapters.provenance import originals
+from legacy_adapters.targets.repo2 import RepoAdapter
 from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
 
 from . import whole
@@ -21,67 +19,28 @@ from .checkout import CHECKOUT, MMCV_FOLDER
 from .observing import Observed
 
 
-class OfficialDDQ(Observed, mmdet2.MMDet2Adapter):
-    """Build and run a model of the repo.
+class OfficialDDQ(Observed, RepoAdapter):
+    """Build and run a model of the repo."""
 
-    ``options`` has ``repo``, the path of the checkout, ``config``, the path of a config in it, and ``overrides``, paths of
-    plain Python files whose dicts are merged into the config.
-    """
+    checkout = CHECKOUT
+    code_base = "jshilong/DDQ@main"
 
-    def config(self, options: Mapping[str, Any]) -> str:
-        """Return the path of a config in the checkout."""
-        return os.path.join(options["repo"], options["config"])
-
-    def whole_config(self, options: Mapping[str, Any]) -> Any:
-        """Return the config with what is merged into it."""
-        config = mmdet2.load_config(self.config(options))
-        for path in options["overrides"]:
-            sections = {name: value for name, value in runpy.run_path(path).items() if not name.startswith("_")}
-            config.merge_from_dict(sections, allow_list_keys=True)  # keys of a list are the numbers of its elements
-        return config
-
-    def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
-        """Build the detector of the config."""
-        self._make_importable(options, device)
-        return self._build(self.whole_config(options))
-
-    def _make_importable(self, options: Mapping[str, Any], device: str) -> None:
+    def make_importable(self, options: Mapping[str, Any], device: str) -> None:
+        """Find the repo's own mmcv, and let all of it be recorded."""
         sys.path.insert(0, os.path.join(options["repo"], MMCV_FOLDER))
-        mmdet2.prepare(options["repo"], device)
-        import projects.models  # noqa: F401  (registers the repo's modules)
-
+        super().make_importable(options, device)
         _keep_names()
         _let_losses_be_called()
 
-    def _build(self, config: Any) -> torch.nn.Module:
-        from mmdet.models import build_detector
-
-        return build_detector(config.model)
-
     def train_whole(self, request: WholeTraining) -> Outcome:
         """Train with the repo's own mmcv."""
-        self._make_importable(request.options, request.device)
-        return whole.train(self._build, self.whole_config(request.options), request)
+        self.make_importable(request.options, request.device)
+        return whole.train(self.built, self.whole_config(request.options), request)
 
     def test_whole(self, request: WholeTest) -> Outcome:
         """Test with the repo's own mmdet."""
-        self._make_importable(request.options, request.device)
-        return whole.test(self._build, self.whole_config(request.options), request)
-
-    def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
-        """Prove which code ran."""
-        import projects
-
-        code = originals.fingerprint(options["repo"], CHECKOUT.code)
-        told = super().provenance(options)
-        told["modules"]["projects"] = dict(file=str(projects.__file__), version="")
-        return dict(
-            told,
-            code_base="jshilong/DDQ@main",
-            repo=options["repo"],
-            code_sha256=code,
-            commit=CHECKOUT.commit(code),
-        )
+        self.make_importable(request.options, request.device)
+        return whole.test(self.built, self.whole_config(request.options), request)
 
 
 def _let_losses_be_called() -> None:

@@ -1,0 +1,1 @@
+"""The official Co-DETR, github Sense-X/Co-DETR, carried to this toolkit's own."""

@@ -1,0 +1,1 @@
+"""This toolkit's Co-DETR: what the families that are carried to it have in common."""
