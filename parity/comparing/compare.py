@@ -239,7 +239,7 @@ def _compare_derived(pair: Pair, evidence: Evidence, layers: Layers) -> Comparis
     # both sides load the same weights, so these have no rounding of their own
     sample = evidence.sample(pair) if record.is_float and record.kind != Kind.PARAM else None
     if sample is None:
-        what = "a float64 twin is missing" if record.is_float else "other whole numbers or booleans"
+        what = "a float64 twin is missing" if record.is_float else _other_values(record.dtype)
         what = {Kind.PARAM: "other weights", Kind.STATE: "changed by training on one side only"}.get(record.kind, what)
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, what))
     if _is_setting(record):
@@ -253,6 +253,10 @@ def _compare_derived(pair: Pair, evidence: Evidence, layers: Layers) -> Comparis
     if finding.objection:
         difference = replace(difference, note=finding.objection)
     return Comparison(pair, False, not finding.objection, difference, finding)
+
+
+def _other_values(dtype: str) -> str:
+    return "other bytes, of a text or whole numbers" if dtype == "U8" else "other whole numbers or booleans"
 
 
 def _is_setting(record: Record) -> bool:

@@ -249,8 +249,18 @@ def _objection(run: str, moved: bool, error: Norms, allowed: Norms) -> str:
         return f"NaN or Inf in other places{run}"
     for which in ("max", "rms"):
         if not getattr(error, which) <= getattr(allowed, which):
-            return f"{which} error{run} {getattr(error, which):.2g}, allowed {getattr(allowed, which):.2g}"
+            found, most = told_apart(getattr(error, which), getattr(allowed, which))
+            return f"{which} error{run} {found}, allowed {most}"
     return ""
+
+
+def told_apart(one: float, two: float) -> tuple[str, str]:
+    """Write two numbers with as many digits as show that they differ, two at least."""
+    for digits in range(2, 18):
+        shown = f"{one:.{digits}g}", f"{two:.{digits}g}"
+        if shown[0] != shown[1] or one == two:
+            break
+    return shown
 
 
 def _moved(legacy: np.ndarray, new: np.ndarray) -> bool:

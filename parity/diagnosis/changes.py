@@ -29,7 +29,10 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         return
     if scene.record.dtype == "BOOL":
         if np.array_equal(legacy, 1 - new) and is_telling(legacy, 2):
-            yield scene.diagnosis(DiagnosisKind.INVERTED, "True and False exchanged", 0.0, _SIMPLE)
+            text = "True and False exchanged"
+            if 2 * int(legacy.sum()) == legacy.size and _is_reordered(legacy, new):
+                text += ", or in another order: of these values both are the same"
+            yield scene.diagnosis(DiagnosisKind.INVERTED, text, 0.0, _SIMPLE)
         return
     yield from _constant(scene, legacy, new)
     if new.min() == new.max():
@@ -41,7 +44,6 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         yield from _factors(scene, legacy, new)
         yield from _offsets(scene, legacy, new)
         yield from _whole(scene, legacy, new)
-        yield from _dropout(scene, legacy, new)
         yield from _functions(scene, legacy, new)
     else:
         yield from _relabelled(scene, legacy, new)
@@ -58,7 +60,43 @@ def _constant(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Dia
 def _sign(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
     residual = off(-legacy, new)
     if explains(residual, scene.gap) and is_telling(np.abs(new), 3):
-        yield scene.diagnosis(DiagnosisKind.SIGN, "the legacy side's numbers with the other sign", residual, _SIMPLE)
+        text = "the legacy side's numbers with the other sign"
+        if _are_same_numbers(legacy, new):
+            text += ", or in another order: of these numbers both are the same"
+        yield scene.diagnosis(DiagnosisKind.SIGN, text, residual, _SIMPLE)
+
+
+def _are_same_numbers(legacy: np.ndarray, new: np.ndarray) -> bool:
+    """Tell whether the same numbers stand on both sides, in whatever order, but for rounding."""
+    return off(np.sort(legacy, axis=None), np.sort(new, axis=None)) <= FLOOR
+
+
+def _is_reordered(legacy: np.ndarray, new: np.ndarray) -> bool:
+    """Tell whether values turned round, rolled or transposed are the other side's; of a few any order may be."""
+    if legacy.size < 16:
+        return True
+    turned = [np.flip(legacy, axis) for axis in range(legacy.ndim)] + [np.flip(legacy)]
+    rolled = [np.roll(legacy, by, axis) for axis, length in enumerate(legacy.shape) for by in range(1, min(length, 64))]
+    return any(np.array_equal(one, new) for one in (*turned, *rolled, legacy.T))
+
+
+def affine_words(legacy: np.ndarray, new: np.ndarray, gap: float) -> str:
+    """Say which factor and offset together make one array of the other, as of an even grid; empty if none do."""
+    if legacy.shape != new.shape or legacy.size < 2:
+        return ""
+    centred = legacy - legacy.mean()
+    square = float(np.vdot(centred, centred))
+    if not square:
+        return ""
+    factor = float(np.vdot(centred, new)) / square
+    offset = float(new.mean() - factor * legacy.mean())
+    if not factor or not explains(off(factor * legacy + offset, new), gap):
+        return ""
+    offset = 0.0 if abs(offset) <= FLOOR * float(np.abs(new).max()) else rounded(offset)
+    factor = rounded(factor)
+    words = [f"times {said(factor)}"] if factor != 1 else []
+    words += [f"{'minus' if offset < 0 else 'plus'} {said(abs(offset))}"] if offset else []
+    return " ".join(words)
 
 
 def factor_of(legacy: np.ndarray, new: np.ndarray) -> float:
@@ -153,6 +191,8 @@ def _factors(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diag
         if not all(_are_of_many_sizes(row, _ELEMENTS_FOR_ONE) for row in one[:256]):
             continue
         text = f"the legacy side's numbers times a factor for each index of axis {axis}: {_list(factors, 1.0)}"
+        if axis == legacy.ndim - 1 and np.array_equal(factors, (1.0, -1.0)):
+            text += "; the conjugates, if these are complex numbers as pairs"
         yield scene.diagnosis(DiagnosisKind.FACTOR, text, residual, _SEVERAL + min(len(one), 1000) // 100)
 
 
@@ -183,6 +223,9 @@ def _list(values: np.ndarray, neutral: float) -> str:
     if len(changing) <= min(_MOST_SHOWN, len(values) // 2):
         shown = ", ".join(f"{said(float(values[index]))} at index {index}" for index in changing)
         return f"{shown}, {said(neutral)} at the others"
+    other = np.flatnonzero(values != values[0])
+    if len(other) and other[0] >= _MOST_SHOWN:  # the first are alike: where it changes is told
+        return f"{said(float(values[0]))} before index {other[0]}, {said(float(values[other[0]]))} from there ..."
     shown = ", ".join(said(float(value)) for value in values[:_MOST_SHOWN])
     return shown if len(values) <= _MOST_SHOWN else f"{shown} ..."
 
@@ -195,7 +238,7 @@ _ROUNDINGS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
 
 def _whole(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
     """Try rounding to whole numbers, or to a power of two below one."""
-    for part in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
+    for part in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024):
         few = sample(new) * part
         if not np.array_equal(few, np.round(few)) or not np.array_equal(new * part, np.round(new * part)):
             continue
@@ -210,23 +253,6 @@ def _whole(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagno
         return
 
 
-def _dropout(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
-    """Try that some numbers are zero and the rest scaled up for that."""
-    alive = (new != 0) & (legacy != 0)
-    lost = (new == 0) & (legacy != 0)
-    count, gone = int(alive.sum() + lost.sum()), int(lost.sum())
-    if count < 64 or not 0.005 < gone / count < 0.95 or ((new != 0) & (legacy == 0)).any():
-        return
-    scale = rounded(factor_of(legacy[alive], new[alive]))
-    residual = off(scale * legacy[alive], new[alive])
-    if residual > FLOOR or scale <= 1 + FLOOR:
-        return
-    rate = 1 - 1 / scale
-    if abs(gone / count - rate) <= 5 * math.sqrt(rate * (1 - rate) / count):
-        text = f"dropout: {gone / count:.1%} of the numbers are zero, the others {said(scale)} times as large"
-        yield scene.diagnosis(DiagnosisKind.DROPOUT, f"{text}, as with p={said(rounded(rate))}", residual, _SIMPLE)
-
-
 def _functions(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
     """Try a function on top on one side only."""
     if not is_telling(legacy, 8) or not is_telling(new, 2):
@@ -234,13 +260,16 @@ def _functions(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Di
     with np.errstate(all="ignore"):
         on_new = [(name, off_after(f, legacy, new)) for name, f in FUNCTIONS.items()]
         on_legacy = [(name, off_after(f, new, legacy)) for name, f in FUNCTIONS.items()]
+    texts, residuals = [], []
     for results, text in (
         (on_new, "{} of the legacy side's numbers"), (on_legacy, "the legacy side's are {} of the new side's"),
     ):
         fitting = [(name, residual) for name, residual in results if explains(residual, scene.gap, 2 * FLOOR)]
         if len(fitting) == 1:
-            name, residual = fitting[0]
-            yield scene.diagnosis(DiagnosisKind.FUNCTION, text.format(name), residual, _SIMPLE + 2)
+            texts.append(text.format(fitting[0][0]))
+            residuals.append(fitting[0][1])
+    if texts:  # a function and its inverse are both said: either side may be the one that has one too many
+        yield scene.diagnosis(DiagnosisKind.FUNCTION, ", which is: ".join(texts), max(residuals), _SIMPLE + 2)
 
 
 def _relabelled(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
@@ -255,6 +284,8 @@ def _relabelled(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[D
             return
         image[int(value)] = int(others[0])
     other = {one: two for one, two in image.items() if one != two}
+    if int(np.isin(legacy, list(other)).sum()) < 2 * len(other):
+        return  # of a value that stands once, no rule is seen
     if len({two - one for one, two in image.items()}) > 1:
         shown = ", ".join(f"{one} became {two}" for one, two in list(other.items())[:_MOST_SHOWN])
         more = f" and {len(other) - _MOST_SHOWN} more" if len(other) > _MOST_SHOWN else ""
@@ -288,8 +319,9 @@ def _bounds(clamped: np.ndarray, free: np.ndarray, axis: int | None) -> str | No
     said_of = []
     for outside, bound, word in ((below, low, "below"), (above, high, "above")):
         if outside.any():
-            if len(np.unique(free[outside])) < 2:
-                return None
+            bounds = np.unique(np.broadcast_to(bound, free.shape)[outside])
+            if len(np.unique(free[outside])) <= len(bounds):
+                return None  # with a bound of its own for each number, anything is one
             hit = outside.any(axis=rest, keepdims=True)  # of an index at which nothing is outside there is no bound
             shown = sorted({said(float(value)) for value in bound[hit]}, key=float)
             said_of.append(f"{word} {' or '.join(shown)}")

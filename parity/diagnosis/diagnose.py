@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from ..traces.kinds import Kind
-from . import attention, changes, forms, functional, linear, norms, order, places, precision, records, sketched, sums
+from . import (
+    attention,
+    changes,
+    dropping,
+    forms,
+    functional,
+    linear,
+    norms,
+    order,
+    places,
+    precision,
+    records,
+    sketched,
+    sums,
+)
 from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
 
@@ -21,7 +36,7 @@ class _Explaining(Protocol):
 
 
 #: Explanations of one tensor by its twin, by other records, and by its layer computed again.
-_OF_TENSORS = (forms, records, precision, order, changes, sums)
+_OF_TENSORS = (forms, records, precision, order, changes, dropping, sums)
 #: Ranks that assume about as much as each other.
 _ALIKE = (range(10, 30), range(40, 60))
 _OF_ONE_NUMBER = (DiagnosisKind.FACTOR, DiagnosisKind.SIGN, DiagnosisKind.GRADIENT)
@@ -76,7 +91,16 @@ def _stated(found: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
         return ()
     best = min(found, key=lambda one: (one.rank, one.residual))
     rivals = [one for one in found if _rivals(one.rank, best.rank) and one.kind != best.kind]
-    return () if rivals else (best,)
+    return () if rivals else (_with_equals(best, found),)
+
+
+def _with_equals(best: Diagnosis, found: Sequence[Diagnosis]) -> Diagnosis:
+    """Add another explanation of the same kind that assumes as little and holds as well, as of numbers that are alike."""
+    equals = [one for one in found if one.kind == best.kind and one.rank == best.rank and one.text != best.text]
+    if not equals:
+        return best
+    more = "" if len(equals) == 1 else f", or in {len(equals) - 1} more ways"
+    return replace(best, text=f"{best.text}, or {equals[0].text}{more}")
 
 
 def _rivals(one: int, two: int) -> bool:

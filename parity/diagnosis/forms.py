@@ -45,9 +45,11 @@ def _part(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnos
     less, total = few.shape[axis], many.shape[axis]
     if not few.size or len(np.unique(few)) < 2:
         return
-    for where, start in (("first", 0), ("last", total - less)):
-        if np.array_equal(np.take(many, range(start, start + less), axis), few):
-            whole, part = ("legacy", "new") if few is new else ("new", "legacy")
-            text = f"the {part} side has the {where} {less} of the {whole} side's {total} along axis {axis}"
-            yield scene.diagnosis(DiagnosisKind.SHAPE, text, 0.0, 2)
-            return
+    parts = [
+        where for where, start in (("first", 0), ("last", total - less))
+        if np.array_equal(np.take(many, range(start, start + less), axis), few)
+    ]  # fmt: skip
+    if parts:
+        whole, part = ("legacy", "new") if few is new else ("new", "legacy")
+        text = f"the {part} side has the {' or the '.join(parts)} {less} of the {whole} side's {total} along axis {axis}"
+        yield scene.diagnosis(DiagnosisKind.SHAPE, text, 0.0, 2)

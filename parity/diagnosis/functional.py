@@ -64,8 +64,8 @@ def _interpolation(scene: Scene) -> Iterator[Diagnosis]:
 
 
 def _modes(size: tuple[int, ...]) -> Iterator[tuple[str, Compute]]:
-    for mode in ("nearest", "nearest-exact", "area"):
-        yield f"{mode} interpolation", lambda layer, mode=mode: F.interpolate(layer.x, size, mode=mode)
+    for mode, more in (("nearest", ""), ("nearest-exact", ""), ("area", " (a mean of each cell)")):
+        yield f"{mode} interpolation{more}", lambda layer, mode=mode: F.interpolate(layer.x, size, mode=mode)
     for mode in ("bilinear", "bicubic"):
         for aligned in (False, True):
             corners = "corners aligned" if aligned else "corners not aligned"

@@ -49,6 +49,7 @@ class DiagnosisKind(str, Enum):
     WEIGHT = "weight"
     ATTENTION = "attention"
     DETACH = "detach"
+    FROZEN = "frozen"
     # where the difference is, not what
     NOT_FINITE = "not finite"
     PLACE = "place"

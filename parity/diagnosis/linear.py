@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .kinds import Diagnosis, DiagnosisKind
 from .layers import Compute, Fit, Layer, fitted, sides_of
+from .measuring import said
 from .precision import ROUNDINGS
 from .scene import Scene
 
@@ -63,7 +64,7 @@ def _linear(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis]:
     ]  # fmt: skip
     if "bias" in layers[1].weights:
         asked.append(("a linear layer without its bias", DiagnosisKind.BIAS, lambda layer: plain(layer, bias=False)))
-    asked += _rounded("a linear layer", lambda x, weight, layer: F.linear(x, weight, _bias(layer)))
+    asked += _rounded("a linear layer", lambda x, weight, layer: F.linear(x, weight, _bias(layer)), layers[1])
     yield from _best(scene, layers, asked)
 
 
@@ -72,7 +73,7 @@ def _bias(layer: Layer) -> Tensor | None:
 
 
 def _rounded(
-    what: str, compute: Callable[[Tensor, Tensor, Layer], Tensor]
+    what: str, compute: Callable[[Tensor, Tensor, Layer], Tensor], new: Layer
 ) -> list[tuple[str, DiagnosisKind, Compute]]:
     """Return the layer with its input and weight rounded, and with its result rounded as well."""
     asked = []
@@ -81,7 +82,12 @@ def _rounded(
             x, weight = (rounding(tensor.float()).double() for tensor in (layer.x, layer.weights["weight"]))
             return compute(x, weight, layer)
 
-        asked.append((f"{what} of inputs and weights rounded to {name}", DiagnosisKind.PRECISION, of_rounded))
+        changed = [
+            part for part, tensor in (("inputs", new.x), ("weights", new.weights["weight"]))
+            if not torch.equal(rounding(tensor.float()).double(), tensor)
+        ]  # fmt: skip
+        text = f"{what} of {' and '.join(changed) or 'inputs and weights'} rounded to {name}"
+        asked.append((text, DiagnosisKind.PRECISION, of_rounded))
     return asked
 
 
@@ -93,7 +99,10 @@ def _best(
         kinds = {name: kind for name, kind, _ in asked}
         plain = asked[0][0]
         kind = kinds[fit.new] if fit.new != plain else kinds.get(fit.legacy, kinds[plain])
-        yield scene.diagnosis(kind, _phrase(fit), fit.residual, _RANK)
+        bias, text = _bias(layers[1]), _phrase(fit)
+        if kind == DiagnosisKind.BIAS and bias is not None and len(torch.unique(bias)) == 1:
+            text += f", or {said(abs(float(bias[0])))} {'less' if float(bias[0]) > 0 else 'more'} everywhere: the bias is even"
+        yield scene.diagnosis(kind, text, fit.residual, _RANK)
 
 
 def _convolution(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosis]:
@@ -116,13 +125,13 @@ def _convolution(scene: Scene, layers: tuple[Layer, Layer]) -> Iterator[Diagnosi
             (f"a convolution with its kernel {how}", DiagnosisKind.WEIGHT, _convolving(*one, change=change))
             for how, change in (
                 ("turned round", lambda w: w.flip(2, 3)), ("transposed", lambda w: w.transpose(2, 3)),
-                ("for the input channels in reverse order", lambda w: w.flip(1)),
+                ("for the input channels in reverse order (or with these reversed)", lambda w: w.flip(1)),
             )
         ]  # fmt: skip
         if "bias" in new.weights:
             asked.append(("a convolution without its bias", DiagnosisKind.BIAS, _convolving(*one, bias=False)))
         asked += _rounded(
-            "a convolution", lambda x, weight, layer: _convolved(x, weight, _bias(layer), *one)
+            "a convolution", lambda x, weight, layer: _convolved(x, weight, _bias(layer), *one), new
         )
         yield from _best(scene, layers, asked)
         return

@@ -12,12 +12,14 @@ from legacy_adapters.ground.words import counted
 
 from .kinds import Diagnosis, DiagnosisKind
 from .layers import Layer, fitted, sides_of
-from .measuring import FAR_OF_LAYERS, said
+from .measuring import FAR_OF_LAYERS, off, said
 from .scene import Scene
 
 _USUAL = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _RANK = 4
 _MOST_ROUNDING, _LAST_PLACE = 2e-5, 2.0**-24
+#: A sketch is of float64: an eps that is only the nearest usual one leaves more.
+_MOST_OF_SKETCH = 1e-8
 
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
@@ -26,12 +28,22 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     found = sides_of(scene)
     if found is None or any(tuple(layer.x.shape) != layer.shape for layer in found):
         return
-    if "running_var" in found[0].weights and "running_var" in found[1].weights:
+    name = _name_of(scene)
+    if "instance" in names:
+        if "running_var" not in found[0].weights:
+            yield from _eps(scene, found, name, lambda layer: _of_groups(layer, layer.x.shape[1]))
+    elif "running_var" in found[0].weights and "running_var" in found[1].weights:
         yield from _batch_norm(scene, found)
     elif "group" in names:
         yield from _group_norm(scene, found)
     elif "norm" in names:
-        yield from _eps(scene, found, "LayerNorm", _of_last)
+        yield from _eps(scene, found, name, _of_last)
+
+
+def _name_of(scene: Scene) -> str:
+    """Return what the layer is called: its class, where both sides have the same."""
+    legacy, new = scene.class_names
+    return new if new and legacy in ("", new) else "the normalisation"
 
 
 class Statistics:
@@ -124,14 +136,32 @@ def _eps(scene: Scene, layers: tuple[Layer, Layer], name: str, statistics) -> It
         return
     own = [layer.off(of.result(eps)) for layer, (of, eps, _) in zip(layers, found)]
     crossed = [layers[0].off(one.result(actual)), layers[1].off(two.result(expected))]
-    if max(own) > _MOST_ROUNDING or any(wrong < FAR_OF_LAYERS * right for right, wrong in zip(own, crossed)):
+    most = [_MOST_OF_SKETCH if layer.compare is not None else _MOST_ROUNDING for layer in layers]
+    if any(right > bound or wrong < FAR_OF_LAYERS * right for right, wrong, bound in zip(own, crossed, most)):
         return
     text = f"{name} with eps {_shown(actual, second)} in place of {_shown(expected, first)}"
+    factor = _factor_like(two, layers[1], expected, actual, own[1])
+    if factor is not None:  # the one that may be meant is told; a factor alone is found without the layer
+        if not {expected, actual} <= set(_USUAL):
+            return
+        text += f", or a factor of {factor:.9g} before its bias: the variances are too alike to tell"
     yield scene.diagnosis(DiagnosisKind.EPS, text, own[1], _RANK)
+
+
+def _factor_like(of: Statistics, layer: Layer, expected: float, actual: float, residual: float) -> float | None:
+    """Return the factor that does what another eps does, where the variances are too alike to tell the two apart."""
+    one, two = (of.result(eps) - of.bias for eps in (expected, actual))
+    square = float((one * one).sum())
+    factor = float((one * two).sum()) / square if square else 0.0
+    told = off((factor * one + of.bias).numpy(), (two + of.bias).numpy())
+    apart = layer.off(factor * one + of.bias)
+    return factor if apart < FAR_OF_LAYERS * residual or told <= _LAST_PLACE else None
 
 
 def _is_unbiased(of: Statistics, layer: Layer, eps: float) -> bool:
     """Tell whether a result is explained by the other estimate of the variance, and not by its own."""
+    if of.count <= 2:
+        return False  # which is a factor of the root of a half
     unbiased = layer.off(of.unbiased().result(eps))
     return unbiased <= _MOST_ROUNDING and layer.off(of.result(eps)) > FAR_OF_LAYERS * unbiased
 

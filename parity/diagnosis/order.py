@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
 
+from .changes import affine_words
 from .kinds import Diagnosis, DiagnosisKind
-from .measuring import explains, is_telling, off
+from .measuring import FLOOR, explains, is_telling, off
 from .scene import Scene
 
 _MOST_DIMENSIONS = 5
+_MOST_LISTED, _MOST_ROLLS = 8, 32
 #: How much is assumed: an order that a few words say, one of each slice's own, any.
 _SIMPLE, _FREE, _OWN, _ANY = 10, 20, 24, 60
 
@@ -21,6 +24,14 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     legacy, new = scene.values
     if not is_telling(legacy, 2) or not is_telling(new, 2):
         return
+    also = "" if scene.record.dtype == "BOOL" else affine_words(legacy, new, scene.gap)
+    if also:  # an even grid in another order
+        also = f", or {also}: of these numbers both are the same"
+    for one in _found(scene, legacy, new):
+        yield replace(one, text=f"{one.text}{also}")
+
+
+def _found(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
     if legacy.shape == new.shape and not explains(off(-legacy, new), scene.gap):  # else it may be the sign as well
         yield from _flips(scene, legacy, new)
         for axis, length in enumerate(legacy.shape):
@@ -77,8 +88,28 @@ def _permuted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Iter
     if not explains(residual, scene.gap) or not _are_evident(one[order != np.arange(len(order))]):
         return
     name, rank = named(order)
+    others = _of_equal_rows(one, two, order, scene.gap)
+    if len(others) == 1:
+        name, rank = others[0]
+    elif others:
+        name, rank = f"{moved} of {len(order)} at another place, some of which are equal", _FREE
     text = f"the legacy side's numbers permuted along {_axis(axis, scene)}: {name}"
     yield scene.diagnosis(DiagnosisKind.PERMUTATION, text, residual, rank)
+
+
+def _of_equal_rows(one: np.ndarray, two: np.ndarray, order: np.ndarray, gap: float) -> list[tuple[str, int]]:
+    """Return the names of all plain orders that hold where rows are equal, so that several may; else none."""
+    first = one @ _weights(one)
+    if float(np.diff(np.sort(first)).min()) > FLOOR * float(np.abs(first).max()):
+        return []
+    places = np.arange(len(one))
+    rolls = dict.fromkeys(by % len(one) for by in range(-_MOST_ROLLS, _MOST_ROLLS + 1) if by % len(one))
+    plain = [places[::-1], *(np.roll(places, by) for by in rolls)]
+    names = [named(order)]
+    names += [named(other) for other in plain if explains(off(one[other], two), gap)]
+    found = list(dict.fromkeys(names))
+    plainer = [name for name in found if name[1] <= _SIMPLE]
+    return plainer if len(plainer) == 1 and found[0][1] > _SIMPLE + 1 else found
 
 
 def _kinds(rows: np.ndarray) -> int:
@@ -133,6 +164,8 @@ def named(order: np.ndarray) -> tuple[str, int]:
         blocks = order.reshape(count, size)
         if (blocks - blocks[:, :1] == np.arange(size)).all() and (blocks[:, 0] % size == 0).all():
             name, rank = named(blocks[:, 0] // size)
+            if "block" in name or rank > _SIMPLE + 1:  # nobody thinks of blocks of blocks
+                name = _listed(blocks[:, 0] // size)
             return f"in {count} blocks of {size}, {name}", rank + 1
     for count in range(length - 1, 1, -1):  # the same within each block
         if length % count:
@@ -141,11 +174,24 @@ def named(order: np.ndarray) -> tuple[str, int]:
         blocks = order.reshape(count, size) - np.arange(count)[:, None] * size
         if (blocks == blocks[:1]).all():
             name, rank = named(blocks[0])
+            if size == 2:
+                name = "the two exchanged"
+            elif "block" in name or rank > _SIMPLE + 1:
+                name = _listed(blocks[0])
             return f"within each of {count} blocks of {size}, {name}", rank + 1
     for count in range(2, length):
         if length % count == 0 and np.array_equal(order, places.reshape(count, -1).T.reshape(-1)):
             return f"{count} blocks of {length // count} taken in turn", _SIMPLE + 2
+    if length <= _MOST_LISTED:
+        return _listed(order), _FREE
     return f"{len(moved)} of {length} at another place", _FREE
+
+
+def _listed(order: np.ndarray) -> str:
+    """Say a permutation by its numbers, or how many are moved."""
+    if len(order) <= _MOST_LISTED:
+        return f"in the order {', '.join(map(str, order))}"
+    return f"{int((order != np.arange(len(order))).sum())} of {len(order)} at another place"
 
 
 def _permuted_within(scene: Scene, legacy: np.ndarray, new: np.ndarray, axis: int) -> Iterator[Diagnosis]:
@@ -175,9 +221,13 @@ def _shifted(scene: Scene, one: np.ndarray, two: np.ndarray, axis: int) -> Itera
             continue
         source, target = (one[:-by], two[by:]) if by > 0 else (one[-by:], two[:by])
         residual, gap = off(source, target), off(one[by:] if by > 0 else one[:by], target)
+        kept = one[by:] if by > 0 else one[:by]
         if explains(residual, gap) and is_telling(target, 3) and _kinds(source) > 1:
+            words = affine_words(kept, target, gap)  # of an even grid that may be an offset as well, up to a bound
             way = "later" if by > 0 else "earlier"
             text = f"the legacy side's numbers {abs(by)} {way} along {_axis(axis, scene)}"
+            end = f"{'first' if by > 0 else 'last'} {'index' if abs(by) == 1 else f'{abs(by)} indices'}"
+            text += f", or {words} but at the {end}" if words else ""
             yield scene.diagnosis(DiagnosisKind.SHIFT, text, residual, _SIMPLE + 3 + abs(by))
 
 
@@ -196,7 +246,9 @@ def moved(scene: Scene) -> Iterator[Diagnosis]:
         return
     if np.array_equal(np.sort(legacy, axis=None), np.sort(new, axis=None)):
         is_sorted = np.array_equal(new.reshape(-1), np.sort(legacy, axis=None))
-        text = "the same numbers, sorted" if is_sorted else "the same numbers at other places, in no simple order"
+        rows = [axis for axis in range(legacy.ndim) if np.array_equal(np.sort(legacy, axis), new)]
+        text = "the same numbers, sorted" if is_sorted else "the same numbers at other places, in no order that was tried"
+        text = f"the same numbers, sorted along axis {rows[0]}" if rows and not is_sorted else text
         yield scene.diagnosis(DiagnosisKind.MOVED, text, 0.0, _ANY)
 
 

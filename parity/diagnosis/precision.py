@@ -43,9 +43,27 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
             if torch.equal(rounding(exact), coarse) and _are_rounded(coarse, exact, name):
                 names.append(name)
         if names:
+            grid = grid_words(exact, coarse)
             other = "legacy" if whose == "new" else "new"
-            text = f"the {whose} side's numbers are the {other} side's rounded to {' or '.join(names)}"
+            text = f"the {whose} side's numbers are the {other} side's rounded to {' or '.join(names)}{grid}"
             yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
+
+
+def grid_words(exact: Tensor, coarse: Tensor) -> str:
+    """Say which even grid, by a power of two, numbers are rounded to as well; empty if none gives these.
+
+    Within one power of two half precision is such a grid. Only numbers of several tell the two apart.
+    """
+    few, many = coarse.double(), exact.double()
+    largest = float(few.abs().max())
+    if not np.isfinite(largest) or largest == 0.0:
+        return ""
+    top = int(np.floor(np.log2(largest)))
+    for power in range(top, top - 12, -1):
+        step = 2.0**power
+        if torch.equal(torch.round(many / step) * step, few):
+            return f", or to multiples of {step:g}" if power >= 0 else f", or to multiples of 1/{2**-power}"
+    return ""
 
 
 def _are_rounded(coarse: Tensor, exact: Tensor, name: str) -> bool:

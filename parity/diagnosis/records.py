@@ -10,8 +10,8 @@ from ..traces.kinds import Kind
 from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
 
-#: So many different numbers tell one record from others; of booleans and whole numbers two.
-_LEAST_NUMBERS = 4
+#: So many different numbers tell one record from others; of booleans and whole numbers two, if there are many.
+_LEAST_NUMBERS, _LEAST_WHOLE = 4, 12
 #: One of the same call or of a like module is stated first; any other if nothing simpler explains the difference.
 _NEAR, _ELSEWHERE = 8, 35
 
@@ -33,8 +33,10 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 def _is_telling(scene: Scene) -> bool:
     import torch
 
-    new = scene.tensors[1]
-    return len(torch.unique(new)) >= (_LEAST_NUMBERS if scene.record.is_float else 2) and new.numel() >= _LEAST_NUMBERS
+    new, is_float = scene.tensors[1], scene.record.is_float
+    if new.numel() < (_LEAST_NUMBERS if is_float else _LEAST_WHOLE):
+        return False
+    return len(torch.unique(new)) >= (_LEAST_NUMBERS if is_float else 2)
 
 
 def distance_of(own: Record, other: Record) -> tuple:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,6 @@ from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Trace
 from .kinds import Diagnosis, DiagnosisKind
 from .measuring import MOST_ELEMENTS, numbers, off
-from .target import Target
 
 #: Of what code computed before a record, this many results are tried as its parts.
 MOST_PARTS = 24
@@ -41,6 +40,25 @@ class Both:
     kind: str
     legacy: Tensor
     new: Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """The sketch of what the legacy side has.
+
+    Attributes:
+        reference: the sketch, of float64.
+        sketch: makes the sketch of a tensor.
+        others: the other records of the legacy side and their sketches.
+    """
+
+    reference: np.ndarray
+    sketch: Callable[[Tensor], np.ndarray]
+    others: Callable[[], Iterable[tuple[Record, np.ndarray]]] = field(default=tuple, repr=False)
+
+    def off(self, tensor: Tensor) -> float:
+        """Return how far a tensor is from the legacy side's, as a share of its size."""
+        return off(self.sketch(tensor), self.reference)
 
 
 @dataclass(frozen=True)

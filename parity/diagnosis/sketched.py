@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from ..traces.kinds import Kind
-from .changes import rounded
+from .changes import affine_words, rounded
 from .functions import ACTIVATIONS
 from .kinds import Diagnosis, DiagnosisKind
 from .layers import sides_of
 from .measuring import FAR, numbers, off, said
-from .precision import ROUNDINGS
+from .precision import ROUNDINGS, grid_words
 from .records import distance_of, said_of
 from .scene import Scene
 from .sums import laid_out, name_of, plainest
@@ -68,9 +68,10 @@ def _numbers(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         residual = off(factor * sketch, reference)
         if _explains(scene, residual):
             if abs(factor + 1) < 1e-7:
-                yield scene.diagnosis(
-                    DiagnosisKind.SIGN, "the legacy side's numbers with the other sign", residual, _SIMPLE
-                )
+                text = "the legacy side's numbers with the other sign"
+                if torch.equal(new.flatten().sort().values, (-new).flatten().sort().values):
+                    text += ", or in another order: of these numbers both are the same"
+                yield scene.diagnosis(DiagnosisKind.SIGN, text, residual, _SIMPLE)
             else:
                 text = f"the legacy side's numbers times {said(rounded(1 / factor))}"
                 yield scene.diagnosis(kind, text, residual, _ONE_NUMBER)
@@ -101,6 +102,8 @@ def _orders(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
 def _order(scene: Scene, back: Tensor, kind: DiagnosisKind, text: str) -> Iterator[Diagnosis]:
     residual = scene.target.off(back)
     if _explains(scene, residual):
+        words = affine_words(numbers(back), numbers(scene.tensors[1]), scene.gap)
+        text += f", or {words}: of these numbers both are the same" if words else ""
         yield scene.diagnosis(kind, f"the legacy side's numbers {text}", residual, _SIMPLE)
 
 
@@ -108,7 +111,8 @@ def _of_axis(new: Tensor, axis: int, length: int) -> Iterator[tuple[str, Tensor]
     yield "in reverse order", new.flip(axis)
     for by in range(1, min(_MOST_ROLLS, length - 1) + 1):
         if 2 * by == length:
-            yield "the two halves exchanged", new.roll(by, axis)
+            if length > 2:
+                yield "the two halves exchanged", new.roll(by, axis)
             continue
         yield f"the {length} are rolled by {by}", new.roll(-by, axis)
         yield f"the {length} are rolled by -{by}", new.roll(by, axis)
@@ -160,7 +164,8 @@ def _precision(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         if is_rounded and torch.equal(twins, ours) and int((twins != theirs).sum()) >= 8:
             names.append(name)
     if names:
-        text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}, as far as samples show"
+        text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}"
+        text += f"{grid_words(theirs, ours)}, as far as samples show"
         yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
 
 
@@ -170,8 +175,9 @@ def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         if part is None or not part.new.any():
             continue
         for back, text in (
-            (new + part.new, "the new side's plus {} is the legacy side's: a term is missing"),
-            (new - part.new, "the legacy side's plus {} is the new side's: a term too many"),
+            (new + part.new, "the new side's plus {} is the legacy side's: a term is missing, or is subtracted"),
+            (new - part.new, "the legacy side's plus {} is the new side's: a term too many, or one that the legacy side "
+             "subtracts"),
         ):
             residual = scene.target.off(back)
             if _explains(scene, residual):

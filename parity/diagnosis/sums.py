@@ -65,12 +65,25 @@ def _terms(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
         term = numbers(part.legacy)
         if not is_telling(term, 8):
             continue
-        for sign, text in ((1.0, "the new side's plus {} is the legacy side's: a term is missing"),
-                           (-1.0, "the legacy side's plus {} is the new side's: a term too many")):  # fmt: skip
+        for sign, text, less, more, why in (
+            (1.0, "the new side's plus {} is the legacy side's", new, legacy, "a term is missing"),
+            (-1.0, "the legacy side's plus {} is the new side's", legacy, new, "a term too many"),
+        ):
             residual = off(sign * term, difference)
             if explains(residual, 1.0, floor):
-                yield scene.diagnosis(DiagnosisKind.RESIDUAL, text.format(name_of(scene, part)), residual, _RANK)
+                text = f"{text.format(name_of(scene, part))}: {_why(parts, part, less, more, why)}"
+                yield scene.diagnosis(DiagnosisKind.RESIDUAL, text, residual, _RANK)
                 return
+
+
+def _why(parts: list[Both], term: Both, less: np.ndarray, more: np.ndarray, why: str) -> str:
+    """Say whether the side without a term does not add it, or subtracts it: what else the sum is of tells that."""
+    known = [numbers(part.legacy) for part in parts if part is not term]
+    if any(off(part, less) <= FLOOR for part in known):
+        return why
+    if any(off(part, more) <= FLOOR for part in known):
+        return "the new side subtracts it" if why == "a term is missing" else "the legacy side subtracts it"
+    return f"{why}, or is subtracted" if why == "a term is missing" else f"{why}, or one that the legacy side subtracts"
 
 
 def _terms_under_activation(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ from ..diagnosis.kinds import Diagnosis, DiagnosisKind
 from .printing import finite
 
 #: Statements that are read off the numbers, so that nothing remains to be told.
-_EVIDENT = (DiagnosisKind.PLACE, DiagnosisKind.NOT_FINITE, DiagnosisKind.VALUE, DiagnosisKind.DETACH)
+_EVIDENT = (DiagnosisKind.PLACE, DiagnosisKind.NOT_FINITE, DiagnosisKind.VALUE, DiagnosisKind.DETACH,
+    DiagnosisKind.FROZEN,
+)
 
 
 def diagnosis_lines(diagnoses: Sequence[Diagnosis]) -> list[str]:
@@ -26,6 +29,8 @@ def _remains(one: Diagnosis) -> str:
         return ""
     if one.residual == 0.0:
         return " (explains every bit)"
+    if not math.isfinite(one.gap):
+        return f" (leaves {one.residual:.1g} of its size)"
     return f" (leaves {one.residual:.1g} of its size, the difference is {one.gap:.1g})"
 
 

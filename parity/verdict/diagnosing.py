@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from converters.rules.mapping import Mapping as NameMapping
 
 from ..comparing.compare import Comparison
-from ..comparing.converted import in_new_form
+from ..comparing.converted import in_new_form, new_names, own_names
 from ..comparing.evidence import Evidence
 from ..comparing.pairing import Pair
 from ..diagnosis.diagnose import diagnosed
 from ..diagnosis.heat import Heat, heat_of
 from ..diagnosis.kinds import Diagnosis, DiagnosisKind
-from ..diagnosis.scene import Scene
-from ..diagnosis.target import Target
+from ..diagnosis.scene import Scene, Target
+from ..traces.kinds import Kind
 from ..traces.trace import Recording, Trace, TraceError
 from .blame import Divergence
 
@@ -50,9 +50,33 @@ def explanation_of(
     if divergence is None:
         return Explanation()
     if divergence.is_cut:
-        text = "a detach, or code without gradients: the tensor needs a gradient on the legacy side only"
-        return Explanation((Diagnosis(DiagnosisKind.DETACH, text, 0.0, 1.0),))
+        return Explanation(tuple(_of_cut(comparisons, legacy, new, mapping)))
     return explanation_of_pair(divergence.comparison, comparisons, legacy, new, mapping, evidence)
+
+
+def _of_cut(
+    comparisons: Sequence[Comparison], legacy: Recording, new: Trace, mapping: NameMapping
+) -> Iterator[Diagnosis]:
+    """Say why a tensor needs no gradient on the new side: what should get one is frozen there, or it is cut off."""
+    own = (name for record in legacy.records if record.kind == Kind.GRAD for name in own_names(record.name))
+    reached = {record.name for record in new.records if record.kind == Kind.GRAD}
+    lost = sorted({*new_names(own, mapping)} - reached)
+    frozen = [name for name in lost if name in new.coverage.get("frozen", ())]
+    state = {record.name for record in new.records if record.kind == Kind.PARAM}
+    trained = {*frozen, *new.coverage["without_gradient"]}
+    others = [name for name in lost if name in state and name not in trained]
+    for names, what in (
+        (frozen, "trained on the legacy side, and frozen on the new one (requires_grad is False)"),
+        (others, "trained on the legacy side, and no parameter on the new one, but a buffer or the like"),
+    ):
+        if names:
+            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+            shown = " and ".join(f"`{name}`" for name in names[:2]) if not more else ", ".join(f"`{n}`" for n in names[:2])
+            text = f"{shown}{more} {'is' if len(names) == 1 else 'are'} {what}"
+            yield Diagnosis(DiagnosisKind.FROZEN, text, 0.0, 1.0)
+    if not frozen and not others:
+        text = "a detach, code without gradients, or a parameter that is not used: "
+        yield Diagnosis(DiagnosisKind.DETACH, f"{text}the tensor needs a gradient on the legacy side only", 0.0, 1.0)
 
 
 def explanation_of_pair(

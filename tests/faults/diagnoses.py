@@ -128,8 +128,8 @@ def _by_fault(*tables: tuple[tuple[tuple[K, ...], str], ...]) -> dict[str, froze
 #: Faults of a kind that a diagnosis covers, and what is right for all of them.
 COVERED = frozenset(_by_fault(_EXPECTED))
 EXPECTED = _by_fault(_EXPECTED, _ALSO_TRUE)
-#: What is read off the numbers, and is true of every difference.
-_FACTS = (K.PLACE, K.NOT_FINITE, K.VALUE)
+#: What is read off the record, and is true of every difference.
+_FACTS = (K.PLACE, K.NOT_FINITE, K.VALUE, K.FROZEN)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from parity.comparing.compare import Comparison
 from parity.comparing.pairing import Pair
 from parity.diagnosis.diagnose import diagnosed
 from parity.diagnosis.kinds import DiagnosisKind as K
-from parity.diagnosis.scene import Scene
-from parity.diagnosis.target import Target
+from parity.diagnosis.scene import Scene, Target
 from parity.golden.sketch import sketch
 
 from .synthetic import Rec, judged, write_trace
@@ -85,6 +84,9 @@ def test_a_difference_is_said(tmp_path, legacy, new, kind, text):
 
 
 NOTHING = {
+    "one label of its kind": (torch.tensor([0, 0, 1, 1, 2, 1, 0, 0, 1]), torch.tensor([0, 0, 1, 1, 5, 1, 0, 0, 1])),
+    "a bound for each number": (
+        torch.stack([torch.zeros(8), 2 + X[0, 0].abs()]), torch.stack([torch.zeros(8), 1 + X[0, 1].sigmoid()])),
     "noise": (X, X + 0.01 * drawn(2, 6, 8, seed=1)),
     "noise of the same size": (X, drawn(2, 6, 8, seed=1)),
     "two constants": (torch.ones(4, 4), torch.full((4, 4), 2.0)),
