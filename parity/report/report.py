@@ -16,14 +16,13 @@ from legacy_adapters.recording.kinds import RESULT
 from legacy_adapters.registry import shown_path
 from legacy_adapters.training.phases import rank_of
 
-from ..comparing import derived
 from ..comparing.compare import FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.trials import DecisionDifference
 from ..sides.places import is_of_model
 from ..sides.shared import shared_code
-from ..traces.kinds import GRADIENTS, OF_TAPS, Kind
+from ..traces.kinds import OF_TAPS, Kind
 from ..verdict.blame import Divergence, describe
 from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
@@ -32,6 +31,7 @@ from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
 from .diagnosis import diagnosis_lines
 from .printing import print_wrapped
+from .rounding import jumped_gradients, rounding_lines
 from .stages import drift_stages, gap_text, record_name, stages
 from .training import training_lines, zero_lines
 
@@ -167,41 +167,6 @@ def _print_coverage(verdict: Verdict, console: Console) -> None:
         lines += sections.detection_lines(verdict.detections)
     for line in lines:
         print_wrapped(line, console)
-
-
-def rounding_lines(verdict: Verdict) -> list[str]:
-    """Say of how many records padding was told apart, and how many have too much rounding in half precision."""
-    amp = verdict.provenance[LEGACY].get("amp")
-    findings = [c.finding for c in verdict.comparisons if c.finding is not None]
-    padded = sum(finding.of_images for finding in findings)
-    told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
-    lines = [told] if padded else []
-    jumped = jumped_gradients(verdict)
-    if jumped:
-        first = jumped[0].pair.new
-        lines.append(
-            f"{counted(len(jumped), 'gradient')} further off in the precision of the run than rounding explains, though not in "
-            f"float64, {first.kind} of `{first.name}` first: a kink (ReLU, clamp, bilinear sampling) between two roundings "
-            "does that, and so does a backward that is wrong in that precision only"
-        )
-    ceiling = derived.limits_of(amp).ceiling
-    wide = sum(finding.explained > ceiling * finding.size for finding in findings)
-    if amp is None or not wide:
-        return lines
-    return [
-        *lines,
-        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
-        f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
-    ]
-
-
-def jumped_gradients(verdict: Verdict) -> list[Comparison]:
-    """Return the gradients that were held to half their size only, for their error is more than rounding."""
-    if verdict.provenance[LEGACY].get("amp") is not None:
-        return []
-    return [
-        c for c in verdict.comparisons if c.finding is not None and c.pair.new.kind in GRADIENTS and c.finding.has_jumped
-    ]
 
 
 def initial_lines(verdict: Verdict) -> list[str]:

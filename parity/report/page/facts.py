@@ -17,6 +17,7 @@ from ...verdict.verdict import Verdict
 from .. import report, sections
 from ..alone import backward_lines, things_and_aliases
 from ..diagnosis import diagnosis_lines
+from ..rounding import rounding_lines
 from ..stages import drift_stages, gap_text, record_name, stages
 from ..training import training_lines, zero_lines
 from .records import table
@@ -133,7 +134,7 @@ def _notes(verdict: Verdict) -> Iterator[str]:
     for lines in (
         verdict.degenerate,
         [verdict.autocast_failure.message] if verdict.autocast_failure else [],
-        report.rounding_lines(verdict),
+        rounding_lines(verdict),
         zero_lines(verdict),
         report.without_effect_lines(verdict),
         training_lines(verdict),

@@ -1,0 +1,46 @@
+"""Tell what of a derived tolerance was measured otherwise, or is wide."""
+
+from __future__ import annotations
+
+from legacy_adapters.ground.words import counted
+
+from ..comparing import derived
+from ..comparing.compare import Comparison
+from ..comparing.pairing import LEGACY
+from ..traces.kinds import GRADIENTS
+from ..verdict.verdict import Verdict
+
+
+def rounding_lines(verdict: Verdict) -> list[str]:
+    """Say of how many records padding was told apart, and how many have too much rounding in half precision."""
+    amp = verdict.provenance[LEGACY].get("amp")
+    findings = [c.finding for c in verdict.comparisons if c.finding is not None]
+    padded = sum(finding.of_images for finding in findings)
+    told = f"rounding measured apart from padding in {counted(padded, 'record')}, whose padding is held to its own"
+    lines = [told] if padded else []
+    jumped = jumped_gradients(verdict)
+    if jumped:
+        first = jumped[0].pair.new
+        lines.append(
+            f"{counted(len(jumped), 'gradient')} further off in the precision of the run than rounding explains, though not in "
+            f"float64, {first.kind} of `{first.name}` first: a kink (ReLU, clamp, bilinear sampling) between two roundings "
+            "does that, and so does a backward that is wrong in that precision only"
+        )
+    ceiling = derived.limits_of(amp).ceiling
+    wide = sum(finding.explained > ceiling * finding.size for finding in findings)
+    if amp is None or not wide:
+        return lines
+    return [
+        *lines,
+        f"of {counted(len(findings), 'record')} with other bits {wide} {'has' if wide == 1 else 'have'} more rounding "
+        f"in {amp} than {ceiling:.0%} of their size: what they compute is judged in float64"
+    ]
+
+
+def jumped_gradients(verdict: Verdict) -> list[Comparison]:
+    """Return the gradients that were held to half their size only, for their error is more than rounding."""
+    if verdict.provenance[LEGACY].get("amp") is not None:
+        return []
+    return [
+        c for c in verdict.comparisons if c.finding is not None and c.pair.new.kind in GRADIENTS and c.finding.has_jumped
+    ]
