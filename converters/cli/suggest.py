@@ -13,7 +13,8 @@ from legacy_adapters.ground.console import BAD_INPUT, DONE, Failure, message
 _EXIT_CODES = """\b
 Exit codes:
   0  every key of A and of B has a rule
-  1  something is open, or on one side only
+  1  something is open or on one side only, or running both models does not
+     prove the rules
   2  usage or bad input (missing file, not a checkpoint, output exists)
 """
 
@@ -63,8 +64,11 @@ def suggest(
             found = suggestion.suggest_files(a, b, _each(keys), _each(prefixes))
         if path is not None and found.proposals:
             write_whole(path, telling.file_text(found, path.suffix))
+        is_old = path is not None and not found.proposals and path.exists()
+        if is_old:
+            path.unlink()  # rules of another run would look like those of this one
     if path is not None and not found.proposals:
-        message(f"note: nothing is known, so {path} was not written")
+        message(f"note: nothing is known, so {path} was {'removed' if is_old else 'not written'}")
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2, sort_keys=True))
     elif not quiet:

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
-from converters.rules.kinds import Rule
+from converters.rules.kinds import Keep, Rename, Rule
 from converters.suggesting.links import Open
 from converters.suggesting.numbers import named
-from converters.suggesting.tensors import common_module
+from converters.suggesting.tensors import Side, common_module
 
 _MOST = 4  # keys of each side whose orders are all tried
 
@@ -28,11 +28,15 @@ class Choice:
     options: tuple[tuple[Rule, ...], ...]
 
 
-def choices_of(opens: Iterable[Open]) -> tuple[Choice, ...]:
-    """Return the questions, those about the same modules of several blocks put together."""
+def choices_of(opens: Iterable[Open], sides: tuple[Side, Side] | None = None) -> tuple[Choice, ...]:
+    """Return the questions, those about the same modules of several blocks put together.
+
+    With `sides`, whether single matrices are turned is one question for all that modules of one class hold.
+    """
     together: dict[Hashable, list[tuple[Open, tuple[tuple[Rule, ...], ...]]]] = defaultdict(list)
     for number, item in enumerate(opens):
         name, options = _question(item)
+        name = _kind(item, sides) or name
         if options:
             together[(name, len(options)) if name is not None else number].append((item, options))
     return tuple(
@@ -69,6 +73,18 @@ def _question(item: Open) -> tuple[Hashable, tuple[tuple[Rule, ...], ...]]:
         for order in permutations(sorted(other))
     )
     return (_pattern(_above(item.a)), tuple(names), _pattern(_above(item.b)), tuple(sorted(other))), options
+
+
+def _kind(item: Open, sides: tuple[Side, Side] | None) -> Hashable:
+    """Return the classes of the modules that hold what may be turned, and the orders; None for any other question."""
+    if sides is None or not item.options or any(len(option) > 1 for option in item.options):
+        return None
+    rules = [option[0] for option in item.options]
+    is_turn = all(rule.sources == item.a and rule.targets == item.b and len(item.a) == 1 for rule in rules)
+    kinds = [side.kinds.get(key) for side, keys in zip(sides, (item.a, item.b)) for key in keys]
+    if not is_turn or None in kinds:
+        return None
+    return (*kinds, *(getattr(rule, "axes", None) or type(rule) in (Keep, Rename) for rule in rules))
 
 
 def _above(keys: tuple[str, ...]) -> str:

@@ -39,7 +39,8 @@ def find(a: Side, b: Side, flows: pairing.Flows = ({}, {}), assumed: Iterable[Li
         sure = replace(sure, opens=(*sure.opens, *_fused(a, b, sure)))
     named = _named(a, b, sure, is_same, flows)
     pairs = tuple(item for item in named.opens if len(item.a) == len(item.b))
-    parted = [] if is_same else _fused(a, b, Findings((*sure.links, *named.links), (*sure.opens, *pairs)))
+    taken = Findings((*sure.links, *named.links), (*sure.opens, *pairs))
+    parted = [] if is_same else _fused(a, b, taken, with_more=True)
     if parted:  # what is a part of a whole is no pair with something else
         sure = replace(sure, opens=(*sure.opens, *parted))
         named = _named(a, b, sure, is_same, flows)
@@ -84,7 +85,7 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows
     tell = _content if is_same else _sizes
     all_a, all_b = (Counter(side.tensors[key].sizes for key in left) for side, left in ((a, left_a), (b, left_b)))
     paired = pairing.pair(a, b, left_a, left_b, known, tell, all_a == all_b and not unlike, flows)
-    doubtful = _doubtful(a, b, sure.links, paired.pairs)
+    turning = _Turning(a, b, sure.links, paired.pairs)
     links, opens = [], []
     merging = set() if is_same or a.tensors.keys() == b.tensors.keys() else _merging(a)
     for one, other in paired.pairs.items():
@@ -94,7 +95,8 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows
             opens.append(Open((one,), (other,), f"a pair by their names, but {_MERGED}", options))
             continue
         rules = fitting.rules_of_sizes(held, target)
-        unseen = fitting.turns_unseen(held, target) if len(held.shape) in doubtful else []
+        is_equal = is_same and held.digest is not None and held.digest == target.digest
+        unseen = fitting.turns_unseen(held, target) if turning.is_open(one, other) and not is_equal else []
         swapped = _swapped(a, sure.links, one)
         if len(rules) == 1 and not unseen and not swapped:
             links.append(Link(rules[0], NAMES, paired.why[one]))
@@ -107,24 +109,47 @@ def _named(a: Side, b: Side, sure: Findings, is_same: bool, flows: pairing.Flows
     return Findings(tuple(links), tuple(opens))
 
 
-def _doubtful(a: Side, b: Side, links: Iterable[Link], pairs: Mapping[str, str]) -> set[int]:
-    """Return the numbers of dimensions of which tensors are turned, or of which none shows that they are not.
+class _Turning:
+    """Of which pairs it is open whether their axes are in another order, which their sizes do not tell.
 
-    Sizes do not tell whether a square matrix is turned; what is known of others of the pair tells it.
+    What names say of a square matrix does not tell whether it is turned. What tells it of others of its kind is what
+    their numbers, their sizes or a run say; two tensors are of one kind if modules of one class hold them under one
+    name, on either side. Without modules every square matrix is open. Of tensors with more dimensions, those of as
+    many tell it.
     """
-    if a.tensors.keys() == b.tensors.keys():
-        return {len(link.rule.axes) for link in links if isinstance(link.rule, Permute) and link.rule.axes}
-    rules = [link.rule for link in links if link.known == NUMBERS]
-    straight = {len(a.tensors[rule.source].shape) for rule in rules if isinstance(rule, (Keep, Rename))}
-    turned = {len(rule.axes) for rule in rules if isinstance(rule, Permute) and rule.axes}
-    for one, other in pairs.items():
-        held, target = a.tensors[one], b.tensors[other]
-        found = fitting.rules_of_sizes(held, target)
-        turned |= {len(held.shape)} if any(isinstance(rule, Permute) for rule in found) else set()
-        is_told = held.shape == target.shape and not fitting.turns_unseen(held, target)
-        straight |= {len(held.shape)} if is_told else set()
-    every = {len(held.shape) for held in a.tensors.values()}
-    return turned | (every - straight)
+
+    def __init__(self, a: Side, b: Side, links: Iterable[Link], pairs: Mapping[str, str]) -> None:
+        self._a, self._b = a, b
+        self._straight: set[Hashable] = set()
+        self._turned: set[Hashable] = set()
+        rules = [link.rule for link in links if link.known != NAMES]
+        for rule in rules:
+            if isinstance(rule, (Keep, Rename)):
+                self._straight.add(self._kind(rule.source, rule.targets[0]))
+            elif isinstance(rule, Permute) and rule.axes:
+                self._turned.add(self._kind(rule.source, rule.target))
+        self._has_same_keys = a.tensors.keys() == b.tensors.keys()
+        for one, other in pairs.items():
+            held, target = a.tensors[one], b.tensors[other]
+            if any(isinstance(rule, Permute) for rule in fitting.rules_of_sizes(held, target)):
+                self._turned.add(self._kind(one, other))
+            elif held.shape == target.shape and not fitting.turns_unseen(held, target):
+                self._straight.add(self._kind(one, other))
+
+    def is_open(self, one: str, other: str) -> bool:
+        """Tell whether nothing tells the order of the axes of a pair of tensors of one shape."""
+        kind = self._kind(one, other)
+        if len(self._a.tensors[one].shape) == 2 and not self._a.kinds:
+            return True
+        if len(self._a.tensors[one].shape) != 2 and self._has_same_keys:
+            return kind in self._turned
+        return kind in self._turned or kind not in self._straight
+
+    def _kind(self, one: str, other: str) -> Hashable:
+        dimensions = len(self._a.tensors[one].shape)
+        if dimensions != 2:
+            return dimensions
+        return dimensions, self._a.kinds.get(one), self._b.kinds.get(other)
 
 
 def _merging(side: Side) -> set[str]:
@@ -183,9 +208,8 @@ def _open(a: Side, b: Side, group: pairing.Group, alike: str) -> Open:
     few = len(group.a) == len(group.b) == 1
     reason = f"of the same {alike}, and no name tells which is which"
     if len(group.a) != len(group.b):
-        reason = (
-            f"{len(group.a)} tensors in A and {len(group.b)} in B of the same {alike}, and no name tells which is which"
-        )
+        counts = f"{len(group.a)} tensor{'s' if len(group.a) > 1 else ''} in A and {len(group.b)} in B"
+        reason = f"{counts} of the same {alike}, and no name tells which is which"
     if few:
         reason = f"of the same {alike}, but too little else speaks for it"
     rules = []
@@ -223,15 +247,18 @@ def _duplicates(a: Side, b: Side, links: Iterable[Link]) -> list[Link]:
     return [Link(DropDuplicateOf(key, twin, reason), NUMBERS, reason) for key, twin in twins.items()]
 
 
-def _fused(a: Side, b: Side, sure: Findings) -> list[Open]:
-    """Return what one side has as one layer, for the other has none of its sizes, and the other in parts."""
+def _fused(a: Side, b: Side, sure: Findings, with_more: bool = False) -> list[Open]:
+    """Return what one side has as one layer, for the other has none of its sizes, and the other in parts.
+
+    With `with_more`, the parts may have more siblings of their sizes than the layer has parts.
+    """
     taken = [
         linked | {key for item in sure.opens for key in (item.a if side is a else item.b)}
         for side, linked in ((a, sure.linked_a), (b, sure.linked_b))
     ]
     left = [without(side.tensors, gone) for side, gone in zip((a, b), taken)]
     sizes = [{side.tensors[key].sizes for key in keys} for side, keys in zip((a, b), left)]
-    found = list(fitting.fused(a, b, *left, sizes))
+    found = list(fitting.fused(a, b, *left, sizes, with_more))
     times = Counter((side, key) for item in found for side, keys in enumerate((item.a, item.b)) for key in keys)
     alone = [
         item

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
+from math import perm
 
 from converters.formats.stored import StoredTensor
 from converters.rules.changing import UnfitShapeError
-from converters.rules.kinds import Concat, Pad, Permute, Reshape, Rule, Slice, Split
+from converters.rules.kinds import Concat, Keep, Pad, Permute, Reshape, Rule, Slice, Split
 from converters.rules.values import applied
 from converters.suggesting.links import Link, Open
 from converters.suggesting.numbers import named
@@ -17,7 +18,8 @@ from converters.suggesting.tensors import Held, Side
 _MOST_AXES = 5
 WEIGHT, BIAS = "weight", "bias"
 _ENDS = (lambda rule: rule.sources, lambda rule: rule.targets)
-_MOST_PARTS = 3  # of a fused layer whose orders are written down
+_MOST_SIBLINGS = 6  # of which some may be the parts of a fused layer
+MOST_ORDERS = 120  # of parts that are written down and tried
 
 
 def rules_of_sizes(one: Held, other: Held) -> list[Rule]:
@@ -71,6 +73,8 @@ def following(a: Side, b: Side, link: Link, free_a: Collection[str], free_b: Col
 
 def _renamed(rule: Rule) -> Rule:
     """Return the rule of the biases beside the weights of a rule."""
+    if isinstance(rule, Keep):
+        return Keep(_bias(rule.pattern))
     fields = ("source", "target") if hasattr(rule, "source") and hasattr(rule, "target") else ()
     fields = fields or (("source", "targets") if isinstance(rule, Split) else ("sources", "target"))
     changed = {}
@@ -105,14 +109,16 @@ def fits(a: Side, b: Side, rule: Rule, with_numbers: bool = True) -> bool:
 
 
 def fused(
-    a: Side, b: Side, left_a: Collection[str], left_b: Collection[str], sizes: Sequence[Collection[tuple[int, ...]]]
-) -> Iterator[Open]:
+    a: Side, b: Side, left_a: Collection[str], left_b: Collection[str], sizes: Sequence[Collection[tuple[int, ...]]],
+    with_more: bool = False,
+) -> Iterator[Open]:  # fmt: skip
     """Yield layers that one side may have as one and the other in parts: sizes allow it, but the order is not told.
 
     Args:
         a, b: The sides.
         left_a, left_b: Keys that nothing is known of.
         sizes: Of the tensors of A and of B that nothing is known of; what has its like there is no whole of parts.
+        with_more: Whether the parts may be some of several siblings, such as q, k and v of q, k, v and o.
     """
     sides = ((a, b, left_a, left_b, sizes[1], True), (b, a, left_b, left_a, sizes[0], False))
     seen: set[str] = set()
@@ -120,18 +126,62 @@ def fused(
         siblings = _siblings(parts, free)
         for key in left:
             whole = wholes.tensors[key]
-            for group in siblings if whole.shape and whole.sizes not in others and key not in seen else ():
-                first = parts.tensors[group[0]]
-                is_whole = first.shape and whole.shape == (len(group) * first.shape[0], *first.shape[1:])
-                if is_whole and whole.dtype == first.dtype and _is_near(key, group):
-                    orders = permutations(group)
-                    rules = [Split(key, order, 0) if is_split else Concat(order, key, 0) for order in orders]
-                    reason = "one may be the other's parts along axis 0, whose order neither names nor sizes tell"
-                    beside = [_beside(a, b, rule, left_a, left_b) for rule in rules]
-                    options = tuple((rule, *more) for rule, more in zip(rules, beside))
-                    keys = [tuple(dict.fromkeys(key for rule in options[0] for key in name(rule))) for name in _ENDS]
-                    seen |= set(keys[0 if is_split else 1][1:])  # the biases go with the weights
-                    yield Open(*keys, reason, options)
+            is_alone = whole.shape and whole.sizes not in others and not _has_weight(wholes, key)
+            for group in siblings if is_alone and key not in seen else ():
+                count = _part_count(whole, parts.tensors[group[0]])
+                if not _is_near(key, group) or not (len(group) == count or (with_more and 1 < count < len(group))):
+                    continue
+                if perm(len(group), count) * max(1, len(group) - count) > MOST_ORDERS:
+                    continue
+                options = []
+                for order in permutations(group, count):
+                    rule = Split(key, order, 0) if is_split else Concat(order, key, 0)
+                    rest = [part for part in group if part not in order]
+                    for last in _last(wholes, parts, key, left, rest, is_split):
+                        rules = (rule, *last)
+                        beside = [more for each in rules for more in _beside(a, b, each, left_a, left_b)]
+                        options.append((*rules, *beside))
+                reason = "one may be the other's parts along axis 0, whose order neither names nor sizes tell"
+                keys = [
+                    tuple(dict.fromkeys(key for option in options for rule in option for key in name(rule)))
+                    for name in _ENDS
+                ]
+                seen |= {*keys[0], *keys[1]}  # the biases go with the weights
+                yield Open(*keys, reason, tuple(options))
+
+
+def _part_count(whole: Held, part: Held) -> int:
+    """Return how many parts of one shape a whole has along axis 0; 0 if it has none."""
+    if not part.shape or whole.dtype != part.dtype or whole.shape[1:] != part.shape[1:] or not part.shape[0]:
+        return 0
+    return whole.shape[0] // part.shape[0] if whole.shape[0] % part.shape[0] == 0 else 0
+
+
+def _last(
+    wholes: Side, parts: Side, key: str, left: Collection[str], rest: Sequence[str], is_split: bool
+) -> list[tuple[Rule, ...]]:  # fmt: skip
+    """Return the rules that a sibling that is no part may have: it is what the module of the whole holds beside it.
+
+    Where that module holds nothing of the size, it is the one tensor of the size nearby.
+    """
+    shape = parts.tensors[rest[0]].shape if rest else ()
+    near = [
+        other
+        for other in left
+        if rest and other != key and wholes.tensors[other].shape == shape and _is_near(other, (rest[0],))
+    ]
+    home = key.rpartition(".")[0]
+    within = [other for other in near if home and other.startswith(f"{home}.")]
+    if len(within) == 1 or len(near) == len(rest) == 1:
+        (one,) = within if len(within) == 1 else near
+        return [(named(one, part) if is_split else named(part, one),) for part in rest]
+    return [()]
+
+
+def _has_weight(side: Side, key: str) -> bool:
+    """Tell whether a key is a bias with a weight beside it, whose parts are its own parts, too."""
+    head, found, tail = key.rpartition(BIAS)
+    return bool(found) and "." not in tail and f"{head}{WEIGHT}{tail}" in side.tensors
 
 
 def _beside(a: Side, b: Side, rule: Rule, left_a: Collection[str], left_b: Collection[str]) -> tuple[Rule, ...]:
@@ -145,7 +195,7 @@ def _beside(a: Side, b: Side, rule: Rule, left_a: Collection[str], left_b: Colle
 
 
 def _siblings(side: Side, free: Collection[str]) -> list[tuple[str, ...]]:
-    """Return free keys that stand beside each other and differ in one part only, two or three of one shape."""
+    """Return free keys that stand beside each other and differ in one part only, two to six of one shape."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for key in free:
         segments = key.split(".")
@@ -154,7 +204,7 @@ def _siblings(side: Side, free: Collection[str]) -> list[tuple[str, ...]]:
             last = segments[at] if at < len(segments) - 1 else _kind(segments[at])
             name = (rest, side.tensors[key].shape, None if at < len(segments) - 1 else last)
             groups.setdefault(name, []).append(key)
-    return [tuple(keys) for keys in groups.values() if 2 <= len(keys) <= _MOST_PARTS]
+    return [tuple(keys) for keys in groups.values() if 2 <= len(keys) <= _MOST_SIBLINGS]
 
 
 def _kind(leaf: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from converters.suggesting.pairing import Flows
 from converters.suggesting.process import Run
@@ -59,6 +59,44 @@ def first_missing(one: Run, other: Run) -> str | None:
     return next((path for path, kind, sums in one.calls if kind == "out" and known.find(sums) is None), None)
 
 
+def has_any(run: Run, results: Iterable[Sums]) -> bool:
+    """Tell whether some module of a run gives one of these results."""
+    known = _Known()
+    for _, kind, sums in run.calls:
+        if kind == "out":
+            known.number(sums)
+    return any(known.find(sums) is not None for sums in results)
+
+
+def changed_results(before: Run, after: Run) -> list[Sums]:
+    """Return the results of modules of a run that are others in another run of the same model."""
+    if [call[:2] for call in before.calls] != [call[:2] for call in after.calls]:
+        return []
+    pairs = zip(before.calls, after.calls)
+    return [one[2] for one, two in pairs if one[1] == "out" and not _are_near(one[2], two[2])]
+
+
+def first_other(one: Run, other: Run, modules: Mapping[str, str]) -> str | None:
+    """Name the first module of A whose result its counterpart of B, which is called as well, does not give.
+
+    Args:
+        one, other: The runs.
+        modules: Paths of modules of A with those of their counterparts.
+    """
+    given: dict[str, _Known] = {}
+    for path, kind, sums in other.calls:
+        if kind == "out":
+            given.setdefault(path, _Known()).number(sums)
+    for path, kind, sums in one.calls:
+        if kind == "out" and modules.get(path) in given and given[modules[path]].find(sums) is None:
+            return path
+    return None
+
+
+def _are_near(one: Sums, other: Sums) -> bool:
+    return all(abs(first - second) <= _NEAR * abs(first) for first, second in zip(one, other))
+
+
 class _Known:
     """Numbers for tensors that are told apart by their sums, up to rounding."""
 
@@ -77,6 +115,6 @@ class _Known:
     def find(self, sums: Sums) -> int | None:
         """Return the number of a tensor that is known."""
         for held, number in self._by_count.get(sums[0], ()):
-            if all(abs(one - other) <= _NEAR * abs(one) for one, other in zip(sums, held)):
+            if _are_near(sums, held):
                 return number
         return None

@@ -27,11 +27,12 @@ class Run:
     """What a model computed.
 
     Attributes:
-        outputs: Its floating tensors, in their order.
+        outputs: Its tensors, in their order.
         calls: Of every call of a module, in the order in which they ended, and every floating tensor that it was given
             or gave: the module's path, `in` or `out`, and the number of elements and the sums of their absolute values
             and squares.
-        idle: Parameters that no output depends on; empty where that was not asked.
+        idle: Parameters that no output depends on, and buffers of which that is not known; empty where that was not
+            asked.
     """
 
     outputs: tuple[np.ndarray, ...]
@@ -75,6 +76,14 @@ class ModelProcess:
             RunError: If the process has ended.
         """
         return self._ask("state")
+
+    def kinds(self) -> dict[str, str]:
+        """Return by key the class of the module that holds it, and its name in there.
+
+        Raises:
+            RunError: If the process has ended.
+        """
+        return self._ask("kinds")
 
     def inputs(self) -> Any:
         """Return what its file says it is called with; None if it does not say.

@@ -31,6 +31,8 @@ class Suggestion:
         only_a, only_b: Keys that nothing of the other side may belong to.
         notes: What should be known before the rules are used, in sentences.
         proof: What running both models said, in a sentence; None where nothing was run.
+        fault: Why that is no proof although both models should have been run, in a phrase; None otherwise.
+        unproven: Keys of A that have a rule of which equal outputs say nothing.
     """
 
     a: str
@@ -42,6 +44,8 @@ class Suggestion:
     only_b: tuple[str, ...]
     notes: tuple[str, ...] = ()
     proof: str | None = None
+    fault: str | None = None
+    unproven: tuple[str, ...] = ()
     findings: Findings = field(default_factory=Findings, compare=False, repr=False)
 
     @property
@@ -51,8 +55,8 @@ class Suggestion:
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether every key of both sides has a rule."""
-        return not (self.opens or self.only_a or self.only_b)
+        """Tell whether every key of both sides has a rule, and running the models left no doubt of one."""
+        return not (self.opens or self.only_a or self.only_b or self.fault or self.unproven)
 
     @property
     def linked(self) -> int:
@@ -90,6 +94,8 @@ class Suggestion:
             "by_names_alone": self.count(NAMES),
             "notes": list(self.notes),
             "proof": self.proof,
+            "fault": self.fault,
+            "unproven": list(self.unproven),
         }
 
 
@@ -131,7 +137,10 @@ def suggest(
     return told(*sides, replace(found, notes=notes), name_a, name_b)
 
 
-def told(a: Side, b: Side, found: Findings, name_a: str, name_b: str, proof: str | None = None) -> Suggestion:
+def told(
+    a: Side, b: Side, found: Findings, name_a: str, name_b: str, proof: str | None = None, fault: str | None = None,
+    unproven: tuple[str, ...] = (),
+) -> Suggestion:  # fmt: skip
     """Make rules of what is known of two sides.
 
     Raises:
@@ -143,7 +152,8 @@ def told(a: Side, b: Side, found: Findings, name_a: str, name_b: str, proof: str
     rules = tuple(proposal.rule for proposal in proposals)
     _check(rules, found)
     counts = len(a.tensors), len(b.tensors)
-    return Suggestion(name_a, name_b, counts, proposals, found.opens, only_a, only_b, found.notes, proof, found)
+    said = found.notes, proof, fault, unproven
+    return Suggestion(name_a, name_b, counts, proposals, found.opens, only_a, only_b, *said, found)
 
 
 def _check(rules: tuple[Rule, ...], found: Findings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def open_patterns(opens: Iterable[Open]) -> tuple[OpenPattern, ...]:
         groups.setdefault(name, []).append(item)
     return tuple(
         OpenPattern(
-            a, b, reason,
+            *((_exact(a, [item.a for item in items]),) * 2 if a == b else (a, b)), reason,
             (sum(len(item.a) for item in items), sum(len(item.b) for item in items)),
             tuple(", ".join(rule.text for rule in option) for option in items[0].options),
         )
@@ -58,12 +58,19 @@ def _patterns(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(".".join([*parts[:-1], "*"]) if len(parts) > 1 else parts[0] for parts in segments))
 
 
+def _exact(patterns: tuple[str, ...], keys: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return patterns with the last part of the keys, where they have one only."""
+    last = {key.rpartition(".")[2] for of_item in keys for key in of_item}
+    return tuple(re.sub(r"\.\*$", f".{min(last)}", text) for text in patterns) if len(last) == 1 else patterns
+
+
 def lines(found: Suggestion, verbose: bool) -> list[str]:
     """Return rules with their evidence, what is open, what is on one side only, and what should be known."""
-    text = [f"{name:<4}{side}, {count} tensors" for name, side, count in zip("AB", (found.a, found.b), found.counts)]
+    sides = zip("AB", (found.a, found.b), found.counts)
+    text = [f"{name:<4}{side}, {_count(count, 'tensor')}" for name, side, count in sides]
     for proposal in found.proposals:
         text += _wrapped(proposal.rule.text, "", "     ")
-        text += _wrapped(_evidence(proposal), "     ", "     ")
+        text += _wrapped(_evidence(proposal, found.unproven), "     ", "     ")
     shown = list(open_patterns(found.opens))
     text += [f"open: {_count(len(shown), 'question')}"] if shown else []
     for item in shown if verbose else shown[:_SHOWN]:
@@ -84,8 +91,10 @@ def verdict(found: Suggestion, out: Path | None) -> str:
     left = [f"{open_a} open"] if open_a else []
     left += [f"{len(keys)} only in {name}" for name, keys in (("A", found.only_a), ("B", found.only_b)) if keys]
     left += [f"{len(found.opens)} open in B"] if found.opens and not open_a else []
+    left += [f"{len(found.unproven)} not proven"] if found.unproven else []
+    left += [f"no proof: {found.fault}"] if found.fault else []
     state = ", ".join(left) if left else "complete"
-    what = f"{_count(len(found.proposals), 'rule')} for {found.linked} of {found.counts[0]} tensors"
+    what = f"{_count(len(found.proposals), 'rule')} for {found.linked} of {_count(found.counts[0], 'tensor')}"
     counted = f" ({', '.join(counts)})" if counts else ""
     return f"SUGGESTED {what}{counted}; {state}{f' -> {out}' if out else ''}"
 
@@ -98,7 +107,7 @@ def file_text(found: Suggestion, suffix: str) -> str:
         suffix: Of the file; `.py` gives Python, all others give JSON.
     """
     write = rule_file.dump_python if suffix == ".py" else rule_file.dump
-    comments = [_evidence(proposal) for proposal in found.proposals]
+    comments = [_evidence(proposal, found.unproven) for proposal in found.proposals]
     return write(found.rules, comments, tuple(_last(found)))
 
 
@@ -106,22 +115,26 @@ def _last(found: Suggestion) -> Iterator[str]:
     if found.proof:
         yield f"Proof: {found.proof}"
     for item in open_patterns(found.opens):
-        yield f"Not known: {', '.join(item.a)} and {', '.join(item.b)}: {item.reason}"
-        yield from (f"  perhaps: {option}" for option in item.options)
+        keys = ", ".join(item.a) + (f" and {', '.join(item.b)}" if item.b != item.a else "")
+        yield f"Not known: {keys}: {item.reason}"
+        yield from (f"  perhaps: {option}" for option in item.options[:_SHOWN])
+        if len(item.options) > _SHOWN:
+            yield f"  or one of {_count(len(item.options) - _SHOWN, 'more order')}"
     for name, keys in (("A", found.only_a), ("B", found.only_b)):
         yield from (f"Only in {name}: {key}" for key in keys)
     yield from found.notes
 
 
 def _open_lines(item: OpenPattern, verbose: bool) -> list[str]:
-    text = [f"  {key}" for key in _some(item.a, verbose)] + [f"    or {key}" for key in _some(item.b, verbose)]
+    text = [f"  {key}" for key in _some(item.a, verbose)]
+    text += [f"    or {key}" for key in _some(item.b, verbose)] if item.b != item.a else []
     counts = f"{_count(item.count[0], 'key')} of A, {item.count[1]} of B: "
     text += _wrapped(f"{counts}{item.reason}", "     ", "     ")
-    options = item.options if verbose else item.options[:2]
+    options = item.options[: _SHOWN if verbose else 2]
     for option in options:
         text += _wrapped(f"perhaps {option}", "       ", "         ")
     if len(options) < len(item.options):
-        text.append(f"       or one of {len(item.options) - len(options)} more orders")
+        text.append(f"       or one of {_count(len(item.options) - len(options), 'more order')}")
     return text
 
 
@@ -134,9 +147,12 @@ def _more(total: int, verbose: bool) -> list[str]:
     return [f"  and {total - _SHOWN} more; --verbose lists all"] if total > _SHOWN and not verbose else []
 
 
-def _evidence(proposal: Proposal) -> str:
+def _evidence(proposal: Proposal, unproven: Collection[str]) -> str:
     colon = "" if proposal.evidence.startswith("by") else ":"
-    return f"{_count(len(proposal.links), 'key')}{colon} {proposal.evidence}"
+    text = f"{_count(len(proposal.links), 'key')}{colon} {proposal.evidence}"
+    count = sum(key in unproven for link in proposal.links for key in link.rule.sources)
+    which = "it has" if len(proposal.links) == 1 else f"{count} of them have" if count > 1 else "1 of them has"
+    return text + (f"; not proven, for {which} no effect on the outputs" if count else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -95,10 +95,12 @@ class Side:
     Attributes:
         name: `A` or `B`.
         tensors: By key, in the order of the file.
+        kinds: By key, the class of the module that holds it and its name in there; empty where no model is known.
     """
 
     name: str
     tensors: Mapping[str, Held]
+    kinds: Mapping[str, str] = field(default_factory=dict)
     _memo: dict[str, object] = field(default_factory=dict, repr=False)
 
     @classmethod

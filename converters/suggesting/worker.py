@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _SPREAD = 0.2  # of what is added to numbers that are all the same, so that no two tensors are alike
 _NAME = "model_to_match"
+_LEAST = 1e-9  # of the largest gradient, up to which one may be rounding
 
 
 class Unusable(Exception):
@@ -46,15 +48,34 @@ class Model:
         if not isinstance(self.module, torch.nn.Module):
             raise Unusable(f"build() of {file} returned a {type(self.module).__name__}, expected an nn.Module")
         _shake(self.module.eval(), seed)
+        for value in self.module.parameters():
+            value.requires_grad_(value.is_floating_point())
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the weights by key."""
-        return {key: value.detach().cpu().numpy().copy() for key, value in self.module.state_dict().items()}
+        held = {key: value.detach().cpu() for key, value in self.module.state_dict().items()}
+        return {key: (value.float() if _is_bfloat(value) else value).numpy().copy() for key, value in held.items()}
+
+    def kinds(self) -> dict[str, str]:
+        """Return by key the class of the module that holds it and the name that it has in there."""
+        found = {}
+        for key in self.module.state_dict():
+            path, _, name = key.rpartition(".")
+            try:
+                held: Any = self.module.get_submodule(path)
+            except AttributeError:  # a state dict that is made otherwise
+                continue
+            found[key] = f"{type(held).__module__}.{type(held).__qualname__} {name}"
+        return found
 
     def inputs(self) -> Any:
         """Return what the file says the model is called with, tensors as arrays; None if it does not say."""
-        made = self._functions.get("inputs")
-        return None if made is None else _mapped(made(), lambda tensor: tensor.detach().cpu().numpy())
+        function = self._functions.get("inputs")
+        try:
+            made = None if function is None else function()
+        except Exception as error:  # whatever the file's code does wrong
+            raise Unusable(f"inputs() raised {type(error).__name__}: {_line(error)}") from error
+        return None if function is None else _mapped(made, lambda tensor: tensor.detach().cpu().numpy())
 
     def run(
         self, weights: Mapping[str, np.ndarray], inputs: Any, precise: bool, with_gradients: bool
@@ -86,22 +107,38 @@ class Model:
         finally:
             for hook in hooks:
                 hook.remove()
-        outputs = [tensor for tensor in _tensors(made) if tensor.is_floating_point()]
+        outputs = [tensor if tensor.is_floating_point() else tensor.double() for tensor in _tensors(made)]
         idle = self._idle(outputs) if with_gradients else []
         return {"outputs": [tensor.detach().numpy() for tensor in outputs], "calls": calls, "idle": idle}
 
     def _idle(self, outputs: list[Tensor]) -> list[str]:
-        """Return the parameters that no output depends on."""
+        """Return the parameters that no output depends on but for rounding, and buffers of which no gradient tells it.
+
+        The statistics of a batch norm have an effect if its bias has.
+        """
         import torch
 
         held = dict(self.module.named_parameters())
+        norms = torch.nn.modules.batchnorm._BatchNorm
+        twins = {
+            f"{path}.{name}".lstrip("."): f"{path}.bias".lstrip(".")
+            for path, part in self.module.named_modules()
+            for name in (("running_mean", "running_var") if isinstance(part, norms) and part.affine else ())
+        }
+        state = self.module.state_dict()
+        others = [key for key, value in state.items() if value.is_floating_point() and key not in held]
+        shared = {value.data_ptr() for value in held.values()}
+        others = [key for key in others if state[key].data_ptr() not in shared]
         generator = torch.Generator().manual_seed(0)
         total = sum((out * torch.randn(out.shape, generator=generator, dtype=out.dtype)).sum() for out in outputs)
         names = [name for name, value in held.items() if value.requires_grad]
         if not getattr(total, "requires_grad", False):
-            return names
+            return [*names, *others]
         found = torch.autograd.grad(total, [held[name] for name in names], allow_unused=True)
-        return [name for name, grad in zip(names, found) if grad is None or not grad.any()]
+        sizes = {name: 0.0 if grad is None else float(grad.abs().max()) for name, grad in zip(names, found)}
+        least = _LEAST * max(sizes.values(), default=0.0)
+        idle = {name for name, size in sizes.items() if not size > least}
+        return [*idle, *(key for key in others if twins.get(key, key) in idle or key not in twins)]
 
 
 def _functions(file: Path) -> dict[str, Callable[[], Any]]:
@@ -161,6 +198,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _tensors(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors(vars(value))
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -177,6 +216,12 @@ def _tensor(array: Any, precise: bool) -> Tensor:
 
     tensor = torch.from_numpy(array)
     return tensor.double() if precise and tensor.is_floating_point() else tensor
+
+
+def _is_bfloat(tensor: Tensor) -> bool:
+    import torch
+
+    return tensor.dtype == torch.bfloat16
 
 
 def _line(error: BaseException) -> str:

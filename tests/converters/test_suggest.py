@@ -191,3 +191,21 @@ def test_what_is_open_alike_is_one_question() -> None:
     b = drawn(**{f"layers__{i}__{name}__w": (4,) for i in range(3) for name in ("x", "y")}, z=(2, 2))
     (item,) = telling.open_patterns(told(a, b).opens)
     assert item.a == ("layers.*.n1.*", "layers.*.n2.*") and item.count == (6, 6)
+
+
+def test_rules_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
+    torch.save({"a.w": torch.randn(4)}, tmp_path / "a.pth")
+    torch.save({"b.v": torch.randn(5)}, tmp_path / "b.pth")
+    out = tmp_path / "rules.py"
+    out.write_text("RULES = ()\n")
+    files = [str(tmp_path / name) for name in ("a.pth", "b.pth")]
+    done = CliRunner().invoke(cli, ["suggest", *files, "--out", str(out), "--force"])
+    assert done.exit_code == 1 and not out.exists() and f"so {out} was removed" in done.output
+    assert "1 tensor\n" in done.output and "1 tensors" not in done.output
+
+
+def test_a_square_matrix_without_numbers_is_open() -> None:
+    """A straight matrix elsewhere, or the same names, say nothing of it."""
+    a, b = (drawn(fc__weight=(4, 4), head__weight=(2, 4), **{name: (1,)}) for name in ("x", "x"))
+    b = {key: value + 1 for key, value in b.items()}
+    assert [item.a for item in told(a, b).opens] == [("fc.weight",)]
