@@ -13,8 +13,8 @@ import pytest
 from legacy_adapters import registry
 from parity.golden import golden
 
-#: Of each small model the taps of its decisions.
-CASES = {"tiny_co_dino": {"detections", "nms", "soft_nms", "match", "levels", "assigned", "labels"}}
+#: Of each small model the taps of its decisions and draws.
+CASES = {"tiny_co_dino": {"detections", "nms", "soft_nms", "match", "levels", "assigned", "labels", "noise"}}
 
 
 def _file(variant: str) -> Path:

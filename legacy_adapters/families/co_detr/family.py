@@ -26,4 +26,5 @@ FAMILY = Family(
     seeding=SEEDING,
     batch_divisor=1,
     layouts=Path("layouts"),
+    demo=Path("goldens/tiny_co_dino.npz"),
 )

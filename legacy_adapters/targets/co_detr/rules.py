@@ -42,5 +42,10 @@ CLASS_ROWS = {
     "bbox_head.*.atss_cls.weight": NORMAL_001,
     "bbox_head.*.atss_cls.bias": PRIOR,
 }
-#: Keys that every checkpoint has, and that no related model has together.
-MARKERS = ("query_head.cls_branches.0.weight", "roi_head.0.bbox_head.fc_cls.weight", "bbox_head.0.atss_cls.weight")
+#: Keys that every checkpoint has, and that no related model has together: those with a ViT have another neck.
+MARKERS = (
+    "neck.convs.0.conv.weight",
+    "query_head.cls_branches.0.weight",
+    "roi_head.0.bbox_head.fc_cls.weight",
+    "bbox_head.0.atss_cls.weight",
+)
