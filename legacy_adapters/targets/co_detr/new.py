@@ -11,13 +11,15 @@ import torch
 
 from legacy_adapters import mmdet3
 from legacy_adapters.bases import operators
-from legacy_adapters.targets.by_class import ByClass
 from legacy_adapters.bases.zero_losses import losses_of_no_positives
-from legacy_adapters.targets.co_detr.observing import Observed
+from legacy_adapters.targets.by_class import ByClass
+from legacy_adapters.targets.co_detr.observing import OF_FURTHER_HEADS, Observed
 
 
 class PortedCoDETR(Observed, ByClass):
     """Build and run the detector of ``options["config"]``, a path."""
+
+    methods = (*ByClass.methods, *OF_FURTHER_HEADS)
 
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build it, with the zeros of 2.x: D30 of the register."""

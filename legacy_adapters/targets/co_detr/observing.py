@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import List
 
 import torch
 
@@ -11,6 +11,9 @@ from legacy_adapters.recording.taps import Decision, Tap, matchings, random_taps
 
 #: How the tap of soft NMS is called in reports.
 SOFT_SUPPRESSION = "soft_nms"
+#: In which the query head and its transformer train on the queries of further heads. They are followed, so that their code
+#: is told from that of the detector, which calls them.
+OF_FURTHER_HEADS = ("forward_aux", "loss_aux", "forward_train_aux")
 
 
 class Observed:

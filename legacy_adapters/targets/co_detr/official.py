@@ -12,13 +12,14 @@ from legacy_adapters.targets.repo2 import RepoAdapter
 
 from . import packages
 from .checkout import CHECKOUT, PACKAGES
-from .observing import Observed
+from .observing import OF_FURTHER_HEADS, Observed
 
 
 class OfficialCoDETR(Observed, RepoAdapter):
     """Build and run a model of the repo."""
 
     checkout = CHECKOUT
+    methods = (*RepoAdapter.methods, *OF_FURTHER_HEADS)
     code_base = "Sense-X/Co-DETR"
 
     def make_importable(self, options: Mapping[str, Any], device: str) -> None:
