@@ -227,6 +227,7 @@ class Family:
             base, for a family of any number of models; None for one whose models are all listed.
         configs: returns what carries configs of the legacy side over and compares them (``converters.configs.kinds``);
             None if nothing does.
+        zoo: returns the configs that come with the legacy side (``converters.configs.zoo``); None if none do.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
         rehearsals: whole trainings that both sides can do; the first is the default.
@@ -253,6 +254,7 @@ class Family:
     batch_divisor: int = 1
     configured: Optional[Callable[[str, str], Variant]] = None
     configs: Optional[Callable[[], Any]] = None
+    zoo: Optional[Callable[[], Any]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
     rehearsals: Tuple[Rehearsal, ...] = ()

@@ -36,6 +36,13 @@ def configs() -> Any:
     return MIGRATION
 
 
+def zoo() -> Any:
+    """Return what tries the configs that come with 2.x; it needs mmdet and mmengine."""
+    from .zoo.zoo import ZOO
+
+    return ZOO
+
+
 #: Small models, to try the family and in its tests.
 _TRANSFORMERS = ("tiny_detr", "tiny_deformable", "tiny_deformable_refine", "tiny_deformable_two_stage")
 _SMALL = (
@@ -83,5 +90,6 @@ FAMILY = Family(
     batch_divisor=32,
     configured=configured,
     configs=configs,
+    zoo=zoo,
     layouts=Path("layouts"),
 )

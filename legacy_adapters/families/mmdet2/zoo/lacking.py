@@ -1,0 +1,26 @@
+"""Why some configs of MMDetection 2.x cannot be carried over at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Class of a detector or of a part of it -> the reason. What 3.x lacks is looked up, not listed here.
+_REASONS = {
+    "FastRCNN": "it is given proposals from a file, which a batch of images does not have",
+}
+#: Other packages that backbones come from.
+_PACKAGES = {"mmcls": "mmcls", "timm": "timm"}
+
+
+def lacking(model: Mapping[str, Any]) -> str:
+    """Say why a model cannot be tried; nothing if it can."""
+    kind = str(model.get("type"))
+    if kind in _REASONS:
+        return _REASONS[kind]
+    backbone = model.get("backbone") or {}
+    name = str(backbone.get("type")) if isinstance(backbone, Mapping) else ""
+    scope = name.partition(".")[0]
+    if scope in _PACKAGES and "." in name:
+        return f"its backbone {name} is of {_PACKAGES[scope]}, in a version for mmcv 1.x"
+    return ""
