@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 #: Both sides compute the same; they do once known deviations of the new code base are undone; they do not; there was
@@ -48,6 +48,10 @@ class Result:
     checks: tuple[str, ...] = ()
     remarks: int = 0
     seconds: float = 0.0
+
+    def but(self, **changes: Any) -> Result:
+        """Return the same with other values in some fields."""
+        return replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""

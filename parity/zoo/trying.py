@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,43 +29,13 @@ from ..sides.settings import Machine, RunOptions, Sources, Task
 from ..sides.sides import Prepared, prepare
 from ..verdict.verdict import Verdict
 from . import result
+from .request import Request
 from .result import Result
 
 #: Scale factors of the exact comparison, (w, h) of each image. A division by a power of two and a multiplication by its
 #: reciprocal give the same bits, so which of the two a side does is left to the comparison under derived tolerance.
 _POWERS = ((2.0, 0.5), (0.25, 4.0))
 _FEWEST = 2  # detections of all images together: one alone shows neither an order nor a suppression
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to try.
-
-    Attributes:
-        family: name or folder.
-        repo: folder of the legacy code base.
-        name: of the config.
-        architecture: as in :class:`converters.configs.zoo.Entry`.
-        narrow: make layers narrow where that is possible.
-        checks: some of ``forward``, ``loss``, ``grad``.
-        seed: of weights, inputs and draws.
-        threads: of a side.
-        time_limit: of each run of a side, in seconds.
-    """
-
-    family: str
-    repo: str
-    name: str
-    architecture: str
-    narrow: bool
-    checks: tuple[str, ...]
-    seed: int
-    threads: int
-    time_limit: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
 
 
 def attempt(request: Request, folder: Path) -> Result:
@@ -175,11 +145,16 @@ def _is_told(remark: Remark) -> bool:
 
 def main(arguments: list[str]) -> None:
     """Read a request and write its result, both files of JSON."""
-    request, written = map(Path, arguments)
-    data = json.loads(request.read_text("utf-8"))
+    asked, answer = map(Path, arguments)
+    signal.signal(signal.SIGTERM, _stop)  # what unwinds ends the sides and removes folders
+    request = Request.from_plain(json.loads(asked.read_text("utf-8")))
     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
-        found = attempt(Request(**dict(data, checks=tuple(data["checks"]))), Path(folder))
-    write_whole(written, json.dumps(found.as_dict(), indent=1) + "\n", replace=True)
+        found = attempt(request, Path(folder))
+    write_whole(answer, json.dumps(found.as_dict(), indent=1) + "\n")
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
