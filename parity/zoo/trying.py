@@ -35,6 +35,8 @@ from .result import Result
 #: Scale factors of the exact comparison, (w, h) of each image. A division by a power of two and a multiplication by its
 #: reciprocal give the same bits, so which of the two a side does is left to the comparison under derived tolerance.
 _POWERS = ((2.0, 0.5), (0.25, 4.0))
+#: In the order in which they are tried: equal bits take two runs, a derived tolerance nine.
+_TOLERANCES = (EXACT, DERIVED)
 _FEWEST = 2  # detections of all images together: one alone shows neither an order nor a suppression
 
 
@@ -49,8 +51,8 @@ def attempt(request: Request, folder: Path) -> Result:
     trial = _Trial(request, folder, registry.called(registry.get(request.family), "zoo"))
     found = Result(request.name, request.architecture, result.UNSUPPORTED)
     for narrow, sizes in trial.forms():
-        found = trial.tried(narrow, sizes)
-        if found.verdict != result.UNSUPPORTED:
+        found, is_final = trial.tried(narrow, sizes)
+        if is_final:
             break
     return replace(found, seconds=round(time.monotonic() - began, 1))
 
@@ -69,18 +71,20 @@ class _Trial:
         yield False, smallest
         yield from ((False, sizes) for sizes in larger[-1:])
 
-    def tried(self, narrow: bool, sizes: tuple[tuple[int, int], ...]) -> Result:
-        """Try one form."""
+    def tried(self, narrow: bool, sizes: tuple[tuple[int, int], ...]) -> tuple[Result, bool]:
+        """Try one form; return what became of it, and whether no other form need be tried."""
         request = self.request
         found = Result(request.name, request.architecture, result.UNSUPPORTED, sizes=sizes, checks=request.checks)
         try:
             case = self.zoo.case(Path(request.repo), request.name, self.folder, narrow)
             found = replace(found, width=case.width, remarks=sum(map(_is_told, case.translation.remarks)))
-            return self._compared(case, sizes, found)
+            return self._compared(case, sizes, found), True
         except NarrowError as error:
-            return replace(found, why=f"cannot be made narrow: {error}")
-        except (ConversionError, FamilyError, RefusedError, SideError) as error:
-            return replace(found, why=one_line(str(error)))
+            return replace(found, why=f"cannot be made narrow: {error}"), False
+        except SideError as error:  # layers that need more of an image, or a width that others follow
+            return replace(found, why=one_line(str(error))), False
+        except (ConversionError, FamilyError, RefusedError) as error:
+            return replace(found, why=one_line(str(error))), not narrow or isinstance(error, (FamilyError, RefusedError))
 
     def _compared(self, case: Case, sizes: tuple[tuple[int, int], ...], found: Result) -> Result:
         """Compare exactly, then as rounding allows; where the sides differ, with what is known undone."""
@@ -92,7 +96,7 @@ class _Trial:
         task = replace(task, port=prepared.port)
         first: Result | None = None
         for undoing, undone in ((None, ""), (self.zoo.undoing, self.zoo.undone)):
-            for tolerance in (EXACT, DERIVED):
+            for tolerance in _TOLERANCES:
                 options = RunOptions(
                     task, replace(sources, new_adapter=undoing), machine, "float32", Tolerance(tolerance), False
                 )
@@ -109,7 +113,7 @@ class _Trial:
                     is_known = undoing is not None
                     why = first.why if first is not None else ""
                     return replace(told, verdict=result.DEVIATION, undone=undone, why=why) if is_known else told
-                if tolerance == DERIVED:
+                if tolerance == _TOLERANCES[-1]:
                     first = first or told
         return first or found
 

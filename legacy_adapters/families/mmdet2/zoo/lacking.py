@@ -8,6 +8,7 @@ from typing import Any
 #: Class of a detector or of a part of it -> the reason. What 3.x lacks is looked up, not listed here.
 _REASONS = {
     "FastRCNN": "it is given proposals from a file, which a batch of images does not have",
+    "KnowledgeDistillationSingleStageDetector": "its teacher is made of another config and a checkpoint, which is not there",
 }
 #: Other packages that backbones come from.
 _PACKAGES = {"mmcls": "mmcls", "timm": "timm"}

@@ -27,8 +27,14 @@ _BY_STAGES = ("HourglassNet", "HRNet")
 _WIDTHS = {**_BY_BASE, **_BY_EMBEDDING}
 
 
+#: What layers of transformers have by default, whose width follows no other setting.
+_FFN = dict(
+    type="FFN", embed_dims=256, feedforward_channels=1024, num_fcs=2, ffn_drop=0.0, act_cfg=dict(type="ReLU", inplace=True)
+)  # fmt: skip
+
+
 def spelled_out(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model whose backbone says how wide it is, be it as by default.
+    """Return a model that says how wide its backbone and its layers of transformers are, be it as by default.
 
     Raises:
         NarrowError: if the width of its backbone is no setting.
@@ -40,7 +46,19 @@ def spelled_out(model: Mapping[str, Any]) -> dict[str, Any]:
         backbone.setdefault(name, default)
     elif kind not in _BY_STAGES:
         raise NarrowError(f"`{kind}` has no setting of its width")
-    return dict(model, backbone=backbone)
+    return {name: _with_ffn(part) for name, part in dict(model, backbone=backbone).items()}
+
+
+def _with_ffn(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_with_ffn, value))
+    if not isinstance(value, Mapping):
+        return value
+    new = {name: _with_ffn(item) for name, item in value.items()}
+    if "attn_cfgs" in new and "ffn_cfgs" not in new:
+        # what stands beside it still decides, as it does over the default
+        new["ffn_cfgs"] = dict(_FFN)
+    return new
 
 
 def narrowed(value: Any, name: str = "") -> Any:

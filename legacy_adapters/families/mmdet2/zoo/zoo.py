@@ -34,7 +34,7 @@ class MMDet2Zoo:
             FamilyError: if the config cannot be read.
             NarrowError: if the model cannot be made narrow.
         """
-        old = read(str(listing.folder_of(repo) / name), "2.x")
+        old = _without_weights(read(str(listing.folder_of(repo) / name), "2.x"))
         full = made = translated(old)
         if narrow:
             whole = dict(old, model=spelled_out(old["model"]))
@@ -42,7 +42,7 @@ class MMDet2Zoo:
             full, made = translated(whole), translated(old)
             _check_alike(full, made)
         paths = folder / "old.py", folder / "new.py"
-        for path, config in zip(paths, (_without_weights(old), made.config)):
+        for path, config in zip(paths, (old, made.config)):
             path.write_text(source(f"Made of {name}.", config, {}), "utf-8")
         return Case(*paths, full, 1 / FACTOR if narrow else 1.0)
 
@@ -73,7 +73,9 @@ def _settings(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _without_weights(old: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config that asks for no weights: neither side loads any but those that both are given."""
-    return {name: value for name, value in old.items() if name not in ("load_from", "resume_from", "custom_imports")}
+    model = {name: None if name == "teacher_ckpt" else value for name, value in old["model"].items()}
+    rest = {name: value for name, value in old.items() if name not in ("load_from", "resume_from")}
+    return dict(rest, model=model)
 
 
 ZOO = MMDet2Zoo()
