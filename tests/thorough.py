@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 #: File and function of a test -> ids of the cases that ``make test`` runs all the same.
 THOROUGH: Mapping[str, Collection[str]] = {
+    "zoo/test_configs.py::test_configs_of_2x_are_tried": (),
     "migration/test_matching.py::test_a_written_config_matches": (),
     "parity/test_fast_family.py::test_all_of_inference_is_compared_or_seen_in_the_module_around_it": (),
     "converters/test_converters_averages.py::test_average_of_another_model_is_refused_and_the_training_weights_can_be_had": (

@@ -17,7 +17,7 @@ PROPOSALS: tuple[Rule, ...] = (*_TRUNK, Rename("rpn_head.**", "bbox_head.**"))
 YOLACT: tuple[Rule, ...] = (
     *_TRUNK,
     Keep("bbox_head.**"),
-    Keep("mask_head.**"),
+    Keep("mask_head.protonet.**"),
     Rename("segm_head.**", "mask_head.segm_branch.**"),
 )
 _HEAD = "panoptic_head"

@@ -10,6 +10,8 @@ _REASONS = {
     "FastRCNN": "it is given proposals from a file, which a batch of images does not have",
     "KnowledgeDistillationSingleStageDetector": "its teacher is made of another config and a checkpoint, which is not there",
 }
+#: Detectors that give instances, segments of a whole image, or both, as their `test_cfg` says.
+_SEGMENTING = ("MaskFormer", "Mask2Former")
 #: Other packages that backbones come from.
 _PACKAGES = {"mmcls": "mmcls", "timm": "timm"}
 
@@ -19,6 +21,9 @@ def lacking(model: Mapping[str, Any]) -> str:
     kind = str(model.get("type"))
     if kind in _REASONS:
         return _REASONS[kind]
+    settings = model.get("test_cfg") or {}
+    if kind == "PanopticFPN" or (kind in _SEGMENTING and not settings.get("instance_on", False)):
+        return "it gives a panoptic segmentation and no detections, which the family does not compare"
     backbone = model.get("backbone") or {}
     name = str(backbone.get("type")) if isinstance(backbone, Mapping) else ""
     scope = name.partition(".")[0]

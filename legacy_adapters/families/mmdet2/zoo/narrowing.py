@@ -10,7 +10,7 @@ from converters.configs.zoo import NarrowError
 #: All widths are divided by this.
 FACTOR = 4
 #: Beside what ends in `channels` or `channel`: names of widths.
-_NAMES = ("embed_dims", "num_feats", "stage_channels")
+_NAMES = ("embed_dims", "num_feats", "num_deconv_filters")
 #: What is narrow already stays, as do the three colours of an image.
 _LEAST = 16
 #: Backbones whose width is one number -> its name and its default.
