@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,8 +61,16 @@ class Zoo(Protocol):
     undoing: Path
     undone: str
 
-    def entries(self, repo: Path) -> tuple[Entry, ...]:
-        """Return all configs of the code base in a folder, in the order of their names."""
+    def entries(self, repo: Path, is_wanted: Callable[[str], bool]) -> tuple[Entry, ...]:
+        """Return the configs of the code base in a folder, in the order of their names; of these some are picks.
+
+        Args:
+            repo: folder of the code base.
+            is_wanted: tells by its name whether a config is looked at.
+
+        Raises:
+            FamilyError: if there are no configs.
+        """
 
     def case(self, repo: Path, name: str, folder: Path, narrow: bool) -> Case:
         """Write both configs of a model into a folder.

@@ -39,6 +39,10 @@ REPORT, TABLE = "zoo.json", "zoo.md"
     "--check", default="forward", show_default=True, metavar="CHECK,...", help="What to compare: forward, loss, grad."
 )
 @click.option("--whole-width", is_flag=True, help="Leave all layers as wide as they are. [default: a quarter, where it can be set]")
+@click.option(
+    "--exact-only", is_flag=True,
+    help="Compare bit by bit alone, which is quick; what differs in rounding then counts as a difference.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of weights and inputs.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Number of CPU threads of a side.")
 @click.option(
@@ -71,20 +75,21 @@ def _checks(text: str) -> tuple[str, ...]:
 
 def _run(
     family: Family, repo: Path | None, checks: tuple[str, ...], as_json: bool, quiet: bool, *, out: Path | None, every: bool,
-    only: tuple[str, ...], lists: bool, whole_width: bool, seed: int, threads: int, limit: float,
+    only: tuple[str, ...], lists: bool, whole_width: bool, exact_only: bool, seed: int, threads: int, limit: float,
 ) -> int:  # fmt: skip
     if family.zoo is None:
         raise FamilyError(f"Family {family.name} has no zoo of configs; its models are listed by name.")
     if repo is None:
         raise FamilyError(f"The configs of family {family.name} lie in its legacy code; name it with --legacy-repo.")
     family.check_repo(repo)
-    entries = registry.called(family, "zoo").entries(repo.resolve())
-    chosen = [
-        one for one in entries
-        if any(fnmatchcase(one.name, pattern) for pattern in only) or (not only and (every or one.is_pick))
-    ]  # fmt: skip
+
+    def is_wanted(name: str) -> bool:
+        return not only or any(fnmatchcase(name, pattern) for pattern in only)
+
+    entries = registry.called(family, "zoo").entries(repo.resolve(), is_wanted)
+    chosen = [one for one in entries if only or every or one.is_pick]
     if not chosen:
-        raise FamilyError(f"None of the {len(entries)} configs in {repo} fits --only {' '.join(only)}; --list --all names them.")
+        raise FamilyError(f"No config in {repo} fits {' or '.join(only) or 'a model'}; --list --all names them.")
     if lists:
         click.echo("\n".join(f"{one.name}  {one.architecture}" for one in chosen))
         return 0
@@ -99,7 +104,7 @@ def _run(
     requests = [
         Request(
             family.reference, str(repo.resolve()), one.name, one.architecture, not whole_width, checks, seed, threads, limit,
-            one.lacking,
+            exact_only, one.lacking,
         )
         for one in chosen
     ]  # fmt: skip

@@ -21,6 +21,7 @@ class Request:
         seed: of weights, inputs and draws.
         threads: of a side.
         time_limit: of each run of a side, in seconds.
+        exact_only: leave out the comparison under derived tolerance.
         lacking: why it cannot be tried at all; empty if it can.
     """
 
@@ -33,6 +34,7 @@ class Request:
     seed: int
     threads: int
     time_limit: float
+    exact_only: bool = False
     lacking: str = ""
 
     def as_plain(self) -> dict[str, Any]:

@@ -35,8 +35,6 @@ from .result import Result
 #: Scale factors of the exact comparison, (w, h) of each image. A division by a power of two and a multiplication by its
 #: reciprocal give the same bits, so which of the two a side does is left to the comparison under derived tolerance.
 _POWERS = ((2.0, 0.5), (0.25, 4.0))
-#: In the order in which they are tried: equal bits take two runs, a derived tolerance nine.
-_TOLERANCES = (EXACT, DERIVED)
 _ALL = ("forward", "loss", "grad")
 _FEWEST = 2  # detections of all images together: one alone shows neither an order nor a suppression
 
@@ -99,9 +97,11 @@ class _Trial:
         task = Task(of, sizes, None, request.seed, request.checks)
         prepared = prepare(task, sources, machine)
         task = replace(task, port=prepared.port)
+        tolerances = (EXACT,) if request.exact_only else (EXACT, DERIVED)  # two runs of sides, and nine
         first: Result | None = None
+        last = found
         for undoing, undone in ((None, ""), (self.zoo.undoing, self.zoo.undone)):
-            for tolerance in _TOLERANCES:
+            for tolerance in tolerances:
                 options = RunOptions(
                     task, replace(sources, new_adapter=undoing), machine, "float32", Tolerance(tolerance), False
                 )
@@ -118,9 +118,13 @@ class _Trial:
                     is_known = undoing is not None
                     why = first.why if first is not None else ""
                     return replace(told, verdict=result.DEVIATION, undone=undone, why=why) if is_known else told
-                if tolerance == _TOLERANCES[-1]:
+                if tolerance == tolerances[-1]:
                     first = first or told
-        return first or found
+                last = told
+        first = first or found
+        if last.why in ("", first.why):
+            return first
+        return replace(first, why=f"{first.why} With {self.zoo.undone}: {last.why}")
 
 
 def _scaled(prepared: Prepared, images: int) -> Prepared:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,14 @@ def folder_of(repo: Path) -> Path:
     raise FamilyError(f"{repo} has no configs of MMDetection 2.x; looked for {' and '.join(_FOLDERS)}.")
 
 
-def entries(repo: Path) -> tuple[Entry, ...]:
-    """Return all configs with a model, in the order of their names.
+def entries(repo: Path, is_wanted: Callable[[str], bool] = lambda name: True) -> tuple[Entry, ...]:
+    """Return the configs with a model, in the order of their names.
 
     One of each architecture stands for it, and one for each backbone and neck that none of these has.
+
+    Args:
+        repo: folder of the code base.
+        is_wanted: tells by its name whether a config is looked at.
 
     Raises:
         FamilyError: if there is no folder of configs.
@@ -43,7 +47,7 @@ def entries(repo: Path) -> tuple[Entry, ...]:
     models: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder.rglob("*.py")):
         name = path.relative_to(folder).as_posix()
-        if name.startswith("_base_/"):
+        if name.startswith("_base_/") or not is_wanted(name):
             continue
         try:
             models[name] = read(str(path), "2.x")["model"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from .narrowing import FACTOR, narrowed, spelled_out
 class MMDet2Zoo:
     """See :class:`converters.configs.zoo.Zoo`."""
 
-    sizes = (((64, 96), (80, 64)), ((256, 320),))
+    sizes = (((64, 96), (80, 64)), ((320, 320),))
     undoing = Path(__file__).parents[1] / "as_2x.py"
     undone = "D28 to D36 and D60 of docs/deviations.md undone"
 
-    def entries(self, repo: Path) -> tuple[Entry, ...]:
-        """Return all configs of the code base in a folder, in the order of their names."""
-        return listing.entries(repo)
+    def entries(self, repo: Path, is_wanted: Callable[[str], bool]) -> tuple[Entry, ...]:
+        """Return the configs of the code base in a folder, see :func:`.listing.entries`."""
+        return listing.entries(repo, is_wanted)
 
     def case(self, repo: Path, name: str, folder: Path, narrow: bool) -> Case:
         """Write both configs of a model into a folder; what is written for 3.x is what `ddq-convert config` writes.
