@@ -232,6 +232,7 @@ class Family:
             None if nothing does.
         resumption: returns what goes on with trainings of the legacy side's runner, mmcv 1.x, in the new one
             (``converters.mmcv1.taken_up``); None if nothing does.
+        zoo: returns the configs that come with the legacy side (``converters.configs.zoo``); None if none do.
         layouts: folder of stored layouts; None if they are taken from the models.
         demo: golden file of ``ddq-parity demo``, if the family has it.
         rehearsals: whole trainings that both sides can do; the first is the default.
@@ -259,6 +260,7 @@ class Family:
     configured: Optional[Callable[[str, str], Variant]] = None
     configs: Optional[Callable[[], Any]] = None
     resumption: Optional[Callable[[], Any]] = None
+    zoo: Optional[Callable[[], Any]] = None
     layouts: Optional[Path] = None
     demo: Optional[Path] = None
     rehearsals: Tuple[Rehearsal, ...] = ()

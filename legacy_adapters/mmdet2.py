@@ -70,8 +70,11 @@ class MMDet2Adapter(DetectionAdapter):
     def losses(self, model: Any, batch: Batch) -> Tuple[Dict[str, Any], torch.Tensor]:
         """Return the loss terms as the model names them and their sum."""
         objects = dict(gt_bboxes=batch.gt_bboxes, gt_labels=batch.gt_labels)
-        if "gt_masks" in inspect.signature(type(model).forward_train).parameters:
+        takes = inspect.signature(type(model).forward_train).parameters
+        if "gt_masks" in takes:
             objects["gt_masks"] = bitmaps(batch)
+        if "gt_labels" not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+            del objects["gt_labels"]  # proposals have no classes
         terms = model.forward_train(batch.images, metas(batch), **objects)
         return terms, model._parse_losses(terms)[0]
 
@@ -217,7 +220,8 @@ def detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
     """Flatten what ``simple_test`` gives.
 
     For each image that is a list of [n, 5] arrays, one for each class; with masks a pair of it and of a list that has for
-    each class a list of [h, w] arrays; of a model that segments in several ways a dict of these.
+    each class a list of [h, w] arrays; of a model that segments in several ways a dict of these. Proposals, which have no
+    classes, are one [n, 5] array.
     """
     return [_flat(result) for result in results]
 
@@ -225,6 +229,7 @@ def detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
 def _flat(result: Any) -> Dict[str, torch.Tensor]:
     result = result["ins_results"] if isinstance(result, dict) else result
     boxes, masks = result if isinstance(result, tuple) else (result, None)
+    boxes = [boxes] if isinstance(boxes, numpy.ndarray) else boxes
     rows = [torch.as_tensor(numpy.asarray(of_class)) for of_class in boxes]
     whole = torch.cat(rows)
     labels = torch.cat([torch.full((len(of_class),), label, dtype=torch.long) for label, of_class in enumerate(rows)])

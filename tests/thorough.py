@@ -12,6 +12,7 @@ THOROUGH: Mapping[str, Collection[str]] = {
     "resuming/test_checkpoints.py::test_averages_are_told_from_weights_by_the_order_of_the_hooks": (
         'dict(type="ExpMomentumEMAHook", priority=49)-epoch_1.pth-True', 'dict(type="EMAHook")-epoch_1.pth-False',
     ),
+    "zoo/test_configs.py::test_configs_of_2x_are_tried": (),
     "migration/test_matching.py::test_a_written_config_matches": (),
     "parity/test_fast_family.py::test_all_of_inference_is_compared_or_seen_in_the_module_around_it": (),
     "converters/test_converters_averages.py::test_average_of_another_model_is_refused_and_the_training_weights_can_be_had": (

@@ -29,6 +29,7 @@ from ddq_port.ops.deform_conv import (
     modulated_deform_conv_backward,
     modulated_deform_conv_forward,
 )
+from ddq_port.ops.masked_conv import masked_col2im_forward, masked_im2col_forward
 from ddq_port.ops.roi_align import roi_align_backward, roi_align_forward
 from ddq_port.ops.softnms import nms_match, softnms
 
@@ -40,6 +41,8 @@ __all__ = [
     "get_compiling_cuda_version",
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
+    "masked_col2im_forward",
+    "masked_im2col_forward",
     "modulated_deform_conv_backward",
     "modulated_deform_conv_forward",
     "nms",

@@ -39,6 +39,7 @@ SHARED = {
         "modulated_deform_conv_backward",
         "modulated_deform_conv_forward",
     ),
+    os.path.join(_FOLDER, "masked_conv.py"): ("masked_col2im_forward", "masked_im2col_forward"),
     os.path.join(_FOLDER, "roi_align.py"): ("roi_align_backward", "roi_align_forward"),
 }
 #: What the names they are loaded under begin with; no module of the package they lie in is imported with them.

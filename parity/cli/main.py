@@ -15,7 +15,15 @@ from ddq_port import __version__, requirements
 from legacy_adapters import registry
 
 from ..sides import places
-from . import curves_options, eval_options, new_family, preprocess_command, rehearse_options, whole_options
+from . import (
+    curves_options,
+    eval_options,
+    new_family,
+    preprocess_command,
+    rehearse_options,
+    whole_options,
+    zoo_command,
+)  # fmt: skip
 from .early import (
     bounds_options,
     excluded,
@@ -367,6 +375,7 @@ def _whole(kind: str, as_json: bool, arguments: dict[str, Any]) -> None:
 
 cli.add_command(new_family.command)
 cli.add_command(preprocess_command.command)
+cli.add_command(zoo_command.command)
 
 
 def demo_file() -> Path:

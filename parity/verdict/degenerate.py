@@ -45,7 +45,7 @@ def reasons(legacy: Recording, new: Trace) -> tuple[str, ...]:
                 legacy.check(record)
     detections = results(legacy)
     losses = _losses(legacy)
-    sentences = [*_not_finite(detections, losses), *_alike(detections)]
+    sentences = [*_not_finite(detections, losses), *_alike(detections, _have_masks(legacy))]
     if legacy.provenance.get("stopped") and not sentences:
         sentences += _nan_before_stop(legacy)
     layers = _alike_layers(losses)
@@ -76,8 +76,18 @@ def _nan_before_stop(legacy: Recording) -> Iterator[str]:
             yield f"the legacy side stopped after `{name}` gave {what} in phase {phase}."
 
 
-def _alike(detections: Mapping[int, Detections]) -> Iterator[str]:
-    """Say what the final detections have in common; images with a single one say nothing by themselves."""
+def _have_masks(side: Recording) -> bool:
+    """Tell whether the places of detections are told by masks that are not all the same, as well as by boxes."""
+    images = {record.call for record in side.records if record.key[:3] == ("predict", Kind.TAP, RESULT)}
+    found = (side.values_of("predict", Kind.TAP, RESULT, image).get("masks") for image in images)
+    return any(masks is not None and len(masks) > 1 and bool((masks != masks[:1]).any()) for masks in found)
+
+
+def _alike(detections: Mapping[int, Detections], have_masks: bool) -> Iterator[str]:
+    """Say what the final detections have in common; images with a single one say nothing by themselves.
+
+    With masks that differ, boxes may be the same: some code bases give boxes of zeros where only masks are made.
+    """
     images = [values for values in detections.values() if len(values.scores)]
     several = [values for values in images if len(values.scores) > 1]
     counted = several or (images if len(images) > 1 else [])
@@ -95,6 +105,8 @@ def _alike(detections: Mapping[int, Detections]) -> Iterator[str]:
         yield "the final scores of the legacy side depend on the class and on nothing else."
     elif len(several) > 1 and all(torch.equal(values.scores, several[0].scores) for values in several):
         yield "the final scores of the legacy side are the same for every image."
+    if have_masks:
+        return
     if len(boxes) > 1 and _same(boxes):
         yield f"all {len(boxes)} final boxes of the legacy side are the same."
     elif several and all(_same(values.bboxes.double()) for values in several):

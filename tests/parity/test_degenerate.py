@@ -40,6 +40,9 @@ CONSTANT = {
         *detections([0.5, 0.4, 0.3], boxes=ONE_ROW),
         *detections([0.5, 0.4, 0.2], boxes=ONE_ROW * 2, image=1),
     ],
+    "boxes and masks alike": [
+        *detections([0.5, 0.4, 0.3], boxes=ONE_ROW), Rec("tap", "result", torch.ones(3, 4), "masks", 0, "predict"),
+    ],
     "a score that is NaN": detections([0.5, NAN, 0.3]),
     "a box that is infinite": detections([0.5, 0.4], boxes=torch.tensor([[0.0, 1, 2, 3], [0, 1, INF, 3]])),
     "a loss that is NaN": [*VARIED, *losses(loss_cls=NAN)],
@@ -55,6 +58,9 @@ CONSTANT = {
 
 VARYING = {
     "scores and boxes vary": VARIED,
+    "boxes of zeros beside masks that vary": [
+        *detections([0.5, 0.4, 0.3], boxes=ONE_ROW * 0), Rec("tap", "result", torch.eye(3), "masks", 0, "predict"),
+    ],
     "no detections": detections([]),
     "one detection": detections([0.5]),
     "one image without detections": [*VARIED, *detections([], image=1)],

@@ -29,6 +29,7 @@ class As2xDetector(MMDet3Detector):
         for module in model.modules():
             _keep_boxes_without_area(module)
             _has_class_loss(module)
+            _rescale_proposals_after_nms(module)
             if getattr(module, "with_bbox", False) and getattr(module, "with_mask", False) and hasattr(module, "predict_mask"):
                 _rescale_before_nms(module)
             for assigner in _matching_assigners(module):
@@ -128,6 +129,24 @@ def _rescale_before_nms(head: Any) -> None:
         return pasted
 
     head.predict, head.predict_bbox, head.predict_mask = predicted, boxes, masks
+
+
+def _rescale_proposals_after_nms(module: torch.nn.Module) -> None:
+    """D60: proposals that are a detector's results have the size of the original image behind the NMS only."""
+    from mmdet.models.detectors import RPN
+
+    if not isinstance(module, RPN):
+        return
+    predict = module.bbox_head.predict
+
+    def predicted(features: Any, samples: Any, rescale: bool = False) -> Any:
+        found = predict(features, samples, rescale=False)
+        for instances, sample in zip(found, samples) if rescale else ():
+            factors = instances.bboxes.new_tensor(sample.metainfo["scale_factor"])
+            instances.bboxes = instances.bboxes / factors.repeat((1, 2))
+        return found
+
+    module.bbox_head.predict = predicted
 
 
 def _matching_assigners(module: torch.nn.Module) -> list[Any]:

@@ -14,7 +14,10 @@ from .exclusions import EXCLUSIONS
 from .forms import forms
 from .hints import hints
 from .rules import former, rules
-from .seeding import SEEDING, WITHIN_IMAGES
+from .seeding import DENSE_SOFTMAX, SEEDING, WITHIN_IMAGES
+
+#: Detectors whose weights are drawn otherwise than those of the others.
+_SEEDINGS = dict(QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX)
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -23,8 +26,7 @@ def configured(legacy: str, new: str) -> Variant:
     Raises:
         FamilyError: if there is no such config of the new side, or it is none of 3.x.
     """
-    is_queryinst = bool(new) and model_configs.read(new).get("type") == "QueryInst"
-    seeding = WITHIN_IMAGES if is_queryinst else None
+    seeding = _SEEDINGS.get(str(model_configs.read(new).get("type"))) if new else None
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title, seeding=seeding)
 
@@ -41,6 +43,13 @@ def resumption() -> Any:
     from .resumption import RESUMPTION
 
     return RESUMPTION
+
+
+def zoo() -> Any:
+    """Return what tries the configs that come with 2.x; it needs mmdet and mmengine."""
+    from .zoo.zoo import ZOO
+
+    return ZOO
 
 
 #: Small models, to try the family and in its tests.
@@ -92,5 +101,6 @@ FAMILY = Family(
     configured=configured,
     configs=configs,
     resumption=resumption,
+    zoo=zoo,
     layouts=Path("layouts"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from legacy_adapters.family import Form, Variant
 
+from . import rules_moved
 from .model_configs import of_new
 from .rules_detr import DETR, TRANSFORMER, table_of
 
@@ -26,6 +27,18 @@ _LAYOUT = (
     Form(f"{TRANSFORMER}.decoder*", permute=_TURNED),
     Form("dropout", scope=f"{TRANSFORMER}.*", permute=_TURNED),
 )
+#: The same of MaskFormer and Mask2Former, whose two stacks of layers stand apart.
+_OF_MASKS = (
+    *(
+        Form(f"{stack}.*.attentions.*.{part}")
+        for stack in (rules_moved.ENCODER, rules_moved.DECODER)
+        for part in ("attn", "value_proj", "sampling_offsets", "attention_weights", "output_proj")
+    ),
+    *(Form(f"{rules_moved.ENCODER}*", slot=f"*{slot}*") for slot in ("valid_ratios", "reference_points")),
+    Form(f"{rules_moved.ENCODER}*", permute=_TURNED),
+    Form(rules_moved.DECODER, kind="module_out", permute=_STACKED_AND_TURNED),
+    Form(f"{rules_moved.DECODER}*", permute=_TURNED),
+)
 _LAST = "DETR of 3.x asks its head for the boxes of the last layer only; 2.x throws the others away"
 _INFERENCE = ("predict", "unscaled")
 
@@ -34,6 +47,8 @@ def forms(variant: Variant) -> tuple[Form, ...]:
     """Return what the legacy side records in another form than a model of 3.x, by what its config says."""
     model = of_new(variant)
     table = table_of(model)
+    if rules_moved.table_of(model) in (rules_moved.MASKFORMER, rules_moved.MASK2FORMER):
+        return _OF_MASKS
     if not table or model.get("layout") == "sequence_first":
         return ()
     if table is DETR:

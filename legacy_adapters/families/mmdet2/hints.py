@@ -25,6 +25,11 @@ _PAIRS = Hint(
     f"docs/deviations.md). Pass {_UNDO} to see whether anything else differs.",
     name="nms", kind="basis", slot="boxes",
 )  # fmt: skip
+_PROPOSALS = Hint(
+    "RPN of 3.x calls the NMS behind the rescaling of its proposals, 2.x before it (D60 of docs/deviations.md). "
+    f"Pass {_UNDO} to see whether anything else differs.",
+    name="nms", kind="basis", slot="boxes",
+)  # fmt: skip
 _STAGES = Hint(
     "HTC of 3.x makes masks of its last stage only, 2.x of the average of all stages (D36 of docs/deviations.md). "
     f"Pass {_UNDO} to see whether anything else differs.",
@@ -41,5 +46,5 @@ def hints(variant: Variant) -> tuple[Hint, ...]:
     """Return what is known of a model by its config of 3.x."""
     model = of_new(variant)
     of_masks = (_MASKS,) if "mask_head" in (model.get("roi_head") or {}) else ()
-    of_type = dict(YOLOV3=_PAIRS, HybridTaskCascade=_STAGES).get(str(model.get("type")))
+    of_type = dict(YOLOV3=_PAIRS, HybridTaskCascade=_STAGES, RPN=_PROPOSALS).get(str(model.get("type")))
     return (*filter(None, [of_type]), *_NO_AREA, *of_masks, _SSD)

@@ -1,0 +1,1 @@
+"""The configs that come with MMDetection 2.x."""

@@ -1,0 +1,174 @@
+"""Carry one config over, run both sides and judge; run as a program, ``python -m parity.zoo.trying REQUEST RESULT``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from converters.configs.kinds import Remark
+from converters.configs.zoo import Case, NarrowError, Zoo
+from converters.errors import ConversionError
+from converters.rules.ports import port
+from legacy_adapters import registry
+from legacy_adapters.family import FamilyError, of_configs
+from legacy_adapters.ground.files import write_whole
+from legacy_adapters.ground.words import one_line
+from legacy_adapters.launch import RefusedError, SideError
+
+from ..comparing.compare import DERIVED, EXACT, Tolerance
+from ..runs.run import run as run_parity
+from ..sides.settings import Machine, RunOptions, Sources, Task
+from ..sides.sides import Prepared, prepare
+from ..verdict.verdict import Verdict
+from . import result
+from .request import Request
+from .result import Result
+
+#: Scale factors of the exact comparison, (w, h) of each image. A division by a power of two and a multiplication by its
+#: reciprocal give the same bits, so which of the two a side does is left to the comparison under derived tolerance.
+_POWERS = ((2.0, 0.5), (0.25, 4.0))
+_ALL = ("forward", "loss", "grad")
+_FEWEST = 2  # detections of all images together: one alone shows neither an order nor a suppression
+
+
+def attempt(request: Request, folder: Path) -> Result:
+    """Try a config in all forms until one runs on the legacy side: narrow and small first.
+
+    Args:
+        request: what to try.
+        folder: for configs, weights and traces.
+    """
+    began = time.monotonic()
+    trial = _Trial(request, folder, registry.called(registry.get(request.family), "zoo"))
+    found = Result(request.name, request.architecture, result.UNSUPPORTED)
+    for narrow, sizes in trial.forms():
+        found, is_final = trial.tried(narrow, sizes)
+        if is_final:
+            break
+    if found.verdict == result.INCOMPARABLE and set(request.checks) < set(_ALL):
+        # more is compared than was asked for: what has no twin is then a smaller part of all
+        more = _Trial(replace(request, checks=_ALL), folder, trial.zoo).tried(found.width < 1, found.sizes)[0]
+        found = more if more.verdict in (result.MATCH, result.DEVIATION) else found
+    return replace(found, seconds=round(time.monotonic() - began, 1))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    request: Request
+    folder: Path
+    zoo: Zoo
+
+    def forms(self) -> Iterator[tuple[bool, tuple[tuple[int, int], ...]]]:
+        """Give widths and sizes in the order in which they are tried."""
+        smallest, *larger = self.zoo.sizes
+        if self.request.narrow:
+            yield from ((True, sizes) for sizes in self.zoo.sizes)
+        yield False, smallest
+        yield from ((False, sizes) for sizes in larger[-1:])
+
+    def tried(self, narrow: bool, sizes: tuple[tuple[int, int], ...]) -> tuple[Result, bool]:
+        """Try one form; return what became of it, and whether no other form need be tried."""
+        request = self.request
+        found = Result(request.name, request.architecture, result.UNSUPPORTED, sizes=sizes, checks=request.checks)
+        try:
+            case = self.zoo.case(Path(request.repo), request.name, self.folder, narrow)
+            found = replace(found, width=case.width, remarks=sum(map(_is_told, case.translation.remarks)))
+            return self._compared(case, sizes, found), True
+        except NarrowError as error:
+            return replace(found, why=f"cannot be made narrow: {error}"), False
+        except SideError as error:  # layers that need more of an image, or a width that others follow
+            return replace(found, why=one_line(str(error))), False
+        except (ConversionError, FamilyError, RefusedError) as error:
+            return replace(found, why=one_line(str(error))), not narrow or isinstance(error, (FamilyError, RefusedError))
+
+    def _compared(self, case: Case, sizes: tuple[tuple[int, int], ...], found: Result) -> Result:
+        """Compare exactly, then as rounding allows; where the sides differ, with what is known undone."""
+        request = self.request
+        of = port(request.family, of_configs(str(case.legacy), str(case.new)))
+        sources, machine = Sources(Path(request.repo)), Machine("cpu", request.threads, None, request.time_limit)
+        task = Task(of, sizes, None, request.seed, request.checks)
+        prepared = prepare(task, sources, machine)
+        task = replace(task, port=prepared.port)
+        tolerances = (EXACT,) if request.exact_only else (EXACT, DERIVED)  # two runs of sides, and nine
+        first: Result | None = None
+        last = found
+        for undoing, undone in ((None, ""), (self.zoo.undoing, self.zoo.undone)):
+            for tolerance in tolerances:
+                options = RunOptions(
+                    task, replace(sources, new_adapter=undoing), machine, "float32", Tolerance(tolerance), False
+                )
+                given = _scaled(prepared, len(sizes)) if tolerance == EXACT else prepared
+                try:
+                    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
+                        told = _judged(found, run_parity(options, given, Path(made), lambda step: None), tolerance)
+                except SideError as error:
+                    if not str(error).startswith("The new side"):
+                        raise
+                    first = first or replace(found, why=one_line(str(error)))
+                    break
+                if told.verdict == result.MATCH:
+                    is_known = undoing is not None
+                    why = first.why if first is not None else ""
+                    return replace(told, verdict=result.DEVIATION, undone=undone, why=why) if is_known else told
+                if tolerance == tolerances[-1]:
+                    first = first or told
+                last = told
+        first = first or found
+        if last.why in ("", first.why):
+            return first
+        return replace(first, why=f"{first.why} With {self.zoo.undone}: {last.why}")
+
+
+def _scaled(prepared: Prepared, images: int) -> Prepared:
+    """Return the same with scale factors that are powers of two."""
+    given = {
+        phase: {**tensors, "scale_factors": torch.tensor(_POWERS[:images], dtype=torch.float64)}
+        for phase, tensors in prepared.given.items()
+    }
+    return replace(prepared, given=given)
+
+
+def _judged(found: Result, verdict: Verdict, tolerance: str) -> Result:
+    counts = tuple(image.counts["legacy"] for image in verdict.detections)
+    found = replace(
+        found, verdict=verdict.outcome, tolerance=tolerance, records=len(verdict.comparisons), detections=counts,
+        identical=sum(comparison.identical for comparison in verdict.comparisons),
+    )  # fmt: skip
+    if verdict.outcome != result.MATCH:
+        place = verdict.divergence
+        told = [place.message, place.hint] if place is not None else list(verdict.reasons)
+        return replace(found, why=one_line(" ".join(filter(None, told))))
+    if sum(counts) < _FEWEST:
+        why = "nothing was detected, so that what comes behind the head was not compared"
+        return replace(found, verdict=result.INCOMPARABLE, why=why)
+    return found
+
+
+def _is_told(remark: Remark) -> bool:
+    return "variables of the file" not in remark.why
+
+
+def main(arguments: list[str]) -> None:
+    """Read a request and write its result, both files of JSON."""
+    asked, answer = map(Path, arguments)
+    signal.signal(signal.SIGTERM, _stop)  # what unwinds ends the sides and removes folders
+    request = Request.from_plain(json.loads(asked.read_text("utf-8")))
+    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as folder:
+        found = attempt(request, Path(folder))
+    write_whole(answer, json.dumps(found.as_dict(), indent=1) + "\n")
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
