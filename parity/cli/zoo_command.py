@@ -32,7 +32,7 @@ REPORT, TABLE = "zoo.json", "zoo.md"
 @click.option("--family", metavar="NAME|FOLDER", required=True, help="Family whose legacy side has the configs: mmdet2.")
 @having(LEGACY[0])
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of results; goes on from what is there.")
-@click.option("--all", "every", is_flag=True, help="Try all configs. [default: one of each architecture, backbone and neck]")
+@click.option("--all", "every", is_flag=True, help="Try all configs. [default: one for each kind of model]")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Try configs whose name fits, with wildcards. May be repeated.")
 @click.option("--list", "lists", is_flag=True, help="Print what would be tried, and nothing else.")
 @click.option(
