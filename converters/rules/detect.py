@@ -158,6 +158,8 @@ def _unknown(
     closest = min(known, key=lambda family: len(missing[family.name]) / max(len(family.markers), 1)).name
     hints = [*(["--family"] if len(known) > 1 else []), *(["--variant"] if variant is None else [])]
     lack = f"of {closest}, missing are {listed(missing[closest])}" if missing[closest] else _nearest(tried)
+    if all(missing[family.name] and len(missing[family.name]) == len(set(family.markers)) for family in known):
+        lack = "it has none of the keys that tell them"
     return (
         f"The {len(specs)} keys of the source, such as {listed(_examples(specs))}, fit no known layout of "
         f"{', '.join(family.name for family in known)}: {lack}; pass {' and '.join(hints)} to see what does not fit."

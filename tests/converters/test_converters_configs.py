@@ -51,8 +51,9 @@ def legacy_file(folder: Path, name: str, **changes: Any) -> Path:
     trained = [number for number, key in enumerate(layout.parameters) if key not in layout.frozen]
     optimizer = dict(
         state={number: dict(momentum_buffer=state[layout.parameters[number]] + 1) for number in trained},
-        param_groups=[dict(lr=0.01, momentum=0.9, weight_decay=1e-4, params=list(range(len(layout.parameters))))],
-    )
+        param_groups=[dict(lr=0.01, momentum=0.9, dampening=0, weight_decay=1e-4, nesterov=False,
+                           params=list(range(len(layout.parameters))))],
+    )  # fmt: skip
     meta = dict(CLASSES=tuple("abcdefg"), PALETTE=None, config="model = dict()", epoch=3, iter=300, mmcv_version="1.7.2",
                 mmdet_version="2.28.2")  # fmt: skip
     torch.save(dict(dict(meta=meta, state_dict=state, optimizer=optimizer), **changes), folder / "old.pth")
@@ -67,7 +68,7 @@ def test_equal_names_keep_every_byte_and_load_strictly(tmp_path):
     old, new, back = legacy_file(tmp_path, RETINANET), tmp_path / "new.safetensors", tmp_path / "back.pth"
     result = run("convert", old, new, *of(RETINANET))
     assert result.exit_code == 0 and "CONVERTED 148 tensors: 148 kept, 0 renamed" in result.stdout, result.output
-    assert "it is taken for one of the legacy side, for the other layout is asked for" in " ".join(result.stderr.split())
+    assert "it is taken for one of the legacy side, as its metadata says" in " ".join(result.stderr.split())
     assert bits(load_file(new)) == bits(legacy_state(RETINANET))
     mmdet3.build_model(str(FOLDER / "new" / f"{RETINANET}.py")).load_state_dict(load_file(new), strict=True)
     assert run("verify", new, "--source", old).exit_code == 0
@@ -89,8 +90,12 @@ def test_renamed_transformers_go_there_and_back(tmp_path):
 
 
 def test_classes_progress_and_momentum_go_along(tmp_path):
-    old, new = legacy_file(tmp_path, RETINANET), tmp_path / "new.pth"
-    assert run("convert", old, new, *of(RETINANET)).exit_code == 0
+    old, new, config = legacy_file(tmp_path, RETINANET), tmp_path / "new.pth", tmp_path / "one_group.py"
+    told = (FOLDER / "new" / f"{RETINANET}.py").read_text("utf-8")
+    config.write_text(told.replace("    paramwise_cfg=dict(norm_decay_mult=0.0),\n", "") + "param_scheduler = []\n", "utf-8")
+    whole = "--family", "mmdet2", "--new-config", str(config)
+    result = run("convert", old, new, *whole)
+    assert result.exit_code == 0, result.output
     held = torch.load(new, weights_only=True)
     assert tuple(held["meta"]["CLASSES"]) == tuple("abcdefg")
     assert (held["meta"]["epoch"], held["meta"]["iter"]) == (3, 300)
@@ -102,8 +107,8 @@ def test_classes_progress_and_momentum_go_along(tmp_path):
         assert momentum is None or torch.equal(momentum["momentum_buffer"], held["state_dict"][key] + 1)
     assert len(held["optimizer"]["state"]) == sum(parameter.requires_grad for parameter in order.values())
     # a converted file is not taken for a source again
-    again = run("convert", new, tmp_path / "again.pth", *of(RETINANET))
-    assert again.exit_code == 2 and "already has the new layout of mmdet2 tiny_retinanet" in again.stderr
+    again = run("convert", new, tmp_path / "again.pth", *whole)
+    assert again.exit_code == 2 and "already has the new layout of mmdet2 one_group" in again.stderr
 
 
 def test_averages_of_mmcv_are_converted(tmp_path):
