@@ -108,3 +108,9 @@ def test_legacy_side_asks_for_nothing_newer_than_python_3_8():
     command = [vermin, "-t=3.8-", "--no-tips", "--violations", "--exclude", "long", ROOT / "legacy_adapters", *shared]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stdout
+
+
+def test_the_demo_is_that_of_the_readme():
+    from parity.cli.main import demo_file
+
+    assert demo_file().parts[-3:] == ("ddq_detr", "goldens", "tiny_4scale.npz")

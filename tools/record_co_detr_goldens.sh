@@ -9,7 +9,7 @@ shift
 here=$(cd "$(dirname "$0")/.." && pwd)
 [ $# -gt 0 ] || set -- tiny_co_dino
 for variant in "$@"; do
-    file=$here/legacy_adapters/families/co_detr/goldens/$variant.npz # in the package, for the demo
+    file=$here/legacy_adapters/families/co_detr/goldens/$variant.npz
     mkdir -p "$(dirname "$file")"
     ddq-parity capture "$file" --family co_detr --variant "$variant" --legacy-repo "$repo" \
         --size 48x70,61x57 --check forward,loss,grad --threads 1 --force --quiet

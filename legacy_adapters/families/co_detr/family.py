@@ -26,5 +26,4 @@ FAMILY = Family(
     seeding=SEEDING,
     batch_divisor=1,
     layouts=Path("layouts"),
-    demo=Path("goldens/tiny_co_dino.npz"),
 )
