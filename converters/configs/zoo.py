@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,13 +53,21 @@ class Zoo(Protocol):
 
     Attributes:
         sizes: batches to try, the smallest first: (h, w) of each image in pixels.
-        undoing: adapter of the new side with what its code base itself computes otherwise undone.
-        undone: what that undoes, in a few words.
+        undoing: adapter of the new side with what its code base itself computes otherwise undone. The provenance of such a
+            side says as ``undone`` which deviations those are that its model has.
     """
 
     sizes: tuple[tuple[tuple[int, int], ...], ...]
     undoing: Path
-    undone: str
+
+    def undone(self, numbers: Sequence[str], checks: Sequence[str], is_exact: bool) -> str:
+        """Say in a few words what was undone.
+
+        Args:
+            numbers: of the deviations, from the provenance.
+            checks: what was compared; a deviation that cannot show in it is left out.
+            is_exact: whether it was compared bit by bit, with scale factors that are powers of two.
+        """
 
     def entries(self, repo: Path, is_wanted: Callable[[str], bool]) -> tuple[Entry, ...]:
         """Return the configs of the code base in a folder, in the order of their names; of these some are picks.

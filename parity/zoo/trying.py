@@ -20,6 +20,7 @@ from converters.rules.ports import port
 from legacy_adapters import registry
 from legacy_adapters.family import FamilyError, of_configs
 from legacy_adapters.ground.files import write_whole
+from legacy_adapters.ground.names import NEW
 from legacy_adapters.ground.words import one_line
 from legacy_adapters.launch import RefusedError, SideError
 
@@ -100,7 +101,7 @@ class _Trial:
         tolerances = (EXACT,) if request.exact_only else (EXACT, DERIVED)  # two runs of sides, and nine
         first: Result | None = None
         last = found
-        for undoing, undone in ((None, ""), (self.zoo.undoing, self.zoo.undone)):
+        for undoing in (None, self.zoo.undoing):
             for tolerance in tolerances:
                 options = RunOptions(
                     task, replace(sources, new_adapter=undoing), machine, "float32", Tolerance(tolerance), False
@@ -108,23 +109,28 @@ class _Trial:
                 given = _scaled(prepared, len(sizes)) if tolerance == EXACT else prepared
                 try:
                     with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
-                        told = _judged(found, run_parity(options, given, Path(made), lambda step: None), tolerance)
+                        verdict = run_parity(options, given, Path(made), lambda step: None)
                 except SideError as error:
                     if not str(error).startswith("The new side"):
                         raise
-                    first = first or replace(found, why=one_line(str(error)))
+                    last = replace(found, why=one_line(str(error)))
+                    first = first or last
                     break
+                told = _judged(found, verdict, tolerance)
+                if undoing is not None:
+                    numbers = verdict.provenance[NEW].get("undone", ())
+                    told = replace(told, undone=self.zoo.undone(numbers, request.checks, tolerance == EXACT))
                 if told.verdict == result.MATCH:
-                    is_known = undoing is not None
                     why = first.why if first is not None else ""
-                    return replace(told, verdict=result.DEVIATION, undone=undone, why=why) if is_known else told
-                if tolerance == tolerances[-1]:
-                    first = first or told
+                    return told if undoing is None else replace(told, verdict=result.DEVIATION, why=why)
                 last = told
+                if told.verdict == result.INCOMPARABLE and told.identical == told.records:
+                    break  # nothing differs, so that no other tolerance shows more
+            first = first or last
         first = first or found
         if last.why in ("", first.why):
             return first
-        return replace(first, why=f"{first.why} With {self.zoo.undone}: {last.why}")
+        return replace(first, why=f"{first.why} With {last.undone or 'known deviations undone'}: {last.why}")
 
 
 def _scaled(prepared: Prepared, images: int) -> Prepared:
@@ -144,7 +150,8 @@ def _judged(found: Result, verdict: Verdict, tolerance: str) -> Result:
     )  # fmt: skip
     if verdict.outcome != result.MATCH:
         place = verdict.divergence
-        told = [place.message, place.hint] if place is not None else list(verdict.reasons)
+        # of a hint its first sentence: what it advises is done here
+        told = [place.message, place.hint.partition(". ")[0]] if place is not None else list(verdict.reasons)
         return replace(found, why=one_line(" ".join(filter(None, told))))
     if sum(counts) < _FEWEST:
         why = "nothing was detected, so that what comes behind the head was not compared"

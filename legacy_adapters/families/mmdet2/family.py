@@ -10,14 +10,14 @@ from legacy_adapters.ground.packages import MMDET
 
 from . import model_configs, rules_detr
 from .aliases import ALIASES
-from .exclusions import EXCLUSIONS
+from .exclusions import exclusions
 from .forms import forms
 from .hints import hints
 from .rules import former, rules
-from .seeding import DENSE_SOFTMAX, SEEDING, WITHIN_IMAGES
+from .seeding import DENSE_SOFTMAX, OF_STAGES, SEEDING, WITHIN_IMAGES
 
 #: Detectors whose weights are drawn otherwise than those of the others.
-_SEEDINGS = dict(QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX)
+_SEEDINGS = dict(QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX, CascadeRCNN=OF_STAGES)
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -96,7 +96,7 @@ FAMILY = Family(
     forms=forms,
     paddings=rules_detr.PADDINGS,
     hints=hints,
-    exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
+    exclusions=exclusions,
     batch_divisor=32,
     configured=configured,
     configs=configs,

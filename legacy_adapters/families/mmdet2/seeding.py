@@ -40,3 +40,5 @@ SEEDING = Seeding(
 WITHIN_IMAGES = replace(SEEDING, gains={"roi_head.bbox_head.*.fc_reg.weight": 0.1, **SEEDING.gains})
 #: Of YOLACT, whose dense head has a softmax over many classes, of which some must have a score to be detected.
 DENSE_SOFTMAX = replace(SEEDING, gains={"bbox_head.conv_cls.weight": 5.0, **SEEDING.gains})
+#: Of cascades, which average the logits of their stages.
+OF_STAGES = replace(SEEDING, gains={"roi_head.bbox_head.*.fc_cls.weight": 9.0, **SEEDING.gains})
