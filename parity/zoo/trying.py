@@ -21,7 +21,7 @@ from legacy_adapters import registry
 from legacy_adapters.family import FamilyError, of_configs
 from legacy_adapters.ground.files import write_whole
 from legacy_adapters.ground.names import NEW
-from legacy_adapters.ground.words import one_line
+from legacy_adapters.ground.words import one_line, sentence
 from legacy_adapters.launch import RefusedError, SideError
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
@@ -149,9 +149,10 @@ def _judged(found: Result, verdict: Verdict, tolerance: str) -> Result:
         identical=sum(comparison.identical for comparison in verdict.comparisons),
     )  # fmt: skip
     if verdict.outcome != result.MATCH:
-        place = verdict.divergence
-        # of a hint its first sentence: what it advises is done here
-        told = [place.message, place.hint.partition(". ")[0]] if place is not None else list(verdict.reasons)
+        place, told = verdict.divergence, verdict.reasons
+        if place is not None and verdict.outcome == result.MISMATCH:
+            # of a hint its first sentence: what it advises is done here
+            told = (place.message, sentence(place.hint.partition(". ")[0]) if place.hint else "")
         return replace(found, why=one_line(" ".join(filter(None, told))))
     if sum(counts) < _FEWEST:
         why = "nothing was detected, so that what comes behind the head was not compared"

@@ -14,10 +14,12 @@ from .exclusions import exclusions
 from .forms import forms
 from .hints import hints
 from .rules import former, rules
-from .seeding import DENSE_SOFTMAX, OF_STAGES, SEEDING, WITHIN_IMAGES
+from .seeding import DENSE_SOFTMAX, EXPONENTS, FEW, OF_STAGES, SEEDING, WITHIN_IMAGES
 
 #: Detectors whose weights are drawn otherwise than those of the others.
-_SEEDINGS = dict(QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX, CascadeRCNN=OF_STAGES)
+_SEEDINGS = dict(
+    QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX, CascadeRCNN=OF_STAGES, YOLOV3=EXPONENTS, PointRend=FEW
+)
 
 
 def configured(legacy: str, new: str) -> Variant:
