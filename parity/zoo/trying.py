@@ -116,7 +116,7 @@ class _Trial:
                     last = replace(found, why=one_line(str(error)))
                     first = first or last
                     break
-                told = _judged(found, verdict, tolerance)
+                told = _judged(found, verdict, tolerance, with_hint=undoing is None)
                 if undoing is not None:
                     numbers = verdict.provenance[NEW].get("undone", ())
                     told = replace(told, undone=self.zoo.undone(numbers, request.checks, tolerance == EXACT))
@@ -142,7 +142,7 @@ def _scaled(prepared: Prepared, images: int) -> Prepared:
     return replace(prepared, given=given)
 
 
-def _judged(found: Result, verdict: Verdict, tolerance: str) -> Result:
+def _judged(found: Result, verdict: Verdict, tolerance: str, with_hint: bool = True) -> Result:
     counts = tuple(image.counts["legacy"] for image in verdict.detections)
     found = replace(
         found, verdict=verdict.outcome, tolerance=tolerance, records=len(verdict.comparisons), detections=counts,
@@ -152,7 +152,7 @@ def _judged(found: Result, verdict: Verdict, tolerance: str) -> Result:
         place, told = verdict.divergence, verdict.reasons
         if place is not None and verdict.outcome == result.MISMATCH:
             # of a hint its first sentence: what it advises is done here
-            told = (place.message, sentence(place.hint.partition(". ")[0]) if place.hint else "")
+            told = (place.message, sentence(place.hint.partition(". ")[0]) if place.hint and with_hint else "")
         return replace(found, why=one_line(" ".join(filter(None, told))))
     if sum(counts) < _FEWEST:
         why = "nothing was detected, so that what comes behind the head was not compared"

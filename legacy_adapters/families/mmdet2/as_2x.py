@@ -40,12 +40,13 @@ class As2xDetector(MMDet3Detector):
 
 
 def _keep_boxes_without_area(module: torch.nn.Module) -> bool:
-    """D28: no dense head drops boxes without width or height; a head of proposals does in 2.x, too."""
-    from mmdet.models.dense_heads import RPNHead
+    """D28: no dense head drops boxes without width or height; heads of proposals do in 2.x, too."""
+    from mmdet.models.dense_heads import CascadeRPNHead, GARPNHead, RPNHead
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 
     config = getattr(module, "test_cfg", None)
-    if not isinstance(module, BaseDenseHead) or isinstance(module, RPNHead) or not config:
+    of_proposals = isinstance(module, (RPNHead, CascadeRPNHead, GARPNHead))
+    if not isinstance(module, BaseDenseHead) or of_proposals or not config:
         return False
     drops = config.get("min_bbox_size", -1) >= 0
     if drops:
