@@ -17,7 +17,7 @@ _LEVELS = "3.x hands it all levels of the neck, of which it takes the first, as 
 _OF_TYPES: dict[str, tuple[Exclusion, ...]] = dict(
     YOLACT=(
         *(Exclusion(LEGACY, "module_in", "mask_head", name, _INSTANCES) for name in ("coeff_pred.*", "bboxes.*")),
-        Exclusion(LEGACY, "module_in", "mask_head", "img_meta.*", "it is asked for behind the head in 3.x"),
+        Exclusion(LEGACY, "module_in", "mask_head", "img_meta.*.scale_factor", "asked for behind the head in 3.x"),
         Exclusion(NEW, "module_in", "mask_head", "x.*", _LEVELS),
         *(Exclusion(side, "module_out", "mask_head", "*", _CROPPED) for side in (LEGACY, NEW)),
         *(Exclusion(side, "out_grad", "mask_head", "*", _CROPPED) for side in (LEGACY, NEW)),
