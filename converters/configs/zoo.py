@@ -54,19 +54,23 @@ class Zoo(Protocol):
     Attributes:
         sizes: batches to try, the smallest first: (h, w) of each image in pixels.
         undoing: adapter of the new side with what its code base itself computes otherwise undone. The provenance of such a
-            side says as ``undone`` which deviations those are that its model has.
+            side says as ``undone`` which deviations those are that its model has, by their numbers.
+        deviations: the page that tells of them.
+        of_rounding: numbers of those that show in rounding alone.
     """
 
     sizes: tuple[tuple[tuple[int, int], ...], ...]
     undoing: Path
+    deviations: str
+    of_rounding: tuple[str, ...]
 
-    def undone(self, numbers: Sequence[str], checks: Sequence[str], is_exact: bool) -> str:
-        """Say in a few words what was undone.
+    def shown(self, numbers: Sequence[str], checks: Sequence[str], is_exact: bool) -> tuple[str, ...]:
+        """Return those of the deviations that can show in a comparison; all, if none can.
 
         Args:
-            numbers: of the deviations, from the provenance.
-            checks: what was compared; a deviation that cannot show in it is left out.
-            is_exact: whether it was compared bit by bit, with scale factors that are powers of two.
+            numbers: of the deviations.
+            checks: what is compared.
+            is_exact: whether that is bit by bit, with scale factors that are powers of two.
         """
 
     def entries(self, repo: Path, is_wanted: Callable[[str], bool]) -> tuple[Entry, ...]:

@@ -91,46 +91,68 @@ class _Trial:
             return replace(found, why=one_line(str(error))), not narrow or isinstance(error, (FamilyError, RefusedError))
 
     def _compared(self, case: Case, sizes: tuple[tuple[int, int], ...], found: Result) -> Result:
-        """Compare exactly, then as rounding allows; where the sides differ, with what is known undone."""
+        """Compare bit by bit, as it is and with known deviations undone; then, where that matches in neither way, as rounding
+        allows.
+        """
         request = self.request
         of = port(request.family, of_configs(str(case.legacy), str(case.new)))
         sources, machine = Sources(Path(request.repo)), Machine("cpu", request.threads, None, request.time_limit)
         task = Task(of, sizes, None, request.seed, request.checks)
         prepared = prepare(task, sources, machine)
         task = replace(task, port=prepared.port)
-        tolerances = (EXACT,) if request.exact_only else (EXACT, DERIVED)  # two runs of sides, and nine
-        first: Result | None = None
-        last = found
-        for undoing in (None, self.zoo.undoing):
-            for tolerance in tolerances:
-                options = RunOptions(
-                    task, replace(sources, new_adapter=undoing), machine, "float32", Tolerance(tolerance), False
-                )
-                given = _scaled(prepared, len(sizes)) if tolerance == EXACT else prepared
-                try:
-                    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
-                        verdict = run_parity(options, given, Path(made), lambda step: None)
-                except SideError as error:
-                    if not str(error).startswith("The new side"):
-                        raise
-                    last = replace(found, why=one_line(str(error)))
-                    first = first or last
-                    break
-                told = _judged(found, verdict, tolerance, with_hint=undoing is None)
-                if undoing is not None:
-                    numbers = verdict.provenance[NEW].get("undone", ())
-                    told = replace(told, undone=self.zoo.undone(numbers, request.checks, tolerance == EXACT))
-                if told.verdict == result.MATCH:
-                    why = first.why if first is not None else ""
-                    return told if undoing is None else replace(told, verdict=result.DEVIATION, why=why)
-                last = told
-                if told.verdict == result.INCOMPARABLE and told.identical == told.records:
-                    break  # nothing differs, so that no other tolerance shows more
-            first = first or last
-        first = first or found
-        if last.why in ("", first.why):
-            return first
-        return replace(first, why=f"{first.why} With {last.undone or 'known deviations undone'}: {last.why}")
+        latest: dict[bool, Result] = {}
+        of_rounding: Result | None = None
+        for tolerance in (EXACT,) if request.exact_only else (EXACT, DERIVED):  # two runs of sides, and nine
+            given = _scaled(prepared, len(sizes)) if tolerance == EXACT else prepared
+            for is_undone in (False, True):
+                if (is_undone and of_rounding is not None) or _shows_no_more(latest.get(is_undone)):
+                    continue
+                by = replace(sources, new_adapter=self.zoo.undoing if is_undone else None)
+                options = RunOptions(task, by, machine, "float32", Tolerance(tolerance), False)
+                told, numbers = self._round(options, given, found)
+                latest[is_undone] = told
+                if told.verdict != result.MATCH:
+                    continue
+                if not is_undone:
+                    return told
+                deviation = replace(told, verdict=result.DEVIATION, why=latest[False].why)
+                if not set(numbers) <= set(self.zoo.of_rounding):
+                    return deviation
+                of_rounding = deviation
+        if of_rounding is not None:
+            return of_rounding
+        plain, undone = latest[False], latest[True]
+        if undone.why in ("", plain.why):
+            return plain
+        return replace(plain, why=f"{plain.why} With {undone.undone or 'known deviations undone'}: {undone.why}")
+
+    def _round(self, options: RunOptions, given: Prepared, found: Result) -> tuple[Result, tuple[str, ...]]:
+        """Run both sides once and judge; return which deviations were undone that can show, too.
+
+        Raises:
+            SideError: if the legacy side fails.
+        """
+        is_undone = options.sources.new_adapter is not None
+        try:
+            with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
+                verdict = run_parity(options, given, Path(made), lambda step: None)
+        except SideError as error:
+            if not str(error).startswith("The new side"):
+                raise
+            return replace(found, why=one_line(str(error))), ()
+        told = _judged(found, verdict, options.tolerance.name, with_hint=not is_undone)
+        if not is_undone:
+            return told, ()
+        numbers = verdict.provenance[NEW].get("undone", ())
+        numbers = self.zoo.shown(numbers, self.request.checks, options.tolerance.name == EXACT)
+        return replace(told, undone=f"{' and '.join(numbers)} of {self.zoo.deviations} undone"), numbers
+
+
+def _shows_no_more(before: Result | None) -> bool:
+    """Tell whether a comparison ended with an error, or nothing differed in it and it proves too little all the same."""
+    if before is None:
+        return False
+    return not before.tolerance or (before.verdict == result.INCOMPARABLE and before.identical == before.records)
 
 
 def _scaled(prepared: Prepared, images: int) -> Prepared:

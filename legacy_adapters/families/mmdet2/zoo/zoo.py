@@ -16,10 +16,6 @@ from . import listing
 from .narrowing import FACTOR, narrowed, spelled_out
 
 
-#: Deviations that show in losses and gradients alone, and in scale factors that are no powers of two.
-_OF_TRAINING, _OF_ROUNDING = ("D30", "D32"), ("D29",)
-
-
 class MMDet2Zoo:
     """See :class:`converters.configs.zoo.Zoo`."""
 
@@ -27,10 +23,14 @@ class MMDet2Zoo:
     sizes = (((64, 96), (80, 64)), ((384, 384),))
     undoing = Path(__file__).parents[1] / "as_2x.py"
 
-    def undone(self, numbers: Sequence[str], checks: Sequence[str], is_exact: bool) -> str:
-        """Say what was undone, see :meth:`converters.configs.zoo.Zoo.undone`."""
-        hidden = (*(() if {"loss", "grad"} & set(checks) else _OF_TRAINING), *(_OF_ROUNDING if is_exact else ()))
-        return " and ".join([one for one in numbers if one not in hidden] or numbers) + " of docs/deviations.md undone"
+    deviations = "docs/deviations.md"
+    of_rounding = ("D29", "D30", "D32")
+
+    def shown(self, numbers: Sequence[str], checks: Sequence[str], is_exact: bool) -> tuple[str, ...]:
+        """Return the deviations that can show, see :meth:`converters.configs.zoo.Zoo.shown`."""
+        hidden = () if {"loss", "grad"} & set(checks) else ("D30", "D32")  # of training
+        hidden += ("D29",) if is_exact else ()  # a division and a multiplication by powers of two are the same
+        return tuple(one for one in numbers if one not in hidden) or tuple(numbers)
 
     def entries(self, repo: Path, is_wanted: Callable[[str], bool]) -> tuple[Entry, ...]:
         """Return the configs of the code base in a folder, see :func:`.listing.entries`."""
