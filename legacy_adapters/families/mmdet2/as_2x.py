@@ -56,9 +56,11 @@ def _keep_boxes_without_area(module: torch.nn.Module) -> bool:
 
 def _has_class_loss(module: torch.nn.Module) -> bool:
     """D34: every dense head has a ``loss_cls`` to ask, be it None; without one inference of SSD fails."""
+    from mmdet.models.dense_heads import CascadeRPNHead
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 
-    lacks = isinstance(module, BaseDenseHead) and not hasattr(module, "loss_cls")
+    is_asked = isinstance(module, BaseDenseHead) and not isinstance(module, CascadeRPNHead)  # its stages predict
+    lacks = is_asked and not hasattr(module, "loss_cls")
     if lacks:
         module.loss_cls = None
     return lacks

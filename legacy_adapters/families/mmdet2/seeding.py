@@ -44,7 +44,12 @@ DENSE_SOFTMAX = replace(
 )
 #: Of cascades, which average the logits of their stages.
 OF_STAGES = replace(SEEDING, gains={"roi_head.bbox_head.*.fc_cls.weight": 9.0, **SEEDING.gains})
-#: Of YOLOv3, whose boxes are as large as the exponential of what its last layer gives.
-EXPONENTS = replace(SEEDING, gains={"bbox_head.convs_pred.*.weight": 0.3, **SEEDING.gains})
+#: Of YOLOv3, whose boxes are as large as the exponential of what its last layer gives: with MobileNetV2's blocks, whose
+#: number makes features grow, that was infinite.
+EXPONENTS = replace(
+    SEEDING,
+    draws=(Draw("bbox_head.convs_pred.*.bias", 0.3, -2.5), *SEEDING.draws),
+    gains={"backbone.*linear_conv.conv.weight": 0.3, **SEEDING.gains},
+)
 #: Of PointRend, which takes as long as it has detections: fewer of them.
 FEW = replace(SEEDING, gains={"roi_head.bbox_head.fc_cls.weight": 3.0, **SEEDING.gains})
