@@ -20,6 +20,8 @@ from torch import Tensor
 
 #: Queries of a chunk on a CPU: a few hundred kB for each of its tensors.
 _CHUNK = 512
+#: Channels of a head from which on gradients are made row by row on a CPU.
+_WIDE = 32
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,13 @@ def sampled_sum(
     where = (centres.x, centres.y, centres.width, centres.height)
     if padding is not None:
         value = value.masked_fill(padding[..., None], 0.0)
-    if value.device.type == "cpu" and not torch.compiler.is_compiling():
+    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_narrow(value, samples.num_heads):
         return _SampledSum.apply(value, x, y, weights, where, tuple(shapes), samples.num_heads)
     return _by_grid_sample(value, x, y, weights, where, shapes, samples.num_heads)
+
+
+def _is_narrow(value: Tensor, heads: int) -> bool:
+    return value.requires_grad and value.shape[-1] < _WIDE * heads
 
 
 def _computable(tensor: Tensor) -> Tensor:
