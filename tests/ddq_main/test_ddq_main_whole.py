@@ -11,7 +11,7 @@ from mmengine.dataset import DefaultSampler
 from ddq_port import configs
 from legacy_adapters import registry
 from legacy_adapters.family import LEGACY, NEW
-from legacy_adapters.targets.ddq_main import whole
+from legacy_adapters.targets.repo2 import whole
 
 
 def test_the_order_of_images_is_that_of_mmengine_in_every_pass():
