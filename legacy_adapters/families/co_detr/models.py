@@ -52,7 +52,11 @@ VARIANTS = (
     _variant(
         "co_deformable_r50", _DEFORMABLE, "co-deformable-detr_r50_8xb2-12e_coco", _FULL_SIZES, _RESNET, denoising=False
     ),
-    _variant("co_dino_5scale_swin_l", _SWIN, "co-dino-5scale_swin-l_16xb1-12e_coco", _FULL_SIZES, "swin_l"),
+    _variant(
+        "co_deformable_swin_t", "co_deformable_detr/co_deformable_detr_swin_tiny_1x_coco",
+        "co-deformable-detr_swin-t_8xb2-12e_coco", _FULL_SIZES, "swin_pretrained", denoising=False,
+    ),  # fmt: skip
+    _variant("co_dino_5scale_swin_l", _SWIN, "co-dino-5scale_swin-l_16xb1-12e_coco", _FULL_SIZES, "swin_pretrained"),
     _variant("tiny_co_dino", _DINO, "co-dino-5scale_tiny", _SMALL_SIZES, "tiny_co_dino"),
     _variant(
         "tiny_co_deformable",
