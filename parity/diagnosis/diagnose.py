@@ -11,6 +11,7 @@ import numpy as np
 from ..traces.kinds import Kind
 from . import (
     attention,
+    bounds,
     changes,
     dropping,
     forms,
@@ -22,9 +23,11 @@ from . import (
     precision,
     records,
     sketched,
+    sketched_places,
     sums,
 )
 from .kinds import Diagnosis, DiagnosisKind
+from .restoring import Restored
 from .scene import Scene
 
 
@@ -36,7 +39,9 @@ class _Explaining(Protocol):
 
 
 #: Explanations of one tensor by its twin, by other records, and by its layer computed again.
-_OF_TENSORS = (forms, records, precision, order, changes, dropping, sums)
+_OF_TENSORS = (forms, records, precision, order, changes, bounds, dropping, sums)
+#: Of these the ones that ask for no other tensor of the legacy side.
+_OF_ONE_TENSOR = (forms, records, precision, order, changes, bounds, dropping)
 #: Ranks that assume about as much as each other.
 _ALIKE = (range(10, 30), range(40, 60))
 _OF_ONE_NUMBER = (DiagnosisKind.FACTOR, DiagnosisKind.SIGN, DiagnosisKind.GRADIENT)
@@ -55,7 +60,8 @@ def diagnosed(scene: Scene) -> tuple[Diagnosis, ...]:
         return ()
     if scene.target is not None:
         modules = (sketched, *_OF_LAYERS) if scene.record.kind == Kind.MODULE_OUT else (sketched,)
-        return _stated([one for module in modules for one in _tried(module, scene)])
+        found = _stated([one for module in modules for one in _tried(module, scene)])
+        return found or tuple(_tried(sketched_places, scene))
     return (*_stated(_explanations(scene)), *places.diagnoses(scene))
 
 
@@ -66,7 +72,9 @@ def _explanations(scene: Scene) -> list[Diagnosis]:
     if not all(np.isfinite(values).all() for values in scene.values):
         return []  # where that is, is said; of the rest nothing
     modules: tuple[_Explaining, ...] = _OF_TENSORS
-    if scene.record.kind == Kind.MODULE_OUT and scene.record.is_float:
+    if isinstance(scene.legacy, Restored):
+        modules = _OF_ONE_TENSOR
+    elif scene.record.kind == Kind.MODULE_OUT and scene.record.is_float:
         modules += _OF_LAYERS
     found = [one for module in modules for one in _tried(module, scene)]
     return found or list(order.moved(scene))

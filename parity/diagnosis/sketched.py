@@ -25,8 +25,6 @@ from .records import distance_of, said_of
 from .scene import Scene
 from .sums import laid_out, name_of, plainest
 
-#: In float64 what is left of a difference that is undone is far below what float32 could leave.
-_FLOOR = 1e-8
 _MOST_ELEMENTS = 1 << 22
 _MOST_ROLLS = 16
 _SIMPLE, _ONE_NUMBER, _SUM, _RECORD = 10, 20, 6, 8
@@ -54,7 +52,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 
 
 def _explains(scene: Scene, residual: float) -> bool:
-    return residual <= _FLOOR and residual * FAR <= scene.gap
+    return residual <= scene.target.floor and residual * FAR <= scene.gap
 
 
 def _numbers(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
@@ -197,7 +195,7 @@ def _activations(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
             continue
         with np.errstate(all="ignore"):
             results = {name: function(numbers(x)) for name, function in ACTIVATIONS.items()}
-        found = plainest([name for name, result in results.items() if off(result, values) <= _FLOOR])
+        found = plainest([name for name, result in results.items() if off(result, values) <= scene.target.floor])
         gaps = {name: scene.target.off(torch.from_numpy(result)) for name, result in results.items()}
         expected = plainest([name for name, residual in gaps.items() if _explains(scene, residual)])
         if len(found) == len(expected) == 1 and found != expected:
