@@ -22,13 +22,13 @@ from . import (
     places,
     precision,
     records,
-    sketched,
-    sketched_places,
     sums,
 )
 from .kinds import Diagnosis, DiagnosisKind
-from .restoring import Restored
 from .scene import Scene
+from .sketches import numbers as sketched
+from .sketches import places as sketched_places
+from .sketches.restoring import Restored
 
 
 class _Explaining(Protocol):

@@ -18,7 +18,7 @@ from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Trace
 from .kinds import Diagnosis, DiagnosisKind
 from .measuring import MOST_ELEMENTS, numbers, off
-from .restoring import Restored
+from .sketches.restoring import Restored
 
 #: Of what code computed before a record, this many results are tried as its parts.
 MOST_PARTS = 24

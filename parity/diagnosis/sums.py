@@ -29,13 +29,22 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     kinds = (Kind.MODULE_OUT, Kind.MODULE_IN, Kind.METHOD_IN, Kind.METHOD_OUT, Kind.BASIS)
     if legacy.shape != new.shape or not record.is_float or record.kind not in kinds or not is_telling(legacy, 8):
         return
-    parts = [part for one in scene.parts() if (part := laid_out(one, legacy.shape)) is not None]
+    parts = [part for one in scene.parts() for part in _laid_out(one, legacy.shape, record.kind == Kind.BASIS)]
     parts = [part for part in parts if np.isfinite(numbers(part.legacy)).all()]
     yield from _terms(scene, parts)
     yield from _opposite_terms(scene, parts)
     yield from _terms_under_activation(scene, parts)
     if record.kind != Kind.MODULE_OUT or not scene.weights:
         yield from _activations(scene, parts)
+
+
+def _laid_out(part: Both, shape: tuple[int, ...], each: bool) -> Iterator[Both]:
+    """Yield a part in a record's shape; with ``each`` what it has for each image, as decisions are made by image."""
+    whole = laid_out(part, shape)
+    if whole is not None:
+        yield whole
+    elif each and tuple(part.legacy.shape[1:]) == shape and part.new.shape == part.legacy.shape:
+        yield from (replace(part, legacy=one, new=two) for one, two in zip(part.legacy, part.new))
 
 
 def laid_out(part: Both, shape: tuple[int, ...]) -> Both | None:

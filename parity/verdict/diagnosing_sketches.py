@@ -11,12 +11,12 @@ from legacy_adapters.recording.trace_writer import Record
 from ..comparing.compare import Comparison
 from ..comparing.evidence import Evidence, LegacySketch
 from ..comparing.pairing import Pair
-from ..diagnosis import sketched_places
 from ..diagnosis.diagnose import diagnosed
 from ..diagnosis.kinds import Diagnosis
 from ..diagnosis.measuring import FLOOR, MOST_ELEMENTS
-from ..diagnosis.restoring import Restored, constant, restored
 from ..diagnosis.scene import Scene, Target
+from ..diagnosis.sketches.places import not_finite
+from ..diagnosis.sketches.restoring import Restored, constant, restored
 from ..traces.trace import Recording, Trace, TraceError
 
 
@@ -68,7 +68,7 @@ def _of_sketch(
     pair = comparison.pair
     exact, own = (evidence.sketch_of_legacy(pair, in_float64) for in_float64 in (True, False))
     if own is not None:
-        yield from sketched_places.not_finite(evidence.new.tensor(pair.new), own.is_finite, pair.new)
+        yield from not_finite(evidence.new.tensor(pair.new), own.is_finite, pair.new)
     if exact is not None and (scene := _in_float64(comparison, comparisons, evidence, exact)) is not None:
         if scene.gap > scene.target.floor:
             yield from diagnosed(scene)

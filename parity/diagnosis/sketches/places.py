@@ -15,10 +15,10 @@ from torch import Tensor
 
 from legacy_adapters.recording.trace_writer import Record
 
-from .kinds import Diagnosis, DiagnosisKind
-from .measuring import FAR, numbers, said
-from .places import not_finite_words
-from .scene import Scene
+from ..kinds import Diagnosis, DiagnosisKind
+from ..measuring import FAR, numbers, said
+from ..places import not_finite_words
+from ..scene import Scene
 
 #: Larger tensors have too many places to try.
 _MOST_ELEMENTS = 1 << 19

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..traces.kinds import Kind
-from .changes import affine_words, rounded
-from .functions import ACTIVATIONS
-from .kinds import Diagnosis, DiagnosisKind
-from .layers import sides_of
-from .measuring import FAR, numbers, off, said
-from .precision import ROUNDINGS, grid_words
-from .records import distance_of, said_of
-from .scene import Scene
-from .sums import laid_out, name_of, plainest
+from ...traces.kinds import Kind
+from ..changes import affine_words, rounded
+from ..functions import ACTIVATIONS
+from ..kinds import Diagnosis, DiagnosisKind
+from ..layers import sides_of
+from ..measuring import FAR, FLOOR, numbers, off, said
+from ..precision import ROUNDINGS, before_sigmoid, grid_words, rounded_before_sigmoid
+from ..records import distance_of, said_of
+from ..scene import Scene
+from ..sums import laid_out, name_of, plainest
 
 _MOST_ELEMENTS = 1 << 22
 _MOST_ROLLS = 16
@@ -165,6 +165,12 @@ def _precision(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}"
         text += f"{grid_words(theirs, ours)}, as far as samples show"
         yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
+        return
+    unit = 2.0**-53 if new.dtype == torch.float64 and scene.target.floor < FLOOR else 2.0**-24
+    names = rounded_before_sigmoid(theirs, ours, unit, new)
+    if names:
+        text = f"{before_sigmoid('new')} rounded to {' or '.join(names)}, as far as samples show"
+        yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 6)
 
 
 def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from legacy_adapters.recording.trace_writer import Record, content_digest
 
-from ..traces.shard import TORCH_DTYPES
-from ..traces.trace import Trace
-from .kinds import Diagnosis, DiagnosisKind
-from .measuring import said
+from ...traces.shard import TORCH_DTYPES
+from ...traces.trace import Trace
+from ..kinds import Diagnosis, DiagnosisKind
+from ..measuring import said
 
 #: Larger tensors are looked for among the new side's records only.
 _MOST_ELEMENTS = 1 << 20
-_MOST_ROLLS, _MOST_ORDERS = 8, 5
+_MOST_ROLLS, _MOST_ORDERS, _MOST_EXCHANGED = 8, 5, 16
 #: Of parameters and settings that were left as they are made.
 _CONSTANTS = (0.0, 1.0, -1.0)
 _LEAST_EQUAL = 4
@@ -128,6 +128,10 @@ def _along(new: Tensor, axis: int) -> Iterator[Tensor]:
     if length <= _MOST_ORDERS:
         yield from (new.index_select(axis, torch.tensor(order)) for order in permutations(range(length)))
         return
+    for one, two in combinations(range(length), 2) if length <= _MOST_EXCHANGED else ():
+        order = torch.arange(length)
+        order[one], order[two] = two, one
+        yield new.index_select(axis, order)
     rolls: Iterable[int] = {by for by in range(1, _MOST_ROLLS + 1) if by < length} | {length // 2}
     for by in rolls:
         yield new.roll(by, axis)
