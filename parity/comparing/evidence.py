@@ -188,6 +188,7 @@ class LegacySketch:
         others: the other records of the legacy side with their sketches.
         sums: which numbers of the sketch are sums over elements, [sums], and their weights, [sums, *shape]; None where
             the tensor, or part of it, is kept whole.
+        samples: which numbers of the sketch are single elements, and which elements of the tensor laid out flat.
     """
 
     values: Tensor
@@ -195,6 +196,7 @@ class LegacySketch:
     of: Callable[[Tensor], Tensor]
     others: Callable[[], Iterable[tuple[Record, Tensor]]]
     sums: Callable[[], tuple[Tensor, Tensor] | None]
+    samples: Callable[[], tuple[Tensor, Tensor]]
 
 
 def everywhere(record: Record) -> None:

@@ -28,6 +28,7 @@ from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
 from .sketches import numbers as sketched
 from .sketches import places as sketched_places
+from .sketches import samples
 from .sketches.restoring import Restored
 
 
@@ -59,7 +60,7 @@ def diagnosed(scene: Scene) -> tuple[Diagnosis, ...]:
     if not scene.is_small_enough:
         return ()
     if scene.target is not None:
-        modules = (sketched, *_OF_LAYERS) if scene.record.kind == Kind.MODULE_OUT else (sketched,)
+        modules = (sketched, *(_OF_LAYERS if scene.record.kind == Kind.MODULE_OUT else ()), samples)
         found = _stated([one for module in modules for one in _tried(module, scene)])
         return found or tuple(_tried(sketched_places, scene))
     return (*_stated(_explanations(scene)), *places.diagnoses(scene))

@@ -52,6 +52,7 @@ class Target:
         sketch: makes the sketch of a tensor.
         others: the other records of the legacy side and their sketches.
         sums: which numbers of the sketch are sums over elements, and their weights, [sums, *shape]; None if none are.
+        samples: which numbers of the sketch are single elements, and which elements of the tensor laid out flat.
         floor: share of the size up to which a difference is rounding: far less in float64 than float32 could leave.
     """
 
@@ -59,6 +60,7 @@ class Target:
     sketch: Callable[[Tensor], np.ndarray]
     others: Callable[[], Iterable[tuple[Record, np.ndarray]]] = field(default=tuple, repr=False)
     sums: Callable[[], tuple[Tensor, Tensor] | None] = field(default=lambda: None, repr=False)
+    samples: Callable[[], tuple[Tensor, Tensor] | None] = field(default=lambda: None, repr=False)
     floor: float = 1e-8
 
     def off(self, tensor: Tensor) -> float:

@@ -18,7 +18,7 @@ from ..traces.kinds import Kind
 from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Trace
 from .golden import Golden, GoldenValues
-from .sketches import Sketches, is_finite, marked, sketched, sketched_places, sums_of
+from .sketches import Sketches, is_finite, marked, samples_of, sketched, sketched_places, sums_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class GoldenEvidence:
                 (record, of(self.golden.values[record.key])) for record in self.golden.records
                 if record.key in self.golden.values and record.key != key
             ),
-            lambda: sums_of(shape, places),
+            lambda: sums_of(shape, places), lambda: samples_of(shape, places),
         )  # fmt: skip
 
     def kept(self, pair: Pair) -> Tensor | None:

@@ -98,7 +98,7 @@ def _scene(
 ) -> Scene:
     target = Target(
         sketch.values.numpy(), lambda tensor: sketch.of(tensor).numpy(),
-        lambda: ((record, values.numpy()) for record, values in sketch.others()), sketch.sums, floor,
+        lambda: ((record, values.numpy()) for record, values in sketch.others()), sketch.sums, sketch.samples, floor,
     )
     return Scene(new, new, comparisons, comparison, _classes(new), target=target)
 

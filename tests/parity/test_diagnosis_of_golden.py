@@ -11,7 +11,7 @@ from parity.comparing.compare import Comparison
 from parity.comparing.evidence import LegacySketch
 from parity.comparing.pairing import Pair
 from parity.diagnosis.kinds import DiagnosisKind as K
-from parity.golden.sketches import is_finite, sketched, sums_of
+from parity.golden.sketches import is_finite, samples_of, sketched, sums_of
 from parity.traces.trace import Trace
 from parity.verdict.diagnosing_sketches import diagnosed_of_sketches
 
@@ -46,7 +46,8 @@ class Evidence:
         shape = tuple(self.legacy.shape)
         of = lambda tensor: sketched(tensor.contiguous(), self.places)  # noqa: E731
         return LegacySketch(
-            values, is_finite(values, shape, self.places), of, lambda: (), partial(sums_of, shape, self.places)
+            values, is_finite(values, shape, self.places), of, lambda: (), partial(sums_of, shape, self.places),
+            partial(samples_of, shape, self.places),
         )
 
 
@@ -60,7 +61,8 @@ def said(folder, legacy, new, exact=None, before=(), kind="module_out", **more):
     own = ours.records[-1]
     comparison = Comparison(Pair(theirs, own, own.scope), False, False, None)
     evidence = Evidence(ours, reference, legacy, exact[0], **more)
-    found = diagnosed_of_sketches(comparison, [comparison], write_trace(folder / "all"), evidence)
+    others = [Comparison(Pair(one, one, one.scope), True, True, None) for one in ours.records[:-1]]
+    found = diagnosed_of_sketches(comparison, [*others, comparison], write_trace(folder / "all"), evidence)
     return [(one.kind, one.text) for one in found]
 
 
@@ -130,3 +132,38 @@ def test_what_differs_in_its_own_precision_only_is_said_of_that(tmp_path):
         (K.NOT_FINITE, "NaN on one side only: 24 of 480 elements, index 5 of axis 1")
     ]
     assert said(tmp_path / "four", hole, (hole + 1).roll(1, 1), (hole.double(), hole.double())) == []
+
+
+WIDE = drawn(5, 20, 8, seed=7)
+
+
+@pytest.mark.parametrize("places", [None, torch.arange(100).view(5, 20) % 20 < 15], ids=["", "padding"])
+@pytest.mark.parametrize(("new", "kind", "text"), [
+    (torch.cat([WIDE[:1], WIDE[:-1]]), K.SHIFT, "1 later along axis 0, as far as samples show"),
+    (WIDE.clamp(-0.5, 0.75), K.CLAMP, "none below -0.5 and none above 0.75, as far as samples show"),
+])  # fmt: skip
+def test_samples_show_what_lost_numbers(tmp_path, new, kind, text, places):
+    found = said(tmp_path, WIDE + 1e-7, new, (WIDE.double(), new.double()), places=places)
+    assert found[0][0] == kind and text in found[0][1], found
+
+
+@pytest.mark.parametrize("new", [
+    WIDE.clamp(-0.5, 0.75) + 1e-3 * drawn(5, 20, 8, seed=8),  # something else besides
+    torch.where(WIDE.abs() < 2.5, WIDE, WIDE.sign() * 2.5),  # hardly a sample is beyond
+    torch.cat([WIDE[:1], WIDE[:-1]]).flip(2),
+    torch.cat([WIDE[:2], WIDE[1:-1]]) * (1 + 1e-3 * torch.arange(8)),
+])  # fmt: skip
+def test_what_samples_do_not_show_is_not_said(tmp_path, new):
+    assert said(tmp_path, WIDE + 1e-7, new, (WIDE.double(), new.double())) == []
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    (lambda one, two: torch.cat([two.flatten(2), one.flatten(2)], 2), "the 2 maps of `part.neck` in reverse order"),
+    (lambda one, two: torch.cat([x.transpose(2, 3).flatten(2) for x in (one, two)], 2), "columns come first"),
+])  # fmt: skip
+def test_maps_are_laid_out_in_another_order(tmp_path, change, text):
+    maps = drawn(2, 8, 6, 4, seed=2), drawn(2, 8, 3, 2, seed=3)
+    before = [Rec("module_out", "part.neck", x.double(), slot=str(i), scope="part") for i, x in enumerate(maps)]
+    legacy, new = torch.cat([x.flatten(2) for x in maps], 2).transpose(1, 2), change(*maps).transpose(1, 2).contiguous()
+    found = said(tmp_path, legacy + 1e-7, new, (legacy.double(), new.double()), before, "method_out")
+    assert found[0][0] == K.PERMUTATION and text in found[0][1], found

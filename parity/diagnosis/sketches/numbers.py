@@ -91,10 +91,33 @@ def _orders(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         for axes in combinations(long, count):
             where = f"in reverse order along axes {' and '.join(map(str, axes))}"
             yield from _order(scene, new.flip(axes), DiagnosisKind.PERMUTATION, where)
+    yield from _of_maps(scene, new)
     for order in permutations(range(new.dim())) if 2 <= new.dim() <= 4 else ():
         back = new.permute(order)
         if order != tuple(range(new.dim())) and tuple(back.shape) == scene.comparison.pair.legacy.shape:
             yield from _order(scene, back, DiagnosisKind.TRANSPOSE, "transposed")
+
+
+def _of_maps(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
+    """Try the orders of maps whose places were laid out one after the other: maps in reverse order, columns first."""
+    by_module: dict[str, dict[str, tuple[int, ...]]] = {}
+    for part in scene.parts():
+        if part.kind == Kind.MODULE_OUT and part.new.dim() == 4:
+            by_module.setdefault(part.name, {})[part.slot] = tuple(part.new.shape[2:])
+    for name, maps in by_module.items():
+        sizes = [size for _, size in sorted(maps.items())]
+        counts = [height * width for height, width in sizes]
+        for axis in (axis for axis in range(min(2, new.dim())) if new.shape[axis] == sum(counts) and len(sizes) > 1):
+            reverse = new.split(counts[::-1], axis)[::-1]
+            text = f"permuted along axis {axis}: the {len(sizes)} maps of `{name}` in reverse order"
+            yield from _order(scene, torch.cat(reverse, axis), DiagnosisKind.PERMUTATION, text)
+            # [..., width * height, ...] -> [..., height * width, ...]
+            turned = [
+                block.unflatten(axis, (width, height)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+                for block, (height, width) in zip(new.split(counts, axis), sizes)
+            ]
+            text = f"permuted along axis {axis}: in each of the {len(sizes)} maps of `{name}` columns come first, not rows"
+            yield from _order(scene, torch.cat(turned, axis), DiagnosisKind.PERMUTATION, text)
 
 
 def _order(scene: Scene, back: Tensor, kind: DiagnosisKind, text: str) -> Iterator[Diagnosis]:
