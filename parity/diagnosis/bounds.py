@@ -66,6 +66,8 @@ def _bounds(clamped: np.ndarray, free: np.ndarray, axis: int | None) -> str:
     low, high = clamped.min(axis=rest, keepdims=True), clamped.max(axis=rest, keepdims=True)
     if not np.array_equal(np.clip(free, low, high), clamped):
         return ""
+    if ((low == high) & (free != clamped)).any():
+        return ""  # the same number everywhere, of whatever was there
     said_of = []
     for outside, bound, word in ((free < low, low, "below"), (free > high, high, "above")):
         if outside.any():
