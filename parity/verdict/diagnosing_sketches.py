@@ -13,11 +13,14 @@ from ..comparing.evidence import Evidence, LegacySketch
 from ..comparing.pairing import Pair
 from ..diagnosis.diagnose import diagnosed
 from ..diagnosis.kinds import Diagnosis
-from ..diagnosis.measuring import FLOOR, MOST_ELEMENTS
+from ..diagnosis.measuring import FLOOR, MOST_ELEMENTS, off
 from ..diagnosis.scene import Scene, Target
 from ..diagnosis.sketches.places import not_finite
 from ..diagnosis.sketches.restoring import Restored, constant, restored
 from ..traces.trace import Recording, Trace, TraceError
+
+#: Two sides round otherwise: by so many times what one of them does, and never by more than this share.
+_TIMES_OWN, _MOST_ROUNDING = 8.0, 1e-3
 
 
 def diagnosed_of_sketches(
@@ -74,7 +77,14 @@ def _of_sketch(
             yield from diagnosed(scene)
             return
     if own is not None:  # in float64 both are the same: only its own run differs
-        yield from diagnosed(_scene(comparison, comparisons, evidence.new, own, FLOOR))
+        floor = FLOOR if exact is None else _rounding(own, exact)
+        yield from diagnosed(_scene(comparison, comparisons, evidence.new, own, floor))
+
+
+def _rounding(own: LegacySketch, exact: LegacySketch) -> float:
+    """Return up to which share of the size a difference may be rounding, by how much the legacy side itself rounds."""
+    rounding = off(own.values.numpy(), exact.values.numpy())
+    return min(max(FLOOR, _TIMES_OWN * rounding), _MOST_ROUNDING)
 
 
 def _in_float64(

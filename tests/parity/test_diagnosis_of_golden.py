@@ -127,6 +127,13 @@ def test_what_differs_in_its_own_precision_only_is_said_of_that(tmp_path):
     assert said(tmp_path / "one", LONG + 1e-7, 2 * LONG, both)[0][0] == K.FACTOR
     mean = torch.full_like(LONG, float(LONG.mean()))
     assert said(tmp_path / "two", LONG + 1e-7, mean, both)[0][0] == K.CONSTANT
+    assert said(tmp_path / "five", LONG + 1e-7, LONG.flip(2), both)[0][0] == K.PERMUTATION
+    assert said(tmp_path / "six", LONG + 1e-7, LONG.double(), both)[0][0] == K.TYPE
+    assert said(tmp_path / "seven", LONG + 1e-7, LONG.flatten(), both)[0][0] == K.SHAPE
+    (kind, text), *_ = said(tmp_path / "eight", LONG + 1e-7, LONG[:, :-2].contiguous(), both)
+    assert kind == K.SHAPE and "the first 18 of the legacy side's 20 along axis 1, as far as samples show" in text
+    assert said(tmp_path / "nine", LONG + 1e-7, LONG[:, [0, *range(2, 19)]].contiguous(), both) == []
+    assert said(tmp_path / "ten", LONG + 1e-7, LONG.flip(2) * 1.001, both) == []
     hole = LONG.index_fill(1, torch.tensor([5]), float("nan"))
     assert said(tmp_path / "three", LONG, hole, both) == [
         (K.NOT_FINITE, "NaN on one side only: 24 of 480 elements, index 5 of axis 1")

@@ -42,6 +42,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         return
     if new.numel() < 8 or len(torch.unique(new)) < 8:
         return
+    yield from _forms(scene, new)
     yield from _numbers(scene, new)
     yield from _orders(scene, new)
     yield from _records(scene, new)
@@ -53,6 +54,19 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
 
 def _explains(scene: Scene, residual: float) -> bool:
     return residual <= scene.target.floor and residual * FAR <= scene.gap
+
+
+def _forms(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
+    """Try that the same numbers, but for rounding, come in another type or shape."""
+    one, two = scene.comparison.pair.legacy, scene.record
+    if scene.target.off(new) > scene.target.floor:
+        return
+    if one.dtype != two.dtype:
+        text = f"the legacy side's numbers, but for rounding, as {two.dtype} in place of {one.dtype}"
+        yield scene.diagnosis(DiagnosisKind.TYPE, text, scene.target.off(new), 1)
+    elif one.shape != two.shape:
+        text = f"the legacy side's numbers, but for rounding, in the shape {list(two.shape)} in place of {list(one.shape)}"
+        yield scene.diagnosis(DiagnosisKind.SHAPE, text, scene.target.off(new), 1)
 
 
 def _numbers(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:

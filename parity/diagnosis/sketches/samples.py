@@ -30,6 +30,9 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     if known is None or not bool(new.isfinite().all()):
         return
     numbers, elements = known
+    if tuple(new.shape) != scene.comparison.pair.legacy.shape:
+        yield from _part(scene, new, torch.from_numpy(scene.target.reference[numbers.numpy()]), elements)
+        return
     legacy = torch.from_numpy(scene.target.reference[numbers.numpy()])
     here = new.reshape(-1)[elements]
     places = np.stack(np.unravel_index(elements.numpy(), tuple(new.shape)))  # [dimensions, samples]
@@ -40,6 +43,27 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     for axis in range(new.dim()):
         yield from _shifted(scene, new, legacy, here, places, axis, step)
     yield from _clamped(scene, new, legacy, here, step)
+
+
+def _part(scene: Scene, new: Tensor, legacy: Tensor, elements: Tensor) -> Iterator[Diagnosis]:
+    """Try that the new side has the first or the last of what the legacy side has along one axis."""
+    shape = scene.comparison.pair.legacy.shape
+    axes = [axis for axis in range(new.dim()) if len(shape) == new.dim() and shape[axis] != new.shape[axis]]
+    if len(axes) != 1 or new.shape[axes[0]] > shape[axes[0]] or not new.numel():
+        return
+    axis, step = axes[0], scene.target.floor * float(legacy.abs().max())
+    less, total = new.shape[axis], shape[axis]
+    parts = []
+    for where, start in (("first", 0), ("last", total - less)):
+        places = np.stack(np.unravel_index(elements.numpy(), shape))
+        places[axis] -= start
+        kept = torch.from_numpy((places[axis] >= 0) & (places[axis] < less))
+        there = new[tuple(torch.from_numpy(row)[kept] for row in places)]
+        if len(torch.unique(legacy[kept])) >= _LEAST and bool(((legacy[kept] - there).abs() <= step).all()):
+            parts.append(where)
+    if parts:
+        text = f"the new side has the {' or the '.join(parts)} {less} of the legacy side's {total} along axis {axis}{_CAVEAT}"
+        yield scene.diagnosis(DiagnosisKind.SHAPE, text, 0.0, 2)
 
 
 def _repeated(
