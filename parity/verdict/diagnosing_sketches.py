@@ -72,7 +72,8 @@ def _of_sketch(
     exact, own = (evidence.sketch_of_legacy(pair, in_float64) for in_float64 in (True, False))
     if own is not None:
         yield from not_finite(evidence.new.tensor(pair.new), own.is_finite, pair.new)
-    if exact is not None and (scene := _in_float64(comparison, comparisons, evidence, exact)) is not None:
+    if exact is not None and pair.new.key in evidence.new_reference.by_key:
+        scene = _scene(comparison, comparisons, evidence.new_reference, exact)
         if scene.gap > scene.target.floor:
             yield from diagnosed(scene)
             return
@@ -87,30 +88,22 @@ def _rounding(own: LegacySketch, exact: LegacySketch) -> float:
     return min(max(FLOOR, _TIMES_OWN * rounding), _MOST_ROUNDING)
 
 
-def _in_float64(
-    comparison: Comparison, comparisons: Sequence[Comparison], evidence: Evidence, sketch: LegacySketch
-) -> Scene | None:
-    """Return the same records of the new side's run in float64; None if it has no twin of the one."""
-    twin = evidence.new_reference.by_key
-    if comparison.pair.new.key not in twin:
-        return None
-
-    def in_float64(one: Comparison) -> Comparison:
-        record: Record = twin[one.pair.new.key]
-        return replace(one, pair=Pair(one.pair.legacy if one is comparison else record, record, one.pair.scope))
-
-    pairs = {one.pair.new.key: in_float64(one) for one in comparisons if one.pair.new.key in twin}
-    return _scene(pairs[comparison.pair.new.key], [*pairs.values()], evidence.new_reference, sketch)
-
-
 def _scene(
     comparison: Comparison, comparisons: Sequence[Comparison], new: Trace, sketch: LegacySketch, floor: float = 1e-8
 ) -> Scene:
+    """Return what a run of the new side recorded, which stands for the legacy side's records but for the one."""
+    twin = new.by_key
+
+    def in_run(one: Comparison) -> Comparison:
+        record: Record = twin[one.pair.new.key]
+        return replace(one, pair=Pair(one.pair.legacy if one is comparison else record, record, one.pair.scope))
+
+    pairs = {one.pair.new.key: in_run(one) for one in comparisons if one.pair.new.key in twin}
     target = Target(
         sketch.values.numpy(), lambda tensor: sketch.of(tensor).numpy(),
         lambda: ((record, values.numpy()) for record, values in sketch.others()), sketch.sums, sketch.samples, floor,
     )
-    return Scene(new, new, comparisons, comparison, _classes(new), target=target)
+    return Scene(new, new, [*pairs.values()], pairs[comparison.pair.new.key], _classes(new), target=target)
 
 
 def _classes(new: Trace) -> tuple[dict[str, str], dict[str, str]]:

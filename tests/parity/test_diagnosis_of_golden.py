@@ -1,5 +1,6 @@
 """Of a golden file, which has digests and sketches, a difference is said as far as these show it."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,7 +62,10 @@ def said(folder, legacy, new, exact=None, before=(), kind="module_out", **more):
     own = ours.records[-1]
     comparison = Comparison(Pair(theirs, own, own.scope), False, False, None)
     evidence = Evidence(ours, reference, legacy, exact[0], **more)
-    others = [Comparison(Pair(one, one, one.scope), True, True, None) for one in ours.records[:-1]]
+    others = [
+        Comparison(Pair(dataclasses.replace(one, name=f"old.{one.name}"), one, one.scope), True, True, None)
+        for one in ours.records[:-1]
+    ]  # under other names on the legacy side
     found = diagnosed_of_sketches(comparison, [*others, comparison], write_trace(folder / "all"), evidence)
     return [(one.kind, one.text) for one in found]
 
@@ -134,6 +138,8 @@ def test_what_differs_in_its_own_precision_only_is_said_of_that(tmp_path):
     assert kind == K.SHAPE and "the first 18 of the legacy side's 20 along axis 1, as far as samples show" in text
     assert said(tmp_path / "nine", LONG + 1e-7, LONG[:, [0, *range(2, 19)]].contiguous(), both) == []
     assert said(tmp_path / "ten", LONG + 1e-7, LONG.flip(2) * 1.001, both) == []
+    coarse = said(tmp_path / "eleven", LONG + 1e-9, LONG.bfloat16(), both)
+    assert coarse == [(K.TYPE, "the legacy side's numbers as BF16 in place of F32, as far as samples show")]
     hole = LONG.index_fill(1, torch.tensor([5]), float("nan"))
     assert said(tmp_path / "three", LONG, hole, both) == [
         (K.NOT_FINITE, "NaN on one side only: 24 of 480 elements, index 5 of axis 1")
@@ -172,5 +178,7 @@ def test_maps_are_laid_out_in_another_order(tmp_path, change, text):
     maps = drawn(2, 8, 6, 4, seed=2), drawn(2, 8, 3, 2, seed=3)
     before = [Rec("module_out", "part.neck", x.double(), slot=str(i), scope="part") for i, x in enumerate(maps)]
     legacy, new = torch.cat([x.flatten(2) for x in maps], 2).transpose(1, 2), change(*maps).transpose(1, 2).contiguous()
-    found = said(tmp_path, legacy + 1e-7, new, (legacy.double(), new.double()), before, "method_out")
+    found = said(tmp_path / "one", legacy + 1e-7, new, (legacy.double(), new.double()), before, "method_out")
+    assert found[0][0] == K.PERMUTATION and text in found[0][1], found
+    found = said(tmp_path / "own", legacy + 1e-7, new, (legacy.double(),) * 2, before, "method_out")
     assert found[0][0] == K.PERMUTATION and text in found[0][1], found

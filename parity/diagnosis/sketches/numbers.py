@@ -52,6 +52,11 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         yield from _activations(scene, new)
 
 
+def _is_own_run(scene: Scene) -> bool:
+    """Tell whether what is at hand is of the new side's own run, not of the one in float64."""
+    return scene.target.floor >= FLOOR
+
+
 def _explains(scene: Scene, residual: float) -> bool:
     return residual <= scene.target.floor and residual * FAR <= scene.gap
 
@@ -59,7 +64,7 @@ def _explains(scene: Scene, residual: float) -> bool:
 def _forms(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
     """Try that the same numbers, but for rounding, come in another type or shape."""
     one, two = scene.comparison.pair.legacy, scene.record
-    if scene.target.off(new) > scene.target.floor:
+    if not _is_own_run(scene) or scene.target.off(new) > scene.target.floor:
         return
     if one.dtype != two.dtype:
         text = f"the legacy side's numbers, but for rounding, as {two.dtype} in place of {one.dtype}"
@@ -198,12 +203,17 @@ def _precision(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         twins = rounding(theirs.float()).double()
         if is_rounded and torch.equal(twins, ours) and int((twins != theirs).sum()) >= 8:
             names.append(name)
+    one, two = scene.comparison.pair.legacy.dtype, scene.record.dtype
+    if names and _is_own_run(scene) and one != two:
+        text = f"the legacy side's numbers as {two} in place of {one}, as far as samples show"
+        yield scene.diagnosis(DiagnosisKind.TYPE, text, 0.0, 1)
+        return
     if names:
         text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}"
         text += f"{grid_words(theirs, ours)}, as far as samples show"
         yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
         return
-    unit = 2.0**-53 if new.dtype == torch.float64 and scene.target.floor < FLOOR else 2.0**-24
+    unit = 2.0**-24 if _is_own_run(scene) else 2.0**-53
     names = rounded_before_sigmoid(theirs, ours, unit, new)
     if names:
         text = f"{before_sigmoid('new')} rounded to {' or '.join(names)}, as far as samples show"
