@@ -60,7 +60,7 @@ _EXPECTED: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.CONSTANT,), """running_var_not_loaded norm_weight_not_loaded class_bias_of_initialisation bias_dropped
         trace_all_zero trace_all_mean groups_see_each_other
         init_refinement_not_zero init_head_left_out init_attention_left_out init_xavier_left_out"""),
-    ((K.REPLACED,), "dropped_queries_not_masked"),
+    ((K.REPLACED, K.CONSTANT), "dropped_queries_not_masked"),
     ((K.SHAPE,), "always_active"),  # queries that the legacy side has dropped are asked again
     ((K.RELABELLED,), """classes_0_and_1_exchanged classes_1_and_2_exchanged classes_0_and_2_exchanged
         class_0_called_1 class_1_called_2 class_2_called_1"""),
