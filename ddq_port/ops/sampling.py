@@ -20,6 +20,8 @@ from torch import Tensor
 
 #: Queries of a chunk on a CPU: a few hundred kB for each of its tensors.
 _CHUNK = 512
+#: Channels of a head from which on gradients are made row by row on a CPU.
+_WIDE = 32
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,13 @@ def sampled_sum(
     where = (centres.x, centres.y, centres.width, centres.height)
     if padding is not None:
         value = value.masked_fill(padding[..., None], 0.0)
-    if value.device.type == "cpu" and not torch.compiler.is_compiling():
+    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_narrow(value, samples.num_heads):
         return _SampledSum.apply(value, x, y, weights, where, tuple(shapes), samples.num_heads)
     return _by_grid_sample(value, x, y, weights, where, shapes, samples.num_heads)
+
+
+def _is_narrow(value: Tensor, heads: int) -> bool:
+    return value.requires_grad and value.shape[-1] < _WIDE * heads
 
 
 def _computable(tensor: Tensor) -> Tensor:
@@ -98,13 +104,13 @@ def _by_grid_sample(
         h, w = shapes[level]
         # [bs, h*w, heads*channels] -> [bs*heads, channels, h, w]
         feature = part.transpose(1, 2).reshape(bs * heads, -1, h, w)
-        # [bs, queries, heads, points, 2] in [-1, 1] -> [bs*heads, queries, points, 2]
-        grid = torch.stack([(2 * x[..., level, :] + 1) / w - 1, (2 * y[..., level, :] + 1) / h - 1], -1)
-        grid = grid.transpose(1, 2).flatten(0, 1)  # [bs*heads, queries, points, 2]
+        # [bs, queries, heads, points] -> [bs, heads, points, queries]: queries are summed side by side
+        of_x, of_y, weight = (t[..., level, :].permute(0, 2, 3, 1) for t in (x, y, weights))
+        # [bs, heads, points, queries, 2] in [-1, 1] -> [bs*heads, points, queries, 2]
+        grid = torch.stack([(2 * of_x + 1) / w - 1, (2 * of_y + 1) / h - 1], -1).flatten(0, 1)
         sampled = F.grid_sample(feature, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        # [bs, queries, heads, points] -> [bs*heads, 1, queries, points]
-        weight = weights[..., level, :].transpose(1, 2).flatten(0, 1)[:, None]
-        summed = (sampled * weight).sum(-1)  # [bs*heads, channels, queries]
+        # [bs*heads, channels, points, queries] * [bs*heads, 1, points, queries] -> [bs*heads, channels, queries]
+        summed = (sampled * weight.flatten(0, 1)[:, None]).sum(2)
         output = summed if output is None else output + summed
     # [bs*heads, channels, queries] -> [bs, heads*channels, queries] -> [bs, queries, heads*channels]
     return output.view(bs, -1, queries).transpose(1, 2)

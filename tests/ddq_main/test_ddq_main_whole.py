@@ -6,12 +6,13 @@ import runpy
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 
 from ddq_port import configs
 from legacy_adapters import registry
 from legacy_adapters.family import LEGACY, NEW
-from legacy_adapters.targets.ddq_main import whole
+from legacy_adapters.targets.repo2 import whole
 
 
 def test_the_order_of_images_is_that_of_mmengine_in_every_pass():
@@ -44,21 +45,31 @@ def test_pixels_and_objects_are_described_as_the_port_reads_them():
     assert told == dict(images=(7,), pixels=digest([pixels]), objects=digest([boxes, labels]))
 
 
-@pytest.mark.parametrize("family", ["ddq_fcn", "ddq_rcnn"])
-def test_both_sides_train_with_the_same_numbers(family):
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("ddq_fcn", "ddq-fcn_tiny_shapes"),
+        ("ddq_rcnn", "ddq-rcnn_tiny_shapes"),
+        ("co_detr", "co_detr/co-dino-4scale_tiny_shapes"),
+    ],
+)
+def test_both_sides_train_with_the_same_numbers(family, name):
     (rehearsal,) = registry.get(family).rehearsals
-    _, shapes = rehearsal.variant.legacy["overrides"]
-    port, official = configs.load(f"{family.replace('_', '-')}_tiny_shapes"), runpy.run_path(shapes)
+    port, official = configs.load(name), Config()
+    for path in rehearsal.variant.legacy["overrides"]:
+        sections = runpy.run_path(path)
+        official.merge_from_dict(
+            {key: value for key, value in sections.items() if key != "model" and not key.startswith("_")}
+        )
     constant, steps = port.param_scheduler
-    rates = official["lr_config"]
-    assert (constant.factor, constant.end) == (rates["warmup_ratio"], rates["warmup_iters"] + 1)
-    assert (steps.milestones, steps.gamma) == (rates["step"], rates["gamma"])
-    assert port.train_cfg.max_iters == official["runner"]["max_iters"] == rehearsal.steps
-    optimizer = {name: value for name, value in official["optimizer"].items() if name != "_delete_"}
-    assert port.optim_wrapper.optimizer == optimizer
-    assert port.optim_wrapper.clip_grad == official["optimizer_config"]["grad_clip"]
-    norm = official["data"]["train"]["pipeline"][3]
-    assert (port.model.data_preprocessor.mean, port.model.data_preprocessor.std) == (norm["mean"], norm["std"])
+    rates = official.lr_config
+    assert (constant.factor, constant.end) == (rates.warmup_ratio, rates.warmup_iters + 1)
+    assert (steps.milestones, steps.gamma) == (rates.step, rates.gamma)
+    assert port.train_cfg.max_iters == official.runner.max_iters == rehearsal.steps
+    assert port.optim_wrapper.optimizer == {key: value for key, value in official.optimizer.items() if key != "_delete_"}
+    assert port.optim_wrapper.clip_grad == official.optimizer_config.grad_clip
+    norm = official.data.train.pipeline[3]
+    assert (port.model.data_preprocessor.mean, port.model.data_preprocessor.std) == (norm.mean, norm.std)
 
 
 def test_a_rehearsal_fits_schedules_validation_and_checkpoints_to_its_steps():

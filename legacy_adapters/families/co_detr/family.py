@@ -10,7 +10,7 @@ from legacy_adapters.targets.co_detr.rules import CLASS_ROWS, MARKERS
 from legacy_adapters.targets.co_detr.seeding import SEEDING
 
 from .exclusions import ALIASES, EXCLUSIONS
-from .models import NEW, VARIANTS
+from .models import NEW, REHEARSALS, VARIANTS
 from .rules import rules
 
 FAMILY = Family(
@@ -26,4 +26,5 @@ FAMILY = Family(
     seeding=SEEDING,
     batch_divisor=1,
     layouts=Path("layouts"),
+    rehearsals=REHEARSALS,
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ddq_port import configs
-from legacy_adapters.family import Side, Variant
+from legacy_adapters.family import Rehearsal, Side, Variant
 from legacy_adapters.ground.packages import MMDET
 from legacy_adapters.targets import co_detr
+from legacy_adapters.targets.repo2 import rehearsing
 
 _FOLDER = Path(__file__).parent
 NEW = Side("ddq_port", Path(co_detr.__file__).parent / "new.py", packages=("ddq_port",), needs=MMDET)
@@ -50,7 +52,11 @@ VARIANTS = (
     _variant(
         "co_deformable_r50", _DEFORMABLE, "co-deformable-detr_r50_8xb2-12e_coco", _FULL_SIZES, _RESNET, denoising=False
     ),
-    _variant("co_dino_5scale_swin_l", _SWIN, "co-dino-5scale_swin-l_16xb1-12e_coco", _FULL_SIZES, "swin_l"),
+    _variant(
+        "co_deformable_swin_t", "co_deformable_detr/co_deformable_detr_swin_tiny_1x_coco",
+        "co-deformable-detr_swin-t_8xb2-12e_coco", _FULL_SIZES, "swin_pretrained", denoising=False,
+    ),  # fmt: skip
+    _variant("co_dino_5scale_swin_l", _SWIN, "co-dino-5scale_swin-l_16xb1-12e_coco", _FULL_SIZES, "swin_pretrained"),
     _variant("tiny_co_dino", _DINO, "co-dino-5scale_tiny", _SMALL_SIZES, "tiny_co_dino"),
     _variant(
         "tiny_co_deformable",
@@ -62,4 +68,19 @@ VARIANTS = (
     ),
     _variant("tiny_co_dino_swin", _SWIN, "co-dino-5scale_tiny-swin", _SMALL_SIZES, "tiny_co_dino", "tiny_co_dino_swin"),
     _variant("tiny_co_dino_lsj", _DINO, "co-dino-5scale_tiny-lsj", _SMALL_SIZES, "tiny_co_dino", "lsj"),
+)
+
+_SMALL_AND_TRAINED = _variant(
+    "tiny_shapes", _DINO, "co-dino-4scale_tiny_shapes", _SMALL_SIZES, "tiny_co_dino", "co_dino_4scale", "tiny_shapes"
+)
+_LEGACY = _SMALL_AND_TRAINED.legacy
+#: The training of both sides on drawn images.
+REHEARSALS = (
+    Rehearsal(
+        "tiny_co_dino",
+        replace(_SMALL_AND_TRAINED, legacy=dict(_LEGACY, overrides=[rehearsing.SHAPES, *_LEGACY["overrides"]])),
+        rehearsing.STEPS,
+        rehearsing.settings,
+        expected_ap=0.5,
+    ),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from legacy_adapters import shims
-from legacy_adapters.targets.repo2 import RepoAdapter
+from legacy_adapters.targets.repo2.adapter import RepoAdapter
 
 from . import packages
 from .checkout import CHECKOUT, PACKAGES

@@ -8,10 +8,11 @@ from typing import Mapping, Tuple
 from ddq_port import configs
 from legacy_adapters.family import LEGACY, LINEAR, PRIOR, Draw, Exclusion, Rehearsal, Seeding, Side, Variant
 from legacy_adapters.ground.packages import MMDET
+from legacy_adapters.targets.repo2 import rehearsing
 
 _TINY, _SHAPES = "tiny", "tiny_shapes"
 #: Small models -> what is merged into the official config besides the family's own small width.
-_SMALL = {_TINY: (), _SHAPES: (str(Path(__file__).parent / "shapes.py"),)}
+_SMALL = {_TINY: (), _SHAPES: (rehearsing.SHAPES,)}
 
 SIDE = Side("ddq_port", Path(__file__).parent / "new.py", packages=("ddq_port",), needs=MMDET)
 
@@ -47,27 +48,6 @@ EXCLUSIONS = (
 )  # fmt: skip
 
 
-def _settings(side: str, steps: int) -> Tuple[str, ...]:
-    """Fit both steps of the schedule, validation and checkpoints to a number of steps."""
-    drops = f"[{steps * 2 // 3},{steps * 9 // 10}]"
-    if side == LEGACY:
-        return (
-            f"runner.max_iters={steps}",
-            f"lr_config.step={drops}",
-            f"evaluation.interval={steps}",
-            f"checkpoint_config.interval={steps // 2}",
-        )
-    return (
-        f"train_cfg.max_iters={steps}",
-        f"train_cfg.val_interval={steps}",
-        f"param_scheduler.1.milestones={drops}",
-        f"param_scheduler.1.end={steps}",
-        f"default_hooks.checkpoint.interval={steps // 2}",
-        "default_hooks.logger.interval=1",
-        "log_processor.window_size=1",
-    )
-
-
 def variants(folder: Path, legacy: Mapping[str, str]) -> Tuple[Variant, ...]:
     """Return the models.
 
@@ -85,7 +65,7 @@ def variants(folder: Path, legacy: Mapping[str, str]) -> Tuple[Variant, ...]:
 
 def rehearsals(folder: Path, legacy: Mapping[str, str]) -> Tuple[Rehearsal, ...]:
     """Return the training of both sides on drawn images, in which all numbers are the same; arguments as above."""
-    return (Rehearsal(_TINY, _small(folder, _SHAPES, legacy), 600, _settings, expected_ap=0.5),)
+    return (Rehearsal(_TINY, _small(folder, _SHAPES, legacy), rehearsing.STEPS, rehearsing.settings, expected_ap=0.5),)
 
 
 def _small(folder: Path, name: str, legacy: Mapping[str, str]) -> Variant:

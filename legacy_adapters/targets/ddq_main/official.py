@@ -11,10 +11,8 @@ from typing import Any, Mapping
 
 import torch
 
-from legacy_adapters.targets.repo2 import RepoAdapter
-from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
+from legacy_adapters.targets.repo2.adapter import RepoAdapter
 
-from . import whole
 from .checkout import CHECKOUT, MMCV_FOLDER
 from .observing import Observed
 
@@ -31,16 +29,6 @@ class OfficialDDQ(Observed, RepoAdapter):
         super().make_importable(options, device)
         _keep_names()
         _let_losses_be_called()
-
-    def train_whole(self, request: WholeTraining) -> Outcome:
-        """Train with the repo's own mmcv."""
-        self.make_importable(request.options, request.device)
-        return whole.train(self.built, self.whole_config(request.options), request)
-
-    def test_whole(self, request: WholeTest) -> Outcome:
-        """Test with the repo's own mmdet."""
-        self.make_importable(request.options, request.device)
-        return whole.test(self.built, self.whole_config(request.options), request)
 
 
 def _let_losses_be_called() -> None:

@@ -1,4 +1,4 @@
-"""Whole trainings and tests of the official code by its own mmcv 1.x: runner, hooks, optimizer, checkpoints, evaluation."""
+"""Whole trainings and tests of an official repo by its mmcv 1.x: runner, hooks, optimizer, checkpoints, evaluation."""
 
 from __future__ import annotations
 

@@ -11,6 +11,9 @@ import torch
 from legacy_adapters import mmdet2
 from legacy_adapters.family import Checkout
 from legacy_adapters.provenance import originals
+from legacy_adapters.whole.request import Outcome, WholeTest, WholeTraining
+
+from . import whole
 
 
 class RepoAdapter(mmdet2.MMDet2Adapter):
@@ -54,6 +57,16 @@ class RepoAdapter(mmdet2.MMDet2Adapter):
         from mmdet.models import build_detector
 
         return build_detector(config.model)
+
+    def train_whole(self, request: WholeTraining) -> Outcome:
+        """Train with the mmcv that the repo runs on."""
+        self.make_importable(request.options, request.device)
+        return whole.train(self.built, self.whole_config(request.options), request)
+
+    def test_whole(self, request: WholeTest) -> Outcome:
+        """Test with the repo's own mmdet."""
+        self.make_importable(request.options, request.device)
+        return whole.test(self.built, self.whole_config(request.options), request)
 
     def provenance(self, options: Mapping[str, Any]) -> Dict[str, Any]:
         """Prove which code ran."""

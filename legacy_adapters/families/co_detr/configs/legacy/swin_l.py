@@ -1,2 +1,0 @@
-# Weights are the comparison's own, so that none are read from a file.
-model = dict(backbone=dict(pretrained=None))
