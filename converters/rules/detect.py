@@ -105,6 +105,10 @@ def _best(
         if share == 1.0:  # none agrees better, and of equals the first counts
             break
     best, share = max(agreements, key=lambda pair: pair[1], default=(None, 0.0))
+    if _ENOUGH <= share < 1.0:  # a backbone of another size must not decide what the heads are
+        near = [pair for pair in agreements if pair[1] >= _ENOUGH]
+        left = {id(pair[0]): _without_rule(specs, pair[0]) for pair in near}
+        best, share = min(near, key=lambda pair: (left[id(pair[0])], -pair[1]))
     forced = family is not None and variant is not None
     if best is None or share < _ENOUGH and not forced:
         raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant, agreements))
@@ -142,6 +146,14 @@ def _agreements(specs: Mapping[str, TensorSpec], candidates: Sequence[Port]) -> 
     for port in candidates:
         for side in (LEGACY, NEW):
             yield Detection(port, side), _agreement(specs, port.layout(side))
+
+
+def _without_rule(specs: Mapping[str, TensorSpec], found: Detection) -> int:
+    """Return how many keys of the source the rules of a model do not know."""
+    mapping = found.port.mapping
+    if found.side == NEW:
+        mapping = mapping.inverse()
+    return sum(mapping.match(mapping.current(key)) is None for key in specs)
 
 
 def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from converters import api
 from converters.options import Options
+from converters.rules.detect import detect
 from converters.rules.ports import port
 from parity.sides.prepare import seeded_weights
 
@@ -107,3 +108,12 @@ def test_averages_under_another_name_are_read(tmp_path: Path) -> None:
     done = api.convert_file(file, tmp_path / "new.pth")
     assert (done.plan.detection.family, done.plan.detection.variant) == ("co_detr", "tiny_co_dino")
     assert len(_read(tmp_path / "new.pth")) == len(weights)
+
+
+def test_the_heads_tell_the_model_whatever_backbone_has_the_nearest_size() -> None:
+    large = port("co_detr", "co_dino_5scale_swin_l").layout("legacy").tensors
+    deformable = port("co_detr", "co_deformable_swin_t").layout("legacy").tensors
+    shapes = {key: spec.shape for key, spec in deformable.items() if not key.startswith("backbone")}
+    shapes |= {key: spec.shape for key, spec in large.items() if key.startswith("backbone")}
+    found = detect({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+    assert (found.family, found.variant) == ("co_detr", "co_deformable_swin_t")
