@@ -220,8 +220,9 @@ def detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
     """Flatten what ``simple_test`` gives.
 
     For each image that is a list of [n, 5] arrays, one for each class; with masks a pair of it and of a list that has for
-    each class a list of [h, w] arrays; of a model that segments in several ways a dict of these. Proposals, which have no
-    classes, are one [n, 5] array.
+    each class a list of [h, w] arrays; of a model that segments in several ways a dict of these. Where masks have scores
+    of their own, these stand beside the masks, in a list of [n] arrays. Proposals, which have no classes, are one [n, 5]
+    array.
     """
     return [_flat(result) for result in results]
 
@@ -234,6 +235,9 @@ def _flat(result: Any) -> Dict[str, torch.Tensor]:
     whole = torch.cat(rows)
     labels = torch.cat([torch.full((len(of_class),), label, dtype=torch.long) for label, of_class in enumerate(rows)])
     flat = dict(bboxes=whole[:, :4], scores=whole[:, 4], labels=labels)
+    if isinstance(masks, tuple):
+        masks, scores = masks
+        flat["mask_scores"] = torch.cat([torch.as_tensor(numpy.asarray(one)).to(whole.dtype) for one in scores])
     if masks is not None:
         flat["masks"] = _stacked([torch.as_tensor(numpy.asarray(mask)) for of_class in masks for mask in of_class])
     return flat

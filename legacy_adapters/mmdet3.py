@@ -118,7 +118,8 @@ def variants(model: Any, samples: Samples = data_samples) -> Dict[str, Callable[
 
 def _detections(results: Sequence[Any]) -> List[Dict[str, torch.Tensor]]:
     found = [result.pred_instances for result in results]
-    keys = ["bboxes", "scores", "labels", *(["masks"] if all("masks" in instances for instances in found) else [])]
+    more = [key for key in ("masks", "mask_scores") if all(key in instances for instances in found)]
+    keys = ["bboxes", "scores", "labels", *more]
     return [{key: getattr(instances, key) for key in keys} for instances in found]
 
 

@@ -120,7 +120,8 @@ def run(job: Any) -> None:
     contract.check_operators(model, job.adapter)
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
-    model.to(job.device, dtype)
+    model.to(job.device)
+    torch.nn.Module.to(model, dtype)  # some models' own `to` takes a device and nothing else
     with executed.unwatched():  # it reads code to tell which it is
         told = adapter.provenance(job.options)
     provenance = dict(_environment(job), **dict(dict(code_base=job.title), **told))

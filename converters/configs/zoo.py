@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,13 +53,25 @@ class Zoo(Protocol):
 
     Attributes:
         sizes: batches to try, the smallest first: (h, w) of each image in pixels.
-        undoing: adapter of the new side with what its code base itself computes otherwise undone.
-        undone: what that undoes, in a few words.
+        undoing: adapter of the new side with what its code base itself computes otherwise undone. The provenance of such a
+            side says as ``undone`` which deviations those are that its model has, by their numbers.
+        deviations: the page that tells of them.
+        of_rounding: numbers of those that show in rounding alone.
     """
 
     sizes: tuple[tuple[tuple[int, int], ...], ...]
     undoing: Path
-    undone: str
+    deviations: str
+    of_rounding: tuple[str, ...]
+
+    def shown(self, numbers: Sequence[str], checks: Sequence[str], is_exact: bool) -> tuple[str, ...]:
+        """Return those of the deviations that can show in a comparison; all, if none can.
+
+        Args:
+            numbers: of the deviations.
+            checks: what is compared.
+            is_exact: whether that is bit by bit, with scale factors that are powers of two.
+        """
 
     def entries(self, repo: Path, is_wanted: Callable[[str], bool]) -> tuple[Entry, ...]:
         """Return the configs of the code base in a folder, in the order of their names; of these some are picks.

@@ -16,6 +16,7 @@ from typing import NoReturn
 from torch import Tensor
 
 from ddq_port.ops import nms as _nms
+from ddq_port.ops.carafe import carafe_backward, carafe_forward
 from ddq_port.ops.continuous import (
     ms_deform_attn_backward,
     ms_deform_attn_forward,
@@ -34,6 +35,8 @@ from ddq_port.ops.roi_align import roi_align_backward, roi_align_forward
 from ddq_port.ops.softnms import nms_match, softnms
 
 __all__ = [
+    "carafe_backward",
+    "carafe_forward",
     "deform_conv_backward_input",
     "deform_conv_backward_parameters",
     "deform_conv_forward",

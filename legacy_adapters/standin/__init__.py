@@ -26,6 +26,7 @@ EXTENSION_NAME = "mmcv._ext"
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "ddq_port", "ops")
 #: Path of each file or folder that serves both sides of a comparison -> its operators.
 SHARED = {
+    os.path.join(_FOLDER, "carafe.py"): ("carafe_backward", "carafe_forward"),
     os.path.join(_FOLDER, "continuous.py"): (
         "ms_deform_attn_backward",
         "ms_deform_attn_forward",

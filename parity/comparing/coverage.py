@@ -86,7 +86,7 @@ class Coverage:
     def losses_only_on(self) -> dict[str, tuple[str, ...]]:
         """Return the loss terms that one side has and the other lacks, by side."""
         lone = [item for item in self.unaccounted if item.record.kind == Kind.LOSS]
-        return {side: tuple(item.record.name for item in lone if item.side == side) for side in SIDES}
+        return {side: tuple(dict.fromkeys(item.record.name for item in lone if item.side == side)) for side in SIDES}
 
     def missing_calls(self, side: str) -> int:
         """Return how many leaf calls of ``side`` have no twin."""

@@ -104,6 +104,9 @@ def _obstacle(legacy: _Tensors, new: _Tensors) -> str:
         if tensor.shape != new[slot].shape:
             shapes = f"{list(tensor.shape)} on the legacy side and {list(new[slot].shape)} on the new one"
             return f"not tried: its {slot} are {shapes}"
+    for slot, tensor in legacy.items():
+        if tensor.is_floating_point() and tensor.any() and torch.equal(tensor, -new[slot]):
+            return f"not tried: it turns its {slot} round: one side takes the largest first, the other the smallest"
     return ""
 
 

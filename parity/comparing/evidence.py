@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -165,14 +165,38 @@ class Evidence(Protocol):
     def before(self, record: Record) -> Numbers | None:
         """Return what a training's step started from, for a legacy ``state`` that it left; None for other records."""
 
-    def reference_sketch(self, pair: Pair) -> Tensor | None:
-        """Return the legacy side's sketch of a pair, in float64; None where there is none, or all of the tensor."""
+    def sketch_of_legacy(self, pair: Pair, in_float64: bool = True) -> LegacySketch | None:
+        """Return what is kept of the legacy side's tensor of a pair; None where there is nothing, or all of the tensor.
 
-    def sketch_like(self, pair: Pair, tensor: Tensor) -> Tensor:
-        """Return the sketch of a tensor, made as that of a pair."""
+        Args:
+            pair: of two records.
+            in_float64: as the legacy side computes it in float64, or in its own precision.
+        """
 
-    def other_sketches(self, pair: Pair) -> Iterator[tuple[Record, Tensor]]:
-        """Yield the other records of the legacy side with their sketches in float64."""
+    def kept(self, pair: Pair) -> Tensor | None:
+        """Return the legacy side's tensor of a pair, if it is kept whole; None where it is not, or traces are at hand."""
+
+
+@dataclass(frozen=True)
+class LegacySketch:
+    """What is kept of a tensor of the legacy side.
+
+    Attributes:
+        values: its sketch, of float64.
+        is_finite: all its elements are finite.
+        of: makes such a sketch of a tensor of the same shape.
+        others: the other records of the legacy side with their sketches.
+        sums: which numbers of the sketch are sums over elements, [sums], and their weights, [sums, *shape]; None where
+            the tensor, or part of it, is kept whole.
+        samples: which numbers of the sketch are single elements, and which elements of the tensor laid out flat.
+    """
+
+    values: Tensor
+    is_finite: bool
+    of: Callable[[Tensor], Tensor]
+    others: Callable[[], Iterable[tuple[Record, Tensor]]]
+    sums: Callable[[], tuple[Tensor, Tensor] | None]
+    samples: Callable[[], tuple[Tensor, Tensor]]
 
 
 def everywhere(record: Record) -> None:
@@ -317,14 +341,11 @@ class TraceEvidence:
         return None if start is None else whole(self.legacy, start)
 
 
-    def reference_sketch(self, pair: Pair) -> Tensor | None:
+    def sketch_of_legacy(self, pair: Pair, in_float64: bool = True) -> None:
         return None  # whole tensors are at hand
 
-    def sketch_like(self, pair: Pair, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def other_sketches(self, pair: Pair) -> Iterator[tuple[Record, Tensor]]:
-        return iter(())
+    def kept(self, pair: Pair) -> None:
+        return None  # traces are at hand
 
 
 def likeness_of(legacy: Recording, new: Trace, evidence: Evidence | None) -> Likeness | None:

@@ -12,10 +12,12 @@ from .kinds import Diagnosis, DiagnosisKind
 from .measuring import FLOOR, explains, is_telling, off, off_after, said, sample
 from .scene import Scene
 
-_SIMPLE, _ONE_NUMBER, _BOUNDS, _SEVERAL = 10, 20, 30, 40
+_SIMPLE, _ONE_NUMBER, _SEVERAL = 10, 20, 40
 #: A factor for each index of an axis is stated if there are this many elements for each.
 _ELEMENTS_FOR_ONE = 4
 _MOST_SHOWN = 4
+#: One number in place of others is stated last, and if it stands for several.
+_REPLACED, _LEAST_REPLACED = 70, 16
 _ULP = 2.0**-22
 
 
@@ -33,8 +35,10 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
             if 2 * int(legacy.sum()) == legacy.size and _is_reordered(legacy, new):
                 text += ", or in another order: of these values both are the same"
             yield scene.diagnosis(DiagnosisKind.INVERTED, text, 0.0, _SIMPLE)
-        return
     yield from _constant(scene, legacy, new)
+    yield from _constant_where_different(scene, legacy, new)
+    if scene.record.dtype == "BOOL":
+        return
     if new.min() == new.max():
         return
     yield from _sign(scene, legacy, new)
@@ -47,14 +51,32 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         yield from _functions(scene, legacy, new)
     else:
         yield from _relabelled(scene, legacy, new)
-    yield from _clamped(scene, legacy, new)
 
 
 def _constant(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
     for values, other, whose in ((new, legacy, "new"), (legacy, new, "legacy")):
         if values.size > 1 and (values == values.flat[0]).all() and not (other == other.flat[0]).all():
-            text = f"every number of the {whose} side is {said(float(values.flat[0]))}"
+            text = f"every number of the {whose} side is {_value(scene, values.flat[0])}"
             yield scene.diagnosis(DiagnosisKind.CONSTANT, text, 0.0, 1)
+
+
+def _value(scene: Scene, value: float) -> str:
+    return said(float(value)) if scene.record.dtype != "BOOL" else str(bool(value))
+
+
+def _constant_where_different(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
+    """Try that one side has the same number wherever the sides differ, as where something is masked, or left at zero."""
+    differing = legacy != new
+    count = int(differing.sum())
+    if count < _LEAST_REPLACED or count == legacy.size:
+        return
+    for values, whose in ((new, "new"), (legacy, "legacy")):
+        few = values[differing]
+        if (few == few[0]).all() and not (values == few[0]).all():
+            number = _value(scene, few[0])
+            text = f"wherever the sides differ the {whose} side has {number} ({count} of {legacy.size} elements)"
+            yield scene.diagnosis(DiagnosisKind.REPLACED, text, 0.0, _REPLACED)
+            return
 
 
 def _sign(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
@@ -290,39 +312,3 @@ def _relabelled(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[D
         shown = ", ".join(f"{one} became {two}" for one, two in list(other.items())[:_MOST_SHOWN])
         more = f" and {len(other) - _MOST_SHOWN} more" if len(other) > _MOST_SHOWN else ""
         yield scene.diagnosis(DiagnosisKind.RELABELLED, f"{shown}{more}, everywhere", 0.0, _SIMPLE + 1)
-
-
-def _clamped(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnosis]:
-    """Try that one side's numbers end at bounds where the other's go on."""
-    for clamped, free, text in (
-        (new, legacy, "the legacy side's numbers, but none {}"),
-        (legacy, new, "the new side's numbers are not limited: the legacy side has none {}"),
-    ):
-        for axis in (None, -1):
-            if axis is not None and (clamped.ndim < 2 or clamped.shape[-1] > 8):
-                continue
-            bounds = _bounds(clamped, free, axis)
-            if bounds is not None:
-                kind = DiagnosisKind.CLAMP
-                yield scene.diagnosis(kind, text.format(bounds), 0.0, _BOUNDS + (0 if axis is None else 5))
-                break
-
-
-def _bounds(clamped: np.ndarray, free: np.ndarray, axis: int | None) -> str | None:
-    """Return the bounds to which ``free`` is clamped, in words; None if it is not."""
-    rest = None if axis is None else tuple(range(clamped.ndim - 1))
-    low, high = clamped.min(axis=rest, keepdims=True), clamped.max(axis=rest, keepdims=True)
-    if not np.array_equal(np.clip(free, low, high), clamped):
-        return None
-    below, above = free < low, free > high
-    # a bound is one if several different numbers have come to it
-    said_of = []
-    for outside, bound, word in ((below, low, "below"), (above, high, "above")):
-        if outside.any():
-            bounds = np.unique(np.broadcast_to(bound, free.shape)[outside])
-            if len(np.unique(free[outside])) <= len(bounds):
-                return None  # with a bound of its own for each number, anything is one
-            hit = outside.any(axis=rest, keepdims=True)  # of an index at which nothing is outside there is no bound
-            shown = sorted({said(float(value)) for value in bound[hit]}, key=float)
-            said_of.append(f"{word} {' or '.join(shown)}")
-    return " and none ".join(said_of) or None

@@ -11,6 +11,7 @@ import numpy as np
 from ..traces.kinds import Kind
 from . import (
     attention,
+    bounds,
     changes,
     dropping,
     forms,
@@ -21,11 +22,14 @@ from . import (
     places,
     precision,
     records,
-    sketched,
     sums,
 )
 from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
+from .sketches import numbers as sketched
+from .sketches import places as sketched_places
+from .sketches import samples
+from .sketches.restoring import Restored
 
 
 class _Explaining(Protocol):
@@ -36,7 +40,9 @@ class _Explaining(Protocol):
 
 
 #: Explanations of one tensor by its twin, by other records, and by its layer computed again.
-_OF_TENSORS = (forms, records, precision, order, changes, dropping, sums)
+_OF_TENSORS = (forms, records, precision, order, changes, bounds, dropping, sums)
+#: Of these the ones that ask for no other tensor of the legacy side.
+_OF_ONE_TENSOR = (forms, records, precision, order, changes, bounds, dropping)
 #: Ranks that assume about as much as each other.
 _ALIKE = (range(10, 30), range(40, 60))
 _OF_ONE_NUMBER = (DiagnosisKind.FACTOR, DiagnosisKind.SIGN, DiagnosisKind.GRADIENT)
@@ -54,8 +60,9 @@ def diagnosed(scene: Scene) -> tuple[Diagnosis, ...]:
     if not scene.is_small_enough:
         return ()
     if scene.target is not None:
-        modules = (sketched, *_OF_LAYERS) if scene.record.kind == Kind.MODULE_OUT else (sketched,)
-        return _stated([one for module in modules for one in _tried(module, scene)])
+        modules = (sketched, *(_OF_LAYERS if scene.record.kind == Kind.MODULE_OUT else ()), samples)
+        found = _stated([one for module in modules for one in _tried(module, scene)])
+        return found or tuple(_tried(sketched_places, scene))
     return (*_stated(_explanations(scene)), *places.diagnoses(scene))
 
 
@@ -66,7 +73,9 @@ def _explanations(scene: Scene) -> list[Diagnosis]:
     if not all(np.isfinite(values).all() for values in scene.values):
         return []  # where that is, is said; of the rest nothing
     modules: tuple[_Explaining, ...] = _OF_TENSORS
-    if scene.record.kind == Kind.MODULE_OUT and scene.record.is_float:
+    if isinstance(scene.legacy, Restored):
+        modules = _OF_ONE_TENSOR
+    elif scene.record.kind == Kind.MODULE_OUT and scene.record.is_float:
         modules += _OF_LAYERS
     found = [one for module in modules for one in _tried(module, scene)]
     return found or list(order.moved(scene))

@@ -9,6 +9,9 @@ import numpy as np
 from .kinds import Diagnosis, DiagnosisKind
 from .scene import Scene
 
+#: So many rows must be found among others.
+_LEAST_ROWS = 4
+
 
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     """Yield what the numbers of another type or shape are."""
@@ -49,7 +52,24 @@ def _part(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[Diagnos
         where for where, start in (("first", 0), ("last", total - less))
         if np.array_equal(np.take(many, range(start, start + less), axis), few)
     ]  # fmt: skip
+    whole, part = ("legacy", "new") if few is new else ("new", "legacy")
     if parts:
-        whole, part = ("legacy", "new") if few is new else ("new", "legacy")
-        text = f"the {part} side has the {' or the '.join(parts)} {less} of the {whole} side's {total} along axis {axis}"
-        yield scene.diagnosis(DiagnosisKind.SHAPE, text, 0.0, 2)
+        where = f"the {' or the '.join(parts)} {less} of the {whole} side's {total} along axis {axis}"
+    elif _is_selection(*(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in (few, many))):
+        where = f"{less} of the {whole} side's {total} along axis {axis}, in the same order"
+    else:
+        return
+    yield scene.diagnosis(DiagnosisKind.SHAPE, f"the {part} side has {where}", 0.0, 2)
+
+
+def _is_selection(few: np.ndarray, many: np.ndarray) -> bool:
+    """Tell whether rows are some of others, in their order; of rows that are alike nothing is told."""
+    if len(few) < _LEAST_ROWS or len(np.unique(many, axis=0)) < len(many):
+        return False
+    place = -1
+    for row in few:
+        later = np.flatnonzero((many[place + 1 :] == row).all(1))
+        if not len(later):
+            return False
+        place += 1 + int(later[0])
+    return True

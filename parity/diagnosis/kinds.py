@@ -26,6 +26,7 @@ class DiagnosisKind(str, Enum):
     CLAMP = "clamp"
     WHOLE = "whole numbers"
     CONSTANT = "constant"
+    REPLACED = "one number for many"
     RELABELLED = "relabelled"
     DROPOUT = "dropout"
     FUNCTION = "function"

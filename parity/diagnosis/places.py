@@ -24,12 +24,8 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     legacy, new = scene.values
     if legacy.shape != new.shape or legacy.size < 2:
         return
-    strange = _not_finite(legacy, new)
-    if strange.any():
-        what = " and ".join(_words(legacy, new, strange))
-        where = _where(strange)
-        share = f"{int(strange.sum())} of {strange.size} elements" if not strange.all() else "every element"
-        text = f"{what} on one side only: {share}{f', {where}' if where else ''}"
+    text = not_finite_words(legacy, new)
+    if text:
         yield scene.diagnosis(DiagnosisKind.NOT_FINITE, text, 0.0, _RANK)
         return
     for differing, more in _masks(scene, legacy, new):
@@ -51,6 +47,16 @@ def _masks(scene: Scene, legacy: np.ndarray, new: np.ndarray) -> Iterator[tuple[
     if scene.record.is_float:
         gap = np.abs(legacy - new)
         yield gap > FLOOR * float(np.abs(legacy).max()), "; elsewhere by no more than rounding"
+
+
+def not_finite_words(legacy: np.ndarray, new: np.ndarray) -> str:
+    """Say what one side alone has that is not finite, and where; empty if it has nothing."""
+    strange = _not_finite(legacy, new)
+    if not strange.any():
+        return ""
+    what, where = " and ".join(_words(legacy, new, strange)), _where(strange)
+    share = f"{int(strange.sum())} of {strange.size} elements" if not strange.all() else "every element"
+    return f"{what} on one side only: {share}{f', {where}' if where else ''}"
 
 
 def _not_finite(legacy: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -102,16 +108,22 @@ def _padding(scene: Scene, differing: np.ndarray) -> str:
     return "only at padded positions, where there is no image"
 
 
-def is_scalar_setting(scene: Scene) -> bool:
-    """Tell whether a record is one number that code passes on or trains with."""
-    kinds = (Kind.SETTING, Kind.CLIP, Kind.UPDATE, Kind.MODULE_IN, Kind.BASIS, Kind.METHOD_IN)
-    return math.prod(scene.record.shape) == 1 and scene.record.kind in kinds
+def is_small_setting(scene: Scene) -> bool:
+    """Tell whether a record is one number that code passes on, or the few of a setting to train with."""
+    of_training = (Kind.SETTING, Kind.CLIP, Kind.UPDATE)
+    count, kind = math.prod(scene.record.shape), scene.record.kind
+    return kind in of_training and count <= _FEW or count == 1 and kind in (Kind.MODULE_IN, Kind.BASIS, Kind.METHOD_IN)
 
 
 def values(scene: Scene) -> Iterator[Diagnosis]:
-    """Yield what a single number became."""
+    """Yield what a single number became, or the few of a setting."""
     legacy, new = scene.values
-    if legacy.size == new.size == 1 and is_scalar_setting(scene):
-        one, two = float(legacy.reshape(-1)[0]), float(new.reshape(-1)[0])
-        if one != two:
-            yield scene.diagnosis(DiagnosisKind.VALUE, f"{one:.9g} became {two:.9g}", 0.0, 1)
+    if legacy.size != new.size or not is_small_setting(scene):
+        return
+    pairs = [*zip(legacy.reshape(-1).tolist(), new.reshape(-1).tolist())]
+    became = [(index, one, two) for index, (one, two) in enumerate(pairs) if one != two]
+    if became:
+        text = ", ".join(
+            f"{one:.9g} became {two:.9g}{f' at index {index}' if len(pairs) > 1 else ''}" for index, one, two in became
+        )
+        yield scene.diagnosis(DiagnosisKind.VALUE, text, 0.0, 1)

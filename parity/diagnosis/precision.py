@@ -14,6 +14,10 @@ from .scene import Scene
 #: Bits of a float32's significand that are zero after rounding.
 _LOST = {"bf16": 16, "fp16": 13, "TF32": 13}
 _LEAST = 8
+#: Half the largest distance of two rounded numbers, as a share of them.
+_HALF_STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11, "TF32": 2.0**-11}
+#: What a sigmoid was given is known to so many units; a share of a step that is far less than one.
+_UNITS, _CLEAR = 8, 0.1
 #: Of numbers that nobody has rounded, this share at most may look so.
 _BY_CHANCE = 0.5
 
@@ -47,6 +51,57 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
             other = "legacy" if whose == "new" else "new"
             text = f"the {whose} side's numbers are the {other} side's rounded to {' or '.join(names)}{grid}"
             yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
+            return
+    for exact, coarse, whose in ((legacy, new, "new"), (new, legacy, "legacy")):
+        names = rounded_before_sigmoid(exact.double(), coarse.double(), 2.0**-24 if new.dtype == torch.float32 else 2.0**-53)
+        if names:
+            text = f"{before_sigmoid(whose)} rounded to {' or '.join(names)}"
+            yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 6)
+
+
+def before_sigmoid(whose: str) -> str:
+    """Say of which side the rounding is."""
+    other = "legacy" if whose == "new" else "new"
+    return f"the {whose} side's numbers are the sigmoid of what the {other} side has before it"
+
+
+def rounded_before_sigmoid(exact: Tensor, coarse: Tensor, unit: float, also: Tensor | None = None) -> list[str]:
+    """Return the precisions that what a sigmoid was given may have been rounded to, on one side only.
+
+    A result ``p`` tells what it is of up to some units in its last place, divided by ``1 - p``. Only numbers of which
+    that is far less than the distance of two rounded ones are looked at, and these must be many.
+
+    Args:
+        exact: results of the side that did not round, float64.
+        coarse: the same results of the other.
+        unit: relative rounding of one result.
+        also: all results of the side that rounded, where these are but samples of them; they must all be rounded.
+    """
+    if exact.shape != coarse.shape or not all(bool(((one > 0) & (one < 1)).all()) for one in (exact, coarse)):
+        return []
+    names = []
+    for name, rounding in ROUNDINGS.items():
+        grids = [_on_grid(values, rounding, unit) for values in (coarse if also is None else also, exact)]
+        before, known = (torch.logit(values.flatten()) for values in (exact, coarse))
+        steps = before.abs().clamp(min=1e-30) * _HALF_STEP[name]
+        told = _UNITS * unit / (1 - exact.flatten()) < _CLEAR * steps
+        off = (rounding(before.float()).double() - known).abs()
+        # a number half way between two rounded ones may be rounded to either
+        near = (known - before).abs() <= 1.01 * steps + _UNITS * unit / (1 - exact.flatten())
+        if int(told.sum()) < _LEAST or not near[told].all() or len(torch.unique(known[told])) < _LEAST:
+            continue
+        if grids[0] == 1.0 and grids[1] < _BY_CHANCE and float((off[told] <= steps[told] * _CLEAR).double().mean()) > 0.9:
+            names.append(name)
+    return names
+
+
+def _on_grid(values: Tensor, rounding: Callable[[Tensor], Tensor], unit: float) -> float:
+    """Return the share of a sigmoid's results that may be of rounded numbers, of those that can tell."""
+    before = torch.logit(values.flatten())
+    rounded = rounding(before.float()).double()
+    known = _UNITS * unit / (1 - values.flatten())
+    told = known < _CLEAR * before.abs() * min(_HALF_STEP.values())
+    return float(((before - rounded).abs() <= known)[told].double().mean()) if bool(told.any()) else 0.0
 
 
 def grid_words(exact: Tensor, coarse: Tensor) -> str:

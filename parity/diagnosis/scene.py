@@ -18,6 +18,7 @@ from ..traces.kinds import FLOW, Kind
 from ..traces.trace import Trace
 from .kinds import Diagnosis, DiagnosisKind
 from .measuring import MOST_ELEMENTS, numbers, off
+from .sketches.restoring import Restored
 
 #: Of what code computed before a record, this many results are tried as its parts.
 MOST_PARTS = 24
@@ -50,11 +51,17 @@ class Target:
         reference: the sketch, of float64.
         sketch: makes the sketch of a tensor.
         others: the other records of the legacy side and their sketches.
+        sums: which numbers of the sketch are sums over elements, and their weights, [sums, *shape]; None if none are.
+        samples: which numbers of the sketch are single elements, and which elements of the tensor laid out flat.
+        floor: share of the size up to which a difference is rounding: far less in float64 than float32 could leave.
     """
 
     reference: np.ndarray
     sketch: Callable[[Tensor], np.ndarray]
     others: Callable[[], Iterable[tuple[Record, np.ndarray]]] = field(default=tuple, repr=False)
+    sums: Callable[[], tuple[Tensor, Tensor] | None] = field(default=lambda: None, repr=False)
+    samples: Callable[[], tuple[Tensor, Tensor] | None] = field(default=lambda: None, repr=False)
+    floor: float = 1e-8
 
     def off(self, tensor: Tensor) -> float:
         """Return how far a tensor is from the legacy side's, as a share of its size."""
@@ -66,7 +73,7 @@ class Scene:
     """One pair of records that differ, and what can be asked about them.
 
     Attributes:
-        legacy: trace of the legacy side, under its names.
+        legacy: trace of the legacy side, under its names; or the one tensor of it that is at hand.
         new: trace of the new side.
         comparisons: of all pairs, in legacy recording order.
         comparison: the one to be diagnosed.
@@ -76,7 +83,7 @@ class Scene:
             new side, in float64.
     """
 
-    legacy: Trace
+    legacy: Trace | Restored
     new: Trace
     comparisons: Sequence[Comparison]
     comparison: Comparison

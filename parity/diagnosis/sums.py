@@ -15,6 +15,8 @@ from .scene import Both, Scene
 
 #: A sum is stated before an activation, and before another record, which may be one of its terms.
 _RANK, _OF_ACTIVATION = 6, 12
+#: A sigmoid's result nearer to 0 or 1 does not tell what it is of; nor does a difference of which more is rounding.
+_LEAST_OF_SIGMOID, _MOST_FLOOR = 1e-4, 0.01
 #: Within its bounds an activation is a plainer one.
 _PLAINER = {"ReLU6": "ReLU", "Hardtanh": "no activation"}
 _COMMON = ("no activation", "ReLU", "GELU", "SiLU")
@@ -27,12 +29,22 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     kinds = (Kind.MODULE_OUT, Kind.MODULE_IN, Kind.METHOD_IN, Kind.METHOD_OUT, Kind.BASIS)
     if legacy.shape != new.shape or not record.is_float or record.kind not in kinds or not is_telling(legacy, 8):
         return
-    parts = [part for one in scene.parts() if (part := laid_out(one, legacy.shape)) is not None]
+    parts = [part for one in scene.parts() for part in _laid_out(one, legacy.shape, record.kind == Kind.BASIS)]
     parts = [part for part in parts if np.isfinite(numbers(part.legacy)).all()]
     yield from _terms(scene, parts)
+    yield from _opposite_terms(scene, parts)
     yield from _terms_under_activation(scene, parts)
     if record.kind != Kind.MODULE_OUT or not scene.weights:
         yield from _activations(scene, parts)
+
+
+def _laid_out(part: Both, shape: tuple[int, ...], each: bool) -> Iterator[Both]:
+    """Yield a part in a record's shape; with ``each`` what it has for each image, as decisions are made by image."""
+    whole = laid_out(part, shape)
+    if whole is not None:
+        yield whole
+    elif each and tuple(part.legacy.shape[1:]) == shape and part.new.shape == part.legacy.shape:
+        yield from (replace(part, legacy=one, new=two) for one, two in zip(part.legacy, part.new))
 
 
 def laid_out(part: Both, shape: tuple[int, ...]) -> Both | None:
@@ -74,6 +86,41 @@ def _terms(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
                 text = f"{text.format(name_of(scene, part))}: {_why(parts, part, less, more, why)}"
                 yield scene.diagnosis(DiagnosisKind.RESIDUAL, text, residual, _RANK)
                 return
+
+
+def _opposite_terms(scene: Scene, parts: list[Both]) -> Iterator[Diagnosis]:
+    """Try that one side adds what the other subtracts, in the numbers themselves or under a sigmoid."""
+    for legacy, new, under in _as_sums(*scene.values):
+        difference = legacy - new
+        size = float(np.abs(difference).max())
+        # the difference is known as far as the rounding of the numbers that it is of
+        floor = _rounding(scene.values, under) / size if size else 1.0
+        if floor > _MOST_FLOOR:
+            continue
+        for part in parts:
+            term = 2 * numbers(part.legacy)
+            if not is_telling(term, 8):
+                continue
+            for sign, whose, other in ((1.0, "new", "legacy"), (-1.0, "legacy", "new")):
+                residual = off(sign * term, difference)
+                if explains(residual, 1.0, max(FLOOR, floor)):
+                    text = f"the {whose} side subtracts {name_of(scene, part)}, which the {other} side adds{under}"
+                    yield scene.diagnosis(DiagnosisKind.SIGN, text, residual, _RANK)
+                    return
+
+
+def _as_sums(legacy: np.ndarray, new: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+    """Yield both sides' numbers, and what a sigmoid makes them of, if they are its results."""
+    yield legacy, new, ""
+    if all(((values > _LEAST_OF_SIGMOID) & (values < 1 - _LEAST_OF_SIGMOID)).all() for values in (legacy, new)):
+        yield np.log(legacy / (1 - legacy)), np.log(new / (1 - new)), ", before a sigmoid"
+
+
+def _rounding(values: tuple[np.ndarray, np.ndarray], under: str) -> float:
+    """Return how far both sides' numbers may be off by rounding; before a sigmoid as much more as it is flat."""
+    if not under:
+        return FLOOR * max(float(np.abs(side).max()) for side in values)
+    return FLOOR * max(float((1 / (1 - side)).max()) for side in values)
 
 
 def _why(parts: list[Both], term: Both, less: np.ndarray, more: np.ndarray, why: str) -> str:

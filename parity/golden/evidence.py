@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
-from legacy_adapters.recording.trace_writer import Key, Record
+from legacy_adapters.recording.trace_writer import Key, Record, content_digest
 
 from ..comparing.derived import Finding, follows_gradients, graded, too_loose
-from ..comparing.evidence import Sample, relative_gap
+from ..comparing.evidence import LegacySketch, Sample, relative_gap
 from ..comparing.pairing import Pair
 from ..traces.kinds import Kind
+from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Trace
-from .golden import Golden
-from .sketches import Sketches, marked, sketched, sketched_places
+from .golden import Golden, GoldenValues
+from .sketches import Sketches, is_finite, marked, samples_of, sketched, sketched_places, sums_of
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,39 @@ class GoldenEvidence:
     def before(self, record: Record) -> Tensor | None:
         return None  # a golden file holds no training
 
-    def reference_sketch(self, pair: Pair) -> Tensor | None:
-        values = self.golden.values.get(pair.legacy.key)
-        return None if values is None else values.reference
+    def sketch_of_legacy(self, pair: Pair, in_float64: bool = True) -> LegacySketch | None:
+        key, shape = pair.legacy.key, pair.legacy.shape
+        places = self.golden.places.get(key)
 
-    def sketch_like(self, pair: Pair, tensor: Tensor) -> Tensor:
-        return sketched(tensor.contiguous(), self.golden.places.get(pair.legacy.key))
+        def of(values: GoldenValues) -> Tensor:
+            return values.reference if in_float64 else values.legacy
 
-    def other_sketches(self, pair: Pair) -> Iterator[tuple[Record, Tensor]]:
-        for record in self.golden.records:
-            if record.key in self.golden.values and record.key != pair.legacy.key:
-                yield record, self.golden.values[record.key].reference
+        if key not in self.golden.values:
+            return None
+        values = of(self.golden.values[key])
+        return LegacySketch(
+            values, is_finite(values, shape, places), lambda tensor: sketched(tensor.contiguous(), places),
+            lambda: (
+                (record, of(self.golden.values[record.key])) for record in self.golden.records
+                if record.key in self.golden.values and record.key != key
+            ),
+            lambda: sums_of(shape, places), lambda: samples_of(shape, places),
+        )  # fmt: skip
+
+    def kept(self, pair: Pair) -> Tensor | None:
+        record, dtype = pair.legacy, TORCH_DTYPES.get(pair.legacy.dtype)
+        if record.digest in self._decided:
+            return self._decided[record.digest]
+        values = self.golden.values.get(record.key)
+        if dtype is None or values is None or values.legacy.numel() != math.prod(record.shape):
+            return None
+        whole = values.legacy.reshape(record.shape).to(dtype)
+        return whole if content_digest(whole) == record.digest else None
+
+    @cached_property
+    def _decided(self) -> dict[str, Tensor]:
+        """What the legacy side decided and drew, by its digest."""
+        return {content_digest(tensor): tensor for tensor in self.golden.decisions.values()}
 
 
 def loose_records(golden: Golden) -> list[Record]:

@@ -42,6 +42,19 @@ def sketch(numbers: Numbers) -> Tensor:
     return torch.cat([samples, *(sums * count**-0.5)])
 
 
+def weights_of_sums(count: int) -> Tensor | None:
+    """Return the weights of the elements in the sums of a sketch, [PROJECTIONS, count]; None of one that is kept whole."""
+    if count <= SAMPLES + PROJECTIONS:
+        return None
+    blocks = [_weights(number) for number in range(-(-count // PIECE))]
+    return torch.cat(blocks, 1)[:, :count] * count**-0.5
+
+
+def positions_of_samples(count: int) -> Tensor:
+    """Return which elements a sketch samples, [SAMPLES]; of one that is kept whole, all of them."""
+    return torch.arange(count) if count <= SAMPLES + PROJECTIONS else _positions(count)
+
+
 def _projections(number: int, block: Tensor) -> Tensor:
     """Return what one block adds to the sums of finite elements and of codes, [2, PROJECTIONS]."""
     weights = _weights(number)[:, : len(block)]

@@ -13,7 +13,7 @@ from legacy_adapters.recording.trace_writer import Key, Record
 from ..comparing.padding import Part
 from ..traces.pieces import Numbers, pieces
 from ..traces.trace import Trace
-from .sketch import PROJECTIONS, SAMPLES, sketch
+from .sketch import PROJECTIONS, SAMPLES, positions_of_samples, sketch, weights_of_sums
 
 _FINITE = SAMPLES + PROJECTIONS
 
@@ -59,6 +59,51 @@ def sketched_places(places: Tensor | None, shape: tuple[int, ...]) -> Tensor | N
     each = torch.Size(shape[places.dim() :]).numel()
     inside, outside = (_length(int(which.sum()) * each) for which in (places, ~places))
     return torch.arange(inside + outside) < inside
+
+
+def sums_of(shape: tuple[int, ...], places: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """Return which numbers of a sketch are sums of finite elements, [sums], and their weights, [sums, *shape].
+
+    None where a tensor of this shape, or all of it at the places or elsewhere, is kept whole.
+    """
+    numbers, weights, start = [], [], 0
+    for mask in _masks(shape, places):
+        count = int(mask.sum())
+        of_part = weights_of_sums(count)
+        if of_part is None:
+            return None
+        whole = torch.zeros(PROJECTIONS, *shape, dtype=torch.float64)
+        whole[:, mask] = of_part
+        numbers.append(torch.arange(start + SAMPLES, start + _FINITE))
+        weights.append(whole)
+        start += _length(count)
+    return torch.cat(numbers), torch.cat(weights)
+
+
+def samples_of(shape: tuple[int, ...], places: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return which numbers of a sketch are single elements, [samples], and which these are of the tensor laid out flat."""
+    numbers, elements, start = [], [], 0
+    for mask in _masks(shape, places):
+        here = mask.reshape(-1).nonzero()[:, 0]
+        positions = positions_of_samples(len(here))
+        numbers.append(torch.arange(start, start + len(positions)))
+        elements.append(here[positions])
+        start += _length(len(here))
+    return torch.cat(numbers), torch.cat(elements)
+
+
+def _masks(shape: tuple[int, ...], places: Tensor | None) -> list[Tensor]:
+    """Return the parts that are sketched by themselves, as masks of the tensor's shape."""
+    if places is None or tuple(shape[: places.dim()]) != tuple(places.shape):
+        return [torch.ones(shape, dtype=torch.bool)]
+    wide = places.reshape(*places.shape, *[1] * (len(shape) - places.dim())).expand(shape)
+    return [wide, ~wide]
+
+
+def is_finite(values: Tensor, shape: tuple[int, ...], places: Tensor | None) -> bool:
+    """Tell whether all elements of the tensor that a sketch stands for are finite."""
+    lengths = [_length(int(mask.sum())) for mask in _masks(shape, places)]
+    return all(bool(part[:_FINITE].isfinite().all()) and not part[_FINITE:].any() for part in values.split(lengths))
 
 
 def _length(count: int) -> int:

@@ -11,7 +11,7 @@ from .printing import finite
 
 #: Statements that are read off the numbers, so that nothing remains to be told.
 _EVIDENT = (DiagnosisKind.PLACE, DiagnosisKind.NOT_FINITE, DiagnosisKind.VALUE, DiagnosisKind.DETACH,
-    DiagnosisKind.FROZEN,
+    DiagnosisKind.FROZEN, DiagnosisKind.REPLACED,
 )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from converters.rules.mapping import Mapping
 from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.compare import Comparison
 from ..comparing.converted import own_names, twin_name
-from ..traces.kinds import OF_MODULES, OF_PARAMETERS
+from ..traces.kinds import OF_MODULES, OF_PARAMETERS, Kind
 from ..traces.trace import Recording
 
 
@@ -22,18 +22,22 @@ class Counterparts:
         mapping: gives what is the legacy side's its name on the new side.
         new: paths of the new side's modules; empty if they are not known.
         of_legacy: what the legacy side's modules are called on the new side, whether or not they are there.
+        callers: by phase, module and number of a call on the new side the module whose code makes it.
     """
 
     mapping: Mapping
     new: frozenset[str]
     of_legacy: frozenset[str]
+    callers: dict[tuple[str, str, int], str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, legacy: Recording, new: Recording, mapping: Mapping) -> Counterparts:
         """Read the modules of two recordings."""
         ours, theirs = (recording.coverage.get("classes", {}) for recording in (legacy, new))
         names = (mapping.map_module(path) for path in ours)
-        return cls(mapping, frozenset(theirs), frozenset(name for name in names if name is not None))
+        of_legacy = frozenset(name for name in names if name is not None)
+        callers = {(r.phase, r.name, r.call): r.scope for r in new.records if r.kind == Kind.MODULE_IN}
+        return cls(mapping, frozenset(theirs), of_legacy, callers)
 
     def of_module(self, path: str) -> str | None:
         """Return what a module of the legacy side is on the new side; None if it is not there."""
@@ -51,13 +55,22 @@ class Counterparts:
         return name
 
     def renamed(self, record: Record) -> Record:
-        """Return a record of the legacy side with the new side's names, as far as there are such."""
-        name = record.name
+        """Return a record of the legacy side with the new side's names, as far as there are such.
+
+        Its caller is the new side's own where code is divided otherwise there.
+        """
+        name, scope = record.name, self.around(record.scope)
         if record.kind in OF_MODULES:
             name = self.of_module(name) or name
+            own = self.callers.get((record.phase, name, record.call), scope)
+            scope = scope if not self.new or {scope, own} <= self._of_both else own
         elif record.kind in OF_PARAMETERS:
             name = twin_name(record, self.mapping) or name
-        return replace(record, name=name, scope=self.around(record.scope))
+        return replace(record, name=name, scope=scope)
+
+    @property
+    def _of_both(self) -> frozenset[str]:
+        return (self.new & self.of_legacy) | {""}
 
     def is_lone(self, record: Record) -> bool:
         """Tell whether a record of the legacy side is of a module that is not there on the new side."""
@@ -73,7 +86,7 @@ class Counterparts:
         """Take callers for each other of which one is not there on the other side: code is divided otherwise there."""
         if not self.new or not self.of_legacy:
             return tuple(comparisons)
-        both = (self.new & self.of_legacy) | {""}
+        both = self._of_both
 
         def with_own_scope(comparison: Comparison) -> Comparison:
             pair = comparison.pair

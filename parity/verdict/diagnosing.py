@@ -6,18 +6,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from converters.rules.mapping import Mapping as NameMapping
+from legacy_adapters.recording.trace_writer import Record
 
 from ..comparing.compare import Comparison
 from ..comparing.converted import in_new_form, new_names, own_names
 from ..comparing.evidence import Evidence
-from ..comparing.pairing import Pair
 from ..diagnosis.diagnose import diagnosed
 from ..diagnosis.heat import Heat, heat_of
 from ..diagnosis.kinds import Diagnosis, DiagnosisKind
-from ..diagnosis.scene import Scene, Target
-from ..traces.kinds import Kind
+from ..diagnosis.scene import Scene
+from ..traces.kinds import OF_OPTIMIZERS, Kind
 from ..traces.trace import Recording, Trace, TraceError
 from .blame import Divergence
+from .diagnosing_sketches import diagnosed_of_sketches
+from .sentences import quoted
+
+#: What is said of a record that comes after the first difference: what no code but that one would make of it.
+_OF_WHAT_FOLLOWS = (
+    DiagnosisKind.OTHER_RECORD, DiagnosisKind.DROPOUT, DiagnosisKind.CONSTANT, DiagnosisKind.PLACE, DiagnosisKind.NOT_FINITE,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,46 @@ def explanation_of(
         return Explanation()
     if divergence.is_cut:
         return Explanation(tuple(_of_cut(comparisons, legacy, new, mapping)))
+    if divergence.comparison is None:
+        return Explanation(tuple(_of_lone(divergence, comparisons, legacy, new, mapping, evidence)))
     return explanation_of_pair(divergence.comparison, comparisons, legacy, new, mapping, evidence)
+
+
+def _of_lone(
+    divergence: Divergence, comparisons: Sequence[Comparison], legacy: Recording, new: Trace, mapping: NameMapping,
+    evidence: Evidence | None,
+) -> Iterator[Diagnosis]:
+    """Say what is known where the first difference is a record of one side alone, or a random state.
+
+    Of a setting that is its value. Of a call that is that what the blamed module gives, or hands on, is another record,
+    as where a layer is left out, or that it drops numbers, as where a dropout draws: what is said names its record.
+    """
+    yield from _of_lone_setting(divergence, comparisons, legacy, new)
+    module = divergence.where if divergence.modules is None else divergence.modules[1]
+    first = next((one for one in comparisons if not one.accepted and _is_of(one.pair.new, module)), None)
+    record = first.pair.new if first is not None else None
+    for one in explanation_of_pair(first, comparisons, legacy, new, mapping, evidence).diagnoses:
+        if one.kind in _OF_WHAT_FOLLOWS:
+            slot = f", `{record.slot}`" if record.slot else ""
+            yield replace(one, text=f"{Kind(record.kind).noun} {quoted(record.name)}{slot}: {one.text}")
+
+
+def _is_of(record: Record, module: str) -> bool:
+    is_inside = record.kind == Kind.MODULE_IN and record.scope == module
+    return is_inside or (record.kind in (Kind.MODULE_OUT, Kind.METHOD_OUT) and record.name == module)
+
+
+def _of_lone_setting(
+    divergence: Divergence, comparisons: Sequence[Comparison], legacy: Recording, new: Trace
+) -> Iterator[Diagnosis]:
+    paired = {record.key for one in comparisons for record in (one.pair.legacy, one.pair.new)}
+    for side, trace, other in (("new", new, "legacy"), ("legacy", legacy, "new")):
+        lone = next((one for one in trace.records if one.kind in OF_OPTIMIZERS and one.key not in paired), None)
+        value = trace.number(lone) if lone is not None and f"`{lone.slot}`" in divergence.message else None
+        if value is not None:
+            text = f"`{lone.slot}` is {value:.9g} on the {side} side, and not set on the {other} one"
+            yield Diagnosis(DiagnosisKind.VALUE, text, 0.0, float("inf"), 1, lone.key)
+            return
 
 
 def _of_cut(
@@ -87,7 +133,7 @@ def explanation_of_pair(
     if comparison is None or comparison.accepted:
         return Explanation()
     if not isinstance(legacy, Trace):
-        return Explanation() if evidence is None else _of_sketches(comparison, comparisons, evidence)
+        return Explanation() if evidence is None else Explanation(diagnosed_of_sketches(comparison, comparisons, legacy, evidence))
     classes = legacy.coverage.get("classes", {}), new.coverage.get("classes", {})
     scene = Scene(in_new_form(legacy, mapping), new, comparisons, comparison, classes, mapping.paddings)
     try:
@@ -95,27 +141,3 @@ def explanation_of_pair(
         return Explanation(diagnosed(scene), (heat,) if heat is not None else ())
     except TraceError:
         return Explanation()  # a damaged tensor is told where it is judged
-
-
-def _of_sketches(comparison: Comparison, comparisons: Sequence[Comparison], evidence: Evidence) -> Explanation:
-    """Return what can be said where of the legacy side there are sketches, by the new side's run in float64."""
-    twin, reference = evidence.new_reference.by_key, evidence.reference_sketch(comparison.pair)
-    if reference is None or comparison.pair.new.key not in twin:
-        return Explanation()
-
-    def in_float64(one: Comparison) -> Comparison:
-        record = twin[one.pair.new.key]
-        return replace(one, pair=Pair(one.pair.legacy if one is comparison else record, record, one.pair.scope))
-
-    pairs = {one.pair.new.key: in_float64(one) for one in comparisons if one.pair.new.key in twin}
-    own = pairs[comparison.pair.new.key]
-    target = Target(
-        reference.numpy(), lambda tensor: evidence.sketch_like(comparison.pair, tensor).numpy(),
-        lambda: ((record, sketch.numpy()) for record, sketch in evidence.other_sketches(comparison.pair)),
-    )
-    classes = {}, evidence.new_reference.coverage.get("classes", {})
-    scene = Scene(evidence.new_reference, evidence.new_reference, [*pairs.values()], own, classes, target=target)
-    try:
-        return Explanation(diagnosed(scene))
-    except TraceError:
-        return Explanation()

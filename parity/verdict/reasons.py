@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from legacy_adapters.ground.words import counted
+from legacy_adapters.recording.trace_writer import Record
 from legacy_adapters.scripting import phase as scripts
 from legacy_adapters.tasks.initialising import INIT
 from legacy_adapters.training.phases import phase_of
@@ -18,6 +19,7 @@ from ..traces.kinds import COMPUTED, Kind
 from ..traces.trace import Recording
 from .case import Case
 from .outcome import CONDITIONS
+from .sentences import DETECTOR, quoted
 
 MAX_EXCLUDED_SHARE = 0.02
 
@@ -63,8 +65,13 @@ def lone_reasons(coverage: Coverage) -> Iterator[str]:
     for item in coverage.explained_records[:1]:
         record = item.record
         more = f" and {len(coverage.explained_records) - 1} more" if len(coverage.explained_records) > 1 else ""
-        name = f"{record.kind} `{record.name}` {record.slot}".rstrip()
-        yield f"Without a twin is {name} of the {item.side} side{more}."
+        yield f"Without a twin is {_named(record)} on the {item.side} side{more}."
+
+
+def _named(record: Record) -> str:
+    """Name a record in a sentence."""
+    slot = f", `{record.slot}`" if record.slot else ""
+    return f"{record.kind} {quoted(record.name) if record.name else f'of {DETECTOR}'}{slot}"
 
 
 def loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -80,8 +87,8 @@ def loose_reasons(comparisons: Sequence[Comparison]) -> Iterator[str]:
         finding, record = first.finding, first.pair.new
         yield (
             f"The measured rounding of {counted(len(loose), 'record')} is too large to show an error, the first is "
-            f"{record.kind} `{record.name}` {record.slot}".rstrip()
-            + f": {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of {finding.share:g} may be."
+            f"{_named(record)}: {finding.explained:.2g} at a size of {finding.size:.2g}, at most a share of "
+            f"{finding.share:g} may be."
         )
 
 

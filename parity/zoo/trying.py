@@ -20,7 +20,8 @@ from converters.rules.ports import port
 from legacy_adapters import registry
 from legacy_adapters.family import FamilyError, of_configs
 from legacy_adapters.ground.files import write_whole
-from legacy_adapters.ground.words import one_line
+from legacy_adapters.ground.names import NEW
+from legacy_adapters.ground.words import one_line, sentence
 from legacy_adapters.launch import RefusedError, SideError
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
@@ -90,41 +91,68 @@ class _Trial:
             return replace(found, why=one_line(str(error))), not narrow or isinstance(error, (FamilyError, RefusedError))
 
     def _compared(self, case: Case, sizes: tuple[tuple[int, int], ...], found: Result) -> Result:
-        """Compare exactly, then as rounding allows; where the sides differ, with what is known undone."""
+        """Compare bit by bit, as it is and with known deviations undone; then, where that matches in neither way, as rounding
+        allows.
+        """
         request = self.request
         of = port(request.family, of_configs(str(case.legacy), str(case.new)))
         sources, machine = Sources(Path(request.repo)), Machine("cpu", request.threads, None, request.time_limit)
         task = Task(of, sizes, None, request.seed, request.checks)
         prepared = prepare(task, sources, machine)
         task = replace(task, port=prepared.port)
-        tolerances = (EXACT,) if request.exact_only else (EXACT, DERIVED)  # two runs of sides, and nine
-        first: Result | None = None
-        last = found
-        for undoing, undone in ((None, ""), (self.zoo.undoing, self.zoo.undone)):
-            for tolerance in tolerances:
-                options = RunOptions(
-                    task, replace(sources, new_adapter=undoing), machine, "float32", Tolerance(tolerance), False
-                )
-                given = _scaled(prepared, len(sizes)) if tolerance == EXACT else prepared
-                try:
-                    with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
-                        told = _judged(found, run_parity(options, given, Path(made), lambda step: None), tolerance)
-                except SideError as error:
-                    if not str(error).startswith("The new side"):
-                        raise
-                    first = first or replace(found, why=one_line(str(error)))
-                    break
-                if told.verdict == result.MATCH:
-                    is_known = undoing is not None
-                    why = first.why if first is not None else ""
-                    return replace(told, verdict=result.DEVIATION, undone=undone, why=why) if is_known else told
-                if tolerance == tolerances[-1]:
-                    first = first or told
-                last = told
-        first = first or found
-        if last.why in ("", first.why):
-            return first
-        return replace(first, why=f"{first.why} With {self.zoo.undone}: {last.why}")
+        latest: dict[bool, Result] = {}
+        of_rounding: Result | None = None
+        for tolerance in (EXACT,) if request.exact_only else (EXACT, DERIVED):  # two runs of sides, and nine
+            given = _scaled(prepared, len(sizes)) if tolerance == EXACT else prepared
+            for is_undone in (False, True):
+                if (is_undone and of_rounding is not None) or _shows_no_more(latest.get(is_undone)):
+                    continue
+                by = replace(sources, new_adapter=self.zoo.undoing if is_undone else None)
+                options = RunOptions(task, by, machine, "float32", Tolerance(tolerance), False)
+                told, numbers = self._round(options, given, found)
+                latest[is_undone] = told
+                if told.verdict != result.MATCH:
+                    continue
+                if not is_undone:
+                    return told
+                deviation = replace(told, verdict=result.DEVIATION, why=latest[False].why)
+                if not set(numbers) <= set(self.zoo.of_rounding):
+                    return deviation
+                of_rounding = deviation
+        if of_rounding is not None:
+            return of_rounding
+        plain, undone = latest[False], latest[True]
+        if undone.why in ("", plain.why):
+            return plain
+        return replace(plain, why=f"{plain.why} With {undone.undone or 'known deviations undone'}: {undone.why}")
+
+    def _round(self, options: RunOptions, given: Prepared, found: Result) -> tuple[Result, tuple[str, ...]]:
+        """Run both sides once and judge; return which deviations were undone that can show, too.
+
+        Raises:
+            SideError: if the legacy side fails.
+        """
+        is_undone = options.sources.new_adapter is not None
+        try:
+            with tempfile.TemporaryDirectory(prefix="ddq-parity-") as made:
+                verdict = run_parity(options, given, Path(made), lambda step: None)
+        except SideError as error:
+            if not str(error).startswith("The new side"):
+                raise
+            return replace(found, why=one_line(str(error))), ()
+        told = _judged(found, verdict, options.tolerance.name, with_hint=not is_undone)
+        if not is_undone:
+            return told, ()
+        numbers = verdict.provenance[NEW].get("undone", ())
+        numbers = self.zoo.shown(numbers, self.request.checks, options.tolerance.name == EXACT)
+        return replace(told, undone=f"{' and '.join(numbers)} of {self.zoo.deviations} undone"), numbers
+
+
+def _shows_no_more(before: Result | None) -> bool:
+    """Tell whether a comparison ended with an error, or nothing differed in it and it proves too little all the same."""
+    if before is None:
+        return False
+    return not before.tolerance or (before.verdict == result.INCOMPARABLE and before.identical == before.records)
 
 
 def _scaled(prepared: Prepared, images: int) -> Prepared:
@@ -136,15 +164,17 @@ def _scaled(prepared: Prepared, images: int) -> Prepared:
     return replace(prepared, given=given)
 
 
-def _judged(found: Result, verdict: Verdict, tolerance: str) -> Result:
+def _judged(found: Result, verdict: Verdict, tolerance: str, with_hint: bool = True) -> Result:
     counts = tuple(image.counts["legacy"] for image in verdict.detections)
     found = replace(
         found, verdict=verdict.outcome, tolerance=tolerance, records=len(verdict.comparisons), detections=counts,
         identical=sum(comparison.identical for comparison in verdict.comparisons),
     )  # fmt: skip
     if verdict.outcome != result.MATCH:
-        place = verdict.divergence
-        told = [place.message, place.hint] if place is not None else list(verdict.reasons)
+        place, told = verdict.divergence, verdict.reasons
+        if place is not None and verdict.outcome == result.MISMATCH:
+            # of a hint its first sentence: what it advises is done here
+            told = (place.message, sentence(place.hint.partition(". ")[0]) if place.hint and with_hint else "")
         return replace(found, why=one_line(" ".join(filter(None, told))))
     if sum(counts) < _FEWEST:
         why = "nothing was detected, so that what comes behind the head was not compared"

@@ -118,7 +118,7 @@ def test_absent_operator_raises_when_called(tmp_path):
     (tmp_path / "mmcv").mkdir()
     (tmp_path / "mmcv" / "__init__.py").touch()
     code = PRELUDE + (
-        "import mmcv._ext as ext\ntry:\n    ext.carafe_forward(1, 2)\nexcept NotImplementedError as error:\n    print(error)"
+        "import mmcv._ext as ext\ntry:\n    ext.carafe_naive_forward(1, 2)\nexcept NotImplementedError as error:\n    print(error)"
     )
     said = run_python(code, tmp_path)
-    assert said.startswith("mmcv operator `carafe_forward` is not in the legacy side's stand-in for mmcv._ext")
+    assert said.startswith("mmcv operator `carafe_naive_forward` is not in the legacy side's stand-in for mmcv._ext")

@@ -210,6 +210,8 @@ def test_settings_of_first_versions(old):
         nms_pre=1000, min_bbox_size=0, nms=dict(type="nms", iou_threshold=0.6), max_per_img=500
     )
     assert made.origin("model.test_cfg.rpn.max_per_img").endswith("max_num")
+    changed["model"]["rpn_head"]["type"] = "GARPNHead"
+    assert translated(changed).config["model"]["test_cfg"]["rpn"]["nms_post"] == 1000
 
 
 def test_a_sampler_that_2x_does_not_heed(old):

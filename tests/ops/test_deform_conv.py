@@ -97,3 +97,19 @@ def test_offsets_of_another_shape_are_refused() -> None:
     images, offset, _, weight, _ = inputs(FORMS[0])
     with pytest.raises(ValueError, match=r"offset must have shape \[2, 18, 6, 5\], found \[2, 18, 5, 5\]"):
         deform_conv2d(images, offset[:, :, :5], weight, 1, 1)
+
+
+def test_offsets_of_a_larger_map_are_read_from_its_start() -> None:
+    """The compiled kernel is told the output's size alone; DyHead of MMDetection gives it offsets of a larger map."""
+    from mmcv.ops import modulated_deform_conv2d
+
+    images, offset, mask, weight, bias = inputs(FORMS[0])
+    wide = [torch.cat([part.flatten(1), part.flatten(1)], 1).view(2, -1, 12, 5) for part in (offset, mask)]
+    leaves = [tensor.clone().requires_grad_() for tensor in (*wide, offset, mask)]
+    read = modulated_deform_conv2d(images, *leaves[:2], weight, bias, *FORMS[0])
+    expected = modulated_deform_conv2d(images, *leaves[2:], weight, bias, *FORMS[0])
+    assert torch.equal(read, expected)
+    (read + expected).square().sum().backward()
+    for large, own in zip(leaves[:2], leaves[2:]):
+        first, rest = large.grad.flatten(1).chunk(2, 1)
+        assert torch.equal(first, own.grad.flatten(1)) and not rest.any()

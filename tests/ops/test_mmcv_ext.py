@@ -177,7 +177,7 @@ def test_nms_has_mmcvs_signature() -> None:
 
 
 def test_other_operators_say_what_to_do() -> None:
-    with pytest.raises(NotImplementedError, match=r"mmcv operator `carafe_forward` is not in .* install the compiled mmcv .* \[mmcv\]"):
-        mmcv_ext.carafe_forward(1, two=2)
-    assert mmcv_ext.carafe_forward.__name__ == "carafe_forward"
+    with pytest.raises(NotImplementedError, match=r"mmcv operator `carafe_naive_forward` is not in .* install the compiled mmcv .* \[mmcv\]"):
+        mmcv_ext.carafe_naive_forward(1, two=2)
+    assert mmcv_ext.carafe_naive_forward.__name__ == "carafe_naive_forward"
     assert not hasattr(mmcv_ext, "__wrapped__")

@@ -101,8 +101,8 @@ def test_mmcv_ops_imports_and_reports_environment() -> None:
 def test_missing_operator_raises_when_called(fake_mmcv: Path) -> None:
     code = (
         "import ddq_port, mmcv._ext as ext\n"
-        "try:\n    ext.carafe_forward(1, 2)\nexcept NotImplementedError as error:\n    print(error)"
+        "try:\n    ext.carafe_naive_forward(1, 2)\nexcept NotImplementedError as error:\n    print(error)"
     )
     message = run_python(code, fake_mmcv)
-    assert message.startswith("mmcv operator `carafe_forward` is not in ddq_port's stand-in for mmcv._ext")
+    assert message.startswith("mmcv operator `carafe_naive_forward` is not in ddq_port's stand-in for mmcv._ext")
     assert "extra [mmcv]" in message

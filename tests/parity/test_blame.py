@@ -2,9 +2,12 @@
 
 import pytest
 
+from converters.rules.mapping import Mapping, Rename
+from legacy_adapters.recording.trace_writer import Record
 from parity.comparing.compare import compare_all
 from parity.comparing.pairing import NEW, Exclusion, pair
 from parity.verdict.blame import first_divergence
+from parity.verdict.counterparts import Counterparts
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import EXACT, SAME_NAMES, Rec, judged, write_trace
@@ -250,3 +253,15 @@ def test_difference_counts_before_a_record_of_the_new_side_without_a_twin(tmp_pa
 def test_excluded_record_of_the_new_side_is_not_named(tmp_path):
     rule = (Exclusion(NEW, "module_in", "decoder", "mask", "given here only"),)
     assert judged(tmp_path, RUN, [*RUN, into("decoder", "mask")], exclusions=rule).divergence is None
+
+
+@pytest.mark.parametrize(
+    ("legacy", "caller"), [({"fc"}, "head"), ({"fc", "head"}, "")], ids=["divided otherwise", "called by another"]
+)
+def test_the_caller_is_the_new_sides_own_where_code_is_divided_otherwise(legacy, caller):
+    counterparts = Counterparts(
+        Mapping("toy", (Rename("fc.*", "head.fc.*"),)), frozenset({"head", "head.fc"}),
+        frozenset("head.fc" if name == "fc" else name for name in legacy), {("train", "head.fc", 0): "head"},
+    )  # fmt: skip
+    record = counterparts.renamed(Record("train", "in_grad", "fc", 0, "input", "F32", (1,), "", ""))
+    assert (record.name, record.scope) == ("head.fc", caller)

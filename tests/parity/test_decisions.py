@@ -161,12 +161,13 @@ def test_calls_are_told_apart_and_equal_ones_left_out(differing):
             dense([2], [0.25, 0.125, 0.5]),
             "its scores are [2] on the legacy side and [3] on the new one",
         ),
+        (dense([0], [0.5, 0.25]), dense([1], [-0.5, -0.25]), "takes the largest first, the other the smallest"),
         (dense([0], [0.5, NAN]), dense([1], [0.5, 0.75]), "NaN or infinite on one side only"),
         (dense([0], [0.5, 0.25]), dense([1], [0.5, INF]), "NaN or infinite on one side only"),
         (dense([0], [0.5, 0.25]), match([0], [0], [[1.0]])[:1] + dense([1], [0.5, 0.25])[1:], ""),
         (distinct([0]), distinct([1])[:2] + distinct([1])[3:], "different things"),
     ],
-    ids=["shape", "NaN", "Inf", "other tap", "slot"],
+    ids=["shape", "turned round", "NaN", "Inf", "other tap", "slot"],
 )
 def test_decision_on_numbers_that_cannot_be_compared_is_not_tried(differing, legacy, new, says):
     found = differing(legacy, new)

@@ -12,7 +12,7 @@ import pytest
 from converters.configs.zoo import NarrowError
 from legacy_adapters.families.mmdet2.migration.reading import read
 from legacy_adapters.families.mmdet2.zoo import listing
-from legacy_adapters.families.mmdet2.zoo.narrowing import FACTOR
+from legacy_adapters.families.mmdet2.zoo.narrowing import FACTOR, narrowed, spelled_out
 from legacy_adapters.families.mmdet2.zoo.zoo import ZOO
 from parity.zoo import result, trying
 from parity.zoo.request import Request
@@ -59,6 +59,25 @@ def test_a_width_that_is_no_setting_is_left_alone(repo, tmp_path):
     with pytest.raises(NarrowError, match="RegNet"):
         ZOO.case(repo, "pets/regnet.py", tmp_path, narrow=True)
     assert ZOO.case(repo, "pets/regnet.py", tmp_path, narrow=False).width == 1
+
+
+def test_a_backbone_within_a_neck_is_made_narrow_as_well():
+    second = dict(type="DetectoRS_ResNet", depth=50, rfp_inplanes=256)
+    made = narrowed(spelled_out(dict(backbone=dict(type="ResNet"), neck=dict(type="RFP", rfp_backbone=second))))
+    assert made["backbone"]["base_channels"] == 16
+    assert made["neck"]["rfp_backbone"] == dict(second, rfp_inplanes=64, base_channels=16)
+
+
+@pytest.mark.parametrize(
+    ("checks", "is_exact", "told"),
+    [
+        (("forward",), True, ("D31", "D36")),
+        (("forward",), False, ("D29", "D31", "D36")),
+        (("forward", "loss"), True, ("D30", "D31", "D36")),
+    ],
+)
+def test_only_what_can_show_is_said_to_be_undone(checks, is_exact, told):
+    assert ZOO.shown(("D29", "D30", "D31", "D36"), checks, is_exact) == told
 
 
 def judged(detections: list[int]) -> Result:

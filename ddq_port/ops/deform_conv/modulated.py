@@ -1,4 +1,8 @@
-"""Deformable convolution with masks, called modulated, under the names of mmcv's C++ bindings."""
+"""Deformable convolution with masks, called modulated, under the names of mmcv's C++ bindings.
+
+The compiled kernel is told the size of its output only. It reads offsets and masks of a larger map number by number from
+where those of an image begin, as if they were of the output's size, and so does this. DyHead of MMDetection gives it such.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,9 @@ def modulated_deform_conv_forward(
         weight: [C', C / group, kernel_h, kernel_w].
         bias: [C'], not used without ``with_bias``.
         ones: not used; the compiled operator makes its own, too.
-        offset: [B, deformable_group * 2 * kernel_h * kernel_w, H', W'] as (dy, dx) of each tap, in pixels.
-        mask: [B, deformable_group * kernel_h * kernel_w, H', W'], factors of what is read.
+        offset: [B, deformable_group * 2 * kernel_h * kernel_w, H', W'] as (dy, dx) of each tap, in pixels; or of a
+            larger map.
+        mask: [B, deformable_group * kernel_h * kernel_w, H', W'], factors of what is read; or of a larger map.
         output: buffer [B, C', H', W'], overwritten.
         columns: not used.
         kernel_h: height of the kernel.
@@ -38,12 +43,13 @@ def modulated_deform_conv_forward(
         with_bias: add ``bias``.
 
     Raises:
-        ValueError: if offsets or masks have another shape.
+        ValueError: if offsets or masks have another shape that is not of a larger map.
     """
     form = Form(
         (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group
     )
     images, offsets, masks, kernel = (computable(tensor) for tensor in (input, offset, mask, weight))
+    offsets, masks = (_of_output(tensor, form, images) for tensor in (offsets, masks))
     for chosen in steps(len(images), 1):
         field = Field.of(form, images[chosen], offsets[chosen], masks[chosen])
         result = form.product(kernel, field.columns()).view(len(kernel), *field.size)  # [C', H', W']
@@ -69,8 +75,8 @@ def modulated_deform_conv_backward(
         grad_input: buffer of the shape of ``input``, overwritten; mmcv gives zeros.
         grad_weight: buffer of the shape of ``weight``, to which is added.
         grad_bias: buffer of the shape of ``bias``, to which is added; not used without ``with_bias``.
-        grad_offset: buffer of the shape of ``offset``, overwritten.
-        grad_mask: buffer of the shape of ``mask``, overwritten.
+        grad_offset: buffer of the shape of ``offset``, overwritten; what was not read keeps its zeros.
+        grad_mask: buffer of the shape of ``mask``, as ``grad_offset``.
         grad_output: [B, C', H', W'].
 
     Raises:
@@ -80,13 +86,16 @@ def modulated_deform_conv_backward(
         (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group
     )
     images, offsets, masks, kernel = (computable(tensor) for tensor in (input, offset, mask, weight))
+    offsets, masks = (_of_output(tensor, form, images) for tensor in (offsets, masks))
     gradient, weight_total, bias_total = (computable(part) for part in (grad_output, grad_weight, grad_bias))
     weight_total, bias_total = weight_total.clone(), bias_total.clone()
     for chosen in steps(len(images), 1):
         field = Field.of(form, images[chosen], offsets[chosen], masks[chosen])
         rows = field.rows_of(form.transposed_product(kernel, gradient[chosen]))  # [R, Ci]
         by_offset, by_mask = field.offset_gradient(rows)
-        grad_offset[chosen], grad_mask[chosen] = by_offset.to(grad_offset.dtype), by_mask.to(grad_mask.dtype)
+        for buffer, made in ((grad_offset[chosen], by_offset), (grad_mask[chosen], by_mask)):
+            numbers = made.to(buffer.dtype).flatten(1)  # [1, deformable_group * (2 *) taps * H' * W']
+            buffer.view(1, -1)[:, : numbers.shape[1]] = numbers
         grad_input[chosen] = field.image_gradient(rows).to(grad_input.dtype)
         form.add_weight_gradient(weight_total, gradient[chosen], field.columns(), 1.0)
         if with_bias:
@@ -94,3 +103,11 @@ def modulated_deform_conv_backward(
     grad_weight.copy_(weight_total)
     if with_bias:
         grad_bias.copy_(bias_total)
+
+
+def _of_output(tensor: Tensor, form: Form, images: Tensor) -> Tensor:
+    """Return offsets or masks as the kernel reads them, [B, planes, H', W']; what is not of a larger map stays as it is."""
+    size = form.output_size((images.shape[2], images.shape[3]))
+    numbers = tensor.flatten(1)  # [B, planes * H * W]
+    needed = tensor.shape[1] * size[0] * size[1]
+    return numbers[:, :needed].reshape(len(tensor), -1, *size) if numbers.shape[1] > needed else tensor

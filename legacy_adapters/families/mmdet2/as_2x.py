@@ -1,10 +1,12 @@
 """MMDetection 3.x with what it computes otherwise than 2.x undone, to show that nothing else differs.
 
-Give this file to ``--new-adapter``. Each change undoes a deviation of ``docs/deviations.md``, whose number it names.
+Give this file to ``--new-adapter``. Each change undoes a deviation of ``docs/deviations.md``, whose number it names. The
+trace tells which were undone, as ``undone`` in its provenance: those that the model at hand has.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,40 +21,47 @@ from legacy_adapters.families.mmdet2.new import MMDet3Detector
 class As2xDetector(MMDet3Detector):
     """Build any detector of a config and let it compute as 2.x does."""
 
+    _undone: tuple[str, ...] = ()
+
     def build(self, options: Mapping[str, Any], device: str) -> torch.nn.Module:
         """Build the detector of the config."""
         model = super().build(options, device)
         _divide_by_scale_factors()
         losses_of_no_positives()
-        _all_pairs_to_the_nms()
-        _masks_of_all_stages()
-        for module in model.modules():
-            _keep_boxes_without_area(module)
-            _has_class_loss(module)
-            _rescale_proposals_after_nms(module)
-            if getattr(module, "with_bbox", False) and getattr(module, "with_mask", False) and hasattr(module, "predict_mask"):
-                _rescale_before_nms(module)
-            for assigner in _matching_assigners(module):
-                assigner.match_costs = [_cost_of_shares(cost) for cost in assigner.match_costs]
+        of_modules = {
+            number for module in model.modules() for number, undo in _OF_MODULES.items() if undo(module)
+        }
+        self._undone = tuple(sorted({"D29", "D30"} | of_modules))
         return model
 
+    def provenance(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Tell which code ran, and which deviations were undone in it."""
+        return dict(super().provenance(options), undone=self._undone)
 
-def _keep_boxes_without_area(module: torch.nn.Module) -> None:
-    """D28: no dense head drops boxes without width or height; a head of proposals does in 2.x, too."""
-    from mmdet.models.dense_heads import RPNHead
+
+def _keep_boxes_without_area(module: torch.nn.Module) -> bool:
+    """D28: no dense head drops boxes without width or height; heads of proposals do in 2.x, too."""
+    from mmdet.models.dense_heads import CascadeRPNHead, GARPNHead, RPNHead
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 
     config = getattr(module, "test_cfg", None)
-    if isinstance(module, BaseDenseHead) and not isinstance(module, RPNHead) and config and "min_bbox_size" in config:
+    of_proposals = isinstance(module, (RPNHead, CascadeRPNHead, GARPNHead))
+    if not isinstance(module, BaseDenseHead) or of_proposals or not config:
+        return False
+    drops = config.get("min_bbox_size", -1) >= 0
+    if drops:
         config.min_bbox_size = -1
+    return drops
 
 
-def _has_class_loss(module: torch.nn.Module) -> None:
+def _has_class_loss(module: torch.nn.Module) -> bool:
     """D34: every dense head has a ``loss_cls`` to ask, be it None; without one inference of SSD fails."""
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 
-    if isinstance(module, BaseDenseHead) and not hasattr(module, "loss_cls"):
+    lacks = isinstance(module, BaseDenseHead) and not hasattr(module, "loss_cls")
+    if lacks:
         module.loss_cls = None
+    return lacks
 
 
 def _divide_by_scale_factors() -> None:
@@ -67,9 +76,12 @@ def _divide_by_scale_factors() -> None:
     base_dense_head.scale_boxes = bbox_head.scale_boxes = scale_boxes
 
 
-def _all_pairs_to_the_nms() -> None:
+def _all_pairs_to_the_nms(module: torch.nn.Module) -> bool:
     """D35: YOLOv3 gives every pair of a box and a class above the threshold to the NMS, in the order of the boxes."""
     from mmdet.models.dense_heads import yolo_head
+
+    if not isinstance(module, yolo_head.YOLOV3Head):
+        return False
 
     def pairs(scores: Tensor, score_thr: float, topk: int, results: Any = None) -> tuple[Tensor, Tensor, Tensor, Any]:
         above = scores > score_thr
@@ -77,33 +89,77 @@ def _all_pairs_to_the_nms() -> None:
         return scores[above], labels, boxes, results
 
     yolo_head.filter_scores_and_topk = pairs
+    return True
 
 
-def _masks_of_all_stages() -> None:
+def _masks_of_all_stages(head: torch.nn.Module) -> bool:
     """D36: at inference HTC averages the masks of all its stages; 3.x keeps those of the last one only."""
-    from mmdet.models.roi_heads.htc_roi_head import HybridTaskCascadeRoIHead as Head
+    from mmdet.models.roi_heads.htc_roi_head import HybridTaskCascadeRoIHead
 
-    of_3x = Head._mask_forward
+    if not isinstance(head, HybridTaskCascadeRoIHead) or not head.with_mask:
+        return False
+    of_3x = head._mask_forward
 
-    def forward(self: Any, *args: Any, training: bool = True, **kwargs: Any) -> dict[str, Any]:
+    def forward(*args: Any, training: bool = True, **kwargs: Any) -> dict[str, Any]:
         masks: list[Tensor] = []
 
-        def keep(head: torch.nn.Module, given: Any, made: Any) -> None:
+        def keep(stage: torch.nn.Module, given: Any, made: Any) -> None:
             masks.append(made if isinstance(made, Tensor) else made[0])
 
-        hooks = [] if training else [head.register_forward_hook(keep) for head in self.mask_head]
+        hooks = [] if training else [stage.register_forward_hook(keep) for stage in head.mask_head]
         try:
-            result = of_3x(self, *args, training=training, **kwargs)
+            result = of_3x(*args, training=training, **kwargs)
         finally:
             for hook in hooks:
                 hook.remove()
         return result if training else dict(result, mask_preds=masks)
 
-    Head._mask_forward = forward
+    head._mask_forward = forward
+    return True
 
 
-def _rescale_before_nms(head: Any) -> None:
+def _masks_of_the_last_images_queries(head: Any) -> bool:
+    """D61: QueryInst takes the masks of all images from the queries that are chosen in the last one."""
+    from mmdet.models.roi_heads import SparseRoIHead
+
+    if not isinstance(head, SparseRoIHead) or not head.with_mask:
+        return False
+    predict_mask = head.predict_mask
+
+    @functools.wraps(predict_mask)
+    def masks(x: Any, batch_img_metas: Any, results_list: Any, rescale: bool = False) -> Any:
+        for results in results_list:
+            results.topk_inds = results_list[-1].topk_inds
+        return predict_mask(x, batch_img_metas, results_list, rescale=rescale)
+
+    head.predict_mask = masks
+    return True
+
+
+def _scores_of_boxes(head: Any) -> bool:
+    """D62: the score of a mask stands beside that of its box, and does not take its place."""
+    from mmdet.models.roi_heads import MaskScoringRoIHead
+
+    if not isinstance(head, MaskScoringRoIHead):
+        return False
+    predict_mask = head.predict_mask
+
+    @functools.wraps(predict_mask)
+    def masks(x: Any, batch_img_metas: Any, results_list: Any, rescale: bool = False) -> Any:
+        scores = [results.scores for results in results_list]
+        scored = predict_mask(x, batch_img_metas, results_list, rescale=rescale)
+        for results, of_boxes in zip(scored, scores):
+            results.mask_scores, results.scores = results.scores, of_boxes
+        return scored
+
+    head.predict_mask = masks
+    return True
+
+
+def _rescale_before_nms(head: Any) -> bool:
     """D31: with masks, too, boxes have the size of the original image before the NMS; masks are pooled from resized ones."""
+    if not (getattr(head, "with_bbox", False) and getattr(head, "with_mask", False) and hasattr(head, "predict_mask")):
+        return False
     predict, predict_bbox, predict_mask, asked = head.predict, head.predict_bbox, head.predict_mask, {}
 
     def predicted(*args: Any, rescale: bool = False, **kwargs: Any) -> Any:
@@ -129,14 +185,15 @@ def _rescale_before_nms(head: Any) -> None:
         return pasted
 
     head.predict, head.predict_bbox, head.predict_mask = predicted, boxes, masks
+    return True
 
 
-def _rescale_proposals_after_nms(module: torch.nn.Module) -> None:
+def _rescale_proposals_after_nms(module: torch.nn.Module) -> bool:
     """D60: proposals that are a detector's results have the size of the original image behind the NMS only."""
     from mmdet.models.detectors import RPN
 
     if not isinstance(module, RPN):
-        return
+        return False
     predict = module.bbox_head.predict
 
     def predicted(features: Any, samples: Any, rescale: bool = False) -> Any:
@@ -147,12 +204,16 @@ def _rescale_proposals_after_nms(module: torch.nn.Module) -> None:
         return found
 
     module.bbox_head.predict = predicted
+    return True
 
 
-def _matching_assigners(module: torch.nn.Module) -> list[Any]:
-    """Return the assigners of a head of stages that match queries to objects."""
-    found = getattr(module, "bbox_assigner", None)
-    return [one for one in found if hasattr(one, "match_costs")] if isinstance(found, list) else []
+def _match_shares_of_the_image(module: torch.nn.Module) -> bool:
+    """D32: heads of stages that match queries to objects do so by boxes that are shares of the image."""
+    held = getattr(module, "bbox_assigner", None)
+    assigners = [one for one in held if hasattr(one, "match_costs")] if isinstance(held, list) else []
+    for assigner in assigners:
+        assigner.match_costs = [_cost_of_shares(cost) for cost in assigner.match_costs]
+    return bool(assigners)
 
 
 def _cost_of_shares(cost: Any) -> Callable[..., Tensor]:
@@ -173,6 +234,21 @@ def _cost_of_shares(cost: Any) -> Callable[..., Tensor]:
         return torch.cdist(bbox_cxcywh_to_xyxy(shares), objects / factor, p=1) * cost.weight
 
     return costs if isinstance(cost, (BBoxL1Cost, IoUCost)) else cost
+
+
+#: What undoes a deviation in a module that has it, and tells whether it has. What changes the masks of a head comes before
+#: what hands resized boxes to that.
+_OF_MODULES: Mapping[str, Callable[[Any], bool]] = {
+    "D28": _keep_boxes_without_area,
+    "D32": _match_shares_of_the_image,
+    "D34": _has_class_loss,
+    "D35": _all_pairs_to_the_nms,
+    "D36": _masks_of_all_stages,
+    "D60": _rescale_proposals_after_nms,
+    "D61": _masks_of_the_last_images_queries,
+    "D62": _scores_of_boxes,
+    "D31": _rescale_before_nms,
+}
 
 
 ADAPTER = As2xDetector()

@@ -10,14 +10,17 @@ from legacy_adapters.ground.packages import MMDET
 
 from . import model_configs, rules_detr
 from .aliases import ALIASES
-from .exclusions import EXCLUSIONS
+from .exclusions import exclusions
 from .forms import forms
 from .hints import hints
 from .rules import former, rules
-from .seeding import DENSE_SOFTMAX, SEEDING, WITHIN_IMAGES
+from .seeding import DENSE_SOFTMAX, EXPONENTS, FEW, OF_STAGES, SEEDING, WITHIN_IMAGES
 
-#: Detectors whose weights are drawn otherwise than those of the others.
-_SEEDINGS = dict(QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX)
+#: Detectors, and dense heads, whose weights are drawn otherwise than those of the others.
+_SEEDINGS = dict(
+    QueryInst=WITHIN_IMAGES, YOLACT=DENSE_SOFTMAX, SSDHead=DENSE_SOFTMAX, PISASSDHead=DENSE_SOFTMAX, CascadeRCNN=OF_STAGES,
+    YOLOV3=EXPONENTS, PointRend=FEW,
+)
 
 
 def configured(legacy: str, new: str) -> Variant:
@@ -26,7 +29,9 @@ def configured(legacy: str, new: str) -> Variant:
     Raises:
         FamilyError: if there is no such config of the new side, or it is none of 3.x.
     """
-    seeding = _SEEDINGS.get(str(model_configs.read(new).get("type"))) if new else None
+    model = model_configs.read(new) if new else {}
+    kinds = [str(part.get("type")) for part in (model, model.get("bbox_head") or {})]
+    seeding = next((_SEEDINGS[kind] for kind in kinds if kind in _SEEDINGS), None)
     title = " -> ".join(Path(config).stem for config in (legacy, new) if config)
     return Variant(title, legacy=dict(config=legacy), new=dict(config=new), title=title, seeding=seeding)
 
@@ -96,7 +101,7 @@ FAMILY = Family(
     forms=forms,
     paddings=rules_detr.PADDINGS,
     hints=hints,
-    exclusions=(*EXCLUSIONS, *rules_detr.EXCLUSIONS),
+    exclusions=exclusions,
     batch_divisor=32,
     configured=configured,
     configs=configs,

@@ -34,7 +34,8 @@ _OF_MASKS = (
         for stack in (rules_moved.ENCODER, rules_moved.DECODER)
         for part in ("attn", "value_proj", "sampling_offsets", "attention_weights", "output_proj")
     ),
-    *(Form(f"{rules_moved.ENCODER}*", slot=f"*{slot}*") for slot in ("valid_ratios", "reference_points")),
+    # 2.x has this slip of the pen
+    *(Form(f"{rules_moved.ENCODER}*", slot=f"*{slot}*") for slot in ("valid_radios", "reference_points")),
     Form(f"{rules_moved.ENCODER}*", permute=_TURNED),
     Form(rules_moved.DECODER, kind="module_out", permute=_STACKED_AND_TURNED),
     Form(f"{rules_moved.DECODER}*", permute=_TURNED),

@@ -35,16 +35,29 @@ _STAGES = Hint(
     f"Pass {_UNDO} to see whether anything else differs.",
     name="result", kind="tap", slot="masks",
 )  # fmt: skip
+_QUERIES = Hint(
+    "QueryInst of 2.x takes the masks of all images of a batch from the queries chosen in the last one, 3.x from each image's "
+    f"own (D61 of docs/deviations.md). Pass {_UNDO}, or compare one image with --size HxW, to see whether anything else differs.",
+    name="result", kind="tap", slot="masks",
+)  # fmt: skip
+_MASK_SCORES = Hint(
+    "Mask Scoring R-CNN of 3.x gives boxes the score of their mask, 2.x keeps both (D62 of docs/deviations.md). "
+    f"Pass {_UNDO} to see whether anything else differs.",
+    name="result", kind="tap", slot="scores",
+)  # fmt: skip
 _SSD = Hint(
     "That is an error of mmdet 3.3.0 itself: its base class of dense heads asks for loss_cls, which SSDHead does not have "
     f"(models/dense_heads/base_dense_head.py:376). Pass {_UNDO}, or give your head a loss_cls of None.",
     error="*SSD*Head*no attribute 'loss_cls'*",
 )  # fmt: skip
+_OF_TYPES = dict(
+    YOLOV3=_PAIRS, HybridTaskCascade=_STAGES, RPN=_PROPOSALS, QueryInst=_QUERIES, MaskScoringRCNN=_MASK_SCORES
+)
 
 
 def hints(variant: Variant) -> tuple[Hint, ...]:
     """Return what is known of a model by its config of 3.x."""
     model = of_new(variant)
     of_masks = (_MASKS,) if "mask_head" in (model.get("roi_head") or {}) else ()
-    of_type = dict(YOLOV3=_PAIRS, HybridTaskCascade=_STAGES, RPN=_PROPOSALS).get(str(model.get("type")))
+    of_type = _OF_TYPES.get(str(model.get("type")))
     return (*filter(None, [of_type]), *_NO_AREA, *of_masks, _SSD)

@@ -50,6 +50,12 @@ class MMDet3Detector(mmdet3.MMDet3Adapter):
         """Run inference; return what 2.x does: class by class."""
         return [_by_class(found) for found in super().predict(model, batch)]
 
+    def predictor(self, model: torch.nn.Module) -> str | None:
+        """Name the head, unless it gives proposals: these have no classes, and 2.x calls that head otherwise."""
+        from mmdet.models.detectors import RPN
+
+        return None if isinstance(model, RPN) else super().predictor(model)
+
     def variants(self, model: Any) -> dict[str, Callable[[Batch], list[Any]]]:
         """Return inference with boxes of the resized images."""
         unscaled = super().variants(model)[UNSCALED]
@@ -100,9 +106,15 @@ def _own_classes(dataset: str) -> Any:
 
 
 def _by_class(detected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the detections of an image into the order of 2.x: by class, within one as the head gives them."""
+    """Put the detections of an image into the order of 2.x: by class, within one as the head gives them.
+
+    Masks of no detection have no size, for 2.x gives a list of masks.
+    """
     order = detected["labels"].argsort(stable=True)
-    return {name: value[order] for name, value in detected.items()}
+    ordered = {name: value[order] for name, value in detected.items()}
+    if "masks" in ordered and not len(order):
+        ordered["masks"] = torch.zeros(0, 0, 0, dtype=torch.bool, device=order.device)
+    return ordered
 
 
 ADAPTER = MMDet3Detector()

@@ -80,14 +80,14 @@ ALIASES = (
     Alias(f"{TRANSFORMER}.*.layers.*.ffns.0.activate", "*.layers.*.ffn.layers.0.1"),
 )
 _IN_THE_HEAD = "the transformer is within the head in 2.x, and the detector's in 3.x, whose head is given hidden states"
-_METAS = "a head gets it with the data samples in 3.x"
+METAS = "a head gets it with the data samples in 3.x"
 _NO_MASK = "a mask that masks nothing is left out by 3.x"
 EXCLUSIONS = (
     Exclusion(LEGACY, "*", "bbox_head", "feats.*", _IN_THE_HEAD),
     Exclusion(LEGACY, "*", "bbox_head", "mlvl_feats.*", _IN_THE_HEAD),
     Exclusion(NEW, "*", "bbox_head", "hidden_states", _IN_THE_HEAD),
     Exclusion(NEW, "*", "bbox_head", "references.*", _IN_THE_HEAD),
-    Exclusion(LEGACY, "module_in", "bbox_head", "img_metas.*.scale_factor", _METAS),
+    Exclusion(LEGACY, "module_in", "bbox_head", "img_metas.*.scale_factor", METAS),
     # what the transformer gives as one module, less what is computed with and compared behind it
     Exclusion(LEGACY, "*", TRANSFORMER, "1", "the memory as an image, which nothing uses"),
     Exclusion(LEGACY, "*", TRANSFORMER, "4", "boxes of proposals before their sigmoid; a loss is computed with them"),

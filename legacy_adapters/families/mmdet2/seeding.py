@@ -38,5 +38,13 @@ SEEDING = Seeding(
 )
 #: Of QueryInst: its boxes are not clipped, and 2.x cannot paste the mask of one that lies outside of its image.
 WITHIN_IMAGES = replace(SEEDING, gains={"roi_head.bbox_head.*.fc_reg.weight": 0.1, **SEEDING.gains})
-#: Of YOLACT, whose dense head has a softmax over many classes, of which some must have a score to be detected.
-DENSE_SOFTMAX = replace(SEEDING, gains={"bbox_head.conv_cls.weight": 5.0, **SEEDING.gains})
+#: Of YOLACT and SSD, whose dense heads have a softmax over many classes, of which some must have a score to be detected.
+DENSE_SOFTMAX = replace(
+    SEEDING, gains={**dict.fromkeys(("bbox_head.conv_cls.weight", "bbox_head.cls_convs.*.weight"), 5.0), **SEEDING.gains}
+)
+#: Of cascades, which average the logits of their stages.
+OF_STAGES = replace(SEEDING, gains={"roi_head.bbox_head.*.fc_cls.weight": 9.0, **SEEDING.gains})
+#: Of YOLOv3, whose boxes are as large as the exponential of what its last layer gives.
+EXPONENTS = replace(SEEDING, gains={"bbox_head.convs_pred.*.weight": 0.3, **SEEDING.gains})
+#: Of PointRend, which takes as long as it has detections: fewer of them.
+FEW = replace(SEEDING, gains={"roi_head.bbox_head.fc_cls.weight": 3.0, **SEEDING.gains})

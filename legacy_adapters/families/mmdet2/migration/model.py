@@ -38,7 +38,7 @@ def model(draft: Draft, old: Mapping[str, Any]) -> dict[str, Any]:
     for part, name in (("train_cfg", "rpn_proposal"), ("test_cfg", "rpn")):
         settings = (new.get(part) or {}).get(name) if isinstance(new.get(part), dict) else None
         if isinstance(settings, dict):
-            _proposals_of_first_versions(draft, settings, f"model.{part}.{name}")
+            _proposals_of_first_versions(draft, settings, f"model.{part}.{name}", _by_level(new))
     new = _walk(draft, new, "model")
     draft.config["model"] = new
     return new
@@ -81,7 +81,12 @@ def _sampler_without_effect(draft: Draft, new: dict[str, Any]) -> None:
             settings["sampler"] = dict(type="PseudoSampler")
 
 
-def _proposals_of_first_versions(draft: Draft, settings: dict[str, Any], path: str) -> None:
+def _by_level(new: Mapping[str, Any]) -> bool:
+    """Tell whether the head of proposals calls the NMS for each level by itself, on both sides, and reads how many it keeps."""
+    return (new.get("rpn_head") or {}).get("type") == "GARPNHead"
+
+
+def _proposals_of_first_versions(draft: Draft, settings: dict[str, Any], path: str, by_level: bool) -> None:
     """Say the NMS of proposals as later versions of 2.x do."""
     if "nms_thr" in settings:
         threshold = settings.pop("nms_thr")
@@ -91,7 +96,7 @@ def _proposals_of_first_versions(draft: Draft, settings: dict[str, Any], path: s
         count = settings.pop("max_num")
         settings.setdefault("max_per_img", count)
         draft.came(f"{path}.max_per_img", f"{path}.max_num")
-    for name in ("nms_post", "nms_across_levels"):
+    for name in () if by_level else ("nms_post", "nms_across_levels"):
         if settings.pop(name, False) is True:
             draft.remark(f"{path}.{name}", True, "2.28.2 and 3.x have no NMS over all levels in this place")
 
@@ -180,6 +185,8 @@ def _yolact(draft: Draft, part: dict[str, Any], path: str) -> dict[str, Any]:
         part["mask_head"]["loss_segm"] = segments["loss_segm"]
         draft.came(f"{path}.mask_head.loss_segm", f"{path}.segm_head.loss_segm")
     part["mask_head"]["with_seg_branch"] = segments is not None
+    if isinstance(part.get("test_cfg"), dict):  # numbers in the code of 2.x
+        part["test_cfg"].update(mask_thr=0.5, mask_thr_binary=0.5)
     return part
 
 

@@ -10,7 +10,7 @@ from converters.configs.zoo import NarrowError
 #: All widths are divided by this.
 FACTOR = 4
 #: Beside what ends in `channels` or `channel`: names of widths.
-_NAMES = ("embed_dims", "num_feats", "num_deconv_filters")
+_NAMES = ("embed_dims", "num_feats", "num_deconv_filters", "rfp_inplanes")
 #: What is narrow already stays, as do the three colours of an image.
 _LEAST = 16
 #: Backbones whose width is one number -> its name and its default.
@@ -39,22 +39,21 @@ def spelled_out(model: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         NarrowError: if the width of its backbone is no setting.
     """
-    backbone = dict(model.get("backbone") or {})
-    kind = str(backbone.get("type"))
-    if kind in _WIDTHS:
-        name, default = _WIDTHS[kind]
-        backbone.setdefault(name, default)
-    elif kind not in _BY_STAGES:
+    kind = str((model.get("backbone") or {}).get("type"))
+    if kind not in _WIDTHS and kind not in _BY_STAGES:
         raise NarrowError(f"`{kind}` has no setting of its width")
-    return {name: _with_ffn(part) for name, part in dict(model, backbone=backbone).items()}
+    return _with_defaults(model)
 
 
-def _with_ffn(value: Any) -> Any:
+def _with_defaults(value: Any) -> Any:
+    """Return a part of a model in which backbones, also those within a neck, and layers say how wide they are."""
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_with_ffn, value))
+        return type(value)(map(_with_defaults, value))
     if not isinstance(value, Mapping):
         return value
-    new = {name: _with_ffn(item) for name, item in value.items()}
+    new = {name: _with_defaults(item) for name, item in value.items()}
+    if str(new.get("type")) in _WIDTHS:
+        new.setdefault(*_WIDTHS[str(new["type"])])
     if "attn_cfgs" in new and "ffn_cfgs" not in new:
         # what stands beside it still decides, as it does over the default
         new["ffn_cfgs"] = dict(_FFN)

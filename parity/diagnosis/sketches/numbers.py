@@ -14,19 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..traces.kinds import Kind
-from .changes import affine_words, rounded
-from .functions import ACTIVATIONS
-from .kinds import Diagnosis, DiagnosisKind
-from .layers import sides_of
-from .measuring import FAR, numbers, off, said
-from .precision import ROUNDINGS, grid_words
-from .records import distance_of, said_of
-from .scene import Scene
-from .sums import laid_out, name_of, plainest
+from ...traces.kinds import Kind
+from ..changes import affine_words, rounded
+from ..functions import ACTIVATIONS
+from ..kinds import Diagnosis, DiagnosisKind
+from ..layers import sides_of
+from ..measuring import FAR, FLOOR, numbers, off, said
+from ..precision import ROUNDINGS, before_sigmoid, grid_words, rounded_before_sigmoid
+from ..records import distance_of, said_of
+from ..scene import Scene
+from ..sums import laid_out, name_of, plainest
 
-#: In float64 what is left of a difference that is undone is far below what float32 could leave.
-_FLOOR = 1e-8
 _MOST_ELEMENTS = 1 << 22
 _MOST_ROLLS = 16
 _SIMPLE, _ONE_NUMBER, _SUM, _RECORD = 10, 20, 6, 8
@@ -44,6 +42,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         return
     if new.numel() < 8 or len(torch.unique(new)) < 8:
         return
+    yield from _forms(scene, new)
     yield from _numbers(scene, new)
     yield from _orders(scene, new)
     yield from _records(scene, new)
@@ -53,8 +52,26 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
         yield from _activations(scene, new)
 
 
+def _is_own_run(scene: Scene) -> bool:
+    """Tell whether what is at hand is of the new side's own run, not of the one in float64."""
+    return scene.target.floor >= FLOOR
+
+
 def _explains(scene: Scene, residual: float) -> bool:
-    return residual <= _FLOOR and residual * FAR <= scene.gap
+    return residual <= scene.target.floor and residual * FAR <= scene.gap
+
+
+def _forms(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
+    """Try that the same numbers, but for rounding, come in another type or shape."""
+    one, two = scene.comparison.pair.legacy, scene.record
+    if not _is_own_run(scene) or scene.target.off(new) > scene.target.floor:
+        return
+    if one.dtype != two.dtype:
+        text = f"the legacy side's numbers, but for rounding, as {two.dtype} in place of {one.dtype}"
+        yield scene.diagnosis(DiagnosisKind.TYPE, text, scene.target.off(new), 1)
+    elif one.shape != two.shape:
+        text = f"the legacy side's numbers, but for rounding, in the shape {list(two.shape)} in place of {list(one.shape)}"
+        yield scene.diagnosis(DiagnosisKind.SHAPE, text, scene.target.off(new), 1)
 
 
 def _numbers(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
@@ -93,10 +110,33 @@ def _orders(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         for axes in combinations(long, count):
             where = f"in reverse order along axes {' and '.join(map(str, axes))}"
             yield from _order(scene, new.flip(axes), DiagnosisKind.PERMUTATION, where)
+    yield from _of_maps(scene, new)
     for order in permutations(range(new.dim())) if 2 <= new.dim() <= 4 else ():
         back = new.permute(order)
         if order != tuple(range(new.dim())) and tuple(back.shape) == scene.comparison.pair.legacy.shape:
             yield from _order(scene, back, DiagnosisKind.TRANSPOSE, "transposed")
+
+
+def _of_maps(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
+    """Try the orders of maps whose places were laid out one after the other: maps in reverse order, columns first."""
+    by_module: dict[str, dict[str, tuple[int, ...]]] = {}
+    for part in scene.parts():
+        if part.kind == Kind.MODULE_OUT and part.new.dim() == 4:
+            by_module.setdefault(part.name, {})[part.slot] = tuple(part.new.shape[2:])
+    for name, maps in by_module.items():
+        sizes = [size for _, size in sorted(maps.items())]
+        counts = [height * width for height, width in sizes]
+        for axis in (axis for axis in range(min(2, new.dim())) if new.shape[axis] == sum(counts) and len(sizes) > 1):
+            reverse = new.split(counts[::-1], axis)[::-1]
+            text = f"permuted along axis {axis}: the {len(sizes)} maps of `{name}` in reverse order"
+            yield from _order(scene, torch.cat(reverse, axis), DiagnosisKind.PERMUTATION, text)
+            # [..., width * height, ...] -> [..., height * width, ...]
+            turned = [
+                block.unflatten(axis, (width, height)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+                for block, (height, width) in zip(new.split(counts, axis), sizes)
+            ]
+            text = f"permuted along axis {axis}: in each of the {len(sizes)} maps of `{name}` columns come first, not rows"
+            yield from _order(scene, torch.cat(turned, axis), DiagnosisKind.PERMUTATION, text)
 
 
 def _order(scene: Scene, back: Tensor, kind: DiagnosisKind, text: str) -> Iterator[Diagnosis]:
@@ -163,10 +203,21 @@ def _precision(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
         twins = rounding(theirs.float()).double()
         if is_rounded and torch.equal(twins, ours) and int((twins != theirs).sum()) >= 8:
             names.append(name)
+    one, two = scene.comparison.pair.legacy.dtype, scene.record.dtype
+    if names and _is_own_run(scene) and one != two:
+        text = f"the legacy side's numbers as {two} in place of {one}, as far as samples show"
+        yield scene.diagnosis(DiagnosisKind.TYPE, text, 0.0, 1)
+        return
     if names:
         text = f"the new side's numbers are the legacy side's rounded to {' or '.join(names)}"
         text += f"{grid_words(theirs, ours)}, as far as samples show"
         yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 5)
+        return
+    unit = 2.0**-24 if _is_own_run(scene) else 2.0**-53
+    names = rounded_before_sigmoid(theirs, ours, unit, new)
+    if names:
+        text = f"{before_sigmoid('new')} rounded to {' or '.join(names)}, as far as samples show"
+        yield scene.diagnosis(DiagnosisKind.PRECISION, text, 0.0, 6)
 
 
 def _sums(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
@@ -197,7 +248,7 @@ def _activations(scene: Scene, new: Tensor) -> Iterator[Diagnosis]:
             continue
         with np.errstate(all="ignore"):
             results = {name: function(numbers(x)) for name, function in ACTIVATIONS.items()}
-        found = plainest([name for name, result in results.items() if off(result, values) <= _FLOOR])
+        found = plainest([name for name, result in results.items() if off(result, values) <= scene.target.floor])
         gaps = {name: scene.target.off(torch.from_numpy(result)) for name, result in results.items()}
         expected = plainest([name for name, residual in gaps.items() if _explains(scene, residual)])
         if len(found) == len(expected) == 1 and found != expected:
