@@ -243,6 +243,7 @@ def inspection_lines(seen: Inspection) -> list[str]:
         ("parameters", f"{seen.parameters / 1e6:.2f} M"),
         ("dtypes", ", ".join(f"{dtype} ({count})" for dtype, count in seen.dtypes.items())),
         ("layout", _layout(seen)),
+        *([("unknown keys", _unknown_keys(seen))] if seen.unknown_keys else []),
         *([("not finite", finite.listed_counts(seen.not_finite))] if seen.not_finite else []),
         ("classes", _classes(seen)),
         *([("weights", _sets(seen))] if seen.sets[0].name != WEIGHTS else []),
@@ -269,6 +270,10 @@ def _layout(seen: Inspection) -> str:
         return "unknown"
     same = f" (same layout as {', '.join(seen.same_layout_as)})" if seen.same_layout_as else ""
     return f"{seen.detection}{same}"
+
+
+def _unknown_keys(seen: Inspection) -> str:
+    return f"{len(seen.unknown_keys)}, which no rule takes: {listed(seen.unknown_keys)}"
 
 
 def _classes(seen: Inspection) -> str:

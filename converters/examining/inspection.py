@@ -16,7 +16,7 @@ from converters.reading import averages, checkpoint
 from converters.reading.averages import AVERAGED, TRAINING, Tensors, Weights
 from converters.reading.checkpoint import Checkpoint
 from converters.rules import built, ports
-from converters.rules.detect import Detection
+from converters.rules.detect import Detection, keys_without_rule
 from converters.rules.engine import classes_of, rules_between, same_bits
 from converters.rules.layout import spec_of
 from converters.rules.ledger import DROP_DUPLICATE
@@ -59,6 +59,7 @@ class Inspection:
         detection: Family, variant and side; None where unknown.
         same_layout_as: Families that cannot be told apart from the detected one.
         classes: Every number of classes seen; one, if the checkpoint is sound.
+        unknown_keys: Keys of the state dict that no rule of the detected model takes.
         duplicates: Keys of the state dict that repeat another key.
         duplicates_differing: Those of them that do not repeat their twin in the state dict bit by bit.
         sets: The sets of weights; one, or where there are averages the averaged and the training weights.
@@ -80,6 +81,7 @@ class Inspection:
     detection: Detection | None
     same_layout_as: tuple[str, ...]
     classes: tuple[int, ...]
+    unknown_keys: tuple[str, ...]
     duplicates: tuple[str, ...]
     duplicates_differing: tuple[str, ...]
     sets: tuple[WeightSet, ...]
@@ -150,6 +152,7 @@ def inspect_checkpoint(loaded: Checkpoint, family: str | None = None, variant: s
         detection=found,
         same_layout_as=() if found is None else tuple(family.name for family in ports.same_layout(found.port.family)),
         classes=() if found is None else tuple(sorted(classes_of(loaded.state_dict, _rules(found)))),
+        unknown_keys=() if found is None else keys_without_rule(specs, found),
         duplicates=tuple(twins),
         duplicates_differing=_differing(loaded.state_dict, twins, loaded.state_dict),
         sets=_sets(held, found),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ def _best(
     best, share = max(agreements, key=lambda pair: pair[1], default=(None, 0.0))
     if _ENOUGH <= share < 1.0:  # a backbone of another size must not decide what the heads are
         near = [pair for pair in agreements if pair[1] >= _ENOUGH]
-        left = {id(pair[0]): _without_rule(specs, pair[0]) for pair in near}
+        left = {id(pair[0]): len(keys_without_rule(specs, pair[0])) for pair in near}
         best, share = min(near, key=lambda pair: (left[id(pair[0])], -pair[1]))
     forced = family is not None and variant is not None
     if best is None or share < _ENOUGH and not forced:
@@ -148,12 +148,12 @@ def _agreements(specs: Mapping[str, TensorSpec], candidates: Sequence[Port]) -> 
             yield Detection(port, side), _agreement(specs, port.layout(side))
 
 
-def _without_rule(specs: Mapping[str, TensorSpec], found: Detection) -> int:
-    """Return how many keys of the source the rules of a model do not know."""
+def keys_without_rule(keys: Iterable[str], found: Detection) -> tuple[str, ...]:
+    """Return the keys of a source that the rules of the model it was taken for do not know."""
     mapping = found.port.mapping
     if found.side == NEW:
         mapping = mapping.inverse()
-    return sum(mapping.match(mapping.current(key)) is None for key in specs)
+    return tuple(key for key in keys if mapping.match(mapping.current(key)) is None)
 
 
 def _agreement(specs: Mapping[str, TensorSpec], wanted: Layout) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from converters.errors import listed
 from ddq_port import requirements
 from legacy_adapters import registry
 from legacy_adapters.family import Family, FamilyError
@@ -84,12 +85,12 @@ def _run(
     family.check_repo(repo)
 
     def is_wanted(name: str) -> bool:
-        return not only or any(fnmatchcase(name, pattern) for pattern in only)
+        return not only or any(fnmatchcase(name, pattern.removesuffix(".py") + ".py") for pattern in only)
 
     entries = registry.called(family, "zoo").entries(repo.resolve(), is_wanted)
     chosen = [one for one in entries if only or every or one.is_pick]
     if not chosen:
-        raise FamilyError(f"No config in {repo} fits {' or '.join(only) or 'a model'}; --list --all names them.")
+        raise FamilyError(f"No config in {repo} fits {listed(only) if only else 'a model'}; --list --all names them.")
     if lists:
         click.echo("\n".join(f"{one.name}  {one.architecture}" for one in chosen))
         return 0

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from converters import api
+from converters.errors import ConversionError
+from converters.examining.inspection import inspect_file
 from converters.options import Options
 from converters.rules.detect import detect
 from converters.rules.ports import port
@@ -117,3 +119,11 @@ def test_the_heads_tell_the_model_whatever_backbone_has_the_nearest_size() -> No
     shapes |= {key: spec.shape for key, spec in large.items() if key.startswith("backbone")}
     found = detect({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
     assert (found.family, found.variant) == ("co_detr", "co_deformable_swin_t")
+
+
+def test_a_mask_branch_is_told_and_not_converted(tmp_path: Path) -> None:
+    weights = _weights("co_detr", "tiny_co_deformable") | {"roi_head.0.mask_head.conv_logits.weight": torch.ones(3, 8, 1, 1)}
+    file = _saved(weights, tmp_path / "old.pth")
+    assert inspect_file(file).unknown_keys == ("roi_head.0.mask_head.conv_logits.weight",)
+    with pytest.raises(ConversionError, match="roi_head.0.mask_head.conv_logits.weight"):
+        api.convert_file(file, tmp_path / "new.pth")
