@@ -12,6 +12,7 @@ from converters.formats import finite
 from converters.reading.averages import WEIGHTS
 from converters.rules import ledger
 from converters.rules.ledger import CHANGED, DROP, DROP_DUPLICATE, KEEP, RENAME, UNMAPPED, Account, Entry, Ledger
+from legacy_adapters.ground.words import printable
 
 if TYPE_CHECKING:
     from converters.carrying.parts import Line
@@ -273,7 +274,7 @@ def _layout(seen: Inspection) -> str:
 
 
 def _unknown_keys(seen: Inspection) -> str:
-    return f"{len(seen.unknown_keys)}, which no rule takes: {listed(seen.unknown_keys)}"
+    return f"{len(seen.unknown_keys)}, which no rule takes: {listed(map(printable, seen.unknown_keys))}"
 
 
 def _classes(seen: Inspection) -> str:

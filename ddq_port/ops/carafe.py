@@ -99,7 +99,7 @@ def _enlarged(features: Tensor, scale: int) -> Tensor:
 
 def _by_group(masks: Tensor, groups: int) -> Tensor:
     """Return weights in the same memory as [n, groups, taps, H, W]."""
-    return masks.view(len(masks), groups, -1, *masks.shape[2:])
+    return masks.view(len(masks), groups, -1, *masks.shape[2:])  # [n, groups * taps, H, W] -> [n, groups, taps, H, W]
 
 
 def _of_channels(weight: Tensor, features: Tensor) -> Tensor:

@@ -110,4 +110,6 @@ def _of_output(tensor: Tensor, form: Form, images: Tensor) -> Tensor:
     size = form.output_size((images.shape[2], images.shape[3]))
     numbers = tensor.flatten(1)  # [B, planes * H * W]
     needed = tensor.shape[1] * size[0] * size[1]
-    return numbers[:, :needed].reshape(len(tensor), -1, *size) if numbers.shape[1] > needed else tensor
+    if numbers.shape[1] <= needed:
+        return tensor
+    return numbers[:, :needed].reshape(len(tensor), -1, *size)  # [B, planes * H' * W'] -> [B, planes, H', W']
