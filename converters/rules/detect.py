@@ -106,9 +106,8 @@ def _best(
             break
     best, share = max(agreements, key=lambda pair: pair[1], default=(None, 0.0))
     if _ENOUGH <= share < 1.0:  # a backbone of another size must not decide what the heads are
-        near = [pair for pair in agreements if pair[1] >= _ENOUGH]
-        left = {id(pair[0]): len(keys_without_rule(specs, pair[0])) for pair in near}
-        best, share = min(near, key=lambda pair: (left[id(pair[0])], -pair[1]))
+        near = (pair for pair in agreements if pair[1] >= _ENOUGH)
+        best, share = min(near, key=lambda pair: (len(keys_without_rule(specs, pair[0])), -pair[1]))
     forced = family is not None and variant is not None
     if best is None or share < _ENOUGH and not forced:
         raise DetectionError(_unknown(specs, (family,) if family else ports.detectable(), variant, agreements))
