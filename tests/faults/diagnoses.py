@@ -42,7 +42,7 @@ _EXPECTED: tuple[tuple[tuple[K, ...], str], ...] = (
         output_projection_transposed kernel_transposed trace_gradient_transposed"""),
     ((K.MOVED,), "trace_gradient_shuffled trace_sorted"),
     ((K.SHIFT,), "references_one_late off_by_one_reference level_starts_shifted"),
-    ((K.REPEATED,), "valid_ratios_of_first_image memory_of_first_image"),
+    ((K.REPEATED,), "valid_ratios_of_first_image memory_of_first_image masks_of_the_first_image"),
     ((K.FACTOR,), """running_mean_moves loss_given_scaled_states box_loss_weight iou_loss_weight
         dense_box_loss_weight memory_changed_in_place init_level_embed_std init_label_embedding_std
         init_decoder_gain init_attention_bias units_if_not_rescaled not_rescaled rescaled_the_wrong_way
@@ -115,7 +115,7 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.CONSTANT,), "one_class_for_encoder class_0_without_objects"),
     ((K.DROPOUT,), "dropout_feed_forward dropout_attention drop_path_rate drop_path_per_token"),
     ((K.DETACH,), "denoising_loss_without_graph position_without_graph level_embed_detached"),
-    ((K.SHAPE,), "denoising_groups"),
+    ((K.SHAPE,), "denoising_groups mask_row_2 mask_row_last"),  # of the others, queries are asked that legacy has dropped
     ((K.OTHER_RECORD,), "not_rescaled"),  # which is what another way of inference gives
 )  # fmt: skip
 

@@ -35,8 +35,10 @@ def make_importable(repo: str, folder: str) -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UnusableInputError(
-            "Co-DETR imports {}, not found in {} or {}; run MMCV_WITH_OPS=0 pip install --no-deps --target {} "
-            "mmcv==1.7.2 {}.".format(", ".join(missing), path, sys.executable, path, _INSTALL)
+            "Co-DETR imports {}, not found in {} or {}; run pip install 'setuptools<80' wheel, then MMCV_WITH_OPS=0 "
+            "pip install --no-deps --no-build-isolation --target {} mmcv==1.7.2 {}.".format(
+                ", ".join(missing), path, sys.executable, path, _INSTALL
+            )
         )
     shims.IN_PLACE.extend(_timm())
 
