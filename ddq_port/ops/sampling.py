@@ -5,7 +5,8 @@ points are offsets of a few pixels around the centre that a query has on each le
 
 On a CPU each output is a weighted sum of rows of a table, four for each sample, which ``embedding_bag`` takes without
 making an intermediate. Queries are taken in chunks, so that indices and weights stay in the cache; the backward pass
-makes them again. Elsewhere, and where torch writes a graph of operators down, ``grid_sample`` is summed level by level.
+makes them again. Heads of few channels, whose rows are too short for that, have :mod:`ddq_port.ops.grid_sums`. Elsewhere,
+and where torch writes a graph of operators down, ``grid_sample`` is summed level by level.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .grid_sums import GridSum
+
 #: Queries of a chunk on a CPU: a few hundred kB for each of its tensors.
 _CHUNK = 512
-#: Channels of a head from which on gradients are made row by row on a CPU.
+#: Channels of a head from which on samples are taken row by row on a CPU.
 _WIDE = 32
 
 
@@ -43,10 +46,10 @@ class Centres:
 
 @dataclass(frozen=True)
 class Samples:
-    """Sample points of every query and their weights; the last axis is [heads, levels, points], flattened.
+    """Sample points of every query and their weights; the second axis is [heads, levels, points], flattened.
 
     Attributes:
-        x: offsets from the centre, [bs, num_queries, num_heads * num_levels * num_points].
+        x: offsets from the centre, [bs, num_heads * num_levels * num_points, num_queries].
         y: the same.
         weights: the same shape, what each sample counts.
         num_heads: of the attention.
@@ -77,13 +80,10 @@ def sampled_sum(
     where = (centres.x, centres.y, centres.width, centres.height)
     if padding is not None:
         value = value.masked_fill(padding[..., None], 0.0)
-    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_narrow(value, samples.num_heads):
-        return _SampledSum.apply(value, x, y, weights, where, tuple(shapes), samples.num_heads)
+    if value.device.type == "cpu" and not torch.compiler.is_compiling():
+        function = _SampledSum if value.shape[-1] >= _WIDE * samples.num_heads else GridSum
+        return function.apply(value, x, y, weights, where, tuple(shapes), samples.num_heads)
     return _by_grid_sample(value, x, y, weights, where, shapes, samples.num_heads)
-
-
-def _is_narrow(value: Tensor, heads: int) -> bool:
-    return value.requires_grad and value.shape[-1] < _WIDE * heads
 
 
 def _computable(tensor: Tensor) -> Tensor:
@@ -93,19 +93,18 @@ def _computable(tensor: Tensor) -> Tensor:
 def _by_grid_sample(
     value: Tensor, x: Tensor, y: Tensor, weights: Tensor, where: tuple, shapes: Sequence[tuple[int, int]], heads: int
 ) -> Tensor:
-    bs, queries, _ = x.shape
-    # [bs, num_queries, heads * levels * points] -> [bs, num_queries, heads, levels, points]
-    x, y, weights = (t.view(bs, queries, heads, len(shapes), -1) for t in (x, y, weights))
-    cx, cy, width, height = (None if t is None else t.to(x.dtype)[:, :, None, :, None] for t in where)
+    bs, _, queries = x.shape
+    # [bs, heads * levels * points, num_queries] -> [bs, heads, levels, points, num_queries]
+    x, y, weights = (t.view(bs, heads, len(shapes), -1, queries) for t in (x, y, weights))
+    # [bs, num_queries, levels] -> [bs, 1, levels, 1, num_queries]
+    cx, cy, width, height = (None if t is None else t.to(x.dtype).transpose(1, 2)[:, None, :, None] for t in where)
     x = cx + (x if width is None else x * width)
     y = cy + (y if height is None else y * height)
+    by_level = zip(value.split([h * w for h, w in shapes], dim=1), shapes, *(t.unbind(2) for t in (x, y, weights)))
     output: Tensor | None = None
-    for level, part in enumerate(value.split([h * w for h, w in shapes], dim=1)):
-        h, w = shapes[level]
+    for part, (h, w), of_x, of_y, weight in by_level:
         # [bs, h*w, heads*channels] -> [bs*heads, channels, h, w]
         feature = part.transpose(1, 2).reshape(bs * heads, -1, h, w)
-        # [bs, queries, heads, points] -> [bs, heads, points, queries]: queries are summed side by side
-        of_x, of_y, weight = (t[..., level, :].permute(0, 2, 3, 1) for t in (x, y, weights))
         # [bs, heads, points, queries, 2] in [-1, 1] -> [bs*heads, points, queries, 2]
         grid = torch.stack([(2 * of_x + 1) / w - 1, (2 * of_y + 1) / h - 1], -1).flatten(0, 1)
         sampled = F.grid_sample(feature, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -126,13 +125,13 @@ class _SampledSum(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(value, x, y, weights)
         ctx.rest = where, shapes, heads
-        bs, queries, _ = x.shape
+        bs, _, queries = x.shape
         corners = _Corners.of(shapes, heads, x)
         output = value.new_empty(bs, queries, value.shape[-1])
         for image in range(bs):
             rows = _rows(value[image], heads)
             for part in _chunks(queries):
-                inds, factors = corners.read(*(t[image, part] for t in (x, y, weights)), _part(where, image, part))
+                inds, factors = corners.read(*_samples((x, y, weights), image, part), _part(where, image, part))
                 # [queries of the chunk * heads, channels] -> [queries of the chunk, heads * channels]
                 output[image, part] = _bags(inds, rows, factors).view(-1, value.shape[-1])
         return output
@@ -141,7 +140,7 @@ class _SampledSum(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         value, x, y, weights = ctx.saved_tensors
         where, shapes, heads = ctx.rest
-        bs, queries, _ = x.shape
+        bs, _, queries = x.shape
         corners = _Corners.of(shapes, heads, x)
         grad_value = torch.empty_like(value)
         grads = tuple(torch.empty_like(t) for t in (x, y, weights))
@@ -149,13 +148,13 @@ class _SampledSum(torch.autograd.Function):
             rows, grad = _rows(value[image], heads), _rows(grad_output[image], heads)
             inds, factors = corners.buffers(queries)
             for part in _chunks(queries):
-                given = (*(t[image, part] for t in (x, y, weights)), _part(where, image, part))
+                given = (*_samples((x, y, weights), image, part), _part(where, image, part))
                 # every query has as many bags as it has heads
                 bags = slice(part.start * heads, part.stop * heads)
                 inds[bags], factors[bags] = corners.read(*given)
                 of_factors = _factor_gradients(inds[bags], rows, grad[bags])
                 for out, result in zip(grads, corners.gradients(*given, of_factors)):
-                    out[image, part] = result
+                    out[image, :, part] = result.t()
             # [num_tokens * heads, channels] -> [num_tokens, heads * channels]
             grad_value[image] = _row_gradients(len(rows), inds, factors, grad).view(value.shape[1:])
         return grad_value, *grads, None, None, None
@@ -167,6 +166,11 @@ def _rows(x: Tensor, heads: int) -> Tensor:
 
 def _chunks(queries: int) -> list[slice]:
     return [slice(start, min(start + _CHUNK, queries)) for start in range(0, queries, _CHUNK)]
+
+
+def _samples(numbers: tuple[Tensor, ...], image: int, part: slice) -> list[Tensor]:
+    # of each [bs, heads * levels * points, num_queries] -> [queries of the chunk, heads * levels * points]
+    return [t[image, :, part].t().contiguous() for t in numbers]
 
 
 def _part(where: tuple, image: int, part: slice) -> tuple:
@@ -235,7 +239,7 @@ class _Corners:
     @classmethod
     def of(cls, shapes: tuple[tuple[int, int], ...], heads: int, like: Tensor) -> _Corners:
         levels, sizes = len(shapes), [h * w for h, w in shapes]
-        points = like.shape[-1] // (heads * levels)
+        points = like.shape[1] // (heads * levels)
         level = torch.arange(levels).repeat_interleave(points).repeat(heads)  # [heads * levels * points]
         head = torch.arange(heads).repeat_interleave(levels * points)
 

@@ -195,12 +195,13 @@ def test_not_a_number_is_refused():
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_sums_on_a_cpu_are_those_of_grid_sample(scaled):
+@pytest.mark.parametrize("channels", [pytest.param(32, id="row_by_row"), pytest.param(5, id="narrow")])
+def test_sums_on_a_cpu_are_those_of_grid_sample(channels, scaled):
     torch.manual_seed(0)
     shapes, heads, points = ((5, 7), (3, 1), (1, 1)), 2, 3
     tokens = sum(h * w for h, w in shapes)
-    value = torch.randn(2, tokens, heads * 32, dtype=torch.float64, requires_grad=True)  # narrow heads take another way
-    size = (2, 11, heads * len(shapes) * points)
+    value = torch.randn(2, tokens, heads * channels, dtype=torch.float64, requires_grad=True)
+    size = (2, heads * len(shapes) * points, 11)
     x, y, weights = (torch.randn(size, dtype=torch.float64).mul_(3).requires_grad_() for _ in range(3))
     where = [torch.rand(2, 11, len(shapes), dtype=torch.float64) * 9 - 1 for _ in range(4)]
     centres = sampling.Centres(*where[:2], *(where[2:] if scaled else (None, None)))

@@ -20,6 +20,7 @@ _CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "LearningRateDecayOptimizerCo
 _EXACT_RESUME = "ExactResumeHook"
 HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
 _WITH_FAST_NUMERICS = "ddq_port.DDQDETR"
+_WITH_FUSED_STEP = ("Adam", "AdamW", "SGD")  # torch's, on CPU and GPU
 _ABSENT = object()  # of a setting
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
@@ -60,6 +61,7 @@ def for_training(options: TrainOptions) -> tuple[Config, list[str]]:
         cfg.optim_wrapper.update(type="ddq_port.AmpOptimWrapper", **_AMP[options.amp])
     if options.fast:
         _compute_fast(cfg, options.config)
+        _fuse_steps(cfg.optim_wrapper.get("optimizer"))
         notes.append("--fast: the preflight compares the legacy numerics, of which these are another form")
     if options.auto_scale_lr:
         _scale_lr(cfg, options.config)
@@ -214,6 +216,13 @@ def _compute_fast(cfg: Config, config: str, asked: str = "--fast") -> None:
     if kind != _WITH_FAST_NUMERICS:
         raise ConfigError(f"{asked}: the model of {config} is {kind}; only {_WITH_FAST_NUMERICS} has fast numerics.")
     cfg.model.numerics = "fast"
+
+
+def _fuse_steps(optimizer: Any) -> None:
+    """Let torch's optimizer change all parameters in one call, where its settings say nothing of that."""
+    if isinstance(optimizer, Mapping) and optimizer.get("type") in _WITH_FUSED_STEP:
+        if not {"fused", "foreach", "differentiable"} & set(optimizer):
+            optimizer.update(fused=True)
 
 
 def _scale_lr(cfg: Config, config: str) -> None:

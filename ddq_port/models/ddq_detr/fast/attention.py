@@ -17,7 +17,7 @@ _ROWS = 1024
 
 
 class FastDeformableAttention(MultiScaleDeformableAttention):
-    """mmcv's module with its parameters; one projection makes offsets and weights."""
+    """mmcv's module with its parameters; offsets and weights are made with the queries last."""
 
     def forward(
         self,
@@ -41,16 +41,17 @@ class FastDeformableAttention(MultiScaleDeformableAttention):
         Returns:
             [bs, num_queries, dim].
         """
-        offsets = self.sampling_offsets
-        # features [heads * levels * points, (x, y)] -> first every x, then every y
-        x_and_y = offsets.weight.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
-        biases = offsets.bias.view(-1, 2).t().flatten()  # [2 * heads * levels * points]
-        weight = torch.cat([x_and_y, self.attention_weights.weight])  # [3 * heads * levels * points, dim]
-        bias = torch.cat([biases, self.attention_weights.bias])  # [3 * heads * levels * points]
-        # three of [bs, num_queries, heads * levels * points]
-        x, y, logits = F.linear(query + query_pos, weight, bias).chunk(3, -1)
-        # over the samples of a head: [bs, num_queries, heads, levels * points] and back
-        counts = logits.unflatten(-1, (self.num_heads, -1)).softmax(-1).flatten(2)
+        tokens = (query + query_pos).transpose(1, 2)  # [bs, num_queries, dim] -> [bs, dim, num_queries]
+
+        def projected(weight: Tensor, bias: Tensor) -> Tensor:
+            # [n, dim], [n] -> [bs, n, num_queries]
+            return torch.baddbmm(bias[:, None], weight.expand(len(tokens), -1, -1), tokens)
+
+        offsets, logits = self.sampling_offsets, projected(self.attention_weights.weight, self.attention_weights.bias)
+        # features [heads * levels * points, (x, y)] -> every x and every y, [bs, heads * levels * points, num_queries]
+        x, y = (projected(offsets.weight[axis::2], offsets.bias[axis::2]) for axis in (0, 1))
+        # over the samples of a head: [bs, heads, levels * points, num_queries] and back
+        counts = logits.unflatten(1, (self.num_heads, -1)).softmax(2).flatten(1, 2)
         summed = sampled_sum(
             self.value_proj(value), shapes, centres, Samples(x, y, counts, self.num_heads), key_padding_mask
         )
