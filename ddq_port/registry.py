@@ -14,6 +14,7 @@ from mmdet.registry import MODELS as MMDET_MODELS  # noqa: E402
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS  # noqa: E402
 from mmengine.registry import HOOKS as MMENGINE_HOOKS  # noqa: E402
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS  # noqa: E402
+from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS  # noqa: E402
 from mmengine.registry import Registry  # noqa: E402
 
 from ddq_port import checkpoints  # noqa: E402
@@ -26,5 +27,6 @@ TASK_UTILS = Registry("task util", parent=MMDET_TASK_UTILS, scope=SCOPE, locatio
 # of mmengine's own, so that they are found from any default scope
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["ddq_port.hooks"])
 OPTIM_WRAPPERS = Registry("optim wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["ddq_port.amp"])
+OPTIMIZERS = Registry("optimizer", parent=MMENGINE_OPTIMIZERS, scope=SCOPE, locations=["ddq_port.optim"])
 
 checkpoints.register()

@@ -20,7 +20,7 @@ _CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "LearningRateDecayOptimizerCo
 _EXACT_RESUME = "ExactResumeHook"
 HOOKS = (_EXACT_RESUME, "StopOnNonFiniteLossHook")  # of ddq_port, in every training
 _WITH_FAST_NUMERICS = "ddq_port.DDQDETR"
-_WITH_FUSED_STEP = ("Adam", "AdamW", "SGD")  # torch's, on CPU and GPU
+_FUSED = {"AdamW": "ddq_port.FusedAdamW"}
 _ABSENT = object()  # of a setting
 _AMP = {
     "fp16": dict(dtype="float16", loss_scale="dynamic"),
@@ -219,10 +219,9 @@ def _compute_fast(cfg: Config, config: str, asked: str = "--fast") -> None:
 
 
 def _fuse_steps(optimizer: Any) -> None:
-    """Let torch's optimizer change all parameters in one call, where its settings say nothing of that."""
-    if isinstance(optimizer, Mapping) and optimizer.get("type") in _WITH_FUSED_STEP:
-        if not {"fused", "foreach", "differentiable"} & set(optimizer):
-            optimizer.update(fused=True)
+    """Let the optimizer take its steps in few calls, where there is one that does and the config does not say how."""
+    if isinstance(optimizer, Mapping) and not {"fused", "foreach", "capturable", "differentiable"} & set(optimizer):
+        optimizer.update(type=_FUSED.get(optimizer["type"], optimizer["type"]))
 
 
 def _scale_lr(cfg: Config, config: str) -> None:
