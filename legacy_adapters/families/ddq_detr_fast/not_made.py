@@ -13,7 +13,7 @@ from legacy_adapters.family import LEGACY, NEW, Exclusion, Variant
 _FOLDED = "the frozen normalisation is part of the convolution, whose output is made at once"
 _ENCODING = "without padding that of a row and that of a column are made, and not of each place"
 _HANDED_ON = "shapes, centres and keys are handed on in another form"
-_ONE_PROJECTION = "offsets and weights are one projection, whose samples are summed as they are taken"
+_QUERIES_LAST = "offsets and weights are projected with the queries last, and samples summed as they are taken"
 _BLOCKS = "blocks of queries that see each other, in place of a mask of all pairs"
 _ROWS = "the layers of a feed-forward network are run on a part of the rows at a time, without their containers"
 _LAST_LAYER = "inference predicts from the last layer only"
@@ -40,7 +40,7 @@ def _of_model(layers: int) -> Iterator[Exclusion]:
         layer, of_layer = part + ".layers.*", part + ".layers.?"  # as a pattern of paths, and of names
         for name in ("sampling_offsets", "attention_weights", "dropout"):
             inside = "{}.{}.{}".format(of_layer, attention, name)
-            yield from _within("{}.{}".format(layer, attention), (LEGACY,), inside, _ONE_PROJECTION)
+            yield from _within("{}.{}".format(layer, attention), (LEGACY,), inside, _QUERIES_LAST)
         yield from _within(part, (LEGACY,), part, _HANDED_ON, _GIVEN)
         yield from _within(layer, (LEGACY,), of_layer, _HANDED_ON, _GIVEN)
         yield from _within("{}.{}".format(layer, attention), (LEGACY,), "{}.{}".format(of_layer, attention), _HANDED_ON, _GIVEN)
