@@ -203,8 +203,6 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
         if attribute == "topk":
             length = int(args[0] if args else kwargs["k"])
         if forced.size(-1) < length:
-            if forced.dim() != 1:
-                return None
             forced = _completed(forced, basis(given, *args, **kwargs)["scores"])
         indices = forced[..., :length].movedim(-1, axis)
         return indices if give is None else give((given.gather(axis, indices), indices))
@@ -213,11 +211,12 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
 
 
 def _completed(forced: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """Return all indices of ``scores`` [n]: the ``forced`` ones first, the rest best first."""
-    rest = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-    rest[forced] = False
-    left = rest.nonzero().view(-1)
-    return torch.cat([forced, left[scores.detach()[left].argsort(descending=True)]])
+    """Return all indices of ``scores`` [..., n]: the ``forced`` ones [..., k] first, the rest best first."""
+    order = scores.detach().argsort(-1, descending=True)
+    taken = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, forced, True)
+    # of each list n - k are left: [..., n - k]
+    rest = order[~taken.gather(-1, order)].view(scores.shape[:-1] + (-1,))
+    return torch.cat([forced, rest], -1)
 
 
 def the_only(decision: Decision) -> Optional[torch.Tensor]:

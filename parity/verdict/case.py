@@ -27,6 +27,7 @@ from .draws import comparable, without
 from .echoes import explained
 from .handing_on import with_givers
 from .initial import drawn_alike
+from .tails import with_unused_tails
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def case_of(
     coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
+    comparisons = with_unused_tails(comparisons, legacy, new, (item.record.phase for item in coverage.unaccounted))
     case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts)
     not_finite = _not_finite(legacy, new, mapping) if case.rejected or stop is not None else ()
     return replace(case, cut_off=_cut_off(new, case.lone(LEGACY), pairing), not_finite=not_finite)

@@ -51,6 +51,11 @@ def _by_torch_sort(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
     return ordered[:number], places[:number]
 
 
+def _by_longer_topk(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    values, places = scores.topk(min(number + 3, len(scores)))
+    return values[:number], places[:number]
+
+
 def _by_argsort(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
     places = scores.argsort(descending=True)[:number]
     return scores[places], places
@@ -213,6 +218,7 @@ REWRITES = (
     Rewrite("detections_by_torch_topk", "other function for a top-k", "detections", _with_topk(lambda *args: torch.topk(*args))),
     Rewrite("detections_by_sort", "other function for a top-k", "detections", _with_topk(_by_sort)),
     Rewrite("detections_by_torch_sort", "other function for a top-k", "detections", _with_topk(_by_torch_sort)),
+    Rewrite("detections_by_longer_topk", "other function for a top-k", "detections", _with_topk(_by_longer_topk)),
     Rewrite("detections_by_argsort", "other function for a top-k", "detections", _with_topk(_by_argsort)),
     Rewrite("dense_by_argsort", "other function for a sort", "select_dense",
             _dense(lambda scores, number: scores.argsort(descending=True)[:number])),

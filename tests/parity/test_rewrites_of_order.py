@@ -110,6 +110,28 @@ class NegatedArgsort(Head):
         return (-scores).argsort()[:3]
 
 
+class OneMore(Head):
+    """Lists one more than is wanted."""
+
+    def pick(self, scores: Tensor) -> Tensor:
+        return scores.topk(4).indices[:3]
+
+
+class OfAll(Head):
+    """Ranks the queries of all images in one call."""
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        self.picks = iter(self.score(torch.stack(images)).squeeze(-1).topk(self.count).indices[:, :3])
+        return super().forward(images)
+
+    def pick(self, scores: Tensor) -> Tensor:
+        return next(self.picks)
+
+
+class OneMoreOfAll(OfAll):
+    count = 4
+
+
 class OtherImport(Head):
     def match(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         from scipy.optimize import linear_sum_assignment as solve
@@ -122,7 +144,7 @@ class SortedFirst(MatchedFirst, Argsort):
     pass
 
 
-HARMLESS = (MatchedFirst, TorchTopk, Sort, TorchSort, Argsort, NegatedArgsort, OtherImport, SortedFirst)
+HARMLESS = (MatchedFirst, TorchTopk, Sort, TorchSort, Argsort, NegatedArgsort, OneMore, OtherImport, SortedFirst)
 
 
 @pytest.mark.parametrize("make", HARMLESS)
@@ -130,6 +152,12 @@ HARMLESS = (MatchedFirst, TorchTopk, Sort, TorchSort, Argsort, NegatedArgsort, O
 def test_same_decisions_match_whatever_order_and_function(tmp_path, tolerance, make, turned):
     sides = (Model, partial(Model, make))
     verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance, taps)
+    assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
+
+
+@pytest.mark.parametrize("sides", [(OfAll, OneMoreOfAll), (OneMoreOfAll, OfAll)])
+def test_longer_lists_in_one_call_match(tmp_path, tolerance, sides):
+    verdict = verdict_on(tmp_path, *(partial(Model, make) for make in sides), tolerance, taps)
     assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
 
 
@@ -178,12 +206,19 @@ class MixedUpMatching(Head):
         return self._first[0]
 
 
+class OneMoreIsUsed(Head):
+    """Takes the fourth query for the third."""
+
+    def pick(self, scores: Tensor) -> Tensor:
+        return scores.topk(4).indices[[0, 1, 3]]
+
+
 class DearestMatching(Head):
     def match(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         return super().match(-cost)
 
 
-FAULTS = (FewerBySort, SmallestBySort, FewerByTopk, SecondFirst, MixedUp, MixedUpMatching, DearestMatching)
+FAULTS = (FewerBySort, SmallestBySort, FewerByTopk, SecondFirst, OneMoreIsUsed, MixedUp, MixedUpMatching, DearestMatching)
 
 
 @pytest.mark.parametrize("make", FAULTS)

@@ -1,0 +1,57 @@
+"""Rankings that list more than the other side's, where nothing uses the rest.
+
+``topk(4)[:3]`` takes the decision of ``topk(3)``: the longer list begins as the shorter one. Whether somebody uses the
+rest shows in what else is recorded, so such a ranking is the same if all else of its phase matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from ..comparing.compare import Comparison
+from ..decisions.kinds import rule_of
+from ..decisions.ranking import Ranking
+from ..traces.kinds import Kind
+from ..traces.trace import Recording, Trace
+
+
+def with_unused_tails(
+    comparisons: Iterable[Comparison], legacy: Recording, new: Trace, lone: Iterable[str]
+) -> tuple[Comparison, ...]:
+    """Accept rankings that differ in nothing but a rest that is not used.
+
+    Args:
+        comparisons: of all pairs.
+        legacy: the one side.
+        new: the other side.
+        lone: phases with records that have no twin and no reason for it.
+    """
+    comparisons = tuple(comparisons)
+    rejected = [one for one in comparisons if not one.accepted]
+    alike = {id(one) for one in rejected if _begins_alike(one, legacy, new)}
+    used = {*lone, *(one.pair.new.phase for one in rejected if id(one) not in alike)}
+    return tuple(
+        replace(one, identical=True, accepted=True, difference=None, finding=None, decision=None)
+        if id(one) in alike and one.pair.new.phase not in used
+        else one
+        for one in comparisons
+    )
+
+
+def _begins_alike(comparison: Comparison, legacy: Recording, new: Trace) -> bool:
+    """Tell whether the records are rankings of other lengths, of which the longer begins as the shorter."""
+    one, two = comparison.pair.legacy, comparison.pair.new
+    if one.kind != Kind.TAP or one.is_float or one.dtype != two.dtype or len(one.shape) != len(two.shape):
+        return False
+    if not one.shape or one.shape[:-1] != two.shape[:-1] or one.shape == two.shape:
+        return False
+    if not isinstance(rule_of(new.slots(two.phase, Kind.BASIS, two.name, two.call)), Ranking):
+        return False
+    length = min(one.shape[-1], two.shape[-1])
+    lists = [side.values_of(*record.key[:4]) for side, record in ((legacy, one), (new, two))]
+    if any(len(slots) != 1 for slots in lists):
+        return False
+    return torch.equal(*(next(iter(slots.values()))[..., :length] for slots in lists))
