@@ -20,6 +20,7 @@ from converters.rules.ports import port
 from ddq_port.export.detector import OneImage
 from ddq_port.export.session import Exported, Found, agreement
 from ddq_port.export.writing import Form, write
+from legacy_adapters import worker
 from parity.comparing.pairing import NEW
 from parity.sides.sides import both_layouts
 
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     size = tuple(map(int, given.size.split("x")))
     model = Runner(FAST, given.variant, "cpu", None).model
-    model.load_state_dict(both_layouts(port("ddq_detr_fast", given.variant), 0, None)[NEW])
+    worker._load_weights(model, dict(both_layouts(port("ddq_detr_fast", given.variant), 0, None)[NEW]))
     detector = OneImage(model)
     with tempfile.TemporaryDirectory() as folder:
         file = given.file or Path(folder, "detector.onnx")
