@@ -9,10 +9,11 @@ from .model_configs import of_new
 from .rules_detr import DETR, TRANSFORMER, table_of
 
 _TURNED, _STACKED_AND_TURNED = (1, 0, 2), (0, 2, 1, 3)
+_MASK = "attn_mask"  # of every head and image, or of all: [bs * num_heads, num_queries, num_keys]
 #: What has its images first on both sides, within encoder and decoder: torch's attention has them second on both, and
 #: attention that samples turns its tensors itself.
 _ALIKE = (
-    *(Form(f"{TRANSFORMER}.*", slot=f"*{slot}*") for slot in ("valid_ratios", "reference_points")),
+    *(Form(f"{TRANSFORMER}.*", slot=f"*{slot}*") for slot in ("valid_ratios", "reference_points", _MASK)),
     *(
         Form(f"{TRANSFORMER}.*.attentions.*.{part}")
         for part in ("attn", "value_proj", "sampling_offsets", "attention_weights", "output_proj")
@@ -36,6 +37,7 @@ _OF_MASKS = (
     ),
     # 2.x has this slip of the pen
     *(Form(f"{rules_moved.ENCODER}*", slot=f"*{slot}*") for slot in ("valid_radios", "reference_points")),
+    Form(f"{rules_moved.DECODER}*", slot=f"*{_MASK}*"),
     Form(f"{rules_moved.ENCODER}*", permute=_TURNED),
     Form(rules_moved.DECODER, kind="module_out", permute=_STACKED_AND_TURNED),
     Form(f"{rules_moved.DECODER}*", permute=_TURNED),
