@@ -191,8 +191,8 @@ _GAINS = {"*in_proj_weight": 4.0, "*out_proj.weight": 0.5}
 
 
 def _gain(name: str, seeding: Seeding) -> float:
-    gains = {**seeding.gains, **_GAINS}
-    return next((gain for pattern, gain in gains.items() if fnmatchcase(name, pattern)), 1.0)
+    gains = (*seeding.gains.items(), *_GAINS.items())  # a family's own come first
+    return next((gain for pattern, gain in gains if fnmatchcase(name, pattern)), 1.0)
 
 
 def _balanced(noise: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from converters.rules import layout
 from converters.rules.layout import Layout, TensorSpec
 from legacy_adapters import registry
+from legacy_adapters.family import Seeding
 from legacy_adapters.inputs import masks_of
 from parity.cli import early
 from parity.sides.prepare import seeded_batch, seeded_weights
@@ -196,6 +197,13 @@ def test_weights_do_not_depend_on_the_order_or_presence_of_other_keys(tiny, weig
     assert bits(seeded_weights(turned, 0)) == bits(weights)
     expected = {name: value for name, value in bits(weights).items() if name in some.tensors}
     assert bits(seeded_weights(some, 0)) == expected != {}
+
+
+def test_gains_of_a_family_go_before_those_of_all(tiny, weights):
+    damped = seeded_weights(tiny, 0, Seeding(gains={"*in_proj_weight": 1.0}))
+    changed = [name for name in weights if not torch.equal(weights[name], damped[name])]
+    assert changed == [name for name in weights if name.endswith("in_proj_weight")] != []
+    assert all(damped[name].std() < 0.5 * weights[name].std() for name in changed)
 
 
 def test_weights_have_the_dtypes_and_shapes_of_the_layout(tiny, weights):

@@ -32,6 +32,6 @@ FAMILY = Family(
     forms=_forms,
     class_rows=target.CLASS_ROWS,
     # queries that attend sharply to each other make five times the rounding of each layer, and full width has six
-    seeding=replace(target.SEEDING, gains={**target.SEEDING.gains, "*in_proj_weight": 0.3}),
+    seeding=replace(target.SEEDING, gains={**target.SEEDING.gains, "*in_proj_weight": 1.2}),
     layouts=target.LAYOUTS,
 )
