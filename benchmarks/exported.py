@@ -22,6 +22,7 @@ from ddq_port.export.session import Exported, Found, agreement
 from ddq_port.export.writing import Form, write
 from legacy_adapters import worker
 from parity.comparing.pairing import NEW
+from parity.sides.prepare import seeded_batch
 from parity.sides.sides import both_layouts
 
 from .names import FAST
@@ -50,7 +51,8 @@ def main() -> None:
             write(detector, file, Form(None if given.any_size else size))
             print(f"exported in {time.perf_counter() - start:.0f} s, {file.stat().st_size / 1e6:.0f} MB")
         exported = Exported(file, given.threads)
-        image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
+        # about zero mean and unit variance -> [0, 255]
+        image = (seeded_batch((size,), 0, 1).images * 50 + 110).clamp(0, 255)
         sides = {"model, fast numerics": lambda: _eager(detector, image), file.suffix: lambda: exported(image)}
         for line in compared(sides, given.rounds):
             print(line)
