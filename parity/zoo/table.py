@@ -87,6 +87,7 @@ def _rows(results: Sequence[Result]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for one in results:
         equal = f"{one.identical} of {one.records}" if one.records else ""
-        told = "; ".join(filter(None, [one.undone, one.why, "" if one.width < 1 else "whole width"])).replace("|", "/")
+        width = "whole width" if one.records and one.width == 1 else ""
+        told = "; ".join(filter(None, [one.undone, one.why, width])).replace("|", "/")
         found = " + ".join(map(str, one.detections))
         yield f"| `{one.name.removesuffix('.py')}` | {one.architecture} | {one.verdict} | {equal} | {found} | {told} |"

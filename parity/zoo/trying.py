@@ -54,7 +54,8 @@ def attempt(request: Request, folder: Path) -> Result:
         found, is_final = trial.tried(narrow, sizes)
         if is_final:
             break
-    if found.verdict == result.INCOMPARABLE and set(request.checks) < set(_ALL):
+    is_seen = sum(found.detections) >= _FEWEST
+    if found.verdict == result.INCOMPARABLE and is_seen and set(request.checks) < set(_ALL):
         # more is compared than was asked for: what has no twin is then a smaller part of all
         more = _Trial(replace(request, checks=_ALL), folder, trial.zoo).tried(found.width < 1, found.sizes)[0]
         found = more if more.verdict in (result.MATCH, result.DEVIATION) else found
