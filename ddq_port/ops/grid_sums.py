@@ -40,7 +40,7 @@ class GridSum(torch.autograd.Function):
             grid = x.new_empty(*of_x.shape, 2)  # [levels, images, heads, points, num_queries, 2]
             for axis, offsets in enumerate((of_x, of_y)):
                 torch.addcmul(centres[axis][:, images], offsets, scales[axis][:, images], out=grid[..., axis])
-            grids.append(grid.flatten(1, 2))
+            grids.append(grid.flatten(1, 2))  # [levels, images * heads, points, num_queries, 2]
             # [images * heads, channels, num_queries]
             total = value.new_zeros(len(grids[-1][0]), features.shape[1] // heads, x.shape[-1])
             for level, feature in enumerate(_levels(features[images], shapes, heads)):
@@ -72,6 +72,7 @@ class GridSum(torch.autograd.Function):
             for level, (feature, of_feature) in enumerate(both):
                 sampled = next(samples)  # [images * heads, channels, points, num_queries]
                 product = sampled * grad
+                # [images, heads, points, num_queries] -> [images * heads, points, num_queries], for both
                 torch.sum(product, 1, out=into[2][level].flatten(0, 1))
                 torch.mul(grad, of_weights[level].flatten(0, 1)[:, None], out=product)
                 # what autograd calls for grid_sample: bilinear, zeros outside, corners not aligned
@@ -96,7 +97,7 @@ def _levels(features: Tensor, shapes: Sequence[tuple[int, int]], heads: int) -> 
     """Yield of each level its part of ``features`` [n, heads * channels, num_tokens], as [n * heads, channels, h, w]."""
     by_head = features.view(len(features) * heads, -1, features.shape[-1])  # [n * heads, channels, num_tokens]
     for part, shape in zip(by_head.split([h * w for h, w in shapes], 2), shapes):
-        yield part.unflatten(2, shape)
+        yield part.unflatten(2, shape)  # [n * heads, channels, h*w] -> [n * heads, channels, h, w]
 
 
 def _by_level(samples: Tensor, heads: int, levels: int) -> Tensor:

@@ -218,7 +218,7 @@ REWRITES = (
     Rewrite("detections_by_torch_topk", "other function for a top-k", "detections", _with_topk(lambda *args: torch.topk(*args))),
     Rewrite("detections_by_sort", "other function for a top-k", "detections", _with_topk(_by_sort)),
     Rewrite("detections_by_torch_sort", "other function for a top-k", "detections", _with_topk(_by_torch_sort)),
-    Rewrite("detections_by_longer_topk", "other function for a top-k", "detections", _with_topk(_by_longer_topk)),
+    Rewrite("detections_by_longer_topk", "longer list of a top-k", "detections", _with_topk(_by_longer_topk)),
     Rewrite("detections_by_argsort", "other function for a top-k", "detections", _with_topk(_by_argsort)),
     Rewrite("dense_by_argsort", "other function for a sort", "select_dense",
             _dense(lambda scores, number: scores.argsort(descending=True)[:number])),

@@ -95,8 +95,10 @@ def test_wrong_choice_shows_on_its_own_numbers_although_those_differ_by_more(dif
     assert "score margin 0.25 on its own numbers" in decision_line(found)
 
 
-def test_other_length_of_a_ranking_is_never_explained(differing):
-    (found,) = differing(dense([0, 1, 2], [0.875, 0.75, 0.5, 0.25]), dense([0], [0.875, 0.75, 0.5, 0.25]))
+def test_other_length_of_a_ranking_is_never_explained_where_it_is_used(differing):
+    scores = [0.875, 0.75, 0.5, 0.25]
+    sides = ([*dense(ranked, scores), Rec("loss", "of_ranked", value)] for ranked, value in (([0, 1, 2], 3.0), ([0], 1.0)))
+    (found,) = differing(*sides)
     assert not found.is_explained and decision_line(found) == "train dense#0: length margin 2: no tie"
     assert witness_line(found) == "the new side lists 1, the legacy side 3"
 
