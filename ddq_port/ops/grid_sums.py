@@ -74,6 +74,7 @@ class GridSum(torch.autograd.Function):
                 product = sampled * grad
                 # [images, heads, points, num_queries] -> [images * heads, points, num_queries], for both
                 torch.sum(product, 1, out=into[2][level].flatten(0, 1))
+                # [images * heads, 1, points, num_queries]
                 torch.mul(grad, of_weights[level].flatten(0, 1)[:, None], out=product)
                 # what autograd calls for grid_sample: bilinear, zeros outside, corners not aligned
                 result, of_grid = torch.ops.aten.grid_sampler_2d_backward(
@@ -83,6 +84,7 @@ class GridSum(torch.autograd.Function):
                 of_grid = of_grid.view(*into[0][level].shape, 2)  # [images, heads, points, num_queries, 2]
                 for axis in (0, 1):
                     torch.mul(of_grid[..., axis], scales[axis][level, images], out=into[axis][level])
+        # [bs, heads * channels, num_tokens] -> [bs, num_tokens, heads * channels]
         return grad_features.transpose(1, 2), *grads, None, None, None
 
 
@@ -112,6 +114,7 @@ def _scales(where: tuple, shapes: Sequence[tuple[int, int]], like: Tensor) -> li
     """
     scales = []
     for pixel, moved in zip(_pixels(shapes, like), where[2:]):
+        # [bs, num_queries or 1, levels]
         scales.append(_of_queries(pixel.expand(len(like), 1, -1) if moved is None else moved.to(like.dtype) * pixel))
     return scales
 
