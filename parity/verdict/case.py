@@ -127,7 +127,8 @@ def case_of(
     coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
-    comparisons = with_unused_tails(comparisons, legacy, new, (item.record.phase for item in coverage.unaccounted))
+    if stop is None:  # else what uses the rest may not have come yet
+        comparisons = with_unused_tails(comparisons, legacy, new, (item.record.phase for item in coverage.unaccounted))
     case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts)
     not_finite = _not_finite(legacy, new, mapping) if case.rejected or stop is not None else ()
     return replace(case, cut_off=_cut_off(new, case.lone(LEGACY), pairing), not_finite=not_finite)
