@@ -155,15 +155,24 @@ def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
 
 def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
     """Tell whether one side ranks all scores and begins as the other does, which lists the best only."""
+    lists = rankings(legacy, new, pair)
+    if lists is None:
+        return False
+    basis = new.values_of(pair.new.phase, Kind.BASIS, pair.new.name, pair.new.call)
+    one, two = Ranking().aligned(*({"indices": ranked} for ranked in lists), basis)
+    return torch.equal(one["indices"], two["indices"])
+
+
+def rankings(legacy: Recording, new: Trace, pair: Pair) -> tuple[Tensor, Tensor] | None:
+    """Return what both sides rank, [..., k] indices each, if the records are of rankings of other lengths; else None."""
     one, two = pair.legacy, pair.new
     if one.kind != Kind.TAP or one.is_float or one.dtype != two.dtype or one.shape == two.shape:
-        return False
+        return None
     rule = rule_of(new.slots(two.phase, Kind.BASIS, two.name, two.call))
     ours, theirs = legacy.values_of(*one.key[:4]), new.values_of(*two.key[:4])
     if not isinstance(rule, Ranking) or not len(ours) == len(theirs) == 1:
-        return False  # a result, say, of boxes, scores and labels
-    aligned = rule.aligned(ours, theirs, new.values_of(two.phase, Kind.BASIS, two.name, two.call))
-    return torch.equal(*(next(iter(side.values())) for side in aligned))
+        return None  # a result, say, of boxes, scores and labels
+    return next(iter(ours.values())), next(iter(theirs.values()))
 
 
 def _is_one_number(pair: Pair, new: Trace) -> bool:

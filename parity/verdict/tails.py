@@ -11,10 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from ..comparing.compare import Comparison
-from ..decisions.kinds import rule_of
-from ..decisions.ranking import Ranking
-from ..traces.kinds import Kind
+from ..comparing.compare import Comparison, rankings
 from ..traces.trace import Recording, Trace
 
 
@@ -43,15 +40,8 @@ def with_unused_tails(
 
 def _begins_alike(comparison: Comparison, legacy: Recording, new: Trace) -> bool:
     """Tell whether the records are rankings of other lengths, of which the longer begins as the shorter."""
-    one, two = comparison.pair.legacy, comparison.pair.new
-    if one.kind != Kind.TAP or one.is_float or one.dtype != two.dtype or len(one.shape) != len(two.shape):
+    lists = rankings(legacy, new, comparison.pair)
+    if lists is None or not all(ranked.dim() for ranked in lists):
         return False
-    if not one.shape or one.shape[:-1] != two.shape[:-1] or one.shape == two.shape:
-        return False
-    if not isinstance(rule_of(new.slots(two.phase, Kind.BASIS, two.name, two.call)), Ranking):
-        return False
-    length = min(one.shape[-1], two.shape[-1])
-    lists = [side.values_of(*record.key[:4]) for side, record in ((legacy, one), (new, two))]
-    if any(len(slots) != 1 for slots in lists):
-        return False
-    return torch.equal(*(next(iter(slots.values()))[..., :length] for slots in lists))
+    length = min(ranked.shape[-1] for ranked in lists)
+    return torch.equal(*(ranked[..., :length] for ranked in lists))
