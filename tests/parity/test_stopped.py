@@ -88,6 +88,16 @@ def test_argument_that_a_stopped_side_did_not_give_is_missing(tmp_path):
     assert "without `mask`" in verdict.divergence.message
 
 
+def test_longer_ranking_before_the_stop_is_told(tmp_path):
+    def ranked(best):
+        scores = Rec("basis", "dense", [0.5, 0.75, 0.25], "scores")
+        return [Rec("module_out", "a"), scores, Rec("tap", "dense", best, "indices")]
+
+    rest = [Rec("module_out", "b"), Rec("loss", "total")]
+    verdict = two(tmp_path, [*ranked([1]), *rest], ranked([1, 0]), on_new={"stopped": STOPPED})
+    assert verdict.outcome == "MISMATCH" and "`dense`" in verdict.divergence.message
+
+
 def test_stopped_legacy_side_proves_nothing(tmp_path):
     legacy = [Rec("module_out", "a"), Rec("module_out", "b")]
     verdict = two(tmp_path, legacy, legacy, on_legacy={"stopped": STOPPED})
