@@ -93,6 +93,9 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
         if replay is not None and tap.write is not None:
             phase = recorder.phase
             decision = replay.draw(phase, name, call) if tap.random else replay.decision(phase, name, call, basis)
+            if decision and is_ranking(basis):
+                with recorder.paused():
+                    decision = as_long_as(tap.read(original(*args, **kwargs), *args, **kwargs), decision, basis)
             forced = tap.write(decision, *args, **kwargs) if decision else None
         # under replay the side still decides itself, and that is recorded: forcing must not hide a wrong decision
         skip = forced is not None and (tap.random or not watch.decide)
@@ -116,7 +119,8 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
             call = recorder.next_call(kinds.TAP, name)
             recorder.add(kinds.BASIS, name, call, basis)
             recorder.add(kinds.TAP, name, call, decision)
-            forced.append(replay.decision(recorder.phase, name, call, basis) if replay is not None else {})
+            given = replay.decision(recorder.phase, name, call, basis) if replay is not None else {}
+            forced.append(as_long_as(decision, given, basis) if given and is_ranking(basis) else given)
         if not any(forced):
             return own
         with recorder.paused():
@@ -143,6 +147,28 @@ def _moved(function: Callable, *args: Any, **kwargs: Any) -> None:
     """Let a function draw for nothing; what it would change in place stays as it is."""
     with torch.no_grad():
         function(*(arg.detach().clone() if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs)
+
+
+def is_ranking(basis: Optional[Mapping[str, Any]]) -> bool:
+    """Tell whether a decision with this basis lists the best of some scores."""
+    return basis is not None and "scores" in basis and "boxes" not in basis
+
+
+def as_long_as(own: Decision, given: Decision, basis: Mapping[str, Any]) -> Decision:
+    """Return the ranking of another run, as long as this run's own.
+
+    How many to list is the request of this side, and no near-tie: were it replayed as well, a wrong number would have
+    no effect on what follows.
+    """
+    forced, wanted, scores = the_only(given), the_only(own), basis["scores"]
+    if forced is None or wanted is None or not (forced.dim() and wanted.dim() and scores.dim()):
+        return given
+    length = wanted.shape[-1]
+    if forced.shape[-1] == length or forced.shape[:-1] != scores.shape[:-1] or not within(forced, scores.shape[-1]):
+        return given
+    if forced.shape[-1] < length:
+        forced = _completed(forced.to(scores.device), scores)
+    return {slot: forced[..., :length] for slot in given}
 
 
 def within(indices: torch.Tensor, length: int) -> bool:
@@ -198,13 +224,7 @@ def _ranking(owner: Any, attribute: str, name: str, give: Optional[Callable]) ->
         given, scores = scores, scores.movedim(axis, -1)
         if forced is None or forced.shape[:-1] != scores.shape[:-1] or not within(forced, scores.size(-1)):
             return None
-        forced = forced.to(scores.device)
-        length = scores.size(-1)
-        if attribute == "topk":
-            length = int(args[0] if args else kwargs["k"])
-        if forced.size(-1) < length:
-            forced = _completed(forced, basis(given, *args, **kwargs)["scores"])
-        indices = forced[..., :length].movedim(-1, axis)
+        indices = forced.to(scores.device).movedim(-1, axis)
         return indices if give is None else give((given.gather(axis, indices), indices))
 
     return Tap(owner, attribute, named, read, write, basis=basis)
