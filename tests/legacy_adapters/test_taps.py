@@ -99,6 +99,33 @@ def test_replayed_detections_gather_the_callers_own_scores(tmp_path):
     assert torch.equal(values, scores[[2, 0]]) and indices.tolist() == [2, 0]
 
 
+def _sorted_tap(owner):
+    """Watch a function that lists the best of some scores; what is forced is handed on as it is."""
+
+    def basis(scores, count):
+        return {"scores": scores}
+
+    def read(result, scores, count):
+        return {"keep": result}
+
+    def write(decision, scores, count):
+        return decision["keep"]
+
+    return taps.Tap(owner, "best", lambda *args: "dense", read, write, basis=basis)
+
+
+@pytest.mark.parametrize("decide", [True, False])
+@pytest.mark.parametrize(("count", "given"), [(1, [2]), (2, [2, 0]), (3, [2, 0, 1]), (4, [2, 0, 1, 3])])
+def test_replay_forces_which_are_listed_and_not_how_many(tmp_path, decide, count, given):
+    """Else a port that asks for a wrong number would go on with the right one."""
+    owner = types.SimpleNamespace(best=lambda scores, count: scores.argsort(descending=True)[:count])
+    forced = {"train/dense/0/keep": torch.tensor([2, 0])}
+    scores = torch.tensor([0.3, 0.4, 0.2, 0.1])
+    recorder = Recorder(TraceWriter(str(tmp_path / "t")))
+    with taps.installed([_sorted_tap(owner)], recorder, forced, decide), recorder.in_phase("train"):
+        assert owner.best(scores, count).tolist() == given
+
+
 def test_functions_are_put_back_also_after_an_error(tmp_path):
     rand_like, topk = torch.rand_like, torch.Tensor.topk
     with pytest.raises(ZeroDivisionError):
