@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from legacy_adapters.recording.kinds import DRAWN
 from legacy_adapters.recording.trace_writer import Record, content_digest
 
 from ..decisions.kinds import rule_of
@@ -150,7 +151,9 @@ def compare_all(
 
 def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
     """Tell whether two records hold the same, though perhaps not in the same type or length."""
-    return pair.legacy.digest == pair.new.digest or _is_one_number(pair, new) or _is_one_ranking(legacy, new, pair)
+    if pair.legacy.digest == pair.new.digest:
+        return True
+    return _is_one_number(pair, new) or _is_one_draw(pair, new) or _is_one_ranking(legacy, new, pair)
 
 
 def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
@@ -189,10 +192,24 @@ def _is_one_number(pair: Pair, new: Trace) -> bool:
     if not {one.shape, two.shape} <= {(), (1,)}:
         return False
     number = new.tensor(two).reshape(one.shape)
-    converted = number.to(TORCH_DTYPES[one.dtype])
-    return content_digest(converted) == one.digest and (
-        bool(converted.to(number.dtype) == number) or (one.is_float and two.is_float)
-    )
+    return _is_converted(one, number) or (one.is_float and two.is_float and _becomes(one, number))
+
+
+def _is_one_draw(pair: Pair, new: Trace) -> bool:
+    """Tell whether two draws are one: ``randint_like`` gives whole numbers in the type of a tensor, ``randint`` its own."""
+    one, two = pair.legacy, pair.new
+    if one.kind != Kind.TAP or one.slot != DRAWN or one.dtype == two.dtype or one.shape != two.shape:
+        return False
+    return _is_converted(one, new.tensor(two))
+
+
+def _is_converted(record: Record, tensor: Tensor) -> bool:
+    """Tell whether a tensor of another type holds exactly the values of a record."""
+    return _becomes(record, tensor) and torch.equal(tensor.to(TORCH_DTYPES[record.dtype]).to(tensor.dtype), tensor)
+
+
+def _becomes(record: Record, tensor: Tensor) -> bool:
+    return content_digest(tensor.to(TORCH_DTYPES[record.dtype])) == record.digest
 
 
 def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from legacy_adapters.recording.draws import request
 from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..decisions.kinds import rule_of
@@ -86,7 +87,17 @@ def new_keys(
         for name in {event.name for event in left}:
             of_name = [event for events in theirs.values() for event in events if event.name == name]
             _renumber(keys, [event for event in left if event.name == name], of_name)
+    _pair_requests(keys, legacy, new)
     return keys
+
+
+def _pair_requests(keys: dict[Key, Key], legacy: Iterable[Key], new: Iterable[Key]) -> None:
+    """Pair what draws ask for also where another function makes the same numbers, as ``rand`` and ``rand_like`` do."""
+    asked = {(*key[:4], request(key[4])): key for key in new if key[1] == Kind.BASIS}
+    for key in legacy:
+        if key[1] == Kind.BASIS:
+            place = keys[key]
+            keys[key] = asked.get((*place[:4], request(place[4])), place)
 
 
 def _events(

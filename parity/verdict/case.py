@@ -18,8 +18,9 @@ from ..comparing.enclosed import Enclosing, has_no_twin
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
 from ..comparing.regrouped import changed_modules, is_turned, regroupings
+from ..decisions.kinds import is_draw
 from ..sides.stopped import Stop, judged_part, until_stop, without_rest
-from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS
+from ..traces.kinds import FLOW, OF_METHODS, OF_OPTIMIZERS, Kind
 from ..traces.trace import Recording, Trace
 from .blame import NotFinite
 from .counterparts import Counterparts
@@ -71,9 +72,13 @@ class Case:
 
     @property
     def lone_options(self) -> bool:
-        """Tell whether one side alone sets something of a training."""
+        """Tell whether one side alone sets something of a training, or asks for something of a draw that both make."""
+        drawn = {of.key[:4] for c in self.comparisons for of in (c.pair.legacy, c.pair.new) if of.kind == Kind.TAP}
         return any(
-            item.record.kind in OF_OPTIMIZERS and not (item.side == LEGACY and self.counterparts.is_dropped(item.record))
+            (item.record.phase, Kind.TAP, item.record.name, item.record.call) in drawn
+            if is_draw(item.record)
+            else item.record.kind in OF_OPTIMIZERS
+            and not (item.side == LEGACY and self.counterparts.is_dropped(item.record))
             for item in self.coverage.unaccounted
         )
 

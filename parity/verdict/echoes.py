@@ -20,6 +20,7 @@ from legacy_adapters.recording.values import joined
 from ..comparing.compare import Comparison
 from ..comparing.pairing import LEGACY, NEW, Unpaired
 from ..comparing.twins import numel
+from ..decisions.kinds import is_draw
 from ..traces.kinds import FLOW, INPUTS, OF_METHODS, OF_MODULES, OF_TAPS, OUTPUTS, Kind, Turn
 from ..traces.shard import TORCH_DTYPES
 
@@ -34,6 +35,7 @@ UNUSED = "an output that the new side leaves out; all that is computed is equal 
 GROUPED = "the same tensors in another grouping; all that is computed is equal"
 REGROUPED = "of a module whose parameters the rules change; these are compared, and what is computed with its results"
 ARGUMENT = "the same tensor as another argument of the call, which the new side's module takes once"
+DRAWN = "a draw by another function; random states are equal, and all that is computed"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -62,6 +64,7 @@ def explained(
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
+    - Where all else is equal, random states included, a draw that only one side makes by a function that is watched.
     - An argument of the legacy side that is the same tensor as another one of the call, which has a twin, where the new
       side's module has no parameter of that name: as query, key and value of a self-attention.
     - What a module takes and gives whose parameters the rules change, so that it is another number of modules on the
@@ -157,7 +160,18 @@ def _harmless(
         is_output = item.side == LEGACY and item.record.kind == Kind.MODULE_OUT
         if is_proven and is_output and _call(LEGACY, item.record) in with_outputs:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
+    harmless.update(dict.fromkeys(_lone_draws(unpaired, comparisons), DRAWN))
     return harmless
+
+
+def _lone_draws(unpaired: Iterable[Unpaired], comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Key]]:
+    """Yield side and key of all records of draws that have no twin, in phases in which random states were compared."""
+    pairs = [comparison.pair for comparison in comparisons]
+    with_states = {pair.new.phase for pair in pairs if pair.new.kind == Kind.RANDOM}
+    drawn = {_call(side, of) for pair in pairs for side, of in ((LEGACY, pair.legacy), (NEW, pair.new)) if is_draw(of)}
+    for item in unpaired:
+        if is_draw(item.record) and item.record.phase in with_states and _call(item.side, item.record) not in drawn:
+            yield item.side, item.record.key
 
 
 def _regrouped(

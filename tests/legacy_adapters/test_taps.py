@@ -151,6 +151,8 @@ def test_draws_are_numbered_in_one_sequence_and_what_they_ask_for_is_recorded(tm
     lambda x: torch.topk(input=x, k=2), lambda x: torch.sort(input=x, descending=True),
     lambda x: torch.argsort(input=x, descending=True), lambda x: torch.rand_like(input=x),
     lambda x: torch.rand(size=(3,)), lambda x: torch.randint_like(x, 2, high=5), lambda x: torch.randint_like(input=x, high=5),
+    lambda x: torch.randint(low=1, high=5, size=(3,)), lambda x: torch.randint(high=5, size=(3,)),
+    lambda x: torch.randint(2, high=5, size=(3,)), lambda x: x.uniform_(to=2), lambda x: x.normal_(std=2), lambda x: x.random_(7),
 ])  # fmt: skip
 def test_arguments_may_be_given_by_name(tmp_path, call):
     records = use(tmp_path, [*taps.rankings(), *taps.random_taps()], lambda: call(torch.tensor([0.3, 0.1, 0.2])))[1]

@@ -53,11 +53,11 @@ def recorded(
     with computing_in(dtype), installed(taps(model), recorder, replay):
         model.eval()
         torch.manual_seed(0)
-        with torch.no_grad(), recorder.in_phase("predict"):
+        with torch.no_grad(), recorder.in_phase("predict", draws=True):
             recorder.add("tap", "result", 0, model(x))
         model.train()
         torch.manual_seed(0)
-        with recorder.in_phase("train"):
+        with recorder.in_phase("train", draws=True):
             terms = model(x)
             for name, value in terms.items():
                 recorder.add("loss", name, 0, value)
