@@ -429,11 +429,12 @@ def test_decision_is_accepted_if_it_is_a_tie(judged, legacy, new, note):
     assert all(note.endswith(f"error {trial.margin.allowed:.2g}") for trial in told.trials)
 
 
-def test_draw_of_another_dtype_is_no_decision_and_rejected(judged):
-    def noise(dtype):
-        return [Rec("basis", "noise", [2], "rand.shape"), Rec("tap", "noise", torch.ones(2, dtype=dtype), "draw")]
+def test_draw_of_another_dtype_is_no_decision_and_rejected_if_its_values_differ(judged):
+    def noise(values):
+        return [Rec("basis", "noise", [2], "rand.shape"), Rec("tap", "noise", torch.tensor(values), "draw")]
 
-    verdict = judged([SAME, *noise(torch.float32)], [SAME, *noise(torch.int64)])
+    assert judged([SAME, *noise([1.0, 0.0])], [SAME, *noise([1, 0])]).outcome == MATCH
+    verdict = judged([SAME, *noise([1.0, 0.5])], [SAME, *noise([1, 0])])
     assert verdict.outcome == MISMATCH and rejected(verdict) == {("tap", "noise", "draw"): "F32[2] became I64[2]"}
 
 
