@@ -227,7 +227,7 @@ def _rename(keys: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots
 
 def _slots(ours: dict[str, Record], theirs: dict[str, Record], likeness: Likeness | None) -> dict[str, str]:
     """Pair the slots of one call that have other names: equal contents first, then tensors of one form by position,
-    each content once; then, where one side has more, by how near they are.
+    each content once; then, where one side has more, by how near they are. What repeats a content goes with it.
 
     Numbers pair by name or content only: two that differ and are called otherwise need not be the same thing.
     """
@@ -246,6 +246,12 @@ def _slots(ours: dict[str, Record], theirs: dict[str, Record], likeness: Likenes
         twins.update(zip(tensors, others))
     elif likeness is not None:
         twins.update(_nearest([ours[slot] for slot in tensors], [theirs[slot] for slot in others], likeness))
+    for slot in tensors:
+        if slot in twins:
+            again = [other for other in left if other not in twins and ours[other].digest == ours[slot].digest]
+            twin = theirs[twins[slot]]
+            taken = set(twins.values())
+            twins.update(zip(again, (s for s in more if s not in taken and theirs[s].digest == twin.digest)))
     return twins
 
 

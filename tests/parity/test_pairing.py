@@ -214,3 +214,22 @@ def test_arguments_of_other_names_and_another_number_pair_by_how_near_they_are(n
     legacy = inputs(cls_scores=1.0, bbox_preds=2.0)
     found = pair(tuple(legacy), tuple(inputs(**new)), SAME_NAMES, (), likeness)
     assert {one.legacy.slot: one.new.slot for one in found.pairs} == pairs
+
+
+@pytest.mark.parametrize(
+    ("new", "pairs"),
+    [
+        ((("a", 1.001), ("b", 2.001), ("c", 1.001)), {"main": "a", "boxes": "b", "aux": "c"}),
+        ((("a", 1.001), ("b", 2.001)), {"main": "a", "boxes": "b"}),
+        ((("a", 1.001), ("b", 2.001), ("c", 1.5)), {"main": "a", "boxes": "b"}),
+    ],
+    ids=["repeated", "once", "other"],
+)
+def test_what_repeats_a_content_goes_with_it(new, pairs):
+    """Digests alone would not tell, for on another kind of CPU both sides' differ."""
+    legacy = [record("module_out", "head", slot=slot, digest=d) for slot, d in (("main", "1"), ("boxes", "2"), ("aux", "1"))]
+    found = pair(
+        tuple(legacy), tuple(record("module_out", "head", slot=slot, digest=str(value)) for slot, value in new),
+        SAME_NAMES, (), likeness,
+    )  # fmt: skip
+    assert {one.legacy.slot: one.new.slot for one in found.pairs} == pairs
