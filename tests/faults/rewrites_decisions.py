@@ -17,7 +17,7 @@ from ddq_port.models.ddq_detr.head import DDQDETRHead
 from ddq_port.models.ddq_detr.queries import QueryLayout
 
 from .fault import Rewrite
-from .planting import Apply, around, patching, replaced
+from .planting import Apply, Change, around, patching, replaced
 
 _AUX = "bbox_head.aux_loss_for_dense"
 
@@ -214,7 +214,31 @@ def _survivors_scattered(right: Callable, boxes: Tensor, scores: Tensor, candida
     return survivors, torch.logical_or(survivors, survivors[:1])
 
 
+def _with_draws(uniform: Callable[[Tensor], Tensor], whole: Callable[[Tensor, int, int], Tensor]) -> Change:
+    """Draw the noise by other functions, which take the same numbers from the generator."""
+
+    def whole_like(like: Tensor, low: int = 0, high: int = 0, dtype: torch.dtype | None = None) -> Tensor:
+        return whole(like, low, high).to(dtype or like.dtype)
+
+    def changed(right: Callable, *args: Any, **kwargs: Any) -> Any:
+        with replaced(torch, "rand_like", uniform), replaced(torch, "randint_like", whole_like):
+            return right(*args, **kwargs)
+
+    return changed
+
+
+_BY_SIZE = _with_draws(lambda like: torch.rand(like.shape), lambda like, *bounds: torch.randint(*bounds, like.shape))
+_IN_PLACE = _with_draws(
+    lambda like: like.new_empty(like.shape).uniform_(), lambda like, *bounds: torch.empty_like(like).random_(*bounds)
+)
+
 REWRITES = (
+    Rewrite("noise_by_size", "other function for a draw", "dn_query_generator",
+            around("dn_query_generator", "generate_dn_bbox_query", _BY_SIZE)),
+    Rewrite("label_noise_by_size", "other function for a draw", "dn_query_generator",
+            around("dn_query_generator", "generate_dn_label_query", _BY_SIZE)),
+    Rewrite("noise_in_place", "other function for a draw", "dn_query_generator",
+            around("dn_query_generator", "generate_dn_bbox_query", _IN_PLACE)),
     Rewrite("detections_by_torch_topk", "other function for a top-k", "detections", _with_topk(lambda *args: torch.topk(*args))),
     Rewrite("detections_by_sort", "other function for a top-k", "detections", _with_topk(_by_sort)),
     Rewrite("detections_by_torch_sort", "other function for a top-k", "detections", _with_topk(_by_torch_sort)),

@@ -49,7 +49,7 @@ IN_INFERENCE = {
 }  # fmt: skip
 HARMLESS = (
     "attention_by_place_in_decoder", "detections_by_sort", "encoder_recomputed", "fused_attention",
-    "layer_norm_by_hand", "linear_of_mmcv", "matched_from_last_image", "relu_out_of_place",
+    "layer_norm_by_hand", "linear_of_mmcv", "matched_from_last_image", "noise_in_place", "relu_out_of_place",
     "selection_cast_by_type_name", "whole_number_in_dense_loss",
 )  # fmt: skip
 
