@@ -135,8 +135,8 @@ def cover(
         for covers in (_is_excluded, _is_accounted)
     )
     lone = [
-        *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], _with_weights(legacy)),
-        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], _with_weights(new), of_new),
+        *_lone(LEGACY, calls[LEGACY], paired[LEGACY], accounted[LEGACY], with_weights(legacy)),
+        *_lone(NEW, calls[NEW], paired[NEW], accounted[NEW], with_weights(new), of_new),
     ]
     return Coverage(
         legacy_leaf_calls=calls[LEGACY].total(),
@@ -212,14 +212,14 @@ def _calls_with(
     return Counter((phase, one_name(name)) for (phase, name, _), covered in outputs.items() if all(covered))
 
 
-def _with_weights(side: Recording) -> set[str]:
+def with_weights(side: Recording) -> set[str]:
     """Return the paths of the modules that have parameters or buffers of their own."""
     names = (name for record in side.records if record.kind == Kind.PARAM for name in own_names(record.name))
     return {name.rpartition(".")[0] for name in names}
 
 
 def _lone(
-    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, with_weights: set[str],
+    side: str, calls: Calls, paired: Mapping[tuple[str, str], int], covered: Calls, weighted: set[str],
     others: Mapping[tuple[str, str], int] | None = None,
 ) -> list[LoneCalls]:  # fmt: skip
     """Count the calls without a twin; ``others`` tells which modules the other side calls in a phase, too.
@@ -231,7 +231,7 @@ def _lone(
     for (phase, name), count in calls.items():
         missing = count - paired.get((phase, name), 0)
         left = missing - min(missing, covered[phase, name])
-        is_seen = step_of(phase) is not None and (name not in with_weights or bool((others or {}).get((phase, name))))
+        is_seen = step_of(phase) is not None and (name not in weighted or bool((others or {}).get((phase, name))))
         if left and not is_seen:
             lone_calls.append(LoneCalls(side, phase, name, left))
     return lone_calls

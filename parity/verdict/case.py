@@ -13,7 +13,7 @@ from legacy_adapters.tasks import probes
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
 from ..comparing.converted import in_new_form
-from ..comparing.coverage import Coverage, cover
+from ..comparing.coverage import Coverage, cover, with_weights
 from ..comparing.enclosed import Enclosing, has_no_twin
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.pairing import LEGACY, NEW, Exclusion, Pairing, Unpaired, pair
@@ -25,7 +25,7 @@ from ..traces.trace import Recording, Trace
 from .blame import NotFinite
 from .counterparts import Counterparts
 from .draws import comparable, without
-from .echoes import explained
+from .echoes import excusable, explained
 from .handing_on import with_givers
 from .initial import drawn_alike
 from .tails import with_unused_tails
@@ -45,6 +45,7 @@ class Case:
         cut_off: missing gradients whose tensors need none on the new side.
         not_finite: results that are not finite on the new side alone, where that says anything.
         counterparts: what the modules of one side are on the other.
+        excusable: side and key of records without a twin that would need none if all else were equal.
     """
 
     legacy: Recording
@@ -56,6 +57,7 @@ class Case:
     cut_off: Sequence[Record]
     not_finite: Sequence[NotFinite]
     counterparts: Counterparts
+    excusable: frozenset[tuple[str, Key]] = frozenset()
 
     @property
     def telling(self) -> list[Comparison]:
@@ -127,14 +129,16 @@ def case_of(
     enclosing = Enclosing.of(pairing.pairs, ours, mapping)
     confirmed = [enclosing.confirmed(_confirmed(item)) for item in pairing.unpaired]
     taken = new.coverage.get("parameters")
-    unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules, taken)
+    weights = {side: with_weights(of) for side, of in ((LEGACY, legacy), (NEW, new))}
+    unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules, taken, weights)
+    doubtful = excusable(unpaired, comparisons, pairing.keys, weights)
     compared = {pair.legacy.key for pair in pairing.pairs}
     coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
     if stop is None:  # else what uses the rest may not have come yet
         comparisons = with_unused_tails(comparisons, legacy, new, (item.record.phase for item in coverage.unaccounted))
-    case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts)
+    case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts, doubtful)
     not_finite = _not_finite(legacy, new, mapping) if case.rejected or stop is not None else ()
     return replace(case, cut_off=_cut_off(new, case.lone(LEGACY), pairing), not_finite=not_finite)
 

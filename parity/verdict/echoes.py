@@ -36,6 +36,7 @@ GROUPED = "the same tensors in another grouping; all that is computed is equal"
 REGROUPED = "of a module whose parameters the rules change; these are compared, and what is computed with its results"
 ARGUMENT = "the same tensor as another argument of the call, which the new side's module takes once"
 DRAWN = "a draw by another function; random states are equal, and all that is computed"
+DIVIDED = "a call of a module without weights on one side only; all that is computed is equal"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -49,6 +50,7 @@ def explained(
     keys: Mapping[Key, Key] | None = None,
     regrouped: Mapping[str, Collection[str]] | None = None,
     parameters: Mapping[str, Collection[str]] | None = None,
+    with_weights: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
@@ -64,6 +66,9 @@ def explained(
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
+    - Where all else is equal, all records of a call of a module without weights of its own, which makes something of
+      what it is given: code of the other side does that, as ``F.dropout`` does for ``nn.Dropout``, or calls the modules
+      inside by itself.
     - Where all else is equal, random states included, a draw that only one side makes by a function that is watched.
     - An argument of the legacy side that is the same tensor as another one of the call, which has a twin, where the new
       side's module has no parameter of that name: as query, key and value of a self-attention.
@@ -79,6 +84,7 @@ def explained(
         keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
         regrouped: by side, paths of the modules whose parameters the rules change; None if there are none.
         parameters: what the new side's modules take, by their paths, as far as it is known.
+        with_weights: by side, paths of the modules that have weights of their own; None if they are not known.
     """
     comparisons = tuple(comparisons)
     items = _taken_once(_by_content(unpaired, comparisons), comparisons, keys or {}, parameters or {})
@@ -92,7 +98,7 @@ def explained(
     if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
         return items
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == Kind.GRAD}
-    harmless = _harmless(items, comparisons, keys or {}, bool(proven))
+    harmless = _harmless(items, comparisons, keys or {}, bool(proven), with_weights)
     is_open = [not item.is_accounted and (item.side, item.record.key) not in harmless for item in items]
     if any(lone and item.record.kind not in FLOW for lone, item in zip(is_open, items)):
         return items
@@ -102,6 +108,14 @@ def explained(
         return harmless.get((item.side, item.record.key), GRADIENTS if is_gradient else "")
 
     return tuple(item if item.is_accounted else replace(item, explained=reason(item)) for item in items)
+
+
+def excusable(
+    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], keys: Mapping[Key, Key],
+    with_weights: Mapping[str, Collection[str]],
+) -> frozenset[tuple[str, Key]]:
+    """Return side and key of what would be accounted for if all else were equal; arguments as of :func:`explained`."""
+    return frozenset(_harmless(unpaired, comparisons, keys, True, with_weights))
 
 
 def _by_content(unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison]) -> tuple[Unpaired, ...]:
@@ -151,7 +165,8 @@ def _taken_once(
 
 
 def _harmless(
-    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], keys: Mapping[Key, Key], is_proven: bool
+    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], keys: Mapping[Key, Key], is_proven: bool,
+    with_weights: Mapping[str, Collection[str]] | None,
 ) -> dict[tuple[str, Key], str]:
     """Explain, by side and key, what is harmless where all else is equal; ``is_proven`` if all gradients are, too."""
     harmless = dict.fromkeys(_grouped((item for item in unpaired if item.exclusion is None), keys), GROUPED)
@@ -161,7 +176,34 @@ def _harmless(
         if is_proven and is_output and _call(LEGACY, item.record) in with_outputs:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
     harmless.update(dict.fromkeys(_lone_draws(unpaired, comparisons), DRAWN))
+    if with_weights is not None:
+        harmless.update(dict.fromkeys(_without_weights(unpaired, comparisons, with_weights), DIVIDED))
     return harmless
+
+
+def _without_weights(
+    unpaired: Iterable[Unpaired], comparisons: Iterable[Comparison], with_weights: Mapping[str, Collection[str]]
+) -> Iterator[tuple[str, Key]]:
+    """Yield side and key of all records of calls without a twin that need none, see :func:`explained`.
+
+    A call that gives back what it is given shows nothing: whether the other side leaves it out cannot be told. Not so if
+    that is what such a call before makes, as an activation before dropout in inference.
+    """
+    _, paired = _known(comparisons)
+    calls: dict[_Call, list[Record]] = defaultdict(list)
+    for item in unpaired:
+        if item.record.kind in OF_MODULES and item.exclusion is None:
+            calls[_call(item.side, item.record)].append(item.record)
+    made: set[tuple[str, str, str]] = set()
+    for call, records in calls.items():
+        side, phase, name, _ = call
+        given = {record.digest for record in records if record.kind == Kind.MODULE_IN}
+        outputs = {record.digest for record in records if record.kind == Kind.MODULE_OUT}
+        known = with_weights[side]  # of a recording without weights nothing is known
+        shows = outputs - given or any((side, phase, digest) in made for digest in outputs)
+        if known and name and name not in known and call not in paired and given and shows:
+            made.update((side, phase, digest) for digest in outputs)
+            yield from ((side, record.key) for record in records)
 
 
 def _lone_draws(unpaired: Iterable[Unpaired], comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Key]]:

@@ -245,10 +245,20 @@ def _divergence(case: Case, initial: Sequence[InitialDifference]) -> Divergence 
     if not (missing or added or case.not_finite or case.rejected):
         return None
     optimizers = tuple(side.provenance.get("optimizer", "") for side in (case.legacy, case.new))
-    return first_strayed(*case.orders, case.telling) or first_divergence(
-        case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers,
-        case.counterparts,
-    )
+
+    def first(missing: Sequence[Record]) -> Divergence | None:
+        return first_strayed(*case.orders, case.telling) or first_divergence(
+            case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers,
+            case.counterparts,
+        )
+
+    found = first(missing)
+    sure = [record for record in missing if (LEGACY, record.key) not in case.excusable]
+    if not case.rejected or len(sure) == len(missing):
+        return found
+    # what may be left out is where the sides part only if that code computes something else
+    without = first(sure)
+    return found if found and without and found.where == without.where else without
 
 
 def _differing_decisions(comparisons: Sequence[Comparison]) -> tuple[DecisionDifference, ...]:
