@@ -66,9 +66,9 @@ def explained(
     - Where all else is equal, the gradients of all parameters included, a gradient that flows over the border of a call
       on one side only: autograd goes around what is overwritten in place and is a view. Not if the tensor of the other
       side is cut off.
-    - Where all else is equal, all records of a call of a module without weights of its own, which makes something of
-      what it is given: code of the other side does that, as ``F.dropout`` does for ``nn.Dropout``, or calls the modules
-      inside by itself.
+    - Where all else is equal, the gradients of all parameters included, all records of a call of a module without weights
+      of its own, which makes something of what it is given and is used in training: code of the other side does that, as
+      ``F.dropout`` does for ``nn.Dropout``, or calls the modules inside by itself.
     - Where all else is equal, random states included, a draw that only one side makes by a function that is watched.
     - An argument of the legacy side that is the same tensor as another one of the call, which has a twin, where the new
       side's module has no parameter of that name: as query, key and value of a self-attention.
@@ -176,7 +176,7 @@ def _harmless(
         if is_proven and is_output and _call(LEGACY, item.record) in with_outputs:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
     harmless.update(dict.fromkeys(_lone_draws(unpaired, comparisons), DRAWN))
-    if with_weights is not None:
+    if is_proven and with_weights is not None:
         harmless.update(dict.fromkeys(_without_weights(unpaired, comparisons, with_weights), DIVIDED))
     return harmless
 
@@ -186,14 +186,18 @@ def _without_weights(
 ) -> Iterator[tuple[str, Key]]:
     """Yield side and key of all records of calls without a twin that need none, see :func:`explained`.
 
-    A call that gives back what it is given shows nothing: whether the other side leaves it out cannot be told. Not so if
-    that is what such a call before makes, as an activation before dropout in inference.
+    A gradient must come back to the module in training, or what it makes may lead nowhere. A call that gives back what it
+    is given shows nothing: whether the other side leaves it out cannot be told. Not so if that is what such a call before
+    makes, as an activation before dropout in inference.
     """
     _, paired = _known(comparisons)
     calls: dict[_Call, list[Record]] = defaultdict(list)
+    used = set()
     for item in unpaired:
         if item.record.kind in OF_MODULES and item.exclusion is None:
             calls[_call(item.side, item.record)].append(item.record)
+            if item.record.name and item.record.kind == Kind.OUT_GRAD and not _is_trivial(item.record):
+                used.add((item.side, item.record.name))
     made: set[tuple[str, str, str]] = set()
     for call, records in calls.items():
         side, phase, name, _ = call
@@ -201,7 +205,7 @@ def _without_weights(
         outputs = {record.digest for record in records if record.kind == Kind.MODULE_OUT}
         known = with_weights[side]  # of a recording without weights nothing is known
         shows = outputs - given or any((side, phase, digest) in made for digest in outputs)
-        if known and name and name not in known and call not in paired and given and shows:
+        if known and name not in known and (side, name) in used and call not in paired and given and shows:
             made.update((side, phase, digest) for digest in outputs)
             yield from ((side, record.key) for record in records)
 
