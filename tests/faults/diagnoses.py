@@ -101,7 +101,9 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
     ((K.OTHER_RECORD,), """boxes_of_other_image_selected loss_given_samples_in_reverse predict_given_samples_in_reverse
         third_image_has_queries_of_second proposals_not_masked sizes_of_first_batch masks_of_the_first_image
         reference_points_by_shape
-        results_largest_first memory_of_first_image images_swapped off_by_one_branch swapped_aux_branch"""),
+        results_largest_first memory_of_first_image images_swapped off_by_one_branch off_by_one_aux_branch
+        swapped_aux_branch"""),
+    ((K.SIGN,), "worst_detections"),  # ranks negated scores
     ((K.MOVED,), "window_not_shifted"),
     ((K.FACTOR,), """iou_loss_in_unit_boxes iou_loss_height_first dense_loss_in_unit_boxes dense_sizes_of_first_image
         matched_in_size_of_first_image loss_given_objects_in_units image_scaled_by_place_in_batch
@@ -112,7 +114,7 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
         convolution_remembers_last_batch"""),
     ((K.PERMUTATION,), "selection_remembers_last_image draws_used_backwards"),
     ((K.CLAMP,), "anchor_clamped sizes_of_whole_blocks dense_objects_inside_by_a_pixel clipped_by_value"),
-    ((K.CONSTANT,), "one_class_for_encoder class_0_without_objects"),
+    ((K.CONSTANT,), "one_class_for_encoder class_0_without_objects active_masks_one_early"),
     ((K.DROPOUT,), "dropout_feed_forward dropout_attention drop_path_rate drop_path_per_token"),
     ((K.DETACH,), "denoising_loss_without_graph position_without_graph level_embed_detached"),
     ((K.SHAPE,), "denoising_groups mask_row_2 mask_row_last"),  # of the others, queries are asked that legacy has dropped
