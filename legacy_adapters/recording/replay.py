@@ -105,7 +105,8 @@ class Replay:
             return self._decisions.get(place, {})
         if own not in self._decisions and not any(key[0] == phase for key in self._sketches):
             raise ReplayError(
-                "the decisions bundle holds no decision {}; it was recorded with other inputs or checks".format(
+                "the decisions bundle holds no decision {}, nor any of this phase: it was recorded with other inputs or "
+                "checks, or the other side decides by functions that are not watched".format(
                     decision_key(phase, name, call, "")
                 )
             )
