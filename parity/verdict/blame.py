@@ -19,6 +19,9 @@ OPTIMIZER, SCHEDULE, CLIPPING = "the optimizer", "the schedule", "gradient clipp
 WRAPPER = "the optimizer wrapper"
 #: Share of the trained parameters from which on what differs is none of their own.
 NEARLY_ALL = 0.9
+#: The same of gradients: an error in one loss leaves those of the other branches alone, some percent of all; one that is
+#: within what rounding explains may be among those that differ.
+ALL_GRADIENTS = 0.99
 
 
 @dataclass(frozen=True)
@@ -341,7 +344,7 @@ def _describe_step(
         equal = "settings and optimizer state" if record.kind == Kind.STATE else "and settings"
         text = f"In {step} the optimizer leaves {count} {what} otherwise, `{name}` first; gradients, {equal} are equal."
         return Divergence(OPTIMIZER, None, text.replace("gradients, and", "gradients and"), comparison)
-    if record.kind == Kind.GRAD and 1 < differing == len(alike):
+    if record.kind == Kind.GRAD and 1 < differing >= ALL_GRADIENTS * len(alike):
         text = f"In {step} {differ}, `{name}` first on the way back; losses and settings are equal."
         return Divergence(WRAPPER, None, text, comparison)
     text = {

@@ -114,10 +114,11 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
         convolution_remembers_last_batch"""),
     ((K.PERMUTATION,), "selection_remembers_last_image draws_used_backwards"),
     ((K.CLAMP,), "anchor_clamped sizes_of_whole_blocks dense_objects_inside_by_a_pixel clipped_by_value"),
-    ((K.CONSTANT,), "one_class_for_encoder class_0_without_objects active_masks_one_early"),
+    ((K.CONSTANT,), """one_class_for_encoder class_0_without_objects active_masks_one_early
+        average_forgotten"""),
     ((K.DROPOUT,), "dropout_feed_forward dropout_attention drop_path_rate drop_path_per_token"),
     ((K.DETACH,), "denoising_loss_without_graph position_without_graph level_embed_detached"),
-    ((K.SHAPE,), "denoising_groups mask_row_2 mask_row_last"),  # of the others, queries are asked that legacy has dropped
+    ((K.SHAPE,), "denoising_groups mask_row_2 mask_row_last small_objects_not_matched"),  # of the others, queries are asked that legacy has dropped
     ((K.OTHER_RECORD,), "not_rescaled"),  # which is what another way of inference gives
 )  # fmt: skip
 
