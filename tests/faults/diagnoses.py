@@ -114,12 +114,14 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
         convolution_remembers_last_batch"""),
     ((K.PERMUTATION,), "selection_remembers_last_image draws_used_backwards"),
     ((K.CLAMP,), "anchor_clamped sizes_of_whole_blocks dense_objects_inside_by_a_pixel clipped_by_value"),
-    ((K.CONSTANT,), """one_class_for_encoder class_0_without_objects active_masks_one_early
-        average_forgotten"""),
+    # masks of the first layer let all queries pass
+    ((K.CONSTANT,), """one_class_for_encoder class_0_without_objects average_forgotten active_masks_one_early
+        predict_given_masks_of_first_layer loss_given_masks_of_first_layer"""),
     ((K.DROPOUT,), "dropout_feed_forward dropout_attention drop_path_rate drop_path_per_token"),
     ((K.DETACH,), "denoising_loss_without_graph position_without_graph level_embed_detached"),
     ((K.SHAPE,), "denoising_groups mask_row_2 mask_row_last small_objects_not_matched"),  # of the others, queries are asked that legacy has dropped
-    ((K.OTHER_RECORD,), "not_rescaled"),  # which is what another way of inference gives
+    ((K.OTHER_RECORD,), "not_rescaled always_rescaled"),  # which is what another way of inference gives
+    ((K.RESIDUAL,), "activation_before_sum"),  # what is activated lacks a term
 )  # fmt: skip
 
 
