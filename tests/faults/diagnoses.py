@@ -119,7 +119,8 @@ _ALSO_TRUE: tuple[tuple[tuple[K, ...], str], ...] = (
         predict_given_masks_of_first_layer loss_given_masks_of_first_layer"""),
     ((K.DROPOUT,), "dropout_feed_forward dropout_attention drop_path_rate drop_path_per_token"),
     ((K.DETACH,), "denoising_loss_without_graph position_without_graph level_embed_detached"),
-    ((K.SHAPE,), "denoising_groups mask_row_2 mask_row_last small_objects_not_matched"),  # of the others, queries are asked that legacy has dropped
+    ((K.SHAPE,), """denoising_groups mask_row_2 mask_row_last small_objects_not_matched
+        images_without_objects_left_out"""),  # of the others, queries are asked that legacy has dropped
     ((K.OTHER_RECORD,), "not_rescaled always_rescaled"),  # which is what another way of inference gives
     ((K.RESIDUAL,), "activation_before_sum"),  # what is activated lacks a term
 )  # fmt: skip
