@@ -23,7 +23,7 @@ from ..traces.shard import TORCH_DTYPES
 from ..traces.trace import Recording, Trace, TraceError
 from .deciding import Decisions
 from .derived import Finding, judged
-from .evidence import Evidence, norms
+from .evidence import Evidence, is_of_one, norms, whole
 from .layers import Layers
 from .metrics import Metrics, measure_pieces
 from .metrics import measure as measure_numbers
@@ -228,17 +228,23 @@ def _compare_one(
         if decision is not None and decision.ruling is not None:
             ruling = decision.ruling
             return Comparison(pair, False, ruling.is_tie, Difference(float("nan"), 1.0, str(ruling)))
-    if (pair.legacy.dtype, pair.legacy.shape) != (pair.new.dtype, pair.new.shape):
+    if pair.legacy.dtype != pair.new.dtype or not _is_one_form(pair):
         note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
     if evidence is not None and layers is not None:
         return _compare_derived(pair, evidence, layers)
-    comparison = _compare(pair, legacy.stored(pair.legacy), new.stored(pair.new), tolerance)
+    comparison = _compare(pair, legacy.stored(pair.legacy), whole(new, pair.new, pair.legacy.shape), tolerance)
     if comparison.difference.metrics.same_bits:
         legacy.check(pair.legacy)
         new.check(pair.new)
         raise TraceError(f"{new.folder} is damaged: equal tensors of `{pair.new.name}` have other digests.")
     return comparison
+
+
+def _is_one_form(pair: Pair) -> bool:
+    """Tell whether two tensors have one shape, or are one float each of what is computed: [] for [1]."""
+    shapes = pair.legacy.shape, pair.new.shape
+    return shapes[0] == shapes[1] or (pair.legacy.kind in _NUMBERS and pair.legacy.is_float and is_of_one(*shapes))
 
 
 def _kind(record: object) -> str:

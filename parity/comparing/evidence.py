@@ -29,9 +29,14 @@ from .twins import Likeness
 ValuesOf = Callable[[Trace, Record], Numbers]
 
 
-def whole(trace: Trace, record: Record) -> StoredTensor:
-    """Return the record's tensor, to be read in pieces."""
-    return trace.stored(record)
+def whole(trace: Trace, record: Record, shape: tuple[int, ...] | None = None) -> Numbers:
+    """Return the record's tensor, to be read in pieces; in ``shape`` where that is given."""
+    return trace.stored(record) if shape in (None, record.shape) else trace.tensor(record).reshape(shape)
+
+
+def is_of_one(*shapes: tuple[int, ...]) -> bool:
+    """Tell whether tensors of these shapes are of one form, or of one number each: [] and [1]."""
+    return len(set(shapes)) == 1 or {*shapes} == {(), (1,)}
 
 
 @dataclass(frozen=True)
@@ -306,14 +311,17 @@ class TraceEvidence:
             return Sample(legacy, legacy, ZERO, new, new)
         reference = self.reference.by_key.get(pair.legacy.key)
         new_reference = self.new_reference.by_key.get(pair.new.key)
-        if reference is None or new_reference is None or {reference.shape, new_reference.shape} != {pair.new.shape}:
+        shape = pair.legacy.shape
+        if reference is None or new_reference is None:
+            return None
+        if not is_of_one(shape, reference.shape, pair.new.shape, new_reference.shape):
             return None
         return Sample(
             legacy=whole(self.legacy, self.legacy.by_key[pair.legacy.key]),
-            reference=whole(self.reference, reference),
+            reference=whole(self.reference, reference, shape),
             spread=self.spread.get(pair.legacy.key, ZERO),
-            new=whole(self.new, pair.new),
-            new_reference=whole(self.new_reference, new_reference),
+            new=whole(self.new, pair.new, shape),
+            new_reference=whole(self.new_reference, new_reference, shape),
             amp=self.legacy.provenance.get("amp"),
             places=self._images.places(reference),
         )

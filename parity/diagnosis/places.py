@@ -22,7 +22,7 @@ _RANK = 90
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     """Yield what the elements that differ have in common."""
     legacy, new = scene.values
-    if legacy.shape != new.shape or legacy.size < 2:
+    if legacy.shape != new.shape or legacy.size < 2 or (is_small_setting(scene) and _is_text(scene)):
         return
     text = not_finite_words(legacy, new)
     if text:
@@ -109,16 +109,28 @@ def _padding(scene: Scene, differing: np.ndarray) -> str:
 
 
 def is_small_setting(scene: Scene) -> bool:
-    """Tell whether a record is one number that code passes on, or the few of a setting to train with."""
-    of_training = (Kind.SETTING, Kind.CLIP, Kind.UPDATE)
+    """Tell whether a record is one number that code passes on, or the few or the name of a setting to train with."""
     count, kind = math.prod(scene.record.shape), scene.record.kind
-    return kind in of_training and count <= _FEW or count == 1 and kind in (Kind.MODULE_IN, Kind.BASIS, Kind.METHOD_IN)
+    if kind in (Kind.SETTING, Kind.CLIP, Kind.UPDATE):
+        return count <= _FEW or _is_text(scene)
+    return count == 1 and kind in (Kind.MODULE_IN, Kind.BASIS, Kind.METHOD_IN)
+
+
+def _is_text(scene: Scene) -> bool:
+    """Tell whether a setting is a name, as of an optimizer's class, recorded by its bytes."""
+    return scene.record.dtype == scene.comparison.pair.legacy.dtype == "U8"
 
 
 def values(scene: Scene) -> Iterator[Diagnosis]:
-    """Yield what a single number became, or the few of a setting."""
+    """Yield what a single number became, or the few or the name of a setting."""
     legacy, new = scene.values
-    if legacy.size != new.size or not is_small_setting(scene):
+    if not is_small_setting(scene):
+        return
+    if _is_text(scene):
+        one, two = (bytes(tensor.tolist()).decode(errors="replace") for tensor in scene.tensors)
+        yield scene.diagnosis(DiagnosisKind.VALUE, f"`{one}` became `{two}`", 0.0, 1)
+        return
+    if legacy.size != new.size:
         return
     pairs = [*zip(legacy.reshape(-1).tolist(), new.reshape(-1).tolist())]
     became = [(index, one, two) for index, (one, two) in enumerate(pairs) if one != two]

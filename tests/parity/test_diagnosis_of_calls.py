@@ -74,3 +74,14 @@ def test_a_setting_is_told_with_its_numbers(tmp_path):
         (K.VALUE, "`maximize` is 1 on the new side, and not set on the legacy one")
     ]
     assert said(tmp_path / "legacy", one_side, [*both, *more])[0][1].endswith("and not set on the new one")
+
+
+@pytest.mark.parametrize("new", ["Adam", "NAdam"])
+def test_the_name_of_an_optimizer_is_told_as_a_name(tmp_path, new):
+    """Its bytes are no numbers, of which some are left out or moved."""
+    one, two = (
+        [Rec("module_out", "net", X), Rec("update", "optimizer", torch.tensor([*name.encode()], dtype=torch.uint8),
+                                          slot="class", phase="step 1")]
+        for name in ("AdamW", new)
+    )  # fmt: skip
+    assert said(tmp_path, one, two) == [(K.VALUE, f"`AdamW` became `{new}`")]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parity.comparing.compare import EXACT
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .rewrites import BOTH, DIM, verdict_on
@@ -290,6 +291,20 @@ def test_loss_in_a_tensor_of_one_matches(tmp_path, tolerance):
 
     sides = (partial(Lossy, Wrapper(nn.MSELoss())), partial(Lossy, InOne(nn.MSELoss())))
     assert verdict_on(tmp_path, *sides, tolerance).outcome == MATCH
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["", "the other way round"])
+def test_loss_in_a_tensor_of_one_may_round_otherwise(tmp_path, tolerance, turned):
+    if tolerance.name == EXACT:
+        pytest.skip("the sums have other bits")
+
+    class OtherSum(Wrapper):
+        def forward(self, one: Tensor, two: Tensor) -> Tensor:
+            return ((one - two).square().flip(0) / one.numel()).sum()[None]
+
+    sides = (partial(Lossy, Wrapper(nn.MSELoss())), partial(Lossy, OtherSum(nn.MSELoss())))
+    verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance)
+    assert verdict.outcome == MATCH, verdict.divergence
 
 
 def test_wrapped_loss_with_a_factor_is_a_mismatch(tmp_path, tolerance):
