@@ -186,19 +186,23 @@ def _without_weights(
 ) -> Iterator[tuple[str, Key]]:
     """Yield side and key of all records of calls without a twin that need none, see :func:`explained`.
 
-    A gradient must come back to the module in training, or what it makes may lead nowhere. A call that gives back what it
-    is given shows nothing: whether the other side leaves it out cannot be told. Not so if that is what such a call before
+    None of the modules inside may be called on one side only for another reason, for then this work is not done at all. A
+    gradient must come back to the module in training, or what it makes may lead nowhere. A call that gives back what it is
+    given shows nothing: whether the other side leaves it out cannot be told. Not so if that is what such a call before
     makes, as an activation before dropout in inference.
     """
     _, paired = _known(comparisons)
     calls: dict[_Call, list[Record]] = defaultdict(list)
-    used = set()
+    used, is_open = set(), set()
     for item in unpaired:
         if item.record.kind in OF_MODULES and item.exclusion is None:
             calls[_call(item.side, item.record)].append(item.record)
+            if not item.explained:
+                is_open.add(_call(item.side, item.record))
             if item.record.name and item.record.kind == Kind.OUT_GRAD and not _is_trivial(item.record):
                 used.add((item.side, item.record.name))
     made: set[tuple[str, str, str]] = set()
+    found: dict[_Call, list[Record]] = {}
     for call, records in calls.items():
         side, phase, name, _ = call
         given = {record.digest for record in records if record.kind == Kind.MODULE_IN}
@@ -207,7 +211,12 @@ def _without_weights(
         shows = outputs - given or any((side, phase, digest) in made for digest in outputs)
         if known and name not in known and (side, name) in used and call not in paired and given and shows:
             made.update((side, phase, digest) for digest in outputs)
-            yield from ((side, record.key) for record in records)
+            found[call] = records
+    # of what is not called at all, nothing is done by others
+    left = {call[:3] for call in is_open - paired if call not in found}
+    for call, records in found.items():
+        if not any(one[:2] == call[:2] and one[2].startswith(call[2] + ".") for one in left):
+            yield from ((call[0], record.key) for record in records)
 
 
 def _lone_draws(unpaired: Iterable[Unpaired], comparisons: Iterable[Comparison]) -> Iterator[tuple[str, Key]]:
