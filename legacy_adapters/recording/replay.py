@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
@@ -23,6 +23,11 @@ class ReplayError(Exception):
 def decision_key(phase: str, name: str, call: int, slot: str) -> str:
     """Name one tensor of a decisions bundle."""
     return "{}/{}/{}/{}".format(phase, name, call, slot)
+
+
+def is_ranking(basis: Collection[str]) -> bool:
+    """Tell by the slots of its basis whether a decision lists the best of some scores."""
+    return "scores" in basis and "boxes" not in basis
 
 
 def sketch_key(phase: str, name: str, call: int) -> str:

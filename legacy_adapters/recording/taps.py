@@ -18,7 +18,7 @@ from . import kinds
 from .draws import random_taps
 from .recomputing import digests, in_backward
 from .recorder import Recorder
-from .replay import Decision, Replay, ReplayError, decision_key
+from .replay import Decision, Replay, ReplayError, decision_key, is_ranking
 from .tap import Tap, everywhere
 from .values import flatten
 
@@ -93,7 +93,7 @@ def _tapped(tap: Tap, original: Callable, watch: _Watch) -> Callable:
         if replay is not None and tap.write is not None:
             phase = recorder.phase
             decision = replay.draw(phase, name, call) if tap.random else replay.decision(phase, name, call, basis)
-            if decision and is_ranking(basis):
+            if decision and is_ranking(basis or ()):
                 with recorder.paused():
                     decision = as_long_as(tap.read(original(*args, **kwargs), *args, **kwargs), decision, basis)
             forced = tap.write(decision, *args, **kwargs) if decision else None
@@ -147,11 +147,6 @@ def _moved(function: Callable, *args: Any, **kwargs: Any) -> None:
     """Let a function draw for nothing; what it would change in place stays as it is."""
     with torch.no_grad():
         function(*(arg.detach().clone() if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs)
-
-
-def is_ranking(basis: Optional[Mapping[str, Any]]) -> bool:
-    """Tell whether a decision with this basis lists the best of some scores."""
-    return basis is not None and "scores" in basis and "boxes" not in basis
 
 
 def as_long_as(own: Decision, given: Decision, basis: Mapping[str, Any]) -> Decision:

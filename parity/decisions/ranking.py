@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from legacy_adapters.recording.replay import is_ranking
+
 from .rule import INFINITE, Alternative, Margin, Rule, is_choice, unchosen
 
 
@@ -23,7 +25,7 @@ class Ranking(Rule):
     options = ("sorted",)
 
     def rests_on(self, slots: Collection[str]) -> bool:
-        return "scores" in slots and "boxes" not in slots
+        return is_ranking(slots)
 
     def aligned(
         self, one: Mapping[str, Tensor], two: Mapping[str, Tensor], basis: Mapping[str, Tensor]

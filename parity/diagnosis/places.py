@@ -14,6 +14,7 @@ from .measuring import FLOOR
 from .scene import Scene
 
 _FEW = 3
+_OF_TRAINING = (Kind.SETTING, Kind.CLIP, Kind.UPDATE)
 #: A part of an axis is told if it is at most this share of it.
 _PART = 0.75
 _RANK = 90
@@ -22,7 +23,7 @@ _RANK = 90
 def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     """Yield what the elements that differ have in common."""
     legacy, new = scene.values
-    if legacy.shape != new.shape or legacy.size < 2 or (is_small_setting(scene) and _is_text(scene)):
+    if legacy.shape != new.shape or legacy.size < 2 or _is_name(scene):
         return
     text = not_finite_words(legacy, new)
     if text:
@@ -111,14 +112,14 @@ def _padding(scene: Scene, differing: np.ndarray) -> str:
 def is_small_setting(scene: Scene) -> bool:
     """Tell whether a record is one number that code passes on, or the few or the name of a setting to train with."""
     count, kind = math.prod(scene.record.shape), scene.record.kind
-    if kind in (Kind.SETTING, Kind.CLIP, Kind.UPDATE):
-        return count <= _FEW or _is_text(scene)
+    if kind in _OF_TRAINING:
+        return count <= _FEW or _is_name(scene)
     return count == 1 and kind in (Kind.MODULE_IN, Kind.BASIS, Kind.METHOD_IN)
 
 
-def _is_text(scene: Scene) -> bool:
-    """Tell whether a setting is a name, as of an optimizer's class, recorded by its bytes."""
-    return scene.record.dtype == scene.comparison.pair.legacy.dtype == "U8"
+def _is_name(scene: Scene) -> bool:
+    """Tell whether a record is a setting's name, as of an optimizer's class, by its bytes."""
+    return scene.record.kind in _OF_TRAINING and scene.record.dtype == scene.comparison.pair.legacy.dtype == "U8"
 
 
 def values(scene: Scene) -> Iterator[Diagnosis]:
@@ -126,7 +127,7 @@ def values(scene: Scene) -> Iterator[Diagnosis]:
     legacy, new = scene.values
     if not is_small_setting(scene):
         return
-    if _is_text(scene):
+    if _is_name(scene):
         one, two = (bytes(tensor.tolist()).decode(errors="replace") for tensor in scene.tensors)
         yield scene.diagnosis(DiagnosisKind.VALUE, f"`{one}` became `{two}`", 0.0, 1)
         return

@@ -131,7 +131,8 @@ def case_of(
     taken = new.coverage.get("parameters")
     weights = {side: with_weights(of) for side, of in ((LEGACY, legacy), (NEW, new))}
     unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules, taken, weights)
-    doubtful = excusable(unpaired, comparisons, pairing.keys, weights)
+    is_equal = all(comparison.accepted for comparison in comparisons)
+    doubtful = frozenset() if is_equal else excusable(unpaired, comparisons, pairing.keys, weights)
     compared = {pair.legacy.key for pair in pairing.pairs}
     coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:

@@ -29,6 +29,7 @@ def test_a_written_config_matches(tmp_path, name):
     with in_forks():
         verdict = golden_runs.check(recorded, sources, MACHINE, prepared, tmp_path, lambda step: None)
     rejected = [comparison.pair.new for comparison in verdict.comparisons if not comparison.accepted]
-    if name in WITH_MASKS and rejected and all(record.slot == "masks" for record in rejected):
+    rounds_otherwise = any(comparison.accepted and not comparison.identical for comparison in verdict.comparisons)
+    if name in WITH_MASKS and rounds_otherwise and rejected and all(record.slot == "masks" for record in rejected):
         pytest.skip("this CPU rounds otherwise at the edges of masks than the one of the recording")
     assert verdict.outcome == "MATCH", verdict.divergence

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from legacy_adapters.numerics.precision import computing_in
 from legacy_adapters.recording.recorder import Recorder
-from legacy_adapters.recording.taps import Tap, installed
+from legacy_adapters.recording.taps import Tap, installed, random_taps
 from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.comparing.compare import DERIVED, EXACT, Tolerance
 from parity.comparing.evidence import TraceEvidence, spreads
@@ -69,6 +69,11 @@ def recorded(
     provenance = {**PROVENANCE, "checks": ["forward", "loss", "grad"], "gradient_flow": True, "dtype": dtype}
     recorder.writer.finish(provenance, coverage)
     return Trace.load(folder)
+
+
+def random_only(model: nn.Module) -> list[Tap]:
+    """Return the taps of random draws."""
+    return list(random_taps())
 
 
 def verdict_on(

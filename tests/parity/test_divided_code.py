@@ -5,16 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from legacy_adapters.recording import taps as tap_lib
 from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
-from .rewrites import BOTH, DIM, verdict_on
+from .rewrites import BOTH, DIM, random_only, verdict_on
 
 pytestmark = pytest.mark.parametrize("tolerance", BOTH, ids=lambda tolerance: tolerance.name)
-
-
-def taps(model: nn.Module) -> list[tap_lib.Tap]:
-    return list(tap_lib.random_taps())
 
 
 class Layer(nn.Module):
@@ -80,7 +75,7 @@ class ByBernoulli(ByFunctions):
 @pytest.mark.parametrize("turned", [False, True], ids=["", "the other way round"])
 def test_the_same_code_divided_otherwise_matches(tmp_path, tolerance, new, turned):
     sides = (new, Model) if turned else (Model, new)
-    verdict = verdict_on(tmp_path, *sides, tolerance, taps)
+    verdict = verdict_on(tmp_path, *sides, tolerance, random_only)
     assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
 
 
@@ -122,7 +117,7 @@ class WithoutActivation(Model):
     ],
 )
 def test_an_error_beside_it_is_named(tmp_path, tolerance, new, where, says):
-    verdict = verdict_on(tmp_path, Model, new, tolerance, taps)
+    verdict = verdict_on(tmp_path, Model, new, tolerance, random_only)
     assert verdict.outcome == MISMATCH, verdict.reasons
     assert (verdict.divergence.where, says in verdict.divergence.message) == (where, True), verdict.divergence
 
@@ -154,5 +149,5 @@ class CalledForNothing(Model):
 @pytest.mark.parametrize(("legacy", "new"), [(Clamped, NotClamped), (CalledForNothing, Model)])
 def test_what_cannot_be_seen_is_no_match(tmp_path, tolerance, legacy, new):
     """A clamp that has nothing to clamp here may be forgotten; so may what a module with weights computes."""
-    verdict = verdict_on(tmp_path, legacy, new, tolerance, taps)
+    verdict = verdict_on(tmp_path, legacy, new, tolerance, random_only)
     assert verdict.outcome == INCOMPARABLE, verdict.reasons

@@ -49,7 +49,8 @@ def test_detector_matches_and_all_of_it_is_exercised(check, case):
     adapter = ["--new-adapter", AS_2X] if case in DEVIATING else []
     verdict = check(case, *adapter, exit_codes=(0, 1) if case in WITH_MASKS else (0,))
     rejected = [one for one in verdict["differing"] if not one["accepted"]]
-    if case in WITH_MASKS and rejected and all(one["slot"] == "masks" for one in rejected):
+    rounds_otherwise = any(one["accepted"] for one in verdict["differing"])
+    if case in WITH_MASKS and rounds_otherwise and rejected and all(one["slot"] == "masks" for one in rejected):
         pytest.skip("this CPU rounds otherwise at the edges of masks than the one of the recording")
     assert verdict["verdict"] == "MATCH" and verdict["accepted"] == verdict["records"] > 1200
     coverage = verdict["coverage"]

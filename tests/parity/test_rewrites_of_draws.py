@@ -7,17 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from legacy_adapters.recording import taps as tap_lib
 from parity.verdict.verdict import MATCH, MISMATCH
 
-from .rewrites import BOTH, DIM, verdict_on
+from .rewrites import BOTH, DIM, random_only, verdict_on
 
 pytestmark = pytest.mark.parametrize("tolerance", BOTH, ids=lambda tolerance: tolerance.name)
 Draw = Callable[[Tensor], Tensor]
-
-
-def taps(model: nn.Module) -> list[tap_lib.Tap]:
-    return list(tap_lib.random_taps())
 
 
 class Noisy(nn.Module):
@@ -72,7 +67,7 @@ SAME = [(family[0], other) for family in (UNIFORM, NORMAL, WHOLE, DROPPED) for o
 @pytest.mark.parametrize("turned", [False, True], ids=["", "the other way round"])
 def test_functions_that_draw_the_same_match(tmp_path, tolerance, one, other, turned):
     sides = partial(Noisy, one), partial(Noisy, other, one)
-    verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance, taps)
+    verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance, random_only)
     assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
 
 
@@ -88,7 +83,7 @@ UNWATCHED = (
 @pytest.mark.parametrize("turned", [False, True], ids=["", "the other way round"])
 def test_a_draw_by_a_function_that_is_not_watched_matches(tmp_path, tolerance, one, other, turned):
     sides = partial(Noisy, one, _ones), partial(Noisy, other, _ones)
-    verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance, taps)
+    verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance, random_only)
     assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
 
 
@@ -97,7 +92,7 @@ def test_a_draw_by_a_function_that_is_not_watched_matches(tmp_path, tolerance, o
 )
 def test_a_draw_that_is_not_made_is_told(tmp_path, tolerance, other):
     """Where nothing is drawn, or more than once, the random states differ even if the numbers do not."""
-    verdict = verdict_on(tmp_path, partial(Noisy, UNIFORM[0], _ones), partial(Noisy, other, _ones), tolerance, taps)
+    verdict = verdict_on(tmp_path, partial(Noisy, UNIFORM[0], _ones), partial(Noisy, other, _ones), tolerance, random_only)
     assert verdict.outcome == MISMATCH, verdict.reasons
 
 
@@ -117,5 +112,5 @@ OTHER = (
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_another_draw_is_a_mismatch(tmp_path, tolerance, one, other):
-    verdict = verdict_on(tmp_path, partial(Noisy, one), partial(Noisy, other), tolerance, taps)
+    verdict = verdict_on(tmp_path, partial(Noisy, one), partial(Noisy, other), tolerance, random_only)
     assert verdict.outcome == MISMATCH, verdict.reasons

@@ -15,7 +15,7 @@ from legacy_adapters.recording import taps as tap_lib
 from parity.comparing.compare import EXACT
 from parity.verdict.verdict import MATCH, MISMATCH
 
-from .rewrites import BOTH, DIM, verdict_on
+from .rewrites import BOTH, DIM, random_only, verdict_on
 
 pytestmark = pytest.mark.parametrize("tolerance", BOTH, ids=lambda tolerance: tolerance.name)
 
@@ -273,10 +273,6 @@ def test_gradient_checkpointing_matches(tmp_path, tolerance, make, turned):
     verdict = verdict_on(tmp_path, *(sides[::-1] if turned else sides), tolerance, random_only)
     assert verdict.outcome == MATCH, (verdict.reasons, verdict.divergence)
     assert any(c.pair.new.kind == "in_grad" and c.pair.new.name == "head.one.0" for c in verdict.comparisons)
-
-
-def random_only(model: nn.Module) -> list[tap_lib.Tap]:
-    return list(tap_lib.random_taps())
 
 
 class OtherDraws(Checkpointed):
