@@ -62,12 +62,19 @@ def _row(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def distance(one: torch.Tensor, two: torch.Tensor) -> float:
-    """Return how far two sketches are apart, as a share of their size; infinite for bases of other forms."""
-    if one.shape != two.shape or not torch.equal(one[:, :_DIMENSIONS], two[:, :_DIMENSIONS]):
+    """Return how far two sketches are apart, as a share of their size; infinite for bases of other forms.
+
+    Dimensions of length 1 are no part of a form.
+    """
+    if one.shape != two.shape or _lengths(one) != _lengths(two):
         return float("inf")
     one, two = one[:, _DIMENSIONS:], two[:, _DIMENSIONS:]
     size = torch.maximum(one[:, 1], two[:, 1]).clamp(min=1e-300)
     return float(((one - two).abs().amax(-1) / size).max())
+
+
+def _lengths(of: torch.Tensor) -> List[List[float]]:
+    return [[length for length in row[:_DIMENSIONS].tolist() if length not in (1.0, -1.0)] for row in of]
 
 
 class Replay:

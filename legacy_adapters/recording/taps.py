@@ -150,7 +150,7 @@ def _moved(function: Callable, *args: Any, **kwargs: Any) -> None:
 
 
 def as_long_as(own: Decision, given: Decision, basis: Mapping[str, Any]) -> Decision:
-    """Return the ranking of another run, as long as this run's own.
+    """Return the ranking of another run, as long as this run's own, and with its dimensions of length 1.
 
     How many to list is the request of this side, and no near-tie: were it replayed as well, a wrong number would have
     no effect on what follows.
@@ -158,6 +158,8 @@ def as_long_as(own: Decision, given: Decision, basis: Mapping[str, Any]) -> Deci
     forced, wanted, scores = the_only(given), the_only(own), basis["scores"]
     if forced is None or wanted is None or not (forced.dim() and wanted.dim() and scores.dim()):
         return given
+    if forced.shape != wanted.shape and forced.squeeze().shape == wanted.squeeze().shape:
+        return {slot: forced.reshape(wanted.shape) for slot in given}
     length = wanted.shape[-1]
     if forced.shape[-1] == length or forced.shape[:-1] != scores.shape[:-1] or not within(forced, scores.shape[-1]):
         return given

@@ -110,7 +110,7 @@ class Comparison:
 
 def compare_all(
     legacy: Trace, new: Trace, pairs: Iterable[Pair], tolerance: Tolerance, evidence: Evidence | None = None,
-    known: dict[tuple, Comparison] | None = None,
+    known: dict[tuple, Comparison] | None = None, any_shape: bool = False,
 ) -> Iterator[Comparison]:
     """Compare pair by pair; identical tensors are told by their digests and not read.
 
@@ -124,6 +124,7 @@ def compare_all(
         evidence: for ``derived``.
         known: what earlier calls with these recordings, tolerance and evidence measured; what this one measures is added,
             so that recordings that are paired several times are read once.
+        any_shape: compare tensors of as many numbers as if both had the legacy side's shape.
 
     Raises:
         TraceError: if a tensor cannot be read or is not what was recorded.
@@ -131,10 +132,10 @@ def compare_all(
     pairs, known = tuple(pairs), {} if known is None else known
     work, decisions = {}, Decisions(legacy, new, evidence)
     layers = None if evidence is None else Layers(pairs, evidence)
-    same = {id(pair) for pair in pairs if _is_same(legacy, new, pair)}
+    same = {id(pair) for pair in pairs if _is_same(legacy, new, pair) or (any_shape and _is_same_laid_out(new, pair))}
     for pair in pairs:
         if id(pair) not in same:
-            compare = partial(_compare_one, legacy, new, pair, tolerance, evidence, decisions, layers)
+            compare = partial(_compare_one, legacy, new, pair, tolerance, evidence, decisions, layers, any_shape)
             work.setdefault(_work_of(pair, evidence), compare)
     results = {}
     for key, compare in work.items():
@@ -154,6 +155,17 @@ def _is_same(legacy: Recording, new: Trace, pair: Pair) -> bool:
     if pair.legacy.digest == pair.new.digest:
         return True
     return _is_one_number(pair, new) or _is_one_draw(pair, new) or _is_one_ranking(legacy, new, pair)
+
+
+def _is_same_laid_out(new: Trace, pair: Pair) -> bool:
+    """Tell whether two tensors hold the same in another shape."""
+    return is_reshaped(pair) and _becomes(pair.legacy, new.tensor(pair.new).reshape(pair.legacy.shape))
+
+
+def is_reshaped(pair: Pair) -> bool:
+    """Tell whether two tensors of one type have as many elements in another shape."""
+    one, two = pair.legacy, pair.new
+    return one.dtype == two.dtype and one.shape != two.shape and math.prod(one.shape) == math.prod(two.shape)
 
 
 def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:
@@ -221,14 +233,14 @@ def _work_of(pair: Pair, evidence: Evidence | None) -> tuple:
 
 def _compare_one(
     legacy: Trace, new: Trace, pair: Pair, tolerance: Tolerance, evidence: Evidence | None, decisions: Decisions,
-    layers: Layers | None,
+    layers: Layers | None, any_shape: bool,
 ) -> Comparison:
     if evidence is not None and not pair.new.is_float and pair.legacy.dtype == pair.new.dtype:
         decision = decisions.of(pair)
         if decision is not None and decision.ruling is not None:
             ruling = decision.ruling
             return Comparison(pair, False, ruling.is_tie, Difference(float("nan"), 1.0, str(ruling)))
-    if pair.legacy.dtype != pair.new.dtype or not _is_one_form(pair):
+    if pair.legacy.dtype != pair.new.dtype or not (_is_one_form(pair) or (any_shape and is_reshaped(pair))):
         note = f"{_kind(pair.legacy)} became {_kind(pair.new)}"
         return Comparison(pair, False, False, Difference(float("nan"), 1.0, note))
     if evidence is not None and layers is not None:

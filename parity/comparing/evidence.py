@@ -314,7 +314,8 @@ class TraceEvidence:
         shape = pair.legacy.shape
         if reference is None or new_reference is None:
             return None
-        if not is_of_one(shape, reference.shape, pair.new.shape, new_reference.shape):
+        shapes = (shape, reference.shape), (pair.new.shape, new_reference.shape)
+        if not all(is_of_one(*of_side) for of_side in shapes) or math.prod(shape) != math.prod(pair.new.shape):
             return None
         return Sample(
             legacy=whole(self.legacy, self.legacy.by_key[pair.legacy.key]),

@@ -226,8 +226,8 @@ def _rename(keys: dict[Key, Key], ours: _Event, kind: str, theirs: _Event, slots
 
 
 def _slots(ours: dict[str, Record], theirs: dict[str, Record], likeness: Likeness | None) -> dict[str, str]:
-    """Pair the slots of one call that have other names: equal contents first, then tensors of one form by position,
-    each content once; then, where one side has more, by how near they are. What repeats a content goes with it.
+    """Pair the slots of one call that have other names: equal contents first, then tensors of one form, or of as many
+    numbers, by position, each content once; then, where one side has more, by how near they are. What repeats a content goes with it.
 
     Numbers pair by name or content only: two that differ and are called otherwise need not be the same thing.
     """
@@ -241,11 +241,11 @@ def _slots(ours: dict[str, Record], theirs: dict[str, Record], likeness: Likenes
             more.remove(twin)
     tensors = _distinct([slot for slot in left if slot not in twins and ours[slot].shape], ours)
     others = _distinct([slot for slot in more if theirs[slot].shape], theirs)
-    forms = [[_form_of(side[name]) for name in names] for side, names in ((ours, tensors), (theirs, others))]
-    if forms[0] == forms[1]:
+    records = [ours[slot] for slot in tensors], [theirs[slot] for slot in others]
+    if any([*map(form, records[0])] == [*map(form, records[1])] for form in (_form_of, _size_of)):
         twins.update(zip(tensors, others))
     elif likeness is not None:
-        twins.update(_nearest([ours[slot] for slot in tensors], [theirs[slot] for slot in others], likeness))
+        twins.update(_nearest(*records, likeness))
     for slot in tensors:
         if slot in twins:
             again = [other for other in left if other not in twins and ours[other].digest == ours[slot].digest]
@@ -257,6 +257,10 @@ def _slots(ours: dict[str, Record], theirs: dict[str, Record], likeness: Likenes
 
 def _form_of(record: Record) -> tuple[str, tuple[int, ...]]:
     return record.dtype, record.shape
+
+
+def _size_of(record: Record) -> tuple[str, int]:
+    return record.dtype, numel(record)
 
 
 def _nearest(ours: Sequence[Record], theirs: Sequence[Record], likeness: Likeness) -> dict[str, str]:

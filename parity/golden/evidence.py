@@ -40,7 +40,8 @@ class GoldenEvidence:
         if key not in self.golden.values or twin is None:
             return None
         of, second = self._sketches.of, self.new if twin is new else self.new_reference
-        return _sample(self.golden, pair.legacy, of(self.new, pair.new, key), of(second, twin, key))
+        shape = pair.legacy.shape
+        return _sample(self.golden, pair.legacy, of(self.new, pair.new, key, shape), of(second, twin, key, shape))
 
     def likeness(self, legacy: Record, new: Record, order: Sequence[int] = ()) -> float:
         values = self.golden.values.get(legacy.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from legacy_adapters.recording.trace_writer import Key, Record
 
+from ..comparing.evidence import whole
 from ..comparing.padding import Part
 from ..traces.pieces import Numbers, pieces
 from ..traces.trace import Trace
@@ -27,14 +29,25 @@ class Sketches:
     """
 
     places: Mapping[Key, Tensor] = field(default_factory=dict)
-    _known: dict[tuple[str, int | None], Tensor] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, int | None, tuple[int, ...]], Tensor] = field(default_factory=dict, repr=False)
 
-    def of(self, trace: Trace, record: Record, key: Key | None = None) -> Tensor:
-        """Return the sketch of a record; ``key`` is that of its twin on the legacy side, None for its own."""
+    def of(
+        self, trace: Trace, record: Record, key: Key | None = None, shape: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """Return the sketch of a record.
+
+        Args:
+            trace: that it is of.
+            record: of a tensor.
+            key: that of its twin on the legacy side; None for its own.
+            shape: that of its twin, where the tensor has as many elements; None for its own.
+        """
         places = self.places.get(key or record.key)
-        content = record.digest, None if places is None else id(places)
+        if places is None or shape is None or math.prod(shape) != math.prod(record.shape):
+            shape = record.shape  # what has no padding is sketched as it lies in memory
+        content = record.digest, None if places is None else id(places), shape
         if content not in self._known:
-            self._known[content] = sketched(trace.stored(record), places)
+            self._known[content] = sketched(whole(trace, record, shape), places)
         return self._known[content]
 
     def places_of(self, record: Record) -> Tensor | None:

@@ -25,10 +25,11 @@ from ..traces.trace import Recording, Trace
 from .blame import NotFinite
 from .counterparts import Counterparts
 from .draws import comparable, without
-from .echoes import excusable, explained
+from .echoes import Known, excusable, explained
 from .handing_on import with_givers
+from .harmless import harmless, with_harmless
+from .in_parts import Parts, in_parts
 from .initial import drawn_alike
-from .tails import with_unused_tails
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Case:
         new: what of the new side is judged.
         orders: records of both sides that were paired, in recording order.
         comparisons: every pair.
+        assumed: the same; what is harmless if all else of its phase matches is taken as such.
         coverage: what was left out.
         stop: why a side did not come to its end; None if both did.
         cut_off: missing gradients whose tensors need none on the new side.
@@ -52,6 +54,7 @@ class Case:
     new: Trace
     orders: tuple[Sequence[Record], Sequence[Record]]
     comparisons: tuple[Comparison, ...]
+    assumed: tuple[Comparison, ...]
     coverage: Coverage
     stop: Stop | None
     cut_off: Sequence[Record]
@@ -128,18 +131,22 @@ def case_of(
     modules[NEW] |= {mapping.map_module(path) for path in changed}
     enclosing = Enclosing.of(pairing.pairs, ours, mapping)
     confirmed = [enclosing.confirmed(_confirmed(item)) for item in pairing.unpaired]
-    taken = new.coverage.get("parameters")
     weights = {side: with_weights(of) for side, of in ((LEGACY, legacy), (NEW, new))}
-    unpaired = explained(confirmed, comparisons, cut_off, pairing.keys, modules, taken, weights)
-    is_equal = all(comparison.accepted for comparison in comparisons)
-    doubtful = frozenset() if is_equal else excusable(unpaired, comparisons, pairing.keys, weights)
+    # of a side that stopped, what uses the rest may not have come yet
+    unused = {} if stop is not None else harmless(comparisons, legacy, new, tolerance, evidence)
+    parts = Parts() if stop is not None else in_parts(comparisons, confirmed, pairing.keys, legacy, new, tolerance)
+    unused |= parts.comparisons
+    assumed = tuple(unused.get(id(comparison), comparison) for comparison in comparisons)
+    known_of_both = Known(pairing.keys, cut_off, modules, new.coverage.get("parameters") or {}, weights, parts.lone)
+    unpaired = explained(confirmed, assumed, known_of_both)
+    is_equal = all(comparison.accepted for comparison in assumed)
+    doubtful = frozenset() if is_equal else excusable(unpaired, assumed, known_of_both)
     compared = {pair.legacy.key for pair in pairing.pairs}
     coverage = cover(legacy, new, mapping, unpaired, regrouped, compared)
     if stop is not None:
         coverage = without_rest(coverage)
-    if stop is None:  # else what uses the rest may not have come yet
-        comparisons = with_unused_tails(comparisons, legacy, new, (item.record.phase for item in coverage.unaccounted))
-    case = Case(legacy, new, (ours, theirs), comparisons, coverage, stop, (), (), counterparts, doubtful)
+    comparisons = with_harmless(comparisons, unused, (item.record.phase for item in coverage.unaccounted))
+    case = Case(legacy, new, (ours, theirs), comparisons, assumed, coverage, stop, (), (), counterparts, doubtful)
     not_finite = _not_finite(legacy, new, mapping) if case.rejected or stop is not None else ()
     return replace(case, cut_off=_cut_off(new, case.lone(LEGACY), pairing), not_finite=not_finite)
 

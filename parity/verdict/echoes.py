@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -37,20 +37,36 @@ REGROUPED = "of a module whose parameters the rules change; these are compared, 
 ARGUMENT = "the same tensor as another argument of the call, which the new side's module takes once"
 DRAWN = "a draw by another function; random states are equal, and all that is computed"
 DIVIDED = "a call of a module without weights on one side only; all that is computed is equal"
+IN_PARTS = "of calls that one side makes in parts; put together they are equal, and all that is computed"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
 _Call = tuple[str, str, str, int]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of two recordings and their pairing.
+
+    Attributes:
+        keys: of the pairing: what the legacy side's records are called on the new side; empty if nothing is renamed.
+        cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
+        regrouped: by side, paths of the modules whose parameters the rules change.
+        parameters: what the new side's modules take, by their paths, as far as it is known.
+        with_weights: by side, paths of the modules that have weights of their own; empty if they are not known.
+        in_parts: side and key of the records of calls that are made in parts on one side.
+    """
+
+    keys: Mapping[Key, Key] = field(default_factory=dict)
+    cut_off: Collection[Key] = ()
+    regrouped: Mapping[str, Collection[str]] = field(default_factory=dict)
+    parameters: Mapping[str, Collection[str]] = field(default_factory=dict)
+    with_weights: Mapping[str, Collection[str]] = field(default_factory=dict)
+    in_parts: Collection[tuple[str, Key]] = ()
+
+
 def explained(
-    unpaired: Sequence[Unpaired],
-    comparisons: Iterable[Comparison],
-    cut_off: Collection[Key] = (),
-    keys: Mapping[Key, Key] | None = None,
-    regrouped: Mapping[str, Collection[str]] | None = None,
-    parameters: Mapping[str, Collection[str]] | None = None,
-    with_weights: Mapping[str, Collection[str]] | None = None,
+    unpaired: Sequence[Unpaired], comparisons: Iterable[Comparison], known: Known
 ) -> tuple[Unpaired, ...]:
     """Return ``unpaired``, those that are accounted for by what was compared with the reason.
 
@@ -70,6 +86,7 @@ def explained(
       of its own, which makes something of what it is given and is used in training: code of the other side does that, as
       ``F.dropout`` does for ``nn.Dropout``, or calls the modules inside by itself.
     - Where all else is equal, random states included, a draw that only one side makes by a function that is watched.
+    - Where all else is equal, calls of a module that one side makes in parts, see :mod:`.in_parts`.
     - An argument of the legacy side that is the same tensor as another one of the call, which has a twin, where the new
       side's module has no parameter of that name: as query, key and value of a self-attention.
     - What a module takes and gives whose parameters the rules change, so that it is another number of modules on the
@@ -80,15 +97,11 @@ def explained(
     Args:
         unpaired: records without a twin.
         comparisons: of all pairs.
-        cut_off: keys of the legacy side's gradients whose tensors need none on the new side.
-        keys: of the pairing: what the legacy side's records are called on the new side; None if nothing is renamed.
-        regrouped: by side, paths of the modules whose parameters the rules change; None if there are none.
-        parameters: what the new side's modules take, by their paths, as far as it is known.
-        with_weights: by side, paths of the modules that have weights of their own; None if they are not known.
+        known: of the same recordings.
     """
     comparisons = tuple(comparisons)
-    items = _taken_once(_by_content(unpaired, comparisons), comparisons, keys or {}, parameters or {})
-    of_changed = set(_regrouped(items, comparisons, regrouped or {}))
+    items = _taken_once(_by_content(unpaired, comparisons), comparisons, known)
+    of_changed = set(_regrouped(items, comparisons, known.regrouped))
     items = tuple(
         replace(item, explained=REGROUPED)
         if not item.is_accounted and (item.side, item.record.key) in of_changed
@@ -98,24 +111,23 @@ def explained(
     if not all(c.accepted for c in comparisons if c.pair.new.kind not in OF_METHODS):
         return items
     proven = {c.pair.new.phase for c in comparisons if c.pair.new.kind == Kind.GRAD}
-    harmless = _harmless(items, comparisons, keys or {}, bool(proven), with_weights)
+    harmless = _harmless(items, comparisons, known, bool(proven))
     is_open = [not item.is_accounted and (item.side, item.record.key) not in harmless for item in items]
     if any(lone and item.record.kind not in FLOW for lone, item in zip(is_open, items)):
         return items
 
     def reason(item: Unpaired) -> str:
-        is_gradient = item.record.phase in proven and item.record.key not in cut_off
+        is_gradient = item.record.phase in proven and item.record.key not in known.cut_off
         return harmless.get((item.side, item.record.key), GRADIENTS if is_gradient else "")
 
     return tuple(item if item.is_accounted else replace(item, explained=reason(item)) for item in items)
 
 
 def excusable(
-    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], keys: Mapping[Key, Key],
-    with_weights: Mapping[str, Collection[str]],
+    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], known: Known
 ) -> frozenset[tuple[str, Key]]:
     """Return side and key of what would be accounted for if all else were equal; arguments as of :func:`explained`."""
-    return frozenset(_harmless(unpaired, comparisons, keys, True, with_weights))
+    return frozenset(_harmless(unpaired, comparisons, known, True))
 
 
 def _by_content(unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison]) -> tuple[Unpaired, ...]:
@@ -137,11 +149,10 @@ def _by_content(unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison])
 
 
 def _taken_once(
-    items: tuple[Unpaired, ...], comparisons: Sequence[Comparison], keys: Mapping[Key, Key],
-    parameters: Mapping[str, Collection[str]],
+    items: tuple[Unpaired, ...], comparisons: Sequence[Comparison], known: Known
 ) -> tuple[Unpaired, ...]:
     """Explain arguments, and their gradients, that the new side's module is given under another name already."""
-    if not parameters:
+    if not known.parameters:
         return items
     twins = {
         (*c.pair.legacy.key[:4], c.pair.legacy.digest)
@@ -151,7 +162,7 @@ def _taken_once(
     for item in items:
         record = item.record
         if item.side == LEGACY and record.kind == Kind.MODULE_IN and record.shape and not item.is_accounted:
-            taken = parameters.get(keys.get(record.key, record.key)[2])
+            taken = known.parameters.get(known.keys.get(record.key, record.key)[2])
             is_given = (*record.key[:4], record.digest) in twins and not _is_trivial(record)
             if taken is not None and is_given and record.slot.split(".")[0] not in taken:
                 repeats.add((_call(LEGACY, record), record.slot))
@@ -165,19 +176,19 @@ def _taken_once(
 
 
 def _harmless(
-    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], keys: Mapping[Key, Key], is_proven: bool,
-    with_weights: Mapping[str, Collection[str]] | None,
+    unpaired: Sequence[Unpaired], comparisons: Sequence[Comparison], known: Known, is_proven: bool
 ) -> dict[tuple[str, Key], str]:
     """Explain, by side and key, what is harmless where all else is equal; ``is_proven`` if all gradients are, too."""
-    harmless = dict.fromkeys(_grouped((item for item in unpaired if item.exclusion is None), keys), GROUPED)
+    harmless = dict.fromkeys(_grouped((item for item in unpaired if item.exclusion is None), known.keys), GROUPED)
+    harmless.update(dict.fromkeys(known.in_parts, IN_PARTS))
     with_outputs = {_call(side, record) for side, record in _outputs(comparisons)}
     for item in unpaired:
         is_output = item.side == LEGACY and item.record.kind == Kind.MODULE_OUT
         if is_proven and is_output and _call(LEGACY, item.record) in with_outputs:
             harmless.setdefault((LEGACY, item.record.key), UNUSED)
     harmless.update(dict.fromkeys(_lone_draws(unpaired, comparisons), DRAWN))
-    if is_proven and with_weights is not None:
-        harmless.update(dict.fromkeys(_without_weights(unpaired, comparisons, with_weights), DIVIDED))
+    if is_proven and known.with_weights:
+        harmless.update(dict.fromkeys(_without_weights(unpaired, comparisons, known.with_weights), DIVIDED))
     return harmless
 
 

@@ -246,18 +246,19 @@ def _divergence(case: Case, initial: Sequence[InitialDifference]) -> Divergence 
         return None
     optimizers = tuple(side.provenance.get("optimizer", "") for side in (case.legacy, case.new))
 
-    def first(missing: Sequence[Record]) -> Divergence | None:
+    def first(missing: Sequence[Record], comparisons: Sequence[Comparison]) -> Divergence | None:
         return first_strayed(*case.orders, case.telling) or first_divergence(
-            case.comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers,
+            comparisons, missing, case.orders[0], added, case.cut_off, case.not_finite, optimizers,
             case.counterparts,
         )
 
-    found = first(missing)
+    found = first(missing, case.comparisons)
     sure = [record for record in missing if (LEGACY, record.key) not in case.excusable]
-    if not case.rejected or len(sure) == len(missing):
+    is_all_sure = len(sure) == len(missing) and case.assumed == case.comparisons
+    if is_all_sure or all(comparison.accepted for comparison in case.assumed if comparison.pair.new.kind not in OF_METHODS):
         return found
-    # what may be left out is where the sides part only if that code computes something else
-    without = first(sure)
+    # what may be left out, or be harmless, is where the sides part only if that code computes something else
+    without = first(sure, case.assumed)
     return found if found and without and found.where == without.where else without
 
 

@@ -1,0 +1,140 @@
+"""Differences that are none if all else of their phase matches: one computation can be written down in several ways.
+
+- The same numbers in another shape: ``layer(x[None])[0]``, or tokens of all images in one dimension. A draw that asks
+  for them so, too.
+- A ranking that lists more than the other side's and begins as that: ``topk(4)[:3]`` takes the decision of ``topk(3)``.
+- A ranking of other scores that an increasing function makes of the other side's, such as logits in place of
+  probabilities, and that takes the same.
+
+Whether code goes on with another shape, with the rest of a list or with the scores shows in what else is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from legacy_adapters.recording.kinds import DRAWN, RESULT
+from legacy_adapters.recording.trace_writer import Record
+
+from ..comparing.compare import Comparison, Tolerance, compare_all, is_reshaped, rankings
+from ..comparing.evidence import Evidence
+from ..comparing.pairing import Pair
+from ..decisions.kinds import is_draw, rule_of
+from ..decisions.ranking import Ranking
+from ..traces.kinds import OF_METHODS, OF_MODULES, OF_TAPS, Kind
+from ..traces.trace import Recording, Trace
+
+INCREASING = "an increasing function of the other side's scores, which ranks them alike"
+#: By how much a function of rounded scores may fall, as a share of the largest.
+_ROUNDING = 2.0**-20
+
+
+def harmless(
+    comparisons: Iterable[Comparison], legacy: Recording, new: Trace, tolerance: Tolerance, evidence: Evidence | None
+) -> dict[int, Comparison]:
+    """Return what rejected comparisons are if all else of their phase matches, by their ``id``.
+
+    Args:
+        comparisons: of all pairs.
+        legacy: the one side.
+        new: the other side.
+        tolerance: what counts as equal.
+        evidence: of a derived tolerance.
+    """
+    comparisons = tuple(comparisons)
+    rejected = [one for one in comparisons if not one.accepted]
+    found = {id(one): _same(one) for one in rejected if _begins_alike(one.pair, legacy, new)}
+    reshaped = [one for one in rejected if _may_be_reshaped(one.pair)]
+    again = compare_all(legacy, new, (one.pair for one in reshaped), tolerance, evidence, any_shape=True)
+    found.update(
+        (id(one), replace(other, pair=one.pair, decision=None)) for one, other in zip(reshaped, again) if other.accepted
+    )
+    taken = {one.pair.new.key[:4] for one in comparisons if _is_taken(one.pair) and (one.accepted or id(one) in found)}
+    for one in rejected:
+        record = one.pair.new
+        if record.kind != Kind.BASIS or (record.phase, Kind.TAP, record.name, record.call) not in taken:
+            continue
+        if _is_shape_of_draw(record):
+            found[id(one)] = _same(one)
+        elif _is_increasing(one.pair, legacy, new, evidence):
+            found[id(one)] = replace(one, accepted=True, difference=replace(one.difference, note=INCREASING), finding=None)
+    return found
+
+
+def with_harmless(
+    comparisons: Iterable[Comparison], found: Mapping[int, Comparison], lone: Iterable[str]
+) -> tuple[Comparison, ...]:
+    """Accept what :func:`harmless` found in phases in which all else matches.
+
+    Args:
+        comparisons: of all pairs.
+        found: of the same comparisons.
+        lone: phases with records that have no twin and no reason for it.
+    """
+    comparisons = tuple(comparisons)
+    telling = (one for one in comparisons if one.pair.new.kind not in OF_METHODS)
+    spoilt = {*lone, *(one.pair.new.phase for one in telling if not one.accepted and id(one) not in found)}
+    return tuple(
+        found[id(one)] if id(one) in found and one.pair.new.phase not in spoilt else one for one in comparisons
+    )
+
+
+def _same(comparison: Comparison) -> Comparison:
+    return replace(comparison, identical=True, accepted=True, difference=None, finding=None, decision=None)
+
+
+def _begins_alike(pair: Pair, legacy: Recording, new: Trace) -> bool:
+    """Tell whether the records are rankings of other lengths, of which the longer begins as the shorter."""
+    lists = rankings(legacy, new, pair)
+    if lists is None or not all(ranked.dim() for ranked in lists):
+        return False
+    length = min(ranked.shape[-1] for ranked in lists)
+    return torch.equal(*(ranked[..., :length] for ranked in lists))
+
+
+def _may_be_reshaped(pair: Pair) -> bool:
+    """Tell whether two records hold as many numbers in another shape, and are no results of the whole model."""
+    record = pair.new
+    is_result = record.name == (RESULT if record.kind in OF_TAPS else "")
+    return record.kind in OF_MODULES | OF_TAPS and not is_result and is_reshaped(pair)
+
+
+def _is_taken(pair: Pair) -> bool:
+    """Tell whether a pair is of a single list of what is chosen, or of a draw."""
+    return pair.new.kind == Kind.TAP and pair.new.slot in ("indices", DRAWN)
+
+
+def _is_shape_of_draw(record: Record) -> bool:
+    return is_draw(record) and record.slot.rpartition(".")[2] == "shape"
+
+
+def _is_increasing(pair: Pair, legacy: Recording, new: Trace, evidence: Evidence | None) -> bool:
+    """Tell whether one side ranks by an increasing function of what the other ranks by."""
+    record = pair.new
+    rule = rule_of(new.slots(record.phase, Kind.BASIS, record.name, record.call))
+    if record.slot != "scores" or not isinstance(rule, Ranking):
+        return False
+    theirs = legacy.values_of(*pair.legacy.key[:4]).get(pair.legacy.slot)
+    ours = new.tensor(record).reshape(-1).double()
+    if theirs is None and evidence is not None:
+        kept = evidence.sketch_of_legacy(pair, in_float64=False)
+        if kept is not None and kept.is_finite:
+            numbers, elements = kept.samples()
+            theirs, ours = kept.values[numbers], ours[elements]
+    if theirs is None or theirs.numel() != ours.numel():
+        return False
+    theirs = theirs.reshape(-1).double()
+    return _rises(ours, theirs) or _rises(theirs, ours)
+
+
+def _rises(scores: Tensor, of: Tensor) -> bool:
+    """Tell whether ``scores`` [n] are an increasing function of ``of`` [n], and no single number."""
+    if not (scores.numel() and scores.isfinite().all() and of.isfinite().all()):
+        return False
+    scores = scores[of.argsort()]
+    lowest = float(scores.abs().max()) * _ROUNDING
+    return bool(scores.max() > scores.min()) and bool((scores.cummax(0).values - scores).max() <= lowest)
