@@ -66,14 +66,17 @@ class ReportFiles:
         Raises:
             OSError: if a file cannot be written.
         """
-        from ..report.junit import junit
-        from ..report.markdown import markdown
-        from ..report.page.page import page
         from .console import renamed
 
         if self.html is not None:
+            from ..report.page.page import page
+
             write_whole(self.html, page(verdict, audited, lambda data: renamed(data, words)))
         if self.junit is not None:
+            from ..report.junit import junit
+
             write_whole(self.junit, renamed(junit(verdict), words))
         if self.markdown is not None:
+            from ..report.markdown import markdown
+
             write_whole(self.markdown, renamed(markdown(verdict), words))

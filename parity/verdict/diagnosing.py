@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from converters.rules.mapping import Mapping as NameMapping
 from legacy_adapters.recording.trace_writer import Record
@@ -11,15 +12,14 @@ from legacy_adapters.recording.trace_writer import Record
 from ..comparing.compare import Comparison
 from ..comparing.converted import in_new_form, new_names, own_names
 from ..comparing.evidence import Evidence
-from ..diagnosis.diagnose import diagnosed
-from ..diagnosis.heat import Heat, heat_of
 from ..diagnosis.kinds import Diagnosis, DiagnosisKind
-from ..diagnosis.scene import Scene
 from ..traces.kinds import OF_OPTIMIZERS, Kind
 from ..traces.trace import Recording, Trace, TraceError
 from .blame import Divergence
-from .diagnosing_sketches import diagnosed_of_sketches
 from .sentences import quoted
+
+if TYPE_CHECKING:
+    from ..diagnosis.heat import Heat
 
 #: What is said of a record that comes after the first difference: what no code but that one would make of it.
 _OF_WHAT_FOLLOWS = (
@@ -132,6 +132,12 @@ def explanation_of_pair(
     """Return what can be said of one pair; arguments as of :func:`explanation_of`."""
     if comparison is None or comparison.accepted:
         return Explanation()
+    # what a match has no need of: a tenth of the modules that the command line loads
+    from ..diagnosis.diagnose import diagnosed
+    from ..diagnosis.heat import heat_of
+    from ..diagnosis.scene import Scene
+    from .diagnosing_sketches import diagnosed_of_sketches
+
     if not isinstance(legacy, Trace):
         return Explanation() if evidence is None else Explanation(diagnosed_of_sketches(comparison, comparisons, legacy, evidence))
     classes = legacy.coverage.get("classes", {}), new.coverage.get("classes", {})
