@@ -1,31 +1,34 @@
-"""Calls of one module that are made in parts on one side: image by image there, all images at once here.
+"""Calls of one module, or rankings, that are made in parts on one side: image by image there, all images at once here.
 
-Put together in their order, along one dimension, what the calls take and give must be the same. As that is computed
-of other shapes, it may round otherwise; whether it is right shows in all else.
+Put together in their order, along one dimension of either side or a new one, what the calls take and give must be the
+same. As that is computed of other shapes, it may round otherwise; whether it is right shows in all else.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from legacy_adapters.recording.kinds import RESULT
 from legacy_adapters.recording.trace_writer import Key, Record
 
 from ..comparing.compare import EXACT, Comparison, Difference, Tolerance, measure
 from ..comparing.evidence import relative_gap
 from ..comparing.pairing import LEGACY, NEW, Unpaired
-from ..traces.kinds import OF_METHODS, OF_MODULES
+from ..decisions.kinds import is_draw
+from ..traces.kinds import OF_METHODS, OF_MODULES, OF_TAPS, Kind, Subject
 from ..traces.trace import Recording, Trace
 
 #: Parts that are put together differ by less than this, unless something is wrong.
 _NEAR = 1e-4
-_KINDS = OF_MODULES - OF_METHODS
-#: Phase and path of a module, and kind and slot of what its calls take or give, as the new side has them.
-_Place = tuple[str, str]
+_KINDS = (OF_MODULES | OF_TAPS) - OF_METHODS
+#: Phase, subject and name of a module or a decision, and kind and slot of what calls take or give, as the new side has
+#: them.
+_Place = tuple[str, Subject, str]
 _Slot = tuple[str, str]
 
 
@@ -46,7 +49,7 @@ def in_parts(
     comparisons: Sequence[Comparison], unpaired: Iterable[Unpaired], keys: Mapping[Key, Key],
     legacy: Recording, new: Trace, tolerance: Tolerance,
 ) -> Parts:
-    """Find the modules that one side calls more often, with parts of what the other side gives them at once.
+    """Find the modules and decisions that one side has more calls of, with parts of what the other side gives them at once.
 
     Args:
         comparisons: of all pairs.
@@ -56,18 +59,18 @@ def in_parts(
         new: the other side.
         tolerance: what counts as equal.
     """
-    lone = [item for item in unpaired if item.record.kind in _KINDS and not item.is_accounted]
+    lone = [item for item in unpaired if _may_be_part(item.record) and not item.is_accounted]
     if not lone or not isinstance(legacy, Trace):
         return Parts()
-    modules = {_place(item.side, item.record, keys) for item in lone}
+    places = {_place(item.side, item.record, keys) for item in lone}
     calls: dict[_Place, dict[str, dict[_Slot, dict[int, Record]]]] = {
-        place: {LEGACY: defaultdict(dict), NEW: defaultdict(dict)} for place in modules
+        place: {LEGACY: defaultdict(dict), NEW: defaultdict(dict)} for place in places
     }
     pairs = []
     for one in comparisons:
         record = one.pair.new
-        place, slot = (record.phase, record.name), (record.kind, record.slot)
-        if place in modules and record.kind in _KINDS:
+        place, slot = _place(NEW, record, keys), (record.kind, record.slot)
+        if place in places and _may_be_part(record):
             pairs.append((one, place, slot))
             calls[place][LEGACY][slot][one.pair.legacy.call] = one.pair.legacy
             calls[place][NEW][slot][record.call] = record
@@ -94,8 +97,14 @@ def in_parts(
     return Parts(found, frozenset(keys_of))
 
 
+def _may_be_part(record: Record) -> bool:
+    """Tell whether a record is of a call of a module, or of a decision; random draws are one sequence."""
+    return record.kind in _KINDS and not is_draw(record) and record.name != RESULT
+
+
 def _place(side: str, record: Record, keys: Mapping[Key, Key]) -> _Place:
-    return record.phase, (keys.get(record.key, record.key)[2] if side == LEGACY else record.name)
+    name = keys.get(record.key, record.key)[2] if side == LEGACY else record.name
+    return record.phase, Kind(record.kind).subject, name
 
 
 def _slot(item: Unpaired, keys: Mapping[Key, Key]) -> _Slot:
@@ -118,19 +127,26 @@ def _tensors(side: Trace, records: Mapping[int, Record]) -> list[Tensor]:
 
 def _difference(one: Sequence[Tensor], two: Sequence[Tensor], is_exact: bool) -> Difference | None:
     """Compare two lists of tensors, put together along the dimension in which they are parts of one another."""
-    if len({tensor.dtype for tensor in (*one, *two)}) != 1 or len({tensor.dim() for tensor in (*one, *two)}) != 1:
+    if len({tensor.dtype for tensor in (*one, *two)}) != 1:
         return None
-    if not one[0].dim():  # a number that each part is given
+    if not any(tensor.dim() for tensor in (*one, *two)):  # a number that each part is given
         return Difference(0.0, 0.0, "") if len({tensor.item() for tensor in (*one, *two)}) == 1 else None
-    for dim in range(one[0].dim()):
-        if len({tensor.shape[:dim] + tensor.shape[dim + 1 :] for tensor in (*one, *two)}) != 1:
-            continue
-        first, second = torch.cat(list(one), dim), torch.cat(list(two), dim)
-        if first.shape != second.shape:
-            continue
+    for first, second in _together(one, two):
         if torch.equal(first, second):
             return Difference(0.0, 0.0, "")
-        is_near = not is_exact and first.is_floating_point() and relative_gap(*(t.reshape(-1) for t in (first, second))) < _NEAR
-        if is_near:
+        is_near = first.is_floating_point() and relative_gap(first.reshape(-1), second.reshape(-1)) < _NEAR
+        if is_near and not is_exact:
             return measure(first, second)
     return None
+
+
+def _together(one: Sequence[Tensor], two: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield two lists of tensors put together, in each way that gives both one shape."""
+    dims = max(tensor.dim() for tensor in (*one, *two))
+    for dim in range(dims):
+        # tensors of one dimension less are laid beside one another in a new one
+        lists = [[t.unsqueeze(dim) if t.dim() == dims - 1 else t for t in tensors] for tensors in (one, two)]
+        if len({t.shape[:dim] + t.shape[dim + 1 :] for tensors in lists for t in tensors}) == 1:
+            first, second = (torch.cat(tensors, dim) for tensors in lists)
+            if first.shape == second.shape:
+                yield first, second

@@ -31,6 +31,7 @@ from . import (
     rewrites_forms,
     rewrites_leaves,
     rewrites_rounding,
+    rewrites_shapes,
     traces,
     training,
     training_options,
@@ -67,7 +68,7 @@ ADDED = (
     checkpoints,
     training_options,
 )
-REWRITING = (rewrites_leaves, rewrites_forms, rewrites_decisions, rewrites_rounding)
+REWRITING = (rewrites_leaves, rewrites_forms, rewrites_decisions, rewrites_rounding, rewrites_shapes)
 MODULES = (*FIRST, *ADDED)
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in chain.from_iterable(m.FAULTS for m in MODULES)}

@@ -257,3 +257,53 @@ def test_an_error_in_calls_in_parts_is_named(tmp_path, tolerance, new, where):
     first = "cls" if tolerance.name == EXACT and where == "box" else where  # which rounds otherwise
     assert verdict.outcome == MISMATCH
     assert verdict.divergence.where in (where, first), verdict.divergence
+
+
+class ImageByImage(Model):
+    """Takes three images of four queries; heads and rankings see one after the other."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        images = self.queries(x).unflatten(0, (3, 4))
+        logits, boxes = (torch.stack([head(image) for image in images]) for head in (self.cls, self.box))
+        best = torch.stack([boxes[i][self.of_image(scores)] for i, scores in enumerate(self.scores(logits))])
+        return {"cls": F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)), "box": best.abs().mean()}
+
+    def of_image(self, scores: Tensor) -> Tensor:
+        return scores.topk(2).indices
+
+
+class AllImages(ImageByImage):
+    """Heads and rankings see all images at once."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        images = self.queries(x).unflatten(0, (3, 4))
+        logits, boxes = self.cls(images), self.box(images)
+        best = boxes.gather(1, self.of_image(self.scores(logits))[..., None].expand(-1, -1, 4))
+        return {"cls": F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)), "box": best.abs().mean()}
+
+
+class OthersOfAllImages(AllImages):
+    """Takes the second and third best."""
+
+    def of_image(self, scores: Tensor) -> Tensor:
+        return scores.topk(3).indices[:, 1:]
+
+
+class WorstOfAllImages(AllImages):
+    def of_image(self, scores: Tensor) -> Tensor:
+        return (-scores).topk(2).indices
+
+
+@TURNED
+def test_all_images_at_once_match_one_after_the_other(tmp_path, tolerance, turned):
+    sides = (AllImages, ImageByImage) if turned else (ImageByImage, AllImages)
+    verdict = verdict_on(tmp_path, *sides, tolerance, taps)
+    if tolerance.name == EXACT and verdict.outcome == MISMATCH:
+        assert verdict.divergence.where.split(".")[0] in ("cls", "box")  # which got the same
+    else:
+        assert verdict.outcome == MATCH, verdict.reasons
+
+
+@pytest.mark.parametrize("new", [OthersOfAllImages, WorstOfAllImages])
+def test_other_queries_of_all_images_are_a_mismatch(tmp_path, tolerance, new):
+    assert verdict_on(tmp_path, ImageByImage, new, tolerance, taps).outcome == MISMATCH
