@@ -28,7 +28,6 @@ from .draws import comparable, without
 from .echoes import Known, excusable, explained
 from .handing_on import with_givers
 from .harmless import harmless, with_harmless
-from .in_parts import Parts, in_parts
 from .initial import drawn_alike
 
 
@@ -134,10 +133,8 @@ def case_of(
     weights = {side: with_weights(of) for side, of in ((LEGACY, legacy), (NEW, new))}
     # of a side that stopped, what uses the rest may not have come yet
     unused = {} if stop is not None else harmless(comparisons, legacy, new, tolerance, evidence)
-    parts = Parts() if stop is not None else in_parts(comparisons, confirmed, pairing.keys, legacy, new, tolerance)
-    unused |= parts.comparisons
     assumed = tuple(unused.get(id(comparison), comparison) for comparison in comparisons)
-    known_of_both = Known(pairing.keys, cut_off, modules, new.coverage.get("parameters") or {}, weights, parts.lone)
+    known_of_both = Known(pairing.keys, cut_off, modules, new.coverage.get("parameters") or {}, weights)
     unpaired = explained(confirmed, assumed, known_of_both)
     is_equal = all(comparison.accepted for comparison in assumed)
     doubtful = frozenset() if is_equal else excusable(unpaired, assumed, known_of_both)

@@ -37,7 +37,6 @@ REGROUPED = "of a module whose parameters the rules change; these are compared, 
 ARGUMENT = "the same tensor as another argument of the call, which the new side's module takes once"
 DRAWN = "a draw by another function; random states are equal, and all that is computed"
 DIVIDED = "a call of a module without weights on one side only; all that is computed is equal"
-IN_PARTS = "of calls that one side makes in parts; put together they are equal, and all that is computed"
 NUMBER = "a number that only one side passes; what is computed with it is compared"
 
 #: side, phase and name of a call, its number.
@@ -54,7 +53,6 @@ class Known:
         regrouped: by side, paths of the modules whose parameters the rules change.
         parameters: what the new side's modules take, by their paths, as far as it is known.
         with_weights: by side, paths of the modules that have weights of their own; empty if they are not known.
-        in_parts: side and key of the records of calls that are made in parts on one side.
     """
 
     keys: Mapping[Key, Key] = field(default_factory=dict)
@@ -62,7 +60,6 @@ class Known:
     regrouped: Mapping[str, Collection[str]] = field(default_factory=dict)
     parameters: Mapping[str, Collection[str]] = field(default_factory=dict)
     with_weights: Mapping[str, Collection[str]] = field(default_factory=dict)
-    in_parts: Collection[tuple[str, Key]] = ()
 
 
 def explained(
@@ -86,7 +83,6 @@ def explained(
       of its own, which makes something of what it is given and is used in training: code of the other side does that, as
       ``F.dropout`` does for ``nn.Dropout``, or calls the modules inside by itself.
     - Where all else is equal, random states included, a draw that only one side makes by a function that is watched.
-    - Where all else is equal, calls of a module that one side makes in parts, see :mod:`.in_parts`.
     - An argument of the legacy side that is the same tensor as another one of the call, which has a twin, where the new
       side's module has no parameter of that name: as query, key and value of a self-attention.
     - What a module takes and gives whose parameters the rules change, so that it is another number of modules on the
@@ -180,7 +176,6 @@ def _harmless(
 ) -> dict[tuple[str, Key], str]:
     """Explain, by side and key, what is harmless where all else is equal; ``is_proven`` if all gradients are, too."""
     harmless = dict.fromkeys(_grouped((item for item in unpaired if item.exclusion is None), known.keys), GROUPED)
-    harmless.update(dict.fromkeys(known.in_parts, IN_PARTS))
     with_outputs = {_call(side, record) for side, record in _outputs(comparisons)}
     for item in unpaired:
         is_output = item.side == LEGACY and item.record.kind == Kind.MODULE_OUT

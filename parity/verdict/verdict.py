@@ -18,6 +18,7 @@ from ..comparing.detections import ImageMatch, matched_images
 from ..comparing.drift import AutocastFailure
 from ..comparing.evidence import Evidence, likeness_of
 from ..comparing.idle import idle
+from ..comparing.in_parts import in_legacy_parts
 from ..comparing.pairing import LEGACY, NEW, Exclusion
 from ..comparing.turned import forms_for, turned
 from ..decisions.trials import DecisionDifference
@@ -140,8 +141,13 @@ def judge(
     Where the sides part, modules that hold the same parameters are taken for one (:mod:`..comparing.containers`), so that
     the place is named by their calls, too. What is no mismatch without that becomes none by it.
 
-    At last it is tried to say what the difference is.
+    The new side's calls are judged in as many parts as the legacy side makes (:mod:`..comparing.in_parts`). At last it is
+    tried to say what the difference is.
     """
+    new = in_legacy_parts(new, in_new_form(legacy, mapping), mapping)
+    if evidence is not None:
+        parts = in_legacy_parts(evidence.new_reference, in_new_form(legacy, mapping), mapping)
+        evidence = replace(evidence, new=new, new_reference=parts)
     verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     explanation = explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping, evidence)
     return replace(verdict, explanation=explanation)
