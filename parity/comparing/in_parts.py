@@ -4,6 +4,9 @@ Code may handle images or levels one by one that other code handles at once. Whe
 decision, a different number of times, and what the calls take and give is of one shape if it is put together along one
 dimension, the new side's records are replaced by the parts that the legacy side has: each is a view of what was
 recorded, with a digest of its own, and is compared as any other.
+
+A module may be called several times in one pass, so that the calls of one image come one after the other, or those of
+all images for each place. Where shapes allow both, the numbers tell.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -23,13 +27,17 @@ from legacy_adapters.recording.trace_writer import Record, content_digest
 from ..decisions.kinds import is_draw
 from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, OF_TAPS, Kind, Subject
 from ..traces.trace import Recording, Trace
-from .pairing import translator
+from .evidence import Evidence, relative_gap
+from .pairing import Pair, translator
 
 _KINDS = (OF_MODULES | OF_TAPS) - OF_METHODS
+_GIVEN = (Kind.MODULE_IN, Kind.BASIS)
 #: Phase, subject and name of a module or a decision, as the new side has it.
 _Place = tuple[str, Subject, str]
 #: By kind and slot, the records of all calls, by their number.
 _Calls = dict[tuple[str, str], dict[int, Record]]
+#: Places in the order of the calls that belong together: of the legacy side, of the new one.
+_Group = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,31 @@ class Part:
         return (part.squeeze(self.dim) if self.length is None else part).contiguous()
 
 
-def in_legacy_parts(new: Trace, legacy: Recording, rules: Rules) -> Trace:
+@dataclass(frozen=True)
+class _Made:
+    """A record that takes the place of others.
+
+    Attributes:
+        like: a record that it is like.
+        twin: the legacy side's; None if there is none.
+        call: its number.
+        part: what it is; None if it is what ``like`` is.
+    """
+
+    like: Record
+    twin: Record | None
+    call: int
+    part: Part | None = None
+
+
+def in_legacy_parts(new: Trace, legacy: Recording, rules: Rules, evidence: Evidence | None = None) -> Trace:
     """Return a recording of the new side in as many calls as the legacy side made, as far as that can be.
 
     Args:
         new: the new side.
         legacy: the other side, in the new side's form.
         rules: give its modules and decisions their names on the new side.
+        evidence: of a derived tolerance.
 
     Raises:
         parity.traces.trace.TraceError: if a tensor cannot be read or is not what was recorded.
@@ -74,27 +100,42 @@ def in_legacy_parts(new: Trace, legacy: Recording, rules: Rules) -> Trace:
     views: dict[str, Part] = {}
     numbers: dict[_Place, int] = {}
     for place in ours.keys() & theirs.keys():
-        count = _count(ours[place])
-        if count == _count(theirs[place]):
+        counts = _count(ours[place]), _count(theirs[place])
+        ways = [] if len(set(counts)) == 1 else [*_ways(ours[place], theirs[place], *counts)]
+        if not ways:
             continue
-        parts = _in_parts(ours[place], theirs[place])
-        if parts is None:
-            continue
-        numbers[place] = count
+        numbers[place] = counts[0]
         made |= {record: [] for of_slot in theirs[place].values() for record in of_slot.values()}
-        for first, call, view in parts:
-            if isinstance(view, Part):
-                tensor = view.made(new)
-                like = replace(first, call=call, shape=tuple(tensor.shape), digest=content_digest(tensor))
-                views[like.digest] = view
-            else:
-                like = replace(first, call=call)
-            made[first].append(like)
+        for one in ways[0] if len(ways) == 1 else min(ways, key=partial(_gap, new=new, legacy=legacy, evidence=evidence)):
+            record = replace(one.like, call=one.call)
+            if one.part is not None:
+                tensor = one.part.made(new)
+                record = replace(record, shape=tuple(tensor.shape), digest=content_digest(tensor))
+                views[record.digest] = one.part
+            made[one.like].append(record)
     if not made:
         return new
     records = tuple(form for record in new.records for form in made.get(record, (record,)))
     coverage = {**new.coverage, **_counts(new, records, numbers)}
     return replace(new, records=records, views={**views, **new.views}, coverage=coverage)
+
+
+def _gap(way: Iterable[_Made], new: Trace, legacy: Recording, evidence: Evidence | None) -> float:
+    """Return how far what the calls are given is from what the legacy side gives, as a share of its size."""
+    largest = 0.0
+    for one in way:
+        if one.part is None or one.twin is None or not one.twin.is_float or one.twin.kind not in _GIVEN:
+            continue
+        tensor = one.part.made(new).reshape(one.twin.shape)
+        if isinstance(legacy, Trace):
+            expected = legacy.tensor(one.twin).reshape(-1)
+        else:
+            kept = None if evidence is None else evidence.sketch_of_legacy(Pair(one.twin, one.like), in_float64=False)
+            if kept is None:
+                continue
+            expected, tensor = kept.values, kept.of(tensor)
+        largest = max(largest, relative_gap(expected, tensor.reshape(-1)))
+    return largest
 
 
 def _calls(records: Iterable[Record], name_of: Callable[[Record], str]) -> dict[_Place, _Calls]:
@@ -110,31 +151,55 @@ def _count(calls: _Calls) -> int:
     return len({number for of_slot in calls.values() for number in of_slot})
 
 
-def _in_parts(ours: _Calls, theirs: _Calls) -> list[tuple[Record, int, Part | None]] | None:
-    """Return a first record, number of the call and what it is of each part; None if the calls are no parts of a whole.
+def _ways(ours: _Calls, theirs: _Calls, count: int, number: int) -> Iterator[list[_Made]]:
+    """Yield what the legacy side's ``count`` calls are of the ``number`` calls of the new side; nothing if no parts."""
+    for groups in _groupings(count, number):
+        made = _in_parts(ours, theirs, count, number, groups)
+        if made is not None:
+            yield made
+
+
+def _groupings(count: int, number: int) -> Iterator[list[_Group]]:
+    """Yield which calls may belong together."""
+    yield [(range(count), range(number))]
+    few, many = sorted((count, number))
+    if few > 1 and many % few == 0:
+        each = many // few
+        for groups in (
+            [((one,), range(one * each, (one + 1) * each)) for one in range(few)],
+            [((one,), range(one, many, few)) for one in range(few)],
+        ):
+            yield groups if few == count else [(more, one) for one, more in groups]
+
+
+def _in_parts(
+    ours: _Calls, theirs: _Calls, count: int, number: int, groups: Iterable[_Group]
+) -> list[_Made] | None:
+    """Return what takes the place of the new side's records; None if its calls are no parts of a whole.
 
     What is no tensor is the same for all parts.
     """
-    found: list[tuple[Record, int, Part | None]] = []
-    counts = _count(ours), _count(theirs)
+    made: list[_Made] = []
+    groups = list(groups)
     for (kind, slot), records in theirs.items():
         twins = ours.get((kind, slot)) or _only_other(kind, ours, theirs)
-        one, two = ([of[call] for call in sorted(of)] for of in (twins or {}, records))
         if kind in FLOW and not twins:
-            found += [(record, call, None) for call, record in records.items()]  # told by itself
+            made += [_Made(record, None, call) for call, record in records.items()]  # told by itself
             continue
-        if (len(one), len(two)) != counts:
+        one, two = ([of[call] for call in sorted(of)] for of in (twins or {}, records))
+        if (len(one), len(two)) != (count, number):
             return None
         if not any(record.shape for record in (*one, *two)):
             if len({record.digest for record in two}) != 1:
                 return None
-            found += [(two[0], call, None) for call in range(len(one))]
+            made += [_Made(two[0], twin, call) for call, twin in enumerate(one)]
             continue
-        parts = next(_parts(one, two), None)
-        if parts is None:
-            return None
-        found += [(two[0], call, part) for call, part in enumerate(parts)]
-    return found
+        for first, second in groups:
+            parts = _parts([one[place] for place in first], [two[place] for place in second])
+            if parts is None:
+                return None
+            made += [_Made(two[second[0]], one[place], place, part) for place, part in zip(first, parts)]
+    return made
 
 
 def _only_other(kind: str, ours: _Calls, theirs: _Calls) -> dict[int, Record] | None:
@@ -144,21 +209,21 @@ def _only_other(kind: str, ours: _Calls, theirs: _Calls) -> dict[int, Record] | 
     return ours[kind, lone.pop()] if len(lone) == len(other) == 1 else None
 
 
-def _parts(ours: Sequence[Record], theirs: Sequence[Record]) -> Iterator[list[Part]]:
-    """Yield how the new side's tensors make the legacy side's, for each dimension along which they do."""
+def _parts(ours: Sequence[Record], theirs: Sequence[Record]) -> list[Part] | None:
+    """Return how the new side's tensors make the legacy side's; None if along no dimension they do."""
     dims = max(len(record.shape) for record in (*ours, *theirs))
     for dim in range(dims):
         one, two = ([_with_dim(record.shape, dim, dims) for record in side] for side in (ours, theirs))
-        if len({shape[:dim] + shape[dim + 1 :] for shape in (*one, *two)}) != 1:
-            continue
         lengths = [[shape[dim] for shape in side] for side in (one, two)]
-        if sum(lengths[0]) == sum(lengths[1]):
+        rest = {shape[:dim] + shape[dim + 1 :] for shape in (*one, *two)}
+        if len(rest) == 1 and sum(lengths[0]) == sum(lengths[1]):
             starts = accumulate(lengths[0][:-1], initial=0)
             stacked = len(theirs[0].shape) < dims
-            yield [
+            return [
                 Part(tuple(theirs), dim, stacked, start, length if len(record.shape) == dims else None)
                 for record, start, length in zip(ours, starts, lengths[0])
             ]
+    return None
 
 
 def _with_dim(shape: tuple[int, ...], dim: int, dims: int) -> tuple[int, ...]:

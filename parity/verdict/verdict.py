@@ -144,10 +144,11 @@ def judge(
     The new side's calls are judged in as many parts as the legacy side makes (:mod:`..comparing.in_parts`). At last it is
     tried to say what the difference is.
     """
-    new = in_legacy_parts(new, in_new_form(legacy, mapping), mapping)
+    formed = in_new_form(legacy, mapping)
+    new = in_legacy_parts(new, formed, mapping, evidence)
     if evidence is not None:
-        parts = in_legacy_parts(evidence.new_reference, in_new_form(legacy, mapping), mapping)
-        evidence = replace(evidence, new=new, new_reference=parts)
+        reference = in_legacy_parts(evidence.new_reference, formed, mapping, evidence)
+        evidence = replace(evidence, new=new, new_reference=reference)
     verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     explanation = explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping, evidence)
     return replace(verdict, explanation=explanation)
