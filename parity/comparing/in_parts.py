@@ -100,7 +100,7 @@ def in_legacy_parts(new: Trace, legacy: Recording, rules: Rules, evidence: Evide
     views: dict[str, Part] = {}
     numbers: dict[_Place, int] = {}
     for place in ours.keys() & theirs.keys():
-        counts = _count(ours[place]), _count(theirs[place])
+        counts = len(_order(ours[place])), len(_order(theirs[place]))
         ways = [] if len(set(counts)) == 1 else [*_ways(ours[place], theirs[place], *counts)]
         if not ways:
             continue
@@ -147,14 +147,14 @@ def _calls(records: Iterable[Record], name_of: Callable[[Record], str]) -> dict[
     return calls
 
 
-def _count(calls: _Calls) -> int:
-    return len({number for of_slot in calls.values() for number in of_slot})
+def _order(calls: _Calls) -> list[int]:
+    return sorted({number for of_slot in calls.values() for number in of_slot})
 
 
 def _ways(ours: _Calls, theirs: _Calls, count: int, number: int) -> Iterator[list[_Made]]:
     """Yield what the legacy side's ``count`` calls are of the ``number`` calls of the new side; nothing if no parts."""
     for groups in _groupings(count, number):
-        made = _in_parts(ours, theirs, count, number, groups)
+        made = _in_parts(ours, theirs, count, groups)
         if made is not None:
             yield made
 
@@ -173,32 +173,32 @@ def _groupings(count: int, number: int) -> Iterator[list[_Group]]:
 
 
 def _in_parts(
-    ours: _Calls, theirs: _Calls, count: int, number: int, groups: Iterable[_Group]
+    ours: _Calls, theirs: _Calls, count: int, groups: Iterable[_Group]
 ) -> list[_Made] | None:
     """Return what takes the place of the new side's records; None if its calls are no parts of a whole.
 
-    What is no tensor is the same for all parts.
+    What is no tensor is the same for all parts. A gradient need not flow everywhere; one that flows on the new side only
+    is told by itself, as a call behind all others.
     """
     made: list[_Made] = []
-    groups = list(groups)
+    groups, orders = list(groups), [_order(calls) for calls in (ours, theirs)]
     for (kind, slot), records in theirs.items():
-        twins = ours.get((kind, slot)) or _only_other(kind, ours, theirs)
-        if kind in FLOW and not twins:
-            made += [_Made(record, None, call) for call, record in records.items()]  # told by itself
-            continue
-        one, two = ([of[call] for call in sorted(of)] for of in (twins or {}, records))
-        if (len(one), len(two)) != (count, number):
-            return None
-        if not any(record.shape for record in (*one, *two)):
-            if len({record.digest for record in two}) != 1:
-                return None
-            made += [_Made(two[0], twin, call) for call, twin in enumerate(one)]
-            continue
+        twins = ours.get((kind, slot)) or _only_other(kind, ours, theirs) or {}
         for first, second in groups:
-            parts = _parts([one[place] for place in first], [two[place] for place in second])
+            one = [twins.get(orders[0][place]) for place in first]
+            two = [records.get(orders[1][place]) for place in second]
+            if kind in FLOW and (None in one or None in two):
+                made += [_Made(record, None, count + record.call) for record in two if record is not None]
+                continue
+            if None in one or None in two:
+                return None
+            if any(record.shape for record in (*one, *two)):
+                parts: Sequence[Part | None] | None = _parts(one, two)
+            else:
+                parts = [None] * len(one) if len({record.digest for record in two}) == 1 else None
             if parts is None:
                 return None
-            made += [_Made(two[second[0]], one[place], place, part) for place, part in zip(first, parts)]
+            made += [_Made(two[0], twin, place, part) for place, twin, part in zip(first, one, parts)]
     return made
 
 

@@ -6,12 +6,15 @@
 - A ranking of other scores that an increasing function makes of the other side's, such as logits in place of
   probabilities, and that takes the same.
 
+- A gradient at the border of a module that is another, where those of all parameters are equal: a tensor that is given
+  back and used inside as well has the gradient of both uses, a copy of it only its own.
+
 Whether code goes on with another shape, with the rest of a list or with the scores shows in what else is recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -25,9 +28,10 @@ from ..comparing.evidence import Evidence
 from ..comparing.pairing import Pair
 from ..decisions.kinds import is_draw, rule_of
 from ..decisions.ranking import Ranking
-from ..traces.kinds import OF_METHODS, OF_MODULES, OF_TAPS, Kind
+from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, OF_TAPS, Kind
 from ..traces.trace import Recording, Trace
 
+FLOWING = "another gradient flows over this border; those of all parameters are equal"
 INCREASING = "an increasing function of the other side's scores, which ranks them alike"
 #: By how much a function of rounded scores may fall, as a share of the largest.
 _ROUNDING = 2.0**-20
@@ -61,7 +65,11 @@ def harmless(
         if _is_shape_of_draw(record):
             found[id(one)] = _same(one)
         elif _is_increasing(one.pair, legacy, new, evidence):
-            found[id(one)] = replace(one, accepted=True, difference=replace(one.difference, note=INCREASING), finding=None)
+            found[id(one)] = _noted(one, INCREASING)
+    proven = _with_equal_gradients(comparisons, found)
+    for one in rejected:
+        if id(one) not in found and one.pair.new.kind in FLOW and one.pair.new.phase in proven:
+            found[id(one)] = _noted(one, FLOWING)
     return found
 
 
@@ -81,6 +89,24 @@ def with_harmless(
     return tuple(
         found[id(one)] if id(one) in found and one.pair.new.phase not in spoilt else one for one in comparisons
     )
+
+
+def _with_equal_gradients(comparisons: Iterable[Comparison], found: Collection[int]) -> set[str]:
+    """Return the phases in which all is equal, the gradients of parameters included, gradients between modules aside."""
+    with_gradients, others = set(), set()
+    for one in comparisons:
+        kind, phase = one.pair.new.kind, one.pair.new.phase
+        if kind == Kind.GRAD:
+            with_gradients.add(phase)
+        is_coarse = kind == Kind.GRAD and one.finding is not None and one.finding.has_jumped
+        if kind not in FLOW | OF_METHODS and (is_coarse or not (one.accepted or id(one) in found)):
+            others.add(phase)
+    return with_gradients - others
+
+
+def _noted(comparison: Comparison, note: str) -> Comparison:
+    """Accept a comparison, saying in what it differs."""
+    return replace(comparison, accepted=True, difference=replace(comparison.difference, note=note), finding=None)
 
 
 def _same(comparison: Comparison) -> Comparison:

@@ -60,7 +60,9 @@ REWRITES = (
             around("encoder.layers.0.ffn", "forward", _on_flat_tokens), setting="batch"),
     Rewrite("branch_with_one_more_axis", "other shapes", "bbox_head.reg_branches.0",
             around("bbox_head.reg_branches.0", "forward", _with_one_more_axis)),
-    Rewrite("detections_on_logits", "rising scores", "detections", patching(head, "detections", _on_logits)),
+    # a sigmoid of other numbers together rounds otherwise
+    Rewrite("detections_on_logits", "rising scores", "detections", patching(head, "detections", _on_logits),
+            keeps_bits=False),
     _in_parts("branches_image_by_image", "bbox_head", _branches_image_by_image),
     _in_parts("backbone_image_by_image", "backbone", around("backbone", "forward", _features_image_by_image)),
 )  # fmt: skip

@@ -307,3 +307,68 @@ def test_all_images_at_once_match_one_after_the_other(tmp_path, tolerance, turne
 @pytest.mark.parametrize("new", [OthersOfAllImages, WorstOfAllImages])
 def test_other_queries_of_all_images_are_a_mismatch(tmp_path, tolerance, new):
     assert verdict_on(tmp_path, ImageByImage, new, tolerance, taps).outcome == MISMATCH
+
+
+class Stages(nn.Module):
+    """Gives back what both stages make; the second goes on with what the first makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first = self.first(x).tanh()
+        return self.given(first), self.second(first).tanh()
+
+    def given(self, first: Tensor) -> Tensor:
+        return first
+
+
+class Copying(Stages):
+    def given(self, first: Tensor) -> Tensor:
+        return first.clone()
+
+
+class Halving(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient / 2
+
+
+class HalvingGradients(Stages):
+    def given(self, first: Tensor) -> Tensor:
+        return Halving.apply(first)
+
+
+class OfStages(nn.Module):
+    make = Stages
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages, self.head = self.make(), nn.Linear(DIM, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": sum(self.head(level).square().mean() for level in self.stages(x))}
+
+
+class OfCopies(OfStages):
+    make = Copying
+
+
+class OfHalves(OfStages):
+    make = HalvingGradients
+
+
+@TURNED
+def test_a_copy_with_a_gradient_of_its_own_matches(tmp_path, tolerance, turned):
+    sides = (OfCopies, OfStages) if turned else (OfStages, OfCopies)
+    verdict = verdict_on(tmp_path, *sides, tolerance, taps)
+    assert verdict.outcome == MATCH, verdict.reasons
+
+
+def test_a_copy_that_halves_gradients_is_a_mismatch(tmp_path, tolerance):
+    assert verdict_on(tmp_path, OfStages, OfHalves, tolerance, taps).outcome == MISMATCH
