@@ -16,14 +16,14 @@ from legacy_adapters.recording.kinds import RESULT
 from legacy_adapters.registry import shown_path
 from legacy_adapters.training.phases import rank_of
 
-from ..comparing.compare import FIXED, Comparison
+from ..comparing.compare import EXACT, FIXED, Comparison
 from ..comparing.metrics import Metrics
 from ..comparing.pairing import LEGACY, NEW
 from ..decisions.trials import DecisionDifference
 from ..sides.places import is_of_model
 from ..sides.shared import shared_code
 from ..traces.kinds import OF_TAPS, Kind
-from ..verdict.blame import Divergence, describe
+from ..verdict.blame import Divergence
 from ..verdict.isolation import Culprit, Isolation, count_line
 from ..verdict.verdict import MATCH, Verdict
 from . import sections
@@ -31,7 +31,7 @@ from .alone import backward_lines, lone_lines
 from .captured import SEAL_DIGITS, too_large_under
 from .diagnosis import diagnosis_lines
 from .printing import print_wrapped
-from .rounding import jumped_gradients, rounding_lines
+from .rounding import jumped_gradients, rounding_lines, without_effect_lines
 from .stages import drift_stages, gap_text, record_name, stages
 from .training import training_lines, zero_lines
 
@@ -178,14 +178,6 @@ def initial_lines(verdict: Verdict) -> list[str]:
     lines = [f"built or initialised differently: {len(differences)}"]
     lines += [f"  {item.message}" for item in differences[:MOST_LINES]]
     return [*lines, f"  and {left} more; see --json"] if left > 0 else lines
-
-
-def without_effect_lines(verdict: Verdict) -> list[str]:
-    """Return a line on arguments and results of methods that differ though nothing that is computed does."""
-    lone = verdict.without_effect
-    if not lone:
-        return []
-    return [f"passed on differently between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
 
 
 def tie_lines(verdict: Verdict) -> list[str]:
@@ -345,6 +337,8 @@ def closing_line(verdict: Verdict) -> str:
         bounds = f" (rtol {tolerance.rtol:g}, atol {tolerance.atol:g})" if tolerance.name == FIXED else ""
         within = total - len(verdict.without_effect)
         accepted = "" if identical == within else f", {within} within {tolerance.name} tolerance{bounds}"
+        if accepted and tolerance.name == EXACT:
+            accepted = f", {within - identical} differ without effect"
         if jumped := jumped_gradients(verdict):
             accepted += f", {counted(len(jumped), 'gradient')} of these within half their size only"
         if verdict.without_effect:

@@ -1,4 +1,4 @@
-"""Tell what of a derived tolerance was measured otherwise, or is wide."""
+"""Tell what of a derived tolerance was measured otherwise, or is wide, and what differs without effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from ..comparing import derived
 from ..comparing.compare import Comparison
 from ..comparing.pairing import LEGACY
 from ..traces.kinds import GRADIENTS
+from ..verdict.blame import describe
+from ..verdict.harmless import NOTES
 from ..verdict.verdict import Verdict
+from .stages import record_name
 
 
 def rounding_lines(verdict: Verdict) -> list[str]:
@@ -44,3 +47,15 @@ def jumped_gradients(verdict: Verdict) -> list[Comparison]:
     return [
         c for c in verdict.comparisons if c.finding is not None and c.pair.new.kind in GRADIENTS and c.finding.has_jumped
     ]
+
+
+def without_effect_lines(verdict: Verdict) -> list[str]:
+    """Return lines on what differs though nothing that is computed does."""
+    lines = []
+    if lone := verdict.without_effect:
+        lines = [f"passed on differently between methods, without effect: {len(lone)}, first: {describe(lone[0]).message}"]
+    for note in NOTES:
+        noted = [c for c in verdict.comparisons if c.accepted and c.difference is not None and c.difference.note == note]
+        if noted:
+            lines.append(f"{note}: {counted(len(noted), 'record')}, {record_name(noted[0].pair.new)} first")
+    return lines

@@ -31,8 +31,10 @@ from ..decisions.ranking import Ranking
 from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, OF_TAPS, Kind
 from ..traces.trace import Recording, Trace
 
-FLOWING = "another gradient flows over this border; those of all parameters are equal"
-INCREASING = "an increasing function of the other side's scores, which ranks them alike"
+FLOWING = "another gradient flows between modules; those of all parameters are equal"
+INCREASING = "ranked by an increasing function of the other side's scores, and taken alike"
+#: What is said of comparisons that are accepted though numbers differ by more than rounding.
+NOTES = (FLOWING, INCREASING)
 #: By how much a function of rounded scores may fall, as a share of the largest.
 _ROUNDING = 2.0**-20
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from parity.report.report import closing_line, without_effect_lines
+from parity.report.report import closing_line
+from parity.report.rounding import without_effect_lines
 from parity.verdict.verdict import MATCH, MISMATCH
 
 from .synthetic import Rec, judged

@@ -17,7 +17,7 @@ from ...verdict.verdict import Verdict
 from .. import report, sections
 from ..alone import backward_lines, things_and_aliases
 from ..diagnosis import diagnosis_lines
-from ..rounding import rounding_lines
+from ..rounding import rounding_lines, without_effect_lines
 from ..stages import drift_stages, gap_text, record_name, stages
 from ..training import training_lines, zero_lines
 from .records import table
@@ -136,7 +136,7 @@ def _notes(verdict: Verdict) -> Iterator[str]:
         [verdict.autocast_failure.message] if verdict.autocast_failure else [],
         rounding_lines(verdict),
         zero_lines(verdict),
-        report.without_effect_lines(verdict),
+        without_effect_lines(verdict),
         training_lines(verdict),
         verdict.labels.lines(),
         [f"taken for one, for they hold the same parameters: {one} and {two}" for one, two in verdict.containers],
