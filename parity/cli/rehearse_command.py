@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.rules.ports import port
+from ddq_port.data.own import OwnDataError
 from legacy_adapters import registry
 from legacy_adapters.family import FamilyError, Rehearsal
 from legacy_adapters.ground.console import message
@@ -80,7 +81,7 @@ def run(
             return 0
         return _rehearse(setup, say, as_json, quiet)
 
-    code, failed = done(work, (*INPUT_ERRORS, ValueError))
+    code, failed = done(work, (*INPUT_ERRORS, OwnDataError, ValueError))
     return failed if code is None else code
 
 

@@ -146,7 +146,7 @@ class _Trial:
             return told, ()
         numbers = verdict.provenance[NEW].get("undone", ())
         numbers = self.zoo.shown(numbers, self.request.checks, options.tolerance.name == EXACT)
-        return replace(told, undone=f"{' and '.join(numbers)} of {self.zoo.deviations} undone"), numbers
+        return replace(told, undone=f"{' and '.join(numbers)} of {self.zoo.deviations} undone" if numbers else ""), numbers
 
 
 def _shows_no_more(before: Result | None) -> bool:
