@@ -14,6 +14,7 @@ Whether code goes on with another shape, with the rest of a list or with the sco
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
@@ -33,6 +34,8 @@ from ..traces.trace import Recording, Trace
 
 FLOWING = "another gradient flows between modules; those of all parameters are equal"
 INCREASING = "ranked by an increasing function of the other side's scores, and taken alike"
+#: What shows what code makes of what it has.
+_SHOWING = frozenset((Kind.MODULE_OUT, Kind.TAP, Kind.LOSS, Kind.GRAD))
 #: What is said of comparisons that are accepted though numbers differ by more than rounding.
 NOTES = (FLOWING, INCREASING)
 #: By how much a function of rounded scores may fall, as a share of the largest.
@@ -86,6 +89,8 @@ def with_harmless(
         lone: phases with records that have no twin and no reason for it.
     """
     comparisons = tuple(comparisons)
+    followed = _followed(comparisons, found)
+    found = {key: one for key, one in found.items() if key in followed}
     telling = (one for one in comparisons if one.pair.new.kind not in OF_METHODS)
     spoilt = {*lone, *(one.pair.new.phase for one in telling if not one.accepted and id(one) not in found)}
     return tuple(
@@ -104,6 +109,19 @@ def _with_equal_gradients(comparisons: Iterable[Comparison], found: Collection[i
         if kind not in FLOW | OF_METHODS and (is_coarse or not (one.accepted or id(one) in found)):
             others.add(phase)
     return with_gradients - others
+
+
+def _followed(comparisons: Iterable[Comparison], found: Collection[int]) -> set[int]:
+    """Return those of ``found`` after which something that is computed is compared as it is: there their use shows."""
+    followed: set[int] = set()
+    before: dict[str, list[int]] = defaultdict(list)
+    for one in comparisons:
+        kind, phase = one.pair.new.kind, one.pair.new.phase
+        if id(one) in found:
+            before[phase].append(id(one))
+        elif kind in _SHOWING:
+            followed.update(before.pop(phase, ()))
+    return followed
 
 
 def _noted(comparison: Comparison, note: str) -> Comparison:
