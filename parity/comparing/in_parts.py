@@ -139,12 +139,15 @@ def _gap(way: Iterable[_Made], new: Trace, legacy: Recording, evidence: Evidence
 
 
 def _calls(records: Iterable[Record], name_of: Callable[[Record], str]) -> dict[_Place, _Calls]:
+    """Return the calls of each module and decision; not of modules whose calls pair together, for these have an order."""
     calls: dict[_Place, _Calls] = defaultdict(lambda: defaultdict(dict))
+    names: dict[_Place, set[str]] = defaultdict(set)
     for record in records:
         if record.kind in _KINDS and record.name not in ("", RESULT) and not is_draw(record):
             place = record.phase, Kind(record.kind).subject, name_of(record)
             calls[place][record.kind, record.slot][record.call] = record
-    return calls
+            names[place].add(record.name)
+    return {place: of_place for place, of_place in calls.items() if len(names[place]) == 1}
 
 
 def _order(calls: _Calls) -> list[int]:
@@ -211,6 +214,8 @@ def _only_other(kind: str, ours: _Calls, theirs: _Calls) -> dict[int, Record] | 
 
 def _parts(ours: Sequence[Record], theirs: Sequence[Record]) -> list[Part] | None:
     """Return how the new side's tensors make the legacy side's; None if along no dimension they do."""
+    if len({record.dtype for record in theirs}) != 1:
+        return None
     dims = max(len(record.shape) for record in (*ours, *theirs))
     for dim in range(dims):
         one, two = ([_with_dim(record.shape, dim, dims) for record in side] for side in (ours, theirs))

@@ -304,6 +304,53 @@ def test_all_images_at_once_match_one_after_the_other(tmp_path, tolerance, turne
         assert verdict.outcome == MATCH, verdict.reasons
 
 
+class Repeated(nn.Module):
+    """Calls one activation and one layer several times in a pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.head = nn.Linear(DIM, DIM), nn.Tanh(), nn.Linear(DIM, 1)
+
+    def once(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = x + self.act(self.fc(x))
+        return self.act(self.head(x))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.once(x.unflatten(0, (3, 4))).square().mean()}
+
+
+class RepeatedImageByImage(Repeated):
+    """So that all calls for one image come before those for the next."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": torch.cat([self.once(image) for image in x.unflatten(0, (3, 4)).split(1)]).square().mean()}
+
+
+class OtherSecondTime(RepeatedImageByImage):
+    def once(self, x: Tensor) -> Tensor:
+        x = x + self.act(self.fc(x))
+        return self.act(self.head(x + self.act(self.fc(1.01 * x))))
+
+
+@TURNED
+def test_calls_of_one_image_come_together_or_those_of_one_place(tmp_path, tolerance, turned):
+    sides = (RepeatedImageByImage, Repeated) if turned else (Repeated, RepeatedImageByImage)
+    verdict = verdict_on(tmp_path, *sides, tolerance, taps)
+    if tolerance.name == EXACT and verdict.outcome == MISMATCH:
+        assert verdict.divergence.comparison.pair.new.kind != "module_in"  # they got the same
+    else:
+        assert verdict.outcome == MATCH, verdict.reasons
+
+
+def test_another_call_among_those_of_one_image_is_named(tmp_path, tolerance):
+    verdict = verdict_on(tmp_path, Repeated, OtherSecondTime, tolerance, taps)
+    assert verdict.outcome == MISMATCH
+    if tolerance.name != EXACT:
+        record = verdict.divergence.comparison.pair.new
+        assert (verdict.divergence.where, record.kind, record.name, record.call) == ("the detector", "module_in", "fc", 1)
+
+
 @pytest.mark.parametrize("new", [OthersOfAllImages, WorstOfAllImages])
 def test_other_queries_of_all_images_are_a_mismatch(tmp_path, tolerance, new):
     assert verdict_on(tmp_path, ImageByImage, new, tolerance, taps).outcome == MISMATCH
