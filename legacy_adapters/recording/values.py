@@ -22,7 +22,7 @@ def flatten(value: Any, slot: str = "") -> Iterator[Tuple[str, torch.Tensor]]:
     double precision: 1, 1.0 and True are one number.
     """
     if isinstance(value, torch.Tensor):
-        yield slot, value
+        yield slot, _whole(value)
     elif isinstance(value, _NUMBERS):
         yield slot, number(value)
     elif isinstance(value, np.ndarray) and value.dtype.kind in "bif":
@@ -33,6 +33,16 @@ def flatten(value: Any, slot: str = "") -> Iterator[Tuple[str, torch.Tensor]]:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from flatten(item, joined(slot, str(index)))
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what a tensor within ``torch.func.vmap`` is a slice of, with the dimension of the slices in front."""
+    functorch = getattr(torch._C, "_functorch", None)
+    while functorch is not None and functorch.is_batchedtensor(tensor):
+        dimension = functorch.maybe_get_bdim(tensor)
+        tensor = functorch.get_unwrapped(tensor)
+        tensor = tensor.movedim(dimension, 0) if dimension else tensor
+    return tensor
 
 
 def number(value: Any) -> torch.Tensor:

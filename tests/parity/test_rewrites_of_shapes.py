@@ -83,6 +83,15 @@ class OneBatchOfOtherLayers(OneBatch):
             layer.fc = OtherNameOfArgument(DIM, DIM)
 
 
+class QueryByQuery(Model):
+    """Maps layers over the queries."""
+
+    def queries(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer.drop(torch.func.vmap(lambda query: layer.fc(layer.norm(query)).relu())(x))
+        return x
+
+
 class InTwoDimensions(Model):
     """Has queries as rows and columns of a map."""
 
@@ -109,6 +118,7 @@ class OnTwiceTheLogits(Model):
 
 HARMLESS = [
     OneBatch, OneBatchBehind, OneBatchOfOtherLayers, InTwoDimensions, ListOfLists, OnLogits, OnTwiceTheLogits,
+    QueryByQuery,
 ]  # fmt: skip
 
 
