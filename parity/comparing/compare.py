@@ -163,9 +163,15 @@ def _is_same_laid_out(new: Trace, pair: Pair) -> bool:
 
 
 def is_reshaped(pair: Pair) -> bool:
-    """Tell whether two tensors of one type have as many elements in another shape."""
+    """Tell whether two tensors of one type have as many elements in another shape, of which features are the last part.
+
+    Dimensions of length 1 count for nothing; of the others the first may be one on one side and several on the other.
+    """
     one, two = pair.legacy, pair.new
-    return one.dtype == two.dtype and one.shape != two.shape and math.prod(one.shape) == math.prod(two.shape)
+    if one.dtype != two.dtype or one.shape == two.shape or math.prod(one.shape) != math.prod(two.shape):
+        return False
+    ours, theirs = ([length for length in of.shape if length != 1] for of in (one, two))
+    return ours[-1:] == theirs[-1:]
 
 
 def _is_one_ranking(legacy: Recording, new: Trace, pair: Pair) -> bool:

@@ -132,7 +132,7 @@ def case_of(
     confirmed = [enclosing.confirmed(_confirmed(item)) for item in pairing.unpaired]
     weights = {side: with_weights(of) for side, of in ((LEGACY, legacy), (NEW, new))}
     # of a side that stopped, what uses the rest may not have come yet
-    unused = {} if stop is not None else harmless(comparisons, legacy, new, tolerance, evidence)
+    unused = {} if stop is not None else harmless(comparisons, legacy, new, tolerance, evidence, keys is not None)
     assumed = tuple(unused.get(id(comparison), comparison) for comparison in comparisons)
     known_of_both = Known(pairing.keys, cut_off, modules, new.coverage.get("parameters") or {}, weights)
     unpaired = explained(confirmed, assumed, known_of_both)

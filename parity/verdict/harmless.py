@@ -43,7 +43,8 @@ _ROUNDING = 2.0**-20
 
 
 def harmless(
-    comparisons: Iterable[Comparison], legacy: Recording, new: Trace, tolerance: Tolerance, evidence: Evidence | None
+    comparisons: Iterable[Comparison], legacy: Recording, new: Trace, tolerance: Tolerance, evidence: Evidence | None,
+    isolated: bool = False,
 ) -> dict[int, Comparison]:
     """Return what rejected comparisons are if all else of their phase matches, by their ``id``.
 
@@ -53,6 +54,7 @@ def harmless(
         new: the other side.
         tolerance: what counts as equal.
         evidence: of a derived tolerance.
+        isolated: every module was given its twin's gradients, so that a wrong one shows nowhere else.
     """
     comparisons = tuple(comparisons)
     rejected = [one for one in comparisons if not one.accepted]
@@ -71,7 +73,7 @@ def harmless(
             found[id(one)] = _same(one)
         elif _is_increasing(one.pair, legacy, new, evidence):
             found[id(one)] = _noted(one, INCREASING)
-    proven = _with_equal_gradients(comparisons, found)
+    proven = set() if isolated else _with_equal_gradients(comparisons, found)
     for one in rejected:
         if id(one) not in found and one.pair.new.kind in FLOW and one.pair.new.phase in proven:
             found[id(one)] = _noted(one, FLOWING)
