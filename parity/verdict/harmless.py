@@ -1,7 +1,7 @@
 """Differences that are none if all else of their phase matches: one computation can be written down in several ways.
 
 - The same numbers in another shape: ``layer(x[None])[0]``, or tokens of all images in one dimension. A draw that asks
-  for them so, too.
+  for them so, too. What a call gives may have another shape if what it is given has.
 - A ranking that lists more than the other side's and begins as that: ``topk(4)[:3]`` takes the decision of ``topk(3)``.
 - A ranking of other scores that an increasing function makes of the other side's, such as logits in place of
   probabilities, and that takes the same.
@@ -34,6 +34,8 @@ from ..traces.trace import Recording, Trace
 
 FLOWING = "another gradient flows between modules; those of all parameters are equal"
 INCREASING = "ranked by an increasing function of the other side's scores, and taken alike"
+#: What is given where this is made.
+_INPUT_OF = {Kind.MODULE_OUT: Kind.MODULE_IN, Kind.OUT_GRAD: Kind.MODULE_IN, Kind.TAP: Kind.BASIS}
 #: What shows what code makes of what it has.
 _SHOWING = frozenset((Kind.MODULE_OUT, Kind.TAP, Kind.LOSS, Kind.GRAD))
 #: What is said of comparisons that are accepted though numbers differ by more than rounding.
@@ -61,9 +63,11 @@ def harmless(
     found = {id(one): _same(one) for one in rejected if _begins_alike(one.pair, legacy, new)}
     reshaped = [one for one in rejected if _may_be_reshaped(one.pair)]
     again = compare_all(legacy, new, (one.pair for one in reshaped), tolerance, evidence, any_shape=True)
-    found.update(
-        (id(one), replace(other, pair=one.pair, decision=None)) for one, other in zip(reshaped, again) if other.accepted
-    )
+    equal = {id(one): other for one, other in zip(reshaped, again) if other.accepted}
+    given = {one.pair.new.key[:4] for one in reshaped if id(one) in equal}
+    for one in reshaped:
+        if id(one) in equal and _follows_input(one.pair.new, given):
+            found[id(one)] = replace(equal[id(one)], pair=one.pair, decision=None)
     taken = {one.pair.new.key[:4] for one in comparisons if _is_taken(one.pair) and (one.accepted or id(one) in found)}
     for one in rejected:
         record = one.pair.new
@@ -142,6 +146,15 @@ def _begins_alike(pair: Pair, legacy: Recording, new: Trace) -> bool:
         return False
     length = min(ranked.shape[-1] for ranked in lists)
     return torch.equal(*(ranked[..., :length] for ranked in lists))
+
+
+def _follows_input(record: Record, given: Collection[tuple]) -> bool:
+    """Tell whether what a call gives has another shape because what it is given has; ``given`` are such inputs.
+
+    A module that is given the same and gives another shape computes something else.
+    """
+    kind = None if is_draw(record) else _INPUT_OF.get(record.kind)
+    return kind is None or (record.phase, kind, record.name, record.call) in given
 
 
 def _may_be_reshaped(pair: Pair) -> bool:

@@ -176,6 +176,25 @@ class Lost(Broadcast):
     keeps = False
 
 
+class OneDimensionMore(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)[None]
+
+
+class GivesOneDimensionMore(Model):
+    """Has a layer that gives another shape of the same; that is undone behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box = OneDimensionMore(DIM, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.queries(x)
+        logits, boxes = self.cls(x), self.box(x)[0]
+        best = boxes[self.best(self.scores(logits))]
+        return {"cls": F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits)), "box": best.abs().mean()}
+
+
 class OtherScores(Model):
     """Ranks by scores that are no function of the right ones; the first five happen to be the same."""
 
@@ -193,7 +212,10 @@ class Transposed(Model):
         return super().queries(x.unflatten(0, (3, 4)).transpose(0, 1)).flatten(0, 1)
 
 
-@pytest.mark.parametrize(("legacy", "new"), [(Broadcast, Lost), (Model, OtherScores), (Model, Transposed)])
+@pytest.mark.parametrize(
+    ("legacy", "new"),
+    [(Broadcast, Lost), (Model, GivesOneDimensionMore), (Model, OtherScores), (Model, Transposed)],
+)
 def test_what_changes_numbers_is_a_mismatch(tmp_path, tolerance, legacy, new):
     verdict = verdict_on(tmp_path, legacy, new, tolerance, taps)
     assert verdict.outcome == MISMATCH
