@@ -143,6 +143,20 @@ def test_a_failing_stage_is_named_with_the_end_of_its_log(tmp_path):
     run_all(tmp_path, [replace(stage, accepts=(0, 7))], 1, ENVIRONMENT, lambda text: None)
 
 
+def test_what_runs_beside_a_failing_stage_is_ended_and_goes_on_later(tmp_path):
+    slow = counting(tmp_path, pause=0.5)
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'count' / 'kept.json')!r}).is_file(): time.sleep(0.05)"
+    broken = Stage("broken", "", (sys.executable, "-c", f"{waits}\nraise SystemExit(7)"))
+    with pytest.raises(StageError, match="Stage broken"):
+        run_all(tmp_path, [slow, broken], 2, ENVIRONMENT, lambda text: None)
+    kept = tmp_path / "count" / "kept.json"
+    step = json.loads(kept.read_text())["step"]
+    time.sleep(0.8)
+    assert json.loads(kept.read_text())["step"] == step < 6
+    run_all(tmp_path, [counting(tmp_path, pause=0.5)], 1, ENVIRONMENT, lambda text: None)
+    assert (tmp_path / "count" / "begun").read_text() == f"0\n{step}\n"
+
+
 def test_a_rehearsal_that_is_killed_goes_on_with_the_same_result(tmp_path):
     one, whole = tmp_path / "killed", tmp_path / "whole"
     one.mkdir()
