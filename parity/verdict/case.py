@@ -12,7 +12,6 @@ from legacy_adapters.recording.trace_writer import Key, Record, zeros_digest
 from legacy_adapters.tasks import probes
 
 from ..comparing.compare import EXACT, Comparison, Tolerance, compare_all
-from ..comparing.converted import in_new_form
 from ..comparing.coverage import Coverage, cover, with_weights
 from ..comparing.enclosed import Enclosing, has_no_twin
 from ..comparing.evidence import Evidence, likeness_of
@@ -103,9 +102,9 @@ def case_of(
 ) -> Case:
     """Pair and compare what can be judged of two recordings.
 
-    Arguments as of :func:`.verdict.judge`, ``known`` as of :func:`~parity.comparing.compare.compare_all`.
+    Arguments as of :func:`.verdict.judge`, the legacy side in the new side's form; ``known`` as of :func:`~parity.comparing.compare.compare_all`.
     """
-    legacy = in_new_form(_as_probed(legacy, new), mapping)
+    legacy = _as_probed(legacy, new)
     new, stop = judged_part(new, evidence.new_reference if evidence is not None else None)
     stop = Stop.of(legacy, LEGACY) or stop
     near = likeness_of(legacy, new, evidence)

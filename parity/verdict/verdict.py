@@ -144,10 +144,10 @@ def judge(
     The new side's calls are judged in as many parts as the legacy side makes (:mod:`..comparing.in_parts`). At last it is
     tried to say what the difference is.
     """
-    formed = in_new_form(legacy, mapping)
-    new = in_legacy_parts(new, formed, mapping, evidence)
+    legacy = in_new_form(legacy, mapping)
+    new = in_legacy_parts(new, legacy, mapping, evidence)
     if evidence is not None:
-        reference = in_legacy_parts(evidence.new_reference, formed, mapping, evidence)
+        reference = in_legacy_parts(evidence.new_reference, legacy, mapping, evidence)
         evidence = replace(evidence, new=new, new_reference=reference)
     verdict = _with_containers(legacy, new, mapping, exclusions, tolerance, evidence, keys)
     explanation = explanation_of(verdict.divergence, verdict.comparisons, legacy, new, mapping, evidence)
@@ -163,7 +163,6 @@ def _with_containers(
     verdict = _judged(legacy, new, mapping, exclusions, tolerance, evidence, keys, known)
     if keys is not None or verdict.outcome == MATCH or not verdict.comparisons:
         return verdict
-    legacy = in_new_form(legacy, mapping)
     tried = containers(legacy, new, mapping)
     for _ in range(_TRIALS):
         if not tried:
