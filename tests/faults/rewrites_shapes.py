@@ -47,14 +47,6 @@ def _branches_image_by_image(model: nn.Module) -> None:
         model.bbox_head.__dict__[name] = [_ImageByImage(module) for module in model.bbox_head._modules[name]]
 
 
-def _features_image_by_image(right: Callable, images: Tensor) -> tuple[Tensor, ...]:
-    return tuple(map(torch.cat, zip(*(right(image[None]) for image in images))))
-
-
-def _in_parts(name: str, where: str, apply: Callable[[nn.Module], None]) -> Rewrite:
-    return Rewrite(name, "image by image", where, apply, keeps_bits=False, setting="batch")
-
-
 REWRITES = (
     Rewrite("ffn_on_flat_tokens", "other shapes", "encoder.layers.0.ffn",
             around("encoder.layers.0.ffn", "forward", _on_flat_tokens), setting="batch"),
@@ -63,6 +55,6 @@ REWRITES = (
     # a sigmoid of other numbers together rounds otherwise
     Rewrite("detections_on_logits", "rising scores", "detections", patching(head, "detections", _on_logits),
             keeps_bits=False),
-    _in_parts("branches_image_by_image", "bbox_head", _branches_image_by_image),
-    _in_parts("backbone_image_by_image", "backbone", around("backbone", "forward", _features_image_by_image)),
+    Rewrite("branches_image_by_image", "image by image", "bbox_head", _branches_image_by_image, keeps_bits=False,
+            setting="batch"),
 )  # fmt: skip
