@@ -5,7 +5,6 @@
 - A ranking that lists more than the other side's and begins as that: ``topk(4)[:3]`` takes the decision of ``topk(3)``.
 - A ranking of other scores that an increasing function makes of the other side's, such as logits in place of
   probabilities, and that takes the same.
-
 - A gradient at the border of a module that is another, where those of all parameters are equal: a tensor that is given
   back and used inside as well has the gradient of both uses, a copy of it only its own.
 
@@ -40,6 +39,8 @@ _INPUT_OF = {Kind.MODULE_OUT: Kind.MODULE_IN, Kind.OUT_GRAD: Kind.MODULE_IN, Kin
 _SHOWING = frozenset((Kind.MODULE_OUT, Kind.TAP, Kind.LOSS, Kind.GRAD))
 #: What is said of comparisons that are accepted though numbers differ by more than rounding.
 NOTES = (FLOWING, INCREASING)
+#: Fewer scores may rise with others by chance.
+_FEWEST = 8
 #: By how much a function of rounded scores may fall, as a share of the largest.
 _ROUNDING = 2.0**-20
 
@@ -186,7 +187,7 @@ def _is_increasing(pair: Pair, legacy: Recording, new: Trace, evidence: Evidence
         if kept is not None and kept.is_finite:
             numbers, elements = kept.samples()
             theirs, ours = kept.values[numbers], ours[elements]
-    if theirs is None or theirs.numel() != ours.numel():
+    if theirs is None or theirs.numel() != ours.numel() or ours.numel() < _FEWEST:
         return False
     theirs = theirs.reshape(-1).double()
     return _rises(ours, theirs) or _rises(theirs, ours)
@@ -194,7 +195,7 @@ def _is_increasing(pair: Pair, legacy: Recording, new: Trace, evidence: Evidence
 
 def _rises(scores: Tensor, of: Tensor) -> bool:
     """Tell whether ``scores`` [n] are an increasing function of ``of`` [n], and no single number."""
-    if not (scores.numel() and scores.isfinite().all() and of.isfinite().all()):
+    if not (scores.isfinite().all() and of.isfinite().all()):
         return False
     scores = scores[of.argsort()]
     lowest = float(scores.abs().max()) * _ROUNDING

@@ -141,7 +141,7 @@ def test_a_failing_stage_gives_code_4_with_the_end_of_its_log(monkeypatch, stage
     assert "ended with exit code 1" in said and "ValueError: x" in said
 
 
-def test_data_without_classes_are_refused_in_one_line(monkeypatch, repo, tmp_path):
+def test_data_without_classes_are_refused_in_one_line(repo, tmp_path):
     given = tmp_path / "none.json", tmp_path
     code, told, said = call(
         "rehearse", "--family", "ddq_detr", "--legacy-repo", repo, "--out", tmp_path / "out", "--data", *given, "--val-data", *given
