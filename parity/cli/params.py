@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import click
@@ -23,9 +24,9 @@ class _CommaList(click.ParamType):
             return value
         return tuple(self.item(text.strip(), param, ctx) for text in value.split(","))
 
+    @abstractmethod
     def item(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value of one item, or fail."""
-        raise NotImplementedError
 
 
 class SizeList(_CommaList):

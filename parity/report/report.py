@@ -59,8 +59,7 @@ def print_verdict(verdict: Verdict, console: Console, quiet: bool, script: Path 
         _print_coverage(verdict, console)
         if verdict.isolation is not None:
             _print_isolation(verdict.isolation, console)
-        if verdict.divergence is not None:
-            _print_divergence(verdict, console)
+        _print_divergence(verdict, console)
         for line in backward_lines(verdict):
             print_wrapped(line, console)
         if script is not None:

@@ -102,7 +102,7 @@ def _changed_first(verdict: Verdict, new: Trace) -> Verdict:
     comparison = verdict.divergence.comparison
     for record in new.records:
         if comparison is not None and record.key == comparison.pair.new.key:
-            return verdict
+            break
         if record.key in changed:
             return replace(verdict, divergence=describe_added(record))
     return verdict

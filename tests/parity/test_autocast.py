@@ -129,6 +129,14 @@ def test_legacy_code_without_losses_under_autocast_is_told(tiny):
     assert len(counts) == 1 and len(set(counts[0])) == 1  # inference was compared
 
 
+def test_legacy_code_without_losses_leaves_only_weights_to_compare_where_nothing_else_is_asked_for(tiny):
+    result = tiny("--check", "loss", "--amp", "bf16", "--threads", "1", "--json", sizes="64x96")
+    verdict = json.loads(result.stdout)
+    assert (result.exit_code, verdict["verdict"]) == (3, "INCOMPARABLE")
+    assert verdict["reasons"][0].startswith("The legacy code cannot compute losses under bf16 autocast, though it can without")
+    assert {stage["name"] for stage in verdict["stages"]} == {"weights"}
+
+
 class Crashing:
     """A legacy side that stopped under autocast, and does so without."""
 
@@ -147,6 +155,14 @@ def test_legacy_code_that_crashes_without_autocast_as_well_is_not_put_down_to_it
     write_trace(tmp_path / "legacy", Rec("module_out", "backbone"), stopped=stopped)
     sides = Crashing(tmp_path)
     assert unable(sides, lambda step: None) is None and sides.asked == [dict(amp=None)]
+
+
+@pytest.mark.parametrize("stopped", [None, {}], ids=["no trace", "whole trace"])
+def test_a_crash_that_left_nothing_to_tell_is_not_put_down_to_autocast(tmp_path, stopped):
+    if stopped is not None:
+        write_trace(tmp_path / "legacy", Rec("module_out", "backbone"))
+    sides = Crashing(tmp_path)
+    assert unable(sides, lambda step: None) is None and sides.asked == []
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,16 @@ def test_script_computes_with_the_kernels_of_the_run(tmp_path, capability):
         return
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_script_of_a_run_under_autocast_computes_under_autocast(tmp_path):
+    adapter = tmp_path / "adapter.py"
+    adapter.write_text("import torch\nbuild = lambda options, device: torch.nn.Linear(1, 1)\n")
+    asks = "autocast(lambda: torch.ones(2, 2) @ torch.ones(2, 2))"
+    expected = torch.full((2, 2), 2.0, dtype=torch.bfloat16)
+    script = write(
+        Reproducer("Toy.", "Differs.", job(adapter=str(adapter), amp="bf16"), False, asks, (), {"": expected}, {"": 0.0}, {}),
+        tmp_path,
+    )  # fmt: skip
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -135,3 +135,10 @@ def test_a_full_disk_is_told_whatever_it_made_fail(tmp_path, monkeypatch):
 def test_a_folder_with_a_hidden_leftover_counts_as_empty(tmp_path):
     (tmp_path / ".out.123.ddq-parity.tmp").mkdir()
     check_run_folder(tmp_path, force=False)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(output.os, "access", lambda place, mode: False)
+    with pytest.raises(PermissionError) as raised:
+        output.check_writable(tmp_path / "deep" / "out")
+    assert str(raised.value) == f"{tmp_path} cannot be written to; choose another place than {tmp_path / 'deep' / 'out'}."

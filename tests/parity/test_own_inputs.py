@@ -70,6 +70,16 @@ def test_images_become_a_batch(tmp_path):
     (tmp_path / "c.png").write_bytes(b"none")
     with pytest.raises(SettingsError, match="c.png is no image that can be read"):
         of_images([tmp_path / "c.png"], None, 1)
+    with pytest.raises(SettingsError, match="--size gives 1 size for 2 images; give one for each."):
+        of_images([tmp_path / "a.png", tmp_path / "b.jpg"], [(40, 45)], 1)
+
+
+def test_a_file_of_images_alone_is_a_batch_without_objects_that_fills_its_images(tmp_path):
+    images = torch.linspace(-1, 1, 2 * 3 * 8 * 16).reshape(2, 3, 8, 16)
+    given = of_file(saved(tmp_path / "a.safetensors", images=images), {"predict": {}, "train": {}}, detects=True)
+    for phase in ("predict", "train"):
+        batch = Batch.from_tensors(dict(given[phase]), "cpu", torch.float32)
+        assert torch.equal(batch.images, images) and batch.image_sizes == ((8, 16), (8, 16))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ import parity.testing.fixture  # noqa: F401  (pytester forgets what its runs imp
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
+#: A golden file that `ddq-parity capture` made.
+OF_FAMILY = next((ROOT / "tests" / "golden" / "mmdet2").glob("*.npz"))
 HIDING = ROOT / "tests" / "core_install"
 NET = """
 import torch
@@ -97,12 +99,17 @@ OTHERS = {
     "parity.check(net, x, name='a'); parity.check(net, x, name='a')": "The test checks under the name 'a' twice;*",
     "parity.check(3, x, name='a')": "*Expected a torch.nn.Module, found int (3).",
     "parity.compare(net, made(eps=1e-4)[0], x)": "`norm` (call 0) gives another output for equal inputs.",
+    "parity.check(net, x, name='a', exclude='last')": "*found 1 pattern and 0 reasons; give a --reason with each --exclude.",
+    "parity.compare(net, 3, x)": "*The modules cannot be compared: Expected a torch.nn.Module, found int (3).",
+    "new, _ = made(); new.last.forward = lambda x: 1 / 0; parity.compare(net, new, x)":
+        "The modules cannot be compared: The new side crashed in `last`: ZeroDivisionError: division by zero",
     # what is the same: other last bits as of another machine, another way to compute it
     "net.last.weight.data *= 1 + 1.2e-7; parity.check(net, x * (1 + 1.2e-7), name='a')": "",
     "net.last.forward = MethodType(lambda self, x: x @ self.weight.t() + self.bias, net.last); parity.check(net, x, name='a')": "",
     "w = net.last.weight; net.last.forward = lambda x: x @ w.t() + net.last.bias; parity.check(net, x, name='a')":
         "INCOMPARABLE Bits differ, and how much rounding explains is not known: in float64 the module stops with RuntimeError*",
     "net.train(); parity.check(net, x, name='b')": "",
+    "assert parity.compare(net, made()[0], x).outcome == 'MATCH'": "",
 }  # fmt: skip
 
 
@@ -137,6 +144,61 @@ def test_the_marker_gives_settings_and_every_parameter_has_a_file(project):
     run(project, "--parity-record", "--strict-markers").assert_outcomes(passed=2)
     names = [path.name for path in sorted((project.path / "kept" / "test_net").iterdir())]
     assert names[0] == "test_net-1e-5.npz" and names[1].startswith("test_net-a-b-") and len(names) == 2
+
+
+#: What a test does while its file is recorded -> what the plugin says.
+NOT_WRITTEN = {
+    "parity.check(net, x, rules='rules.json')":
+        "goldens/test_it/test_*.npz is not written: it would have the new names, to which `rules` do not fit; leave them out.",
+    "net.calls = CALLS; net.register_forward_hook(counted); parity.check(net, x)":
+        "goldens/test_it/test_*.npz is not written, for two runs of the module differ",
+    "net.last.forward = lambda x: 1 / 0; parity.check(net, x)":
+        "goldens/test_it/test_*.npz is not written: Nothing is recorded: the module stops with ZeroDivisionError: division by zero.",
+}  # fmt: skip
+COUNTED = """
+class Shared(list):
+    def __deepcopy__(self, memo):
+        return self
+
+CALLS = Shared()
+
+def counted(net, args, output):
+    CALLS.append(1)
+    return output + len(CALLS)
+"""
+
+
+def test_no_file_is_recorded_of_what_it_could_not_be_compared_with(project):
+    tests = [f"def test_{i}(parity):\n    net, x = made()\n    {code}\n" for i, code in enumerate(NOT_WRITTEN)]
+    project.makepyfile(test_it="\n".join(["from net import made", COUNTED, *tests]), test_net="")
+    done = run(project, "--parity-record")
+    done.assert_outcomes(failed=len(NOT_WRITTEN))
+    for says in NOT_WRITTEN.values():
+        done.stdout.fnmatch_lines([says])
+    assert not (project.path / "goldens").exists()
+
+
+def test_rounding_that_could_hide_an_error_is_a_warning_of_the_recording(project):
+    project.makepyfile(test_net=TEST.replace("net, x = made()", "net, x = made(); net.norm.forward = lambda x: x + 3e8 - 3e8"))
+    done = run(project, "--parity-record", "-W", "default::pytest.PytestWarning")
+    done.assert_outcomes(passed=1, warnings=1)
+    done.stdout.fnmatch_lines(["*PytestWarning: goldens/test_net/test_net.npz: The rounding of *"])
+
+
+def test_the_marker_takes_named_settings_only(project):
+    project.makepyfile(test_net=f"import pytest\n{TEST.replace('def test_net', '@pytest.mark.parity(1)' + chr(10) + 'def test_net')}")
+    done = run(project)
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*The marker `parity` takes named settings only, such as @pytest.mark.parity(seed=1)."])
+
+
+def test_a_golden_file_of_a_family_is_sent_to_its_command(project):
+    file = project.path / FILE
+    file.parent.mkdir(parents=True)
+    shutil.copy(OF_FAMILY, file)
+    done = run(project)
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*is a golden file of `ddq-parity capture`; check it with `ddq-parity check`."])
 
 
 def test_torch_is_imported_by_the_fixture_only_and_mmdet_never(project, monkeypatch):

@@ -97,6 +97,9 @@ PLANTED: dict[str, tuple[Callable[[Setup], None], str, str]] = {
     "optimizer": (lambda s: parted(s, TWIN, 1, after="q"), TWIN, "optimizer"),
     "early rounding": (lambda s: parted(s, TWIN, 7, norm="0x1.0000020000000p+3"), TWIN, "6 steps identical, then step 7"),
     "average": (lambda s: log(s.folder / TWIN, 0.7), TWIN, "an average of weights"),
+    "norm on one side only": (lambda s: parted(s, TWIN, 1, norm=None), TWIN, "8 and none"),
+    "nothing in common": (lambda s: write_steps(s.folder / TWIN, []), TWIN, "no step is in both logs"),
+    "no log of a step": (lambda s: write_steps(s.folder / OWN, []), OWN, "no step is in both logs"),
     "own order": (lambda s: parted(s, OWN, 3, terms={"loss_cls": "0x1p+1"}), OWN, "the model"),
     "middle": (lambda s: log(s.folder / MIDDLE, 0.79), MIDDLE, "AP 0.800 and 0.790"),
     "back": (lambda s: parted(s, plan.BACK, 150, before="q"), plan.BACK, "the weights that the step begins with"),
@@ -144,6 +147,25 @@ def test_the_page_holds_everything_and_escapes_text(setup: Setup) -> None:
     assert "x&lt;y" in page and "x<y" not in page
     assert "src=" not in page.replace('src="data:', "")  # nothing is loaded from elsewhere
     assert json.loads((setup.folder / report.DATA).read_text())["verdict"] == "MATCH"
+
+
+def test_the_page_tells_changed_settings_and_shows_detections(setup: Setup) -> None:
+    picture = setup.folder / plan.EVAL / "worst-1.png"
+    picture.write_bytes(b"\x89PNG")
+    changed = replace(setup, new_settings=("model.eps=<1>",))
+    stages = plan.stages(changed)
+    marks = {name: Mark(key, 0, 1.0) for name, key in keys(stages).items()}
+    report.write(changed, stages, marks, judging.findings(changed))
+    page = (setup.folder / report.PAGE).read_text()
+    assert "The new side&#x27;s config was changed" in page or "The new side's config was changed" in page
+    assert "<code>model.eps=&lt;1&gt;</code>" in page
+    assert '<img src="data:image/png;base64,iVBORw=="' in page and "Legacy side left, new side right" in page
+
+
+def test_a_test_without_a_log_is_no_result(setup: Setup) -> None:
+    next((setup.folder / plan.TEST_NEW).glob("*/*.json")).unlink()
+    with pytest.raises(FileNotFoundError, match="holds no log of a test"):
+        judging.findings(setup)
 
 
 def test_every_stage_has_what_it_needs_and_a_command_of_this_toolkit(setup: Setup) -> None:

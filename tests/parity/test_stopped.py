@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from legacy_adapters.launch import SideError
+from parity.sides.stopped import recorded_by
 from tests.models import GOLDEN
 
-from .synthetic import NAN, Rec, judged
+from .synthetic import NAN, Rec, judged, write_trace
 
 NAN_FAULTS = [
     ("nan_in_encoder", "encoder.layers.1.ffn", "the detector (the predict phase): ValueError: "),
@@ -124,3 +126,17 @@ def test_later_result_that_is_not_finite_is_not_blamed_for_what_differs_before(t
     new = [Rec("setting", "p", 2.0, "lr", phase="step 1"), Rec("loss", "total", NAN, phase="step 2")]
     verdict = two(tmp_path, legacy, new, None, dict(not_finite=[["step 2", "a", "a", 0, "NaN"]]))
     assert verdict.divergence.where == "the schedule"
+
+
+def test_a_crash_that_no_recording_tells_of_stays_a_crash(tmp_path):
+    def crashes():
+        raise SideError("new", "killed", "")
+
+    with pytest.raises(SideError, match="killed"):
+        recorded_by(crashes, tmp_path / "none")
+    write_trace(tmp_path / "whole", Rec("module_out", "a"))
+    with pytest.raises(SideError, match="killed"):
+        recorded_by(crashes, tmp_path / "whole")
+    write_trace(tmp_path / "stopped", Rec("module_out", "a"), stopped=STOPPED)
+    assert recorded_by(crashes, tmp_path / "stopped").provenance["stopped"] == STOPPED
+    assert len(recorded_by(lambda: None, tmp_path / "whole").records) == 1

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 import parity
 from parity.cli.main import cli
+from parity.cli.params import NamePair, SizeList
 
 
 def command(*arguments):
@@ -70,3 +71,25 @@ def test_a_kind_that_no_record_has_cannot_be_excluded(family):
     folder = family("family.py", to={})
     result = command("run", "--family", folder, "--exclude", "old:stem", "--reason", "mine")
     assert result.exit_code == 2 and "'old' is no side and no kind of records; expected legacy, new, or" in result.stderr
+
+
+def test_a_legacy_side_that_fails_with_and_without_autocast_has_crashed(family):
+    folder = family("legacy.py", to={'batch["images"]).softmax': 'batch["images"]).no_such_thing'})
+    result = command("run", "--family", folder, "--check", "forward", "--threads", 1, "--amp", "bf16")
+    assert result.exit_code == 4 and "MATCH" not in result.stdout, result.output
+    assert "error: The legacy side crashed" in result.stderr and "no_such_thing" in result.stderr
+
+
+@pytest.mark.parametrize("gives", ["[images]", "{}", '{"images": 1}'])
+def test_inputs_that_are_no_named_tensors_are_one_line(family, gives):
+    folder = family("family.py", to={'return {"images": images, "labels": labels}': f"return {gives}"})
+    result = command("run", "--family", folder, "--check", "forward")
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].endswith(
+        "inputs(phase, seed) of family mine must return named tensors, a dict of at least one."
+    )
+
+
+def test_values_of_python_are_taken_as_they_are():
+    assert SizeList().convert(((64, 96),), None, None) == ((64, 96),) == SizeList().convert("64x96", None, None)
+    assert NamePair().convert(("a", "b"), None, None) == ("a", "b") == NamePair().convert("a=b", None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,28 @@ def test_what_takes_too_long_or_fails_is_told_and_tried_again(walk):
     assert [one.verdict for one in found] == [result.TIMEOUT, result.ERROR]
     assert "--limit" in found[0].why and "a bug of its own" in found[1].why
     assert walk(*requests, limit=0.7)[1] == tried
+
+
+def test_what_does_not_end_when_asked_to_is_killed(walk, monkeypatch, tmp_path):
+    monkeypatch.setattr(walking, "_PATIENCE", 0.2)
+    (found,), _ = walk(replace(REQUEST, name="slow_and_stubborn.py"), limit=1.5)
+    assert found.verdict == result.TIMEOUT
+    number = int((tmp_path / "logs" / "slow_and_stubborn.log").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+@pytest.mark.parametrize("change", [dict(more=1), dict(name=None)], ids=["unknown", "missing"])
+def test_a_result_has_the_fields_of_this_version(change):
+    data = {name: value for name, value in {**MATCHING.as_dict(), **change}.items() if value is not None}
+    with pytest.raises(TypeError):
+        Result.from_dict(data)
+    assert Result.from_dict(MATCHING.as_dict()) == MATCHING
+
+
+def test_of_what_was_not_compared_there_are_no_figures():
+    told = table.lines(Result("a/one.py", "One", result.UNSUPPORTED, "it is given proposals"))
+    assert [line.split() for line in told] == [["UNSUPPORTED", "a/one.py"], ["it", "is", "given", "proposals"]]
 
 
 def test_what_cannot_be_tried_starts_nothing(walk):
