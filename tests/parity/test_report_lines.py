@@ -10,7 +10,6 @@ from rich.console import Console
 from torch import nn
 
 import parity
-from parity.comparing.compare import Tolerance
 from parity.comparing.derived import Finding
 from parity.comparing.drift import AutocastFailure, Drift
 from parity.comparing.evidence import ZERO
@@ -24,7 +23,6 @@ from parity.report.report import divergence_lines, print_verdict
 from parity.report.rounding import rounding_lines
 from parity.report.training import training_lines, zero_lines
 from parity.sides.places import OF_MODEL
-from parity.traces.kinds import Kind
 from parity.verdict.initial import InitialDifference
 from parity.verdict.verdict import with_isolation
 
