@@ -30,7 +30,7 @@ from legacy_adapters import scripting
 from legacy_adapters.launch import SideError
 from legacy_adapters.scripting import CaptureError, Recording
 
-from .cli import commands
+from .cli import commands, trace_commands
 from .cli.early import (
     bounds_options,
     excluded,
@@ -59,7 +59,7 @@ __all__ = [
 Sizes = str | Sequence[tuple[int, int]]
 Progress = Callable[[str], None]
 
-INPUT_ERRORS = (*commands.INPUT_ERRORS, CaptureError, RequirementError)
+INPUT_ERRORS = (*trace_commands.INPUT_ERRORS, CaptureError, RequirementError)
 
 
 def run(
@@ -121,7 +121,7 @@ def run(
         settings = dict(with_files(options), exclusions=exclusions)
         refuse_early(**settings)
         del settings["force"]
-    return commands.in_own_words(commands.judge_run(tell=_teller(progress), **settings))
+    return trace_commands.in_own_words(commands.judge_run(tell=_teller(progress), **settings))
 
 
 def compare(
@@ -163,7 +163,7 @@ def compare(
         with refusals():
             places.check_trace(settings["legacy"], places.LEGACY)
             places.check_trace(settings["new"], places.NEW)
-    return commands.in_own_words(commands.judge_traces(**settings))
+    return trace_commands.in_own_words(trace_commands.judge_traces(**settings))
 
 
 def capture_golden(
@@ -232,7 +232,7 @@ def check_golden(
         settings = with_files(_parsed("check", given))
         refuse_early(golden=settings["file"], **settings)
         del settings["force"]
-    return commands.in_own_words(commands.judge_golden(tell=_teller(progress), **settings))
+    return trace_commands.in_own_words(commands.judge_golden(tell=_teller(progress), **settings))
 
 
 def capture(
@@ -315,14 +315,14 @@ def check(
         parsed = with_files(parsed)
         refuse_files(parsed["files"], force)
     asked = Checked(
-        inputs, rules, loss, weights, call or call_with, gradients, seed, commands.tolerance_of(**_bounds(parsed)), exclusions
+        inputs, rules, loss, weights, call or call_with, gradients, seed, trace_commands.tolerance_of(**_bounds(parsed)), exclusions
     )
-    return commands.in_own_words(commands.judge_modules(old, new, asked, parsed["files"], _teller(progress)))
+    return trace_commands.in_own_words(commands.judge_modules(old, new, asked, parsed["files"], _teller(progress)))
 
 
 def summary(verdict: Verdict) -> str:
     """Return a verdict in at most five lines: where the sides part first, figures of that, and the closing line."""
-    return commands.summary(verdict)
+    return trace_commands.summary(verdict)
 
 
 def _bounds(parsed: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ Like all that runs a legacy side this is written for Python 3.8 and asks for tor
 
 from __future__ import annotations
 
+from ..recording.scripts import BACKWARD, CALL, PHASE
 from .capturing import CaptureError, Recording, capture
-from .phase import BACKWARD, CALL, PHASE
 
 __all__ = ["BACKWARD", "CALL", "PHASE", "CaptureError", "Recording", "capture"]

@@ -14,11 +14,9 @@ import torch
 from ..recording import kinds
 from ..recording.recomputing import in_backward
 from ..recording.recorder import Recorder
+from ..recording.scripts import BACKWARD_LOSS
 from ..recording.trace_writer import content_digest
 from .opened import opened
-
-#: The loss term that stands for what a script goes backward from.
-NAME = "backward"
 
 
 class Backward:
@@ -62,7 +60,7 @@ class Backward:
             self._running = True
             try:
                 roots = args[0] if args else kwargs.get("tensors", kwargs.get("outputs"))
-                self._recorder.add(kinds.LOSS, NAME, self.passes, roots)
+                self._recorder.add(kinds.LOSS, BACKWARD_LOSS, self.passes, roots)
                 result = function(*args, **kwargs)
                 after(result, args, kwargs)
                 self.passes += 1

@@ -16,13 +16,13 @@ from ..numerics.seeding import RandomWatch, seed_all
 from ..origin import report
 from ..recording import gradients, kinds
 from ..recording.recorder import Recorder
+from ..recording.scripts import BACKWARD, CALL, PHASE
 from ..recording.taps import Tap, installed, matchings, random_taps, rankings
 from ..recording.trace_writer import DTYPES, INDEX_NAME, TraceWriter, content_digest
 from ..recording.values import flatten, named_arguments
 from .backward import Backward
 from .environment import described
 from .opened import opened, opened_whole, sealed_in
-from .phase import BACKWARD, CALL, PHASE
 
 _WEIGHTS = "weights"
 #: What a model's forward hooks make of what it gives.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..provenance import executed
-from .phase import PHASE
+from ..recording.scripts import PHASE
 
 #: What stands where a run has a seed: both scripts seed as they like, and the states of the generators tell.
 NO_SEED = "the script's"

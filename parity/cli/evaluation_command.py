@@ -22,9 +22,10 @@ from ..sides.adapter_check import Needs, check_adapters
 from ..sides.places import EVALUATION
 from ..sides.settings import Sources
 from ..sides.sides import check_device, with_layouts
-from .commands import INPUT_ERRORS, machine_of
+from .commands import machine_of
 from .console import OpenConsole, done, progress, written
 from .output import whole_folder
+from .trace_commands import INPUT_ERRORS
 
 REPORT = "report.json"
 

@@ -197,9 +197,9 @@ def compare(json: bool, force: bool, exclude: tuple[str, ...], reason: tuple[str
         places.check_trace(arguments["legacy"], places.LEGACY)
         places.check_trace(arguments["new"], places.NEW)
 
-    from . import commands
+    from . import trace_commands
 
-    sys.exit(commands.compare(as_json=json, **arguments))
+    sys.exit(trace_commands.compare(as_json=json, **arguments))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -262,9 +262,9 @@ def audit(json: bool, **arguments: Any) -> None:
     with refusals():
         places.check_trace(arguments["trace"])
 
-    from . import commands
+    from . import trace_commands
 
-    sys.exit(commands.audit(as_json=json, **arguments))
+    sys.exit(trace_commands.audit(as_json=json, **arguments))
 
 
 @cli.command(epilog=curves_options.EXIT_CODES)

@@ -124,9 +124,10 @@ def run(
     from ..evaluation.preprocessing_run import PreprocessingTask, options_dict, preprocess
     from ..runs.run import check_legacy
     from ..sides.settings import Sources
-    from .commands import INPUT_ERRORS, machine_of
+    from .commands import machine_of
     from .console import OpenConsole, done, progress, written
     from .output import whole_folder
+    from .trace_commands import INPUT_ERRORS
 
     sources = Sources(legacy_repo, legacy_python, None, new_adapter, require_known_commit)
     where = machine_of(dict(machine, device="cpu"))

@@ -21,8 +21,8 @@ from ..runs.run import check_legacy
 from ..sides.settings import Machine, Sources
 from ..sides.sides import with_layouts
 from ..verdict.outcome import EXIT_CODES
-from .commands import INPUT_ERRORS
 from .console import SIDE_CRASHED, complain, done, written
+from .trace_commands import INPUT_ERRORS
 
 MARKER = "rehearsal.json"
 _LAYOUTS_WITHIN = 600.0  # seconds

@@ -17,8 +17,9 @@ from ..rehearsal import legacy_runs
 from ..runs.run import check_legacy
 from ..sides.settings import Sources
 from ..sides.sides import check_device
-from .commands import INPUT_ERRORS, machine_of
+from .commands import machine_of
 from .console import done, written
+from .trace_commands import INPUT_ERRORS
 
 
 def train(

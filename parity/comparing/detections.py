@@ -155,7 +155,8 @@ def matched_images(legacy: Recording, new: Trace) -> tuple[ImageMatch, ...]:
 
 def results(side: Recording, phase: str = "predict", name: str = RESULT) -> dict[int, Detections]:
     """Return the detections that a side recorded as bboxes, scores and labels, by image."""
-    images = {record.call for record in side.records if record.key[:3] == (phase, Kind.TAP, name)}
+    taps = (record for record in side.records if record.kind == Kind.TAP and record.name == name)
+    images = {record.call for record in taps if record.phase == phase}
     made = {image: _detections(side.values_of(phase, Kind.TAP, name, image)) for image in sorted(images)}
     return {image: detections for image, detections in made.items() if detections is not None}
 

@@ -37,10 +37,10 @@ def idle(legacy: Recording, new: Recording, rules: Rules) -> tuple[str, ...]:
 def _names(recording: Recording) -> dict[str, set[str]]:
     names: dict[str, set[str]] = defaultdict(set)
     names[MODULE].update(recording.coverage.get("classes", {}))
-    for record in recording.records:
-        subject = Kind(record.kind).subject
+    for kind, name in {(record.kind, record.name) for record in recording.records}:
+        subject = Kind(kind).subject
         if subject in _SUBJECTS:
-            names[_SUBJECTS[subject]].add(record.name)
+            names[_SUBJECTS[subject]].add(name)
     return names
 
 

@@ -12,7 +12,7 @@ all images for each place. Where shapes allow both, the numbers tell.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -31,6 +31,7 @@ from .evidence import Evidence, relative_gap
 from .pairing import Pair, translator
 
 _KINDS = (OF_MODULES | OF_TAPS) - OF_METHODS
+_SUBJECTS = {kind: kind.subject for kind in _KINDS}
 _GIVEN = (Kind.MODULE_IN, Kind.BASIS)
 #: Phase, subject and name of a module or a decision, as the new side has it.
 _Place = tuple[str, Subject, str]
@@ -95,13 +96,18 @@ def in_legacy_parts(new: Trace, legacy: Recording, rules: Rules, evidence: Evide
     Raises:
         parity.traces.trace.TraceError: if a tensor cannot be read or is not what was recorded.
     """
-    ours, theirs = _calls(legacy.records, translator(rules)), _calls(new.records, lambda record: record.name)
+    named = [_named(legacy.records, translator(rules)), _named(new.records, lambda record: record.name)]
+    of_legacy, of_new = (_counts_of(records) for records in named)
+    uneven = {place for place in of_legacy.keys() & of_new.keys() if of_legacy[place] != of_new[place]}
+    if not uneven:
+        return new
+    ours, theirs = (_calls(records, uneven) for records in named)
     made: dict[Record, list[Record]] = {}
     views: dict[str, Part] = {}
     numbers: dict[_Place, int] = {}
     for place in ours.keys() & theirs.keys():
         counts = len(_order(ours[place])), len(_order(theirs[place]))
-        ways = [] if len(set(counts)) == 1 else [*_ways(ours[place], theirs[place], *counts)]
+        ways = [*_ways(ours[place], theirs[place], *counts)]
         if not ways:
             continue
         numbers[place] = counts[0]
@@ -138,13 +144,28 @@ def _gap(way: Iterable[_Made], new: Trace, legacy: Recording, evidence: Evidence
     return largest
 
 
-def _calls(records: Iterable[Record], name_of: Callable[[Record], str]) -> dict[_Place, _Calls]:
-    """Return the calls of each module and decision; not of modules whose calls pair together, for these have an order."""
+def _named(records: Iterable[Record], name_of: Callable[[Record], str]) -> list[tuple[_Place, Record]]:
+    """Return the records of calls of modules and of decisions, each with its place."""
+    return [
+        ((record.phase, _SUBJECTS[record.kind], name_of(record)), record)
+        for record in records
+        if record.kind in _KINDS and record.name not in ("", RESULT) and not is_draw(record)
+    ]
+
+
+def _counts_of(named: Iterable[tuple[_Place, Record]]) -> dict[_Place, int]:
+    calls: dict[_Place, set[int]] = defaultdict(set)
+    for place, record in named:
+        calls[place].add(record.call)
+    return {place: len(numbers) for place, numbers in calls.items()}
+
+
+def _calls(named: Iterable[tuple[_Place, Record]], places: Collection[_Place]) -> dict[_Place, _Calls]:
+    """Return the calls of some places; not of modules whose calls pair together, for these have an order."""
     calls: dict[_Place, _Calls] = defaultdict(lambda: defaultdict(dict))
     names: dict[_Place, set[str]] = defaultdict(set)
-    for record in records:
-        if record.kind in _KINDS and record.name not in ("", RESULT) and not is_draw(record):
-            place = record.phase, Kind(record.kind).subject, name_of(record)
+    for place, record in named:
+        if place in places:
             calls[place][record.kind, record.slot][record.call] = record
             names[place].add(record.name)
     return {place: of_place for place, of_place in calls.items() if len(names[place]) == 1}

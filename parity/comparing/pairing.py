@@ -196,13 +196,12 @@ def _renumbered(
 
 def translator(mapping: NameMapping) -> Callable[[Record], str]:
     """Return a function that gives the name a legacy record has on the new side."""
-    cache: dict[tuple[Subject, str], str] = {}
+    cache: dict[tuple[str, str], str] = {}
 
     def translate(record: Record) -> str:
-        subject = Kind(record.kind).subject
-        key = (subject, record.name)
+        key = (record.kind, record.name)
         if key not in cache:
-            name = _new_name(subject, record, mapping)
+            name = _new_name(Kind(record.kind).subject, record, mapping)
             cache[key] = record.name if name is None else name
         return cache[key]
 

@@ -56,6 +56,8 @@ def forms_for(comparisons: Sequence[Comparison], orders: dict[int, tuple[int, ..
 
     A form names a slot where other tensors of the module's calls are laid out alike on both sides.
     """
+    if not orders:
+        return []
     alike = {_pattern(c.pair.legacy.name) for c in comparisons if c.accepted and _is_laid_out(c.pair.legacy)}
     return list(dict.fromkeys(form_text(form) for form in _forms(comparisons, orders, alike)))
 

@@ -65,7 +65,13 @@ def new_keys(
             the modules whose calls pair together.
     """
     keys = {key: key for key in legacy}
-    ours, theirs = _events(legacy, str), _events(new, joined)
+    # what has one name matches or does not, whatever else there is; most of it has the same bits under the same keys
+    differing = {key[2] for key, record in legacy.items() if key not in new or new[key].digest != record.digest}
+    differing |= {joined(key[2]) for key in new if key not in legacy} | {key[2] for key in new if key not in legacy}
+    ours, theirs = (
+        _events({key: record for key, record in side.items() if key[2] in differing or name_of(key[2]) in differing}, name_of)
+        for side, name_of in ((legacy, str), (new, joined))
+    )
     lone: dict[tuple[str, Subject], tuple[list[_Event], list[_Event]]] = defaultdict(lambda: ([], []))
     for place in ours:
         pairs, left, more = _matched(ours[place], theirs.get(place, []), _PASSES, likeness)

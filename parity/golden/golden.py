@@ -29,8 +29,8 @@ from legacy_adapters.recording.trace_writer import DTYPES, Key, Record, content_
 
 from ..comparing.evidence import ZERO, Norms
 from ..comparing.pairing import LEGACY
+from ..sides.prepared import Prepared
 from ..sides.settings import SettingsError, Task
-from ..sides.sides import Prepared
 from ..traces.fields import check_fields
 from ..traces.kinds import Kind
 from ..traces.trace import Trace

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from legacy_adapters.recording.scripts import PHASE as SCRIPT
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.tasks import made_up, probes
 from legacy_adapters.training.phases import step_of
 

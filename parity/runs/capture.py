@@ -16,8 +16,9 @@ from ..comparing.pairing import NEW
 from ..golden.evidence import GoldenEvidence, loose_records
 from ..golden.golden import Golden, distil
 from ..golden.sketches import Sketches
+from ..sides.prepared import Prepared
 from ..sides.settings import Machine, Sources, Task
-from ..sides.sides import Prepared, Sides, prepare
+from ..sides.sides import Sides, prepare
 from ..traces.trace import decisions
 from ..verdict.verdict import Verdict, ended, judge
 from .isolate import FLOAT64, Progress

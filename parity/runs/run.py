@@ -17,8 +17,9 @@ from ..comparing.compare import DERIVED, Tolerance
 from ..comparing.evidence import Norms, TraceEvidence, ValuesOf, save_spread, spreads, whole
 from ..comparing.padding import Images, PlacesOf
 from ..comparing.pairing import LEGACY, NEW
+from ..sides.prepared import Prepared
 from ..sides.settings import RunOptions, Sources, Task
-from ..sides.sides import Prepared, Sides, prepare
+from ..sides.sides import Sides, prepare
 from ..traces.kinds import Kind
 from ..traces.trace import Trace, TraceError
 from ..verdict import degenerate

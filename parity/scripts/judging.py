@@ -11,9 +11,8 @@ from converters.rules.mapping import Mapping as Rules
 from converters.rules.mapping import Rule
 from legacy_adapters.ground.names import LEGACY, NEW
 from legacy_adapters.ground.words import counted
+from legacy_adapters.recording.scripts import BACKWARD_LOSS, PHASE
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.scripting.backward import NAME as BACKWARD_LOSS
-from legacy_adapters.scripting.phase import PHASE
 
 from ..comparing.compare import Tolerance
 from ..comparing.evidence import Evidence

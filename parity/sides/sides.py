@@ -39,30 +39,12 @@ from ..traces.kinds import Kind
 from ..traces.trace import Trace, decisions
 from . import own_inputs
 from .prepare import seeded_batch, seeded_weights
+from .prepared import Prepared
 from .settings import TWIN, Machine, SettingsError, Sources, Task
 from .shared import foreign
 from .stopped import recorded_by
 
 DECISIONS = "decisions.safetensors"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What both sides are given.
-
-    Attributes:
-        port: the model, with its layouts.
-        weights: state dict of each side.
-        given: named tensors, those for inference and those for losses and gradients, by phase.
-    """
-
-    port: Port
-    weights: dict[str, Mapping[str, Tensor]]
-    given: dict[str, Mapping[str, Tensor]]
-
-    def inputs(self) -> dict[str, Tensor]:
-        """Return the inputs of all phases as named tensors, for one file."""
-        return {f"{phase}.{name}": value for phase, tensors in self.given.items() for name, value in tensors.items()}
 
 
 def prepare(task: Task, sources: Sources, machine: Machine) -> Prepared:

@@ -21,6 +21,8 @@ class Subject(Enum):
     GENERATOR = "generator"
     OPTIMIZER = "optimizer"
 
+    __hash__ = object.__hash__  # each is there once; that of Enum is a call of Python for each look into a dict
+
 
 class Blame(Enum):
     """Whose code a first difference in a record speaks against, if all before it is equal."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legacy_adapters.ground.words import capital, counted
+from legacy_adapters.recording.scripts import PHASE as SCRIPT
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison

@@ -95,6 +95,8 @@ def explained(
         comparisons: of all pairs.
         known: of the same recordings.
     """
+    if all(item.exclusion is not None for item in unpaired):
+        return tuple(unpaired)
     comparisons = tuple(comparisons)
     items = _taken_once(_by_content(unpaired, comparisons), comparisons, known)
     of_changed = set(_regrouped(items, comparisons, known.regrouped))

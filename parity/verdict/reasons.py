@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from legacy_adapters.ground.words import counted
+from legacy_adapters.recording import scripts
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.scripting import phase as scripts
 from legacy_adapters.tasks.initialising import INIT
 from legacy_adapters.training.phases import phase_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from legacy_adapters.ground.words import capital
 from legacy_adapters.recording.kinds import DRAWN
+from legacy_adapters.recording.scripts import PHASE as SCRIPT
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from legacy_adapters.tasks import made_up
 from legacy_adapters.training.phases import step_of
 

@@ -26,8 +26,9 @@ from legacy_adapters.launch import RefusedError, SideError
 
 from ..comparing.compare import DERIVED, EXACT, Tolerance
 from ..runs.run import run as run_parity
+from ..sides.prepared import Prepared
 from ..sides.settings import Machine, RunOptions, Sources, Task
-from ..sides.sides import Prepared, prepare
+from ..sides.sides import prepare
 from ..verdict.verdict import Verdict
 from . import result
 from .request import Request

@@ -18,8 +18,9 @@ from parity.golden import golden
 from parity.golden.evidence import GoldenEvidence
 from parity.golden.golden import Golden
 from parity.runs.run import Measured, measure_legacy
+from parity.sides.prepared import Prepared
 from parity.sides.settings import Machine, Sources, Task
-from parity.sides.sides import Prepared, Sides, prepare
+from parity.sides.sides import Sides, prepare
 from parity.traces.trace import Trace, decisions
 from parity.verdict.verdict import Verdict, ended, judge
 from tests.models import GOLDEN, port

@@ -19,8 +19,8 @@ from parity.comparing.pairing import LEGACY, NEW
 from parity.golden import golden
 from parity.golden.golden import Golden
 from parity.golden.sketches import Sketches
+from parity.sides.prepared import Prepared
 from parity.sides.settings import Task
-from parity.sides.sides import Prepared
 from parity.traces.trace import Trace, decisions
 
 from .synthetic import INF, NAN, Rec, write_trace

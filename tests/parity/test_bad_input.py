@@ -215,7 +215,7 @@ def test_index_that_is_malformed(parity, tmp_path):
 def test_bug_of_the_tool_is_no_verdict(tmp_path):
     (tmp_path / "index.json").write_text("{}")
     code = (
-        "import sys; import parity.cli.commands as c; from parity.cli.main import main\n"
+        "import sys; import parity.cli.trace_commands as c; from parity.cli.main import main\n"
         "c.compare = lambda **k: 1 / 0\n"
         "sys.argv = ['ddq-parity', 'compare', '.', '.']\n"
         "main()"
@@ -286,7 +286,7 @@ def test_traces_tell_what_they_are_compared_as(parity, kept_run, tmp_path):
     result = parity("compare", kept_run / "legacy", kept_run / "new", "-q")
     assert result.exit_code == 0 and result.stdout.startswith("MATCH ")
     assert compare_kept(parity, kept_run).stdout == result.stdout
-    from parity.cli import commands
+    from parity.cli import trace_commands as commands
     from parity.traces.trace import Trace
 
     one = Trace.load(kept_run / "legacy")

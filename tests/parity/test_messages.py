@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from converters.errors import ConversionError
 from parity.cli import commands, output
 from parity.sides.places import INDEX
 
@@ -156,7 +157,7 @@ def failing(error):
         (KeyboardInterrupt(), 130, "error: interrupted"),
         (OSError(28, "No space left on device", "x.safetensors"), 2, "`x.safetensors`: No space left on device. Make"),
         (PermissionError(13, "Permission denied", "legacy.log"), 2, "error: Cannot read or write `legacy.log`: Perm"),
-        (commands.errors.ConversionError("no such key"), 2, "error: no such key"),
+        (ConversionError("no such key"), 2, "error: no such key"),
     ],
     ids=["Ctrl-C", "full disk", "no right", "bad weights"],
 )

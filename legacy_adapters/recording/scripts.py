@@ -6,3 +6,5 @@ from __future__ import annotations
 PHASE = "script"
 #: What a block did, as the checks of a run are named: called the model, and went backward.
 CALL, BACKWARD = "call", "backward"
+#: The loss term that stands for what a block goes backward from.
+BACKWARD_LOSS = "backward"
