@@ -385,9 +385,11 @@ def demo_file() -> Path:
 
 def main() -> None:
     """Run the command line; a bug of this tool must not look like a verdict."""
-    gc.set_threshold(300_000)  # importing torch makes so many objects that collecting them takes a tenth of the start
+    gc.set_threshold(1_000_000)  # importing torch makes so many objects that collecting them takes a tenth of the start
     try:
         cli(prog_name="ddq-parity")
     except Exception:
         traceback.print_exc()
         sys.exit(_INTERNAL_ERROR)
+    finally:
+        gc.freeze()  # and so it does at the end, where Python collects once more
