@@ -10,6 +10,7 @@ Runs in the interpreter of the code base under test, which need not have this to
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import platform
@@ -21,6 +22,7 @@ PACKAGE = "legacy_adapters"
 
 def main(job_path: str) -> int:
     """Run the job; every failure ends up in its status file. Return the exit code."""
+    gc.disable()  # until the code base is loaded: see `_loaded`
     _load_package()
     from legacy_adapters import contract
     from legacy_adapters.ground.packages import missing
@@ -60,6 +62,12 @@ def main(job_path: str) -> int:
     return 0
 
 
+def _loaded() -> None:
+    """Collect garbage from here on, but not among the modules of the code base, which stay: that takes seconds in all."""
+    gc.freeze()
+    gc.enable()
+
+
 def run_whole(job: Any) -> None:
     """Train or test with the code base's own runner, and leave the outcome in the work dir."""
     from dataclasses import asdict
@@ -73,6 +81,7 @@ def run_whole(job: Any) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a runner takes a GPU wherever it sees one
     _set_numerics(job.threads)
     adapter = contract.loaded(job.adapter, load_adapter)
+    _loaded()
     request = whole.from_plain(job.whole["kind"], job.whole["request"])
     outcome = (adapter.train_whole if job.whole["kind"] == whole.TRAIN else adapter.test_whole)(request)
     provenance = dict(_environment(job), **adapter.provenance(request.options))
@@ -92,6 +101,7 @@ def run_preprocessing(job: Any) -> None:
     adapter = contract.loaded(job.adapter, load_adapter)
     seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)
+    _loaded()
     with executed.unwatched():
         told = adapter.provenance(job.options)
     provenance = dict(_environment(job), **dict(dict(code_base=job.title), **told))
@@ -117,6 +127,7 @@ def run(job: Any) -> None:
     initial = initialising.record(job, adapter, writer) if initialising.CHECK in job.checks else None
     seed_all(job.seed, "build")
     model = adapter.build(job.options, job.device)
+    _loaded()
     contract.check_operators(model, job.adapter)
     _load_weights(model, load_file(job.weights))
     dtype = getattr(torch, job.dtype)
@@ -304,4 +315,6 @@ def _load_module(name: str, path: str, package_folder: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    code = main(sys.argv[1])
+    gc.freeze()  # else Python looks through all that is there once more before it ends
+    sys.exit(code)
