@@ -62,6 +62,22 @@ def test_functions_are_named_and_never_called(data):
     assert found.foreign == ("os.system",)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([2**61 * number for number in range(1, 4098)], "more than 4096 keys besides text and numbers"),
+        ([(number, "a") for number in range(4097)], "more than 4096 keys besides text and numbers"),
+        ([tuple(range(17))], "a tuple as a key, expected text or a number"),
+        ([((1,),)], "a tuple as a key, expected text or a number"),
+    ],
+)
+def test_keys_that_take_long_to_hash_are_refused(keys, message):
+    """So are too many of those that can be made to collide."""
+    assert len(read(pickle.dumps(dict.fromkeys(keys[:1] if len(keys) > 1 else [(1, "a")]), 2)).content) == 1
+    with pytest.raises(MalformedError, match=message):
+        read(pickle.dumps(dict.fromkeys(keys), 2))
+
+
 def test_numbers_of_the_extension_registry_are_names():
     assert read(b"\x82\x07.").foreign == ("copyreg.extension_7",)
 
