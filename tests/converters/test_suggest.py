@@ -12,14 +12,18 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from converters.cli.main import cli
+from converters.errors import ConversionError
 from converters.formats.stored import StoredTensor
 from converters.rules import rule_file
 from converters.rules.mapping import Concat, DropDuplicateOf, Keep, Pad, Permute, Rename, Reshape, Rule, Slice, Split
-from converters.suggesting import telling, tokens
+from converters.suggesting import suggestion, telling, tokens
+from converters.suggesting.compressing import Proposal
 from converters.suggesting.flows import changed_results
 from converters.suggesting.gaps import gap_of
+from converters.suggesting.links import NAMES, Findings, Link
 from converters.suggesting.process import Run
 from converters.suggesting.suggestion import Suggestion, suggest
+from converters.suggesting.tensors import Side
 
 State = dict[str, Tensor]
 
@@ -235,6 +239,57 @@ def test_tensors_of_numbers_that_are_not_compared_are_told_by_their_names() -> N
     turns = W.to(torch.complex128)
     found = told({"x.w": W, "turns": turns}, {"y.w": W, "turns": turns})
     assert set(found.rules) == {Rename("x.w", "y.w"), Keep("turns")}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rule"),
+    [
+        (((4, 6), (4, 6, 1, 1)), Reshape("head.fc.weight", "head.fc.weight", (4, 6, 1, 1), (4, 6))),
+        (((4, 6), (6, 4)), Permute("head.fc.weight", "head.fc.weight", axes=(1, 0))),
+        (((4, 6), (6, 4, 1)), None),
+    ],
+    ids=["ones more", "turned", "no one rule"],
+)
+def test_sizes_tell_the_rule_of_a_pair_by_names(shapes: tuple[tuple[int, ...], ...], rule: Rule | None) -> None:
+    a, b = (drawn(head__fc__weight=shape, **{f"x{at}": (at,)}) for at, shape in enumerate(shapes, 2))
+    found = told(a, {key: value + 1 for key, value in b.items()})
+    assert [link.rule for link in found.findings.links] == ([] if rule is None else [rule])
+    assert rule is not None or [item.a for item in found.opens] == [("head.fc.weight",)]
+
+
+@pytest.mark.parametrize("sizes", [(10, 6), (11, 6), (12, 7)], ids=["of another size", "of no equal parts", "longer"])
+def test_biases_that_do_not_fit_do_not_go_with_their_weights(sizes: tuple[int, int]) -> None:
+    a = {"x.weight": BIG, "x.bias": torch.zeros(sizes[0])}
+    b = {"q.weight": BIG[:6], "k.weight": BIG[6:], "q.bias": torch.zeros(sizes[1]), "k.bias": torch.zeros(sizes[1])}
+    assert told(a, b).rules == (Split("x.weight", ("q.weight", "k.weight")),)
+
+
+def test_parts_of_other_names_have_no_biases_and_of_many_parts_no_order_is_tried() -> None:
+    a, b = drawn(x__qkv__w=(12, 4)), drawn(x__q__w=(4, 4), x__k__w=(4, 4), x__v__w=(4, 4))
+    (item,) = told(a, b).opens
+    assert len(item.options) == 6 and all(len(option) == 1 for option in item.options)
+    found = told(drawn(x__all__w=(24, 4)), drawn(**{f"x__{name}__w": (4, 4) for name in "abcdef"}))
+    assert not found.opens and found.only_a == ("x.all.w",) and len(found.only_b) == 6
+
+
+def test_what_has_another_number_elsewhere_tells_nothing_of_others() -> None:
+    a = {"layers.0.w": W, **{f"layers.{number}.w": torch.ones(4, 6) for number in (1, 2)}}
+    b = {"blocks.5.w": W, **{f"blocks.{number}.w": torch.ones(4, 6) for number in (1, 2)}}
+    found = told(a, b)
+    assert found.rules == (Rename("layers.0.w", "blocks.5.w"),)
+    assert [item.a for item in found.opens] == [("layers.1.w", "layers.2.w")]
+
+
+@pytest.mark.parametrize("rules", [(), (Rename("x.w", "z.w"),), (Concat(("x.w", "v.w"), "y.w"),)])
+def test_rules_that_do_not_say_what_was_found_are_refused(
+    rules: tuple[Rule, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would be an error of the package."""
+    link = Link(Rename("x.w", "y.w"), NAMES, "")
+    monkeypatch.setattr(suggestion, "compress", lambda links, order: tuple(Proposal(rule, (link,)) for rule in rules))
+    sides = [Side.of(name, {"x.w": StoredTensor.from_torch(W)}) for name in "AB"]
+    with pytest.raises(ConversionError, match="The rules that were made do not say of `x.w` what was found of it."):
+        suggestion.told(*sides, Findings((link,)), "A", "B")
 
 
 def test_numbers_within_names_tell_what_their_words_do_not() -> None:

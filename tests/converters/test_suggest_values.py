@@ -280,6 +280,26 @@ def test_questions_that_only_all_answers_together_decide(
     assert rules == {Rename(one, other) for one, other in zip("abcdef", "upvqwr")}
 
 
+def test_answers_that_are_too_many_to_try_them_all_stay_open(suggested, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outputs are equal with one; that they are with another is not said."""
+    monkeypatch.setattr(trial, "MOST_RUNS", 8)
+    done, rules = suggested(PLAIN.format(*"abcdef"), PLAIN.format(*"upvqwr"))
+    said = " ".join(done.output.split())
+    assert done.exit_code == 1 and not rules and "B gives the outputs of A" in said
+    assert "Other answers to what is open are too many to try them all." in said
+    assert said.count("no name tells which is which, and the answers are too many to try them all") == 3
+    assert "more than one" not in said and "So it does" not in said
+
+
+def test_q_k_and_v_of_one_layer_are_told_by_what_is_computed_of_them(suggested) -> None:
+    net = "M(lambda s, x: s.h(F.scaled_dot_product_attention({})), {}, h=L(8, 3))"
+    one = net.format("*s.qkv(x).chunk(3, -1)", "qkv=L(8, 24, False)")
+    other = net.format("s.p2(x), s.p0(x), s.p1(x)", ", ".join(f"p{number}=L(8, 8, False)" for number in range(3)))
+    done, rules = suggested(one, other)
+    parts = ("p2.weight", "p0.weight", "p1.weight")
+    assert done.exit_code == 0 and rules == {Split("qkv.weight", parts), Keep("h.*")}, done.output
+
+
 def test_lists_of_unequal_length_stay_open_though_both_models_run(suggested) -> None:
     net = "M(lambda s, x: s.o(x), o=L(8, 3), {})"
     spare = "p{}=P(5, 6)"
