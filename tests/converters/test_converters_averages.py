@@ -337,6 +337,29 @@ def test_average_of_another_model_is_refused_and_the_training_weights_can_be_had
     assert _run("convert", path, tmp_path / "new.pth", "--keep", "model").exit_code == 0
 
 
+def test_an_average_that_cannot_be_used_is_told_by_those_who_only_look(saved: Saved, tmp_path: Path) -> None:
+    path, _, _ = saved("timm")
+    content = torch.load(path, weights_only=True)
+    content["state_dict_ema"]["extra.weight"] = torch.ones(1)
+    torch.save(content, path)
+    for command, counted in ((["inspect", path], "tensors 326 "), (["diff", path, path], "EQUAL 308 tensors")):
+        result = _run(*command)
+        said = " ".join(result.output.split())
+        assert result.exit_code == 0 and counted in said, said
+        assert "1 key(s) of the averaged weights in `state_dict_ema` have no twin in the weights of training" in said
+
+
+def test_training_weights_that_do_not_fit_are_told_by_their_place(saved: Saved, tmp_path: Path) -> None:
+    path, _, _ = saved("mmengine")
+    content = torch.load(path, weights_only=True)
+    content["ema_state_dict"]["module.level_embed"] = torch.ones(2)
+    torch.save(content, path)
+    result = _run("convert", path, tmp_path / "new.pth")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "The training weights, which stand in `ema_state_dict`, do not fit: " in result.stderr
+    assert _run("convert", path, tmp_path / "new.pth", "--keep", "ema").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("more", "steps"),
     [

@@ -155,6 +155,11 @@ def _other_classes(folder: Path, state: StateDict) -> None:
     )
 
 
+def _disagreeing(folder: Path, state: StateDict) -> None:
+    key = "dn_query_generator.label_embedding.weight"
+    torch.save(state | {key: state[key].repeat(2, 1)}, folder / "src")
+
+
 def _unmapped(folder: Path, state: StateDict) -> None:
     torch.save(state | {"extra.weight": torch.ones(1)}, folder / "src")
 
@@ -195,7 +200,12 @@ def _sound(folder: Path, state: StateDict) -> None:
             "already has the new layout of ddq_detr tiny_r18; it can be loaded as it is by ddq_port, or converted "
             "with --to legacy; pass --keep model to write its weights as .safetensors.",
         ),
-        (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are co_detr, ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_co_detr, mmdet_ddq, or give the folder of one"),
+        (
+            _sound,
+            ["--family", "yolo"],
+            2,
+            "There is no family `yolo`; known are co_detr, ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_co_detr, mmdet_ddq, or give the folder of one",
+        ),
         (_sound, ["--variant", "r18"], 2, "has no variant `r18`"),
         (
             _sound,
@@ -214,6 +224,7 @@ def _sound(folder: Path, state: StateDict) -> None:
             "The source has 3 classes, variant `r50_4scale` has 80",
         ),
         (_other_classes, [], 1, "The source has 4 classes, variant `tiny_r18` has 3"),
+        (_disagreeing, ["--num-classes", "2"], 1, "The source disagrees about its number of classes"),
         (_unmapped, [], 1, "Key `extra.weight` of the source is matched by no rule of mapping `ddq_detr`"),
         (_unmapped, ["--to", "legacy"], 1, "Key `extra.weight` of the source is matched by no rule"),
         (

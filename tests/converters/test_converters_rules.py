@@ -358,6 +358,13 @@ def test_what_two_parameters_have_different_one_cannot_have(changes: dict[str, A
         optimizer.regroup(saved, legacy, optimizer.Side(new, True), mapping)
 
 
+def test_parameters_that_were_never_updated_have_no_state_together_either() -> None:
+    saved, legacy, new, mapping = two_gates()
+    saved["state"] = {}
+    made = optimizer.regroup(saved, legacy, optimizer.Side(new, True), mapping)
+    assert made.states == 0 and made.state_dict == {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+
+
 def test_averages_are_joined_and_steps_are_copied() -> None:
     saved, legacy, new, mapping = two_gates()
     made = optimizer.regroup(saved, legacy, optimizer.Side(new, True), mapping).state_dict
