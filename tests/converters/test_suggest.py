@@ -262,6 +262,8 @@ def test_biases_that_do_not_fit_do_not_go_with_their_weights(sizes: tuple[int, i
     a = {"x.weight": BIG, "x.bias": torch.zeros(sizes[0])}
     b = {"q.weight": BIG[:6], "k.weight": BIG[6:], "q.bias": torch.zeros(sizes[1]), "k.bias": torch.zeros(sizes[1])}
     assert told(a, b).rules == (Split("x.weight", ("q.weight", "k.weight")),)
+    (item,) = (item for item in told(a, {key: value + 1 for key, value in b.items()}).opens if "x.weight" in item.a)
+    assert all(rule.sources == ("x.weight",) for option in item.options for rule in option)
 
 
 def test_parts_of_other_names_have_no_biases_and_of_many_parts_no_order_is_tried() -> None:

@@ -71,6 +71,17 @@ def test_a_file_that_is_no_python_says_so(tmp_path: Path) -> None:
         worker.Model(tmp_path / "model.yaml", 0)
 
 
+def test_no_two_weights_of_a_model_are_alike(tmp_path: Path) -> None:
+    """Not even those that all norms begin with, so that a run tells them from each other."""
+    (tmp_path / "norms.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4))"
+    )
+    state = {key: value for key, value in worker.Model(tmp_path / "norms.py", 0).state().items() if value.size > 1}
+    numbers = [number for value in state.values() for number in value.tolist()]
+    assert len(state) == 8 and len(set(numbers)) == len(numbers) == 32
+    assert all((value > 0).all() for key, value in state.items() if key.endswith("running_var"))
+
+
 OWN_KEYS = """
 from torch import nn
 class Own(nn.Linear):

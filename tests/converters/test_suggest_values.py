@@ -252,7 +252,8 @@ def test_random_inputs_show_the_effect_of_weights_that_zeros_hide(suggested) -> 
 
 
 def test_statistics_of_norms_tell_which_norm_is_which(suggested) -> None:
-    net = "M(lambda s, x: s.{0}(s.{1}(x).relu()), {1}=nn.BatchNorm1d(8), {0}=nn.BatchNorm1d(8))"
+    norm = "nn.BatchNorm1d(8, affine=False)"
+    net = f"M(lambda s, x: s.{{0}}(s.{{1}}(x).relu()), {{1}}={norm}, {{0}}={norm})"
     done, rules = suggested(net.format("n", "m"), net.format("v", "u"), "torch.randn(5, 8)")
     assert rules == {Rename("m.*", "u.*"), Rename("n.*", "v.*")}, done.output
 
@@ -316,10 +317,15 @@ def test_a_weight_and_a_bias_that_are_called_alike_are_told_apart(suggested) -> 
 
 
 def test_the_only_tensor_of_its_sizes_is_taken_if_the_outputs_show_it(suggested) -> None:
-    """Of another name, beside tensors that one side alone has, sizes are no reason by themselves."""
-    net = "M(lambda s, x: s.o(x @ s.{}), o=L(5, 3), {})"
-    done, rules = suggested(net.format("p", "p=P(8, 5)"), net.format("q", "q=P(8, 5), more=P(2)"))
-    assert rules == {Keep("o.*"), Rename("p", "q")}, done.output
+    """Of another name, beside tensors that one side alone has, sizes are no reason by themselves.
+
+    Behind it are more layers of one size than orders are tried of: each is known by what the one before gives it.
+    """
+    net = "M(lambda s, x: (s.o(x @ s.{0}), s.r(s.{5}(s.{4}(s.{3}(s.{2}(s.{1}(x @ s.{0}).relu())))))), o=L(5, 3), "
+    net += "r=L(5, 7), {0}=P(8, 5), {1}=L(5, 5), {2}=L(5, 5), {3}=L(5, 5), {4}=L(5, 5), {5}=L(5, 5){6})"
+    done, rules = suggested(net.format(*"pabcde", ""), net.format(*"qvuwzy", ", more=P(2)"))
+    renamed = {Rename(f"{one}.*", f"{other}.*") for one, other in zip("abcde", "vuwzy")}
+    assert rules == {Keep("o.*"), Keep("r.*"), Rename("p", "q"), *renamed}, done.output
     assert "1 only in B" in done.output
 
 
