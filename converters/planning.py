@@ -16,6 +16,7 @@ from converters.errors import (
     ConversionError,
     MissingKeyError,
     OptimizerError,
+    ShapeMismatchError,
     listed,
 )
 from converters.formats import finite
@@ -283,7 +284,13 @@ def _with_classes(planned: Plan, selection: classes.Selection) -> Plan:
     """Give the class branches and the label embedding the rows of a selection."""
     found, to = planned.detection, planned.options.to
     state_dict, changes = classes.apply(planned.state_dict, found.port.family.class_rows, selection)
-    wanted = _layout(found, to, len(selection.rows)).tensors
+    try:
+        wanted = _layout(found, to, len(selection.rows)).tensors
+    except ShapeMismatchError as error:
+        raise ClassMapError(
+            f"The rules make no {to} layout with {len(selection.rows)} classes, so --num-classes is not possible: "
+            f"{error}"
+        ) from error
     unfit = [key for key, tensor in sorted(state_dict.items()) if tensor.shape != wanted[key].shape]
     if unfit:
         raise ClassMapError(

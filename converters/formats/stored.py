@@ -264,11 +264,6 @@ class StoredTensor:
         """Bytes of all elements."""
         return self.numel() * self.itemsize
 
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
     def numel(self) -> int:
         """Return the number of elements."""
         return math.prod(self.shape)

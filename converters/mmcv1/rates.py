@@ -146,12 +146,7 @@ class Course:
 
     @property
     def _length(self) -> int:
-        if self.by_epoch:
-            return self._needed(self.epochs, "policy")
-        known = self.iterations
-        if known is None and self.epochs is not None and self.epoch_length is not None:
-            known = self.epochs * self.epoch_length
-        return self._needed(known, "policy")
+        return self._needed(self.epochs if self.by_epoch else self.iterations, "policy")
 
     def _needed(self, value: int | None, setting: str) -> int:
         if value is None:

@@ -126,8 +126,6 @@ def fitting_specs(one: Application, specs: Mapping[str, TensorSpec]) -> dict[str
         DtypeMismatchError: If the sources have several dtypes.
         ShapeMismatchError: If one of them does not fit the rule, or the others.
     """
-    if not one.targets:
-        return {}
     missing = [key for key in one.sources if key not in specs]
     if missing:
         raise MissingKeyError(

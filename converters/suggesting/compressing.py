@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
-from converters.rules.kinds import Drop, DropDuplicateOf, Keep, Rename, Rule
+from converters.rules.kinds import DropDuplicateOf, Keep, Rename, Rule
 from converters.rules.pattern import Pattern, intersect
 from converters.suggesting.links import Link
 
@@ -208,9 +208,4 @@ def _overlap(one: Rule, other: Rule) -> bool:
     )
 
 
-def drops(keys: Iterable[str], reason: str) -> Iterator[Link]:
-    """Yield links that leave out keys."""
-    yield from (Link(Drop(key, reason), "names", reason) for key in keys)
-
-
-__all__ = ["DropDuplicateOf", "Proposal", "compress", "drops", "filled"]
+__all__ = ["DropDuplicateOf", "Proposal", "compress", "filled"]

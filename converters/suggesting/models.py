@@ -158,10 +158,9 @@ def _told_by(
     links = [_as_run(link, trial) for link in fixed] + [
         link for pick in ended.picked for link in pick.links(RUN, _ALONE)
     ]
+    why = "the outputs are equal with more than one" if ended.is_whole else "the answers are too many to try them all"
     open_again = [
-        replace(item, reason=f"{item.reason}, and the outputs are equal with more than one")
-        for choice in ended.undecided
-        for item in choice.opens
+        replace(item, reason=f"{item.reason}, and {why}") for choice in ended.undecided for item in choice.opens
     ]
     tried = {id(item) for choice in rest for item in choice.opens}
     untried = [item for item in found.opens if id(item) not in tried]

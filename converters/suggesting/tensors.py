@@ -51,11 +51,6 @@ class Held:
         bits = np.frombuffer(tensor.data(), f"<u{tensor.itemsize}").reshape(tensor.shape)
         return cls(key, tensor.dtype, tensor.shape, bits)
 
-    @property
-    def module(self) -> str:
-        """The module that holds it."""
-        return self.key.rpartition(".")[0]
-
     @cached_property
     def sizes(self) -> Shape:
         """The sizes without those of 1, sorted: the same for every order of the axes."""

@@ -47,10 +47,11 @@ class End:
         is_equal: The outputs of both models are equal but for rounding.
         sentence: That in words.
         picked: The questions with the one answer with which they are.
-        undecided: The questions that have several such answers.
+        undecided: The questions that have several such answers, or all where not every answer was tried.
         beside: Answers to these with which the outputs are equal.
         first: The first module of A whose output is another one in B, if one is known.
         fault: Why they are not equal, in a phrase; of no use where they are.
+        is_whole: Whether every other answer was tried; False where these were too many.
     """
 
     is_equal: bool
@@ -60,6 +61,7 @@ class End:
     beside: tuple[Rule, ...] = ()
     first: str | None = None
     fault: str = "the outputs of both models differ"
+    is_whole: bool = True
 
 
 class Trial:
@@ -213,23 +215,30 @@ class Trial:
         if not gap.is_equal:
             answers = [rule for choice, at in zip(choices, numbers) for rule in choice.options[at]]
             return self._unequal(gap, self._answered(fixed, choices, numbers), [*fixed, *answers])
-        free = self._free(fixed, choices, numbers)
+        others = self._free(fixed, choices, numbers)
+        free = set(range(len(choices))) if others is None else others
+        more = " So it does with other answers to what is open." if free else ""
+        more = " Other answers to what is open are too many to try them all." if others is None else more
         pairs = list(enumerate(zip(choices, numbers)))
         return End(
             True,
-            self._equal(gap) + (" So it does with other answers to what is open." if free else ""),
+            self._equal(gap) + more,
             tuple(Picked(choice, number) for at, (choice, number) in pairs if at not in free),
             tuple(choice for at, (choice, _) in pairs if at in free),
             tuple(rule for at, (choice, number) in pairs if at in free for rule in choice.options[number]),
+            is_whole=others is not None,
         )
 
-    def _free(self, fixed: Sequence[Rule], choices: Sequence[Choice], numbers: Sequence[int]) -> set[int]:
-        """Return the questions that have other answers, or none, with which the outputs are equal as well."""
+    def _free(self, fixed: Sequence[Rule], choices: Sequence[Choice], numbers: Sequence[int]) -> set[int] | None:
+        """Return the questions that have other answers, or none, with which the outputs are equal as well.
+
+        None where there are too many answers to try them all.
+        """
         free: set[int] = set()
         begun = self.runs
         for other in self._others(choices, numbers):
             if self.runs - begun > MOST_RUNS:
-                return set(range(len(choices)))
+                return None
             changed = {at for at, number in enumerate(other) if number != numbers[at]}
             if not changed <= free and self._gap(fixed, choices, other).is_equal:
                 free |= changed

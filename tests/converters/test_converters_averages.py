@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from converters.cli.main import cli
+from converters.reading import averages
 from tests.models import mapping as mapping_of
 
 StateDict = dict[str, Tensor]
@@ -278,6 +279,16 @@ def test_diff_finds_a_change_in_either_set(saved: Saved, tmp_path: Path) -> None
     assert "  state_dict_ema.level_embed" in result.stdout and "  query_map.bias" in result.stdout
 
 
+def test_names_that_begin_like_averages_are_weights_where_few_have_a_twin() -> None:
+    """A gate of a model may be called so, too."""
+    weights = {"ema_gate.weight": 1, "ema_gate.bias": 2, "ema_model.head.weight": 3, "head.weight": 4}
+    assert averages.split(weights) == (weights, {})
+    assert averages.split({"ema_model.head.weight": 3, "head.weight": 4}) == (
+        {"head.weight": 4},
+        {"ema_model.head.weight": 3},
+    )
+
+
 class Whole:
     """Stands for a module that is pickled as a whole."""
 
@@ -326,9 +337,40 @@ def test_average_of_another_model_is_refused_and_the_training_weights_can_be_had
     assert _run("convert", path, tmp_path / "new.pth", "--keep", "model").exit_code == 0
 
 
+def test_an_average_that_cannot_be_used_is_told_by_those_who_only_look(saved: Saved, tmp_path: Path) -> None:
+    path, _, _ = saved("timm")
+    content = torch.load(path, weights_only=True)
+    content["state_dict_ema"]["extra.weight"] = torch.ones(1)
+    torch.save(content, path)
+    for command, counted in ((["inspect", path], "tensors 326 "), (["diff", path, path], "EQUAL 308 tensors")):
+        result = _run(*command)
+        said = " ".join(result.output.split())
+        assert result.exit_code == 0 and counted in said, said
+        assert "1 key(s) of the averaged weights in `state_dict_ema` have no twin in the weights of training" in said
+
+
+def test_training_weights_that_do_not_fit_are_told_by_their_place(saved: Saved, tmp_path: Path) -> None:
+    path, _, _ = saved("mmengine")
+    content = torch.load(path, weights_only=True)
+    content["ema_state_dict"]["module.level_embed"] = torch.ones(2)
+    torch.save(content, path)
+    result = _run("convert", path, tmp_path / "new.pth")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "The training weights, which stand in `ema_state_dict`, do not fit: " in result.stderr
+    assert _run("convert", path, tmp_path / "new.pth", "--keep", "ema").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("more", "steps"),
-    [({"meta": {"iter": 90}}, 90), ({"global_step": 91}, 91), ({"ema_updates": 92}, 92), ({}, None)],
+    [
+        ({"meta": {"iter": 90}}, 90),
+        ({"global_step": 91}, 91),
+        ({"ema_updates": 92}, 92),
+        ({"ema_updates": torch.tensor(93)}, 93),
+        ({"ema_updates": torch.tensor([94, 95]), "global_step": 91}, 91),
+        ({"ema_updates": torch.tensor(96.0).double()}, None),
+        ({}, None),
+    ],
 )
 def test_a_training_is_resumed_with_the_count_of_its_average_or_refused(
     saved: Saved, tmp_path: Path, more: dict[str, Any], steps: int | None

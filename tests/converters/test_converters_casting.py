@@ -10,7 +10,7 @@ from torch import Tensor
 
 from converters.carrying import casting
 from converters.carrying.casting import CastStorage, Losses
-from converters.errors import CastError
+from converters.errors import CastError, CheckpointError
 from converters.formats.stored import StoredTensor
 from converters.rules import layout
 from converters.rules.mapping import Keep, Mapping, Rename
@@ -86,6 +86,12 @@ def test_numbers_that_would_be_infinite_are_refused_by_name() -> None:
         "1 of 3 elements of key `b` would be infinite as float16 (largest 70000); choose a dtype with a wider range, "
         "such as bf16."
     )
+
+
+def test_a_dtype_that_torch_lacks_is_not_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "float8_e8m0fnu")
+    with pytest.raises(CheckpointError, match=r"The installed torch .* has no dtype float8_e8m0fnu; use a newer one\."):
+        casting.cast({"a": StoredTensor.of("float8_e8m0fnu", (1,), b"\x7f")}, "float32")
 
 
 def test_numbers_that_become_zero_are_told() -> None:

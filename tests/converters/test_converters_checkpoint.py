@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, MalformedError
+from converters.formats import safetensors_file
+from converters.formats.stored import SourceFile
 from converters.reading import checkpoint
 
 
@@ -298,6 +300,30 @@ def test_tensors_beyond_the_file_are_refused(
 def test_malformed_pickles_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         checkpoint.read(_with_pickle(tmp_path / "a.pth", data))
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "message"),
+    [
+        (
+            "a.safetensors",
+            (6_000_001).to_bytes(8, "little") + b"{",
+            "its header has 6000001 bytes, expected at most 6000000",
+        ),
+        ("a.safetensors.index.json", b"{", "it is too large for an index of shards"),
+    ],
+)
+def test_headers_that_would_mean_gigabytes_are_not_read(tmp_path: Path, name: str, begin: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(begin)
+    os.truncate(tmp_path / name, 1 << 40)  # takes no space
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read(tmp_path / name)
+
+
+def test_a_header_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes((9).to_bytes(8, "little") + b"[1, 2, 3]")
+    with pytest.raises(MalformedError, match=r"its header is damaged \(it is not a JSON object\)"):
+        safetensors_file.read(SourceFile(tmp_path / "a"))
 
 
 def test_reading_does_not_need_the_optimizer(tmp_path: Path) -> None:

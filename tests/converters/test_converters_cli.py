@@ -17,8 +17,10 @@ from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
+import converters
 from converters.cli.main import cli
 from converters.reading import checkpoint
+from legacy_adapters.ground.packages import EXTRAS
 
 REPO = Path(__file__).resolve().parents[2]
 StateDict = dict[str, Tensor]
@@ -153,6 +155,11 @@ def _other_classes(folder: Path, state: StateDict) -> None:
     )
 
 
+def _disagreeing(folder: Path, state: StateDict) -> None:
+    key = "dn_query_generator.label_embedding.weight"
+    torch.save(state | {key: state[key].repeat(2, 1)}, folder / "src")
+
+
 def _unmapped(folder: Path, state: StateDict) -> None:
     torch.save(state | {"extra.weight": torch.ones(1)}, folder / "src")
 
@@ -193,8 +200,19 @@ def _sound(folder: Path, state: StateDict) -> None:
             "already has the new layout of ddq_detr tiny_r18; it can be loaded as it is by ddq_port, or converted "
             "with --to legacy; pass --keep model to write its weights as .safetensors.",
         ),
-        (_sound, ["--family", "yolo"], 2, "There is no family `yolo`; known are co_detr, ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_co_detr, mmdet_ddq, or give the folder of one"),
+        (
+            _sound,
+            ["--family", "yolo"],
+            2,
+            "There is no family `yolo`; known are co_detr, ddq_detr, ddq_detr_fast, ddq_fcn, ddq_rcnn, mmdet2, mmdet_co_detr, mmdet_ddq, or give the folder of one",
+        ),
         (_sound, ["--variant", "r18"], 2, "has no variant `r18`"),
+        (
+            _sound,
+            ["--legacy-config", "old.py"],
+            2,
+            "--legacy-config goes with --new-config, which says what the model is; pass both.",
+        ),
         (_sound, ["--to", "sideways"], 2, "'sideways' is not one of 'new', 'legacy'"),
         (_sound, ["--nonsense"], 2, "No such option"),
         (_other_model, [], 1, "fit no known layout"),
@@ -206,6 +224,7 @@ def _sound(folder: Path, state: StateDict) -> None:
             "The source has 3 classes, variant `r50_4scale` has 80",
         ),
         (_other_classes, [], 1, "The source has 4 classes, variant `tiny_r18` has 3"),
+        (_disagreeing, ["--num-classes", "2"], 1, "The source disagrees about its number of classes"),
         (_unmapped, [], 1, "Key `extra.weight` of the source is matched by no rule of mapping `ddq_detr`"),
         (_unmapped, ["--to", "legacy"], 1, "Key `extra.weight` of the source is matched by no rule"),
         (
@@ -303,6 +322,19 @@ def test_inspect_of_an_unknown_model(tmp_path: Path) -> None:
     assert result.exit_code == 0 and "unknown" in result.stdout
 
 
+@pytest.mark.parametrize("options", [["--family", "ddq_fcn"], ["--variant", "tiny_r18"]])
+def test_a_model_that_is_named_and_does_not_fit_is_refused(
+    tmp_path: Path, make_state: Callable[..., StateDict], options: list[str]
+) -> None:
+    """Without a name it is described, and compared key by key."""
+    _other_model(tmp_path, {})
+    for command in (["inspect", tmp_path / "src"], ["diff", tmp_path / "src", tmp_path / "src"]):
+        assert _run(*command).exit_code == 0
+        result = _run(*command, *options)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.output
+        assert result.stderr.startswith(f"error: `{tmp_path / 'src'}`: " if command[0] == "diff" else "error: ")
+
+
 @pytest.mark.parametrize("make", [_missing, _text, _empty, _cut_pth, _cut_safetensors])
 def test_inspect_of_bad_input(
     tmp_path: Path, make_state: Callable[..., StateDict], make: Callable[[Path, StateDict], None]
@@ -325,6 +357,20 @@ def test_help_is_light_and_tells_exit_codes(args: list[str]) -> None:
 def test_no_command_shows_help() -> None:
     result = _run()
     assert result.exit_code == 2 and "Usage:" in result.output
+
+
+def test_a_missing_package_of_an_extra_says_how_to_install_it() -> None:
+    error = ModuleNotFoundError("No module named 'pycocotools'", name="pycocotools")
+    assert cli.explained(error) == f"pycocotools is not installed; install it with {EXTRAS}."
+    error = ModuleNotFoundError("No module named 'yapf'", name="yapf")
+    assert cli.explained(error) == "Cannot import: No module named 'yapf'; is it installed here?"
+    assert cli.explained(ModuleNotFoundError("No module named 'converters.x'", name="converters.x")) is None
+
+
+def test_submodules_that_are_not_imported_yet_are_listed() -> None:
+    assert {"api", "checkpoint", "rule_file", "__version__"} <= set(dir(converters))
+    with pytest.raises(AttributeError, match="module 'converters' has no attribute 'nothing'"):
+        converters.nothing  # noqa: B018
 
 
 def test_lazy_submodules() -> None:

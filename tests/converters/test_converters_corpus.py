@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+import struct
 import subprocess
 import sys
 import tarfile
@@ -184,6 +185,19 @@ def _script() -> bytes:
     return buffer.getvalue()
 
 
+def _in_directory(records: dict[str, bytes], at: int, data: bytes, name: str = "a/data/0") -> bytes:
+    """Change the entry that a zip file's directory has of a record: `data` stands `at` bytes behind its begin."""
+    made = zipped(records)
+    entry = made.rindex(b"PK\x01\x02", 0, made.rindex(name.encode()))
+    return made[: entry + at] + data + made[entry + at + len(data) :]
+
+
+def _at_end(made: bytes, signature: bytes, at: int, data: bytes) -> bytes:
+    """Change what stands `at` bytes behind the last place of a signature."""
+    begin = made.rindex(signature) + at
+    return made[:begin] + data + made[begin + len(data) :]
+
+
 def _npz() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, a=np.zeros(3))
@@ -197,6 +211,8 @@ def _weight(value: Any) -> Callable[[StateDict], bytes]:
 def _as(dtype: torch.dtype) -> Callable[[StateDict], bytes]:
     return lambda s: _saved({key: v.to(dtype) if v.is_floating_point() else v for key, v in s.items()})
 
+
+_RECORDS = {"a/data.pkl": whole(mapped(x=tensor())), "a/data/0": struct.pack("<4f", 1, 2, 3, 4)}
 
 # Files, the exit code, and what is said of them.
 BAD: dict[str, tuple[Callable[[StateDict], bytes], int, str]] = {
@@ -222,7 +238,11 @@ BAD: dict[str, tuple[Callable[[StateDict], bytes], int, str]] = {
     "number": (lambda s: _saved(3), 2, "its top level is of type int"),
     "tensor": (lambda s: _saved(torch.ones(2)), 2, "its top level is a single tensor"),
     "no tensors": (lambda s: _saved({"state_dict": {}}), 2, "holds no tensors"),
-    "optimizer only": (lambda s: _saved({"optimizer": {"state": {}}}), 2, "not a state dict: `optimizer` is of type dict"),
+    "optimizer only": (
+        lambda s: _saved({"optimizer": {"state": {}}}),
+        2,
+        "not a state dict: `optimizer` is of type dict",
+    ),
     "nested": (lambda s: _saved({"state_dict": {"a": {"b": torch.ones(1)}}}), 1, "fit no known layout"),
     "None": (_weight(None), 2, f"`{_SQUARE}` is of type NoneType"),
     "sparse": (_weight(torch.eye(3).to_sparse()), 2, "is a sparse tensor (to_dense() makes a plain one)"),
@@ -295,6 +315,72 @@ BAD: dict[str, tuple[Callable[[StateDict], bytes], int, str]] = {
         "written on a big-endian machine",
     ),
     "record twice": (lambda s: _saved(s).replace(b"/data/11", b"/data/10"), 2, "stands in it twice"),
+    "directory cut within an entry": (
+        lambda s: _at_end(zipped(_RECORDS), b"PK\x05\x06", 12, b"\x50\0\0\0"),
+        2,
+        "directory is damaged",
+    ),
+    "record before the file's end without room for its header": (
+        lambda s: _in_directory(_RECORDS, 42, struct.pack("<L", len(zipped(_RECORDS)) - 3)),
+        2,
+        "directory is damaged",
+    ),
+    "record encrypted": (
+        lambda s: _in_directory(_RECORDS, 8, b"\1\0"),
+        2,
+        "its records are encrypted, which torch never does",
+    ),
+    "record beyond the file": (
+        lambda s: _in_directory(_RECORDS, 20, struct.pack("<2L", 10**6, 10**6)),
+        2,
+        "its record a/data/0 ends beyond the file",
+    ),
+    "record that reaches into the next one": (
+        lambda s: _in_directory(_RECORDS, 20, struct.pack("<2L", *[len(_RECORDS["a/data.pkl"]) + 9] * 2), "a/data.pkl"),
+        2,
+        "its record a/data/0 overlaps another one",
+    ),
+    "record without its length": (
+        lambda s: _in_directory(_RECORDS, 20, b"\xff" * 8),
+        2,
+        "(a large record without its length)",
+    ),
+    "directory of a large file alone": (
+        lambda s: _at_end(zipped(_RECORDS), b"PK\x05\x06", 8, b"\xff" * 4),
+        2,
+        "(a large file without the large form of it)",
+    ),
+    "large directory without its signature": (
+        lambda s: _at_end(zipped64(_RECORDS), b"PK\x06\x06", 0, b"PK\0\0"),
+        2,
+        "(a large file without the large form of it)",
+    ),
+    **{
+        f"view {view}, before 1.6": (
+            lambda s, view=view: torch_legacy(whole(mapped(x=tensor((2,), view=pushed(view))))),
+            2,
+            f"a view of storage 0 {words}",
+        )
+        for view, words in (
+            (("part", 1), "is described by something else than key, offset and length"),
+            ((1, 1, 2), "is described by something else than key, offset and length"),
+            (("part", -1, 2), "is described by something else than whole numbers"),
+            (("part", 1, True), "is described by something else than whole numbers"),
+            (("part", 3, 2), "reaches beyond its 16 bytes"),
+        )
+    },
+    "one view at two places, before 1.6": (
+        lambda s: torch_legacy(
+            whole(mapped(x=tensor((2,), view=pushed(("p", 0, 2))), y=tensor((2,), view=pushed(("p", 2, 2)))))
+        ),
+        2,
+        "the view p of storage 0 is described in two ways",
+    ),
+    "storage of another length, before 1.6": (
+        lambda s: torch_legacy(whole(mapped(x=tensor())), itemsize=2),
+        2,
+        "storage 0 declares 16 bytes, the file has 32 of it",
+    ),
     "safetensors, key twice": (
         lambda s: safetensors(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},' * 2 + b'"b":0}', bytes(4)),
         2,

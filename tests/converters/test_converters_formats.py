@@ -133,6 +133,17 @@ def _text(content: str | bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content) and None
 
 
+def _records(**names: bytes) -> Callable[[Path], None]:
+    """Write a zip file of records, whose names have `__` in place of a dot."""
+
+    def make(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in names.items():
+                archive.writestr(name.replace("__", "."), content)
+
+    return make
+
+
 def _folder(*names: str) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         for name in names:
@@ -150,6 +161,19 @@ TOLD: dict[str, tuple[Callable[[Path], None], str]] = {
     "denied.pth": (_text('<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'), "an answer of a server"),
     "error.pth": (_text('{"error": {"code": 403}}'), "text in JSON, and not the file to download"),
     "zeros.pth": (_text(bytes(4096)), "nothing but zeros; the download or copy was not completed"),
+    "long_error.pth": (_text('{"error": "' + "x" * 600 + '"}'), "it is text in JSON, and no checkpoint"),
+    "epoch_1.pth.part": (_text(bytes(range(1, 200))), "it is a download that was not completed; get it again"),
+    "damaged.pth.xz": (_text(b"\xfd7zXZ\x00" + bytes(range(99))), "it is packed with xz; unpack it: `xz -dc "),
+    "damaged.tar.xz": (_text(b"\xfd7zXZ\x00" + bytes(range(99))), "it is packed with xz; unpack it: `tar -xJf "),
+    "two.zip": (
+        _records(a__pth=b"", b__pth=b"", log__txt=b""),
+        "2 checkpoints in it (`a.pth`, `b.pth`); unpack it: `unzip ",
+    ),
+    "program.pt2": (
+        _records(archive_format=b"pt2"),
+        "it is a program of torch.export; save its state dict: `python -c ",
+    ),
+    "model.keras": (_records(config__json=b"{}", model__weights__h5=b""), "it is a model of TensorFlow"),
     "a.onnx": (_text(b"\x08\x08\x12\x07pytorch\x1a\x052.0.0"), "an ONNX model"),
     "onnx_called.pth": (_text(b"\x08\x08\x12\x07pytorch\x1a\x052.0.0"), "looks like an ONNX model"),
     "a.engine": (_text(b"ptrt" + bytes(range(99))), "an engine of TensorRT"),
@@ -176,6 +200,10 @@ TOLD: dict[str, tuple[Callable[[Path], None], str]] = {
         "cut over 2 processes",
     ),
     "work_dir": (_folder("last_checkpoint", "epoch_1.pth"), "name the file in it: `"),
+    "__0_0.distcp": (
+        _text(b"\x01" * 99),
+        "a part of a folder that torch.distributed.checkpoint wrote; its table `.metadata` is missing",
+    ),
     "torn": (_folder("__0_0.distcp"), "its table `.metadata` is missing"),
     "nothing": (lambda path: path.mkdir(), "it is a folder, expected a .pth or .safetensors file"),
 }
@@ -209,6 +237,10 @@ def test_shards_that_torch_wrote_are_read_by_their_index(tmp_path: Path) -> None
     seen = json.loads(CliRunner().invoke(cli, ["inspect", str(index), "--json"]).stdout)
     assert seen["tensors"] == 3 and seen["format"] == "pth"
     assert f"name the file in it: `{index}`" in _inspect(tmp_path).stderr
+    asked = CliRunner().invoke(cli, ["inspect", str(index), "--key", "net"])
+    assert asked.exit_code == 2 and asked.stderr.startswith(
+        f"error: Cannot read the checkpoint `{index}`: it holds no dict under `net`"
+    )
     torch.save([1], tmp_path / names["b"])
     assert "expected a dict of tensors by name" in _inspect(index).stderr
 

@@ -112,6 +112,7 @@ def test_arrays_of_numpy_are_read(tmp_path: Path, array: np.ndarray) -> None:
         assert isinstance(found, NumpyArray) and isinstance(found.values, StoredTensor)
         assert found.values.shape == array.shape and found.values.dtype == str(array.dtype)
         assert np.array_equal(found.values.to_torch().numpy(), array)
+        assert plain({"palette": found}).value == {"palette": array.tolist()}
 
 
 @pytest.mark.parametrize(

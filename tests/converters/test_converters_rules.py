@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from converters import errors
+from converters import errors, planning
 from converters.carrying import optimizer
 from converters.cli.main import cli
 from converters.formats.stored import StoredTensor
+from converters.options import Options
 from converters.rules import engine, layout, ports, rule_file
 from converters.rules.kinds import Rule
 from converters.rules.layout import Layout
@@ -356,6 +358,13 @@ def test_what_two_parameters_have_different_one_cannot_have(changes: dict[str, A
         optimizer.regroup(saved, legacy, optimizer.Side(new, True), mapping)
 
 
+def test_parameters_that_were_never_updated_have_no_state_together_either() -> None:
+    saved, legacy, new, mapping = two_gates()
+    saved["state"] = {}
+    made = optimizer.regroup(saved, legacy, optimizer.Side(new, True), mapping)
+    assert made.states == 0 and made.state_dict == {"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+
+
 def test_averages_are_joined_and_steps_are_copied() -> None:
     saved, legacy, new, mapping = two_gates()
     made = optimizer.regroup(saved, legacy, optimizer.Side(new, True), mapping).state_dict
@@ -449,6 +458,43 @@ def test_a_part_that_differs_is_named_by_diff(family: Path) -> None:
     assert "DIFFERENT 1 of 15 tensors" in text
 
 
+def test_a_part_that_does_not_fit_its_rule_has_no_counterpart(family: Path) -> None:
+    content = torch.load(family / "legacy.pth")
+    run("convert", family / "legacy.pth", family / "new.pth", "-q")
+    content["state_dict"]["block.qkv.bias"] = torch.zeros(13)
+    torch.save(content, family / "changed.pth")
+    text = " ".join(run("diff", family / "changed.pth", family / "new.pth", code=1).split())
+    assert "block.qkv.bias" in text and "block.q.bias" in text and "block.qkv.weight" not in text
+
+
+def test_classes_of_a_part_cannot_be_chosen_where_they_stand_with_others(family: Path) -> None:
+    """A rule names the number of rows, or several sets of rows are one tensor."""
+    run("convert", family / "legacy.pth", family / "new.pth", "-q")
+    options = "--to", "legacy", "--num-classes", 2
+    said = run("convert", family / "new.pth", family / "back.pth", *options, code=2)
+    assert said.startswith(
+        "error: The rules make no legacy layout with 2 classes, so --num-classes is not possible: Key `classes."
+    )
+    two = replace(
+        registry.get("fused"),
+        name="two",
+        rules=(Split("heads", ("first", "second")),),
+        class_rows=dict(first=LINEAR, second=LINEAR),
+    )
+    rows = {key: StoredTensor.from_torch(tensor(3, 4, seed=seed)) for seed, key in enumerate(("first", "second"))}
+    port = ports.Port(two, two.variants[0])
+    specs = {key: layout.spec_of(value) for key, value in rows.items()}
+    new = Layout("tiny", specs)
+    port = port.with_layouts({"new": new, "legacy": new.mapped(port.mapping.inverse())})
+    torch.save({key: value.to_torch() for key, value in rows.items()}, family / "two.pth")
+    with pytest.raises(errors.ClassMapError) as caught:
+        planning.plan(family / "two.pth", Options(to="legacy", num_classes=2), port=port)
+    assert str(caught.value) == (
+        "1 key(s) of the legacy layout hold rows of classes together with others, which --num-classes cannot pick: "
+        "`heads`; convert to the new layout first, with --num-classes, and then back."
+    )
+
+
 def test_a_manifest_that_leaves_out_a_source_is_found_out(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from converters.carrying.plans import Plan
 
@@ -481,6 +527,9 @@ def test_rules_of_every_kind_are_written_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "rules.json"
     path.write_text(rule_file.dump(rules))
     assert rule_file.load(path) == rules and rule_file.dump(rule_file.load(path)) == path.read_text()
+    code = tmp_path / "rules.py"
+    code.write_text(rule_file.dump_python(rules))
+    assert rule_file.load(code) == rules
     assert Mapping("f", rule_file.load(path)) == Mapping("f", rules)
 
 
@@ -500,15 +549,31 @@ def test_rules_in_python_are_taken_as_they_are(tmp_path: Path) -> None:
         ("r.json", "{", "it is no JSON (Expecting property name"),
         ("r.json", "{}", "it is an object, expected a list of rules."),
         ("r.json", "[]", "it holds none, expected one or more."),
-        ("r.json", '[{"rule": "keep", "pattern": "a"}, "keep"]', "rule 1 of `{path}`: it is a text, expected an object"),
+        (
+            "r.json",
+            '[{"rule": "keep", "pattern": "a"}, "keep"]',
+            "rule 1 of `{path}`: it is a text, expected an object",
+        ),
         ("r.json", '[{"source": "a"}]', "rule 0 of `{path}`: it has no `rule`, expected one of keep, rename, drop, "),
         ("r.json", '[{"rule": "join"}]', 'it has `rule` "join", expected one of keep, rename, '),
         ("r.json", '[{"rule": "rename", "source": "a"}]', "`rename` lacks `target`."),
         ("r.json", '[{"rule": "keep", "pattern": "a", "axis": 0}]', "`keep` has no `axis`, expected `pattern`."),
         ("r.json", '[{"rule": "split", "source": "a", "targets": "b"}]', '`targets` is "b", expected a list of patter'),
-        ("r.json", '[{"rule": "split", "source": "a", "targets": ["b", "c"], "axis": "0"}]', '`axis` is "0", expected a'),
-        ("r.json", '[{"rule": "split", "source": "a", "targets": ["b", "c"], "sizes": [1.5, 2]}]', "`sizes` is [1.5, 2]"),
-        ("r.json", '[{"rule": "split", "source": "a.*", "targets": ["b.*", "c"]}]', "rule 0 of `{path}`: Wildcard count"),
+        (
+            "r.json",
+            '[{"rule": "split", "source": "a", "targets": ["b", "c"], "axis": "0"}]',
+            '`axis` is "0", expected a',
+        ),
+        (
+            "r.json",
+            '[{"rule": "split", "source": "a", "targets": ["b", "c"], "sizes": [1.5, 2]}]',
+            "`sizes` is [1.5, 2]",
+        ),
+        (
+            "r.json",
+            '[{"rule": "split", "source": "a.*", "targets": ["b.*", "c"]}]',
+            "rule 0 of `{path}`: Wildcard count",
+        ),
         ("r.json", '[{"rule": "keep", "pattern": 3}]', "`pattern` is 3, expected a text."),
         (
             "r.json",
@@ -516,6 +581,13 @@ def test_rules_in_python_are_taken_as_they_are(tmp_path: Path) -> None:
             '"reason": "unused"}]',
             "for `rest` is missing.",
         ),
+        (
+            "r.json",
+            '[{"rule": "slice", "source": "a", "target": "b", "axis": 0, "start": 0, "stop": 1, "length": 2, '
+            '"rest": "0"}]',
+            '`rest` is "0", expected a number.',
+        ),
+        ("r.json", "\udcff", "it is no text ("),
         ("r.py", "RULES = 3", "`RULES` is of type int, expected a tuple."),
         ("r.py", "RULE = ()", "it has no `RULES = (...)`."),
         ("r.py", "RULES = ('a',)", "rule 0 of `{path}`: it is of type str, expected Keep, Rename, "),
@@ -525,11 +597,26 @@ def test_rules_in_python_are_taken_as_they_are(tmp_path: Path) -> None:
 )
 def test_a_file_that_holds_no_rules_is_refused_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     with pytest.raises(errors.RuleFileError) as caught:
         rule_file.load(path)
     assert message.replace("{path}", str(path)) in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_null_stands_for_a_field_that_is_left_out(tmp_path: Path) -> None:
+    rule = dict(rule="split", source="a", targets=["b", "c"])
+    for entry in (rule, dict(rule, sizes=None)):
+        (tmp_path / "rules.json").write_text(json.dumps([entry]))
+        assert rule_file.load(tmp_path / "rules.json") == (Split("a", ("b", "c")),)
+
+
+def test_a_layout_has_no_place_for_what_is_dropped() -> None:
+    spec = layout.TensorSpec("float32", (2,))
+    made = Layout("v", {"a": spec, "b": spec}, frozen=frozenset("b")).mapped(
+        Mapping("f", (Keep("a"), Drop("b", "unused")))
+    )
+    assert made == Layout("v", {"a": spec})
 
 
 # ---------------------------------------------------------------------------------------------- the docs
@@ -569,6 +656,34 @@ def test_errors_in_the_docs_are_what_is_said(tmp_path: Path) -> None:
     with pytest.raises(errors.ShapeMismatchError) as misfit:
         engine.convert({"0.attn.qkv.bias": tensor(190)}, Mapping("toy", rule_file.load(splits)), "new", Layout("v", {}))
     assert str(misfit.value) == unfit
+
+
+TOY = Family("toy", (Variant("tiny"),), Side("toy", Path("adapter.py")), Side("toy", Path("adapter.py")), rules=RULES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "take", "message"),
+    [
+        (
+            dict(rules=3),
+            lambda port: port.mapping,
+            "rules of family `toy` cannot be used: expected a tuple of rules, found a int.",
+        ),
+        (dict(rules=lambda variant: {"a": "b"}), lambda port: port.mapping, "expected a tuple of rules, found a dict."),
+        (dict(rules=("a",)), lambda port: port.mapping, "expected rules of converters.rules.mapping, found 'a'."),
+        (dict(aliases=3), lambda port: port.mapping, "cannot be used: expected a tuple of aliases, found a int."),
+        (
+            dict(exclusions=3),
+            lambda port: port.exclusions,
+            "The exclusions of family `toy` cannot be used: expected a tuple of exclusions, found a int.",
+        ),
+        ({}, lambda port: port.layout("new"), "Family `toy` has no stored layout of variant `tiny`."),
+    ],
+)
+def test_a_family_whose_fields_are_of_another_kind_is_refused(changes: dict[str, Any], take: Any, message: str) -> None:
+    family_ = replace(TOY, **changes)
+    with pytest.raises(FamilyError, match=re.escape(message)):
+        take(ports.Port(family_, family_.variants[0]))
 
 
 def test_a_family_may_name_a_file_of_rules(tmp_path: Path) -> None:

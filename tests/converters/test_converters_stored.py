@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from converters.carrying.casting import CastStorage
 from converters.errors import CheckpointError, MalformedError
 from converters.formats import stored
 from converters.formats.stored import ITEM_SIZES, SourceFile, Storage, StoredTensor, check_all
+from converters.rules.kinds import Concat
+from converters.rules.values import applied
 
 
 def _random(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -176,6 +179,33 @@ def test_the_first_of_several_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="record 31 is damaged"):
         check_all(storages)
     check_all([])
+
+
+def test_a_system_that_reads_less_than_asked_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = StoredTensor("uint8", (32,), _in_file(tmp_path / "a", bytes(range(32))))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, length, at: pread(handle, min(length, 7), at))
+    assert tensor.data() == bytes(range(32))
+
+
+def test_damage_of_what_elements_are_made_of_is_found(tmp_path: Path) -> None:
+    """Tensors that are put together of others, or rounded, have no sum of their own."""
+    sound = StoredTensor("float32", (4,), _in_file(tmp_path / "a", bytes(16)))
+    damaged = StoredTensor("float32", (4,), _in_file(tmp_path / "b", bytes(16), crc=1))
+    for first, second in ((sound, sound), (sound, damaged), (damaged, sound)):
+        (joined,) = applied(Concat(("a", "b"), "c"), [first, second])
+        for storage in (joined.storage, CastStorage(second, "float16")):
+            if damaged in (second, *([first] if storage is joined.storage else [])):
+                with pytest.raises(CheckpointError, match="record s is damaged"):
+                    storage.check()
+            else:
+                storage.check()
+
+
+def test_a_tensor_tells_what_it_is_and_not_its_numbers(tmp_path: Path) -> None:
+    assert (
+        repr(StoredTensor("uint8", (2, 16), _in_file(tmp_path / "a", bytes(32)))) == "StoredTensor(uint8, [2, 16], s)"
+    )
 
 
 def test_a_file_that_is_cut_meanwhile(tmp_path: Path) -> None:

@@ -303,6 +303,10 @@ def _no_variant(told: dict[str, Any]) -> None:
     told["variant"] = "huge"
 
 
+def _no_such_option(told: dict[str, Any]) -> None:
+    told["options"]["strip"] = "yes"
+
+
 def _other_source(told: dict[str, Any]) -> None:
     told["source"][0]["sha256"] = "0" * 64
 
@@ -319,6 +323,7 @@ def _other_source(told: dict[str, Any]) -> None:
         (_other_version, "was made with other rules (mapping 0000000000000000"),
         (_other_variant, "lacks 198 recorded tensor(s)"),
         (_no_variant, "has no variant `huge`"),
+        (_no_such_option, "Option `strip` is 'yes', which it cannot be."),
     ],
 )
 def test_a_well_forged_manifest_is_told(
@@ -343,6 +348,66 @@ def test_a_forged_origin_is_told_by_the_source(tmp_path: Path, source: Path) -> 
     _assert_fails("is not the file that was converted", path, "--source", source)
 
 
+def test_a_forged_shape_is_told_by_the_layout(tmp_path: Path, source: Path) -> None:
+    path = _convert(source, tmp_path, "n.pth")
+    content = torch.load(path, weights_only=True)
+    content["state_dict"][KEY] = content["state_dict"][KEY].reshape(64, 4)
+    torch.save(content, path)
+    _forge(path, lambda told: next(line for line in told["tensors"] if line["target"] == KEY).update(shape=(64, 4)))
+    _assert_fails(
+        f"Tensor `{KEY}` of `{path}` is float32 [64, 4], the layout of ddq_detr tiny_r18 has float32 [4, 64].", path
+    )
+
+
+def test_a_conversion_that_cannot_be_repeated_is_told(tmp_path: Path, source: Path) -> None:
+    path = _convert(source, tmp_path, "n.pth")
+    _forge(path, lambda told: told["options"].update(key="nowhere"))
+    assert _run("verify", path).exit_code == 0
+    _assert_fails(f"The conversion of `{source}` cannot be repeated: ", path, "--source", source)
+
+
+@pytest.mark.parametrize("edit", [lambda text: text + " ", lambda text: text.replace("\n", "", 1)])
+def test_a_manifest_that_is_spelled_otherwise_within_the_file_is_told(
+    tmp_path: Path, source: Path, edit: Callable[[str], str]
+) -> None:
+    path = _convert(source, tmp_path, "n.pth")
+    content = torch.load(path, weights_only=True)
+    content["meta"]["ddq_manifest"] = edit(content["meta"]["ddq_manifest"])
+    torch.save(content, path)
+    _assert_fails(f"Cannot trust the manifest inside `{path}`: {manifest.EDITED}.", path)
+
+
+class Hook:
+    """What a training may add to a file."""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            dict(hook=Hook()),
+            "holds an object of tests.converters.test_converters_verify.Hook at `hook`, which was not written.",
+        ),
+        (dict(hooks=[3, dict(one=Hook())]), "at `hooks.1.one`, which was not written."),
+        (
+            dict(log="x" * 600_000),
+            "is not what was written: its metadata unfold to more than 500000 items and characters.",
+        ),
+    ],
+)
+def test_what_no_conversion_writes_is_told(tmp_path: Path, source: Path, more: dict[str, Any], message: str) -> None:
+    path = _convert(source, tmp_path, "n.pth")
+    torch.save({**torch.load(path, weights_only=True), **more}, path)
+    _assert_fails(message, path)
+
+
+def test_a_manifest_with_more_than_the_other_is_told(tmp_path: Path, source: Path) -> None:
+    path = _convert(source, tmp_path, "n.pth")
+    count = len(json.loads(_side(path).read_text())["rules"])
+    _forge(path, lambda told: told["rules"].append("keep more.*"), inside=False)
+    _assert_fails(f"they differ in rules ({count + 1} against {count}).", path)
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_two_manifests_must_agree(tmp_path: Path, source: Path, inside: bool) -> None:
     path = _convert(source, tmp_path, "n.pth")
@@ -356,6 +421,7 @@ def test_the_two_manifests_must_agree(tmp_path: Path, source: Path, inside: bool
         lambda text: text.replace('"action": "rename"', '"action": "keep"', 1),
         lambda text: text.replace("legacy.pth", "other.pth"),
         lambda text: text.replace('"version": 1', '"version": 2'),
+        lambda text: text.replace("ddq-manifest", "other-manifest", 1),
         lambda text: text.replace("n.pth", "m.pth"),
         lambda text: text + "\n",
         lambda text: text[: len(text) // 2],

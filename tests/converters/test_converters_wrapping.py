@@ -15,7 +15,8 @@ from torch import Tensor
 
 from converters.cli.main import cli
 from converters.errors import CheckpointError
-from converters.reading import checkpoint
+from converters.reading import checkpoint, nesting
+from tests.converters.crafted import found, mapped, tensor, torch_zip, whole
 from tests.models import layout_of as stored_layout
 
 StateDict = dict[str, Tensor]
@@ -92,6 +93,7 @@ WRAPPED: dict[str, tuple[Make, str]] = {
         "under `net`",
     ),
     "the same twice": (lambda s: {"model": s, "best": s}, "under `model`"),
+    "the same tensors twice": (lambda s: {"model": s, "best": dict(s)}, "under `model`"),
     "beside a part of it": (lambda s: {"old": dict(list(s.items())[:300]), "net": s}, "under `net`"),
     "averaged by torch": (
         lambda s: {"state_dict": {"n_averaged": torch.tensor(7), **_begin("module.", s)}},
@@ -238,6 +240,16 @@ def test_what_stands_where_weights_are_written_is_kept_under_another_name(
     assert _run("verify", out, "--source", path).exit_code == 0
 
 
+def test_keys_that_stand_twice_with_a_prefix_and_without_are_named(
+    states: dict[str, StateDict], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {**_begin("module.", states["new"]), "level_embed": torch.ones(4, 64)}}, path)
+    result = _run("inspect", path)
+    assert result.exit_code == 2
+    assert "1 keys stand in it twice, with a prefix and without: `level_embed`; choose with --prefix" in result.stderr
+
+
 @pytest.mark.parametrize("prefix", ["module.", "best."])
 def test_two_sets_with_a_prefix_and_without(states: dict[str, StateDict], tmp_path: Path, prefix: str) -> None:
     path, out = tmp_path / "a.pth", tmp_path / "out.pth"
@@ -372,6 +384,24 @@ def test_a_search_ends_soon(tmp_path: Path) -> None:
         inner = {"a": inner, "b": inner, "c": inner}
     torch.save({"deep": inner, "wide": {str(i): {"y": i} for i in range(5000)}}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError):
+        checkpoint.read(tmp_path / "a.pth")
+
+
+def test_a_search_ends_with_more_keys_than_a_model_has() -> None:
+    many = {number: None for number in range(500_000)}
+    assert [path for path, _ in nesting.dicts_in({"a": {}, "b": {}})] == [(), ("a",), ("b",)]
+    assert [path for path, _ in nesting.dicts_in({"a": many, "b": {}})] == [()]
+
+
+@pytest.mark.parametrize(
+    "kind", ["torch.distributed._shard.sharded_tensor.api.ShardedTensor", "torch.distributed.tensor.DTensor"]
+)
+def test_a_process_part_of_a_tensor_says_how_to_save_it_whole(tmp_path: Path, kind: str) -> None:
+    part = found(kind) + b")\x81}X\x01\x00\x00\x00aK\x01sb"
+    (tmp_path / "a.pth").write_bytes(torch_zip(whole(mapped(x=tensor(), y=part))))
+    with pytest.raises(
+        CheckpointError, match=rf"`y` is one process's part of a tensor \({kind}\); save it whole, with get_model_state"
+    ):
         checkpoint.read(tmp_path / "a.pth")
 
 

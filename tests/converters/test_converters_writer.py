@@ -99,6 +99,49 @@ def test_a_failed_write_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_disk_refuses_while_a_file_grows_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is brought to the disk beside the writing, and the system tells such an error once."""
+
+    def fail(number: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(writer, "_SYNCED", 4)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        _write(path, {"x": torch.ones(8)}, {})
+    assert caught.value.filename == str(path) and list(tmp_path.iterdir()) == []
+
+
+def test_what_torch_refuses_to_save_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("no such type")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="no such type"):
+        _write(tmp_path / "a.pth", {"x": torch.ones(1)}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_safetensors_has_no_place_for_what_stands_beside_weights(tmp_path: Path) -> None:
+    parts = {"optimizer": {}, "message_hub": {}}
+    with pytest.raises(
+        CheckpointError, match="is a .safetensors, which has no place for message_hub, optimizer; write a .pth."
+    ):
+        writer.check_format(tmp_path / "a.safetensors", {}, parts, None)
+    writer.check_format(tmp_path / "a.pth", {}, parts, None)
+
+
+def test_a_temporary_file_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
+    """One of a process with the same number on another machine, on a disk that both have."""
+    taken = tmp_path / f".a.pth.{os.getpid()}-0.ddq-convert.tmp"
+    taken.write_text("of another machine")
+    with Publication(tmp_path, lambda name: False, []) as opened:
+        opened.open(tmp_path / "a.pth").write(b"mine")
+        opened.commit(last=tmp_path / "a.pth")
+    assert taken.read_text() == "of another machine" and (tmp_path / "a.pth").read_bytes() == b"mine"
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_text("old")

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor
 
 from converters.cli.main import cli
+from converters.errors import ConversionError
 from converters.formats.stored import StoredTensor
 from converters.rules import rule_file
 from converters.rules.mapping import Concat, DropDuplicateOf, Keep, Pad, Permute, Rename, Reshape, Rule, Slice, Split
-from converters.suggesting import telling
+from converters.suggesting import suggestion, telling, tokens
+from converters.suggesting.compressing import Proposal
+from converters.suggesting.flows import changed_results
+from converters.suggesting.gaps import gap_of
+from converters.suggesting.links import NAMES, Findings, Link
+from converters.suggesting.process import Run
 from converters.suggesting.suggestion import Suggestion, suggest
+from converters.suggesting.tensors import Side
 
 State = dict[str, Tensor]
 
@@ -62,6 +70,77 @@ def test_equal_numbers_tell_every_kind_of_rule(a: State, b: State, rule: Rule) -
     found = told(a, b)
     assert rule in found.rules and found.is_complete
     assert all(proposal.is_certain for proposal in found.proposals)
+
+
+ROLLED = torch.stack(
+    [W[0, :5].roll(shift) for shift in range(5)]
+)  # its rows in another order are its columns in another
+SAME_ORDERS = "the same numbers, and several orders fit"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "reason"),
+    [
+        (
+            {"x.w": W},
+            {"x.w": W.reshape(-1).flip(0)[[0, 2, 1, *range(3, 24)]].reshape(4, 6)},
+            "the same numbers in another order, which no single rule makes",
+        ),
+        ({"x.w": ROLLED}, {"y.w": ROLLED.roll(1, 0)}, SAME_ORDERS),
+        (
+            {"x.w": BIG},
+            {"x.w": BIG[[0, 2, 4]]},
+            "the rows of the one stand in the other, but not one after the other, which no single rule makes",
+        ),
+        ({"x.w": BIG}, {"y.w": BIG[:5], "z.w": BIG[:, 1:3]}, "parts of it stand in it along several axes"),
+        (
+            {"x.w": BIG},
+            {"y.w": BIG[:5], "z.w": BIG[6:]},
+            "its parts do not cover it, and no single rule takes several parts of a tensor",
+        ),
+        ({"x.w": BIG[2:7]}, {"x.w": BIG}, "it has numbers beside those of the other side"),
+        (
+            {"x.w": BIG, "y.w": torch.cat([BIG, BIG[:2] + 1])},
+            {"z.w": BIG[:5]},
+            "the same numbers stand in several tensors",
+        ),
+    ],
+    ids=["mixed", "by rows or columns", "single rows", "along both axes", "with a gap", "a part of more", "in two"],
+)
+def test_equal_numbers_that_no_one_rule_makes_are_open(a: State, b: State, reason: str) -> None:
+    found = told(a, b)
+    assert {item.reason for item in found.opens} == {reason} and not found.rules
+    assert {key for item in found.opens for key in (*item.a, *item.b)} == {*a, *b}
+    options = {rule for item in found.opens for option in item.options for rule in option}
+    by_rows = [
+        Permute("x.w", "y.w", index=index, axis=axis) for axis, index in ((0, (4, 0, 1, 2, 3)), (1, (1, 2, 3, 4, 0)))
+    ]
+    assert options == (set(by_rows) if reason == SAME_ORDERS else set())
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "rule"),
+    [
+        ({"x.weight": BIG}, dict(zip(("q.weight", "k.weight"), BIG.chunk(2))), Split("x.bias", ("q.bias", "k.bias"))),
+        (dict(zip(("q.weight", "k.weight"), BIG.chunk(2))), {"x.weight": BIG}, Concat(("q.bias", "k.bias"), "x.bias")),
+        (
+            {"x.weight": BIG},
+            {"x.weight": BIG.flip(0)},
+            Permute("x.bias", "x.bias", index=tuple(range(11, -1, -1)), axis=0),
+        ),
+    ],
+    ids=["split", "joined", "in another order"],
+)
+def test_biases_that_tell_nothing_go_with_their_weights(a: State, b: State, rule: Rule) -> None:
+    """Of zeros, and not where theirs are other numbers."""
+    for of_b in (torch.zeros, torch.ones):
+        sides = [
+            {**side, **{key.replace("weight", "bias"): make(len(value)) for key, value in side.items()}}
+            for side, make in ((a, torch.zeros), (b, of_b))
+        ]
+        reasons = [link.reason for link in told(*sides).findings.links if link.rule == rule]
+        assert len(reasons) == (1 if of_b is torch.zeros else 0)
+        assert all(reason.startswith("as the weight beside it, the same numbers") for reason in reasons)
 
 
 def test_numbers_go_before_names() -> None:
@@ -122,6 +201,167 @@ def test_duplicates_of_a_training_are_dropped() -> None:
     ]
 
 
+def test_a_repeated_module_is_dropped_with_what_tells_nothing() -> None:
+    a = {"head.weight": W, "head.bias": torch.zeros(4)}
+    found = told({**a, **{key.replace("head", "decoder.copy"): value for key, value in a.items()}}, a)
+    reason = "it repeats the other bit by bit, and B has it once"
+    assert found.is_complete
+    assert set(found.rules) == {Keep("head.*"), DropDuplicateOf("decoder.copy.*", "head.*", reason)}
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "numbers", "note"),
+    [
+        (
+            (torch.float16, torch.bfloat16),
+            W,
+            "A is float16 and B bfloat16, of which neither is a rounded form of the other, so numbers were not "
+            "compared.",
+        ),
+        (
+            (torch.float32, torch.float16),
+            1e6 * W,
+            "A is float32 and B float16, and some numbers are too large for float16, so they were not compared.",
+        ),
+    ],
+    ids=["two kinds of rounding", "too large"],
+)
+def test_numbers_of_dtypes_that_cannot_be_compared_tell_nothing(dtypes, numbers: Tensor, note: str) -> None:
+    """So names are left, and what they do not tell is open."""
+    a, b = ({key: numbers.clamp(-60000, 60000) if dtype == torch.float16 else numbers for key in keys}
+            for keys, dtype in zip((("x.w", "y.w"), ("x.w", "z.w")), dtypes))  # fmt: skip
+    a, b = ({key: value.to(dtype) for key, value in side.items()} for side, dtype in zip((a, b), dtypes))
+    found = told(a, b)
+    assert found.notes == (note,) and not any(proposal.is_certain for proposal in found.proposals)
+
+
+def test_tensors_of_numbers_that_are_not_compared_are_told_by_their_names() -> None:
+    turns = W.to(torch.complex128)
+    found = told({"x.w": W, "turns": turns}, {"y.w": W, "turns": turns})
+    assert set(found.rules) == {Rename("x.w", "y.w"), Keep("turns")}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rule"),
+    [
+        (((4, 6), (4, 6, 1, 1)), Reshape("head.fc.weight", "head.fc.weight", (4, 6, 1, 1), (4, 6))),
+        (((4, 6), (6, 4)), Permute("head.fc.weight", "head.fc.weight", axes=(1, 0))),
+        (((4, 6), (6, 4, 1)), None),
+    ],
+    ids=["ones more", "turned", "no one rule"],
+)
+def test_sizes_tell_the_rule_of_a_pair_by_names(shapes: tuple[tuple[int, ...], ...], rule: Rule | None) -> None:
+    a, b = (drawn(head__fc__weight=shape, **{f"x{at}": (at,)}) for at, shape in enumerate(shapes, 2))
+    found = told(a, {key: value + 1 for key, value in b.items()})
+    assert [link.rule for link in found.findings.links] == ([] if rule is None else [rule])
+    assert rule is not None or [item.a for item in found.opens] == [("head.fc.weight",)]
+
+
+@pytest.mark.parametrize("sizes", [(10, 6), (11, 6), (12, 7)], ids=["of another size", "of no equal parts", "longer"])
+def test_biases_that_do_not_fit_do_not_go_with_their_weights(sizes: tuple[int, int]) -> None:
+    a = {"x.weight": BIG, "x.bias": torch.zeros(sizes[0])}
+    b = {"q.weight": BIG[:6], "k.weight": BIG[6:], "q.bias": torch.zeros(sizes[1]), "k.bias": torch.zeros(sizes[1])}
+    assert told(a, b).rules == (Split("x.weight", ("q.weight", "k.weight")),)
+    (item,) = (item for item in told(a, {key: value + 1 for key, value in b.items()}).opens if "x.weight" in item.a)
+    assert all(rule.sources == ("x.weight",) for option in item.options for rule in option)
+
+
+def test_parts_of_other_names_have_no_biases_and_of_many_parts_no_order_is_tried() -> None:
+    a, b = drawn(x__qkv__w=(12, 4)), drawn(x__q__w=(4, 4), x__k__w=(4, 4), x__v__w=(4, 4))
+    (item,) = told(a, b).opens
+    assert len(item.options) == 6 and all(len(option) == 1 for option in item.options)
+    found = told(drawn(x__all__w=(24, 4)), drawn(**{f"x__{name}__w": (4, 4) for name in "abcdef"}))
+    assert not found.opens and found.only_a == ("x.all.w",) and len(found.only_b) == 6
+
+
+def test_what_has_another_number_elsewhere_tells_nothing_of_others() -> None:
+    a = {"layers.0.w": W, **{f"layers.{number}.w": torch.ones(4, 6) for number in (1, 2)}}
+    b = {"blocks.5.w": W, **{f"blocks.{number}.w": torch.ones(4, 6) for number in (1, 2)}}
+    found = told(a, b)
+    assert found.rules == (Rename("layers.0.w", "blocks.5.w"),)
+    assert [item.a for item in found.opens] == [("layers.1.w", "layers.2.w")]
+
+
+@pytest.mark.parametrize("rules", [(), (Rename("x.w", "z.w"),), (Concat(("x.w", "v.w"), "y.w"),)])
+def test_rules_that_do_not_say_what_was_found_are_refused(
+    rules: tuple[Rule, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would be an error of the package."""
+    link = Link(Rename("x.w", "y.w"), NAMES, "")
+    monkeypatch.setattr(suggestion, "compress", lambda links, order: tuple(Proposal(rule, (link,)) for rule in rules))
+    sides = [Side.of(name, {"x.w": StoredTensor.from_torch(W)}) for name in "AB"]
+    with pytest.raises(ConversionError, match="The rules that were made do not say of `x.w` what was found of it."):
+        suggestion.told(*sides, Findings((link,)), "A", "B")
+
+
+def test_numbers_within_names_tell_what_their_words_do_not() -> None:
+    a = drawn(**{f"norm{number}__weight": (4,) for number in (1, 2)})
+    b = {f"ln{number}.weight": torch.ones(4) for number in (2, 1)}
+    found = told(a, b)
+    assert found.rules == (Rename("norm1.weight", "ln1.weight"), Rename("norm2.weight", "ln2.weight"))
+    assert found.proposals[0].evidence.endswith("the number 1 in their names")
+
+
+def test_what_is_called_as_others_that_are_known_goes_with_them() -> None:
+    """Weights of the third block are as they were before a training, and alike."""
+    a = drawn(**{f"layers__{i}__n{j}__weight": (4,) for i in range(2) for j in (1, 2)})
+    a |= {f"layers.2.n{j}.weight": torch.ones(4) for j in (1, 2)}
+    b = {key.replace("layers", "blocks").replace("n1", "last").replace("n2", "attn"): value for key, value in a.items()}
+    found = told(a, b)
+    assert set(found.rules) == {
+        Rename("layers.*.n1.weight", "blocks.*.last.weight"), Rename("layers.*.n2.weight", "blocks.*.attn.weight")
+    }  # fmt: skip
+    reasons = {link.rule.sources[0]: link.reason for link in found.findings.links}
+    assert reasons["layers.2.n1.weight"] == "called as 2 others that are known"
+
+
+def test_channels_of_four_places_are_open_though_names_pair_them() -> None:
+    shapes = {"norm.weight": (8,), "norm.bias": (8,), "reduction.weight": (4, 8)}
+    a, b = (
+        drawn(**{f"{name}__{key.replace('.', '__')}": shape for key, shape in shapes.items()})
+        for name in ("merging", "merge")
+    )
+    b = {key: value + 1 for key, value in b.items()}
+    opens = {item.a: item for item in told(a, b).opens}
+    assert opens.keys() == {(f"merging.{key}",) for key in shapes}
+    for key in shapes:
+        item = opens[f"merging.{key}",]
+        assert item.b == (f"merge.{key}",) and "it joins the channels of four places" in item.reason
+        assert item.options[0] == (Rename(*item.a, *item.b),)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cls_branches", ("cls", "branch")), ("anchorBoxes", ("anchor", "box")), ("FPNLayers2", ("fpn", "layer", "2")),
+        ("dashes", ("dash",)), ("classes", ("class",)), ("loss", ("loss",)), ("pos", ("pos",)),
+    ],
+)  # fmt: skip
+def test_plurals_are_the_words_that_they_are_of(text: str, expected: tuple[str, ...]) -> None:
+    assert tokens.words(text) == expected
+
+
+def test_an_output_without_numbers_neither_proves_nor_contradicts() -> None:
+    none, some = np.zeros((0, 3)), np.ones(2)
+    assert gap_of([none, some], [none, some], True).is_equal
+    assert not gap_of([none], [none], True).is_equal
+
+
+def test_results_of_runs_that_call_other_modules_are_not_compared() -> None:
+    before = Run((), (("a", "out", (1.0, 2.0, 3.0)), ("b", "out", (1.0, 5.0, 6.0))))
+    after = Run((), (("a", "out", (1.0, 7.0, 8.0)), ("b", "out", (1.0, 5.0, 6.0))))
+    assert changed_results(before, after) == [(1.0, 2.0, 3.0)]
+    assert changed_results(before, Run((), after.calls[:1])) == []
+
+
+@pytest.mark.parametrize(("parts", "shown", "more"), [(3, 6, 0), (4, 8, 16)])
+def test_the_file_counts_orders_that_it_does_not_list(parts: int, shown: int, more: int) -> None:
+    a, b = drawn(qkvo__weight=(4 * parts, 4)), drawn(**{f"{name}__weight": (4, 4) for name in "qkvo"[:parts]})
+    text = telling.file_text(told(a, b), ".json")
+    assert text.count("perhaps: split") == shown and text.count("or one of") == bool(more)
+    assert not more or f"  or one of {more} more orders" in text
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
     a = drawn(**{f"old__{i}__fc__weight": (3, 4) for i in range(2)}, old__0__n1__weight=(4,), old__0__n2__weight=(4,))
@@ -160,6 +400,9 @@ def test_rules_of_a_file_convert_and_verify(files: tuple[str, str], tmp_path: Pa
     rules.write_text(rule_file.dump([Rename("old.*.fc.*", "new.*.fc.*")]))
     assert "matched by no rule" in run(cli, ["convert", files[0], str(out), "--rules", str(rules), "--force"]).output
     assert "other rules" in run(cli, ["verify", str(out)]).output
+    rules.unlink()
+    gone = run(cli, ["verify", str(out)])
+    assert gone.exit_code == 1 and f"Cannot check the rules of `{out}`: The rules cannot be used: " in gone.output
 
 
 @pytest.mark.parametrize(
@@ -191,6 +434,14 @@ def test_what_is_open_alike_is_one_question() -> None:
     b = drawn(**{f"layers__{i}__{name}__w": (4,) for i in range(3) for name in ("x", "y")}, z=(2, 2))
     (item,) = telling.open_patterns(told(a, b).opens)
     assert item.a == ("layers.*.n1.*", "layers.*.n2.*") and item.count == (6, 6)
+
+
+def test_a_file_of_rules_is_not_replaced_unasked(files: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "rules.py"
+    out.write_text("mine")
+    done = CliRunner().invoke(cli, ["suggest", *files, "--out", str(out)])
+    assert done.exit_code == 2 and out.read_text() == "mine"
+    assert done.output == f"error: The file {out} exists; pass --force to replace it.\n"
 
 
 def test_rules_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:

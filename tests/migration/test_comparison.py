@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from converters.cli.main import cli
 from converters.configs.source import source
+from legacy_adapters import registry
 from legacy_adapters.families.mmdet2.migration.migration import compared, translated
 from legacy_adapters.families.mmdet2.migration.reading import read
 from tests.mistakes.catalogue import ALL
@@ -192,6 +195,65 @@ def test_the_command_writes_and_compares(tmp_path):
     assert result.exit_code == 1 and result.stdout.splitlines()[-1].startswith("DIFFERENT: 1 setting differs")
     assert "model.data_preprocessor.bgr_to_rgb" in result.stdout and "to_rgb]" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_command_tells_what_a_program_reads(tmp_path):
+    new = tmp_path / "new.py"
+    result = run(OLD, new, "--no-build", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 0 and (told["written"], told["builds"], told["faults"]) == (str(new), None, []), (
+        result.output
+    )
+    assert [(one["key"].split(", ")[0], one["why"]) for one in told["remarks"]] == [
+        ("norm", "variables of the file, which mmdet 2.x does not read itself")
+    ]
+    told = json.loads(run(OLD, new, "--check", "--json").stdout)
+    assert told["same"] is True and told["differences"] == []
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(new.read_text().replace("bgr_to_rgb=False", "bgr_to_rgb=True"))
+    result = run(OLD, wrong, "--check", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1 and [one["key"] for one in told["differences"]] == [
+        "model.data_preprocessor.bgr_to_rgb"
+    ]
+    result = run(OLD, wrong, "--check", "-q")
+    assert (
+        result.exit_code == 1
+        and result.stdout.startswith("DIFFERENT: 1 setting differs")
+        and result.stdout.count("\n") == 1
+    )
+
+
+def test_a_config_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    there = tmp_path / "there.py"
+    there.write_text("mine = 1\n")
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)  # as it was when that was asked
+    result = run(OLD, there, "--no-build")
+    assert (
+        result.exit_code == 2
+        and result.stderr == f"error: {there} exists; name another file. A config is never replaced.\n"
+    )
+    assert there.read_text() == "mine = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        ((), (), "No family carries configs over."),
+        (("mmdet2", "other"), (), "Several families carry configs over, mmdet2, other; pass --family."),
+        (
+            ("mmdet2",),
+            ("--family", "ddq_detr"),
+            "Family ddq_detr does not carry configs over; its models are listed by name.",
+        ),
+    ],
+)
+def test_the_family_of_a_config_has_to_be_clear(tmp_path, monkeypatch, names, options, message):
+    families = [replace(registry.get("mmdet2"), name=name) for name in names]
+    monkeypatch.setattr(registry, "every", lambda: families)
+    result = run(OLD, tmp_path / "new.py", *options)
+    assert result.exit_code == 2 and result.stderr == f"error: {message}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_replaces_nothing(tmp_path):

@@ -258,6 +258,31 @@ def test_averages_are_told_from_weights_by_the_order_of_the_hooks(old, hook, nam
     assert "By the config of the training" in training.stderr
 
 
+def test_gradients_that_waited_for_a_step_are_told_to_be_lost(old):
+    adding = 'optimizer_config = dict(type="GradientCumulativeOptimizerHook", cumulative_iters={})'
+    training = old(text_of("tiny_retinanet", adding.format(2)))
+    training.made()
+    assert (
+        "Gradients of 1 of 2 steps (`cumulative_iters`) waited to be added up; mmcv does not save them."
+        in training.stderr
+    )
+    training.content["meta"]["config"] = text_of("tiny_retinanet", adding.format(3))
+    training.made()
+    assert "waited to be added up" not in training.stderr
+
+
+def test_a_checkpoint_of_mmengine_is_one_of_the_new_side(old):
+    """The keys of this model are the same on both sides, and only what stands beside them tells."""
+    training = old()
+    training.content["message_hub"] = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+    result = training.convert()
+    assert result.exit_code == 2 and "already has the new layout of mmdet2 new" in result.stderr
+    # written by ddq-convert for the old code, which says so
+    training.content["meta"]["layout"] = "legacy"
+    del training.content["optimizer"]
+    assert "message_hub" in training.made("--keep", "all")
+
+
 def test_averages_of_an_unknown_hook_are_refused(old):
     training = old()
     weights = training.content["state_dict"]
@@ -425,6 +450,17 @@ def test_new_groups_that_were_one_are_refused(old):
     training.new.write_text(written(other.read_text(), other))
     result = training.convert()
     assert result.exit_code == 1 and "has one group where the new config has" in " ".join(result.stderr.split())
+
+
+def test_a_new_config_without_an_optimizer_is_refused(old):
+    training = old()
+    training.new.write_text(training.new.read_text() + "\noptim_wrapper = None\n")
+    result = training.convert()
+    assert result.exit_code == 1 and result.stderr.count("error:") == 1
+    assert (
+        "The new config has no `optim_wrapper`, so no training goes on with it; add one, or pass --keep model"
+        in " ".join(result.stderr.split())
+    )
 
 
 def test_the_trainings_of_the_other_tests_have_configs():
