@@ -265,3 +265,27 @@ def test_the_caller_is_the_new_sides_own_where_code_is_divided_otherwise(legacy,
     )  # fmt: skip
     record = counterparts.renamed(Record("train", "in_grad", "fc", 0, "input", "F32", (1,), "", ""))
     assert (record.name, record.scope) == ("head.fc", caller)
+
+
+OPTIMIZER = Rec("update", "optimizer", slot="class", phase="step 1")
+OPTION = Rec("update", "optimizer", slot="foreach", phase="step 1")
+
+
+@pytest.mark.parametrize("side", ["legacy", "new"])
+def test_what_the_optimizer_has_on_one_side_only_is_named(tmp_path, side):
+    both = [*RUN, OPTIMIZER]
+    lone = [*both, OPTION]
+    divergence = judged(tmp_path, *((lone, both) if side == "legacy" else (both, lone))).divergence
+    assert divergence.where == "the optimizer"
+    assert divergence.message == f"In step 1 the optimizer has `foreach` on the {side} side only."
+
+
+@pytest.mark.parametrize(("side", "says"), [
+    ("legacy", "The new side calls the detector (call 0 of the train phase) without `mask`, or not at all."),
+    ("new", "The new side calls the detector (call 0 of the train phase) once more, or with `mask`."),
+])  # fmt: skip
+def test_an_argument_of_the_model_itself_on_one_side_only_is_named(tmp_path, side, says):
+    both = [into("", "img"), *RUN, out("")]
+    lone = [into("", "mask", values=[1.0, 2.0]), *both]
+    divergence = judged(tmp_path, *((lone, both) if side == "legacy" else (both, lone))).divergence
+    assert (divergence.where, divergence.message) == ("the detector", says)
