@@ -408,6 +408,13 @@ class TestCommand:
         result = parity("curves", *files[:2])
         assert "more, with smaller differences" in result.stdout
 
+    def test_a_loss_that_is_no_number_is_shown_as_such(self, parity, logs, tmp_path):
+        run = training(50, **SIZE)
+        run.terms["loss_cls"][90] = math.nan
+        result = parity("curves", logs(0), write_mmengine(tmp_path, run))
+        row = next(line for line in result.stdout.splitlines() if line.startswith("loss_cls"))
+        assert result.exit_code == 1 and row.split()[-2:] == ["nan", "nan"]
+
     def test_differences_without_band(self, parity, logs):
         result = parity("curves", logs(0), logs(50), "-q")
         assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Without repeated runs")

@@ -468,3 +468,11 @@ def test_decision_that_does_not_fit_its_basis_is_no_tie(decision, numbers, says)
 def test_rounding_of_no_heights_is_a_tie():
     nothing = {**HEIGHTS, "heights": f64([])}
     assert margin(dict(levels=indices()), nothing, dict.fromkeys(nothing, 0.0)) == Margin("height", 0.0, 0.0)
+
+
+def test_rankings_are_cut_to_one_length_where_one_lists_all_scores():
+    rule, numbers = rule_of(["scores"]), {"scores": f64([0.5, 0.25, 0.75])}
+    every, best = {"indices": indices(2, 0, 1)}, {"indices": indices(2)}
+    assert [one["indices"].tolist() for one in rule.aligned(every, best, numbers)] == [[2], [2]]
+    more = {**every, "values": indices(1, 2, 3)}
+    assert rule.aligned(more, best, numbers) == (more, best)  # which of the two is the ranking?
