@@ -7,6 +7,7 @@ from torch import nn
 
 from parity.comparing.derived import told_apart
 from parity.diagnosis.kinds import DiagnosisKind as K
+from parity.diagnosis.layers import Fit, Layer, fitted
 from parity.report.diagnosis import diagnosis_lines
 
 from .synthetic import Rec, judged
@@ -122,6 +123,16 @@ def test_of_a_kernel_that_looks_the_same_turned_round_and_transposed_nothing_is_
     before[0] = Rec("param", "conv.weight", both, phase="weights")
     sides = [F.conv2d(IMAGE, one, conv.bias.detach(), padding=1) for one in (both, both.flip(2, 3))]
     assert explained(tmp_path, *sides, "conv", before) == []
+
+
+@pytest.mark.parametrize(("rounding", "legacy"), [(5e-8, "plain"), (2e-7, None)])
+def test_a_plain_layer_explains_its_side_if_it_is_far_from_the_other(rounding, legacy):
+    """It is preferred to what is a little nearer, but not where its own rounding is of the size of the difference."""
+    ones, gap = torch.ones(8, dtype=torch.float64), 1e-6
+    layers = Layer(ones, ones, {}), Layer(ones, ones + gap, {})
+    results = dict(plain=ones + rounding, exact=ones, other=ones + gap)
+    fit = fitted(layers, [(name, lambda layer, one=one: one) for name, one in results.items()], gap, "plain")
+    assert fit == (legacy and Fit(legacy, "other", 0.0))
 
 
 def test_a_row_is_moved_among_rows_of_one_number(tmp_path):
