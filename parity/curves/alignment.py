@@ -41,12 +41,22 @@ def aligned(logs: Sequence[RunLog]) -> tuple[list[RunLog], list[str]]:
 
 
 def ended(logs: Sequence[RunLog], until: float | None) -> tuple[list[RunLog], float, list[str]]:
-    """Cut logs where the shortest ends, or at ``until``; tell if one is shorter than the others without being asked."""
+    """Cut logs where the shortest ends, or at ``until``; tell if one is shorter than the others without being asked.
+
+    Raises:
+        BadLogError: if ``until`` is behind the end of all logs, or a log has nothing before the end.
+    """
     shortest, longest = min(logs, key=lambda log: log.end), max(logs, key=lambda log: log.end)
     slack = max(log.usual_step for log in logs)
     if until is not None and until > longest.end + slack:
         raise BadLogError(f"--until {until:g} is beyond the end of all logs; the longest ends at {longest.end:.4g}.")
     end = shortest.end if until is None else min(until, shortest.end)
+    late = next((log for log in logs if log.places[0] > end * (1 + 1e-9)), None)
+    if late is not None:
+        raise BadLogError(
+            f"{late.name} begins at {late.places[0]:.4g} {late.unit}, and what is compared ends at {end:.4g}; give "
+            "logs of the same part of the training, or a larger --until."
+        )
     reasons = []
     if (longest.end if until is None else min(until, longest.end)) > end + slack:
         unit = shortest.unit
@@ -59,7 +69,7 @@ def ended(logs: Sequence[RunLog], until: float | None) -> tuple[list[RunLog], fl
     cut = [
         replace(
             log,
-            terms={name: curve.until(end) for name, curve in log.terms.items()},
+            terms={name: early for name, curve in log.terms.items() if len(early := curve.until(end))},
             aps={name: curve.until(last) for name, curve in log.aps.items()},
         )
         for log in logs
@@ -133,9 +143,15 @@ def _lack(log: RunLog, name: str) -> str:
     return f"`{name}` in {len(rows)} of {counted(len(lacking), 'entry', 'entries')} ({where})"
 
 
-def hole_reasons(logs: Sequence[RunLog]) -> list[str]:
-    """Return a sentence for every log that lacks a part of the training, naming the first, and what to do about it."""
-    return [_hole_reason(log, *log.holes()[0]) for log in logs if log.holes()]
+def hole_reasons(logs: Sequence[RunLog], end: float) -> list[str]:
+    """Return a sentence for every log that lacks a part of the training, naming the first, and what to do about it.
+
+    Args:
+        logs: not cut at the end of what is compared, as a part that is lost may reach beyond it.
+        end: of what is compared.
+    """
+    first = ((log, next((hole for hole in log.holes() if hole[0] < end * (1 - 1e-9)), None)) for log in logs)
+    return [_hole_reason(log, *hole) for log, hole in first if hole is not None]
 
 
 def _hole_reason(log: RunLog, start: float, end: float) -> str:

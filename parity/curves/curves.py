@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -140,16 +141,16 @@ def compare(
     """
     identical = same_numbers(a, b)
     check_different(a, b, band)
-    (a, b, *others), notes = aligned([a, b, *band])
-    logs, end, reasons = ended([a, b, *others], until)
-    logs = without([*logs], excluded)
+    logs, notes = aligned([a, b, *band])
+    whole = without(logs, excluded)
+    logs, end, reasons = ended(whole, until)
     notes += [f"Loss term `{name}` is left out as asked for." for name in excluded]
     terms, missing = common_terms(logs)
     quantities = _loss_quantities(logs, terms, end)
     aps, more, left_out = _ap_quantities(logs)
     quantities += aps
     quantities = _with_intervals(quantities, level) if band else quantities
-    holes = hole_reasons(logs)
+    holes = hole_reasons(whole, end)
     reasons = [*holes, *missing, *reasons, *more]
     notes += [*left_out, *rate_notes(logs[0], logs[1])]
     outcome, reasons = _judge(quantities, reasons, bool(band), identical, resolve, whole=not holes)
@@ -229,14 +230,14 @@ def _unresolved(quantities: Sequence[Quantity], resolve: float) -> list[str]:
 
 
 def _loss_quantities(logs: Sequence[RunLog], terms: Sequence[str], end: float) -> list[Quantity]:
-    edges = _edges(logs, end)
-    return [
-        _quantity(kind, name, start, stop, [_mean(log.terms[name], start, stop) for log in logs], [
-            log.terms[name].step for log in logs
-        ])
-        for name in terms
-        for kind, start, stop in [(LEVEL, 0.0, edges[-1]), *((STRETCH, *pair) for pair in zip(edges, edges[1:]))]
-    ]  # fmt: skip
+    edges = _edges(logs)
+    parts = [(LEVEL, 0.0, edges[-1]), *((STRETCH, *pair) for pair in zip(edges, edges[1:]))]
+    quantities = []
+    for name, (kind, start, stop) in product(terms, parts):
+        means = [_mean(log.terms[name], start, stop) for log in logs]
+        if None not in means:  # else a log lacks that part
+            quantities.append(_quantity(kind, name, start, stop, means, [log.terms[name].step for log in logs]))
+    return quantities
 
 
 def _ap_quantities(logs: Sequence[RunLog]) -> tuple[list[Quantity], list[str], list[str]]:
@@ -285,13 +286,10 @@ def _quantity(
     return Quantity(kind, name, start, end, a, b, tuple(band), max(steps))
 
 
-def _edges(logs: Sequence[RunLog], end: float) -> list[float]:
+def _edges(logs: Sequence[RunLog]) -> list[float]:
     """Divide the training into stretches of about equal length, at entries of the log that has the fewest."""
     coarsest = min(logs, key=lambda log: len(_longest(log)))
     at = _longest(coarsest).at
-    at = at[at <= end * (1 + 1e-9)]
-    if not len(at):
-        return [0.0, end]
     groups = np.array_split(at, min(STRETCHES, len(at)))
     return [0.0, *(float(group[-1]) for group in groups)]
 
@@ -300,12 +298,15 @@ def _longest(log: RunLog) -> Curve:
     return max(log.terms.values(), key=len)
 
 
-def _mean(curve: Curve, start: float, end: float) -> float:
-    """Return the mean over a stretch; a logged value stands for what lies between it and the one before."""
+def _mean(curve: Curve, start: float, end: float) -> float | None:
+    """Return the mean over a stretch; None if nothing of it is logged.
+
+    A logged value stands for what lies between it and the one before.
+    """
     before = np.concatenate([[0.0], curve.at[:-1]])
     weight = np.clip(np.minimum(curve.at, end) - np.maximum(before, start), 0.0, None)
     if weight.sum() == 0:
-        return math.nan
+        return None
     used = weight > 0
     return float(np.average(curve.values[used], weights=weight[used]))
 

@@ -120,9 +120,7 @@ class RunLog:
         return ~np.isin(self.places, self.terms[term].at)
 
     def with_epochs_of(self, length: int) -> RunLog:
-        """Take ``length`` for the iterations of an epoch where the log counts within epochs and does not tell it."""
-        if self.unit != EPOCHS or self.epoch_length is not None:
-            return self
+        """Take ``length`` for the iterations of an epoch, which the log counts within and does not tell."""
         share = self.least_length / length
 
         def moved(curve: Curve) -> Curve:

@@ -45,8 +45,6 @@ class Flooring(Rule):
     def _alternatives(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> list[Alternative]:
         (floors,) = decision.values()
         heights = basis["heights"]
-        if not len(floors):
-            return []
         lower, upper = _bounds(floors, basis)
         gaps = torch.minimum(heights - lower, upper - heights)
         if not gaps.isfinite().any():

@@ -40,7 +40,7 @@ class Matching(Rule):
             from scipy.optimize import linear_sum_assignment  # takes half a second to import
 
             best = linear_sum_assignment(cost.numpy())
-        except ValueError:  # NaN, or infinities that leave no matching
+        except ValueError:  # NaN, negative infinity, or infinities that leave no matching
             return self.broken("cannot be tried, for these costs have no best matching")
         if not size:
             return Margin(self.quantity, 0.0, 0.0)
@@ -54,8 +54,6 @@ class Matching(Rule):
     def _alternatives(self, decision: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> list[Alternative]:
         """Find the matching that costs least but for this one; columns of equal costs count as one."""
         cost = basis["cost"]
-        if bool(cost.isneginf().any()):
-            return []
         rival = second_best(cost.numpy(), decision["rows"].numpy(), decision["cols"].numpy())
         if rival is None:
             return []

@@ -73,7 +73,7 @@ def _of(scene: Scene, layers: tuple[Layer, Layer], base: Way) -> Iterator[Diagno
     ways["attention whose products are not scaled"] = replace(base, scale=lambda length: 1.0)
     ways["attention scaled by 1/length, not its root"] = replace(base, scale=lambda length: 1.0 / length)
     ways["attention with its heads in reverse order"] = replace(base, order=lambda heads: heads.flip(1))
-    for by in range(1, base.heads):
+    for by in range(1, base.heads) if base.heads > 2 else ():  # of two that is the reverse order
         ways[f"attention with its heads rolled by {by}"] = replace(base, order=lambda heads, by=by: heads.roll(by, 1))
     if layers[1].more.get("attn_mask") is not None:
         ways["attention without its mask"] = replace(base, mask=False)

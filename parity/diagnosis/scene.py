@@ -142,10 +142,8 @@ class Scene:
 
     @cached_property
     def inputs(self) -> dict[str, Both]:
-        """What the call that the record is of was given, by slot; nothing for records that are of no call."""
+        """What the call was given of which the record is an output, by slot."""
         record = self.record
-        if record.kind not in (Kind.MODULE_OUT, Kind.IN_GRAD, Kind.OUT_GRAD):
-            return {}
         wanted = (record.phase, Kind.MODULE_IN, record.name, record.call)
         found = (self.both(one) for one in self._by_call.get(wanted, ()))
         return {both.slot: both for both in found if both is not None}

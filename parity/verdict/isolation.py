@@ -17,7 +17,6 @@ from pathlib import Path
 from legacy_adapters.inputs import TRAIN
 from legacy_adapters.recording.trace_writer import INDEX_NAME, Key, Record, TraceWriter
 from legacy_adapters.tasks import made_up, probes
-from legacy_adapters.training.phases import step_of
 
 from ..comparing.compare import Comparison
 from ..traces.kinds import FLOW, OF_METHODS, OF_MODULES, Kind
@@ -112,11 +111,11 @@ def culprits_of(
 ) -> tuple[Culprit, ...]:
     """Group what differs by itself by the place to blame, in the order of the first difference of each.
 
-    Left out are what is inside a module that lacks an input or gets one of another shape, because it could not be given
-    its twin's, and steps of a training, in which no module is forced. What another place explains is folded into that.
+    Left out is what is inside a module that lacks an input or gets one of another shape, because it could not be given
+    its twin's. What another place explains is folded into that.
 
     Args:
-        isolated: of the isolated run.
+        isolated: of the isolated run, which makes no steps of a training.
         missing: records of the legacy side that the isolated run should have and has not.
         accumulated: of the ordinary run.
         order: all legacy records, in recording order.
@@ -137,8 +136,6 @@ def culprits_of(
     # what is not forced at all comes last: it shows what is known already, or what nothing else shows
     for item in sorted(wrong, key=lambda item: (item.record.phase in _NOT_FORCED, item.position)):
         record, comparison, own = item.record, item.comparison, item.divergence
-        if step_of(record.phase) is not None:
-            continue
         if any((record.phase, path) in strangers for path in _paths(own.where)):
             continue
         if comparison is not None and record.kind == Kind.MODULE_IN and _form(record) != _form(comparison.pair.legacy):

@@ -122,3 +122,10 @@ def test_a_forced_assignment_is_what_the_assigner_returns():
     for name in ("num_gts", "gt_inds", "max_overlaps", "labels"):
         assert torch.equal(torch.as_tensor(getattr(forced, name)), torch.as_tensor(getattr(own, name)))
     assert TAP.write({"gt_inds": own.gt_inds[:5]}, assigner, overlaps, labels) is None
+
+
+@pytest.mark.parametrize("slot", ["positive", "all_best"])
+def test_an_assignment_without_its_settings_cannot_be_tried(slot):
+    decision, basis = assigned(overlaps_of(0), SETTINGS["rpn"])
+    broken = margin(decision, {name: numbers for name, numbers in basis.items() if name != slot}, 1.0)
+    assert (broken.value, broken.witness) == (float("inf"), "is not an assignment by overlaps")

@@ -85,6 +85,26 @@ def test_ranking(chosen, scores, expected):
     assert named(ranking_ways(indices(*chosen), f64(scores))) == expected
 
 
+def test_ranking_in_any_order_can_only_be_cut_otherwise():
+    found = alternatives({"indices": indices(0, 2)}, {"scores": f64([0.5, 0.25, 0.75]), "sorted": f64(0.0)})
+    assert named(found) == {"cut": (0.25, 0.25 / (1.5 * ULP), 0, "0 in, 1 out")}
+
+
+@pytest.mark.parametrize(
+    ("heights", "floors", "highest", "expected"),
+    [
+        ([0.75, 1.25], [0, 1], 3.0, {"rounding": (0.25, 0.25 / (2 * ULP), 0, "1 to 1")}),
+        ([], [], 3.0, {}),
+        # where there is a single level, everything is of it
+        ([0.75, 1.25], [0, 0], 0.0, {}),
+    ],
+    ids=str,
+)
+def test_rounding_to_a_whole_number(heights, floors, highest, expected):
+    numbers = dict(heights=f64(heights), lowest=f64(0.0), highest=f64(highest))
+    assert named(alternatives({"levels": indices(*floors)}, numbers)) == expected
+
+
 def draw(*shape, seed):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 

@@ -4,6 +4,7 @@ import pytest
 
 from converters.rules.mapping import Mapping, Rename
 from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from parity.comparing.compare import compare_all
 from parity.comparing.pairing import NEW, Exclusion, pair
 from parity.verdict.blame import first_divergence
@@ -265,3 +266,51 @@ def test_the_caller_is_the_new_sides_own_where_code_is_divided_otherwise(legacy,
     )  # fmt: skip
     record = counterparts.renamed(Record("train", "in_grad", "fc", 0, "input", "F32", (1,), "", ""))
     assert (record.name, record.scope) == ("head.fc", caller)
+
+
+OPTIMIZER = Rec("update", "optimizer", slot="class", phase="step 1")
+OPTION = Rec("update", "optimizer", slot="foreach", phase="step 1")
+
+
+@pytest.mark.parametrize("side", ["legacy", "new"])
+def test_what_the_optimizer_has_on_one_side_only_is_named(tmp_path, side):
+    both = [*RUN, OPTIMIZER]
+    lone = [*both, OPTION]
+    divergence = judged(tmp_path, *((lone, both) if side == "legacy" else (both, lone))).divergence
+    assert divergence.where == "the optimizer"
+    assert divergence.message == f"In step 1 the optimizer has `foreach` on the {side} side only."
+
+
+@pytest.mark.parametrize(("side", "says"), [
+    ("legacy", "The new side calls the detector (call 0 of the train phase) without `mask`, or not at all."),
+    ("new", "The new side calls the detector (call 0 of the train phase) once more, or with `mask`."),
+])  # fmt: skip
+def test_an_argument_of_the_model_itself_on_one_side_only_is_named(tmp_path, side, says):
+    both = [into("", "img"), *RUN, out("")]
+    lone = [into("", "mask", values=[1.0, 2.0]), *both]
+    divergence = judged(tmp_path, *((lone, both) if side == "legacy" else (both, lone))).divergence
+    assert (divergence.where, divergence.message) == ("the detector", says)
+
+
+def of_script(kind, name, values, slot=""):
+    return Rec(kind, name, [values], slot, phase=SCRIPT)
+
+
+def test_of_a_script_without_gradients_between_modules_that_is_said(tmp_path):
+    def side(gradient, *more):
+        return [of_script("module_out", "", 1.0), *more, of_script("grad", "fc.weight", gradient)]
+
+    found = judged(tmp_path / "none", side(1.0), side(2.0)).divergence
+    says = "The gradient of `fc.weight` differs; gradients between modules were not recorded."
+    assert (found.where, found.message) == ("fc.weight", says)
+    flow = of_script("out_grad", "", 1.0)
+    assert "all gradients that flow between modules are equal" in judged(
+        tmp_path / "flow", side(1.0, flow), side(2.0, flow)
+    ).divergence.message
+
+
+def test_a_value_that_a_script_records_itself_is_named(tmp_path):
+    sides = ([of_script("module_out", "", 1.0), of_script("tap", "accuracy", value, "0")] for value in (1.0, 2.0))
+    found = judged(tmp_path, *sides).divergence
+    says = "`accuracy`, which the script records (call 0, output 0), differs; all that was compared before it is equal."
+    assert (found.where, found.message) == ("accuracy", says)

@@ -1,6 +1,7 @@
 """Modules that hold the same parameters are taken for one where the sides part, and cause no mismatch."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -152,3 +153,22 @@ def test_recordings_that_are_paired_several_times_are_read_once(tmp_path, monkey
     monkeypatch.setattr(compare, "_compare_one", counted)
     verdict = judged(tmp_path, forward("legacy"), forward("new", wrong=1), mapping=MAPPING)
     assert verdict.containers and read and set(read.values()) == {1}
+
+
+def test_arguments_of_methods_say_nothing_of_where_a_block_ends(tmp_path):
+    def with_method(side, wrong=None):
+        *records, given, result = forward(side, wrong)
+        return [*records, Rec("method_in", "head", 1.0, "forward.other"), given, result]
+
+    verdict = judged(tmp_path, with_method("legacy"), with_method("new", 1), mapping=MAPPING)
+    assert (verdict.outcome, verdict.divergence.where, verdict.containers) == (MISMATCH, "net.blocks.1", PAIRS)
+
+
+def test_a_block_that_gives_another_shape_ends_elsewhere(tmp_path):
+    ends = ("module_out", "net.blocks.0")
+    new = [
+        replace(record, values=[record.values]) if (record.kind, record.name) == ends else record
+        for record in forward("new", wrong=1)
+    ]
+    verdict = judged(tmp_path, forward("legacy"), new, mapping=MAPPING)
+    assert (verdict.outcome, verdict.divergence.where, verdict.containers) == (MISMATCH, "net.blocks.1", PAIRS[1:])

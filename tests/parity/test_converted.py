@@ -363,3 +363,19 @@ def test_a_turned_value_of_a_module_that_no_rule_changes_is_wrong(tmp_path):
     turned = CONVOLVED.transpose(1, 2).contiguous()
     sides = [Rec("module_out", "out", CONVOLVED)], [Rec("module_out", "out", turned)]
     assert judged(tmp_path, *sides, mapping=POINTWISE).outcome == MISMATCH
+
+
+def test_parts_of_several_types_are_not_put_together(tmp_path):
+    mapping = Mapping("f", (Concat(("d", "e"), "f"),))
+    legacy = [Rec("grad", "d", [1.0]), Rec("grad", "e", torch.tensor([2.0], dtype=torch.float64))]
+    verdict = judged(tmp_path, legacy, [Rec("grad", "f", [1.0, 2.0])], mapping=mapping)
+    assert verdict.outcome == INCOMPARABLE
+    lone = {(item.side, item.record.name) for item in verdict.coverage.unaccounted}
+    assert lone == {(LEGACY, "d"), (LEGACY, "e"), (NEW, "f")}
+
+
+def test_a_recording_without_counts_of_records_gets_none(tmp_path, sides):
+    trace = write_trace(tmp_path / "legacy", *sides[0], **TRAIN)
+    old = replace(trace, coverage={name: told for name, told in trace.coverage.items() if name != "records"})
+    made = in_new_form(old, MAPPING)
+    assert "records" not in made.coverage and len(made.records) == len(sides[1])

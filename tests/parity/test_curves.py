@@ -10,6 +10,7 @@ import pytest
 from parity.curves.alignment import same_numbers
 from parity.curves.curves import AP, LEVEL, STRETCH, compare
 from parity.curves.logs import load, renamed
+from parity.curves.report import place
 from parity.curves.runlog import BadLogError
 from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 
@@ -132,6 +133,10 @@ def test_a_term_on_one_side_is_named_and_no_match(reference, logs, tmp_path):
         compare(reference[0], b, excluded=["x"])
 
 
+def every_nan(curve):
+    return replace(curve, values=np.full_like(curve.values, math.nan))
+
+
 def without_term(file, lacking):
     """Write the log again, without ``loss_iou`` in the entries of training whose numbers are given."""
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -187,11 +192,61 @@ def test_a_shorter_log_is_compared_and_matches_only_if_asked_for(reference, tmp_
         compare(reference[0], b, until=7)
 
 
+def test_a_log_that_begins_behind_the_end_of_what_is_compared_is_refused(reference, tmp_path):
+    b = load(write_mmengine(tmp_path, training(50, **SIZE)))
+    late = load(write_mmengine(tmp_path / "late", training(51, **SIZE), start=3))
+    for log, until, says in ((late, 2, "begins at 2.125 epochs"), (b, 0.01, "begins at 0.25 epochs")):
+        with pytest.raises(BadLogError, match=f"{says}, and what is compared ends at {until:g}; give logs of"):
+            compare(reference[0], log, reference[1:], until=until)
+
+
+def test_a_term_that_begins_behind_the_end_of_what_is_compared_is_left_out(tmp_path):
+    logs = []
+    for seed in range(BAND + 1):
+        file = write_mmengine(tmp_path / str(seed), training(seed, **SIZE))
+        logs.append(without_term(file, range(24)))
+    a, b, *band = logs
+    verdict = compare(a, b, band, until=2)
+    assert verdict.outcome == MATCH and "loss_iou" not in {quantity.name for quantity in verdict.quantities}
+    assert "loss_iou" in " ".join(compare(a, b, band).reasons)  # which lacks the first three epochs
+
+
 def test_a_lost_part_is_no_match(reference, tmp_path):
     write_mmengine(tmp_path, training(50, **SIZE), start=2)
     verdict = compare(reference[0], load(tmp_path), reference[1:], until=4)
     assert verdict.outcome == INCOMPARABLE and "begins at 1.125 epochs, as the log of a resumed" in verdict.reasons[0]
     assert "give a work dir that holds the earlier logs, too" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(("from_", "to", "says"), [
+    (40, 80, "has no entries from 1 to 2.125 epochs; give a work dir that holds the log of that part, too."),
+    # it reaches beyond the end of A, and of the last part that is compared there is nothing
+    (40, 90, "has no entries from 1 to 2.375 epochs"),
+    (80, 120, ""),
+])  # fmt: skip
+def test_a_lost_part_within_a_log_is_no_match_and_no_difference(tmp_path, from_, to, says):
+    def stopped(seed):
+        run = training(seed, **SIZE)
+        return load(write_mmengine(tmp_path / str(seed), replace(run, aps=run.aps[:2]), interval=40))
+
+    file = write_mmengine(tmp_path / "b", training(50, **SIZE))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row for row in rows if "loss" not in row or not from_ < row["step"] <= to]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    a, *band = map(stopped, range(BAND))
+    verdict = compare(a, load(file), band, until=2)
+    assert verdict.outcome == (INCOMPARABLE if says else MATCH) and says in " ".join(verdict.reasons), verdict.reasons
+    assert all(math.isfinite(quantity.b) for quantity in verdict.quantities)
+
+
+def test_logs_without_a_loss_term_in_common_are_not_comparable(reference, tmp_path):
+    run = training(50, **SIZE)
+    file = write_mmengine(tmp_path, replace(run, terms={f"other_{name}": values for name, values in run.terms.items()}))
+    b = load(file)
+    b = replace(b, terms={name: curve for name, curve in b.terms.items() if name != "loss"})
+    verdict = compare(reference[0], b, reference[1:])
+    assert verdict.outcome == INCOMPARABLE and "The logs have no loss term in common." in verdict.reasons
+    assert {quantity.kind for quantity in verdict.quantities} == {AP}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -325,6 +380,41 @@ class TestCommand:
         assert "loss_bbox" in marked and "loss_iou" not in marked
         assert all(axes.collections for axes in panels.values())  # the shaded intervals
 
+    def test_plot_marks_aps_outside_and_takes_a_loss_that_is_never_a_number(self, reference, tmp_path, monkeypatch):
+        from matplotlib.figure import Figure
+
+        from parity.curves.plot import draw
+
+        figures = []
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file: figures.append(figure))
+        run = training(50, **SIZE, ap_shift=-0.2)
+        run.terms["loss_iou"][:] = math.nan
+        logs = [replace(log, terms={**log.terms, "loss_iou": every_nan(log.terms["loss_iou"])}) for log in reference]
+        draw(compare(logs[0], load(write_mmengine(tmp_path, run)), logs[1:]), tmp_path / "x.png")
+        panels = {axes.get_title(): axes for axes in figures[0].axes}
+        marked = [line.get_xdata()[0] for line in panels["bbox_mAP"].lines if line.get_color() == "red"]
+        assert marked == [1, 2, 3, 4] and "loss_iou" in panels
+
+    def test_a_long_list_of_terms_is_cut_and_a_figure_without_bounds_is_told_as_such(self, parity, tmp_path):
+        def log(seed):
+            run = training(seed, **SIZE)
+            terms = {f"loss_{n}": run.terms["loss_cls"] * (1 + n / 50) for n in range(30)}
+            return write_mmengine(tmp_path / str(seed), replace(run, terms=terms))
+
+        files = [log(seed) for seed in range(2 + BAND)]
+        result = parity("curves", *files[:2], *(f"--band={file}" for file in files[2:]))
+        shown = sum(line.startswith("loss_") for line in result.stdout.splitlines())
+        assert 0 < shown < 30 and f"and {31 - shown - 1} more, not outside" in result.stdout, result.stdout
+        result = parity("curves", *files[:2])
+        assert "more, with smaller differences" in result.stdout
+
+    def test_a_loss_that_is_no_number_is_shown_as_such(self, parity, logs, tmp_path):
+        run = training(50, **SIZE)
+        run.terms["loss_cls"][90] = math.nan
+        result = parity("curves", logs(0), write_mmengine(tmp_path, run))
+        row = next(line for line in result.stdout.splitlines() if line.startswith("loss_cls"))
+        assert result.exit_code == 1 and row.split()[-2:] == ["nan", "nan"]
+
     def test_differences_without_band(self, parity, logs):
         result = parity("curves", logs(0), logs(50), "-q")
         assert result.exit_code == 3 and result.stdout.startswith("INCOMPARABLE Without repeated runs")
@@ -356,6 +446,14 @@ class TestCommand:
         paths = [] if arguments[0] == "none" else [logs(0), logs(50)]
         result = parity("curves", *paths, *arguments)
         assert result.exit_code == 2 and says in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("kind", "end", "words"), [
+    (AP, 4.0, "x after epoch 4"), (LEVEL, 4.0, "x, mean of all epochs"), (STRETCH, 2.5, "x, epochs 1 to 2.5"),
+])  # fmt: skip
+def test_a_number_is_named_with_its_part_of_the_training(reference, logs, kind, end, words):
+    verdict = compare(reference[0], load(logs(50)))
+    assert place(replace(verdict.quantities[0], kind=kind, name="x", start=1.0, end=end), verdict) == words
 
 
 def test_intervals_divide_the_chance_of_a_false_alarm(reference, logs):

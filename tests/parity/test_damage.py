@@ -7,6 +7,8 @@ import shutil
 import pytest
 import torch
 
+from legacy_adapters.recording.trace_writer import FORMAT_VERSION
+from parity.comparing.evidence import load_spread
 from parity.traces.kinds import Kind
 from parity.traces.pieces import PIECE
 from parity.traces.trace import Trace, TraceError
@@ -196,3 +198,50 @@ def test_what_is_read_of_a_checked_trace_is_checked(sides):
         read(checked.records[0])
         with pytest.raises(TraceError, match="`b` is not what was recorded"):
             read(checked.records[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text[:-9], "cannot be read: "),
+        (lambda text: "[]", "is malformed: AttributeError "),
+        (lambda text: json.dumps(dict(format_version=FORMAT_VERSION)), "is malformed: KeyError 'provenance'."),
+        (lambda text: json.dumps({**json.loads(text), "shards": {}}), "names no shard for module_out `a`."),
+    ],
+    ids=["cut", "list", "version only", "no shards"],
+)
+def test_index_that_is_not_whole_is_refused_in_one_line(parity, sides, change, says):
+    folders = sides()
+    path = folders[1] / "index.json"
+    path.write_text(change(path.read_text()))
+    assert f"{path} {says}" in refused(parity("compare", *folders, *WHERE))
+
+
+def test_shard_whose_header_tells_other_places_is_refused(parity, sides):
+    folders = sides()
+    path, *_ = tensor_at(folders[1], "b")
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    next(entry for entry in header.values() if "data_offsets" in entry)["data_offsets"][1] -= 4
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+    line = refused(parity("compare", *folders, *WHERE))
+    assert f"{path} is damaged: its header cannot be read (ValueError)" in line
+
+
+def test_shard_that_is_gone_when_it_is_read_is_an_error(sides):
+    folder = sides()[1]
+    trace = Trace.load(folder)
+    (shard,) = folder.glob("*.safetensors")
+    shard.unlink()
+    with pytest.raises(TraceError, match=f"{shard} cannot be read: "):
+        trace.tensor(trace.records[1])
+
+
+@pytest.mark.parametrize("content", [None, "[[1]", "[[1, 2]]", "3"], ids=["gone", "cut", "short", "number"])
+def test_errors_of_rounding_that_cannot_be_read_are_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "spread.json").write_text(content)
+    with pytest.raises(TraceError, match=r"spread.json cannot be read \(.*\); make the run again"):
+        load_spread(tmp_path / "spread.json")

@@ -10,7 +10,7 @@ from parity.comparing.pairing import LEGACY, NEW
 from parity.report.report_json import as_dict
 from parity.report.sections import decision_line, decision_lines, witness_line
 from parity.report.stages import stages
-from parity.verdict.verdict import INCOMPARABLE, MISMATCH
+from parity.verdict.verdict import INCOMPARABLE, MATCH, MISMATCH
 
 from .synthetic import INF, NAN, Rec, judged
 
@@ -303,3 +303,23 @@ def test_order_of_a_ranking_counts_only_where_it_was_asked_for(differing):
     assert found.is_explained
     (found,) = differing(best([1, 0], unsorted), best([2, 1], unsorted))
     assert not found.is_explained
+
+
+LOGITS = torch.tensor([0.5, -1.0, 2.0, -3.0, 0.25, -0.125, 4.0, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("logits", "outcome"),
+    [
+        (LOGITS, MATCH),
+        (LOGITS[:7], MISMATCH),  # so few may rise together by chance
+        (LOGITS.index_fill(0, torch.tensor([3]), -INF), MISMATCH),
+        (LOGITS.index_fill(0, torch.tensor([3]), NAN), MISMATCH),
+    ],
+    ids=["logits", "few", "infinite", "nan"],
+)
+def test_scores_that_rise_with_the_other_sides_rank_alike_if_they_are_finite_and_many(tmp_path, logits, outcome):
+    def side(scores):
+        return [Rec("basis", "dense", scores, "scores"), Rec("tap", "dense", [6, 2], "indices"), OUT]
+
+    assert judged(tmp_path, side(logits), side(logits.sigmoid())).outcome == outcome

@@ -34,6 +34,8 @@ X = drawn(2, 6, 8)
 EXACT, WIDE = X.double(), 2 * drawn(20, 2, seed=5)
 POSITIVE = X.abs() + 0.1
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
+LONG, MANY_AXES = drawn(5, 12, seed=7), drawn(2, 2, 2, 2, 2, 2, seed=6)
+TURNS = [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
         (X, X.view(2, 6, 4, 2).flip(2).reshape(X.shape), K.PERMUTATION, "in 4 blocks of 2, in reverse order"),
         (X, X.view(2, 6, 4, 2).flip(3).reshape(X.shape), K.PERMUTATION, "within each of 4 blocks of 2"),
         (X, X.view(2, 6, 4, 2).transpose(2, 3).reshape(X.shape), K.PERMUTATION, "blocks of"),
+        (LONG, LONG[:, TURNS], K.PERMUTATION, "within each of 2 blocks of 6, in the order 0, 3, 1, 4, 2, 5"),
         (X, X[:, [0, 3, 2, 1, 4, 5]], K.PERMUTATION, "1 and 3 exchanged"),
         (X, torch.stack([X[0, [2, 0, 1, 5, 4, 3]], X[1, [5, 1, 0, 2, 3, 4]]]), K.PERMUTATION, "in another way"),
         (X[0, :, :6], X[0, :, :6].t(), K.TRANSPOSE, "transposed"),
@@ -53,6 +56,7 @@ LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
         (X, torch.cat([X[:, :1], X[:, :-1]], 1), K.SHIFT, "1 later along axis 1"),
         (X, X[:1].expand_as(X), K.REPEATED, "index 0"),
         (X, X.reshape(-1)[torch.randperm(96, generator=torch.Generator().manual_seed(1))].view_as(X), K.MOVED, "places"),
+        (MANY_AXES, MANY_AXES.flip(0, 2), K.MOVED, "in no order that was tried"),
         (X, X * 0.5, K.FACTOR, "times 0.5"),
         (X, X / 3, K.FACTOR, "times 0.333333"),
         (X, X * torch.linspace(0.5, 1.5, 6)[:, None], K.FACTOR, "each index of axis 1: 0.5, 0.7, 0.9, 1.1 ..."),
@@ -73,6 +77,7 @@ LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1, 1, 0, 2, 2, 0])
         (X, X.bfloat16().float(), K.PRECISION, "new side's numbers are the legacy side's rounded to bf16"),
         (X, X.half().float(), K.PRECISION, "fp16"),
         (X, X.double(), K.TYPE, "F64 in place of F32"),
+        (X[:0], X[:0].double(), K.TYPE, "F64 in place of F32"),
         (X, X.flatten(), K.SHAPE, "[96]"),
         (X, X[:, :-2], K.SHAPE, "the first 4 of the legacy side's 6 along axis 1"),
     ],
@@ -101,6 +106,9 @@ NOTHING = {
     "an offset of nearly equal numbers": (1e3 + 1e-3 * X, 2e3 + 1e-3 * X),
     "a factor that might be a sum": (torch.arange(4.0), torch.arange(4.0) + 1),
     "booleans with as many True": (X > 0, (X > 0).reshape(-1)[torch.randperm(96)].view_as(X)),
+    "factors or offsets of rows of equal numbers": (
+        torch.tensor([1.0, 2.0, 4.0])[:, None].expand(3, 4), torch.tensor([2.0, 6.0, 5.0])[:, None].expand(3, 4)),
+    "whole numbers of something else": (X, (3 * drawn(2, 6, 8, seed=1)).round()),
     "two numbers exchanged that differ in sign": (torch.tensor([1.0, -1.0]), torch.tensor([-1.0, 1.0])),
 }
 
@@ -124,6 +132,7 @@ CONV, LINEAR = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(16, 16)
 for module in (NORM, BATCH, GROUP):
     nn.init.uniform_(module.weight, 0.5, 1.5), nn.init.normal_(module.bias)
 BATCH.running_mean.normal_(), BATCH.running_var.uniform_(0.5, 2)
+WIDER = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
 
 
 def batch_norm(x, training=False, eps=1e-5):
@@ -156,6 +165,10 @@ LAYERS = [
     ("maxpool", nn.MaxPool2d(3, 2, 1), drawn(2, 3, 9, 9), lambda x: F.avg_pool2d(x, 3, 2, 1), K.GEOMETRY, "mean pooling"),
     ("upsample", nn.Upsample(scale_factor=2), IMAGE, lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
      K.INTERPOLATION, "bilinear interpolation, corners not aligned"),
+    ("batchnorm", nn.BatchNorm2d(8, momentum=0), IMAGE, lambda x: F.batch_norm(x, None, None, training=True, eps=1e-3),
+     K.EPS, "BatchNorm with eps 0.001 in place of 1e-05"),
+    ("conv", WIDER, IMAGE, lambda x: convolved(x, WIDER.weight.flip(2, 3), WIDER.bias, padding=2, dilation=2), K.WEIGHT,
+     "kernel turned round"),
 ]  # fmt: skip
 
 
@@ -198,8 +211,17 @@ def test_attention_is_computed_again(tmp_path, change, text, masked):
 def test_a_missing_residual_is_said(tmp_path):
     x, body = drawn(2, 6, 8, seed=3), drawn(2, 6, 8, seed=4)
     before = [Rec("module_in", "part", x, slot="x"), Rec("module_out", "part.ffn", body, scope="part")]
-    said = explained(tmp_path, body + x, body, before=before)
+    said = explained(tmp_path / "sum", body + x, body, before=before)
     assert said[0][0] == K.RESIDUAL and "input `x` is the legacy side's" in said[0][1], said
+    assert explained(tmp_path / "activation", (body + x).relu(), body.relu(), before=before)[0] == (
+        K.RESIDUAL, "ReLU of the sum with its input `x` is the legacy side's: the new side does not add it"
+    )  # fmt: skip
+
+
+def test_a_module_that_gives_back_what_it_is_given_is_told(tmp_path):
+    given = drawn(2, 6, 8, seed=3)
+    said = explained(tmp_path, X, given, before=[Rec("module_in", "part", given, slot="x")])
+    assert said[0] == (K.OTHER_RECORD, "the legacy side's input `x` of the same call")
 
 
 def test_another_record_is_named(tmp_path):
@@ -274,7 +296,7 @@ def test_a_sketch_of_something_else_says_nothing(tmp_path, seed):
     assert of_a_sketch(tmp_path / "other", X, drawn(2, 6, 8, seed=20 + seed)) == []
 
 
-@pytest.mark.parametrize("number", [0, 2, 3, 4, 5, 6, 9, 10, 12, 15])
+@pytest.mark.parametrize("number", [0, 2, 3, 4, 5, 6, 7, 9, 10, 12, 15])
 def test_a_layer_is_computed_again_for_a_sketch(tmp_path, number):
     name, module, x, other, kind, text = LAYERS[number]
     with torch.no_grad():

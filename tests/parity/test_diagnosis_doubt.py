@@ -7,10 +7,23 @@ from torch import nn
 
 from parity.comparing.derived import told_apart
 from parity.diagnosis.kinds import DiagnosisKind as K
+from parity.diagnosis.layers import Fit, Layer, fitted
 from parity.report.diagnosis import diagnosis_lines
 
 from .synthetic import Rec, judged
-from .test_diagnosis import IMAGE, NORM, POSITIVE, TOKENS, X, drawn, explained, layer_of, of_a_sketch
+from .test_diagnosis import (
+    BATCH,
+    IMAGE,
+    NORM,
+    POSITIVE,
+    TOKENS,
+    X,
+    batch_norm,
+    drawn,
+    explained,
+    layer_of,
+    of_a_sketch,
+)
 
 GRID, NEAR_ONE, SQUARE = torch.linspace(-1, 1, 9), 1 + drawn(4, 16).sigmoid() * 0.99, drawn(16, 16)
 LONG = drawn(32, 8, seed=9)
@@ -23,6 +36,7 @@ BOTH = {
     "order or one minus": ((GRID + 1) / 2, (1 - GRID) / 2, "in reverse order, or times -1 plus 1"),
     "of whole numbers, too": (torch.arange(8), torch.arange(8).flip(0), "in reverse order, or times -1 plus 7"),
     "shift or offset": (torch.arange(8.0), (torch.arange(8.0) - 1).relu(), "1 later along axis 0, or minus 1 but at the first"),
+    "many masks": (torch.arange(20) % 2 < 1, torch.arange(20) % 2 > 0, "True and False exchanged, or in another order"),
     "masks": (torch.arange(4) < 2, torch.arange(4) >= 2, "True and False exchanged, or in another order"),
     "equal rows": (X[0, [0, 1, 1, 1]], X[0, [1, 1, 1, 0]], "2 of 4 at another place, some of which are equal"),
     "padded rows": (F.pad(X[0], (0, 0, 0, 2)), F.pad(X[0], (0, 0, 0, 2)).flip(0), "in reverse order"),
@@ -67,6 +81,15 @@ def test_zeros_by_a_rule_are_no_dropout(tmp_path, rule):
     assert K.DROPOUT not in [kind for kind, _ in explained(tmp_path, SQUARE, RULES[rule](SQUARE))]
 
 
+def test_a_column_of_zeros_among_zeros_at_random_places_is_no_dropout(tmp_path):
+    torch.manual_seed(0)
+    wide = drawn(64, 64)
+    dropped = F.dropout(wide, 0.5)
+    assert K.DROPOUT in [kind for kind, _ in explained(tmp_path / "random", wide, dropped)]
+    said = explained(tmp_path / "column", wide, dropped * (torch.arange(64) != 5))
+    assert K.DROPOUT not in [kind for kind, _ in said], said
+
+
 EVEN = F.layer_norm(TOKENS, (16,))
 PLAIN, PLAIN_BATCH = nn.LayerNorm(16), nn.BatchNorm2d(8).eval()
 FACTORS = [
@@ -74,6 +97,8 @@ FACTORS = [
     ("layernorm", PLAIN, EVEN, lambda x: 0.99 * PLAIN(x), K.FACTOR, "times 0.99"),
     ("layernorm", PLAIN, EVEN, lambda x: F.layer_norm(x, (16,), eps=1e-3), K.EPS, "or a factor of 0.9995"),
     ("layernorm", NORM, EVEN, lambda x: 0.5 * (NORM(x) - NORM.bias) + NORM.bias, None, ""),
+    ("layernorm", NORM, EVEN, lambda x: NORM(x) + 1e-3 * drawn(3, 5, 16, seed=1), None, ""),
+    ("batchnorm", BATCH, IMAGE, lambda x: batch_norm(x, training=True) + 1e-3 * drawn(2, 8, 6, 7, seed=1), None, ""),
     ("batchnorm", PLAIN_BATCH, IMAGE, lambda x: 0.5 * PLAIN_BATCH(x), K.FACTOR, "times 0.5"),
     ("groupnorm", nn.GroupNorm(4, 8), F.group_norm(IMAGE, 4), lambda x: 0.5 * F.group_norm(x, 4), K.FACTOR, "0.5"),
     ("instancenorm", nn.InstanceNorm2d(8), F.instance_norm(IMAGE), lambda x: 0.5 * F.instance_norm(x), K.FACTOR, "0.5"),
@@ -87,6 +112,35 @@ def test_an_eps_is_said_where_the_variances_tell_it_from_a_factor(tmp_path, name
     with torch.no_grad():
         said = explained(tmp_path, legacy, other(x), name, before)
     assert (said[0][0] if said else None) == kind and text in (said[0][1] if said else ""), said
+
+
+def test_of_a_kernel_that_looks_the_same_turned_round_and_transposed_nothing_is_said(tmp_path):
+    """Which of the two it is, no number tells."""
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    before, _ = layer_of(conv, IMAGE, "conv")
+    weight = conv.weight.detach()
+    both = weight + weight.flip(2, 3).transpose(2, 3)
+    before[0] = Rec("param", "conv.weight", both, phase="weights")
+    sides = [F.conv2d(IMAGE, one, conv.bias.detach(), padding=1) for one in (both, both.flip(2, 3))]
+    assert explained(tmp_path, *sides, "conv", before) == []
+
+
+@pytest.mark.parametrize(("rounding", "legacy"), [(5e-8, "plain"), (2e-7, None)])
+def test_a_plain_layer_explains_its_side_if_it_is_far_from_the_other(rounding, legacy):
+    """It is preferred to what is a little nearer, but not where its own rounding is of the size of the difference."""
+    ones, gap = torch.ones(8, dtype=torch.float64), 1e-6
+    layers = Layer(ones, ones, {}), Layer(ones, ones + gap, {})
+    results = dict(plain=ones + rounding, exact=ones, other=ones + gap)
+    fit = fitted(layers, [(name, lambda layer, one=one: one) for name, one in results.items()], gap, "plain")
+    assert fit == (legacy and Fit(legacy, "other", 0.0))
+
+
+def test_a_row_is_moved_among_rows_of_one_number(tmp_path):
+    """No factor and offset of rows of one number give another row: that it is moved is all that is said."""
+    row, even = drawn(8), torch.ones(1, 8)
+    legacy = torch.cat([row[None], even, even, even])
+    new = torch.cat([torch.zeros(1, 8), row[None], even, even])
+    assert explained(tmp_path, legacy, new)[0] == (K.SHIFT, "the legacy side's numbers 1 later along axis 0")
 
 
 def test_a_layer_is_said_as_far_as_its_numbers_show(tmp_path):

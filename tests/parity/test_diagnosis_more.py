@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from converters.rules.mapping import Keep, Mapping
+from legacy_adapters.family import Padding
 from parity.diagnosis.kinds import DiagnosisKind as K
 
-from .synthetic import Rec
+from .synthetic import Rec, judged
 from .test_diagnosis import X, drawn, explained
 
 BOXES = 3 * drawn(40, 4, seed=5)
@@ -68,3 +70,19 @@ def test_a_term_of_one_image_is_told_of_a_decision(tmp_path):
     sides = [(given[1] + sign * delta[1]).sigmoid() for sign in (1, -1)]
     found = explained(tmp_path, *sides, "choose", before, "basis", slot="boxes", scope="net")
     assert found[0][0] == K.SIGN and "`net.branch`" in found[0][1], found
+
+
+PADDED = torch.arange(6) >= torch.tensor([[4], [3]])  # [2, 6] of two images with padding
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (PADDED[..., None] * 1.0, "only at padded positions, where there is no image"),
+    ((torch.arange(6) > 2)[:, None] * 1.0, "only index 3 and later of axis 1 (48 of 96 elements)"),
+])  # fmt: skip
+def test_a_difference_of_padding_alone_is_told_as_such(tmp_path, change, says):
+    padding = Padding("part", mask="part", slot="mask", reason="nothing reads it")
+    mask = Rec("module_in", "part", PADDED, "mask")
+    sides = [[mask, Rec("module_out", "part", values)] for values in (X, X + change * X)]
+    verdict = judged(tmp_path, *sides, mapping=Mapping("toy", (Keep("**"),), paddings=(padding,)))
+    found = [(one.kind, one.text) for one in verdict.explanation.diagnoses if one.kind.is_place]
+    assert found[0] == (K.PLACE, says), found

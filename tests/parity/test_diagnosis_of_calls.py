@@ -69,6 +69,8 @@ def test_a_setting_is_told_with_its_numbers(tmp_path):
     both, more = [Rec("module_out", "net", X)], [setting("lr", 0.1)]
     betas = [[*both, setting("betas", torch.tensor(values, dtype=torch.float64))] for values in ([0.9, 0.999], [0.9, 0.95])]
     assert (K.VALUE, "0.999 became 0.95 at index 1") in said(tmp_path / "few", *betas)
+    three = [*both, setting("betas", torch.tensor([0.9, 0.95, 0.999], dtype=torch.float64))]
+    assert said(tmp_path / "more", betas[0], three) == []  # which of three the two are, nothing tells
     one_side = [*both, *more, setting("maximize", 1.0)]
     assert said(tmp_path / "new", [*both, *more], one_side) == [
         (K.VALUE, "`maximize` is 1 on the new side, and not set on the legacy one")

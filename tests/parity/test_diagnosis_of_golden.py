@@ -12,6 +12,7 @@ from parity.comparing.compare import Comparison
 from parity.comparing.evidence import LegacySketch
 from parity.comparing.pairing import Pair
 from parity.diagnosis.kinds import DiagnosisKind as K
+from parity.golden.sketch import positions_of_samples
 from parity.golden.sketches import is_finite, samples_of, sketched, sums_of
 from parity.traces.trace import Trace
 from parity.verdict.diagnosing_sketches import diagnosed_of_sketches
@@ -160,6 +161,15 @@ def test_samples_show_what_lost_numbers(tmp_path, new, kind, text, places):
     assert found[0][0] == kind and text in found[0][1], found
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_samples_show_one_image_in_place_of_all(tmp_path, index):
+    two = WIDE[:2]
+    new = two[index : index + 1].expand(2, 20, 8).contiguous()
+    found = said(tmp_path, two + 1e-7, new, (two.double(), new.double()))
+    text = f"what the legacy side has at index {index} of axis 0, at every index, as far as samples show"
+    assert found[0] == (K.REPEATED, text), found
+
+
 @pytest.mark.parametrize("new", [
     WIDE.clamp(-0.5, 0.75) + 1e-3 * drawn(5, 20, 8, seed=8),  # something else besides
     torch.where(WIDE.abs() < 2.5, WIDE, WIDE.sign() * 2.5),  # hardly a sample is beyond
@@ -168,6 +178,14 @@ def test_samples_show_what_lost_numbers(tmp_path, new, kind, text, places):
 ])  # fmt: skip
 def test_what_samples_do_not_show_is_not_said(tmp_path, new):
     assert said(tmp_path, WIDE + 1e-7, new, (WIDE.double(), new.double())) == []
+
+
+def test_a_bound_that_few_numbers_reach_is_not_said(tmp_path):
+    """Four samples of the legacy side are beyond the largest number of the new one, which only these reach."""
+    high = positions_of_samples(WIDE.numel())[:4]
+    legacy, new = (WIDE.reshape(-1).index_fill(0, high, 5.0).view(WIDE.shape) for _ in range(2))
+    legacy.view(-1)[high] += torch.arange(1.0, 5.0)
+    assert said(tmp_path, legacy + 1e-7, new, (legacy.double(), new.double())) == []
 
 
 @pytest.mark.parametrize(("change", "text"), [

@@ -1,20 +1,24 @@
 """Comparison of what two sides found: files written by hand, live runs against mmdet 3.3.0 and the official code."""
 
+import io
 import json
 import math
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from legacy_adapters.bases.detection import DetectionAdapter
 from legacy_adapters.launch import SideError
 from legacy_adapters.tasks import detecting
 from parity.comparing.pairing import LEGACY, NEW
 from parity.evaluation.coco import load
-from parity.evaluation.evaluation import Bounds, judge
+from parity.evaluation.evaluation import Bounds, ap_gap, judge
 from parity.evaluation.plot import draw
+from parity.evaluation.report import print_verdict
 from parity.verdict.outcome import INCOMPARABLE, MATCH, MISMATCH
 from tests.models import weights_of
 
@@ -210,6 +214,56 @@ def test_drawing_has_both_sides_and_marks_what_is_alone(judged, images, tmp_path
     assert [len(legacy.patches), len(new.patches)] == [3, 2]
     assert legacy.get_title() == "legacy: 3 detections, 1 without a partner" and new.get_title() == "new: 2 detections"
     assert legacy.patches[-1].get_edgecolor() != legacy.patches[0].get_edgecolor()
+
+
+def test_a_label_without_a_place_and_one_of_a_box_without_numbers_are_left_out(judged, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from parity.comparing.detections import Detections
+
+    boxes, scores = torch.tensor([[0.0, 0.0, 127.0, 95.0]] * 12), torch.linspace(1, 0.5, 12)
+    labels = torch.arange(12) // 8
+    broken = torch.cat([boxes[:1], torch.full((1, 4), math.nan)])
+    found = {LEGACY: Detections(boxes, scores, labels), NEW: Detections(broken, scores[:2], labels[:2])}
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: figures.append(figure))
+    draw(judged().images[0], found, ["a long name of a class", "x" * 200], tmp_path / "x.png")
+    legacy, new = figures[0].axes
+    assert len(legacy.patches) == 12 and len(legacy.texts) == 8  # the other names are wider than the picture
+    assert all(text.get_text().startswith("a long name") for text in legacy.texts)
+    assert [text.get_text() for text in new.texts] == ["a long name of a class 1.00"] and len(new.patches) == 2
+
+
+def test_a_long_table_of_images_is_cut_and_another_input_of_the_same_size_is_marked(judged):
+    other = dict(shape=[1, 3, 64, 96], dtype="torch.float32", digest="1", mean=0.0)
+    verdict = judged([(1, "input", other)])
+    console = Console(file=io.StringIO(), width=100)
+    print_verdict(replace(verdict, images=verdict.images * 3), console, quiet=False)
+    lines = console.file.getvalue().splitlines()
+    assert "and 2 more images with smaller differences" in lines
+    assert {line.split()[0]: "64x96, other" in line for line in lines if ".png" in line or ".jpg" in line} == {
+        "001.png": False, "002.jpg": True, "003.png": False, "004.jpg": False,
+    }  # fmt: skip
+
+
+def test_images_without_objects_have_no_ap(judged, images):
+    images.content["annotations"].clear()
+    verdict = judged()
+    assert verdict.outcome == MATCH and verdict.aps == {LEGACY: None, NEW: None}
+    assert "The images have no objects, so there is no AP." in verdict.notes
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "gap"),
+    [
+        (None, None, 0.0),
+        (None, dict(AP=0.5), math.inf),
+        (dict(AP=0.5, APs=None), dict(AP=0.25, APs=None), 0.25),
+        (dict(AP=0.5, APs=0.5), dict(AP=0.5, APs=None), math.inf),
+    ],
+)
+def test_gap_of_aps_is_infinite_where_one_side_alone_has_one(legacy, new, gap):
+    assert ap_gap({LEGACY: legacy, NEW: new}) == gap
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from parity.comparing.evidence import Norms, spreads
 from parity.comparing.pairing import LEGACY, NEW
 from parity.golden import golden
 from parity.golden.evidence import GoldenEvidence, loose_records
-from parity.golden.golden import FORMAT_VERSION, GoldenError, GoldenValues
+from parity.golden.golden import _COLUMNS, FORMAT_VERSION, GoldenError, GoldenValues
 from parity.golden.sketch import sketch
 from parity.golden.sketches import Sketches
 from parity.sides.settings import Task
@@ -542,3 +542,33 @@ def test_padding_is_told_apart_and_comes_back(recorded, tmp_path):
     trace = write_trace(tmp_path / "new", *RECORDS)
     assert torch.equal(sketches.of(trace, record), values.legacy)
     assert sketches.places_of(record).tolist() == [True] * 32 + [False] * 32
+
+
+def test_record_of_an_unknown_type_is_refused(saved, tmp_path):
+    def change(arrays, header):
+        header["records"][1][_COLUMNS.index("dtype")] = "F8"
+
+    assert "has a record of dtype 'F8'" in refused(rewritten(saved, tmp_path / "g.npz", change))
+
+
+@pytest.mark.parametrize("lacking", ["reference", "run"])
+def test_a_record_that_another_run_lacks_is_told_with_what_to_try(tmp_path, lacking):
+    """In float64, or in a run with other rounding, a decision may fall otherwise and leave fewer elements."""
+    legacy = write_trace(tmp_path / "legacy", *RECORDS)
+    fewer = [record for record in RECORDS if record.name != "odd"]
+    reference = write_trace(tmp_path / "reference", *map(widened, fewer if lacking == "reference" else RECORDS))
+    spread = spreads([legacy], reference, Sketches().of)
+    if lacking == "run":
+        spread = {key: errors for key, errors in spread.items() if key[2] != "odd"}
+    instead = {"reference": "in float64", "run": "in that shape in float64"}[lacking]
+    says = f"records train module_out odd#0 in float32 and not {instead}, .* record with another --seed, --size or"
+    with pytest.raises(GoldenError, match=says):
+        golden.distil(TASK, PREPARED, legacy, reference, spread, {}, Sketches())
+
+
+def test_of_a_record_without_a_sketch_everything_is_as_near(recorded, tmp_path):
+    records = Rec("module_out", "mask", [False, True]), Rec("module_in", "head", noise(5, 60), "feats")
+    new = write_trace(tmp_path / "new", *records)
+    legacy = {record.name: record for record in recorded.records}
+    near = {one.name: GoldenEvidence(recorded, new, new).likeness(legacy[one.name], one) for one in new.records}
+    assert near["mask"] == 0.0 < near["head"]

@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from legacy_adapters.recording.trace_writer import Record
+from legacy_adapters.tasks.initialising import TRAINED
+from parity.comparing.compare import Comparison
+from parity.comparing.pairing import Pair
 from parity.verdict.initial import initial_differences
 
 from .synthetic import SAME_NAMES
@@ -86,3 +90,24 @@ def test_more_writes_count_only_where_everything_of_a_part_is_written_more_often
 
 def test_a_side_without_the_check_differs_in_nothing():
     assert told({}, side()) == told(side(), {}) == []
+
+
+def differing(name, slot=""):
+    record = Record("init", "init", name, 0, slot, "F32", (1,), "")
+    return Comparison(Pair(record, record), False, False, None)
+
+
+def test_values_that_differ_though_they_are_drawn_alike_are_told():
+    found = initial_differences(side(), side(), SAME_NAMES, [differing("head.a")])
+    text = "`head.a` is initialised differently: normal(0, 1) on both sides, with other values."
+    assert [(one.where, one.message) for one in found] == [("head.a", text)]
+
+
+@pytest.mark.parametrize(("names", "where", "more"), [
+    (["head.a"], "head.a", ""),
+    (["head.a", "head.b"], "head", " (2 such parameters)"),
+])  # fmt: skip
+def test_parameters_that_are_frozen_on_one_side_are_told(names, where, more):
+    found = initial_differences(side(), side(), SAME_NAMES, [differing(name, TRAINED) for name in names])
+    text = f"`head.a` is trained on one side and frozen on the other{more}."
+    assert [(one.where, one.message) for one in found] == [(where, text)]

@@ -178,6 +178,28 @@ def test_half_a_line_at_the_end_is_a_training_that_still_runs(tmp_path):
         load(file)
 
 
+def test_an_empty_line_of_a_log_is_passed_over(tmp_path):
+    file = write_mmengine(tmp_path, RUN)
+    whole = load(file)
+    file.write_text(file.read_text().replace("\n", "\n\n", 3))
+    assert len(load(file).terms["loss"]) == len(whole.terms["loss"])
+
+
+def test_a_file_that_is_too_large_for_a_log_is_refused_unread(tmp_path):
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate((1 << 30) + 1)  # takes no room on disk
+    with pytest.raises(BadLogError, match="has more than 1024 MiB, which no log of a training has"):
+        load(tmp_path / "x.json")
+
+
+def test_epochs_of_unknown_length_and_iterations_do_not_compare(tmp_path):
+    lines = [{"lr": 0.1, "loss": 2.0 - step / 10, "time": 0.5, "step": step} for step in range(1, 40)]
+    (tmp_path / "scalars.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    counts_epochs = load(write_mmdet2(tmp_path / "b", RUN, text=False))
+    with pytest.raises(BadLogError, match="counts epochs and the other log iterations; keep its text log beside it"):
+        aligned([load(tmp_path / "scalars.json"), counts_epochs])
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

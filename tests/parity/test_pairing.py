@@ -1,5 +1,7 @@
 """Records find their twins by name, never by position; what has none is listed with its reason or without one."""
 
+from dataclasses import replace
+
 import pytest
 
 from converters.errors import UnmappedKeyError
@@ -233,3 +235,26 @@ def test_what_repeats_a_content_goes_with_it(new, pairs):
         SAME_NAMES, (), likeness,
     )  # fmt: skip
     assert {one.legacy.slot: one.new.slot for one in found.pairs} == pairs
+
+
+def calls_on(dtype, *digests):
+    return tuple(
+        replace(record("module_in", "embed", call, "ids", digest=digest), dtype=dtype, shape=(4,))
+        for call, digest in enumerate(digests)
+    )
+
+
+@pytest.mark.parametrize(("dtype", "pairs"), [("F32", {0: 1, 1: 0}), ("I64", {0: 0, 1: 1})])
+def test_calls_on_whole_numbers_that_differ_pair_in_their_order(dtype, pairs):
+    """How near two lists of indices are says nothing."""
+    found = pair(calls_on(dtype, "1", "2"), calls_on(dtype, "2.001", "1.001"), SAME_NAMES, (), likeness)
+    assert {one.legacy.call: one.new.call for one in found.pairs} == pairs
+
+
+def test_a_decision_that_is_taken_elsewhere_is_found_by_what_it_rests_on():
+    def taken(name, scores):
+        return record("basis", name, slot="scores", digest=scores), record("tap", name, slot="indices", digest="4")
+
+    legacy = (*taken("head.topk", "1"), *taken("head.lone", "2"))
+    new = (*taken("utils.topk", "1"), *taken("utils.other", "3"))
+    assert names(pair(legacy, new, SAME_NAMES, ())) == [("head.topk", "utils.topk")] * 2

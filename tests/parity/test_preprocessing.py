@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +14,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 
 from legacy_adapters.recording.trace_writer import TraceWriter
 from parity.cli.main import cli
 from parity.evaluation.preprocessing import judge
-from parity.evaluation.preprocessing_report import as_dict, closing_line
+from parity.evaluation.preprocessing_report import as_dict, closing_line, print_verdict
 from parity.evaluation.preprocessing_run import described
 from parity.evaluation.transforms import describe
 from parity.traces.trace import Trace
@@ -207,3 +210,90 @@ def test_tensors_are_described():
 def test_images_that_are_not_there_are_refused(arguments, says):
     done = CliRunner().invoke(cli, ["preprocess", "--family", "mmdet_ddq", "--variant", "tiny_4scale", *arguments])
     assert done.exit_code == 2 and says in done.output
+
+
+@pytest.fixture(scope="module")
+def odd(images, tmp_path_factory):
+    """Return a function that records one image through the test pipeline, with a transform that may do odd things."""
+    from mmdet.registry import TRANSFORMS
+
+    @TRANSFORMS.register_module(force=True)
+    class Odd:
+        def __init__(self, fails="", skips=False, ones="", **leaves):
+            self.fails, self.skips, self.leaves = fails, skips, leaves
+            if ones:
+                self.leaves["ones"] = np.ones(3, ones)
+
+        def __call__(self, results):
+            if self.fails:
+                raise ValueError(self.fails)
+            return None if self.skips else {**results, **self.leaves}
+
+    def record(options, **preprocessor):
+        steps = TEST if options is None else [LOAD, dict(type="Odd", **options), *TEST[1:]]
+        return recorded(tmp_path_factory.mktemp("odd") / "run", images[:1], test=steps, repeats=0, **preprocessor)
+
+    return record
+
+
+@pytest.mark.parametrize(
+    ("legacy", "new", "outcome", "note"),
+    [
+        ({}, dict(fails="no"), "MISMATCH", "only the new side fails: ValueError: no"),
+        ({}, dict(skips=True), "MISMATCH", "only the new side leaves the image out"),
+        (dict(way="a"), dict(way="b"), "MISMATCH", "'a' became 'b'"),
+        (dict(fails="no"), None, "MISMATCH", "is on the legacy side only"),
+        (dict(ones="int64"), dict(ones="float32"), "MATCH", ""),
+        ({}, None, "MATCH", "On the legacy side only, without an effect on what follows: `1.Odd`."),
+        (None, {}, "MATCH", "On the new side only, without an effect on what follows: `1.Odd`."),
+    ],
+    ids="fails skips text lone-failure number legacy-only new-only".split(),
+)
+def test_what_one_transform_does_otherwise_is_said(odd, legacy, new, outcome, note):
+    verdict = judge(odd(legacy), odd(new), ["odd.png"])
+    assert verdict.outcome == outcome
+    if outcome == "MATCH":
+        assert verdict.notes == ((note,) if note else ())
+    else:
+        assert [(one.transform, one.note) for one in verdict.differences] == [("1.Odd", note)]
+
+
+def test_an_image_that_both_sides_refuse_each_in_its_words_proves_nothing(odd):
+    verdict = judge(odd(dict(fails="too small")), odd(dict(fails="of 37 rows")), ["odd.png"])
+    assert verdict.refused == {0: "1.Odd: ValueError: too small"} and verdict.differences == ()
+    assert verdict.outcome == "INCOMPARABLE"
+    assert verdict.reasons == ("No image went through both pipelines to their end.",)
+
+
+def test_a_swap_of_channels_that_are_not_normalised_is_said(odd):
+    plain = dict(mean=None, std=None)
+    (one,) = judge(odd(None, **plain), odd(None, **plain, bgr_to_rgb=False), ["odd.png"]).differences
+    assert (one.transform, one.slot, one.note) == (
+        "data_preprocessor", "inputs", "the three channels come in the opposite order"
+    )  # fmt: skip
+
+
+def test_settings_and_versions_that_have_no_effect_are_noted(odd):
+    legacy, new = odd(None), odd(None, pad_value=1)
+
+    def with_version(side, version):
+        packages = {"cv2": {"version": version}, "numpy": {"version": "2.0"}}
+        return replace(side, provenance={**side.provenance, "packages": packages})
+
+    sides = with_version(legacy, "4.5"), with_version(new, "4.9")
+    verdict = judge(*sides, ["odd.png"])
+    assert verdict.outcome == "MATCH" and verdict.notes == (
+        "Settings of the preprocessor differ without an effect: `pad_value` 0 became 1.",
+        "cv2 is 4.5 on the legacy side and 4.9 on the new one.",
+    )  # fmt: skip
+
+
+def test_what_is_refused_noted_and_different_is_printed_up_to_a_number(odd):
+    verdict = judge(odd(dict(way="a")), odd(dict(way="b")), ["odd.png"])
+    told = replace(verdict, refused={0: "1.Odd: no"}, notes=("Be careful.",), differences=verdict.differences * 12)
+    console = Console(file=io.StringIO(), width=80)
+    print_verdict(told, ["odd.png"], console, quiet=False)
+    lines = console.file.getvalue().splitlines()
+    assert "  refused by both sides: odd.png (1.Odd: no)" in lines and "note: Be careful." in lines
+    assert lines.count("  odd.png, test: 1.Odd leaves another `way`: 'a' became 'b'") == 10
+    assert "  and 2 more; see --json" in lines

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from legacy_adapters.recording.trace_writer import Record
 from parity.comparing import derived
 from parity.comparing.compare import Tolerance
 from parity.comparing.derived import only_rounding
 from parity.comparing.evidence import Norms, TraceEvidence, spreads
+from parity.comparing.layers import Layers
+from parity.comparing.pairing import Pair
 from parity.verdict.verdict import MATCH, MISMATCH, judge
 
 from .synthetic import SAME_NAMES, Rec, write_trace
@@ -143,3 +146,22 @@ def test_a_gradient_that_should_cancel_and_does_not_is_found(tmp_path, fault):
     rejected = {c.pair.new.name: c.difference.note for c in verdict.comparisons if not c.accepted}
     assert {f"layers.{layer}.key.bias" for layer in range(LAYERS)} <= set(rejected)
     assert rejected["layers.0.key.bias"].endswith("on the legacy side it is zero but for rounding, as float64 shows")
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [
+    ({"a.b.key.bias": 0.0, "a.b.key.weight": 4.0, "a.c.weight": 2.0}, 4.0),
+    # nothing else in the layer is more than rounding, nor in the one around it
+    ({"a.b.key.bias": 0.0, "a.b.key.weight": 0.0, "a.c.weight": 2.0, "head.weight": 8.0}, 2.0),
+    ({"a.b.key.bias": 0.0, "head.weight": 8.0}, 8.0),
+    ({"a.b.key.bias": 0.0}, 0.0),
+])  # fmt: skip
+def test_rounding_is_measured_by_the_innermost_layer_that_has_more_than_that(sizes, expected):
+    class Evidence:
+        def sample(self, pair):
+            return sample([sizes[pair.new.name], 0.0], spread=Norms(1e-9, 1e-9))
+
+    records = [Record("train", "grad", name, 0, "", "F32", (2,), name, "") for name in sizes]
+    pairs = [Pair(record, record) for record in records]
+    layers = Layers(pairs, Evidence())
+    assert layers.size(pairs[0].new) == expected
+    assert layers.size(Record("predict", "grad", "a.b.key.bias", 0, "", "F32", (2,), "", "")) == 0.0  # of another phase

@@ -6,6 +6,7 @@ import torch
 
 from parity.golden import sketch as sketch_module
 from parity.golden.sketch import PROJECTIONS, SAMPLES, sketch
+from parity.golden.sketches import marked, sums_of
 
 from .synthetic import INF, NAN
 
@@ -266,3 +267,20 @@ def test_twice_the_same_and_the_tensor_is_left_alone():
     sketch_module._weights.cache_clear()
     first = sketch(tensor)
     assert torch.equal(first, sketch(tensor)) and torch.equal(tensor, copy)
+
+
+@pytest.mark.parametrize(("shape", "places"), [
+    ((2, 12), None),
+    # 25 elements of 30 are at the places, 5 elsewhere
+    ((6, 5), torch.arange(6) < 5),
+])  # fmt: skip
+def test_what_is_kept_whole_has_no_sums(shape, places):
+    assert sums_of(shape, places) is None
+    which, weights = sums_of((6, 5), None)
+    assert which.tolist() == [*range(SAMPLES, SAMPLES + PROJECTIONS)] and weights.shape == (PROJECTIONS, 6, 5)
+
+
+def test_sums_over_what_is_not_finite_are_marked_where_they_differ_in_sketches_of_one_length():
+    one, two = (sketch(torch.arange(30.0).index_fill(0, torch.tensor([place]), NAN)) for place in (3, 4))
+    assert marked(one, two)[CODES].isnan().all() and torch.equal(marked(one, one), one)
+    assert torch.equal(marked(sketch(torch.arange(20.0)), two), torch.arange(20.0).double())

@@ -140,3 +140,21 @@ def test_a_crash_that_no_recording_tells_of_stays_a_crash(tmp_path):
     write_trace(tmp_path / "stopped", Rec("module_out", "a"), stopped=STOPPED)
     assert recorded_by(crashes, tmp_path / "stopped").provenance["stopped"] == STOPPED
     assert len(recorded_by(lambda: None, tmp_path / "whole").records) == 1
+
+
+def test_result_that_is_not_finite_is_blamed_for_a_stop_though_all_records_before_are_equal(tmp_path):
+    both = [Rec("module_out", "a")]
+    verdict = two(tmp_path, both, both, None, dict(stopped=STOPPED, not_finite=[["train", "b.c", "b.c", 0, "NaN"]]))
+    assert (verdict.divergence.where, verdict.divergence.comparison) == ("b.c", None)
+    assert verdict.divergence.message == "In train `b.c` (call 0) makes NaN of finite numbers."
+
+
+@pytest.mark.parametrize(("what", "more"), [
+    ("NaN", ["Degenerate: the legacy side stopped after `b.c` gave NaN in phase train. Give other weights or inputs."]),
+    ("Inf", []),
+])  # fmt: skip
+def test_nan_before_the_legacy_side_stopped_is_told(tmp_path, what, more):
+    both, entry = [Rec("module_out", "a")], ["train", "b.c", "b.c", 0, what]
+    verdict = two(tmp_path, both, both, {"stopped": STOPPED, "not_finite": [entry]}, dict(not_finite=[entry]))
+    assert verdict.outcome == "INCOMPARABLE"
+    assert [reason for reason in verdict.reasons if reason.startswith("Degenerate")] == more

@@ -442,3 +442,37 @@ def test_of_several_lists_the_closest_is_told():
     ways = {way.name: way for way in rule.alternatives({"indices": scores.topk(2).indices}, {"scores": scores})}
     assert ways["order"].where == "list 1: 1 before 2" and ways["order"].gap == 2.0**-20
     assert ways["cut"].where == "list 0: 0 in, 1 out"
+
+
+NO_CHOICE = "is not a choice from a list of scores"
+HEIGHTS = dict(heights=f64([0.5, 1.25]), lowest=f64(0.0), highest=f64(3.0))
+
+
+@pytest.mark.parametrize(
+    ("decision", "numbers", "says"),
+    [
+        (dict(levels=indices(0)), HEIGHTS, "rounds 1 heights, not all"),
+        (dict(levels=indices(0, 1), more=indices(0)), HEIGHTS, "is not a rounding of heights"),
+        (dict(levels=indices(0, 1)), {"heights": HEIGHTS["heights"]}, "is not a rounding of heights"),
+        (dict(keep=indices(0)), dict(boxes=f64(SCENE[0]), scores=f64(SCENE[1])), NO_CHOICE),
+        (dict(indices=indices(0), values=indices(1)), dict(scores=f64([0.5, 0.25])), NO_CHOICE),
+        (dict(rows=indices(0)), dict(cost=f64(COST)), "is not a matching of a table"),
+    ],
+    ids="length lists settings suppression ranking matching".split(),
+)
+def test_decision_that_does_not_fit_its_basis_is_no_tie(decision, numbers, says):
+    found = margin(decision, numbers, dict.fromkeys(numbers, 1.0))
+    assert (found.value, found.witness, found.is_tie) == (INF, says, False)
+
+
+def test_rounding_of_no_heights_is_a_tie():
+    nothing = {**HEIGHTS, "heights": f64([])}
+    assert margin(dict(levels=indices()), nothing, dict.fromkeys(nothing, 0.0)) == Margin("height", 0.0, 0.0)
+
+
+def test_rankings_are_cut_to_one_length_where_one_lists_all_scores():
+    rule, numbers = rule_of(["scores"]), {"scores": f64([0.5, 0.25, 0.75])}
+    every, best = {"indices": indices(2, 0, 1)}, {"indices": indices(2)}
+    assert [one["indices"].tolist() for one in rule.aligned(every, best, numbers)] == [[2], [2]]
+    more = {**every, "values": indices(1, 2, 3)}
+    assert rule.aligned(more, best, numbers) == (more, best)  # which of the two is the ranking?

@@ -46,10 +46,7 @@ def diagnoses(scene: Scene) -> Iterator[Diagnosis]:
     which, weights = known
     sums = torch.from_numpy((target.sketch(new) - target.reference)[which.numpy()])
     found = list(_places(new, weights, sums))
-    best = min(found, key=lambda one: one[0], default=None)
-    if best is None:
-        return
-    left, more, where, change = best
+    left, more, where, change = min(found, key=lambda one: one[0])
     others = [one for one in found if one[2] != where]
     if left > _MOST_LEFT or any(one[0] < _RIVAL * left and one[0] < 10 * _MOST_LEFT for one in others):
         return
