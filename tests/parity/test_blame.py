@@ -3,8 +3,8 @@
 import pytest
 
 from converters.rules.mapping import Mapping, Rename
+from legacy_adapters.recording.scripts import PHASE as SCRIPT
 from legacy_adapters.recording.trace_writer import Record
-from legacy_adapters.scripting.phase import PHASE as SCRIPT
 from parity.comparing.compare import compare_all
 from parity.comparing.pairing import NEW, Exclusion, pair
 from parity.verdict.blame import first_divergence
