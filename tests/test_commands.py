@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from converters.cli.main import cli as convert
 from ddq_port import requirements
 from ddq_port.training.cli import cli as train
 from ddq_port.training.eval_cli import cli as evaluate
+from parity import capture
 from parity.cli.main import cli as parity
 from tests.models import GOLDEN
 
@@ -141,6 +143,26 @@ def test_what_needs_no_mmcv_works_without_it(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.splitlines()[-1].startswith("ddq_port.requirements.RequirementError: mmcv is not installed;")
+
+
+def test_comparing_traces_loads_nothing_that_runs_a_side_or_converts_and_looks_for_no_garbage_in_torch(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    with capture(model, tmp_path / "t"):
+        model(torch.ones(1, 3))
+    code = (
+        "import gc, sys\n"
+        "seen = []\n"
+        "gc.callbacks.append(lambda phase, info: phase == 'start' and seen.append(gc.get_count()[0]))\n"
+        "from parity.cli.main import main\n"
+        "sys.argv = ['ddq-parity', 'compare', 't', 't', '-q']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'parity.sides.sides', 'parity.runs.run', 'converters.planning', 'legacy_adapters.recording.recorder'}\n"
+        "    print('HEAVY', sorted(heavy & set(sys.modules)), len(seen) < 200 and max(seen) < 100_000, gc.get_freeze_count() > 100_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "HEAVY [] True True", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", [train, evaluate, parity, convert], ids=["train", "eval", "parity", "convert"])

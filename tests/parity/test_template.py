@@ -80,6 +80,13 @@ def test_a_legacy_side_that_fails_with_and_without_autocast_has_crashed(family):
     assert "error: The legacy side crashed" in result.stderr and "no_such_thing" in result.stderr
 
 
+def test_a_side_collects_garbage_of_what_it_computes_and_none_of_what_it_loaded(family):
+    looks = "import gc; assert gc.isenabled() and gc.get_freeze_count() > 100_000; return"
+    folder = family("new.py", to={'return {"scores": model(batch': looks + ' {"scores": model(batch'})
+    result = command("run", "--family", folder, "--check", "forward", "--threads", 1, "-q")
+    assert result.exit_code in (0, 3) and "Error" not in result.stderr, result.output
+
+
 @pytest.mark.parametrize("gives", ["[images]", "{}", '{"images": 1}'])
 def test_inputs_that_are_no_named_tensors_are_one_line(family, gives):
     folder = family("family.py", to={'return {"images": images, "labels": labels}': f"return {gives}"})
