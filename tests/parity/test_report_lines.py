@@ -28,6 +28,7 @@ from parity.verdict.verdict import with_isolation
 
 from .synthetic import Rec, judged
 from .test_report_files import words_of
+from .test_script_cases import WrongInFloat32
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
 ONE = [Rec("module_out", "m", [1.0, 2.0])]
@@ -142,16 +143,6 @@ def test_steps_of_gradients_that_are_only_rounding_are_named(tmp_path, number, s
     assert zero_lines(verdict) == []
 
 
-class Wrong(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * 0.75 if gradient.dtype == torch.float32 else gradient
-
-
 def test_a_backward_that_is_wrong_in_float32_only_is_told_as_a_possible_kink():
     class Net(nn.Module):
         def __init__(self, wrong):
@@ -161,7 +152,7 @@ def test_a_backward_that_is_wrong_in_float32_only_is_told_as_a_possible_kink():
 
         def forward(self, x):
             y = self.layer(x)
-            return Wrong.apply(y) if self.wrong else y
+            return WrongInFloat32.apply(y) if self.wrong else y
 
     (line,) = rounding_lines(parity.check(Net(False), Net(True), X))
     assert "further off in the precision of the run than rounding explains, though not in float64" in line

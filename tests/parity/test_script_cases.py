@@ -111,17 +111,20 @@ def test_a_golden_file_asks_for_the_same_output_names():
     assert verdict.outcome == parity.MISMATCH and "`logits` where `scores` was recorded" in verdict.reasons[0]
 
 
+class WrongInFloat32(torch.autograd.Function):
+    """Hands on what it is given; its backward is wrong in float32 only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 0.75 if gradient.dtype == torch.float32 else gradient
+
+
 def test_gradients_that_use_the_room_of_a_jump_are_counted():
-    class Wrong(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.view_as(x)
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return gradient * 0.75 if gradient.dtype == torch.float32 else gradient
-
-    verdict = parity.check(Net(both), Net(lambda self, x: (Wrong.apply(self.a(x)), self.b(x))), X)
+    verdict = parity.check(Net(both), Net(lambda self, x: (WrongInFloat32.apply(self.a(x)), self.b(x))), X)
     assert "gradients of these within half their size only" in parity.summary(verdict)
 
 
