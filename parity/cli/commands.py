@@ -1,4 +1,4 @@
-"""What the subcommands of ``ddq-parity`` do: call, render, turn errors into one line and an exit code."""
+"""What the subcommands of ``ddq-parity`` do that run a side: call, render, turn errors into one line and an exit code."""
 
 from __future__ import annotations
 

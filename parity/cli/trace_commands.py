@@ -160,6 +160,7 @@ def audit(*, trace: Path, ulps: float, worst: int, as_json: bool, quiet: bool) -
 
 
 def judged(work: Callable[[], Verdict], as_json: bool, quiet: bool) -> int:
+    """Print the verdict that ``work`` gives, or what went wrong. Return the exit code."""
     verdict, code = done(work, INPUT_ERRORS)
     return code if verdict is None else tell_verdict(verdict, as_json, quiet)
 
@@ -231,4 +232,5 @@ def audit_for_page(files: ReportFiles, *traces: Path) -> tuple[near_ties.Audited
 
 
 def write_files(files: ReportFiles, verdict: Verdict, audited: tuple[near_ties.AuditedDecision, ...]) -> None:
+    """Write the page, the XML and the Markdown that were asked for; ``audited`` is for the page."""
     files.write(in_own_words(verdict), own_words(verdict), audited)
